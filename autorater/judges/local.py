@@ -1,0 +1,198 @@
+"""A judge that runs on this machine: prompt in both orders, exact distribution over answers, one forward a prompt.
+
+    p_ab   Pr[B better], read from the order as given
+    p_ba   Pr[A better], read with the responses swapped (in both orders: the response shown second is better)
+    p_sym  (p_ab + 1 − p_ba) / 2: Pr[B better] with the slots' bias averaged out
+
+A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
+How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
+
+Deliberately left out: generation. A judge that reasons first has nothing to read before it has reasoned.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from autorater.answers import AnswerTree
+from autorater.pairs import Pair
+from autorater.policy import load_policy
+from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, pad_prompts
+
+FORMAT_FILE = "autorater.json"
+
+
+@dataclass(frozen=True)
+class Judgments:
+    """What a judge says of N pairs. Every array has shape (N, 2): column 0 order ab, column 1 order ba.
+
+    Attributes:
+        mean: Expected answer, in [0, 1].
+        mode: Most likely answer, on the grid.
+        spread: Standard deviation of the answer.
+        valid: Probability that the answer is on the grid at all.
+    """
+
+    mean: np.ndarray
+    mode: np.ndarray
+    spread: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def p_ab(self) -> np.ndarray:
+        """Pr[B better] from the order as given, shape (N,)."""
+        return self.mean[:, 0]
+
+    @property
+    def p_ba(self) -> np.ndarray:
+        """Pr[A better] from the swapped order, shape (N,)."""
+        return self.mean[:, 1]
+
+    @property
+    def p_sym(self) -> np.ndarray:
+        """Pr[B better], both orders averaged, shape (N,)."""
+        return (self.p_ab + 1 - self.p_ba) / 2
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+class Judge:
+    """A causal language model that verbalizes probabilities.
+
+    Args:
+        model: Any causal LM; it is used on the device where it is.
+        tokenizer: Its (fast) tokenizer.
+        prompt_format: How it is asked.
+        answer_step: Step of the answer grid it is read on.
+        max_batch_tokens: Upper bound of prompt and answer tokens in one forward pass.
+
+    Example:
+        >>> judge = Judge.from_pretrained("runs/grpo")
+        >>> judge.probabilities([{"prompt": "…", "response_a": "…", "response_b": "…"}]).p_sym
+        array([0.71])
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat | None = None,
+        answer_step: float = 0.01,
+        max_batch_tokens: int = 16_384,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.encoder = PromptEncoder(tokenizer, prompt_format)
+        self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)
+        self.max_batch_tokens = max_batch_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        device: str | torch.device | None = None,
+        prompt_format: PromptFormat | None = None,
+        answer_step: float | None = None,
+        max_batch_tokens: int = 16_384,
+        **model_init_kwargs,
+    ) -> "Judge":
+        """Loads a judge trained here, or any causal LM to be asked the same way.
+
+        Args:
+            name_or_path: Output folder of a training run, or any model folder or Hub name.
+            device: Where to run; by default the GPU if there is one.
+            prompt_format, answer_step: How to ask; by default as saved with the model, else the full prompt, 0.01.
+            model_init_kwargs: As in `load_policy`.
+
+        Raises:
+            FileNotFoundError: If a local folder is meant and there is no model in it.
+        """
+        saved = _read_format(name_or_path)
+        model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
+        if device is None and not hasattr(model, "hf_device_map"):
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device is not None:
+            model.to(device)
+        return cls(
+            model,
+            tokenizer,
+            prompt_format or PromptFormat(**saved.get("prompt_format", {})),
+            answer_step or saved.get("answer_step", 0.01),
+            max_batch_tokens,
+        )
+
+    def save_format(self, folder: str | Path) -> None:
+        """Writes how this judge is asked beside its weights."""
+        saved = {"prompt_format": self.encoder.format.to_dict(), "answer_step": self.tree.step}
+        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+
+    def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
+        """Judges every pair in both orders.
+
+        Args:
+            pairs: N pairs, or mappings with `prompt`, `response_a` and `response_b`.
+            progress: Show a progress bar.
+        """
+        pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
+        return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
+
+    @torch.inference_mode()
+    def judge_prompts(
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+    ) -> Judgments:
+        """Judges prompts that `encoder.encode` made; N of them in both orders."""
+        was_training = self.model.training
+        self.model.eval()
+        flat = [prompt.ids for both in prompts for prompt in both]
+        columns = np.zeros((len(flat), 4))
+        device = next(self.model.parameters()).device
+        with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
+            for rows in self._batches(flat):
+                ids, mask = pad_prompts([flat[i] for i in rows], self.tokenizer.pad_token_id, device)
+                answers = self.tree.distribution(self.model, ids, mask)
+                read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid], dim=1)
+                columns[rows] = read.clamp(0, 1).double().cpu().numpy()
+                bar.update(len(rows))
+        self.model.train(was_training)
+        return Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+
+    def _batches(self, prompts: list[list[int]]) -> Iterator[list[int]]:
+        """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
+        rows: list[int] = []
+        for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+            longest = len(prompts[rows[0] if rows else i]) + len(self.tree.tokens)
+            if rows and (len(rows) + 1) * longest > self.max_batch_tokens:
+                yield rows
+                rows = []
+            rows.append(i)
+        if rows:
+            yield rows
+
+
+def _as_pair(row: Mapping[str, str], index: int) -> Pair:
+    missing = [c for c in ("prompt", "response_a", "response_b") if not isinstance(row.get(c), str)]
+    if missing:
+        raise ValueError(f"pair {index}: {missing[0]!r} must be a text, got {row.get(missing[0])!r}")
+    return Pair(str(index), row["prompt"], row["response_a"], row["response_b"], label=0.5)
+
+
+def _read_format(name_or_path: str) -> dict:
+    path = Path(name_or_path, FORMAT_FILE)
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if Path(name_or_path).is_dir():
+        return {}
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return json.loads(Path(hf_hub_download(name_or_path, FORMAT_FILE)).read_text(encoding="utf-8"))
+    except (EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError):
+        return {}  # any other model: it is asked in the default way

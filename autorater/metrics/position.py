@@ -1,0 +1,75 @@
+"""Position bias: what a judge does when the two responses change places.
+
+Each pair is read twice. p_ab = Pr[B better] from order ab and p_ba = Pr[A better] from order ba: both are the
+probability that the response shown *second* is better. A judge without bias has p_ba = 1 − p_ab, hence
+
+    symmetry deviation   SD = p_ab + p_ba − 1,            SD > 0 favours the second slot
+    symmetrized answer   p_sym = (p_ab + 1 − p_ba) / 2,   Pr[B better] averaged over the orders
+
+The mean squared error of the two orders is that of p_sym plus SD²/4, whatever the label. |SD| shrinks for free when
+all answers shrink towards 1/2, so it is read beside the sharpness. Consistency: Zheng et al. (arXiv 2306.05685).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from autorater.metrics.agreement import verdicts
+from autorater.metrics.validation import check_equal_lengths, check_probabilities
+
+
+def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+    """p_sym = (p_ab + 1 − p_ba) / 2, shape (N,), in [0, 1]."""
+    return (p_ab + (1 - p_ba)) / 2
+
+
+def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
+    """What each pair adds to the position metrics: arrays of shape (N,).
+
+    `consistent` (0 or 1), `deviation` (SD), `first` and `decided`: verdicts for the response shown first, and verdicts
+    other than a tie, each 0, 1 or 2 over the two orders.
+    """
+    second_ab, second_ba = verdicts(p_ab), verdicts(p_ba)
+    return {
+        "consistent": (second_ab == -second_ba).astype(np.float64),
+        "deviation": p_ab + p_ba - 1,
+        "first": np.sum([second_ab < 0, second_ba < 0], axis=0, dtype=np.float64),
+        "decided": np.abs(second_ab) + np.abs(second_ba),
+    }
+
+
+def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
+    """Position bias of a judge over pairs read in both orders.
+
+    Args:
+        p_ab: shape (N,), Pr[B better] read from order ab, in [0, 1].
+        p_ba: shape (N,), Pr[A better] read from order ba, in [0, 1].
+
+    Returns:
+        - `consistency`: share of pairs with the same winner in both orders; an answer of 1/2 is the verdict "tie",
+          and a tie in both orders is consistent.
+        - `flip_rate`: 1 − consistency.
+        - `first_slot_share`: of the verdicts other than a tie, over both orders, the share for the response shown
+          first; 1/2 is fair. Left out when every verdict is a tie.
+        - `symmetry_deviation_mean`, `symmetry_deviation_abs`: mean of SD, in [−1, 1], and of |SD|, in [0, 1].
+        - `sharpness_symmetrized`: variance of p_sym over the pairs, in [0, 1/4].
+
+    Raises:
+        ValueError: empty input, unequal lengths, NaN, values outside [0, 1].
+    """
+    p_ab = check_probabilities("p_ab", p_ab)
+    p_ba = check_probabilities("p_ba", p_ba)
+    check_equal_lengths(p_ab=p_ab, p_ba=p_ba)
+    terms = position_terms(p_ab, p_ba)
+    consistency = float(terms["consistent"].mean())
+    report = {
+        "consistency": consistency,
+        "flip_rate": 1 - consistency,
+        "symmetry_deviation_mean": float(terms["deviation"].mean()),
+        "symmetry_deviation_abs": float(np.abs(terms["deviation"]).mean()),
+        "sharpness_symmetrized": float(symmetrize(p_ab, p_ba).var()),
+    }
+    if terms["decided"].any():
+        report["first_slot_share"] = float(terms["first"].sum() / terms["decided"].sum())
+    return report

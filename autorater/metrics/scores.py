@@ -1,0 +1,34 @@
+"""The score of each single prediction p against a label y in [0, 1], the share of votes for B.
+
+A score against a vote share is the mean of the scores against its votes, with a tie counted as half a vote each way:
+
+    Brier      y (1 − p)² + (1 − y) p²  =  (p − y)² + y (1 − y)
+    log loss   −y log p′ − (1 − y) log(1 − p′),   p′ = clip(p, 1e-3, 1 − 1e-3)
+
+Both are linear in y, so the mean over a dense label equals the mean over the votes written out one by one.
+For a label of 0 or 1 they are the ordinary scores. Lower is better. Brier (1950); Gneiting and Raftery (2007).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LOG_CLIP = 1e-3
+"""Answers reach 0 and 1 exactly, where the log loss is infinite. This is the clip of the log reward, so that the
+evaluated loss is the trained one; no single prediction costs more than −log(1e-3) = 6.9 nats."""
+
+
+def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Expected squared error against one vote drawn from the label, shape (N,)."""
+    return squared_errors(probabilities, labels) + labels * (1 - labels)
+
+
+def log_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Expected negative log likelihood in nats of one vote drawn from the label, shape (N,)."""
+    clipped = probabilities.clip(LOG_CLIP, 1 - LOG_CLIP)
+    return -labels * np.log(clipped) - (1 - labels) * np.log1p(-clipped)
+
+
+def squared_errors(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Squared distance to the target probability itself, shape (N,)."""
+    return (probabilities - targets) ** 2

@@ -1,0 +1,86 @@
+"""The door of the metrics: whatever comes in leaves as checked float64 arrays, or as a `ValueError` that says why.
+
+Functions behind the door trust their arguments.
+
+A single-precision 0.3 is 0.300000012 in double precision, which is past the edge of the bin it belongs to. Arrays of
+fewer than 64 bits are therefore rounded to the decimals their type holds (six for float32, three for float16).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+DECIMALS = 9
+"""Probabilities that agree to this many decimals are the same answer; arithmetic noise is near 1e-16."""
+
+
+def _vector(name: str, values: ArrayLike) -> np.ndarray:
+    try:
+        raw = np.asarray(values)
+        array = raw.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a one-dimensional array of numbers: {error}") from error
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; a one-dimensional array is wanted")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty; at least one value is wanted")
+    if np.isnan(array).any():
+        raise ValueError(f"{name}[{int(np.isnan(array).argmax())}] is NaN; a number is wanted")
+    return array if raw.dtype.kind != "f" or raw.dtype.itemsize >= 8 else array.round(np.finfo(raw.dtype).precision)
+
+
+def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
+    """Probabilities as a float64 array of shape (N,), N >= 1, every value in [0, 1].
+
+    Raises:
+        ValueError: empty, not one-dimensional, not numbers, NaN, or outside [0, 1]; names the value and its index.
+    """
+    array = _vector(name, values)
+    outside = (array < 0) | (array > 1)
+    if outside.any():
+        index = int(outside.argmax())
+        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a value in [0, 1] is wanted")
+    return array
+
+
+def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
+    """Numbers of votes as a float64 array of shape (length,); one number stands for all rows.
+
+    Raises:
+        ValueError: not whole, below one, NaN or infinite, or of another length.
+    """
+    array = _vector(name, np.atleast_1d(np.asarray(values)))
+    if np.ndim(values) == 0:
+        array = np.repeat(array, length)
+    wrong = ~np.isfinite(array) | (array < 1) | (array != np.floor(array))
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a whole number of votes, at least 1, is wanted")
+    if array.size != length:
+        raise ValueError(f"{name} has length {array.size}; length {length} is wanted, or one number for all")
+    return array
+
+
+def check_equal_lengths(**arrays: np.ndarray) -> None:
+    """Every array is as long as the first.
+
+    Raises:
+        ValueError: names both arrays and their lengths.
+    """
+    (first, reference), *others = arrays.items()
+    for name, array in others:
+        if len(array) != len(reference):
+            raise ValueError(
+                f"{name} has length {len(array)} and {first} has length {len(reference)}; equal is wanted"
+            )
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """A whole number no smaller than `minimum`.
+
+    Raises:
+        ValueError: names the value.
+    """
+    if value != int(value) or value < minimum:
+        raise ValueError(f"{name} is {value}; a whole number of at least {minimum} is wanted")

@@ -1,0 +1,244 @@
+"""Simulated annotators whose disagreement is known exactly.
+
+A population is a mixture of personas. Persona h weighs the traits z of a response (does it give an example, does it
+warn, is it warm …) with a taste w_h and prefers B over A with probability
+
+    Pr[B | h] = sigmoid((w_h · (z_B − z_A)) / noise),            p*(x) = Σ_h share_h Pr[B | h]
+
+so p* (`true_probability`) is computed, not estimated: what a real data set can never give, and the only way to see
+whether a judge that says 0.7 should have said 0.7. Responses are short English built from phrases, one phrase a trait.
+
+Annotators may favour a slot (`slot_bias` logits towards the response they saw second). They see either order with
+equal chance, so p* stays symmetric: swapping the responses turns p* into 1 − p*.
+
+Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from autorater.pairs import Pair
+
+# trait -> ways of showing it; {s} is the subject of the question
+PHRASES: dict[str, tuple[str, ...]] = {
+    "warmth": (
+        "What a lovely question!",
+        "Do not worry, you are doing fine.",
+        "It is kind of you to ask.",
+        "I am glad you care so much.",
+    ),
+    "example": (
+        "For example, my neighbour did it last spring.",
+        "For instance, a school in Oslo tried it.",
+        "As an example, picture a rainy Monday.",
+        "To give an example, my aunt did so.",
+    ),
+    "caution": (
+        "Be careful, someone could get hurt.",
+        "A warning: keep children away.",
+        "Please ask a professional beforehand.",
+        "Mind the risk and stop in time.",
+    ),
+    "source": (
+        "A review of forty studies agrees.",
+        "The national guideline says the same.",
+        "Researchers measured this in a trial.",
+        "See the handbook, chapter three.",
+    ),
+    "steps": (
+        "First prepare, second act, third check.",
+        "Step one: plan. Step two: do it.",
+        "Begin with the easy part, then go on.",
+        "Clean, then repair, then test.",
+    ),
+    "humour": (
+        "If it fails, blame the cat.",
+        "Mine once ran for mayor.",
+        "Coffee helps, mostly you.",
+        "The secret ingredient is panic.",
+    ),
+    "nuance": (
+        "Then again, it depends.",
+        "Others disagree, with some reason.",
+        "There is no single right answer.",
+        "On the other hand, waiting is wise.",
+    ),
+}
+TRAITS: tuple[str, ...] = tuple(PHRASES)
+
+_CORES = (
+    "Give {s} a little time every day.",
+    "Keep {s} simple and do it often.",
+    "Go slowly with {s}.",
+    "Treat {s} like an old friend.",
+    "With {s}, practice is everything.",
+    "Ask a friend about {s}.",
+)
+_QUESTIONS = (
+    "How do I get better at {s}?",
+    "What should I know about {s}?",
+    "Is it worth spending money on {s}?",
+    "Why does everybody talk about {s}?",
+    "How would you explain {s} to a child?",
+    "What is the most common mistake with {s}?",
+)
+_SUBJECTS = (
+    "basil, bicycles, sourdough, chess, tax forms, houseplants, running, drawing, old radios, goldfish, budgeting, "
+    "guitar, camping, spelling, night trains, knitting, job interviews, compost, swimming, first aid, wallpaper, "
+    "honey bees, public speaking, solar panels, tea, haiku, dog training, photography, moving house, cooking rice, "
+    "bird watching, mending clothes, long division, passwords, sailing, beekeeping, woodwork, meditation, recycling, "
+    "jazz, astronomy, cheese, rock climbing, pottery, stamps, weather forecasts, marathons, origami, fermentation, "
+    "family trees, archery, soap making, street food, lighthouse keeping, puppetry, mushrooms, kites, calligraphy, "
+    "juggling, maps"
+).split(", ")
+
+
+@dataclass(frozen=True)
+class Persona:
+    """One kind of annotator: `share` of the population (any positive weight), `taste` in logits a trait."""
+
+    name: str
+    share: float
+    taste: dict[str, float]
+
+
+# Everyone likes an example and a clear order of steps; they part over the rest, which is where they disagree.
+PERSONAS: tuple[Persona, ...] = (
+    Persona("everyday reader", 4, {"example": 3.0, "steps": 2.6, "warmth": 1.4, "humour": 0.6, "nuance": -2.2}),
+    Persona("specialist", 1, {"example": 1.4, "steps": 1.0, "source": 3.4, "warmth": -1.6, "humour": -2.4}),
+    Persona("guardian", 1, {"example": 1.6, "steps": 1.4, "caution": 3.6, "source": 1.0, "humour": -1.4}),
+    Persona("listener", 1, {"example": 2.2, "steps": 0.8, "warmth": 3.6, "caution": 0.8, "nuance": -0.6}),
+    Persona("hurried reader", 1, {"steps": 3.2, "example": 0.8, "nuance": -2.4, "humour": -1.6, "caution": -1.6}),
+    Persona("sceptic", 1, {"example": 1.4, "nuance": 2.6, "source": 2.0, "warmth": -1.0}),
+    Persona("wit", 1, {"example": 2.4, "humour": 3.4, "steps": 0.6, "caution": -1.4, "nuance": -1.0}),
+)
+
+# Not in the population: the one opinionated grader whose single verdicts the warm start of a policy imitates.
+GRADER = Persona("grader", 1, {"example": 1.6, "steps": 1.6, "source": 1.6, "warmth": 0.8, "nuance": 0.8})
+
+
+@dataclass(frozen=True)
+class Population:
+    """A mixture of personas.
+
+    Args:
+        personas: Kinds of annotators; their shares are normalized.
+        noise: Temperature of every choice, > 0. Small: personas are sure of themselves and p* takes few values;
+            large: everybody tosses coins and p* goes to 0.5.
+        slot_bias: Logits that an annotator adds to the response seen second. Orders are shown with equal chance.
+    """
+
+    personas: tuple[Persona, ...] = PERSONAS
+    noise: float = 1.0
+    slot_bias: float = 0.0
+
+    def __post_init__(self):
+        if self.noise <= 0:
+            raise ValueError(f"noise must be > 0, got {self.noise}")
+        for persona in self.personas:
+            if persona.share < 0:
+                raise ValueError(f"persona {persona.name!r}: share must be >= 0, got {persona.share}")
+            unknown = sorted(set(persona.taste) - set(TRAITS))
+            if unknown:
+                raise ValueError(f"persona {persona.name!r}: unknown traits {unknown}; known: {list(TRAITS)}")
+        if not sum(p.share for p in self.personas) > 0:
+            raise ValueError("the shares of the personas add up to 0")
+
+    def preference(self, traits_a: np.ndarray, traits_b: np.ndarray) -> np.ndarray:
+        """Exact Pr[B preferred] of the population.
+
+        Args:
+            traits_a, traits_b: Traits of the responses, shape (N, len(TRAITS)).
+
+        Returns:
+            p*, shape (N,), in (0, 1).
+        """
+        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
+        share = np.array([p.share for p in self.personas], dtype=float)
+        logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ taste.T / self.noise  # (N, H)
+        by_persona = (_sigmoid(logit + self.slot_bias) + _sigmoid(logit - self.slot_bias)) / 2
+        return by_persona @ (share / share.sum())
+
+    def with_shares(self, shares: list[float] | None) -> "Population":
+        """The same personas in other proportions (None: unchanged)."""
+        if shares is None:
+            return self
+        if len(shares) != len(self.personas):
+            names = [p.name for p in self.personas]
+            raise ValueError(f"got {len(shares)} persona shares for {len(names)} personas: {names}")
+        return replace(self, personas=tuple(replace(p, share=s) for p, s in zip(self.personas, shares, strict=True)))
+
+
+@dataclass(frozen=True)
+class SimulatedPairs:
+    """Pairs with the traits they were built from: `traits_a`, `traits_b` of shape (N, len(TRAITS)), 0 or 1."""
+
+    pairs: list[Pair]
+    traits_a: np.ndarray = field(repr=False)
+    traits_b: np.ndarray = field(repr=False)
+
+
+def simulate_pairs(
+    n_pairs: int,
+    population: Population | None = None,
+    *,
+    n_votes: int = 1,
+    seed: int = 0,
+    held_out: bool = False,
+) -> SimulatedPairs:
+    """Questions with two responses, judged by `n_votes` annotators drawn from the population.
+
+    Args:
+        n_pairs: Number of pairs.
+        population: Who votes; the default is `PERSONAS`.
+        n_votes: Votes a pair, ≥ 1; each by a freshly drawn annotator.
+        seed: Draws texts and votes; the same seed gives the same pairs.
+        held_out: Build the questions from a fifth of the subjects that is never used with `held_out=False`, so
+            no response of a training pair returns in a test pair.
+
+    Raises:
+        ValueError: If `n_pairs` or `n_votes` is below 1.
+    """
+    if n_pairs < 1 or n_votes < 1:
+        raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
+    population = population or Population()
+    rng = np.random.default_rng([seed, int(held_out)])
+    subjects = [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+    traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
+    truth = population.preference(traits_a, traits_b)
+    votes_b = rng.binomial(n_votes, truth)
+    prefix = "test" if held_out else "train"
+    pairs = []
+    for i in range(n_pairs):
+        subject = subjects[rng.integers(len(subjects))]
+        pairs.append(
+            Pair(
+                id=f"{prefix}-{i}",
+                prompt=_pick(rng, _QUESTIONS).format(s=subject),
+                response_a=_write_response(rng, traits_a[i], subject),
+                response_b=_write_response(rng, traits_b[i], subject),
+                label=votes_b[i] / n_votes,
+                n_votes=n_votes,
+                votes_a=int(n_votes - votes_b[i]),
+                votes_b=int(votes_b[i]),
+                votes_tie=0,
+                topic=subject,
+                true_probability=float(truth[i]),
+            )
+        )
+    return SimulatedPairs(pairs, traits_a, traits_b)
+
+
+def _write_response(rng: np.random.Generator, traits: np.ndarray, subject: str) -> str:
+    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown]
+    rng.shuffle(phrases)
+    return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(x / 2))

@@ -1,0 +1,227 @@
+"""Judge prompts, as text and as token ids in which a response stays data.
+
+A prompt is a layout (ours) with three slots (the data's): question, response A, response B. The layout is tokenized
+once, the slots are tokenized on their own and put in between, so what stands in a slot cannot change a token outside
+it. Inside a slot
+
+- a control token of the tokenizer (`<|im_end|>`, `</think>`, …) is cut before it is tokenized, so it arrives as the
+  ordinary characters that it is;
+- an answer tag, a reasoning tag or a marker of our own layout loses its bracket (`[` and `<` become `(`), because to
+  a model ordinary characters that look like a marker work like one.
+
+Two layouts: `full` explains the task and is for pretrained models; `compact` is for small policies trained from
+scratch, to whom an explanation is only more tokens to read. Deliberately left out: truncation. A prompt that does not
+fit is dropped before training and counted (`drop_long`), never cut.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from autorater.pairs import Pair
+from rewards.answer import OPEN_TAG
+
+_SLOTS = ("prompt", "response_a", "response_b")
+
+_FULL = """\
+Two responses to the same question are shown below. People were asked which one they prefer, and they do not all \
+agree. Estimate how likely it is that a person drawn from them prefers response B.
+
+Give one number between 0.0 and 1.0: near 0.0 if almost everybody would choose response A, near 1.0 if almost \
+everybody would choose response B, and 0.5 if they would split evenly. {how} For instance, if about three in ten would \
+choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
+
+[Question]
+{prompt}
+
+[The Start of Response A]
+{response_a}
+[The End of Response A]
+
+[The Start of Response B]
+{response_b}
+[The End of Response B]"""
+
+_ANSWER_ONLY = "Answer with the number alone, inside <prob_rb_better> tags."
+_REASON_FIRST = (
+    "First reason step by step inside <think> tags about what speaks for each response and who would care, then answer "
+    "with the number alone, inside <prob_rb_better> tags."
+)
+
+_COMPACT = """\
+[Question] {prompt}
+[Response A] {response_a}
+[Response B] {response_b}
+[Answer]"""
+
+_MARKERS = re.compile(
+    r"[<\[](?=\s*/?\s*(?:think|prob_rb_better|class_probabilities)\s*>"
+    r"|\s*(?:question|answer|response\s+[ab]|the\s+(?:start|end)\s+of\s+response\s+[ab])\s*\])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a judge is asked. Saved with the model, so that it is asked the same way ever after.
+
+    Args:
+        layout: `full` (explains the task) or `compact`.
+        reasoning: Ask for `<think>…</think>` first. If not, the prompt ends with the opening answer tag, and the
+            completion is the number.
+    """
+
+    layout: str = "full"
+    reasoning: bool = False
+
+    def __post_init__(self):
+        if self.layout not in ("full", "compact"):
+            raise ValueError(f"prompt layout must be 'full' or 'compact', got {self.layout!r}")
+        if self.reasoning and self.layout == "compact":
+            raise ValueError("the compact layout has no words to ask for reasoning; use layout 'full'")
+
+    @property
+    def text(self) -> str:
+        if self.layout == "compact":
+            return _COMPACT
+        return _FULL.replace("{how}", _REASON_FIRST if self.reasoning else _ANSWER_ONLY)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt in one order: its text (for people and reward functions) and its token ids (for the model)."""
+
+    text: str
+    ids: list[int]
+
+
+def neutralize(text: str) -> str:
+    """Takes the bracket off every answer tag, reasoning tag and layout marker in a text that is data."""
+    return _MARKERS.sub("(", text)
+
+
+class PromptEncoder:
+    """Turns pairs into prompts for one tokenizer.
+
+    Args:
+        tokenizer: Any fast tokenizer; its chat template is used if it has one, else the layout is the whole prompt.
+        format: What to ask.
+
+    Attributes:
+        context: The text of the layout behind the last slot; an answer is tokenized behind it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat | None = None):
+        self.tokenizer = tokenizer
+        self.format = format or PromptFormat()
+        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
+        # a look-ahead finds overlapping occurrences too
+        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
+        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
+        self._texts = self._render_layout()  # len(_SLOTS) + 1 pieces of layout
+        self.context = self._texts[-1]
+        bos, has_template = self._beginning(), tokenizer.chat_template is not None
+        self._ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts]
+        if not has_template:  # a chat template writes its own beginning-of-sequence token
+            self._ids[0] = bos + self._ids[0]
+
+    def encode(self, pairs: Sequence[Pair]) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
+        """Prompts of every pair in both orders: `[(ab, ba), …]`; in `ba` the responses have changed places."""
+        texts = [[neutralize(getattr(pair, slot)) for slot in _SLOTS] for pair in pairs]
+        ids = self._encode_data(chain.from_iterable(texts))
+        prompts = []
+        for row, text in enumerate(texts):
+            question, a, b = zip(text, ids[3 * row : 3 * row + 3], strict=True)
+            prompts.append((self._assemble(question, a, b), self._assemble(question, b, a)))
+        return prompts
+
+    def _assemble(self, *slots: tuple[str, list[int]]) -> EncodedPrompt:
+        text, ids = self._texts[0], list(self._ids[0])
+        for (slot_text, slot_ids), layout_text, layout_ids in zip(slots, self._texts[1:], self._ids[1:], strict=True):
+            text += slot_text + layout_text
+            ids += slot_ids + layout_ids
+        return EncodedPrompt(text, ids)
+
+    def _render_layout(self) -> list[str]:
+        """The rendered prompt, cut at its slots."""
+        marks = {slot: f"\u2045{slot}\u2046" for slot in _SLOTS}
+        text = self.format.text.format(**marks)
+        if self.tokenizer.chat_template is not None:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=self.format.reasoning,  # Qwen3's switch; other templates ignore it
+            )
+        elif self.format.layout == "full":
+            text += "\n\n"
+        else:
+            text += " "
+        if not self.format.reasoning:
+            text += OPEN_TAG
+        pieces = re.split("|".join(map(re.escape, marks.values())), text)
+        if len(pieces) != len(_SLOTS) + 1:
+            raise ValueError(
+                f"the chat template shows the user's message {(len(pieces) - 1) / len(_SLOTS):g} times, "
+                "a judge prompt needs it exactly once"
+            )
+        return pieces
+
+    def _beginning(self) -> list[int]:
+        """Ids that the tokenizer puts in front of a text (a beginning-of-sequence token or nothing)."""
+        bare = self.tokenizer("x", add_special_tokens=False)["input_ids"]
+        full = self.tokenizer("x")["input_ids"]
+        return full[: next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)]
+
+    def _encode_data(self, texts: Iterable[str]) -> list[list[int]]:
+        """Token ids of texts from the data, none of them a control token."""
+        pieces = [self._cut(text) for text in texts]
+        flat = list(chain.from_iterable(pieces))
+        encoded = iter(self.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])
+        out = []
+        for text_pieces in pieces:
+            ids = list(chain.from_iterable(next(encoded) for _ in text_pieces))
+            if self._control_ids.intersection(ids):
+                # a normalizer made a control token out of look-alikes: spell the text out
+                spelled = self.tokenizer(list("".join(text_pieces)), add_special_tokens=False)["input_ids"]
+                ids = list(chain.from_iterable(spelled))
+            out.append(ids)
+        return out
+
+    def _cut(self, text: str) -> list[str]:
+        """Cuts a text behind the first character of every control token in it."""
+        if self._control is None:
+            return [text]
+        cuts = [0, *(m.start() + 1 for m in self._control.finditer(text)), len(text)]
+        return [text[i:j] for i, j in zip(cuts, cuts[1:], strict=False) if i < j]
+
+
+def drop_long(
+    pairs: Sequence[Pair], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], max_tokens: int
+) -> tuple[list[Pair], list[tuple[EncodedPrompt, EncodedPrompt]], int]:
+    """Leaves out the pairs whose prompt is longer than `max_tokens` in either order, and counts them.
+
+    Returns:
+        The pairs and prompts that stay, and the number left out.
+    """
+    kept = [
+        (pair, both) for pair, both in zip(pairs, prompts, strict=True) if max(len(p.ids) for p in both) <= max_tokens
+    ]
+    return [pair for pair, _ in kept], [both for _, both in kept], len(pairs) - len(kept)
+
+
+def pad_prompts(
+    prompts: Sequence[list[int]], pad_token_id: int, device: torch.device | str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of B prompts, padded on the left: shape (B, L) each."""
+    longest = max(map(len, prompts))
+    ids = [[pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -1,0 +1,53 @@
+"""Texts of unknown origin, made safe to look at: nothing invisible, nothing endless.
+
+A response may hold control characters, direction overrides that make a line read backwards, halves of surrogate pairs
+that no file can hold, or a megabyte. Here they become visible and short. Escaping for HTML and Markdown comes after
+it, where the format is known.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format and direction marks, half surrogates, line separators
+_KEPT = "\u200c\u200d"  # joiners: Persian and emoji need them, and they deceive nobody
+_TAIL = 4  # a cut text keeps a quarter of its limit from the end
+
+
+def visible(text: str, limit: int = 6_000) -> str:
+    """A text of several lines in which every character shows.
+
+    Args:
+        text: Any text.
+        limit: Characters kept, at least 8; of a longer text, most from its start and some from its end.
+
+    Returns:
+        The text with `␛`-like pictures for ASCII control characters and `⟨U+202E⟩` for other invisible ones; line
+        feeds and tabs stay. It can always be encoded as UTF-8.
+    """
+    return _show(_cut(text, limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
+
+
+def visible_line(text: str, limit: int = 200) -> str:
+    """As `visible`, for a place that holds a single line: line feeds and tabs become pictures, too."""
+    return _show(_cut(text, limit), kept=_KEPT)
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    tail = limit // _TAIL
+    return f"{text[: limit - tail]} […{len(text) - limit:,} characters left out…] {text[-tail:]}"
+
+
+def _show(text: str, kept: str) -> str:
+    return "".join(
+        char if char in kept or unicodedata.category(char) not in _HIDDEN else _picture(char) for char in text
+    )
+
+
+def _picture(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"

@@ -1,0 +1,160 @@
+"""What a training run can be told: TRL's `GRPOConfig` with the few fields that a judge adds, and the data to train on."""
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import torch
+from trl import GRPOConfig, ModelConfig, get_quantization_config
+
+from autorater.prompts import PromptFormat
+
+
+@dataclass
+class JudgeArguments:
+    """Data, population, policy and prompt of a run (`recipes/*.py`)."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs to train on: .jsonl, .jsonl.gz, .csv or .parquet file, `save_to_disk` folder or Hub name. "
+            "Without it the annotators are simulated."
+        },
+    )
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "Held-out pairs. Without it they are split off by `split_by`."}
+    )
+    split_by: str = field(
+        default="prompt", metadata={"help": "Column whose groups are never divided between training and held-out pairs."}
+    )
+    held_out_fraction: float = field(default=0.1, metadata={"help": "Share of the pairs that is held out by `split_by`."})
+    labels: Literal["sparse", "dense"] = field(
+        default="sparse",
+        metadata={"help": "`sparse`: one vote a pair, drawn once by the seed; `dense`: the vote share."},
+    )
+    max_prompt_tokens: int = field(
+        default=1024, metadata={"help": "Longer prompts are dropped before training and counted, never cut."}
+    )
+    n_eval_pairs: int = field(
+        default=200, metadata={"help": "Held-out pairs judged while training; before and after it is all of them."}
+    )
+
+    n_train: int = field(default=20_000, metadata={"help": "Simulated training pairs."})
+    n_test: int = field(default=2_000, metadata={"help": "Simulated held-out pairs."})
+    n_votes: int = field(default=1, metadata={"help": "Simulated votes a training pair."})
+    n_test_votes: int = field(default=10, metadata={"help": "Simulated votes a held-out pair."})
+    population_noise: float = field(default=1.0, metadata={"help": "Temperature of the simulated choices, > 0."})
+    persona_shares: list[float] | None = field(
+        default=None, metadata={"help": "Shares of the simulated personas, in the order of `population.PERSONAS`."}
+    )
+    annotator_slot_bias: float = field(
+        default=0.0, metadata={"help": "Logits that a simulated annotator adds to the response seen second."}
+    )
+
+    reward: Literal["brier", "log", "spherical", "kl"] = field(
+        default="brier", metadata={"help": "Scoring rule that pays for an answer."}
+    )
+    prompt_layout: Literal["full", "compact"] = field(
+        default="full", metadata={"help": "Wording of the prompt; `compact` is for small policies from scratch."}
+    )
+    reasoning: bool = field(default=False, metadata={"help": "Ask for <think>…</think> before the answer."})
+
+    policy_hidden_size: int = field(default=128, metadata={"help": "Width of a policy built from scratch."})
+    policy_num_layers: int = field(default=4, metadata={"help": "Layers of a policy built from scratch."})
+    policy_vocab_size: int = field(default=2048, metadata={"help": "Vocabulary of a policy built from scratch."})
+    warm_start_steps: int = field(
+        default=0, metadata={"help": "SFT steps on single verdicts told in extreme numbers; 0 for a pretrained model."}
+    )
+    warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})
+    warm_start_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the warm start."})
+
+    def __post_init__(self):
+        check_choices(self)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return PromptFormat(layout=self.prompt_layout, reasoning=self.reasoning)
+
+
+@dataclass
+class JudgeGRPOConfig(GRPOConfig):
+    """`GRPOConfig` for judges: nothing is divided by a group's standard deviation, and answers can be exact.
+
+    With `answers="exact"` nothing is generated: `per_device_train_batch_size` counts pairs (both orders of a pair are
+    learned together) or, with `orders="separate"`, single prompts; `num_generations` has no meaning. With
+    `answers="sampled"` it counts completions, as in TRL.
+    """
+
+    answers: Literal["exact", "sampled"] = field(
+        default="exact",
+        metadata={"help": "`exact`: sum over the whole answer grid; `sampled`: GRPO's sampled answers."},
+    )
+    answer_step: float = field(default=0.01, metadata={"help": "Step of the answer grid, e.g. 0.01, 0.05 or 0.1."})
+    orders: Literal["coupled", "separate"] = field(
+        default="coupled",
+        metadata={
+            "help": "`coupled`: both orders of a pair side by side, in one group with one baseline; `separate`: every "
+            "order is a prompt with a group of its own (plain swap augmentation)."
+        },
+    )
+    symmetry_coef: float = field(
+        default=0.0, metadata={"help": "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."}
+    )
+    shared_prefix: bool = field(
+        default=True, metadata={"help": "Process a prompt once for all its sampled answers, where the model allows it."}
+    )
+
+    # Dividing by the deviation of a group makes the update proportional to 2 p* − 1: majority voting (2508.11800).
+    scale_rewards: str = field(
+        default="none", metadata={"help": "`none`; `group` and `batch` are kept for ablations: they cause overconfidence."}
+    )
+    entropy_coef: float = field(
+        default=0.02, metadata={"help": "Weight of the entropy bonus; without it small policies collapse on one answer."}
+    )
+    loss_type: str = field(default="dr_grpo", metadata={"help": "Loss of the sampled answers, see `GRPOConfig`."})
+    max_completion_length: int | None = field(default=24, metadata={"help": "Longest sampled answer, in tokens."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the labels are columns."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
+
+    def __post_init__(self):
+        check_choices(self)
+        if self.symmetry_coef and (self.answers == "sampled" or self.orders == "separate"):
+            raise ValueError("symmetry_coef needs answers: exact and orders: coupled")
+        if self.answers == "exact":
+            self.num_generations = 2  # GRPOConfig wants at least two; the trainer generates none
+        elif self.orders == "coupled" and self.num_generations % 2:
+            raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available()  # TRL's own default is bf16 on a CPU too, where it is slow
+        super().__post_init__()
+
+
+def settings(*arguments) -> dict[str, object]:
+    """What a run was told, as one flat dictionary: every field that differs from its default."""
+    told = {}
+    for dataclass in arguments:
+        for f in fields(dataclass):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            value = getattr(dataclass, f.name)
+            if f.init and value != default and isinstance(value, str | int | float | bool | list | None):
+                told[f.name] = value
+    return told
+
+
+def model_init_kwargs(config: ModelConfig) -> dict:
+    """Keyword arguments of `load_policy` from TRL's `ModelConfig`."""
+    kwargs = {
+        "revision": config.model_revision,
+        "attn_implementation": config.attn_implementation,
+        "dtype": config.dtype,
+        "quantization_config": get_quantization_config(config),
+    }
+    return {name: value for name, value in kwargs.items() if value is not None}
+
+
+def check_choices(arguments) -> None:
+    """Raises ValueError if a field with a fixed set of values holds another one (a YAML file is not checked by argparse)."""
+    for name, kind in get_type_hints(type(arguments)).items():
+        value = getattr(arguments, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}")

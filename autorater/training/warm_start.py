@@ -1,0 +1,149 @@
+"""Warm start: a policy from scratch learns to answer at all, and to answer as raw judges do.
+
+A few hundred steps of supervised learning on single verdicts told in extreme numbers, tilted towards the response shown
+second. That is what a raw LLM judge is like (overconfident, slot-biased), it is what the training after it has to
+mend, and it is done on purpose:
+
+    answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
+
+Deliberately left out: the label that the judge is later scored on enters only where a data set has no other verdict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from autorater.policy import build_policy
+from autorater.prompts import EncodedPrompt, PromptEncoder
+from autorater.training.callbacks import show_progress
+from autorater.training.config import JudgeArguments
+from autorater.training.data import TrainingData
+from rewards import CLOSE_TAG, OPEN_TAG, render_answer
+
+_TOKENIZER_TEXTS = 5_000
+
+
+@dataclass(frozen=True)
+class RawVerdicts:
+    """How extreme and how biased the imitated verdicts are.
+
+    Args:
+        sharpness: Factor on the verdict's logit; above 1 is overconfident.
+        tilt: Logits added for the response shown second.
+        jitter: Standard deviation of the noise on the logit, so that the policy learns to use many numbers.
+        step: Grid on which the answers are written.
+    """
+
+    sharpness: float = 3.0
+    tilt: float = 1.0
+    jitter: float = 1.0
+    step: float = 0.01
+
+    def answers(self, verdicts: np.ndarray, seed: int) -> np.ndarray:
+        """Answers for verdicts Pr[B better], shape (N,), in the orders ab and ba: shape (N, 2)."""
+        clipped = np.clip(verdicts, 0.1, 0.9)
+        logit = self.sharpness * np.log(clipped / (1 - clipped))
+        noise = np.random.default_rng(seed).normal(0, self.jitter, size=(len(logit), 2))
+        shown_second = np.stack([logit, -logit], axis=1) + self.tilt + noise
+        return np.round(np.round(1 / (1 + np.exp(-shown_second)) / self.step) * self.step, 4)
+
+
+def warm_start(
+    model: PreTrainedModel,
+    encoder: PromptEncoder,
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+    verdicts: np.ndarray,
+    *,
+    style: RawVerdicts | None = None,
+    steps: int = 200,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    output_dir: str | Path,
+) -> None:
+    """Trains the model in place by TRL's `SFTTrainer`, on the answer's tokens only.
+
+    Args:
+        model: A causal LM.
+        encoder: Made the prompts; its tokenizer writes the answers.
+        prompts: N prompts in both orders.
+        verdicts: Pr[B better] of a single judge or a single vote, shape (N,), in [0, 1].
+        style: How the verdicts are told.
+        steps, batch_size, learning_rate: Length of the training; the learning rate warms up, then falls to 0.
+        seed: Draws jitter and batches.
+        output_dir: Needed by the trainer; nothing is saved in it.
+    """
+    style, tokenizer = style or RawVerdicts(), encoder.tokenizer
+    decimals = max(2, len(f"{style.step:.4f}".rstrip("0").split(".")[1]))
+    rows = []
+    for both, answers in zip(prompts, style.answers(verdicts, seed), strict=True):
+        for prompt, answer in zip(both, answers, strict=True):
+            text = render_answer(answer, decimals) + CLOSE_TAG
+            completion = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            mask = [0] * len(prompt.ids) + [1] * len(completion)
+            rows.append({"input_ids": prompt.ids + completion, "completion_mask": mask})
+    args = SFTConfig(
+        output_dir=str(output_dir),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(20, steps // 5),
+        completion_only_loss=True,
+        max_length=None,
+        gradient_checkpointing=False,
+        bf16=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        seed=seed,
+    )
+    trainer = SFTTrainer(model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    show_progress(trainer)
+    trainer.train()
+
+
+def build_warm_policy(
+    args: JudgeArguments, data: TrainingData, *, answer_step: float, seed: int, output_dir: Path
+) -> str:
+    """Builds a policy from scratch on the training texts, warm-starts it and saves it.
+
+    Returns:
+        The folder it is saved in, `output_dir/warm_start`; a reference model or a LoRA adapter finds its base there.
+    """
+    layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
+    some = data.train[:_TOKENIZER_TEXTS]
+    texts = [text for pair in some for text in (pair.prompt, pair.response_a, pair.response_b, layout)]
+    model, tokenizer = build_policy(
+        texts,
+        vocab_size=args.policy_vocab_size,
+        hidden_size=args.policy_hidden_size,
+        num_layers=args.policy_num_layers,
+        max_length=args.max_prompt_tokens + 32,
+        seed=seed,
+    )
+    encoder = PromptEncoder(tokenizer, args.prompt_format)
+    if args.warm_start_steps:
+        prompts = encoder.encode(data.train)
+        fits = [max(len(p.ids) for p in both) <= args.max_prompt_tokens for both in prompts]
+        warm_start(
+            model,
+            encoder,
+            [both for both, fit in zip(prompts, fits, strict=True) if fit],
+            data.verdicts[fits],
+            style=RawVerdicts(step=answer_step),
+            steps=args.warm_start_steps,
+            batch_size=args.warm_start_batch_size,
+            learning_rate=args.warm_start_learning_rate,
+            seed=seed,
+            output_dir=output_dir,
+        )
+    folder = output_dir / "warm_start"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,204 @@
+"""The answer format: how a probability is written in a completion, and how it is read back.
+
+    <think>…optional reasoning…</think><prob_rb_better>0.85</prob_rb_better>
+
+A text has an answer when, outside the reasoning, the opening tag and the closing tag occur exactly once each, in this
+order, with a plain ASCII decimal in [0, 1] between them. Anything else has none: there is no guessing, because every
+tolerated deviation is a second format that a policy can drift to.
+
+What counts as reasoning, chosen so that no reading can turn a thought into an answer:
+
+- ``<think>`` up to the next ``</think>``; a further ``<think>`` in between is plain text.
+- A ``</think>`` that closes nothing ends reasoning that the prompt had opened (the chat templates of Qwen3 and
+  DeepSeek-R1 do): all that precedes it is reasoning, whatever it holds.
+- Reasoning that never ends leaves no answer, wherever an answer stood: the text was cut off in mid-thought.
+
+What counts as a decimal: digits with an optional fraction (``1``, ``0.85``, ``00.5``), or a fraction alone (``.5``).
+``1.``, signs, percent, commas, exponents, underscores and digits outside ASCII are refused. The bounds are checked on
+the digits, before any rounding to floating point: ``1.0000`` is 1, but ``1.`` followed by 400 zeros and a 1 is no
+answer.
+
+Every function takes time linear in the text: completions are written by a model, hence by nobody one can trust.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+OPEN_TAG = "<prob_rb_better>"
+CLOSE_TAG = "</prob_rb_better>"
+CLASS_OPEN_TAG = "<class_probabilities>"
+CLASS_CLOSE_TAG = "</class_probabilities>"
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+_WHITE_SPACE = " \t\n\r\f\v"  # str.strip() alone would also drop no-break spaces and other non-ASCII space
+_UNIT_DECIMAL = re.compile(r"0*1(?:\.0+)?|0+(?:\.[0-9]+)?|\.[0-9]+")
+_SEPARATOR = re.compile(rf"[{_WHITE_SPACE}]*,[{_WHITE_SPACE}]*|[{_WHITE_SPACE}]+")
+_THINK_TAG = re.compile("</?think>")
+_REASONING_MARK = "\0"  # stands where reasoning was; in no tag and no decimal, so nothing joins up across it
+
+
+def parse_probability(text: str, *, prefilled: bool = False) -> float | None:
+    """Read the verbalized probability that response B is better.
+
+    Args:
+        text: A completion. Anything that is not a ``str`` has no answer.
+        prefilled: Whether the prompt already ended with the opening tag, so that ``text`` continues it.
+
+    Returns:
+        The probability in [0, 1], or ``None`` where the text has no answer. Never raises.
+
+    Example:
+        >>> parse_probability("<think>B cites a source.</think><prob_rb_better>0.85</prob_rb_better>")
+        0.85
+        >>> parse_probability("0.85</prob_rb_better>", prefilled=True)
+        0.85
+        >>> parse_probability("<prob_rb_better>85%</prob_rb_better>") is None
+        True
+    """
+    content = _answer_content(text, OPEN_TAG, CLOSE_TAG, prefilled)
+    return None if content is None else _unit_decimal(content)
+
+
+def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) -> tuple[float, ...] | None:
+    """Read a verbalized distribution over ordered classes, such as Likert grades or A / tie / B.
+
+        <class_probabilities>0.1 0.3 0.6</class_probabilities>
+
+    The rules are those of :func:`parse_probability`; the decimals are separated by white space, by one comma, or both.
+    Their sum may miss 1 by 0.01 a class, as rounded answers do, and is then made exact.
+
+    Args:
+        text: A completion. Anything that is not a ``str`` has no answer.
+        n_classes: Number of classes, at least 2.
+        prefilled: Whether the prompt already ended with the opening tag, so that ``text`` continues it.
+
+    Returns:
+        ``n_classes`` probabilities that sum to 1, or ``None`` where the text has no answer.
+
+    Raises:
+        ValueError: If ``n_classes`` is below 2; never because of the text.
+
+    Example:
+        >>> parse_distribution("<class_probabilities>0.25, 0.25, 0.5</class_probabilities>", 3)
+        (0.25, 0.25, 0.5)
+    """
+    if n_classes < 2:
+        raise ValueError(f"a distribution needs at least 2 classes, got n_classes={n_classes}")
+    content = _answer_content(text, CLASS_OPEN_TAG, CLASS_CLOSE_TAG, prefilled)
+    if content is None:
+        return None
+    weights = [_unit_decimal(field) for field in _SEPARATOR.split(content, maxsplit=n_classes)]
+    if len(weights) != n_classes or None in weights:
+        return None
+    total = math.fsum(weights)
+    if total == 0 or abs(total - 1) > 0.01 * n_classes + 1e-9:
+        return None
+    return tuple(weight / total for weight in weights)
+
+
+def render_answer(value: float, decimals: int = 2) -> str:
+    """Write a probability the way an answer holds it.
+
+    Args:
+        value: The probability, in [0, 1].
+        decimals: Digits after the point, at least 0.
+
+    Returns:
+        The decimal without tags, which :func:`parse_probability` reads back once it stands between them.
+
+    Raises:
+        ValueError: If ``value`` is NaN or outside [0, 1], or ``decimals`` is negative.
+
+    Example:
+        >>> render_answer(0.85)
+        '0.85'
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"an answer is a probability in [0, 1], got {value!r}")
+    if decimals < 0:
+        raise ValueError(f"decimals must be at least 0, got {decimals}")
+    return f"{abs(value):.{decimals}f}"  # abs: negative zero would be written with its sign
+
+
+def completion_text(completion: str | Sequence[Mapping]) -> str:
+    """Text of a completion in either form TRL hands to a reward function.
+
+    Args:
+        completion: The text, or chat messages whose last assistant message (a message without a role counts as one)
+            holds it, as a string, as ``{"type": "text", "text": …}`` blocks, or as ``None``.
+
+    Returns:
+        The text; empty where no assistant message has any.
+
+    Raises:
+        TypeError: If the completion is neither a string nor a list of messages.
+    """
+    if isinstance(completion, str):
+        return completion
+    spoken = [message for message in _messages(completion) if message.get("role", "assistant") == "assistant"]
+    return _content_text(spoken[-1]) if spoken else ""
+
+
+def is_prefilled(prompt: str | Sequence[Mapping], open_tag: str = OPEN_TAG) -> bool:
+    """Whether a prompt ends with the answer's opening tag, so that the completion starts inside the answer.
+
+    Note:
+        TRL closes the last message of a conversational prompt and opens a new one, so that the model starts a fresh
+        answer after all. There, prefill with a plain-text prompt.
+
+    Args:
+        prompt: The text, or chat messages whose last message is looked at.
+        open_tag: The opening tag.
+
+    Returns:
+        True if the prompt's text, white space at its end aside, ends with ``open_tag``.
+
+    Raises:
+        TypeError: If the prompt is neither a string nor a list of messages.
+    """
+    if not isinstance(prompt, str):
+        messages = _messages(prompt)
+        prompt = _content_text(messages[-1]) if messages else ""
+    return prompt.rstrip().endswith(open_tag)
+
+
+def _answer_content(text: str, open_tag: str, close_tag: str, prefilled: bool) -> str | None:
+    if not isinstance(text, str):
+        return None
+    outside = _outside_reasoning(open_tag + text if prefilled else text)
+    if outside is None or outside.count(open_tag) != 1 or outside.count(close_tag) != 1:
+        return None
+    content, closing, _ = outside.partition(open_tag)[2].partition(close_tag)
+    return content.strip(_WHITE_SPACE) if closing else None
+
+
+def _outside_reasoning(text: str) -> str | None:
+    pieces, start, thinking = [], 0, False
+    for tag in _THINK_TAG.finditer(text):
+        if tag[0] == THINK_CLOSE:
+            if not thinking:
+                pieces.clear()
+            thinking, start = False, tag.end()
+        elif not thinking:
+            pieces.append(text[start : tag.start()])
+            thinking = True
+    return None if thinking else _REASONING_MARK.join([*pieces, text[start:]])
+
+
+def _unit_decimal(field: str) -> float | None:
+    return float(field) if _UNIT_DECIMAL.fullmatch(field) else None
+
+
+def _messages(chat: Sequence[Mapping]) -> list[Mapping]:
+    if not isinstance(chat, Sequence) or not all(isinstance(message, Mapping) for message in chat):
+        raise TypeError(f"expected a string or a list of chat messages, got {chat!r:.200}")
+    return list(chat)
+
+
+def _content_text(message: Mapping) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text") or "" for block in content if block.get("type") == "text")

@@ -1,0 +1,314 @@
+"""Reward functions for GRPO: a completion is read once, and its answer scored against the label of its row.
+
+    trl grpo --reward_funcs rewards.brier_reward …
+    GRPOTrainer(reward_funcs=[LogReward(epsilon=0.01)], …)
+
+An answer that cannot be read earns the worst that a readable one can earn, so that the format is learned from the
+same signal as the probability. It never earns ``None`` or NaN: to TRL these mean "not scored", and the penalty would
+be gone.
+
+Each reward also gives ``score`` and ``invalid_score`` as arrays, for whoever sums over all answers instead of drawing
+some. Instances hold numbers only: they can be pickled, copied and compared; TRL logs them under their ``__name__``.
+
+Train with ``scale_rewards="none"``: TRL's default divides by the group's standard deviation, which turns every rule
+here into majority voting (arXiv 2508.11800).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rewards import scoring
+from rewards.answer import (
+    CLASS_OPEN_TAG,
+    OPEN_TAG,
+    completion_text,
+    is_prefilled,
+    parse_distribution,
+    parse_probability,
+)
+
+
+class Reward(ABC):
+    """What all rewards share: reading completions, checking labels, logging.
+
+    The hooks are written for an answer that is one probability; a subclass with another answer overrides them all. A
+    subclass sets ``__name__``, under which TRL logs its instances.
+    """
+
+    __name__: str
+    open_tag: ClassVar[str] = OPEN_TAG
+
+    @abstractmethod
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Reward of valid answers.
+
+        Args:
+            p: Answers in [0, 1].
+            y: Labels in [0, 1], a shape that broadcasts with ``p``.
+
+        Returns:
+            Rewards, of the broadcast shape.
+        """
+
+    def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
+        """Reward of an answer that cannot be read: no valid answer to the same label earns less.
+
+        Args:
+            y: Labels in [0, 1].
+
+        Returns:
+            Rewards, of the shape of ``y``; 0 unless the rule says otherwise.
+        """
+        return np.zeros(np.shape(y))
+
+    def parse(self, text: str, prefilled: bool) -> Any | None:
+        """The answer that a completion gives, or ``None``."""
+        return parse_probability(text, prefilled=prefilled)
+
+    def check_label(self, value: Any) -> Any:
+        """The label as a number in [0, 1].
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            label = float(value)
+        except (TypeError, ValueError):
+            label = float("nan")
+        if isinstance(value, str) or not 0.0 <= label <= 1.0:
+            raise ValueError("a number in [0, 1], the probability that response B is preferred")
+        return label
+
+    def __call__(
+        self,
+        *,
+        completions: Sequence,
+        prompts: Sequence | None = None,
+        label: Sequence | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list], None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """Score a batch, in the form in which ``trl.GRPOTrainer`` calls a reward function.
+
+        Args:
+            completions: Texts or lists of chat messages.
+            prompts: Texts or lists of chat messages, one a completion; they tell whether the answer was prefilled.
+            label: One label a completion.
+            log_metric: TRL's hook for scalars: ``answers/parse_rate``, ``answers/distinct_answers`` and, for answers
+                that are one probability, ``answers/share_at_0`` and ``answers/share_at_1`` (of all completions).
+            log_extra: TRL's hook for columns of the completions table: the answer and the label, under the reward's
+                name, because TRL would append the columns of two rewards if they had one name.
+            **columns: All else TRL passes; ignored.
+
+        Returns:
+            One finite reward a completion.
+
+        Raises:
+            ValueError: If there is no ``label`` column, lengths differ, or a label is not what the rule needs; the
+                message names the row and the value.
+        """
+        labels = self._checked_labels(label, len(completions))
+        prefilled = self._prefilled(prompts, len(completions))
+        if not labels:
+            return []
+        answers = [
+            self.parse(completion_text(completion), filled)
+            for completion, filled in zip(completions, prefilled, strict=True)
+        ]
+        valid = np.array([answer is not None for answer in answers])
+        y = np.asarray(labels, dtype=np.float64)
+        rewards = self.invalid_score(y)
+        if valid.any():
+            rewards[valid] = self.score([answer for answer in answers if answer is not None], y[valid])
+        if log_metric is not None:
+            for name, value in self._summary(answers).items():
+                log_metric(f"answers/{name}", value)
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/answer", answers)
+            log_extra(f"{self.__name__}/label", labels)
+        return rewards.tolist()
+
+    def _checked_labels(self, label: Sequence | None, n_rows: int) -> list:
+        if label is None:
+            raise ValueError(f"{self.__name__} needs a 'label' column in the dataset, and there is none")
+        if len(label) != n_rows:
+            raise ValueError(f"{self.__name__} got {n_rows} completions and {len(label)} values of 'label'")
+        checked = []
+        for row, value in enumerate(label):
+            try:
+                checked.append(self.check_label(value))
+            except ValueError as wanted:
+                raise ValueError(f"row {row}, column 'label': got {value!r}, want {wanted}") from None
+        return checked
+
+    def _prefilled(self, prompts: Sequence | None, n_rows: int) -> list[bool]:
+        if prompts is None:
+            return [False] * n_rows
+        if len(prompts) != n_rows:
+            raise ValueError(f"{self.__name__} got {n_rows} completions and {len(prompts)} prompts")
+        return [is_prefilled(prompt, self.open_tag) for prompt in prompts]
+
+    def _summary(self, answers: list) -> dict[str, float]:
+        valid = [answer for answer in answers if answer is not None]
+        return {
+            "parse_rate": len(valid) / len(answers),
+            "distinct_answers": float(len(set(valid))),
+            "share_at_0": valid.count(0.0) / len(answers),
+            "share_at_1": valid.count(1.0) / len(answers),
+        }
+
+
+@dataclass(frozen=True)
+class BrierReward(Reward):
+    """1 − (p − y)², in [0, 1]; 0 for an invalid answer. See :func:`rewards.scoring.brier`.
+
+    Example:
+        >>> BrierReward()(completions=["<prob_rb_better>0.5</prob_rb_better>", "B, surely"], label=[1.0, 1.0])
+        [0.75, 0.0]
+    """
+
+    __name__ = "brier_reward"
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        return scoring.brier(p, y)
+
+
+@dataclass(frozen=True)
+class SphericalReward(Reward):
+    """Spherical score, in [0, 1]; 0 for an invalid answer. See :func:`rewards.scoring.spherical`."""
+
+    __name__ = "spherical_reward"
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        return scoring.spherical(p, y)
+
+
+@dataclass(frozen=True)
+class LogReward(Reward):
+    """Logarithmic score, in [log ε, log(1 − ε)]; log ε for an invalid answer. See :func:`rewards.scoring.logarithmic`.
+
+    Args:
+        epsilon: Clip of the answer, in (0, 0.5).
+
+    Raises:
+        ValueError: If ``epsilon`` is outside (0, 0.5).
+    """
+
+    epsilon: float = 1e-3
+    __name__ = "log_reward"
+
+    def __post_init__(self) -> None:
+        _check_epsilon(self.epsilon)
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        return scoring.logarithmic(p, y, self.epsilon)
+
+    def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
+        return np.full(np.shape(y), np.log(self.epsilon))
+
+
+@dataclass(frozen=True)
+class KLReward(Reward):
+    """−KL(Bern(y) ‖ Bern(p′)), in [log ε, 0], for dense labels. See :func:`rewards.scoring.kullback_leibler`.
+
+    An invalid answer earns what the worse of the answers 0 and 1 earns with the same label: the divergence is convex
+    in the answer, so no valid answer to this label earns less.
+
+    Args:
+        epsilon: Clip of the answer, in (0, 0.5).
+
+    Raises:
+        ValueError: If ``epsilon`` is outside (0, 0.5).
+    """
+
+    epsilon: float = 1e-3
+    __name__ = "kl_reward"
+
+    def __post_init__(self) -> None:
+        _check_epsilon(self.epsilon)
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        return scoring.kullback_leibler(p, y, self.epsilon)
+
+    def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
+        return np.minimum(self.score(0.0, y), self.score(1.0, y))
+
+
+@dataclass(frozen=True)
+class RankedProbabilityReward(Reward):
+    """Ranked probability score over ordered classes, in [0, 1]; 0 for an invalid answer.
+
+    The answer is a distribution (:func:`rewards.answer.parse_distribution`); a label is the observed class, counted
+    from 0, or one vote count or vote share for each class. See :func:`rewards.scoring.ranked_probability`.
+
+    Args:
+        n_classes: Number of classes, at least 2; 3 for A / tie / B.
+
+    Raises:
+        ValueError: If ``n_classes`` is below 2.
+    """
+
+    n_classes: int
+    __name__ = "ranked_probability_reward"
+    open_tag: ClassVar[str] = CLASS_OPEN_TAG
+
+    def __post_init__(self) -> None:
+        if self.n_classes < 2:
+            raise ValueError(f"n_classes must be at least 2, got {self.n_classes!r}")
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Reward of valid answers.
+
+        Args:
+            p: Distributions, shape (…, K).
+            y: One class, or distributions or vote counts of shape (…, K).
+
+        Returns:
+            Rewards, of the broadcast leading shape.
+        """
+        return scoring.ranked_probability(p, y)
+
+    def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
+        """0, of the leading shape of ``y``."""
+        return np.zeros(np.shape(y)[:-1])
+
+    def parse(self, text: str, prefilled: bool) -> tuple[float, ...] | None:
+        return parse_distribution(text, self.n_classes, prefilled=prefilled)
+
+    def check_label(self, value: Any) -> list[float]:
+        """The label as a distribution over the classes.
+
+        Raises:
+            ValueError: If it is neither a class nor votes for each.
+        """
+        wanted = f"a class from 0 to {self.n_classes - 1}, or {self.n_classes} votes, not negative and not all 0"
+        try:
+            label = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(wanted) from None
+        if not isinstance(value, str) and label.ndim == 0 and label in range(self.n_classes):
+            return scoring.class_indicator(int(label), self.n_classes).tolist()
+        if label.shape != (self.n_classes,) or not (label >= 0).all() or not 0 < label.sum() < np.inf:
+            raise ValueError(wanted)
+        return (label / label.sum()).tolist()
+
+    def _summary(self, answers: list) -> dict[str, float]:
+        summary = super()._summary(answers)
+        return {name: summary[name] for name in ("parse_rate", "distinct_answers")}
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not 0.0 < epsilon < 0.5:
+        raise ValueError(f"epsilon must be in (0, 0.5), got {epsilon!r}")
+
+
+brier_reward = BrierReward()
+log_reward = LogReward()
+spherical_reward = SphericalReward()
+kl_reward = KLReward()

@@ -1,0 +1,106 @@
+"""Toy tokenizers of both kinds, two-layer models of four families, and pairs, all built on the spot."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine wait for each other
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEXTS = [
+    "[Question] Which is better? [Response A] This one, for example, is 0.85 or 17. [Response B] That one! [Answer]",
+    "The quick brown fox <prob_rb_better>0.25</prob_rb_better> jumps over 1.0 lazy dogs and 0.5 cats; it is 100 % fun.",
+]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="slow; run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+def make_tokenizer(digits: str = "split", chat: bool = False):
+    """A byte-level BPE tokenizer; digits one by one as Qwen and Gemma have them, or up to three merged as Llama 3 has."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {"split": r"\p{N}", "merged": r"\p{N}{1,3}"}[digits]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(rf" ?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    numerals = [f"{i:02d} {i:03d} {i}" for i in range(1000)] if digits == "merged" else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=1800,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXTS + numerals, trainer)
+    backend.add_tokens([AddedToken("</think>", special=False), AddedToken("<think>", special=False)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>" if chat else "<|endoftext|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+    return tokenizer
+
+
+def make_model(family: str, vocab_size: int, seed: int = 0):
+    """A two-layer model whose weights are large enough that its answers differ."""
+    import torch
+    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.15,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    config = {
+        "qwen": lambda: Qwen2Config(**sizes),
+        "llama": lambda: LlamaConfig(**sizes),
+        "gemma": lambda: Gemma2Config(**sizes, head_dim=8, sliding_window=16),
+        "gpt2": lambda: GPT2Config(
+            vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.15,
+            bos_token_id=None, eos_token_id=0, pad_token_id=0,
+        ),
+    }[family]()  # fmt: skip
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(params=["split", "merged"])
+def tokenizer(request):
+    return make_tokenizer(request.param)
+
+
+@pytest.fixture
+def simulated():
+    from autorater.population import simulate_pairs
+
+    return simulate_pairs(64, seed=0, n_votes=3)

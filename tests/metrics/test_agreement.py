@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+
+from autorater.metrics import agreement
+
+
+def test_by_hand():
+    #               right  wrong  tie  right  split: not counted
+    probabilities = [0.9, 0.2, 0.5, 0.1, 0.9]
+    labels = [1.0, 0.7, 0.0, 0.4, 0.5]
+    assert agreement(probabilities, labels) == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+
+
+def test_against_scikit_learn():
+    generator = np.random.default_rng(0)
+    probabilities, labels = generator.random(200), generator.integers(0, 2, 200)
+    assert agreement(probabilities, labels) == pytest.approx(accuracy_score(labels, probabilities > 0.5))
+
+
+def test_tie_band():
+    probabilities, labels = [0.55, 0.6, 0.45, 0.4], [1, 1, 1, 1]
+    assert agreement(probabilities, labels) == 0.5
+    assert agreement(probabilities, labels, tie_band=0.05) == pytest.approx((0.5 + 1 + 0.5 + 0) / 4)
+    assert agreement(probabilities, labels, tie_band=0.5) == 0.5
+
+
+def test_the_last_bit_makes_no_verdict():
+    assert agreement([np.nextafter(0.5, 1)], [0]) == 0.5
+    assert agreement([0.9, 0.9], [np.nextafter(0.5, 1), 0]) == 0
+
+
+def test_swapping_the_responses_changes_nothing():
+    generator = np.random.default_rng(1)
+    probabilities, labels = generator.integers(0, 11, 300) / 10, generator.integers(0, 11, 300) / 10
+    assert agreement(1 - probabilities, 1 - labels) == pytest.approx(agreement(probabilities, labels))
+
+
+def test_split_labels_alone_are_an_error():
+    with pytest.raises(ValueError, match=r"every label is 0\.5"):
+        agreement([0.2, 0.8], [0.5, 0.5])
