@@ -7,10 +7,11 @@ renderings (0.8 and 0.80 are one answer), tokenized behind the prompt, closed by
     π(k | x) = Σ_{strings s of k} Π_t π(s_t | x, s_<t)
 
 One forward pass over `[prompt | tree]` gives them all, because a node sees the prompt and its ancestors only
-(`autorater.prefix`). What is left, 1 − Σ_k π(k | x), is the probability of an answer off the grid or of no answer at
-all; it is kept, because dividing it away would hide that the format is failing.
+(`autorater.prefix`); a model that cannot share its prompt reads one sequence for every branch of the tree instead.
+What is left, 1 − Σ_k π(k | x), is the probability of an answer off the grid or of no answer at all; it is kept,
+because dividing it away would hide that the format is failing.
 
-Deliberately left out: answers with white space around the number, which the parser accepts; they count as mass outside.
+Deliberately left out: answers with white space around the number. The parser accepts them; here they are outside.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.prefix import suffix_logits, tree_suffixes
+from autorater.prefix import suffix_logits, supports_shared_prefix, tree_suffixes
 from rewards.answer import CLOSE_TAG
 
 
@@ -92,8 +93,38 @@ class AnswerTree:
         Args:
             prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
         """
-        logits = suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)  # (B, 1 + S, V)
-        return self.from_logits(logits)
+        if supports_shared_prefix(model)[0]:
+            return self.from_logits(suffix_logits(model, prompt_ids, prompt_mask, self.suffixes))
+        return self.from_logits(self.plain_logits(model, prompt_ids, prompt_mask))
+
+    def plain_logits(
+        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Next-token logits behind the prompt and behind every node, one sequence a branch: (B, 1 + S, V)."""
+        branches, branch_of, depth_of = self._branches
+        batch, (count, length) = len(prompt_ids), branches.shape
+        ids = torch.cat(
+            [prompt_ids.repeat_interleave(count, 0), branches.to(prompt_ids.device).repeat(batch, 1)], dim=1
+        )
+        mask = prompt_mask.repeat_interleave(count, 0)
+        mask = torch.cat([mask, mask.new_ones(len(mask), length)], dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1 + length
+        ).logits.unflatten(0, (batch, count))  # (B, branches, 1 + length, V)
+        return torch.cat([logits[:, :1, 0], logits[:, branch_of, 1 + depth_of]], dim=1)
+
+    @cached_property
+    def _branches(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Paths to the childless nodes, filled up on the right; and for every node a path and its place in it."""
+        paths = []
+        for parent, token in zip(self.parents, self.tokens, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        leaves = [path for s, path in enumerate(paths) if s not in self.parents]
+        longest = max(map(len, leaves))
+        branches = torch.tensor([leaf + leaf[-1:] * (longest - len(leaf)) for leaf in leaves])
+        branch_of = [next(i for i, leaf in enumerate(leaves) if leaf[: len(path)] == path) for path in paths]
+        return branches, torch.tensor(branch_of), torch.tensor([len(path) - 1 for path in paths])
 
     def from_logits(self, logits: torch.Tensor) -> "AnswerDistribution":
         """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V)."""
@@ -158,8 +189,7 @@ class AnswerDistribution:
 def _renderings(value: float, step: float) -> list[str]:
     """Every way to write a grid value with no more decimals than the step needs: 0.5 → 0.5, 0.50."""
     longest = max(1, len(f"{step:.4f}".rstrip("0").split(".")[1]))
-    texts = [f"{value:.{decimals}f}" for decimals in range(longest + 1) if round(value, decimals) == value]
-    return texts
+    return [f"{value:.{decimals}f}" for decimals in range(longest + 1) if round(value, decimals) == value]
 
 
 def _tokens_behind(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> list[int]:

@@ -1,6 +1,6 @@
-"""A judge measured on held-out pairs: probabilities in both orders, the flat metrics, one record a pair and order.
+"""A judge measured on held-out pairs: probabilities in both orders, flat metrics, one record a pair and order.
 
-Deliberately left out: how the probabilities come about (`autorater.judges`) and how they are drawn (`autorater.report`).
+Deliberately left out: how probabilities come about (`autorater.judges`) and how they are drawn (`autorater.report`).
 """
 
 import json

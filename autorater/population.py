@@ -83,7 +83,7 @@ _QUESTIONS = (
     "How would you explain {s} to a child?",
     "What is the most common mistake with {s}?",
 )
-_SUBJECTS = (
+_SUBJECTS = (  # noqa: SIM905
     "basil, bicycles, sourdough, chess, tax forms, houseplants, running, drawing, old radios, goldfish, budgeting, "
     "guitar, camping, spelling, night trains, knitting, job interviews, compost, swimming, first aid, wallpaper, "
     "honey bees, public speaking, solar panels, tea, haiku, dog training, photography, moving house, cooking rice, "

@@ -17,7 +17,7 @@ fit is dropped before training and counted (`drop_long`), never cut.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -32,8 +32,8 @@ Two responses to the same question are shown below. People were asked which one 
 agree. Estimate how likely it is that a person drawn from them prefers response B.
 
 Give one number between 0.0 and 1.0: near 0.0 if almost everybody would choose response A, near 1.0 if almost \
-everybody would choose response B, and 0.5 if they would split evenly. {how} For instance, if about three in ten would \
-choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
+everybody would choose response B, and 0.5 if they would split evenly. {how} For instance, if about three in ten \
+would choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
 
 [Question]
 {prompt}
@@ -48,8 +48,8 @@ choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
 
 _ANSWER_ONLY = "Answer with the number alone, inside <prob_rb_better> tags."
 _REASON_FIRST = (
-    "First reason step by step inside <think> tags about what speaks for each response and who would care, then answer "
-    "with the number alone, inside <prob_rb_better> tags."
+    "First reason step by step inside <think> tags about what speaks for each response and who would care, then "
+    "answer with the number alone, inside <prob_rb_better> tags."
 )
 
 _COMPACT = """\
@@ -200,7 +200,7 @@ class PromptEncoder:
         if self._control is None:
             return [text]
         cuts = [0, *(m.start() + 1 for m in self._control.finditer(text)), len(text)]
-        return [text[i:j] for i, j in zip(cuts, cuts[1:], strict=False) if i < j]
+        return [text[i:j] for i, j in pairwise(cuts) if i < j]
 
 
 def drop_long(

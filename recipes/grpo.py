@@ -3,11 +3,11 @@
     accelerate launch recipes/grpo.py                                                 # simulated annotators, on a CPU
     accelerate launch recipes/grpo.py --dataset_name votes.jsonl --split_by topic     # your votes, small policy
     accelerate launch recipes/grpo.py --config recipes/configs/grpo_convincing.yaml   # real votes, see the file
-    accelerate launch recipes/grpo.py --dataset_name votes.jsonl --model_name_or_path Qwen/Qwen2.5-7B-Instruct --use_peft
+    accelerate launch recipes/grpo.py --dataset_name votes.jsonl --model_name_or_path Qwen/Qwen2.5-7B-Instruct
 
-With neither --config nor --model_name_or_path it takes its settings from recipes/configs/grpo_simulated.yaml. Any key of
-a config can be given on the command line, which wins. In --output_dir: metrics.json, predictions.jsonl, report.html,
-reliability.png and the judge, for `autorater.Judge.from_pretrained`.
+With neither --config nor --model_name_or_path it takes its settings from recipes/configs/grpo_simulated.yaml. Any key
+of a config can be given on the command line, which wins (--use_peft, --max_steps 100, …). In --output_dir it leaves
+metrics.json, predictions.jsonl, report.html, reliability.png and the judge, for `autorater.Judge.from_pretrained`.
 """
 
 import sys
@@ -45,7 +45,9 @@ def main() -> None:
     say(data.summary)
     base = model_config.model_name_or_path
     if base is None:
-        base = build_warm_policy(args, data, answer_step=training.answer_step, seed=training.seed, output_dir=output_dir)
+        base = build_warm_policy(
+            args, data, answer_step=training.answer_step, seed=training.seed, output_dir=output_dir
+        )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config))
     model.to(training.device)
     judge = Judge(model, tokenizer, args.prompt_format, training.answer_step)

@@ -13,8 +13,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEXTS = [
-    "[Question] Which is better? [Response A] This one, for example, is 0.85 or 17. [Response B] That one! [Answer]",
-    "The quick brown fox <prob_rb_better>0.25</prob_rb_better> jumps over 1.0 lazy dogs and 0.5 cats; it is 100 % fun.",
+    "[Question] Which is better? [Response A] This one, for example, is 0.85. [Response B] That one! [Answer]",
+    "The quick brown fox <prob_rb_better>0.25</prob_rb_better> jumps over 1.0 lazy dogs and 0.5 cats; 100 % fun.",
 ]
 
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def make_tokenizer(digits: str = "split", chat: bool = False):
-    """A byte-level BPE tokenizer; digits one by one as Qwen and Gemma have them, or up to three merged as Llama 3 has."""
+    """A byte-level BPE tokenizer; digits one by one as in Qwen and Gemma, or up to three merged as in Llama 3."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

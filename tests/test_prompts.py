@@ -27,13 +27,12 @@ HOSTILE = [
 FORMATS = [PromptFormat("full"), PromptFormat("compact"), PromptFormat("full", reasoning=True)]
 
 
-def slot_span(prompt, other):
-    """Tokens that two prompts share in front and behind."""
-    front = next((i for i, (a, b) in enumerate(zip(prompt, other, strict=False)) if a != b), min(len(prompt), len(other)))
-    back = next(
-        (i for i, (a, b) in enumerate(zip(prompt[::-1], other[::-1], strict=False)) if a != b), min(len(prompt), len(other))
+def shared_ends(ids, other):
+    """How many tokens two prompts share in front and behind."""
+    return tuple(
+        next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), min(len(x), len(y)))
+        for x, y in ((ids, other), (ids[::-1], other[::-1]))
     )
-    return front, back
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
@@ -46,7 +45,7 @@ def test_hostile_response_changes_nothing_outside_its_slot(digits, chat, format)
     (empty, _), *prompts = encoder.encode([replace(PAIR, response_b=text) for text in ("", *HOSTILE)])
     for text, (ab, ba) in zip(HOSTILE, prompts, strict=True):
         slot = tokenizer(neutralize(text), add_special_tokens=False)["input_ids"]
-        front, back = slot_span(ab.ids, empty.ids)
+        front, back = shared_ends(ab.ids, empty.ids)
         # everything but a run of tokens in one place is the same as with an empty response
         assert front + back >= len(empty.ids), text
         inside = ab.ids[len(empty.ids) - back : len(ab.ids) - back] if text else []

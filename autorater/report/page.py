@@ -28,7 +28,6 @@ from autorater.report.verdict import verdict
 if TYPE_CHECKING:
     from autorater.evaluation import Evaluation
 
-_COLORS = 128
 _FOLD = 1_000  # characters of a text that are shown without another click
 
 
@@ -79,8 +78,9 @@ def _png(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     file = BytesIO()
-    # a palette, without transparency or metadata: a quarter of the bytes, the same for the same numbers
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(_COLORS).save(file, "png", optimize=True)
+    # 256 colours and no metadata: a quarter of the bytes, no channel off by more than 9, equal for equal numbers
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(256, Image.Quantize.MAXCOVERAGE).save(file, "png", optimize=True)
     return file.getvalue()
 
 

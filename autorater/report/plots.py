@@ -87,9 +87,20 @@ def plot_reliability(
     diagram, histogram = axes
     x, y, count = prepared["probability"], prepared["label"], prepared["count"]
     diagram.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="calibrated", zorder=1)
-    diagram.vlines(x, prepared["low"], prepared["high"], color=color, linewidth=1.6, alpha=0.75, zorder=2)
-    diagram.scatter(x, y, s=24 + 260 * count / count.max(), color=color, alpha=0.85, linewidths=0, zorder=3)
-    diagram.scatter([], [], s=60, color=color, linewidths=0, label="mean vote, 95 % interval")
+    diagram.scatter(x, y, s=20 + 230 * count / count.max(), color=color, alpha=0.45, linewidths=0, zorder=2)
+    bars = [y - prepared["low"], prepared["high"] - y]
+    diagram.errorbar(
+        x,
+        y,
+        bars,
+        fmt="o",
+        markersize=3.5,
+        color=color,
+        linewidth=1.8,
+        capsize=3,
+        label="mean vote, 95 % interval",
+        zorder=3,
+    )
     if "truth" in prepared:
         diagram.scatter(
             x, prepared["truth"], s=62, marker="D", facecolors="none", edgecolors=_TRUTH, zorder=4, label="mean p*"
@@ -168,8 +179,9 @@ def plot_order_swap(axes: Axes, prepared: dict[str, np.ndarray], title: str, col
     axes.set_aspect("equal")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.text(0.98, 0.03, "favours the\nsecond slot", fontsize=9, color=_GREY, ha="right", va="bottom")
-    axes.text(0.02, 0.75, "favours the\nfirst slot", fontsize=9, color=_GREY, ha="left", va="top")
+    paper = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    axes.text(0.98, 0.1, "favours the\nsecond slot", fontsize=9, ha="right", va="bottom", bbox=paper, zorder=4)
+    axes.text(0.02, 0.75, "favours the\nfirst slot", fontsize=9, ha="left", va="top", bbox=paper, zorder=4)
     _note(axes, [f"mean SD {prepared['deviation_mean']:+.3f}", f"mean |SD| {prepared['deviation_abs']:.3f}"])
 
 
@@ -188,6 +200,7 @@ def _columns(before: Evaluation, after: Evaluation) -> tuple[tuple[str, str, Eva
 
 def _figure() -> Figure:
     figure = Figure(figsize=_SIZE, dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
     FigureCanvasAgg(figure)
     return figure
 
@@ -216,4 +229,6 @@ def _effective_votes(probabilities: np.ndarray, labels: np.ndarray, n_bins: int)
 def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    return (middle - half).clip(0, 1), (middle + half).clip(0, 1)
+    return np.minimum(middle - half, share).clip(0, 1), np.maximum(middle + half, share).clip(
+        0, 1
+    )  # not 1e-17 past it

@@ -37,6 +37,7 @@ tbody th[scope="rowgroup"] { padding-top: 1.1rem; color: var(--soft); font-size:
 .better { color: var(--good) }
 .worse { color: var(--bad) }
 figure { margin: .75rem 0 }
+figcaption { margin-top: .4rem }
 img { display: block; width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); border-radius: 4px }
 details { border: 1px solid var(--rule); border-radius: 4px; margin: .5rem 0; padding: 0 .75rem }
 details details { background: var(--well) }
@@ -46,10 +47,12 @@ summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere }
 .name { margin: .5rem 0 .2rem; font-size: .875rem; font-weight: 600; color: var(--soft) }
 .settings td, .settings th, .topics th { overflow-wrap: anywhere }
 .settings th { font-weight: 400; width: 40% }
+.topics th[scope="row"] { min-width: 7rem }
 @media (max-width: 34rem) {
   main { padding: 1rem .75rem 3rem }
   th, td { padding: .35rem .3rem }
   .metrics th[scope="row"] { width: auto }
+  figure img { width: 44rem; max-width: none }
   .metrics .interval { font-size: .72rem }
 }
 </style>
@@ -70,12 +73,14 @@ are measured against the share of people's votes
 {% endfor %}
 </tr></thead>
 {% for heading, rows in groups.items() %}
+{% set explained = loop.first %}
 <tbody>
 <tr><th colspan="3" scope="rowgroup">{{ heading }}</th></tr>
 {% for row in rows %}
 <tr>
-<th scope="row">{{ row.metric.label }}<span class="meaning">{{ row.metric.meaning }}
-{%- if row.metric.direction %}; {{ row.metric.direction }}{% endif %}</span></th>
+<th scope="row">{{ row.metric.label }}
+{%- if explained %}<span class="meaning">{{ row.metric.meaning }}
+{%- if row.metric.direction %}; {{ row.metric.direction }}{% endif %}</span>{% endif %}</th>
 {% for cell in (row.before, row.after) %}
 <td class="number">{{ cell.value or "–" }}
 {%- if cell.interval %}<span class="interval">{{ cell.interval }}</span>{% endif %}
@@ -92,7 +97,7 @@ gets too much.</p>
 
 <h2>Reliability</h2>
 <figure>
-<img src="{{ reliability }}" alt="Reliability diagrams before and after training">
+<div class="wide"><img src="{{ reliability }}" alt="Reliability diagrams before and after training"></div>
 <figcaption>Each dot is a bin of answers: where the judge says 0.7, how many people agreed? Calibrated answers lie on
 the dashed line. The larger the dot, the more answers; bars are 95 % intervals.
 {%- if has_truth %} Hollow diamonds show the mean true probability of the bin.{% endif %}
@@ -101,7 +106,7 @@ the dashed line. The larger the dot, the more answers; bars are 95 % intervals.
 
 <h2>Order swap</h2>
 <figure>
-<img src="{{ order_swap }}" alt="Answers with response B shown second against B shown first, before and after">
+<div class="wide"><img src="{{ order_swap }}" alt="Answers with B shown second against B shown first"></div>
 <figcaption>Each dot is a pair: the probability of response B, read with B in the second slot and in the first. A judge
 that does not care for slots puts every dot on the dashed line.</figcaption>
 </figure>
@@ -117,7 +122,7 @@ that does not care for slots puts every dot on the dashed line.</figcaption>
 </tr></thead>
 <tbody>
 {% for row in topics %}
-<tr><th scope="row"><bdi>{{ row.topic|line }}</bdi></th><td class="number">{{ "{:,}".format(row.n_pairs) }}</td>
+<tr><th scope="row"><bdi>{{ row.topic|line(80) }}</bdi></th><td class="number">{{ "{:,}".format(row.n_pairs) }}</td>
 <td class="number">{{ "%.3f"|format(row.answer) }}</td><td class="number">{{ "%.3f"|format(row.vote) }}</td>
 <td class="number">{{ "%+.3f"|format(row.gap) }}</td><td class="number">{{ "%.3f"|format(row.brier) }}</td></tr>
 {% endfor %}
@@ -157,7 +162,7 @@ before training {{ "%.2f"|format(row.answer_before) }}
 {% if settings %}
 <h2>Settings</h2>
 <details>
-<summary>{{ settings|length }} settings of this run</summary>
+<summary>What the run was told: {{ settings|length }} values</summary>
 <table class="settings">
 {% for name, value in settings %}
 <tr><th scope="row">{{ name|line }}</th><td><bdi>{{ value|line }}</bdi></td></tr>

@@ -90,9 +90,9 @@ def verdict(before: Evaluation, after: Evaluation) -> str:
         course = f"it was {state_before} before {_ece(before)} and is so after {_ece(after)}"
     else:
         course = f"it went from {state_before} {_ece(before)} to {state_after} {_ece(after)}"
-    sentence = f"{opening}, and {course}"
     caveats = _caveats(after)
-    return f"{sentence}; but {' and '.join(caveats)}." if caveats else f"{sentence}."
+    ending = f"; {'but' if low > 0 else 'and'} {' and '.join(caveats)}" if caveats else ""
+    return f"{opening}, and {course}{ending}."
 
 
 def _ece(evaluation: Evaluation) -> str:

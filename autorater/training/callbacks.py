@@ -10,7 +10,16 @@ from autorater.judges import Judge
 from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt
 
-_WATCHED = ("brier", "log_loss", "ece", "mse_dense", "excess_brier", "agreement", "symmetry_deviation_abs", "parse_rate")
+_WATCHED = (
+    "brier",
+    "log_loss",
+    "ece",
+    "mse_dense",
+    "excess_brier",
+    "agreement",
+    "symmetry_deviation_abs",
+    "parse_rate",
+)
 
 
 class CalibrationCallback(TrainerCallback):
@@ -24,7 +33,11 @@ class CalibrationCallback(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Trainer, judge: Judge, pairs: Sequence[Pair], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]
+        self,
+        trainer: Trainer,
+        judge: Judge,
+        pairs: Sequence[Pair],
+        prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
     ):
         self.trainer, self.judge, self.pairs, self.prompts = trainer, judge, pairs, prompts
 

@@ -1,4 +1,4 @@
-"""What a training run can be told: TRL's `GRPOConfig` with the few fields that a judge adds, and the data to train on."""
+"""What a training run can be told: TRL's `GRPOConfig` with the fields a judge adds, and the data to train on."""
 
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -24,9 +24,12 @@ class JudgeArguments:
         default=None, metadata={"help": "Held-out pairs. Without it they are split off by `split_by`."}
     )
     split_by: str = field(
-        default="prompt", metadata={"help": "Column whose groups are never divided between training and held-out pairs."}
+        default="prompt",
+        metadata={"help": "Column whose groups are never divided between training and held-out pairs."},
     )
-    held_out_fraction: float = field(default=0.1, metadata={"help": "Share of the pairs that is held out by `split_by`."})
+    held_out_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the pairs that is held out by `split_by`."}
+    )
     labels: Literal["sparse", "dense"] = field(
         default="sparse",
         metadata={"help": "`sparse`: one vote a pair, drawn once by the seed; `dense`: the vote share."},
@@ -97,18 +100,22 @@ class JudgeGRPOConfig(GRPOConfig):
         },
     )
     symmetry_coef: float = field(
-        default=0.0, metadata={"help": "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."}
+        default=0.0,
+        metadata={"help": "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."},
     )
     shared_prefix: bool = field(
-        default=True, metadata={"help": "Process a prompt once for all its sampled answers, where the model allows it."}
+        default=True,
+        metadata={"help": "Process a prompt once for all its sampled answers, where the model allows it."},
     )
 
     # Dividing by the deviation of a group makes the update proportional to 2 p* − 1: majority voting (2508.11800).
     scale_rewards: str = field(
-        default="none", metadata={"help": "`none`; `group` and `batch` are kept for ablations: they cause overconfidence."}
+        default="none",
+        metadata={"help": "`none`; `group` and `batch` are kept for ablations: they cause overconfidence."},
     )
     entropy_coef: float = field(
-        default=0.02, metadata={"help": "Weight of the entropy bonus; without it small policies collapse on one answer."}
+        default=0.02,
+        metadata={"help": "Weight of the entropy bonus; without it small policies collapse on one answer."},
     )
     loss_type: str = field(default="dr_grpo", metadata={"help": "Loss of the sampled answers, see `GRPOConfig`."})
     max_completion_length: int | None = field(default=24, metadata={"help": "Longest sampled answer, in tokens."})
@@ -132,10 +139,10 @@ class JudgeGRPOConfig(GRPOConfig):
 def settings(*arguments) -> dict[str, object]:
     """What a run was told, as one flat dictionary: every field that differs from its default."""
     told = {}
-    for dataclass in arguments:
-        for f in fields(dataclass):
+    for part in arguments:
+        for f in fields(part):
             default = f.default if f.default_factory is MISSING else f.default_factory()
-            value = getattr(dataclass, f.name)
+            value = getattr(part, f.name)
             if f.init and value != default and isinstance(value, str | int | float | bool | list | None):
                 told[f.name] = value
     return told
@@ -153,7 +160,7 @@ def model_init_kwargs(config: ModelConfig) -> dict:
 
 
 def check_choices(arguments) -> None:
-    """Raises ValueError if a field with a fixed set of values holds another one (a YAML file is not checked by argparse)."""
+    """Raises ValueError if a field with a fixed set of values holds another (argparse does not check a YAML file)."""
     for name, kind in get_type_hints(type(arguments)).items():
         value = getattr(arguments, name)
         if get_origin(kind) is Literal and value not in get_args(kind):

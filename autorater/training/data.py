@@ -71,9 +71,12 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
         how = f"split off by {args.split_by}"
     leaked = leaked_responses(train, held_out)
     sparse = with_sparse_labels(train, seed)
-    summary = f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels), {len(held_out):,} held-out pairs ({how})"
+    summary = (
+        f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels), "
+        f"{len(held_out):,} held-out pairs ({how})"
+    )
     if leaked:
-        summary += f"\nwarning: {leaked:,} response texts are in both; split by a coarser column (split_by) if they should not be"
+        summary += f"\nwarning: {leaked:,} response texts are in both; to divide them, split_by a coarser column"
     verdicts = np.array([pair.label for pair in sparse])
     return TrainingData(sparse if args.labels == "sparse" else train, held_out, verdicts, summary)
 

@@ -9,7 +9,7 @@ clip, since no old sample is reused. σ is 1. For the ablation `scale_rewards="g
 under π (held constant), which is what GRPO's division by the group's deviation converges to: with Brier's rule and a
 0/1 label the update then grows with 2 p* − 1 instead of p* − p (arXiv 2508.11800).
 
-Deliberately left out: importance ratios and their clipping (`num_iterations > 1` takes several exact steps on a batch).
+Deliberately left out: importance ratios and clipping (`num_iterations > 1` takes several exact steps on a batch).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Weights & Biases that never stops a run: without a login, or without a connection, it records offline and says so."""
+"""Weights & Biases that never stops a run: without a login or a connection it records offline, and says so."""
 
 import os
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Warm start: a policy from scratch learns to answer at all, and to answer as raw judges do.
 
-A few hundred steps of supervised learning on single verdicts told in extreme numbers, tilted towards the response shown
-second. That is what a raw LLM judge is like (overconfident, slot-biased), it is what the training after it has to
-mend, and it is done on purpose:
+A few hundred steps of supervised learning on single verdicts told in extreme numbers, tilted towards the response
+shown second. That is what a raw LLM judge is like (overconfident, slot-biased), it is what the training after it has
+to mend, and it is done on purpose:
 
     answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
 
