@@ -114,8 +114,9 @@ PERSONAS: tuple[Persona, ...] = (
     Persona("wit", 1, {"example": 2.4, "humour": 3.4, "steps": 0.6, "caution": -1.4, "nuance": -1.0}),
 )
 
-# Not in the population: the one opinionated grader whose single verdicts the warm start of a policy imitates.
-GRADER = Persona("grader", 1, {"example": 1.6, "steps": 1.6, "source": 1.6, "warmth": 0.8, "nuance": 0.8})
+# Not in the population: the grader whose single verdicts the warm start imitates. To it more is better, as to many
+# raw LLM judges.
+GRADER = Persona("grader", 1, dict.fromkeys(TRAITS, 1.2))
 
 
 @dataclass(frozen=True)

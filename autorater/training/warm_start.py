@@ -94,6 +94,7 @@ def warm_start(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(20, steps // 5),
+        adam_beta2=0.98,  # 0.999 would remember the first gradients for longer than the whole warm start
         completion_only_loss=True,
         max_length=None,
         gradient_checkpointing=False,
