@@ -40,6 +40,7 @@ class AnswerTree:
         edge_nodes, edge_tokens: The M distinct reads "probability of this token behind this node", shape (M,) each;
             node 0 is the end of the prompt, node s + 1 is behind `tokens[s]`.
         paths: Reads of every string, padded with M, shape (J, D).
+        depth: Tokens of the longest answer, terminator included, D.
         string_values: Index into `values` of every string, shape (J,).
 
     Raises:
@@ -73,7 +74,7 @@ class AnswerTree:
         if len({tuple(p) for p in paths}) < len(paths):
             raise ValueError("this tokenizer gives two different answers the same tokens")
 
-        depth = max(map(len, paths))
+        self.depth = depth = max(map(len, paths))
         self.edge_nodes = torch.tensor([node for node, _ in edges])
         self.edge_tokens = torch.tensor([token for _, token in edges])
         self.paths = torch.tensor([p + [len(edges)] * (depth - len(p)) for p in paths])

@@ -22,48 +22,12 @@ from autorater.pairs import Pair
 
 # trait -> ways of showing it; {s} is the subject of the question
 PHRASES: dict[str, tuple[str, ...]] = {
-    "warmth": (
-        "What a lovely question!",
-        "Do not worry, you are doing fine.",
-        "It is kind of you to ask.",
-        "I am glad you care so much.",
-    ),
-    "example": (
-        "For example, my neighbour did it last spring.",
-        "For instance, a school in Oslo tried it.",
-        "As an example, picture a rainy Monday.",
-        "To give an example, my aunt did so.",
-    ),
-    "caution": (
-        "Be careful, someone could get hurt.",
-        "A warning: keep children away.",
-        "Please ask a professional beforehand.",
-        "Mind the risk and stop in time.",
-    ),
-    "source": (
-        "A review of forty studies agrees.",
-        "The national guideline says the same.",
-        "Researchers measured this in a trial.",
-        "See the handbook, chapter three.",
-    ),
-    "steps": (
-        "First prepare, second act, third check.",
-        "Step one: plan. Step two: do it.",
-        "Begin with the easy part, then go on.",
-        "Clean, then repair, then test.",
-    ),
-    "humour": (
-        "If it fails, blame the cat.",
-        "Mine once ran for mayor.",
-        "Coffee helps, mostly you.",
-        "The secret ingredient is panic.",
-    ),
-    "nuance": (
-        "Then again, it depends.",
-        "Others disagree, with some reason.",
-        "There is no single right answer.",
-        "On the other hand, waiting is wise.",
-    ),
+    "warmth": ("What a lovely question!", "Do not worry, you are doing fine.", "It is kind of you to ask."),
+    "example": ("For example, my aunt did so.", "For instance, a school tried it.", "As an example, take Monday."),
+    "caution": ("Be careful, it can hurt.", "A warning: keep children away.", "Please ask a professional."),
+    "source": ("A review of studies agrees.", "The guideline says the same.", "Researchers measured this."),
+    "steps": ("First plan, then act, then check.", "Step one: plan. Step two: act.", "Begin small, then go on."),
+    "nuance": ("Then again, it depends.", "Others disagree, with reason.", "There is no single answer."),
 }
 TRAITS: tuple[str, ...] = tuple(PHRASES)
 
@@ -105,14 +69,15 @@ class Persona:
 
 # Everyone likes an example and a clear order of steps; they part over the rest, which is where they disagree.
 PERSONAS: tuple[Persona, ...] = (
-    Persona("everyday reader", 4, {"example": 3.0, "steps": 2.6, "warmth": 1.4, "humour": 0.6, "nuance": -2.2}),
-    Persona("specialist", 1, {"example": 1.4, "steps": 1.0, "source": 3.4, "warmth": -1.6, "humour": -2.4}),
-    Persona("guardian", 1, {"example": 1.6, "steps": 1.4, "caution": 3.6, "source": 1.0, "humour": -1.4}),
+    Persona("everyday reader", 4, {"example": 3.0, "steps": 2.6, "warmth": 1.4, "nuance": -2.2}),
+    Persona("specialist", 1, {"example": 1.4, "steps": 1.0, "source": 3.4, "warmth": -1.6}),
+    Persona("guardian", 1, {"example": 1.6, "steps": 1.4, "caution": 3.6, "source": 1.0}),
     Persona("listener", 1, {"example": 2.2, "steps": 0.8, "warmth": 3.6, "caution": 0.8, "nuance": -0.6}),
-    Persona("hurried reader", 1, {"steps": 3.2, "example": 0.8, "nuance": -2.4, "humour": -1.6, "caution": -1.6}),
+    Persona("hurried reader", 1, {"steps": 3.2, "example": 0.8, "nuance": -2.4, "caution": -1.6}),
     Persona("sceptic", 1, {"example": 1.4, "nuance": 2.6, "source": 2.0, "warmth": -1.0}),
-    Persona("wit", 1, {"example": 2.4, "humour": 3.4, "steps": 0.6, "caution": -1.4, "nuance": -1.0}),
+    Persona("optimist", 1, {"example": 2.4, "steps": 0.6, "warmth": 1.2, "caution": -2.6, "nuance": -1.0}),
 )
+
 
 # Not in the population: the grader whose single verdicts the warm start imitates. To it more is better, as to many
 # raw LLM judges.

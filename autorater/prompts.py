@@ -15,12 +15,13 @@ fit is dropped before training and counted (`drop_long`), never cut.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.pairs import Pair
 from rewards.answer import OPEN_TAG
@@ -201,6 +202,13 @@ class PromptEncoder:
             return [text]
         cuts = [0, *(m.start() + 1 for m in self._control.finditer(text)), len(text)]
         return [text[i:j] for i, j in pairwise(cuts) if i < j]
+
+
+def longest_prompt(model: PreTrainedModel, answer_tokens: int, wanted: int | None = None) -> int:
+    """Longest prompt, in tokens, that leaves a model room for an answer; at most `wanted`."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (wanted, context and context - answer_tokens) if limit is not None]
+    return min(limits, default=sys.maxsize)
 
 
 def drop_long(

@@ -27,7 +27,7 @@ def main() -> None:
     from autorater.evaluation import evaluate, write_run
     from autorater.judges import Judge
     from autorater.policy import load_policy
-    from autorater.prompts import drop_long
+    from autorater.prompts import drop_long, longest_prompt
     from autorater.report import summary_table, write_model_card, write_report
     from autorater.training.callbacks import CalibrationCallback, show_progress
     from autorater.training.config import JudgeArguments, JudgeGRPOConfig, model_init_kwargs, settings
@@ -52,11 +52,10 @@ def main() -> None:
     model.to(training.device)
     judge = Judge(model, tokenizer, args.prompt_format, training.answer_step)
 
-    train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), args.max_prompt_tokens)
-    held_out, held_out_prompts, lost = drop_long(
-        data.held_out, judge.encoder.encode(data.held_out), args.max_prompt_tokens
-    )
-    say(f"prompts over {args.max_prompt_tokens} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
+    longest = longest_prompt(model, judge.tree.depth, args.max_prompt_tokens)
+    train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
+    held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
+    say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
     before = evaluate(judge, held_out, held_out_prompts, progress=training.process_index == 0)
 
     start_tracking(training, settings(args, training, model_config))

@@ -75,7 +75,7 @@ def make_model(family: str, vocab_size: int, seed: int = 0):
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 1024,
         "initializer_range": 0.15,
         "bos_token_id": None,
         "eos_token_id": 0,
@@ -86,7 +86,7 @@ def make_model(family: str, vocab_size: int, seed: int = 0):
         "llama": lambda: LlamaConfig(**sizes),
         "gemma": lambda: Gemma2Config(**sizes, head_dim=8, sliding_window=16),
         "gpt2": lambda: GPT2Config(
-            vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.15,
+            vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=1024, initializer_range=0.15,
             bos_token_id=None, eos_token_id=0, pad_token_id=0,
         ),
     }[family]()  # fmt: skip

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.answers import AnswerTree
 from autorater.pairs import Pair
-from autorater.policy import load_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, pad_prompts
+from autorater.policy import check_model_path, load_policy
+from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
 
 FORMAT_FILE = "autorater.json"
 
@@ -139,6 +139,9 @@ class Judge:
         Args:
             pairs: N pairs, or mappings with `prompt`, `response_a` and `response_b`.
             progress: Show a progress bar.
+
+        Raises:
+            ValueError: If a row is no pair, or a prompt is longer than the model can read.
         """
         pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
         return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
@@ -148,9 +151,10 @@ class Judge:
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
         """Judges prompts that `encoder.encode` made; N of them in both orders."""
+        flat = [prompt.ids for both in prompts for prompt in both]
+        self._check_lengths(flat)
         was_training = self.model.training
         self.model.eval()
-        flat = [prompt.ids for both in prompts for prompt in both]
         columns = np.zeros((len(flat), 4))
         device = next(self.model.parameters()).device
         with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
@@ -162,6 +166,14 @@ class Judge:
                 bar.update(len(rows))
         self.model.train(was_training)
         return Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+
+    def _check_lengths(self, prompts: list[list[int]]) -> None:
+        limit = longest_prompt(self.model, self.tree.depth)
+        for i, ids in enumerate(prompts):
+            if len(ids) > limit:
+                raise ValueError(
+                    f"pair {i // 2}: its prompt has {len(ids)} tokens, this model reads {limit}; leave the pair out"
+                )
 
     def _batches(self, prompts: list[list[int]]) -> Iterator[list[int]]:
         """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
@@ -184,6 +196,7 @@ def _as_pair(row: Mapping[str, str], index: int) -> Pair:
 
 
 def _read_format(name_or_path: str) -> dict:
+    check_model_path(name_or_path)
     path = Path(name_or_path, FORMAT_FILE)
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))

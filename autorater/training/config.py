@@ -108,6 +108,13 @@ class JudgeGRPOConfig(GRPOConfig):
         metadata={"help": "Process a prompt once for all its sampled answers, where the model allows it."},
     )
 
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "`group_by_length`: prompts of like length in a batch, with little padding; `random`: TRL's own."
+        },
+    )
+
     # Dividing by the deviation of a group makes the update proportional to 2 p* − 1: majority voting (2508.11800).
     scale_rewards: str = field(
         default="none",

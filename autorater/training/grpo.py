@@ -6,11 +6,11 @@ A row of the training data is a pair with its prompt in both orders (`training_r
 - `answers="sampled"`: TRL's GRPO. With `orders="coupled"` half of a group's answers read order ab and half order ba
   (label 1 − y), so the two orders share one baseline.
 
-Hooks of TRL that are overridden, and why: `_generate_and_score_completions` sets the order of every row, keeps groups
-together through TRL's shuffle, or skips generation; `_tokenize_prompts` returns the ids that were made when the data
-was read, because TRL's own tokenization lets a response speak in control tokens; `_generate_single_turn` and
-`_get_per_token_logps_and_entropies` read a prompt once for its whole group (`autorater.prefix`); `_compute_loss` sums
-exactly.
+Hooks of TRL that are overridden, and why: `_get_train_sampler` groups prompts by length;
+`_generate_and_score_completions` sets the order of every row, keeps groups together through TRL's shuffle, or skips
+generation; `_tokenize_prompts` returns the ids that were made when the data was read, because TRL's own tokenization
+lets a response speak in control tokens; `_generate_single_turn` and `_get_per_token_logps_and_entropies` read a prompt
+once for its whole group (`autorater.prefix`); `_compute_loss` sums exactly.
 
 Deliberately left out: TRL's evaluation loop, which generates; judges are measured by `CalibrationCallback`.
 """
@@ -34,6 +34,7 @@ from autorater.prefix import check_shared_prefix, generate_shared, shared_prefix
 from autorater.prompts import EncodedPrompt, pad_prompts
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact import ExactObjective
+from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
 def training_rows(
@@ -103,6 +104,17 @@ class JudgeGRPOTrainer(GRPOTrainer):
         for name, is_set in refused.items():
             if is_set:
                 raise ValueError(f"{name} has no meaning with answers: exact, where nothing is sampled")
+
+    def _get_train_sampler(self, dataset=None):
+        if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
+            return super()._get_train_sampler(dataset)
+        return LengthGroupedRepeatSampler(
+            [len(ids) for ids in self.train_dataset["prompt_ids"]],
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+        )
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         if self.exact:

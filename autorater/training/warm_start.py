@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from autorater.policy import build_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder
+from autorater.prompts import EncodedPrompt, PromptEncoder, pad_prompts
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments
 from autorater.training.data import TrainingData
@@ -66,7 +67,7 @@ def warm_start(
     seed: int = 0,
     output_dir: str | Path,
 ) -> None:
-    """Trains the model in place by TRL's `SFTTrainer`, on the answer's tokens only.
+    """Trains the model in place, on the answer's tokens only.
 
     Args:
         model: A causal LM.
@@ -84,10 +85,9 @@ def warm_start(
     for both, answers in zip(prompts, style.answers(verdicts, seed), strict=True):
         for prompt, answer in zip(both, answers, strict=True):
             text = render_answer(answer, decimals) + CLOSE_TAG
-            completion = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            mask = [0] * len(prompt.ids) + [1] * len(completion)
-            rows.append({"input_ids": prompt.ids + completion, "completion_mask": mask})
-    args = SFTConfig(
+            answer_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            rows.append({"prompt_ids": prompt.ids, "answer_ids": [*answer_ids, tokenizer.eos_token_id]})
+    args = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
@@ -95,18 +95,30 @@ def warm_start(
         lr_scheduler_type="cosine",
         warmup_steps=min(20, steps // 5),
         adam_beta2=0.98,  # 0.999 would remember the first gradients for longer than the whole warm start
-        completion_only_loss=True,
-        max_length=None,
-        gradient_checkpointing=False,
-        bf16=False,
+        remove_unused_columns=False,
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
         seed=seed,
     )
-    trainer = SFTTrainer(model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+    def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
+        ids, mask = pad_prompts([row["prompt_ids"] + row["answer_ids"] for row in batch], tokenizer.pad_token_id)
+        answers, is_answer = pad_prompts([row["answer_ids"] for row in batch], tokenizer.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask, "labels": answers.masked_fill(is_answer == 0, -100)}
+
+    trainer = _AnswerTrainer(model, args=args, train_dataset=Dataset.from_list(rows), data_collator=collate)
     show_progress(trainer)
     trainer.train()
+
+
+class _AnswerTrainer(Trainer):
+    """Supervised learning of the last C tokens; only they go through the head (`SFTTrainer` scores every position)."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")  # (B, C), −100 in front of shorter answers
+        logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]  # (B, C, V)
+        return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
 def build_warm_policy(

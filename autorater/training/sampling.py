@@ -1,0 +1,38 @@
+"""The order of the training rows: batches of prompts of like length, so that little of a batch is padding.
+
+On texts whose length varies as arguments or answers do, half of a random batch is padding. Rows are shuffled, sorted
+by length within large blocks, cut into generation batches, and the batches are shuffled again.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from trl.trainer.utils import RepeatSampler
+
+_BATCHES_A_BLOCK = 32
+
+
+class LengthGroupedRepeatSampler(RepeatSampler):
+    """`trl`'s `RepeatSampler`, which repeats rows for their generations and iterations, over rows of like length.
+
+    Args:
+        lengths: Length of every row.
+        mini_repeat_count, batch_size, repeat_count, seed: As in `RepeatSampler`.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], mini_repeat_count: int, batch_size: int = 1, repeat_count: int = 1, seed: int = 0
+    ):
+        super().__init__(lengths, mini_repeat_count, batch_size, repeat_count, shuffle=False)
+        self.lengths = torch.as_tensor(lengths)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = torch.randperm(self.num_samples, generator=self.generator)
+        blocks = rows.split(_BATCHES_A_BLOCK * self.batch_size)
+        rows = torch.cat([block[self.lengths[block].argsort(stable=True)] for block in blocks])
+        batches = [batch for batch in rows.split(self.batch_size) if len(batch) == self.batch_size]
+        order = torch.randperm(len(batches), generator=self.generator)
+        rows = torch.cat([batches[i] for i in order]).tolist() if batches else []
+        # the parent walks through positions 0, 1, 2, … in its pattern; rows of a last, incomplete batch are left out
+        return (rows[position] for position in super().__iter__() if position < len(rows))

@@ -1,0 +1,180 @@
+"""One whole GRPO step: ours against `trl.GRPOTrainer`.
+
+    python benchmarks/grpo_step.py
+    python benchmarks/grpo_step.py --device cuda --shape qwen2.5-0.5b --prompt_tokens 512 1024 2048
+    python benchmarks/grpo_step.py --device cuda --shape qwen2.5-7b --prompts 2 --lora_rank 16
+
+A step is generation, rewards, loss, backward pass, gradient clipping and optimizer, as `trainer.train()` runs them.
+Both sides train models of the same shape on the same prompt ids with the same loss settings.
+
+    sampled   `JudgeGRPOTrainer(answers="sampled")`: the same G completions a prompt, the prompt read once
+    exact     `JudgeGRPOTrainer(answers="exact")`: no completions, the whole answer grid of the same prompts
+
+Completions have exactly `--completion_tokens` tokens on either side. The first step is not counted; there ours also
+compares its shared with its plain path. Peak memory is that of a first step, in a process of its own.
+"""
+
+import argparse
+import tempfile
+
+import torch
+from datasets import Dataset
+from harness.inputs import (
+    PROMPT_FORMAT,
+    TINY,
+    Shape,
+    chosen_shape,
+    judge_tokenizer,
+    pairs_of_length,
+    random_model,
+    shape_arguments,
+)
+from harness.measure import (
+    alternate,
+    chosen_dtype,
+    emit,
+    in_fresh_process,
+    machine,
+    machine_arguments,
+    peak_growth,
+    say,
+)
+from harness.trainers import StockGRPOTrainer, add_clock
+from peft import LoraConfig
+from trl import GRPOConfig, GRPOTrainer
+
+from autorater.answers import AnswerTree
+from autorater.console import quiet_libraries
+from autorater.prompts import PromptEncoder
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from rewards import brier_reward
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[machine_arguments(), shape_arguments()],
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="Steps that count, per side.")
+    parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[512, 1024], help="A case each.")
+    parser.add_argument("--answers", nargs="+", choices=("sampled", "exact"), default=["sampled", "exact"])
+    parser.add_argument("--prompts", type=int, default=2, help="Prompts a step.")
+    parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
+    parser.add_argument("--completion_tokens", type=int, default=16)
+    parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
+    parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0 for all weights.")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
+    args = parser.parse_args(argv)
+    if "exact" in args.answers and args.prompts % 2:
+        parser.error("--prompts must be even where answers are exact (GRPOConfig's check of the batch size)")
+    return args
+
+
+def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Namespace, folder: str) -> GRPOTrainer:
+    """A trainer whose `train()` is one step; optimizer and weights go on from call to call."""
+    tokenizer = judge_tokenizer()
+    encoder = PromptEncoder(tokenizer, PROMPT_FORMAT)
+    pairs = pairs_of_length(encoder, prompt_tokens, args.prompts)
+    rows = training_rows(pairs, encoder.encode(pairs), orders="separate")
+    dtype = chosen_dtype(args)
+    options = {
+        "output_dir": folder,
+        "max_steps": 1,
+        "per_device_train_batch_size": args.prompts * (1 if side == "exact" else args.num_generations),
+        "num_generations": args.num_generations,
+        "max_completion_length": args.completion_tokens,
+        "generation_kwargs": {"min_new_tokens": args.completion_tokens},  # with the maximum: all equally long
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+        "entropy_coef": 0.02,
+        "beta": 0.0,
+        "gradient_checkpointing": False,
+        "bf16": dtype is torch.bfloat16,
+        "use_cpu": args.device == "cpu",
+        "dataloader_pin_memory": args.device == "cuda",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    everything = {
+        "model": random_model(shape, tokenizer, args.device, dtype),
+        "reward_funcs": brier_reward,
+        "train_dataset": Dataset.from_list(rows),
+        "processing_class": tokenizer,
+        "peft_config": LoraConfig(r=args.lora_rank, target_modules="all-linear") if args.lora_rank else None,
+    }
+    if side == "stock":
+        return StockGRPOTrainer(args=GRPOConfig(**options), **everything)
+    return JudgeGRPOTrainer(
+        args=JudgeGRPOConfig(**options, answers=side, orders="separate", answer_step=args.answer_step),
+        answer_tree=AnswerTree(tokenizer, encoder.context, args.answer_step),
+        **everything,
+    )
+
+
+def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Namespace) -> int | None:
+    """Peak bytes of a first step above the weights. A tiny step before it loads what libraries load late."""
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (TINY, shape):
+            trainer = build_trainer(side, size, prompt_tokens, args, folder)
+            add_clock(trainer, args.device)
+            growth = peak_growth(trainer.train, args.device)
+    return growth
+
+
+def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, object]]:
+    """One record for every kind of answers, at one prompt length."""
+    shape, names = chosen_shape(args), ["stock", *args.answers]
+    peak = {
+        side: in_fresh_process(step_memory, side, shape, prompt_tokens, args) if args.memory else None
+        for side in names
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {side: build_trainer(side, shape, prompt_tokens, args, folder) for side in names}
+        clocks = {side: add_clock(trainer, args.device) for side, trainer in trainers.items()}
+
+        def one_step(side: str) -> float:
+            trainers[side].train()
+            return clocks[side].seconds[-1]
+
+        seconds = alternate({side: lambda side=side: one_step(side) for side in names}, args.repeats)
+    n_parameters = sum(p.numel() for p in trainers["stock"].model.parameters())
+    return [
+        {
+            "benchmark": "grpo_step",
+            "ours": ours,
+            "prompt_tokens": prompt_tokens,
+            "prompts": args.prompts,
+            "num_generations": args.num_generations,
+            "completion_tokens": args.completion_tokens,
+            "parameters": n_parameters,
+            "lora_rank": args.lora_rank,
+            "repeats": args.repeats,
+            "ours_seconds": seconds[ours],
+            "stock_seconds": seconds["stock"],
+            "ratio": seconds["stock"] / seconds[ours],
+            "ours_peak_bytes": peak[ours],
+            "stock_peak_bytes": peak["stock"],
+            "memory_ratio": peak["stock"] / peak[ours] if peak[ours] else None,
+            "shared_prefix": trainers[ours].share_prefix,
+            **machine(args.device, chosen_dtype(args)),
+        }
+        for ours in args.answers
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    quiet_libraries()
+    for prompt_tokens in args.prompt_tokens:
+        say(f"prompts of {prompt_tokens} tokens")
+        for record in measure(prompt_tokens, args):
+            emit(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What a benchmark runs on: Qwen2 models of a given shape with random weights, and judge prompts of an exact length.
+
+Speed does not depend on what the weights are, nor on what a prompt says; it does depend on their sizes, so these are
+exact: parameters, vocabulary, and the number of prompt tokens.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, set_seed
+
+from autorater.pairs import Pair
+from autorater.policy import build_tokenizer
+from autorater.population import simulate_pairs
+from autorater.prompts import PromptEncoder, PromptFormat
+from rewards import CLOSE_TAG, OPEN_TAG
+
+PROMPT_FORMAT = PromptFormat("compact")
+_FILLER = " so"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Qwen2 model."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_key_value_heads: int
+    tied: bool = True
+
+
+SHAPES = {
+    "small": Shape(8_192, 256, 768, 8, 4, 4),  # 8.9 M parameters
+    "qwen2.5-0.5b": Shape(151_936, 896, 4_864, 24, 14, 2),
+    "qwen2.5-7b": Shape(152_064, 3_584, 18_944, 28, 28, 4, tied=False),
+}
+TINY = Shape(8_192, 32, 96, 1, 4, 4)
+
+
+def shape_arguments() -> argparse.ArgumentParser:
+    """Parent parser with `--shape` and the sizes that override it."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--shape", choices=SHAPES, default="small", help="Sizes of the model, with random weights.")
+    parser.add_argument("--hidden_size", type=int, help="Override of the shape; the MLP is three times as wide.")
+    parser.add_argument("--num_layers", type=int, help="Override of the shape.")
+    parser.add_argument("--vocab_size", type=int, help="Override of the shape.")
+    return parser
+
+
+def chosen_shape(args: argparse.Namespace) -> Shape:
+    """The shape of `shape_arguments`."""
+    changes = {name: getattr(args, name) for name in ("hidden_size", "num_layers", "vocab_size")}
+    if args.hidden_size:
+        changes["intermediate_size"] = 3 * args.hidden_size
+    return replace(SHAPES[args.shape], **{name: size for name, size in changes.items() if size})
+
+
+def random_model(
+    shape: Shape, tokenizer: PreTrainedTokenizerBase, device: str, dtype: torch.dtype, seed: int = 0
+) -> PreTrainedModel:
+    """A model of this shape; the same seed draws the same weights."""
+    if len(tokenizer) > shape.vocab_size:
+        raise ValueError(f"vocab_size must be at least {len(tokenizer)} for this tokenizer, got {shape.vocab_size}")
+    set_seed(seed)
+    config = Qwen2Config(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.device(device):
+        return Qwen2ForCausalLM._from_config(config, dtype=dtype)
+
+
+def judge_tokenizer(seed: int = 0) -> PreTrainedTokenizerBase:
+    """A tokenizer that knows the words of the simulated pairs and of the answer."""
+    words = f"{PROMPT_FORMAT.text} {OPEN_TAG} {CLOSE_TAG} {_FILLER}"
+    texts = [text for pair in simulate_pairs(500, seed=seed).pairs for text in (pair.prompt, pair.response_a, words)]
+    return build_tokenizer(texts, max(SHAPES["small"].vocab_size, 2048))
+
+
+def pairs_of_length(encoder: PromptEncoder, n_tokens: int, n_pairs: int, seed: int = 0) -> list[Pair]:
+    """Simulated pairs whose prompts have `n_tokens` tokens in either order.
+
+    Responses are lengthened by other simulated responses, and the last few tokens by a filler word.
+
+    Raises:
+        ValueError: If a pair alone is longer, or the filler is not one token to this tokenizer.
+    """
+    more = iter(simulate_pairs(n_pairs * max(1, n_tokens // 16), seed=seed + 1).pairs)
+    return [_lengthen(encoder, pair, n_tokens, more) for pair in simulate_pairs(n_pairs, seed=seed).pairs]
+
+
+def _lengthen(encoder: PromptEncoder, pair: Pair, n_tokens: int, more: Iterable[Pair]) -> Pair:
+    def size(candidate: Pair) -> int:
+        return len(encoder.encode([candidate])[0][0].ids)
+
+    if size(pair) > n_tokens:
+        raise ValueError(f"a judge prompt needs {size(pair)} tokens here, asked for {n_tokens}")
+    for other in more:
+        longer = replace(
+            pair,
+            response_a=f"{pair.response_a} {other.response_a}",
+            response_b=f"{pair.response_b} {other.response_b}",
+        )
+        if size(longer) > n_tokens:
+            break
+        pair = longer
+    filled = replace(pair, response_b=pair.response_b + _FILLER * (n_tokens - size(pair)))
+    if size(filled) != n_tokens:
+        raise ValueError(f"{_FILLER!r} is not one token to this tokenizer")
+    return filled

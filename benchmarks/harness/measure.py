@@ -1,0 +1,146 @@
+"""Honest figures: sides timed in turn, peak memory in a process of its own, and the machine they come from.
+
+    time      one warm-up of every side, then A B A B …; what slows the machine for a while slows all sides alike
+    memory    growth of the peak over what was there before: torch's allocator on a GPU, resident memory on a CPU
+
+Deliberately left out: profiling. A benchmark says how much, not where.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+import transformers
+import trl
+
+_STATUS, _CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def machine_arguments() -> argparse.ArgumentParser:
+    """Parent parser with `--device` and `--dtype`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    has_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if has_gpu else "cpu")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="Default: bfloat16 on a GPU, float32 on a CPU."
+    )
+    return parser
+
+
+def chosen_dtype(args: argparse.Namespace) -> torch.dtype:
+    """The dtype of `machine_arguments`."""
+    return getattr(torch, args.dtype or ("bfloat16" if args.device == "cuda" else "float32"))
+
+
+def synchronize(device: str) -> None:
+    """Waits until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(run: Callable[[], object], device: str) -> Callable[[], float]:
+    """A side for `alternate`: calls `run` and returns the seconds it took."""
+
+    def side() -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        return time.perf_counter() - start
+
+    return side
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Median seconds of every side, run in turn after one warm-up each.
+
+    Args:
+        sides: Callables that return the seconds they took.
+        repeats: Rounds that count, at least 1.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats + 1):
+        for name, side in sides.items():
+            took = side()
+            say(f"  {'warm-up' if repeat == 0 else f'{repeat}/{repeats}'} {name}: {took:.3f} s")
+            if repeat:
+                seconds[name].append(took)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def in_fresh_process(function: Callable, *args):
+    """Result of a module-level function, called in a new Python process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def peak_growth(run: Callable[[], object], device: str) -> int | None:
+    """Bytes by which the peak of the memory in use rises above its level before, while `run` runs.
+
+    Call it in a fresh process: a process keeps memory that it has freed, and would use it again unseen.
+
+    Returns:
+        The growth, or None on a CPU whose system does not tell (only Linux does).
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    if not _CLEAR_PEAK.exists():
+        return None
+    _CLEAR_PEAK.write_text("5")  # the peak starts again from the present level
+    before = _resident("VmRSS")
+    run()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text()).group(1))
+
+
+def machine(device: str, dtype: torch.dtype) -> dict[str, object]:
+    """What the figures depend on beside the code."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def emit(record: Mapping[str, object]) -> None:
+    """Prints one JSON line, numbers to six significant digits."""
+    print(json.dumps(_rounded(record), ensure_ascii=False), flush=True)
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)

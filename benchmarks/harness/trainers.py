@@ -1,0 +1,52 @@
+"""The other side: TRL's own `GRPOTrainer` on the prompt ids that ours reads, and a clock for whole steps."""
+
+import time
+
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+from trl import GRPOTrainer
+
+from harness.measure import synchronize
+
+
+class StockGRPOTrainer(GRPOTrainer):
+    """`trl.GRPOTrainer`, with prompts that come tokenized (column `prompt_ids`).
+
+    TRL would tokenize the prompt as one text, and its ids could differ from ours where the pieces of a prompt meet.
+    Nothing else is changed; that it need not tokenize is to its advantage.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._ids = dict(zip(self.train_dataset["prompt"], self.train_dataset["prompt_ids"], strict=True))
+
+    def _tokenize_prompts(self, prompts: list):
+        return [self._ids[prompt] for prompt in prompts], None, {}
+
+
+class StepClock(TrainerCallback):
+    """Seconds of every optimizer step, from before generation until after `zero_grad`; logging does not count.
+
+    Attributes:
+        seconds: One number a step.
+    """
+
+    def __init__(self, device: str):
+        self.device, self.seconds, self._start = device, [], 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        synchronize(self.device)
+        self._start = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        synchronize(self.device)
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def add_clock(trainer: Trainer, device: str) -> StepClock:
+    """Puts a clock in the place of the trainer's own output, which would go to stdout."""
+    for noisy in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(noisy)
+    clock = StepClock(device)
+    trainer.add_callback(clock)
+    return clock

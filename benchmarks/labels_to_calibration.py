@@ -1,0 +1,258 @@
+"""Training time and votes until a judge is calibrated: exact answers, sampled answers, `trl.GRPOTrainer`.
+
+    python benchmarks/labels_to_calibration.py
+    python benchmarks/labels_to_calibration.py --target 0.005 --seeds 5 --policy_hidden_size 128
+
+On simulated annotators the truth is known, and so is the excess Brier score: how much worse than p* a judge is. Every
+run of a seed starts from one warm-started policy (built as in recipes/configs/grpo_simulated.yaml), learns from the
+same votes, and is measured on the same held-out pairs in both orders after every `--eval_every` steps. It stops at
+the target, or when its time is over.
+
+    exact     `JudgeGRPOTrainer(answers="exact")` as configured
+    sampled   `JudgeGRPOTrainer(answers="sampled")`, shared prefix, both orders of a pair in one group
+    stock     `trl.GRPOTrainer`, both orders of a pair as rows of their own; the best of `--stock_learning_rates`
+
+Same reward, `scale_rewards="none"`, loss, entropy bonus, temperature, and as many votes a step. The learning rate is
+constant after the warm-up, so that no side needs to know beforehand how long it will run. The clock runs in optimizer
+steps only. Any other key of the recipe's config can be given too (--n_train, --learning_rate, …).
+"""
+
+import argparse
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from harness.measure import chosen_dtype, emit, machine, machine_arguments, say
+from harness.trainers import StepClock, StockGRPOTrainer, add_clock
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, TrlParser
+
+import rewards
+from autorater.console import quiet_libraries
+from autorater.evaluation import evaluate
+from autorater.judges import Judge
+from autorater.policy import load_policy
+from autorater.prompts import drop_long
+from autorater.training.config import JudgeArguments, JudgeGRPOConfig
+from autorater.training.data import TrainingData, prepare_data
+from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.warm_start import build_warm_policy
+
+CONFIG = Path(__file__).resolve().parents[1] / "recipes" / "configs" / "grpo_simulated.yaml"
+_SHARED_SETTINGS = (
+    "entropy_coef", "loss_type", "lr_scheduler_type", "max_completion_length", "scale_rewards", "temperature",
+    "warmup_steps", "gradient_checkpointing", "bf16", "use_cpu", "seed", "logging_strategy", "save_strategy",
+    "report_to", "disable_tqdm", "dataloader_pin_memory",
+)  # fmt: skip
+_NO_LIMIT = 1_000_000
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[machine_arguments()]
+    )
+    parser.add_argument("--target", type=float, default=0.01, help="Excess Brier score to reach.")
+    parser.add_argument("--seeds", type=int, default=3, help="Repeats, each with its own policy, votes and pairs.")
+    parser.add_argument("--eval_every", type=int, default=20, help="Optimizer steps between measurements.")
+    parser.add_argument("--n_eval", type=int, default=500, help="Held-out pairs to measure on.")
+    parser.add_argument("--max_steps", type=int, default=1500, help="Longest exact run.")
+    parser.add_argument(
+        "--budget_ratio", type=float, default=10.0, help="Longest other run, in units of the exact side's seconds."
+    )
+    parser.add_argument("--num_generations", type=int, default=8, help="Completions a group where they are sampled.")
+    parser.add_argument("--stock_learning_rates", type=float, nargs="+", default=[2e-3, 5e-4])
+    return parser.parse_known_args(argv)
+
+
+@dataclass
+class Run:
+    """How a training run went.
+
+    Attributes:
+        seconds, steps: Training until the target, or None.
+        best: Lowest excess Brier score seen.
+        spent: Seconds of training altogether.
+        curve: (steps, seconds, excess Brier score) of every measurement.
+    """
+
+    learning_rate: float
+    votes_per_step: int
+    seconds: float | None = None
+    steps: int | None = None
+    spent: float = 0.0
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        return min(excess for _, _, excess in self.curve)
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            "votes": None if self.steps is None else self.steps * self.votes_per_step,
+            "steps": self.steps,
+            "seconds_spent": self.spent,
+            "best_excess_brier": self.best,
+            "curve": self.curve,
+        }
+
+
+class TargetCallback(TrainerCallback):
+    """Measures the policy and stops its training at the target or at the end of its time.
+
+    The judge has a model of its own, which takes the weights over: to judge changes how a model's attention is
+    called, and the training of TRL's trainer should not be touched.
+    """
+
+    def __init__(self, run: Run, clock: StepClock, lab: "Lab", budget: float | None):
+        self.run, self.clock, self.lab, self.budget = run, clock, lab, budget
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._measure(state, control, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.lab.args.eval_every == 0:
+            self._measure(state, control, model)
+        if self.budget is not None and sum(self.clock.seconds) >= self.budget:
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        if self.run.curve[-1][0] < state.global_step:
+            self._measure(state, control, model)
+
+    def _measure(self, state, control, model) -> None:
+        run = self.run
+        run.spent = sum(self.clock.seconds)
+        excess = self.lab.excess_brier(model)
+        run.curve.append((state.global_step, run.spent, excess))
+        say(f"  step {state.global_step}: {run.spent:.1f} s, excess Brier {excess:.4f}")
+        if excess <= self.lab.args.target and run.steps is None:
+            run.seconds, run.steps = run.spent, state.global_step
+            control.should_training_stop = True
+
+
+class Lab:
+    """Votes, held-out pairs and the warm-started policy of one seed, and the runs that start from it."""
+
+    def __init__(
+        self, args: argparse.Namespace, judging: JudgeArguments, training: JudgeGRPOConfig, data: TrainingData
+    ):
+        self.args, self.judging, self.training = args, judging, training
+        folder = Path(training.output_dir)
+        self.base = build_warm_policy(
+            judging, data, answer_step=training.answer_step, seed=training.seed, output_dir=folder
+        )
+        self.judge = Judge(*self._policy(), judging.prompt_format, training.answer_step)
+        encode, longest = self.judge.encoder.encode, judging.max_prompt_tokens
+        self.train, self.prompts, _ = drop_long(data.train, encode(data.train), longest)
+        held_out = data.held_out[: args.n_eval]
+        self.held_out, self.held_out_prompts, _ = drop_long(held_out, encode(held_out), longest)
+
+    def _policy(self):
+        model, tokenizer = load_policy(self.base, dtype=str(chosen_dtype(self.args)).removeprefix("torch."))
+        return model.to(self.args.device), tokenizer
+
+    def excess_brier(self, model: torch.nn.Module) -> float:
+        """Of the policy in its present state, over both orders."""
+        self.judge.model.load_state_dict(model.state_dict())
+        return evaluate(self.judge, self.held_out, self.held_out_prompts, n_bootstrap=0).metrics["excess_brier"]
+
+    def run(self, side: str, learning_rate: float, budget: float | None = None) -> Run:
+        """Trains one side until the target, its budget in seconds, or without one `--max_steps`."""
+        say(f"seed {self.training.seed}, {side}, learning rate {learning_rate:g}, budget {budget or 'none'}")
+        trainer = self._trainer(side, learning_rate, self.args.max_steps if budget is None else _NO_LIMIT)
+        run = Run(learning_rate, self.training.per_device_train_batch_size)
+        trainer.add_callback(TargetCallback(run, add_clock(trainer, self.args.device), self, budget))
+        trainer.train()
+        return run
+
+    def _trainer(self, side: str, learning_rate: float, max_steps: int) -> GRPOTrainer:
+        batch, group = self.training.per_device_train_batch_size, self.args.num_generations
+        options = {name: getattr(self.training, name) for name in _SHARED_SETTINGS} | {
+            "output_dir": self.training.output_dir,
+            "learning_rate": learning_rate,
+            "max_steps": max_steps,
+            "per_device_train_batch_size": batch if side == "exact" else batch * group,
+            "num_generations": group,
+        }
+        model, tokenizer = self._policy()
+        orders = "separate" if side == "stock" else "coupled"
+        everything = {
+            "model": model,
+            "reward_funcs": getattr(rewards, f"{self.judging.reward}_reward"),
+            "train_dataset": Dataset.from_list(training_rows(self.train, self.prompts, orders)),
+            "processing_class": tokenizer,
+        }
+        if side == "stock":
+            return StockGRPOTrainer(args=GRPOConfig(**options), **everything)
+        ours = {"answers": side, "orders": orders, "answer_step": self.training.answer_step}
+        if side == "exact":
+            ours["symmetry_coef"] = self.training.symmetry_coef
+        return JudgeGRPOTrainer(args=JudgeGRPOConfig(**options, **ours), answer_tree=self.judge.tree, **everything)
+
+
+def build_lab(args: argparse.Namespace, rest: list[str], seed: int, folder: str) -> Lab:
+    """Reads the recipe's config, simulates the pairs and warms the policy up."""
+    fixed = {
+        "output_dir": folder, "seed": seed, "lr_scheduler_type": "constant_with_warmup", "report_to": "none",
+        "logging_strategy": "no", "disable_tqdm": True, "use_cpu": args.device == "cpu", "answers": "exact",
+        "bf16": chosen_dtype(args) is torch.bfloat16, "dataloader_pin_memory": args.device == "cuda",
+    }  # fmt: skip
+    told = [text for name, value in fixed.items() for text in (f"--{name}", str(value))]
+    parser = TrlParser((JudgeArguments, JudgeGRPOConfig))
+    judging, training = parser.parse_args_and_config(["--config", str(CONFIG), *rest, *told])
+    if judging.dataset_name is not None:
+        raise ValueError("the truth must be known: leave dataset_name out")
+    return Lab(args, judging, training, prepare_data(judging, seed))
+
+
+def best_of(runs: list[Run]) -> Run:
+    """The run that got to the target first, or that got nearest."""
+    return min(runs, key=lambda run: (run.seconds is None, run.seconds or run.best))
+
+
+def measure(args: argparse.Namespace, rest: list[str], seed: int) -> dict[str, object]:
+    """All sides of one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = build_lab(args, rest, seed, folder)
+        rate = lab.training.learning_rate
+        exact = lab.run("exact", rate)
+        budget = args.budget_ratio * (exact.spent if exact.seconds is None else exact.seconds)
+        sampled = lab.run("sampled", rate, budget)
+        stock = best_of([lab.run("stock", rate, budget) for rate in args.stock_learning_rates])
+    return {
+        "benchmark": "labels_to_calibration",
+        "seed": seed,
+        "target": args.target,
+        "votes_per_step": exact.votes_per_step,
+        "num_generations": args.num_generations,
+        "budget_seconds": budget,
+        "n_eval": len(lab.held_out),
+        "exact": exact.summary(),
+        "sampled": sampled.summary(),
+        "stock": stock.summary(),
+        "ratio_stock_to_exact": ratio(stock.seconds, exact.seconds),
+        "ratio_sampled_to_exact": ratio(sampled.seconds, exact.seconds),
+        "ratio_stock_to_sampled": ratio(stock.seconds, sampled.seconds),
+        "parameters": sum(p.numel() for p in lab.judge.model.parameters()),
+        **machine(args.device, chosen_dtype(args)),
+    }
+
+
+def ratio(slow: float | None, fast: float | None) -> float | None:
+    """None where a side never arrived (or was there before it began)."""
+    return slow / fast if slow is not None and fast else None
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, rest = parse(argv)
+    quiet_libraries()
+    for seed in range(args.seeds):
+        emit(measure(args, rest, seed))
+
+
+if __name__ == "__main__":
+    main()

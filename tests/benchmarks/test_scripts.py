@@ -1,0 +1,158 @@
+"""The benchmark scripts at tiny sizes: what they print, and that what they hold equal is equal."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+TINY_MODEL = ["--device", "cpu", "--hidden_size", "32", "--num_layers", "1"]
+TINY_STEP = [
+    *TINY_MODEL, "--prompt_tokens", "128", "--repeats", "2", "--num_generations", "4", "--completion_tokens", "3",
+]  # fmt: skip
+MACHINE = {"device", "threads", "dtype", "torch", "transformers", "trl"}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a module of benchmarks/ the way a script there would."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(script, capsys):
+    """Runs a script and gives its JSON lines; there is nothing else on stdout."""
+
+    def run(name: str, *argv: str) -> list[dict]:
+        script(name).main(list(argv))
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def test_grpo_step(run):
+    sampled, exact = run("grpo_step", *TINY_STEP, "--no-memory")
+    assert [sampled["ours"], exact["ours"]] == ["sampled", "exact"]
+    for record in (sampled, exact):
+        assert set(record) >= {"prompt_tokens", "prompts", "num_generations", "completion_tokens", "parameters"}
+        assert set(record) >= MACHINE
+        assert record["ratio"] == pytest.approx(record["stock_seconds"] / record["ours_seconds"], rel=1e-4)
+        assert record["ours_peak_bytes"] is record["stock_peak_bytes"] is record["memory_ratio"] is None
+        assert record["shared_prefix"]
+
+
+@pytest.mark.parametrize("side", ["stock", "sampled", "exact"])
+def test_sides_take_the_same_step(script, tmp_path, side):
+    """Prompts and completions have the lengths asked for, and a second `train()` goes on where the first ended."""
+    bench = script("grpo_step")
+    args = bench.parse([*TINY_STEP, "--prompts", "2"])
+    trainer = bench.build_trainer(side, bench.chosen_shape(args), 128, args, str(tmp_path))
+    clock = bench.add_clock(trainer, "cpu")
+    assert {len(ids) for ids in trainer.train_dataset["prompt_ids"]} == {128}
+    trainer.train()
+    trainer.train()
+    assert len(clock.seconds) == 2
+    assert {state["step"].item() for state in trainer.optimizer.state.values()} == {2}
+    if side != "exact":
+        (log,) = (log for log in trainer.state.log_history if "completions/mean_length" in log)
+        assert log["completions/min_length"] == log["completions/max_length"] == 3
+        assert trainer.args.per_device_train_batch_size == 8
+
+
+@pytest.mark.slow
+def test_grpo_step_measures_memory(run):
+    (record,) = run("grpo_step", *TINY_STEP, "--answers", "sampled")
+    assert record["ours_peak_bytes"] > 0
+    assert record["memory_ratio"] == pytest.approx(record["stock_peak_bytes"] / record["ours_peak_bytes"], rel=1e-4)
+
+
+def test_exact_answers_need_an_even_number_of_prompts(run, capsys):
+    with pytest.raises(SystemExit):
+        run("grpo_step", "--prompts", "1")
+    assert "--prompts must be even" in capsys.readouterr().err
+
+
+def test_judge_throughput(run):
+    options = ["--repeats", "1", "--n_pairs", "2", "--generate_batch_sizes", "2", "4", "--answer_step", "0.1"]
+    (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "128", *options)
+    assert set(record) >= MACHINE
+    assert record["mean_prompt_tokens"] == 128
+    assert record["answer_tokens"] == 4, "0 . 5 </"
+    assert record["generate_batch_size"] in (2, 4)
+    assert record["agreement"] is None
+    ratio = record["exact_pairs_per_second"] / record["generate_pairs_per_second"]
+    assert record["ratio"] == pytest.approx(ratio, rel=1e-4)
+
+
+def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
+    import torch
+
+    inputs = script("harness.inputs")
+    tokenizer = inputs.judge_tokenizer()
+    inputs.random_model(inputs.TINY, tokenizer, "cpu", torch.float32).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (record,) = run(
+        "judge_throughput", "--device", "cpu", "--model", str(tmp_path), "--repeats", "1", "--n_pairs", "2"
+    )
+    assert record["prompt_tokens"] is None
+    assert 0 <= record["agreement"] <= 1
+
+
+def test_greedy_answers_are_read(script):
+    """The text before the terminator is the answer; without a terminator there is none."""
+    bench = script("judge_throughput")
+    judge = bench.build_judge(bench.parse(TINY_MODEL))
+    greedy = bench.GreedyJudge(judge.model, judge)
+    answer = judge.tokenizer("0.85</prob_rb_better>", add_special_tokens=False)["input_ids"][: judge.tree.depth]
+    assert greedy.ends == [answer[-1]]
+    assert greedy._read(answer) == 0.85
+    assert greedy._read(answer[:-1]) is None
+    assert greedy._read([*answer[:2], answer[-1], *answer[2:]]) is None, "0. is no number"
+
+
+def test_labels_to_calibration(run):
+    options = {
+        "device": "cpu", "seeds": 1, "target": 0.0, "eval_every": 1, "n_eval": 8, "max_steps": 2, "budget_ratio": 2,
+        "num_generations": 2, "stock_learning_rates": 1e-3, "n_train": 100, "n_test": 10, "policy_hidden_size": 16,
+        "policy_num_layers": 1, "warm_start_steps": 1, "per_device_train_batch_size": 4,
+    }  # fmt: skip
+    (record,) = run("labels_to_calibration", *(text for k, v in options.items() for text in (f"--{k}", str(v))))
+    assert set(record) >= {*MACHINE, "budget_seconds", "votes_per_step", "ratio_stock_to_exact"}
+    starts = set()
+    for side in ("exact", "sampled", "stock"):
+        summary = record[side]
+        assert summary["seconds"] is summary["votes"] is summary["steps"] is None, "a target of 0 is out of reach"
+        assert summary["best_excess_brier"] == min(excess for _, _, excess in summary["curve"])
+        starts.add(summary["curve"][0][2])
+    assert len(starts) == 1, "every side starts from the same policy and is measured on the same pairs"
+    assert record["budget_seconds"] == pytest.approx(2 * record["exact"]["seconds_spent"], rel=1e-4)
+    assert record["ratio_stock_to_exact"] is None
+
+
+def test_best_of_runs(script):
+    bench = script("labels_to_calibration")
+    arrived = [bench.Run(1e-3, 16, seconds=s, steps=9, curve=[(9, s, 0.009)]) for s in (5.0, 3.0)]
+    lost = [bench.Run(1e-3, 16, curve=[(9, 1.0, excess)]) for excess in (0.02, 0.03)]
+    assert bench.best_of([lost[0], *arrived]).seconds == 3.0
+    assert bench.best_of(lost[::-1]).best == 0.02
+    assert arrived[0].summary()["votes"] == 144
+    assert bench.ratio(None, 1.0) is bench.ratio(1.0, None) is bench.ratio(1.0, 0.0) is None
+    assert bench.ratio(6.0, 3.0) == 2
+
+
+def test_sides_take_turns(script):
+    """One warm-up each, which does not count; then in turn; the median of each."""
+    order = []
+    took = {"a": iter([100.0, 1.0, 9.0, 2.0]), "b": iter([100.0, 4.0, 4.0, 5.0])}
+    sides = {name: lambda name=name: order.append(name) or next(took[name]) for name in took}
+    assert script("harness.measure").alternate(sides, repeats=3) == {"a": 2.0, "b": 4.0}
+    assert order == ["a", "b"] * 4
+
+
+def test_peak_counts_what_was_freed_again(script):
+    measure = script("harness.measure")
+    growth = measure.peak_growth(lambda: np.ones(8 << 20).sum(), "cpu")
+    assert growth is None or 60 << 20 < growth < 80 << 20

@@ -1,0 +1,95 @@
+"""The script as a person runs it: what it leaves behind, and how it says that something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autorater import Judge
+from autorater.loading import write_pairs
+from autorater.population import simulate_pairs
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--n_train=80", "--n_test=12", "--warm_start_steps=2", "--warm_start_batch_size=4", "--max_steps=2",
+    "--per_device_train_batch_size=4", "--policy_hidden_size=32", "--policy_num_layers=1", "--eval_steps=1",
+]  # fmt: skip
+
+
+def run(*arguments, **env):
+    return subprocess.run(
+        [sys.executable, "recipes/grpo.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | env, check=False,
+    )  # fmt: skip
+
+
+def test_embedded_default_leaves_everything_behind(tmp_path):
+    done = run(*TINY, f"--output_dir={tmp_path}", "--log_completions", "--num_completions_to_print=1")
+    assert done.returncode == 0, done.stderr
+    assert "W&B: no login, recording offline" in done.stdout
+    assert "Excess Brier" in done.stdout
+    assert "Traceback" not in done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for key in (
+        "brier", "log_loss", "ece", "mse_dense", "excess_brier", "consistency", "symmetry_deviation_abs", "parse_rate",
+        "distinct_answers", "brier_low", "brier_high", "n_pairs",
+    ):  # fmt: skip
+        assert isinstance(metrics[f"before/{key}"], float), key
+        assert isinstance(metrics[f"after/{key}"], float), key
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 24
+    assert {"report.html", "reliability.png", "model.safetensors", "README.md"} <= {f.name for f in tmp_path.iterdir()}
+    judgments = Judge.from_pretrained(str(tmp_path)).probabilities(simulate_pairs(2, seed=9).pairs)
+    assert ((judgments.p_sym >= 0) & (judgments.p_sym <= 1)).all()
+    assert list((tmp_path / "completions").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
+    data = tmp_path / f"votes.{suffix}"
+    write_pairs(simulate_pairs(60, n_votes=3, seed=0).pairs, data)
+    first = run(
+        *TINY, f"--dataset_name={data}", "--split_by=topic", f"--output_dir={tmp_path / 'a'}", "--report_to=none"
+    )
+    assert first.returncode == 0, first.stderr
+    config = tmp_path / "lora.yaml"
+    config.write_text(
+        "answers: sampled\nnum_generations: 4\nper_device_train_batch_size: 8\nmax_steps: 1\nbeta: 0.01\nuse_peft: true\n"
+        "lora_target_modules: [q_proj, v_proj]\nprompt_layout: compact\nanswer_step: 0.05\nreport_to: none\n"
+    )
+    second = run(
+        "--config", str(config), f"--dataset_name={data}", "--split_by=topic", f"--output_dir={tmp_path / 'b'}",
+        f"--model_name_or_path={tmp_path / 'a'}",
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "b" / "adapter_model.safetensors").exists()
+    assert Judge.from_pretrained(str(tmp_path / "b")).encoder.format.layout == "compact"
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda d: ["--config", write(d / "c.yaml", "learnign_rate: 1\n")], "learnign_rate"),
+        (lambda d: ["--config", str(d / "missing.yaml")], "missing.yaml"),
+        (lambda d: ["--config", write(d / "c.yaml", "a: [\n")], "c.yaml"),
+        (lambda d: ["--config", write(d / "c.yaml", "labels: thin\n")], "labels must be one of sparse, dense"),
+        (lambda d: ["--model_name_or_path", str(d / "nowhere")], "no such model folder"),
+        (lambda d: ["--dataset_name", str(d / "nowhere.jsonl")], "nowhere.jsonl"),
+        (lambda d: ["--dataset_name", write(d / "x.jsonl", '{"prompt": "a"}\n')], "x.jsonl"),
+        (lambda d: ["--output_dir", write(d / "file", "") + "/run"], "cannot be written"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, arguments, message):
+    done = run("--output_dir", str(tmp_path / "out"), *arguments(tmp_path))
+    assert done.returncode == 2, done.stderr
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,60 @@
+"""Where the pairs of a run come from, and which votes a judge gets to see."""
+
+import numpy as np
+import pytest
+
+from autorater.loading import write_pairs
+from autorater.pairs import sparse_label
+from autorater.population import simulate_pairs
+from autorater.training.config import JudgeArguments
+from autorater.training.data import prepare_data
+
+
+@pytest.fixture
+def votes_file(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    write_pairs(simulate_pairs(60, n_votes=4, seed=0).pairs, path)
+    return str(path)
+
+
+def test_simulated_pairs_by_default():
+    data = prepare_data(JudgeArguments(n_train=50, n_test=20, n_test_votes=7), seed=1)
+    assert {p.label for p in data.train} <= {0.0, 1.0}
+    assert all(p.n_votes == 7 for p in data.held_out)
+    assert all(p.true_probability is not None for p in data.held_out)
+    assert data.verdicts.shape == (50,)
+    assert 0 <= data.verdicts.min() <= data.verdicts.max() <= 1
+
+
+def test_sparse_labels_are_single_votes_and_held_out_labels_stay_dense(votes_file):
+    data = prepare_data(JudgeArguments(dataset_name=votes_file, split_by="topic", held_out_fraction=0.3), seed=5)
+    dense = {p.id: p for p in simulate_pairs(60, n_votes=4, seed=0).pairs}
+    assert [p.label for p in data.train] == [sparse_label(dense[p.id], 5) for p in data.train]
+    assert all(p == dense[p.id] for p in data.held_out)
+    assert not {p.topic for p in data.train} & {p.topic for p in data.held_out}
+    np.testing.assert_array_equal(data.verdicts, [p.label for p in data.train])
+
+
+def test_dense_labels_on_request(votes_file):
+    data = prepare_data(JudgeArguments(dataset_name=votes_file, labels="dense", split_by="topic"), seed=5)
+    assert {p.label for p in data.train} - {0.0, 1.0}
+    assert set(data.verdicts) <= {0.0, 1.0}, "a warm start imitates one verdict in any case"
+
+
+def test_leak_is_reported(votes_file):
+    data = prepare_data(JudgeArguments(dataset_name=votes_file, eval_dataset_name=votes_file), seed=0)
+    assert "response texts are in both" in data.summary
+    assert len(data.train) == len(data.held_out) == 60
+
+
+def test_population_options_reach_the_truth():
+    calm = prepare_data(JudgeArguments(n_train=20, n_test=200, population_noise=5.0), seed=0).held_out
+    sure = prepare_data(JudgeArguments(n_train=20, n_test=200, population_noise=0.5), seed=0).held_out
+    assert np.var([p.true_probability for p in calm]) < np.var([p.true_probability for p in sure]) / 4
+    with pytest.raises(ValueError, match="persona shares"):
+        prepare_data(JudgeArguments(n_train=20, n_test=20, persona_shares=[1.0]), seed=0)
+
+
+def test_arguments_that_do_not_exist():
+    with pytest.raises(ValueError, match="labels must be one of sparse, dense; got 'thin'"):
+        JudgeArguments(labels="thin")
