@@ -29,7 +29,7 @@ train: $(READY)
 
 test: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest $(if $(SLOW),--slow)
+	$(BIN)/python -m pytest --numprocesses auto $(if $(SLOW),--slow)
 
 lint: $(READY)
 	$(BIN)/ruff check .

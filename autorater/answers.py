@@ -187,9 +187,14 @@ class AnswerDistribution:
         return -torch.special.xlogy(self.probs, self.probs.clamp_min(1e-30)).sum(dim=-1)
 
 
+def answer_decimals(step: float) -> int:
+    """Decimals that answers on a grid are written with: two, or more where the step needs them."""
+    return max(2, len(f"{step:.4f}".rstrip("0").split(".")[1]))
+
+
 def _renderings(value: float, step: float) -> list[str]:
-    """Every way to write a grid value with no more decimals than the step needs: 0.5 → 0.5, 0.50."""
-    longest = max(1, len(f"{step:.4f}".rstrip("0").split(".")[1]))
+    """Every way to write a grid value with that many decimals at most: 0.5 → 0.5, 0.50."""
+    longest = answer_decimals(step)
     return [f"{value:.{decimals}f}" for decimals in range(longest + 1) if round(value, decimals) == value]
 
 

@@ -7,6 +7,7 @@
 A step is generation, rewards, loss, backward pass, gradient clipping and optimizer, as `trainer.train()` runs them.
 Both sides train models of the same shape on the same prompt ids with the same loss settings.
 
+    trl       `trl.GRPOTrainer`; on a CPU also `sliced`, without the work its head does on prompts there
     sampled   `JudgeGRPOTrainer(answers="sampled")`: the same G completions a prompt, the prompt read once
     exact     `JudgeGRPOTrainer(answers="exact")`: no completions, the whole answer grid of the same prompts
 
@@ -37,9 +38,10 @@ from harness.measure import (
     machine,
     machine_arguments,
     peak_growth,
+    ratio,
     say,
 )
-from harness.trainers import StockGRPOTrainer, add_clock
+from harness.trainers import STOCK, add_clock
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
@@ -106,8 +108,8 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
         "processing_class": tokenizer,
         "peft_config": LoraConfig(r=args.lora_rank, target_modules="all-linear") if args.lora_rank else None,
     }
-    if side == "stock":
-        return StockGRPOTrainer(args=GRPOConfig(**options), **everything)
+    if side in STOCK:
+        return STOCK[side](args=GRPOConfig(**options), **everything)
     return JudgeGRPOTrainer(
         args=JudgeGRPOConfig(**options, answers=side, orders="separate", answer_step=args.answer_step),
         answer_tree=AnswerTree(tokenizer, encoder.context, args.answer_step),
@@ -128,7 +130,8 @@ def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Name
 
 def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, object]]:
     """One record for every kind of answers, at one prompt length."""
-    shape, names = chosen_shape(args), ["stock", *args.answers]
+    shape = chosen_shape(args)
+    names = [*(STOCK if args.device == "cpu" else ["trl"]), *args.answers]
     peak = {
         side: in_fresh_process(step_memory, side, shape, prompt_tokens, args) if args.memory else None
         for side in names
@@ -142,7 +145,7 @@ def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, obje
             return clocks[side].seconds[-1]
 
         seconds = alternate({side: lambda side=side: one_step(side) for side in names}, args.repeats)
-    n_parameters = sum(p.numel() for p in trainers["stock"].model.parameters())
+    n_parameters = sum(p.numel() for p in trainers["trl"].model.parameters())
     return [
         {
             "benchmark": "grpo_step",
@@ -155,11 +158,15 @@ def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, obje
             "lora_rank": args.lora_rank,
             "repeats": args.repeats,
             "ours_seconds": seconds[ours],
-            "stock_seconds": seconds["stock"],
-            "ratio": seconds["stock"] / seconds[ours],
+            "trl_seconds": seconds["trl"],
+            "sliced_seconds": seconds.get("sliced"),
+            "ratio": ratio(seconds["trl"], seconds[ours]),
+            "ratio_sliced": ratio(seconds.get("sliced"), seconds[ours]),
             "ours_peak_bytes": peak[ours],
-            "stock_peak_bytes": peak["stock"],
-            "memory_ratio": peak["stock"] / peak[ours] if peak[ours] else None,
+            "trl_peak_bytes": peak["trl"],
+            "sliced_peak_bytes": peak.get("sliced"),
+            "memory_ratio": ratio(peak["trl"], peak[ours]),
+            "memory_ratio_sliced": ratio(peak.get("sliced"), peak[ours]),
             "shared_prefix": trainers[ours].share_prefix,
             **machine(args.device, chosen_dtype(args)),
         }

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from harness.measure import chosen_dtype, emit, machine, machine_arguments, say
-from harness.trainers import StepClock, StockGRPOTrainer, add_clock
+from harness.measure import chosen_dtype, emit, machine, machine_arguments, ratio, say
+from harness.trainers import STOCK, StepClock, add_clock
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
@@ -63,6 +63,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--num_generations", type=int, default=8, help="Completions a group where they are sampled.")
     parser.add_argument("--stock_learning_rates", type=float, nargs="+", default=[2e-3, 5e-4])
+    parser.add_argument(
+        "--stock", choices=STOCK, default="trl", help="`sliced`: without TRL's work on prompts in its head on a CPU."
+    )
     return parser.parse_known_args(argv)
 
 
@@ -187,7 +190,7 @@ class Lab:
             "processing_class": tokenizer,
         }
         if side == "stock":
-            return StockGRPOTrainer(args=GRPOConfig(**options), **everything)
+            return STOCK[self.args.stock](args=GRPOConfig(**options), **everything)
         ours = {"answers": side, "orders": orders, "answer_step": self.training.answer_step}
         if side == "exact":
             ours["symmetry_coef"] = self.training.symmetry_coef
@@ -230,6 +233,7 @@ def measure(args: argparse.Namespace, rest: list[str], seed: int) -> dict[str, o
         "votes_per_step": exact.votes_per_step,
         "num_generations": args.num_generations,
         "budget_seconds": budget,
+        "stock_head": args.stock,
         "n_eval": len(lab.held_out),
         "exact": exact.summary(),
         "sampled": sampled.summary(),
@@ -240,11 +244,6 @@ def measure(args: argparse.Namespace, rest: list[str], seed: int) -> dict[str, o
         "parameters": sum(p.numel() for p in lab.judge.model.parameters()),
         **machine(args.device, chosen_dtype(args)),
     }
-
-
-def ratio(slow: float | None, fast: float | None) -> float | None:
-    """None where a side never arrived (or was there before it began)."""
-    return slow / fast if slow is not None and fast else None
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from autorater.answers import answer_decimals
 from autorater.policy import build_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, pad_prompts
 from autorater.training.callbacks import show_progress
@@ -40,14 +41,14 @@ class RawVerdicts:
         step: Grid on which the answers are written.
     """
 
-    sharpness: float = 3.0
+    sharpness: float = 1.5
     tilt: float = 1.0
-    jitter: float = 1.0
+    jitter: float = 0.5
     step: float = 0.01
 
     def answers(self, verdicts: np.ndarray, seed: int) -> np.ndarray:
         """Answers for verdicts Pr[B better], shape (N,), in the orders ab and ba: shape (N, 2)."""
-        clipped = np.clip(verdicts, 0.1, 0.9)
+        clipped = np.clip(verdicts, 0.02, 0.98)
         logit = self.sharpness * np.log(clipped / (1 - clipped))
         noise = np.random.default_rng(seed).normal(0, self.jitter, size=(len(logit), 2))
         shown_second = np.stack([logit, -logit], axis=1) + self.tilt + noise
@@ -80,11 +81,10 @@ def warm_start(
         output_dir: Needed by the trainer; nothing is saved in it.
     """
     style, tokenizer = style or RawVerdicts(), encoder.tokenizer
-    decimals = max(2, len(f"{style.step:.4f}".rstrip("0").split(".")[1]))
     rows = []
     for both, answers in zip(prompts, style.answers(verdicts, seed), strict=True):
         for prompt, answer in zip(both, answers, strict=True):
-            text = render_answer(answer, decimals) + CLOSE_TAG
+            text = render_answer(answer, answer_decimals(style.step)) + CLOSE_TAG
             answer_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             rows.append({"prompt_ids": prompt.ids, "answer_ids": [*answer_ids, tokenizer.eos_token_id]})
     args = TrainingArguments(

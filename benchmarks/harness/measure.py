@@ -110,6 +110,11 @@ def _resident(field: str) -> int:
     return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text()).group(1))
 
 
+def ratio(plain: float | None, ours: float | None) -> float | None:
+    """plain / ours; None where one is missing or ours is 0."""
+    return plain / ours if plain is not None and ours else None
+
+
 def machine(device: str, dtype: torch.dtype) -> dict[str, object]:
     """What the figures depend on beside the code."""
     return {

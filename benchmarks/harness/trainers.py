@@ -1,4 +1,8 @@
-"""The other side: TRL's own `GRPOTrainer` on the prompt ids that ours reads, and a clock for whole steps."""
+"""The other side: TRL's own `GRPOTrainer` on the prompt ids that ours reads, and a clock for whole steps.
+
+STOCK["trl"]      as it is
+STOCK["sliced"]   without the work that its language-model head does on prompts where there is no Triton
+"""
 
 import time
 
@@ -6,6 +10,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOTrainer
 
+from autorater.prefix import plain_logps
 from harness.measure import synchronize
 
 
@@ -22,6 +27,26 @@ class StockGRPOTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list):
         return [self._ids[prompt] for prompt in prompts], None, {}
+
+
+class SlicedGRPOTrainer(StockGRPOTrainer):
+    """Scores completion tokens only.
+
+    TRL's fused head does so where there is Triton; on a CPU it multiplies every prompt position by the vocabulary too.
+    This side shows how much of a ratio that is.
+    """
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        sizes = [input_ids.shape[1] - logits_to_keep, logits_to_keep]
+        prompt_ids, ids = input_ids.split(sizes, dim=1)
+        prompt_mask, mask = attention_mask.split(sizes, dim=1)
+        logps, entropies = plain_logps(model, prompt_ids, prompt_mask, ids[:, None], mask[:, None], self.temperature)
+        return logps[:, 0], entropies[:, 0] if compute_entropy else None, None
+
+
+STOCK = {"trl": StockGRPOTrainer, "sliced": SlicedGRPOTrainer}
 
 
 class StepClock(TrainerCallback):

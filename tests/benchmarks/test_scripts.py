@@ -39,12 +39,13 @@ def test_grpo_step(run):
     for record in (sampled, exact):
         assert set(record) >= {"prompt_tokens", "prompts", "num_generations", "completion_tokens", "parameters"}
         assert set(record) >= MACHINE
-        assert record["ratio"] == pytest.approx(record["stock_seconds"] / record["ours_seconds"], rel=1e-4)
-        assert record["ours_peak_bytes"] is record["stock_peak_bytes"] is record["memory_ratio"] is None
+        assert record["ratio"] == pytest.approx(record["trl_seconds"] / record["ours_seconds"], rel=1e-4)
+        assert record["ratio_sliced"] == pytest.approx(record["sliced_seconds"] / record["ours_seconds"], rel=1e-4)
+        assert record["ours_peak_bytes"] is record["trl_peak_bytes"] is record["memory_ratio"] is None
         assert record["shared_prefix"]
 
 
-@pytest.mark.parametrize("side", ["stock", "sampled", "exact"])
+@pytest.mark.parametrize("side", ["trl", "sliced", "sampled", "exact"])
 def test_sides_take_the_same_step(script, tmp_path, side):
     """Prompts and completions have the lengths asked for, and a second `train()` goes on where the first ended."""
     bench = script("grpo_step")
@@ -62,11 +63,30 @@ def test_sides_take_the_same_step(script, tmp_path, side):
         assert trainer.args.per_device_train_batch_size == 8
 
 
+def test_sliced_trainer_has_the_loss_of_trl(script, tmp_path):
+    """Same samples, same gradients; only the positions that nobody reads are left out."""
+    import torch
+
+    bench = script("grpo_step")
+    args = bench.parse([*TINY_STEP])
+    gradients = {}
+    for side in ("trl", "sliced"):
+        trainer = bench.build_trainer(side, bench.chosen_shape(args), 128, args, str(tmp_path))
+        trainer.current_gradient_accumulation_steps = 1
+        torch.manual_seed(0)
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        trainer.compute_loss(trainer.model, inputs).backward()
+        gradients[side] = {name: p.grad for name, p in trainer.model.named_parameters()}
+    for name, wanted in gradients["trl"].items():
+        torch.testing.assert_close(gradients["sliced"][name], wanted, rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.slow
 def test_grpo_step_measures_memory(run):
     (record,) = run("grpo_step", *TINY_STEP, "--answers", "sampled")
     assert record["ours_peak_bytes"] > 0
-    assert record["memory_ratio"] == pytest.approx(record["stock_peak_bytes"] / record["ours_peak_bytes"], rel=1e-4)
+    assert record["memory_ratio"] == pytest.approx(record["trl_peak_bytes"] / record["ours_peak_bytes"], rel=1e-4)
 
 
 def test_exact_answers_need_an_even_number_of_prompts(run, capsys):
@@ -80,7 +100,7 @@ def test_judge_throughput(run):
     (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "128", *options)
     assert set(record) >= MACHINE
     assert record["mean_prompt_tokens"] == 128
-    assert record["answer_tokens"] == 4, "0 . 5 </"
+    assert record["answer_tokens"] >= 4, "0 . 5 </"
     assert record["generate_batch_size"] in (2, 4)
     assert record["agreement"] is None
     ratio = record["exact_pairs_per_second"] / record["generate_pairs_per_second"]
@@ -139,8 +159,12 @@ def test_best_of_runs(script):
     assert bench.best_of([lost[0], *arrived]).seconds == 3.0
     assert bench.best_of(lost[::-1]).best == 0.02
     assert arrived[0].summary()["votes"] == 144
-    assert bench.ratio(None, 1.0) is bench.ratio(1.0, None) is bench.ratio(1.0, 0.0) is None
-    assert bench.ratio(6.0, 3.0) == 2
+
+
+def test_ratio_needs_both_sides(script):
+    ratio = script("harness.measure").ratio
+    assert ratio(None, 1.0) is ratio(1.0, None) is ratio(1.0, 0.0) is None
+    assert ratio(6.0, 3.0) == 2
 
 
 def test_sides_take_turns(script):

@@ -40,7 +40,7 @@ def test_policy_learns_the_format(simulated, tmp_path):
     prompts = encoder.encode(simulated.pairs)
     assert judge.judge_prompts(prompts[:4]).valid.mean() < 0.01
     warm_start(
-        model, encoder, prompts, np.full(len(prompts), 0.5), style=RawVerdicts(step=0.1), steps=200, batch_size=8,
+        model, encoder, prompts, np.full(len(prompts), 0.5), style=RawVerdicts(step=0.1), steps=60, batch_size=8,
         learning_rate=1e-2, output_dir=tmp_path,
     )  # fmt: skip
     said = judge.judge_prompts(prompts[:16])
