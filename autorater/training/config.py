@@ -140,7 +140,12 @@ class JudgeGRPOConfig(GRPOConfig):
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
         if self.bf16 is None and not self.fp16:
             self.bf16 = torch.cuda.is_available()  # TRL's own default is bf16 on a CPU too, where it is slow
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if self.answers == "exact" and "divisible by num_generations" in str(error):
+                raise ValueError("with answers: exact, the pairs of a step over all processes must be even") from None
+            raise
 
 
 def settings(*arguments) -> dict[str, object]:
