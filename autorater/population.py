@@ -79,9 +79,11 @@ PERSONAS: tuple[Persona, ...] = (
 )
 
 
-# Not in the population: the grader whose single verdicts the warm start imitates. To it more is better, as to many
-# raw LLM judges.
-GRADER = Persona("grader", 1, dict.fromkeys(TRAITS, 1.2))
+# Not in the population: the one opinionated grader whose verdicts the warm start imitates. It is impressed by the same
+# things as the everyday reader and by sources, and knows nothing of the others.
+GRADER = Persona(
+    "grader", 1, {"example": 2.6, "steps": 2.0, "source": 1.6, "warmth": 1.0, "caution": 0.6, "nuance": -1.4}
+)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class RawVerdicts:
 
     sharpness: float = 1.5
     tilt: float = 1.0
-    jitter: float = 0.5
+    jitter: float = 0.3
     step: float = 0.01
 
     def answers(self, verdicts: np.ndarray, seed: int) -> np.ndarray:
