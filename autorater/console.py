@@ -14,15 +14,11 @@ def run_script(main: Callable[[], None]) -> None:
     """Runs `main` so that a mistake of the user ends in one line on stderr and exit status 2, not in a traceback."""
     try:
         main()
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("AUTORATER_TRACEBACK"):
             raise
-        sys.exit(_fail(error))
-
-
-def _fail(error: Exception) -> int:
-    print(f"error: {error}\n(AUTORATER_TRACEBACK=1 shows where)", file=sys.stderr)
-    return 2
+        print(f"error: {error}\n(AUTORATER_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(2)
 
 
 def quiet_libraries() -> None:
@@ -45,11 +41,26 @@ def quiet_libraries() -> None:
 
 
 def config_arguments(argv: list[str], default_config: Path) -> list[str]:
-    """The command line, with `--config default_config` in front where it names neither a config nor a model."""
+    """The command line, with `--config default_config` in front where it names neither a config nor a model.
+
+    Raises:
+        ValueError: If the config that it names is not YAML.
+    """
+    if "--config" in argv[:-1]:
+        _check_yaml(Path(argv[argv.index("--config") + 1]))
     given = {argument.split("=")[0] for argument in argv}
     if given & {"--config", "--model_name_or_path", "-h", "--help"}:
         return argv
     return ["--config", str(default_config), *argv]
+
+
+def _check_yaml(path: Path) -> None:
+    import yaml
+
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def prepare_output_dir(path: str | Path) -> Path:

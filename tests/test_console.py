@@ -11,7 +11,7 @@ from autorater.console import config_arguments, prepare_output_dir, run_script
 DEFAULT = Path("default.yaml")
 
 
-@pytest.mark.parametrize("argv", [["--config", "x.yaml"], ["--model_name_or_path=m"], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [["--config=x.yaml"], ["--model_name_or_path=m"], ["--help"], ["-h"]])
 def test_own_config_or_model_keeps_the_default_away(argv):
     assert config_arguments(argv, DEFAULT) == argv
 

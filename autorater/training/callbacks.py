@@ -47,10 +47,11 @@ class CalibrationCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
-        was_training = model.training
+        was_training, should_log = model.training, control.should_log
         model.eval()  # GRPOTrainer.log merges the training metrics into whatever it logs in training mode
         self.trainer.log({f"eval_{name}": metrics[name] for name in _WATCHED if name in metrics})
         model.train(was_training)
+        control.should_log = should_log  # logging has cleared it, and the training metrics of this step would be lost
 
 
 class QuietProgressCallback(ProgressCallback):
