@@ -189,7 +189,7 @@ def test_lora_with_reference_model(make_trainer, answers):
 def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path):
     tokenizer = make_tokenizer("split")
     make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "base")
-    from autorater.policy import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     trainer = make_trainer(model=model, beta=0.1)
