@@ -73,6 +73,9 @@ class Judge:
         answer_step: Step of the answer grid it is read on.
         max_batch_tokens: Upper bound of prompt and answer tokens in one forward pass.
 
+    Raises:
+        ValueError: If the format asks for reasoning.
+
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")
         >>> judge.probabilities([{"prompt": "…", "response_a": "…", "response_b": "…"}]).p_sym
@@ -87,6 +90,8 @@ class Judge:
         answer_step: float = 0.01,
         max_batch_tokens: int = 16_384,
     ):
+        if prompt_format is not None and prompt_format.reasoning:
+            raise ValueError("a judge that reasons first has no answer to read behind its prompt; use reasoning=False")
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
         self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)

@@ -59,7 +59,6 @@ class JudgeArguments:
     prompt_layout: Literal["full", "compact"] = field(
         default="full", metadata={"help": "Wording of the prompt; `compact` is for small policies from scratch."}
     )
-    reasoning: bool = field(default=False, metadata={"help": "Ask for <think>…</think> before the answer."})
 
     policy_hidden_size: int = field(default=128, metadata={"help": "Width of a policy built from scratch."})
     policy_num_layers: int = field(default=4, metadata={"help": "Layers of a policy built from scratch."})
@@ -75,7 +74,7 @@ class JudgeArguments:
 
     @property
     def prompt_format(self) -> PromptFormat:
-        return PromptFormat(layout=self.prompt_layout, reasoning=self.reasoning)
+        return PromptFormat(layout=self.prompt_layout)
 
 
 @dataclass

@@ -91,6 +91,17 @@ def test_missing_model_is_named(tmp_path):
         Judge.from_pretrained(str(tmp_path / "nowhere"))
 
 
+def test_judge_that_reasons_first_is_refused(judge):
+    with pytest.raises(ValueError, match="reasons first"):
+        Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True))
+
+
+def test_prompt_longer_than_the_context_is_named(judge, simulated):
+    long = replace(simulated.pairs[1], response_a="word " * 1000)
+    with pytest.raises(ValueError, match=r"pair 1: its prompt has \d+ tokens, this model reads 10\d\d"):
+        judge.probabilities([simulated.pairs[0], long])
+
+
 def test_no_pairs_give_no_judgments(judge):
     assert len(judge.probabilities([])) == 0
 
