@@ -19,12 +19,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.pairs import Pair
 from rewards.answer import OPEN_TAG
+
+T = TypeVar("T")
 
 _SLOTS = ("prompt", "response_a", "response_b")
 
@@ -212,9 +215,9 @@ def longest_prompt(model: PreTrainedModel, answer_tokens: int, wanted: int | Non
 
 
 def drop_long(
-    pairs: Sequence[Pair], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], max_tokens: int
-) -> tuple[list[Pair], list[tuple[EncodedPrompt, EncodedPrompt]], int]:
-    """Leaves out the pairs whose prompt is longer than `max_tokens` in either order, and counts them.
+    pairs: Sequence[T], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], max_tokens: int
+) -> tuple[list[T], list[tuple[EncodedPrompt, EncodedPrompt]], int]:
+    """Leaves out the pairs (or what stands for them) whose prompt is too long in either order, and counts them.
 
     Returns:
         The pairs and prompts that stay, and the number left out.

@@ -58,7 +58,8 @@ def main() -> None:
     say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
     before = evaluate(judge, held_out, held_out_prompts, progress=training.process_index == 0)
 
-    start_tracking(training, settings(args, training, model_config))
+    used = settings(args, training, model_config)
+    start_tracking(training, used)
     trainer = JudgeGRPOTrainer(
         model,
         getattr(rewards, f"{args.reward}_reward"),
@@ -79,7 +80,6 @@ def main() -> None:
     if training.process_index == 0:
         judge.save_format(output_dir)
         write_run(output_dir, before, after)
-        used = settings(args, training, model_config)
         write_report(output_dir, before, after, title="GRPO on votes", settings=used)
         write_model_card(
             output_dir, base_model=base, prompt_text=args.prompt_format.text, before=before, after=after, settings=used

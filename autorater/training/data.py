@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autorater.loading import load_pairs
-from autorater.pairs import Pair, leaked_responses, split_by, with_sparse_labels
+from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.population import GRADER, Population, simulate_pairs
 from autorater.training.config import JudgeArguments
 
@@ -70,15 +70,14 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
         train, held_out = split_by(pairs, args.split_by, args.held_out_fraction, seed)
         how = f"split off by {args.split_by}"
     leaked = leaked_responses(train, held_out)
-    sparse = with_sparse_labels(train, seed)
     summary = (
         f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels), "
         f"{len(held_out):,} held-out pairs ({how})"
     )
     if leaked:
         summary += f"\nwarning: {leaked:,} response texts are in both; to divide them, split_by a coarser column"
-    verdicts = np.array([pair.label for pair in sparse])
-    return TrainingData(sparse if args.labels == "sparse" else train, held_out, verdicts, summary)
+    verdicts = np.array([sparse_label(pair, seed) for pair in train])
+    return TrainingData(_with_labels(train, args.labels, seed), held_out, verdicts, summary)
 
 
 def _with_labels(pairs: list[Pair], labels: str, seed: int) -> list[Pair]:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from autorater.answers import answer_decimals
 from autorater.policy import build_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, pad_prompts
+from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments
 from autorater.training.data import TrainingData
@@ -142,13 +142,12 @@ def build_warm_policy(
     )
     encoder = PromptEncoder(tokenizer, args.prompt_format)
     if args.warm_start_steps:
-        prompts = encoder.encode(data.train)
-        fits = [max(len(p.ids) for p in both) <= args.max_prompt_tokens for both in prompts]
+        verdicts, prompts, _ = drop_long(data.verdicts, encoder.encode(data.train), args.max_prompt_tokens)
         warm_start(
             model,
             encoder,
-            [both for both, fit in zip(prompts, fits, strict=True) if fit],
-            data.verdicts[fits],
+            prompts,
+            np.array(verdicts),
             style=RawVerdicts(step=answer_step),
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
