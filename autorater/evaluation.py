@@ -1,5 +1,7 @@
 """A judge measured on held-out pairs: probabilities in both orders, flat metrics, one record a pair and order.
 
+Under `accelerate launch` every process judges its share of the pairs, and all of them get all judgments.
+
 Deliberately left out: how probabilities come about (`autorater.judges`) and how they are drawn (`autorater.report`).
 """
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch.distributed as dist
 
 from autorater.judges.local import Judge, Judgments
 from autorater.metrics import judge_metrics
@@ -58,7 +61,7 @@ def evaluate(
         n_bootstrap: Rounds of the bootstrap over pairs; 0 for no intervals.
         progress: Show a progress bar.
     """
-    judgments = judge.judge_prompts(prompts or judge.encoder.encode(pairs), progress=progress)
+    judgments = _judge(judge, prompts or judge.encoder.encode(pairs), progress)
     metrics = judge_metrics(
         judgments.p_ab,
         judgments.p_ba,
@@ -72,6 +75,15 @@ def evaluate(
         n_bootstrap=n_bootstrap,
     )
     return Evaluation(pairs, judgments, metrics)
+
+
+def _judge(judge: Judge, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], progress: bool) -> Judgments:
+    if not dist.is_initialized():
+        return judge.judge_prompts(prompts, progress=progress)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    shares: list[Judgments | None] = [None] * world
+    dist.all_gather_object(shares, judge.judge_prompts(prompts[rank::world], progress=progress and rank == 0))
+    return Judgments.interleaved(shares)
 
 
 def write_run(folder: str | Path, before: Evaluation, after: Evaluation) -> None:

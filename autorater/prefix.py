@@ -103,6 +103,29 @@ def tree_suffixes(tokens: torch.Tensor, parents: torch.Tensor) -> Suffixes:
     return Suffixes(tokens, depth.to(tokens.device), visible.to(tokens.device))
 
 
+def branches_with_tree(completion_ids: torch.Tensor, completion_mask: torch.Tensor, tree: Suffixes) -> Suffixes:
+    """G chains behind every prompt and the same tree behind the end of each: S = G · C chain and G · T tree tokens.
+
+    Args:
+        completion_ids, completion_mask: As in `branch_suffixes`.
+        tree: As `tree_suffixes` makes it, T tokens.
+    """
+    batch, group, length = completion_ids.shape
+    size, device = len(tree.input_ids), completion_ids.device
+    chains = branch_suffixes(completion_ids, completion_mask)
+    sees_chain = completion_mask.bool().repeat_interleave(size, dim=1)  # (B, G·T, C): all of its own branch
+    own = torch.eye(group, dtype=torch.bool, device=device).repeat_interleave(size, dim=0)  # (G·T, G)
+    sees_chain = (own[None, :, :, None] & sees_chain[:, :, None, :]).flatten(2)  # (B, G·T, G·C)
+    sees_tree = torch.block_diag(*[tree.visible.to(device)] * group).bool().expand(batch, -1, -1)
+    above = torch.cat([chains.visible, chains.visible.new_zeros(batch, group * length, group * size)], dim=2)
+    depth = completion_mask.sum(dim=2, keepdim=True) + tree.depth.to(device)  # (B, G, T)
+    return Suffixes(
+        input_ids=torch.cat([chains.input_ids, tree.input_ids.to(device).repeat(batch, group)], dim=1),
+        depth=torch.cat([chains.depth.expand(batch, -1), depth.flatten(1)], dim=1),
+        visible=torch.cat([above, torch.cat([sees_chain, sees_tree], dim=2)], dim=1),
+    )
+
+
 def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
     """Whether the suffixes of a prompt can share one row in this model, and if not, why.
 
@@ -227,14 +250,38 @@ def shared_prefix_logps(
         Log-probability (nats) of every completion token and entropy (nats) of the distribution it was drawn from, both
         float32 of shape (B, G, C), 0 at padding. Gradients flow through both.
     """
-    batch, group, length = completion_ids.shape
     logits = suffix_logits(model, prompt_ids, prompt_mask, branch_suffixes(completion_ids, completion_mask))
-    # Token c of a branch is predicted behind token c - 1, the first one of every branch behind the prompt.
-    before = torch.arange(group * length, device=logits.device)  # logit index of packed token s - 1 is s
-    before = before.masked_fill(before % length == 0, 0).expand(batch, -1)  # (B, G·C)
-    logps, entropies = _logps_and_entropies(logits, before, completion_ids.reshape(batch, -1), temperature)
-    padding = ~completion_mask.bool()
-    return tuple(x.view(batch, group, length).masked_fill(padding, 0) for x in (logps, entropies))
+    return _branch_logps(logits, completion_ids, completion_mask, temperature)
+
+
+def shared_prefix_logps_and_tree(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    tree: Suffixes,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`shared_prefix_logps`, and the logits behind every completion and every node of a tree behind it, in one call.
+
+    Args:
+        tree: As `tree_suffixes` makes it, T tokens.
+
+    Returns:
+        Log-probabilities and entropies as in `shared_prefix_logps`, and logits of shape (B, G, 1 + T, V), which
+        `temperature` does not touch: `[:, :, 0]` behind the completion, `[:, :, 1 + t]` behind node t.
+    """
+    batch, group, length = completion_ids.shape
+    suffixes = branches_with_tree(completion_ids, completion_mask, tree)
+    logits = suffix_logits(model, prompt_ids, prompt_mask, suffixes)
+    chains = 1 + group * length
+    branch = torch.arange(group, device=logits.device) * length
+    ends = (branch + completion_mask.sum(dim=2)).masked_fill(completion_mask.sum(dim=2) == 0, 0)  # (B, G)
+    row = torch.arange(batch, device=logits.device)[:, None]
+    nodes = logits[:, chains:].unflatten(1, (group, -1))  # (B, G, T, V)
+    logps, entropies = _branch_logps(logits[:, :chains], completion_ids, completion_mask, temperature)
+    return logps, entropies, torch.cat([logits[row, ends][:, :, None], nodes], dim=2)
 
 
 def plain_logps(
@@ -461,6 +508,19 @@ def _transformer(model: nn.Module) -> PreTrainedModel:
 def _positions(prompt_mask: torch.Tensor) -> torch.Tensor:
     """Positions of a left-padded prompt, counted from its first token, (B, L); 0 at padding."""
     return (prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _branch_logps(
+    logits: torch.Tensor, completion_ids: torch.Tensor, completion_mask: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies (B, G, C) of packed branches, from logits behind the prompt and every token."""
+    batch, group, length = completion_ids.shape
+    # Token c of a branch is predicted behind token c - 1, the first one of every branch behind the prompt.
+    before = torch.arange(group * length, device=logits.device)  # logit index of packed token s - 1 is s
+    before = before.masked_fill(before % length == 0, 0).expand(batch, -1)  # (B, G·C)
+    logps, entropies = _logps_and_entropies(logits, before, completion_ids.reshape(batch, -1), temperature)
+    padding = ~completion_mask.bool()
+    return tuple(x.view(batch, group, length).masked_fill(padding, 0) for x in (logps, entropies))
 
 
 def _logps_and_entropies(

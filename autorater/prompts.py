@@ -25,7 +25,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.pairs import Pair
-from rewards.answer import OPEN_TAG
+from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 T = TypeVar("T")
 
@@ -119,7 +119,8 @@ class PromptEncoder:
         format: What to ask.
 
     Attributes:
-        context: The text of the layout behind the last slot; an answer is tokenized behind it.
+        context: The text behind which an answer is tokenized: the layout behind the last slot, or the end of the
+            reasoning and the opening answer tag.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat | None = None):
@@ -130,7 +131,7 @@ class PromptEncoder:
         self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
         self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
         self._texts = self._render_layout()  # len(_SLOTS) + 1 pieces of layout
-        self.context = self._texts[-1]
+        self.context = THINK_CLOSE + OPEN_TAG if self.format.reasoning else self._texts[-1]
         bos, has_template = self._beginning(), tokenizer.chat_template is not None
         self._ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts]
         if not has_template:  # a chat template writes its own beginning-of-sequence token
@@ -229,10 +230,15 @@ def drop_long(
 
 
 def pad_prompts(
-    prompts: Sequence[list[int]], pad_token_id: int, device: torch.device | str | None = None
+    prompts: Sequence[list[int]], pad_token_id: int, device: torch.device | str | None = None, side: str = "left"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of B prompts, padded on the left: shape (B, L) each."""
+    """Token ids and attention mask of B prompts, padded on the left (or the right): shape (B, L) each."""
     longest = max(map(len, prompts))
-    ids = [[pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    blanks = [longest - len(prompt) for prompt in prompts]
+    if side == "left":
+        ids = [[pad_token_id] * blank + prompt for blank, prompt in zip(blanks, prompts, strict=True)]
+        mask = [[0] * blank + [1] * len(prompt) for blank, prompt in zip(blanks, prompts, strict=True)]
+    else:
+        ids = [prompt + [pad_token_id] * blank for blank, prompt in zip(blanks, prompts, strict=True)]
+        mask = [[1] * len(prompt) + [0] * blank for blank, prompt in zip(blanks, prompts, strict=True)]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -27,7 +27,7 @@ def main() -> None:
     from autorater.evaluation import evaluate, write_run
     from autorater.judges import Judge
     from autorater.policy import load_policy
-    from autorater.prompts import drop_long, longest_prompt
+    from autorater.prompts import PromptFormat, drop_long, longest_prompt
     from autorater.report import summary_table, write_model_card, write_report
     from autorater.training.callbacks import CalibrationCallback, show_progress
     from autorater.training.config import JudgeArguments, JudgeGRPOConfig, model_init_kwargs, settings
@@ -50,9 +50,10 @@ def main() -> None:
         )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config))
     model.to(training.device)
-    judge = Judge(model, tokenizer, args.prompt_format, training.answer_step)
+    prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
+    judge = Judge(model, tokenizer, prompt_format, training.answer_step, training.max_completion_length)
 
-    longest = longest_prompt(model, judge.tree.depth, args.max_prompt_tokens)
+    longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
     train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
     held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
     say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
@@ -70,7 +71,7 @@ def main() -> None:
         peft_config=get_peft_config(model_config),
     )
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
-    watched = slice(args.n_eval_pairs)
+    watched = slice(None, None, max(1, len(held_out) // args.n_eval_pairs))  # from all over the file: it may be sorted
     trainer.add_callback(CalibrationCallback(trainer, judge, held_out[watched], held_out_prompts[watched]))
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
@@ -82,7 +83,7 @@ def main() -> None:
         write_run(output_dir, before, after)
         write_report(output_dir, before, after, title="GRPO on votes", settings=used)
         write_model_card(
-            output_dir, base_model=base, prompt_text=args.prompt_format.text, before=before, after=after, settings=used
+            output_dir, base_model=base, prompt_text=prompt_format.text, before=before, after=after, settings=used
         )
         say(f"\n{summary_table(before, after)}\n\nreport: {output_dir / 'report.html'}")
 

@@ -7,12 +7,13 @@
 A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
 How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
 
-Deliberately left out: generation. A judge that reasons first has nothing to read before it has reasoned.
+A judge that reasons first writes its reasoning, greedily or `n_reasonings` times by chance, and the distribution is
+read behind it; the judgment is the mean over its reasonings. Deliberately left out: generation of answers.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.answers import AnswerTree
+from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.pairs import Pair
 from autorater.policy import check_model_path, load_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
+from autorater.reasoning import close_reasoning
+from rewards.answer import THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
 
@@ -62,6 +65,17 @@ class Judgments:
     def __len__(self) -> int:
         return len(self.mean)
 
+    @classmethod
+    def interleaved(cls, shares: Sequence["Judgments"]) -> "Judgments":
+        """Judgments of N pairs from those of W shares, where share w has the pairs w, w + W, w + 2 W, …"""
+        columns = []
+        for name in (f.name for f in fields(cls)):
+            column = np.empty((sum(map(len, shares)), 2))
+            for w, share in enumerate(shares):
+                column[w :: len(shares)] = getattr(share, name)
+            columns.append(column)
+        return cls(*columns)
+
 
 class Judge:
     """A causal language model that verbalizes probabilities.
@@ -71,10 +85,9 @@ class Judge:
         tokenizer: Its (fast) tokenizer.
         prompt_format: How it is asked.
         answer_step: Step of the answer grid it is read on.
-        max_batch_tokens: Upper bound of prompt and answer tokens in one forward pass.
-
-    Raises:
-        ValueError: If the format asks for reasoning.
+        max_reasoning_tokens: Longest reasoning, where the format asks for it; unfinished reasoning has no answer.
+        n_reasonings: Reasonings a prompt: 1 greedy one, or several drawn from the model (torch's random state).
+        max_batch_tokens: Upper bound of prompt, reasoning and answer tokens in one forward pass.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")
@@ -88,14 +101,20 @@ class Judge:
         tokenizer: PreTrainedTokenizerBase,
         prompt_format: PromptFormat | None = None,
         answer_step: float = 0.01,
+        max_reasoning_tokens: int = 512,
+        n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
     ):
-        if prompt_format is not None and prompt_format.reasoning:
-            raise ValueError("a judge that reasons first has no answer to read behind its prompt; use reasoning=False")
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
         self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)
-        self.max_batch_tokens = max_batch_tokens
+        self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
+        self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
+
+    @property
+    def answer_tokens(self) -> int:
+        """Room that reasoning and answer take behind a prompt, in tokens."""
+        return self.max_reasoning_tokens + self.tree.depth
 
     @classmethod
     def from_pretrained(
@@ -105,6 +124,8 @@ class Judge:
         device: str | torch.device | None = None,
         prompt_format: PromptFormat | None = None,
         answer_step: float | None = None,
+        max_reasoning_tokens: int | None = None,
+        n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
         **model_init_kwargs,
     ) -> "Judge":
@@ -113,7 +134,9 @@ class Judge:
         Args:
             name_or_path: Output folder of a training run, or any model folder or Hub name.
             device: Where to run; by default the GPU if there is one.
-            prompt_format, answer_step: How to ask; by default as saved with the model, else the full prompt, 0.01.
+            prompt_format, answer_step, max_reasoning_tokens: How to ask; by default as saved with the model, else the
+                full prompt, 0.01, 512.
+            n_reasonings, max_batch_tokens: As in `Judge`.
             model_init_kwargs: As in `load_policy`.
 
         Raises:
@@ -130,12 +153,16 @@ class Judge:
             tokenizer,
             prompt_format or PromptFormat(**saved.get("prompt_format", {})),
             answer_step or saved.get("answer_step", 0.01),
+            max_reasoning_tokens or saved.get("max_reasoning_tokens", 512),
+            n_reasonings,
             max_batch_tokens,
         )
 
     def save_format(self, folder: str | Path) -> None:
         """Writes how this judge is asked beside its weights."""
         saved = {"prompt_format": self.encoder.format.to_dict(), "answer_step": self.tree.step}
+        if self.encoder.format.reasoning:
+            saved["max_reasoning_tokens"] = self.max_reasoning_tokens
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
     def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
@@ -164,16 +191,38 @@ class Judge:
         device = next(self.model.parameters()).device
         with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
             for rows in self._batches(flat):
-                ids, mask = pad_prompts([flat[i] for i in rows], self.tokenizer.pad_token_id, device)
-                answers = self.tree.distribution(self.model, ids, mask)
+                answers = self._answers([flat[i] for i in rows], device)
                 read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid], dim=1)
                 columns[rows] = read.clamp(0, 1).double().cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
         return Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
 
+    def _answers(self, prompts: list[list[int]], device: torch.device) -> AnswerDistribution:
+        ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, device)
+        if not self.encoder.format.reasoning:
+            return self.tree.distribution(self.model, ids, mask)
+        read = [self._behind_reasoning(prompts, ids, mask) for _ in range(self.n_reasonings)]
+        return replace(read[0], probs=torch.stack([answers.probs for answers in read]).mean(dim=0))
+
+    def _behind_reasoning(self, prompts: list[list[int]], ids: torch.Tensor, mask: torch.Tensor) -> AnswerDistribution:
+        written = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=self.n_reasonings > 1,
+            max_new_tokens=self.max_reasoning_tokens,
+            stop_strings=[THINK_CLOSE],
+            tokenizer=self.tokenizer,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )[:, ids.shape[1] :]
+        reasonings = [close_reasoning(self.tokenizer, completion) for completion in written.tolist()]
+        reasoned = [prompt + reasoning.ids for prompt, reasoning in zip(prompts, reasonings, strict=True)]
+        answers = self.tree.distribution(self.model, *pad_prompts(reasoned, self.tokenizer.pad_token_id, ids.device))
+        closed = torch.tensor([[reasoning.closed] for reasoning in reasonings], device=ids.device)
+        return replace(answers, probs=answers.probs * closed)
+
     def _check_lengths(self, prompts: list[list[int]]) -> None:
-        limit = longest_prompt(self.model, self.tree.depth)
+        limit = longest_prompt(self.model, self.answer_tokens)
         for i, ids in enumerate(prompts):
             if len(ids) > limit:
                 raise ValueError(
@@ -184,7 +233,7 @@ class Judge:
         """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
         rows: list[int] = []
         for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            longest = len(prompts[rows[0] if rows else i]) + len(self.tree.tokens)
+            longest = len(prompts[rows[0] if rows else i]) + self.max_reasoning_tokens + len(self.tree.tokens)
             if rows and (len(rows) + 1) * longest > self.max_batch_tokens:
                 yield rows
                 rows = []

@@ -44,8 +44,6 @@ class CalibrationCallback(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if not args.eval_steps or state.global_step % int(args.eval_steps) or state.global_step == state.max_steps:
             return
-        if not state.is_world_process_zero:
-            return
         metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
         was_training, should_log = model.training, control.should_log
         model.eval()  # GRPOTrainer.log merges the training metrics into whatever it logs in training mode

@@ -38,7 +38,10 @@ class JudgeArguments:
         default=1024, metadata={"help": "Longer prompts are dropped before training and counted, never cut."}
     )
     n_eval_pairs: int = field(
-        default=200, metadata={"help": "Held-out pairs judged while training; before and after it is all of them."}
+        default=200,
+        metadata={
+            "help": "Held-out pairs judged while training, spread over the file; before and after it is all of them."
+        },
     )
 
     n_train: int = field(default=20_000, metadata={"help": "Simulated training pairs."})
@@ -83,14 +86,28 @@ class JudgeGRPOConfig(GRPOConfig):
 
     With `answers="exact"` nothing is generated: `per_device_train_batch_size` counts pairs (both orders of a pair are
     learned together) or, with `orders="separate"`, single prompts; `num_generations` has no meaning. With
-    `answers="sampled"` it counts completions, as in TRL.
+    `answers="sampled"` or `reasoning` it counts completions, as in TRL.
     """
 
     answers: Literal["exact", "sampled"] = field(
         default="exact",
         metadata={"help": "`exact`: sum over the whole answer grid; `sampled`: GRPO's sampled answers."},
     )
+    objective: Literal["expected_score", "score_of_mean"] = field(
+        default="expected_score",
+        metadata={
+            "help": "Exact answers: pay every answer, E[S(k, y)], or the mean answer, S(E[k], y), where only "
+            "the mean is read."
+        },
+    )
     answer_step: float = field(default=0.01, metadata={"help": "Step of the answer grid, e.g. 0.01, 0.05 or 0.1."})
+    reasoning: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask for reasoning before the answer; with exact answers the reasonings alone are sampled, "
+            "`num_generations` a prompt of `max_completion_length` tokens at most."
+        },
+    )
     orders: Literal["coupled", "separate"] = field(
         default="coupled",
         metadata={
@@ -131,9 +148,12 @@ class JudgeGRPOConfig(GRPOConfig):
 
     def __post_init__(self):
         check_choices(self)
-        if self.symmetry_coef and (self.answers == "sampled" or self.orders == "separate"):
-            raise ValueError("symmetry_coef needs answers: exact and orders: coupled")
-        if self.answers == "exact":
+        if self.symmetry_coef and (self.answers == "sampled" or self.orders == "separate" or self.reasoning):
+            raise ValueError("symmetry_coef needs answers: exact, orders: coupled and no reasoning")
+        if self.objective == "score_of_mean" and (self.answers == "sampled" or self.scale_rewards != "none"):
+            raise ValueError("objective: score_of_mean needs answers: exact and scale_rewards: none")
+        nothing_sampled = self.answers == "exact" and not self.reasoning
+        if nothing_sampled:
             self.num_generations = 2  # GRPOConfig wants at least two; the trainer generates none
         elif self.orders == "coupled" and self.num_generations % 2:
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
@@ -142,7 +162,7 @@ class JudgeGRPOConfig(GRPOConfig):
         try:
             super().__post_init__()
         except ValueError as error:
-            if self.answers == "exact" and "divisible by num_generations" in str(error):
+            if nothing_sampled and "divisible by num_generations" in str(error):
                 raise ValueError("with answers: exact, the pairs of a step over all processes must be even") from None
             raise
 

@@ -5,23 +5,24 @@ A row of the training data is a pair with its prompt in both orders (`training_r
 - `answers="exact"`: nothing is generated; the loss sums over all answers (`autorater.training.exact`).
 - `answers="sampled"`: TRL's GRPO. With `orders="coupled"` half of a group's answers read order ab and half order ba
   (label 1 − y), so the two orders share one baseline.
+- `answers="exact"` with `reasoning`: TRL samples G reasonings c, the answers behind each are summed. V(c) is the
+  reward of a reasoning, its gradient part of the loss: ∇J = E[(V(c) − b) ∇log π(c|x) + ∇V(c)], b the mean of the
+  group's other rewards.
 
 Hooks of TRL that are overridden, and why: `_get_train_sampler` groups prompts by length;
 `_generate_and_score_completions` sets the order of every row, keeps groups together through TRL's shuffle, or skips
 generation; `_tokenize_prompts` returns the ids that were made when the data was read, because TRL's own tokenization
 lets a response speak in control tokens; `_generate_single_turn` and `_get_per_token_logps_and_entropies` read a prompt
-once for its whole group (`autorater.prefix`); `_compute_loss` sums exactly.
+once for its whole group (`autorater.prefix`); `_generate` cuts reasoning where its answer is read and
+`_calculate_rewards` reads it; `_compute_loss` sums exactly.
 
 Deliberately left out: TRL's evaluation loop, which generates; judges are measured by `CalibrationCallback`.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
+from contextlib import nullcontext
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
@@ -30,10 +31,12 @@ from trl.trainer.utils import use_adapter
 
 from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.pairs import Pair
-from autorater.prefix import check_shared_prefix, generate_shared, shared_prefix_logps, supports_shared_prefix
+from autorater.prefix import check_shared_prefix, supports_shared_prefix
 from autorater.prompts import EncodedPrompt, pad_prompts
+from autorater.reasoning import close_reasoning
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.exact import ExactObjective
+from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.groups import PromptGroups, one_prefill, repeats_of
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
@@ -66,22 +69,33 @@ class JudgeGRPOTrainer(GRPOTrainer):
 
     _tag_names = ("trl", "grpo", "autorater")
 
-    def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
+    def __init__(
+        self,
+        model,
+        reward_funcs,
+        args: JudgeGRPOConfig,
+        answer_tree: AnswerTree | None = None,
+        **kwargs,
+    ):
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **kwargs)
         self.answer_tree = answer_tree
-        self.exact = args.answers == "exact"
+        self.exact = args.answers == "exact" and not args.reasoning
+        self.reasoned = args.answers == "exact" and args.reasoning
         self._prompt_ids: list[list[int]] = []
         supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
         self.share_prefix, self._checked = args.shared_prefix and not self.aux_loss_enabled, False
         if self.share_prefix and not supported:
             self._do_not_share(reason)
         if self.exact:
-            self._check_exact(args)
             self.num_generations = 1  # the sampler repeats no row
+        if self.exact or self.reasoned:
+            self._check_exact(args)
             self.objective = ExactObjective(
-                coupled=args.orders == "coupled",
+                WeightedReward(self.reward_funcs, self.reward_weights.tolist()),
+                coupled=self.exact and args.orders == "coupled",
+                of_mean=args.objective == "score_of_mean",
                 entropy_coef=self.entropy_coef,
-                beta=self.beta,
+                beta=0.0 if self.reasoned else self.beta,  # TRL's KL acts on the reasoning
                 symmetry_coef=args.symmetry_coef,
                 scale_by_deviation=self.scale_rewards == "group",
             )
@@ -103,7 +117,23 @@ class JudgeGRPOTrainer(GRPOTrainer):
         }
         for name, is_set in refused.items():
             if is_set:
-                raise ValueError(f"{name} has no meaning with answers: exact, where nothing is sampled")
+                raise ValueError(f"{name} has no meaning with answers: exact, where no answer is sampled")
+        if self.reasoned:
+            self._check_reasoned(args)
+
+    def _check_reasoned(self, args: JudgeGRPOConfig) -> None:
+        refused = {
+            "scale_rewards: group": (args.scale_rewards == "group", "∇V(c) is not divided by the group's deviation"),
+            f"loss_type: {args.loss_type}": (args.loss_type != "dr_grpo", "it weighs a reasoning by its length"),
+            "several updates on a generation": (
+                args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations),
+                "∇V(c) would need the reasonings of the present policy",
+            ),
+            "shared_prefix: false": (not self.share_prefix, "the answers are packed behind the reasonings"),
+        }
+        for name, (is_set, reason) in refused.items():
+            if is_set:
+                raise ValueError(f"{name} is not supported with exact answers behind reasoning: {reason}")
 
     def _get_train_sampler(self, dataset=None):
         if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
@@ -127,7 +157,48 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 _swap(row) if (offset + i) % self.num_generations >= half else row for i, row in enumerate(inputs)
             ]
         self._prompt_ids = [row["prompt_ids"] for row in inputs]
-        return _by_group(super()._generate_and_score_completions(inputs), self._group_size(len(inputs)))
+        batch = super()._generate_and_score_completions(inputs)
+        if self.reasoned:
+            batch["labels"] = self._labels(inputs)
+            batch["answered"] = self._answered
+            # r − mean of the others = (r − mean) G / (G − 1); and ∇log π(c) is a sum, which dr_grpo divides
+            leave_one_out = self.num_generations / (self.num_generations - 1)
+            batch["advantages"] = batch["advantages"] * leave_one_out * self.max_completion_length
+        return _by_group(batch, self._group_size(len(inputs)))
+
+    def _generate(self, prompts: list):
+        prompt_ids, completion_ids, own, *rest = super()._generate(prompts)
+        if self.reasoned:
+            closed = [close_reasoning(self._tokenizer, ids) for ids in completion_ids]
+            completion_ids = [reasoning.ids for reasoning in closed]
+            # what TRL calls the tool mask: 1 for the model's own tokens, 0 for tokens put there, which are not learned
+            own = [[1] * r.written + [0] * (len(r.ids) - r.written) for r in closed]
+            self._answered = torch.tensor([r.closed for r in closed], device=self.accelerator.device)
+        return prompt_ids, completion_ids, own, *rest
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """V(c) of every reasoning, by every reward: the same shape and the same gathering as in TRL."""
+        if not self.reasoned:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        pad_token_id, device = self._tokenizer.pad_token_id, self.accelerator.device
+        prompt_ids, prompt_mask = pad_prompts(self._prompt_ids, pad_token_id, device)
+        ids, mask = pad_prompts(completion_ids_list, pad_token_id, device, side="right")
+        input_ids, attention_mask = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
+            if not self._sharing_is_exact(self.model, groups):
+                raise ValueError("answers behind reasoning need a model that can share a prompt; use answers: sampled")
+            at_once = self.args.per_device_train_batch_size
+            _, _, answers = groups.reason(self.model, self.answer_tree, self._answered, self.temperature, at_once)
+        labels = self._labels(inputs)
+        values = [
+            ExactObjective(WeightedReward([reward], [1.0]), of_mean=self.objective.of_mean).value(answers, labels)[0]
+            for reward in self.reward_funcs
+        ]
+        return self.accelerator.gather(torch.stack(values, dim=1))
+
+    def _labels(self, rows: list[dict]) -> torch.Tensor:
+        return torch.tensor([row["label"] for row in rows], dtype=torch.float32, device=self.accelerator.device)
 
     def _group_size(self, rows: int) -> int:
         """Rows that TRL's shuffle must keep side by side: a group, where every micro-batch holds whole groups."""
@@ -138,7 +209,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
         return self._prompt_ids, None, {}
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        repeats = _repeats(prompt_ids)
+        repeats = repeats_of(prompt_ids)
         plain = self.use_vllm or self.use_transformers_continuous_batching or repeats == 1 or not self.share_prefix
         model = self.accelerator.unwrap_model(self.model)
         with nullcontext() if plain else one_prefill(model, repeats):
@@ -151,6 +222,11 @@ class JudgeGRPOTrainer(GRPOTrainer):
     ):
         if self.share_prefix:
             groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep)
+            if self.reasoned and torch.is_grad_enabled():  # in one module call with what stands behind the reasoning
+                logps, entropies, self._answers = groups.reason(
+                    model, self.answer_tree, self._answered, self.temperature, batch_size
+                )
+                return logps, entropies, None
             if groups.size > 1 and self._sharing_is_exact(model, groups):
                 logps, entropies = groups.logps(model, self.temperature, batch_size)
                 return logps, entropies if compute_entropy else None, None
@@ -183,36 +259,34 @@ class JudgeGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model, inputs):
         if self.exact:
             return self._compute_exact_loss(model, inputs)
-        return super()._compute_loss(model, _by_row(inputs))
+        inputs = _by_row(inputs)
+        if self.reasoned:
+            return self._compute_reasoned_loss(model, inputs)
+        return super()._compute_loss(model, inputs)
+
+    def _compute_reasoned_loss(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        mode = "train" if self.model.training else "eval"
+        self._answered = inputs["answered"]
+        loss_of_reasoning = super()._compute_loss(model, inputs)  # leaves the answers of this forward pass
+        loss, log = self.objective(self._answers, inputs["labels"])
+        del log["entropy"]  # TRL logs that of the reasoning under this name
+        self._log_distributions(mode, self._answers, log)
+        return loss_of_reasoning + loss / (self.current_gradient_accumulation_steps if mode == "train" else 1)
 
     def _score_all_answers(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """Instead of completions and their advantages: prompts and the reward of every answer, one row a pair.
+        """Instead of completions and their advantages: prompts and labels, one row a pair.
 
         Returns:
-            `prompt_ids`, `prompt_mask` (P, O, L), `scores` (P, O, K), `invalid_scores` (P, O) and, with `beta`,
-            `reference_probs` (P, O, K), for P rows in O orders. TRL shuffles and splits along the first dimension, so
-            the orders of a pair stay together.
+            `prompt_ids`, `prompt_mask` (P, O, L), `labels` (P, O) and, with `beta`, `reference_probs` (P, O, K), for P
+            rows in O orders. TRL shuffles and splits along the first dimension, so the orders of a pair stay together.
         """
         device, mode = self.accelerator.device, "train" if self.model.training else "eval"
         sides = [[row, _swap(row)] if self.objective.coupled else [row] for row in rows]
         orders, flat = len(sides[0]), [side for both in sides for side in both]
-        ids = [side["prompt_ids"] for side in flat]
-        prompt_ids, prompt_mask = pad_prompts(ids, self._tokenizer.pad_token_id, device)
-
-        labels = np.array([side["label"] for side in flat])
-        values, weights = self.answer_tree.values, self.reward_weights.tolist()
-        scores = sum(
-            w * r.score(values[None], labels[:, None]) for w, r in zip(weights, self.reward_funcs, strict=True)
+        prompt_ids, prompt_mask = pad_prompts(
+            [side["prompt_ids"] for side in flat], self._tokenizer.pad_token_id, device
         )
-        invalid = sum(w * r.invalid_score(labels) for w, r in zip(weights, self.reward_funcs, strict=True))
-        batch = {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "scores": torch.as_tensor(scores, dtype=torch.float32, device=device),
-            "invalid_scores": torch.as_tensor(
-                np.broadcast_to(invalid, labels.shape).copy(), dtype=torch.float32, device=device
-            ),
-        }
+        batch = {"prompt_ids": prompt_ids, "prompt_mask": prompt_mask, "labels": self._labels(flat)}
         if self.beta:
             batch["reference_probs"] = self._reference_probs(prompt_ids, prompt_mask)
 
@@ -221,7 +295,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
         batch = {name: tensor.unflatten(0, (-1, orders)) for name, tensor in batch.items()}
         # lists of sequences follow TRL's shuffle too
-        return batch | {"sides": [[(side["prompt"], side["label"]) for side in both] for both in sides]}
+        return batch | {"prompts": [[side["prompt"] for side in both] for both in sides]}
 
     def _reference_probs(self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
@@ -233,20 +307,27 @@ class JudgeGRPOTrainer(GRPOTrainer):
 
     def _compute_exact_loss(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         mode = "train" if self.model.training else "eval"
-        sides = [side for both in inputs["sides"] for side in both]
-        inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "sides"}
+        prompts = [prompt for both in inputs["prompts"] for prompt in both]
+        inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "prompts"}
         longest = inputs["prompt_mask"].sum(dim=1).max()  # TRL's split leaves padding of longer prompts elsewhere
         with self.accelerator.autocast():
             answers = self.answer_tree.distribution(
                 model, inputs["prompt_ids"][:, -longest:], inputs["prompt_mask"][:, -longest:]
             )
-        loss, log = self.objective(answers, inputs["scores"], inputs["invalid_scores"], inputs.get("reference_probs"))
-        self._log_answers(mode, sides, answers, log)
+        loss, log = self.objective(answers, inputs["labels"], inputs.get("reference_probs"))
+        rewards, modes = self._log_distributions(mode, answers, log)
+        if self.log_completions:
+            self._logs["prompt"].extend(gather_object(prompts))
+            self._logs["extra"]["label"].extend(self.accelerator.gather(inputs["labels"]).tolist())
+            self._logs["completion"].extend(f"{m:.4g}" for m in modes)
+            self._logs["rewards"]["expected"].extend(rewards)
+            self._logs["advantages"].extend([0.0] * len(modes))
         return loss / (self.current_gradient_accumulation_steps if mode == "train" else 1)
 
-    def _log_answers(
-        self, mode: str, sides: list[tuple[str, float]], answers: AnswerDistribution, log: dict[str, torch.Tensor]
-    ) -> None:
+    def _log_distributions(
+        self, mode: str, answers: AnswerDistribution, log: dict[str, torch.Tensor]
+    ) -> tuple[list[float], list[float]]:
+        """Logs what an objective said and which answers there were; returns the rewards and most likely answers."""
         gathered = {name: self.accelerator.gather(values) for name, values in log.items()}
         for name, values in gathered.items():
             self._metrics[mode][name].append(values.float().mean().item())
@@ -254,14 +335,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["answers/distinct"].append(len(modes.unique()))
         self._metrics[mode]["answers/share_at_0"].append(probs[:, 0].mean().item())
         self._metrics[mode]["answers/share_at_1"].append(probs[:, -1].mean().item())
-        if not self.log_completions:
-            return
-        prompts, labels = zip(*gather_object(sides), strict=True)
-        self._logs["prompt"].extend(prompts)
-        self._logs["extra"]["label"].extend(labels)
-        self._logs["completion"].extend(f"{m:.4g}" for m in modes.tolist())
-        self._logs["rewards"]["expected"].extend(gathered["reward"].tolist())
-        self._logs["advantages"].extend([0.0] * len(modes))
+        return gathered["reward"].tolist(), modes.tolist()
 
 
 def _swap(row: dict) -> dict:
@@ -271,78 +345,6 @@ def _swap(row: dict) -> dict:
         "prompt_ids": row["swapped_prompt_ids"],
         "label": 1 - row["label"],
     }
-
-
-@contextmanager
-def one_prefill(model, repeats: int) -> Iterator[None]:
-    """While it is open, `model.generate` reads rows that repeat a prompt `repeats` times with one prefill a prompt."""
-
-    def generate(input_ids, attention_mask, **kwargs):
-        del model.generate  # generate_shared calls the model's own
-        return generate_shared(model, input_ids[::repeats], attention_mask[::repeats], repeats, **kwargs)
-
-    model.generate = generate
-    try:
-        yield
-    finally:
-        model.__dict__.pop("generate", None)
-
-
-@dataclass(frozen=True)
-class PromptGroups:
-    """Rows `[prompt | completion]` regrouped by equal prompts.
-
-    Attributes:
-        prompt_ids, prompt_mask: The U distinct prompts, shape (U, L).
-        completion_ids, completion_mask: Their completions, filled up with empty ones, shape (U, G, C).
-        prompt_of, place: For every row its prompt and its place among that prompt's completions, shape (N,) each.
-    """
-
-    prompt_ids: torch.Tensor
-    prompt_mask: torch.Tensor
-    completion_ids: torch.Tensor
-    completion_mask: torch.Tensor
-    prompt_of: torch.Tensor
-    place: torch.Tensor
-
-    @classmethod
-    def of(cls, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int) -> "PromptGroups":
-        """Groups N rows of L + C tokens, whatever their order."""
-        split = input_ids.shape[1] - completion_length
-        prompts = torch.cat([input_ids[:, :split], attention_mask[:, :split]], dim=1)
-        distinct, prompt_of = torch.unique(prompts, dim=0, return_inverse=True)
-        same = prompt_of[:, None] == prompt_of[None, :]
-        place = same.tril(-1).sum(dim=1)  # rows before this one with the same prompt
-        shape = (len(distinct), int(place.max()) + 1, completion_length)
-        ids, mask = input_ids.new_zeros(shape), attention_mask.new_zeros(shape)
-        ids[prompt_of, place] = input_ids[:, split:]
-        mask[prompt_of, place] = attention_mask[:, split:]
-        longest = int(distinct[:, split:].sum(dim=1).max())  # left padding that no prompt needs is cut off
-        return cls(
-            distinct[:, split - longest : split], distinct[:, 2 * split - longest :], ids, mask, prompt_of, place
-        )
-
-    @property
-    def size(self) -> int:
-        """Completions a prompt, G."""
-        return self.completion_ids.shape[1]
-
-    def first(self) -> tuple[torch.Tensor, ...]:
-        return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]
-
-    def logps(self, model, temperature: float, rows_at_once: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies of the rows in their order, shape (N, C) each."""
-        tensors = (self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask)
-        at_once = max(1, (rows_at_once or self.completion_ids.shape[:2].numel()) // self.size)
-        chunks = zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
-        logps, entropies = zip(*(shared_prefix_logps(model, *chunk, temperature) for chunk in chunks), strict=True)
-        return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
-
-
-def _repeats(prompts: list[list[int]]) -> int:
-    """How often every prompt comes in a row, if all come equally often; else 1."""
-    runs = {len(list(run)) for _, run in groupby(prompts)}
-    return runs.pop() if len(runs) == 1 else 1
 
 
 def _by_group(batch: dict, size: int) -> dict:

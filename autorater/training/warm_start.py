@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -41,7 +42,7 @@ class RawVerdicts:
         step: Grid on which the answers are written.
     """
 
-    sharpness: float = 1.5
+    sharpness: float = 1.8
     tilt: float = 1.0
     jitter: float = 0.3
     step: float = 0.01
@@ -76,7 +77,8 @@ def warm_start(
         prompts: N prompts in both orders.
         verdicts: Pr[B better] of a single judge or a single vote, shape (N,), in [0, 1].
         style: How the verdicts are told.
-        steps, batch_size, learning_rate: Length of the training; the learning rate warms up, then falls to 0.
+        steps, batch_size, learning_rate: Length of the training; the processes divide the batch; the learning rate
+            warms up, then falls to 0.
         seed: Draws jitter and batches.
         output_dir: Needed by the trainer; nothing is saved in it.
     """
@@ -90,7 +92,7 @@ def warm_start(
     args = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=max(1, batch_size // PartialState().num_processes),
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(20, steps // 5),
@@ -155,7 +157,9 @@ def build_warm_policy(
             seed=seed,
             output_dir=output_dir,
         )
-    folder = output_dir / "warm_start"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder, state = output_dir / "warm_start", PartialState()
+    if state.is_main_process:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    state.wait_for_everyone()
     return str(folder)

@@ -9,6 +9,7 @@ import torch
 from autorater import Judge
 from autorater.judges.local import FORMAT_FILE
 from autorater.prompts import PromptFormat
+from autorater.reasoning import close_reasoning
 from tests.conftest import make_model, make_tokenizer
 from tests.test_answers import brute_force
 
@@ -91,9 +92,61 @@ def test_missing_model_is_named(tmp_path):
         Judge.from_pretrained(str(tmp_path / "nowhere"))
 
 
-def test_judge_that_reasons_first_is_refused(judge):
-    with pytest.raises(ValueError, match="reasons first"):
-        Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True))
+@pytest.fixture
+def reasoning_judge():
+    """A model that ends its reasoning soon: the end is the likeliest token everywhere."""
+    tokenizer = make_tokenizer("split")
+    judge = Judge(
+        make_model("qwen", len(tokenizer)),
+        tokenizer,
+        PromptFormat("full", reasoning=True),
+        answer_step=0.25,
+        max_reasoning_tokens=6,
+    )
+    judge.model.generation_config.sequence_bias = [[[tokenizer.convert_tokens_to_ids("</think>")], 7.0]]
+    return judge
+
+
+def test_reasoning_comes_first_and_its_answer_is_exact(reasoning_judge, simulated):
+    judge, pairs = reasoning_judge, simulated.pairs[:3]
+    judgments = judge.probabilities(pairs)
+    assert judgments.valid.max() > 0
+    for i, both in enumerate(judge.encoder.encode(pairs)):
+        for order, prompt in enumerate(both):
+            ids = torch.tensor([prompt.ids])
+            written = judge.model.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)[0, ids.shape[1] :]
+            reasoning = close_reasoning(judge.tokenizer, written.tolist())
+            if not reasoning.closed:
+                assert judgments.valid[i, order] == 0
+                assert judgments.mean[i, order] == 0.5
+                continue
+            behind = prompt.ids + reasoning.ids
+            with torch.no_grad():
+                probs = brute_force(judge.model, judge.tree, judge.tokenizer, judge.encoder, behind).numpy()
+            assert judgments.mean[i, order] == pytest.approx(probs / probs.sum() @ judge.tree.values, rel=1e-3)
+
+
+def test_several_reasonings_are_averaged(reasoning_judge, simulated):
+    judge, seen = reasoning_judge, []
+    judge.n_reasonings = 4
+    behind = judge._behind_reasoning
+    judge._behind_reasoning = lambda *args: seen.append(behind(*args)) or seen[-1]
+    torch.manual_seed(0)
+    judgments = judge.probabilities(simulated.pairs[:1])
+    probs = torch.stack([answers.probs for answers in seen])
+    assert len(seen) == 4
+    assert (probs[0] != probs[1]).any()
+    np.testing.assert_allclose(np.sort(judgments.valid[0]), np.sort(probs.mean(0).sum(1)), rtol=1e-5)
+
+
+def test_reasoning_judge_is_saved_with_its_limit(reasoning_judge, tmp_path):
+    reasoning_judge.model.generation_config.sequence_bias = None
+    reasoning_judge.model.save_pretrained(tmp_path)
+    reasoning_judge.tokenizer.save_pretrained(tmp_path)
+    reasoning_judge.save_format(tmp_path)
+    loaded = Judge.from_pretrained(str(tmp_path), dtype="float32", device="cpu")
+    assert loaded.encoder.format.reasoning
+    assert loaded.max_reasoning_tokens == 6
 
 
 def test_prompt_longer_than_the_context_is_named(judge, simulated):

@@ -6,7 +6,7 @@ import torch
 
 from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.prompts import PromptEncoder, PromptFormat, pad_prompts
-from autorater.training.exact import ExactObjective
+from autorater.training.exact import ExactObjective, WeightedReward
 from rewards import BrierReward, KLReward, LogReward, SphericalReward
 from tests.conftest import make_model, make_tokenizer
 from tests.test_answers import brute_force
@@ -21,18 +21,15 @@ def random_answers(n=4, k=11, seed=0, outside=0.2):
     return AnswerDistribution(probs.requires_grad_(), torch.linspace(0, 1, k, dtype=torch.float64))
 
 
-def scores_of(reward, answers, labels):
-    values = answers.values.numpy()
-    scores = torch.as_tensor(reward.score(values[None], labels[:, None]))
-    return scores, torch.as_tensor(np.broadcast_to(reward.invalid_score(labels), labels.shape).copy())
+def objective_of(reward, **terms):
+    return ExactObjective(WeightedReward([reward], [1.0]), **terms)
 
 
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda r: r.__name__)
 def test_value_is_the_expected_reward(reward):
-    answers, labels = random_answers(), np.array([0.0, 1.0, 0.0, 1.0])
-    scores, invalid = scores_of(reward, answers, labels)
-    loss, log = ExactObjective(coupled=False)(answers, scores, invalid)
-    for i, y in enumerate(labels):
+    answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    loss, log = objective_of(reward, coupled=False)(answers, labels)
+    for i, y in enumerate(labels.tolist()):
         pi, values = answers.probs[i].tolist(), answers.values.tolist()
         expected = sum(p * float(reward.score(v, y)) for p, v in zip(pi, values, strict=True))
         expected += (1 - sum(pi)) * float(reward.invalid_score(y))
@@ -40,11 +37,18 @@ def test_value_is_the_expected_reward(reward):
     assert loss.item() == pytest.approx(-log["reward"].mean().item())
 
 
+def test_rewards_are_weighted():
+    answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    both = ExactObjective(WeightedReward([BrierReward(), LogReward()], [0.5, 2.0]), coupled=False)
+    parts = [objective_of(r, coupled=False)(answers, labels)[1]["reward"] for r in (BrierReward(), LogReward())]
+    torch.testing.assert_close(both(answers, labels)[1]["reward"], 0.5 * parts[0] + 2 * parts[1])
+
+
 def test_terms_add_up():
     answers, reference = random_answers(), random_answers(seed=1).probs.detach()
-    labels = np.array([0.0, 1.0, 1.0, 0.0])
-    scores, invalid = scores_of(BrierReward(), answers, labels)
-    loss, log = ExactObjective(entropy_coef=0.3, beta=0.7, symmetry_coef=2.0)(answers, scores, invalid, reference)
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    objective = objective_of(BrierReward(), entropy_coef=0.3, beta=0.7, symmetry_coef=2.0)
+    loss, log = objective(answers, labels, reference)
     pi = np.column_stack([answers.probs.detach().numpy(), answers.outside.detach().numpy()])
     ref = np.column_stack([reference.numpy(), 1 - reference.numpy().sum(1)])
     kl = (pi * np.log(pi / ref)).sum(1).mean()
@@ -56,6 +60,43 @@ def test_terms_add_up():
     assert log["kl"].mean().item() == pytest.approx(kl)
 
 
+@pytest.mark.parametrize(
+    ("reward", "rule"),
+    [
+        (BrierReward(), lambda p, y: 1 - (p - y) ** 2),
+        (LogReward(), lambda p, y: y * p.log() + (1 - y) * (1 - p).log()),
+        (SphericalReward(), lambda p, y: (y * p + (1 - y) * (1 - p)) / (p**2 + (1 - p) ** 2).sqrt()),
+    ],
+    ids=["brier", "log", "spherical"],
+)
+def test_score_of_the_mean_and_its_gradient(reward, rule):
+    answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.3, 1.0], dtype=torch.float64)
+    loss, log = objective_of(reward, coupled=False, of_mean=True)(answers, labels)
+    (got,) = torch.autograd.grad(loss, answers.probs)
+
+    probs = answers.probs
+    valid = probs.sum(1)
+    mean = (probs @ answers.values) / valid
+    invalid = torch.as_tensor(reward.invalid_score(labels.numpy()))
+    value = valid * rule(mean, labels) + (1 - valid) * invalid
+    (wanted,) = torch.autograd.grad(-value.mean(), answers.probs)
+    torch.testing.assert_close(log["reward"], value.detach())
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_the_two_objectives_part_where_answers_spread():
+    """Around the same mean, E[S(k, y)] punishes spread; S(E[k], y) does not see it."""
+    values = torch.linspace(0, 1, 11, dtype=torch.float64)
+    probs = torch.zeros(2, 11, dtype=torch.float64)
+    probs[0, 7] = 1
+    probs[1, [4, 10]] = 0.5
+    answers, labels = AnswerDistribution(probs, values), torch.ones(2, dtype=torch.float64)
+    each, _ = objective_of(BrierReward()).value(answers, labels)
+    mean, _ = objective_of(BrierReward(), of_mean=True).value(answers, labels)
+    assert mean[0].item() == pytest.approx(mean[1].item())
+    assert each[0] - each[1] == pytest.approx(0.3**2)
+
+
 def test_division_by_the_deviation_votes_with_the_majority():
     """2508.11800: divided by the deviation, the gradient of the mean grows with 2 p* − 1, whatever the mean is."""
     values = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -65,9 +106,8 @@ def test_division_by_the_deviation_votes_with_the_majority():
         for y, weight in ((1.0, p_star), (0.0, 1 - p_star)):
             m = torch.tensor(mean, dtype=torch.float64, requires_grad=True)
             probs = torch.softmax(-((values - m) ** 2) / (2 * 0.03**2), dim=0)[None]
-            scores = torch.as_tensor(BrierReward().score(values.numpy(), y))[None]
-            objective = ExactObjective(coupled=False, scale_by_deviation=scale)
-            loss, _ = objective(AnswerDistribution(probs, values), scores, torch.zeros(1, dtype=torch.float64))
+            objective = objective_of(BrierReward(), coupled=False, scale_by_deviation=scale)
+            loss, _ = objective(AnswerDistribution(probs, values), torch.tensor([y], dtype=torch.float64))
             loss.backward()
             gradient -= weight * m.grad.item()
         return gradient
@@ -86,14 +126,13 @@ def test_gradient_equals_autograd_on_the_brute_force_sum(family, digits, simulat
     tree = AnswerTree(tokenizer, encoder.context, 0.25)
     prompts = [p.ids for both in encoder.encode(simulated.pairs[:2]) for p in both]
     model = make_model(family, len(tokenizer))
-    labels = np.array([1.0, 0.0, 0.0, 1.0])
-    scores = torch.as_tensor(BrierReward().score(tree.values[None], labels[:, None]), dtype=torch.float32)
+    labels = torch.tensor([1.0, 0.0, 0.0, 1.0])
     # without rescaling an untrained model's answers weigh about nothing, and neither would their gradient
-    objective = ExactObjective(entropy_coef=0.1, symmetry_coef=1.0)
+    objective = objective_of(BrierReward(), entropy_coef=0.1, symmetry_coef=1.0)
 
     def gradient(probs):
         values = torch.as_tensor(tree.values, dtype=torch.float32)
-        objective(AnswerDistribution(probs, values), scores, torch.zeros(4))[0].backward()
+        objective(AnswerDistribution(probs, values), labels)[0].backward()
         grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         model.zero_grad()
         return grads

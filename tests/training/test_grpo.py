@@ -12,16 +12,19 @@ from trl import GRPOTrainer
 from autorater.answers import AnswerTree
 from autorater.prompts import PromptEncoder, PromptFormat
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.grpo import JudgeGRPOTrainer, PromptGroups, one_prefill, training_rows
+from autorater.training.groups import PromptGroups, one_prefill
+from autorater.training.grpo import JudgeGRPOTrainer, training_rows
 from rewards import BrierReward, brier_reward
 from tests.conftest import make_model, make_tokenizer
+from tests.test_answers import brute_force
 
 
 @pytest.fixture
 def make_trainer(tmp_path, simulated):
     def make(model=None, orders="coupled", reward=brier_reward, peft_config=None, tree=True, **options):
         tokenizer = make_tokenizer("split")
-        encoder = PromptEncoder(tokenizer, PromptFormat("compact"))
+        reasoning = options.get("reasoning", False)
+        encoder = PromptEncoder(tokenizer, PromptFormat("full" if reasoning else "compact", reasoning))
         pairs = simulated.pairs[:16]
         options = {
             "answers": "exact",
@@ -266,3 +269,82 @@ def test_state_is_json(make_trainer):
         warnings.simplefilter("error", RuntimeWarning)
         trainer.train()
     json.dumps(trainer.state.log_history)
+
+
+@pytest.fixture
+def make_reasoner(make_trainer):
+    """A trainer whose policy is drawn to the end of its reasoning: some rows have an answer, some have not."""
+
+    def make(**options):
+        end = make_tokenizer("split").convert_tokens_to_ids("</think>")
+        defaults = {"reasoning": True, "num_generations": 4, "per_device_train_batch_size": 8, "entropy_coef": 0.0}
+        return make_trainer(generation_kwargs={"sequence_bias": [[[end], 6.0]]}, **defaults | options)
+
+    return make
+
+
+@pytest.mark.parametrize("orders", ["coupled", "separate"])
+def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_value(make_reasoner, orders):
+    trainer = make_reasoner(orders=orders)
+    rows = [row for row in (trainer.train_dataset[i] for i in range(2)) for _ in range(4)]
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(rows)
+    trainer.current_gradient_accumulation_steps = 1
+    parameters = list(trainer.model.parameters())
+    got = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
+
+    flat = {name: value.flatten(0, 1) for name, value in batch.items() if torch.is_tensor(value) and value.ndim > 1}
+    assert 0 < flat["answered"].sum() < 8, "rows of both kinds make the test"
+    tokenizer, tree, encoder = trainer.processing_class, trainer.answer_tree, PromptEncoder(
+        trainer.processing_class, PromptFormat("full", reasoning=True)
+    )  # fmt: skip
+    values, logps = [], []
+    for i in range(8):
+        prompt = flat["prompt_ids"][i][flat["prompt_mask"][i].bool()].tolist()
+        completion = flat["completion_ids"][i][flat["completion_mask"][i].bool()].tolist()
+        written = int((flat["completion_mask"][i] * flat["tool_mask"][i]).sum())
+        logits = trainer.model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        logps.append(logits.gather(1, torch.tensor(completion)[:, None])[:written].sum())
+        if flat["answered"][i]:
+            probs = brute_force(trainer.model, tree, tokenizer, encoder, prompt + completion, differentiable=True)
+            scores = torch.as_tensor(brier_reward.score(tree.values, flat["labels"][i].item()), dtype=torch.float32)
+            values.append((probs * scores).sum())
+        else:
+            values.append(torch.zeros(()))
+    loss = torch.zeros(())
+    for group in (range(4), range(4, 8)):
+        for i in group:
+            others = [values[j].detach() for j in group if j != i]
+            advantage = values[i].detach() - sum(others) / 3
+            loss = loss - (advantage * logps[i] + values[i]) / 8
+    wanted = torch.autograd.grad(loss, parameters)
+    for a, b in zip(got, wanted, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-9
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_training_with_reasoning_moves_the_policy(make_reasoner, beta, tmp_path):
+    peft_config = LoraConfig(r=4, target_modules="all-linear") if beta else None
+    trainer = make_reasoner(beta=beta, peft_config=peft_config, gradient_accumulation_steps=2, entropy_coef=0.01)
+    before = parameters(trainer)
+    trainer.train()
+    assert any((before[n] != p).any() for n, p in parameters(trainer).items())
+    logged = trainer.state.log_history[0]
+    assert 0 < logged["answers/parse_rate"] < 1
+    assert logged["rewards/brier_reward/mean"] == pytest.approx(logged["reward"], rel=0.5)
+    assert "answers/spread" in logged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale_rewards": "group"}, "scale_rewards: group"),
+        ({"loss_type": "dapo"}, "loss_type: dapo"),
+        ({"num_iterations": 2}, "several updates"),
+        ({"shared_prefix": False}, "shared_prefix: false"),
+        ({"symmetry_coef": 1.0}, "no reasoning"),
+    ],
+)
+def test_options_that_do_not_fit_reasoning(make_reasoner, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_reasoner(**options)
