@@ -7,9 +7,8 @@ An answer that cannot be read earns the worst that a readable one can earn, so t
 same signal as the probability. It never earns ``None`` or NaN: to TRL these mean "not scored", and the penalty would
 be gone.
 
-Each reward also gives ``score``, ``slope`` and ``invalid_score`` as arrays, for whoever sums over all answers instead
-of drawing some. Instances hold numbers only: they can be pickled, copied and compared; TRL logs them under their
-``__name__``.
+Each reward also gives ``score`` and ``invalid_score`` as arrays, for whoever sums over all answers instead of drawing
+some. Instances hold numbers only: they can be pickled, copied and compared; TRL logs them under their ``__name__``.
 
 Train with ``scale_rewards="none"``: TRL's default divides by the group's standard deviation, which turns every rule
 here into majority voting (arXiv 2508.11800).
@@ -32,8 +31,6 @@ from rewards.answer import (
     parse_distribution,
     parse_probability,
 )
-
-_HALF_WIDTH = 1e-6
 
 
 class Reward(ABC):
@@ -68,20 +65,6 @@ class Reward(ABC):
             Rewards, of the shape of ``y``; 0 unless the rule says otherwise.
         """
         return np.zeros(np.shape(y))
-
-    def slope(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Derivative of ``score`` in the answer, for whoever scores an expected answer and wants its gradient.
-
-        A central difference over 2e-6, one-sided at 0 and 1; exact to rounding for Brier's rule, to 1e-6 relative for
-        the others.
-
-        Args:
-            p: Answers in [0, 1].
-            y: Labels in [0, 1], a shape that broadcasts with ``p``.
-        """
-        p = np.asarray(p, dtype=np.float64)
-        low, high = np.maximum(p - _HALF_WIDTH, 0.0), np.minimum(p + _HALF_WIDTH, 1.0)
-        return (self.score(high, y) - self.score(low, y)) / (high - low)
 
     def parse(self, text: str, prefilled: bool) -> Any | None:
         """The answer that a completion gives, or ``None``."""

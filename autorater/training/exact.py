@@ -24,6 +24,8 @@ import torch
 from autorater.answers import AnswerDistribution
 from rewards.functions import Reward
 
+_HALF_WIDTH = 1e-6  # of the central difference: exact to rounding for Brier's rule, to 1e-6 relative for the others
+
 
 @dataclass(frozen=True)
 class WeightedReward:
@@ -50,7 +52,8 @@ class WeightedReward:
         """Reward of the expected answers of B prompts, shape (B,). Gradients flow into `mean`."""
         p = mean.detach().double().clamp(0, 1).cpu().numpy()
         score = self._sum(labels, lambda reward, y: reward.score(p, y))
-        slope = self._sum(labels, lambda reward, y: reward.slope(p, y))
+        low, high = np.maximum(p - _HALF_WIDTH, 0.0), np.minimum(p + _HALF_WIDTH, 1.0)
+        slope = self._sum(labels, lambda reward, y: (reward.score(high, y) - reward.score(low, y)) / (high - low))
         return score + slope * (mean - mean.detach())
 
     def _sum(self, labels: torch.Tensor, part: Callable[[Reward, np.ndarray], np.ndarray]) -> torch.Tensor:

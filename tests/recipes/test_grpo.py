@@ -46,6 +46,24 @@ def test_embedded_default_leaves_everything_behind(tmp_path):
     assert list((tmp_path / "completions").glob("*.parquet"))
 
 
+def test_two_processes_are_one_run(tmp_path):
+    """Every process judges its share; together it is what one process says of all the pairs."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml",
+            "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Excess Brier score") == 2, "one table, of one process"
+    said = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    held_out = simulate_pairs(13, n_votes=10, seed=0, held_out=True).pairs
+    judgments = Judge.from_pretrained(str(tmp_path)).probabilities(held_out)
+    assert [(row["id"], row["order"]) for row in said] == [(p.id, order) for p in held_out for order in ("ab", "ba")]
+    assert [row["probability"] for row in said] == pytest.approx(judgments.mean.flatten().tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
 def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
     data = tmp_path / f"votes.{suffix}"
