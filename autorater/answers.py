@@ -172,8 +172,9 @@ class AnswerDistribution:
 
     @property
     def mode(self) -> torch.Tensor:
-        """Most likely answer, shape (B,)."""
-        return self.values[self.probs.argmax(dim=-1)]
+        """Most likely answer; 0.5 where nothing valid has any mass. Shape (B,)."""
+        mode = self.values[self.probs.argmax(dim=-1)]
+        return torch.where(self.valid > 0, mode, torch.full_like(mode, 0.5))
 
     @property
     def spread(self) -> torch.Tensor:

@@ -70,7 +70,7 @@ def prepare_output_dir(path: str | Path) -> Path:
         ValueError: If it cannot be made or written.
     """
     path = Path(path)
-    probe = path / ".writable"
+    probe = path / f".writable-{os.getpid()}"  # several processes may try at once
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_text("")

@@ -1,6 +1,7 @@
 """A judge measured on held-out pairs: probabilities in both orders, flat metrics, one record a pair and order.
 
-Under `accelerate launch` every process judges its share of the pairs, and all of them get all judgments.
+In a run of several processes each judges its share of the pairs, and all of them get all judgments. (Shares may take
+unlike numbers of forward passes, which parameters sharded by ZeRO-3 or FSDP would not survive.)
 
 Deliberately left out: how probabilities come about (`autorater.judges`) and how they are drawn (`autorater.report`).
 """
@@ -80,6 +81,7 @@ def evaluate(
 def _judge(judge: Judge, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], progress: bool) -> Judgments:
     if not dist.is_initialized():
         return judge.judge_prompts(prompts, progress=progress)
+    judge.check_lengths(prompts)  # all processes stop here, or none
     rank, world = dist.get_rank(), dist.get_world_size()
     shares: list[Judgments | None] = [None] * world
     dist.all_gather_object(shares, judge.judge_prompts(prompts[rank::world], progress=progress and rank == 0))

@@ -35,7 +35,8 @@ class Reasoning:
 def close_reasoning(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> Reasoning:
     """Cuts a completion behind its first `</think>` and opens the answer there.
 
-    A token that reaches across that place (`></` is one in many vocabularies) is replaced by what of it stands before.
+    A token that reaches across that place (`><` is one in many vocabularies) is replaced by what of it stands before.
+    It then is not the model's own any more, and a policy gradient does not see that it closed the reasoning.
 
     Args:
         tokenizer: Wrote the completion.

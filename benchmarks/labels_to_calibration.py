@@ -144,10 +144,7 @@ class Lab:
         self, args: argparse.Namespace, judging: JudgeArguments, training: JudgeGRPOConfig, data: TrainingData
     ):
         self.args, self.judging, self.training = args, judging, training
-        folder = Path(training.output_dir)
-        self.base = build_warm_policy(
-            judging, data, answer_step=training.answer_step, seed=training.seed, output_dir=folder
-        )
+        self.base = build_warm_policy(judging, training, data)
         self.judge = Judge(*self._policy(), judging.prompt_format, training.answer_step)
         encode, longest = self.judge.encoder.encode, judging.max_prompt_tokens
         self.train, self.prompts, _ = drop_long(data.train, encode(data.train), longest)

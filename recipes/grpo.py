@@ -42,13 +42,11 @@ def main() -> None:
     say = print if training.process_index == 0 else lambda *_: None
 
     data = prepare_data(args, training.seed)
-    say(data.summary)
+    say(data.summary + (f"\n{training.world_size} processes" if training.world_size > 1 else ""))
     base = model_config.model_name_or_path
     if base is None:
-        base = build_warm_policy(
-            args, data, answer_step=training.answer_step, seed=training.seed, output_dir=output_dir
-        )
-    model, tokenizer = load_policy(base, **model_init_kwargs(model_config))
+        base = build_warm_policy(args, training, data)
+    model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     model.to(training.device)
     prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
     judge = Judge(model, tokenizer, prompt_format, training.answer_step, training.max_completion_length)
@@ -71,8 +69,7 @@ def main() -> None:
         peft_config=get_peft_config(model_config),
     )
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
-    watched = slice(None, None, max(1, len(held_out) // args.n_eval_pairs))  # from all over the file: it may be sorted
-    trainer.add_callback(CalibrationCallback(trainer, judge, held_out[watched], held_out_prompts[watched]))
+    trainer.add_callback(CalibrationCallback(trainer, judge, held_out, held_out_prompts, args.n_eval_pairs))
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
 

@@ -26,7 +26,7 @@ from autorater.pairs import Pair
 from autorater.policy import check_model_path, load_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
 from autorater.reasoning import close_reasoning
-from rewards.answer import THINK_CLOSE
+from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
 
@@ -109,12 +109,15 @@ class Judge:
         self.encoder = PromptEncoder(tokenizer, prompt_format)
         self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
+        # behind the reasoning comes the opening tag, and before it perhaps what a token across the end is replaced by
+        tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
+        self._behind_prompt = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
 
     @property
     def answer_tokens(self) -> int:
         """Room that reasoning and answer take behind a prompt, in tokens."""
-        return self.max_reasoning_tokens + self.tree.depth
+        return self._behind_prompt + self.tree.depth
 
     @classmethod
     def from_pretrained(
@@ -178,13 +181,13 @@ class Judge:
         pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
         return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
         """Judges prompts that `encoder.encode` made; N of them in both orders."""
+        self.check_lengths(prompts)
         flat = [prompt.ids for both in prompts for prompt in both]
-        self._check_lengths(flat)
         was_training = self.model.training
         self.model.eval()
         columns = np.zeros((len(flat), 4))
@@ -210,6 +213,10 @@ class Judge:
             input_ids=ids,
             attention_mask=mask,
             do_sample=self.n_reasonings > 1,
+            temperature=1.0,  # as the policy is trained, whatever its generation_config says
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
             max_new_tokens=self.max_reasoning_tokens,
             stop_strings=[THINK_CLOSE],
             tokenizer=self.tokenizer,
@@ -221,19 +228,21 @@ class Judge:
         closed = torch.tensor([[reasoning.closed] for reasoning in reasonings], device=ids.device)
         return replace(answers, probs=answers.probs * closed)
 
-    def _check_lengths(self, prompts: list[list[int]]) -> None:
+    def check_lengths(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> None:
+        """Raises ValueError if the model cannot read one of the prompts and answer it."""
         limit = longest_prompt(self.model, self.answer_tokens)
-        for i, ids in enumerate(prompts):
-            if len(ids) > limit:
+        for i, both in enumerate(prompts):
+            longest = max(len(prompt.ids) for prompt in both)
+            if longest > limit:
                 raise ValueError(
-                    f"pair {i // 2}: its prompt has {len(ids)} tokens, this model reads {limit}; leave the pair out"
+                    f"pair {i}: its prompt has {longest} tokens, this model reads {limit}; leave the pair out"
                 )
 
     def _batches(self, prompts: list[list[int]]) -> Iterator[list[int]]:
         """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
         rows: list[int] = []
         for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            longest = len(prompts[rows[0] if rows else i]) + self.max_reasoning_tokens + len(self.tree.tokens)
+            longest = len(prompts[rows[0] if rows else i]) + self._behind_prompt + len(self.tree.tokens)
             if rows and (len(rows) + 1) * longest > self.max_batch_tokens:
                 yield rows
                 rows = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
@@ -30,6 +31,7 @@ class CalibrationCallback(TrainerCallback):
         judge: Reads the model that is being trained.
         pairs: Held-out pairs.
         prompts: Their prompts in both orders.
+        n_pairs: How many of them to judge each time, taken evenly from all of them (a file may be sorted); 0 for none.
     """
 
     def __init__(
@@ -38,11 +40,19 @@ class CalibrationCallback(TrainerCallback):
         judge: Judge,
         pairs: Sequence[Pair],
         prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+        n_pairs: int,
     ):
-        self.trainer, self.judge, self.pairs, self.prompts = trainer, judge, pairs, prompts
+        self.trainer, self.judge = trainer, judge
+        watched = np.linspace(0, len(pairs), min(n_pairs, len(pairs)), endpoint=False).astype(int)
+        self.pairs, self.prompts = [pairs[i] for i in watched], [prompts[i] for i in watched]
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if not args.eval_steps or state.global_step % int(args.eval_steps) or state.global_step == state.max_steps:
+        if (
+            not self.pairs
+            or not args.eval_steps
+            or state.global_step % int(args.eval_steps)
+            or state.global_step == state.max_steps
+        ):
             return
         metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
         was_training, should_log = model.training, control.should_log

@@ -71,6 +71,16 @@ class JudgeArguments:
     )
     warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})
     warm_start_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the warm start."})
+    warm_start_tilt: float = field(
+        default=1.0, metadata={"help": "Logits that its verdicts add for the response shown second."}
+    )
+    warm_start_jitter: float = field(
+        default=0.3,
+        metadata={
+            "help": "Deviation of its verdicts' logits. Where they are single votes it should be wide, 1 or so: exact "
+            "answers can only move where some probability is left."
+        },
+    )
 
     def __post_init__(self):
         check_choices(self)
@@ -141,13 +151,20 @@ class JudgeGRPOConfig(GRPOConfig):
         metadata={"help": "Weight of the entropy bonus; without it small policies collapse on one answer."},
     )
     loss_type: str = field(default="dr_grpo", metadata={"help": "Loss of the sampled answers, see `GRPOConfig`."})
-    max_completion_length: int | None = field(default=24, metadata={"help": "Longest sampled answer, in tokens."})
+    max_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest completion, in tokens; by default 24 for an answer, 512 where reasoning precedes it."
+        },
+    )
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the labels are columns."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
     bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
 
     def __post_init__(self):
         check_choices(self)
+        if self.max_completion_length is None:
+            self.max_completion_length = 512 if self.reasoning else 24
         if self.symmetry_coef and (self.answers == "sampled" or self.orders == "separate" or self.reasoning):
             raise ValueError("symmetry_coef needs answers: exact, orders: coupled and no reasoning")
         if self.objective == "score_of_mean" and (self.answers == "sampled" or self.scale_rewards != "none"):
@@ -158,13 +175,51 @@ class JudgeGRPOConfig(GRPOConfig):
         elif self.orders == "coupled" and self.num_generations % 2:
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
         if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available()  # TRL's own default is bf16 on a CPU too, where it is slow
+            self.bf16 = (
+                torch.cuda.is_available() and not self.use_cpu
+            )  # TRL's own default is bf16 on a CPU too, where it is slow
         try:
             super().__post_init__()
         except ValueError as error:
             if nothing_sampled and "divisible by num_generations" in str(error):
                 raise ValueError("with answers: exact, the pairs of a step over all processes must be even") from None
             raise
+        if self.answers == "exact":
+            self._refuse(
+                {
+                    "use_vllm": (self.use_vllm, "no answer is sampled"),
+                    "use_adaptive_entropy": (self.use_adaptive_entropy, "no answer is sampled"),
+                    "top_entropy_quantile": (self.top_entropy_quantile < 1, "no answer is sampled"),
+                    "scale_rewards: batch": (self.scale_rewards == "batch", "no answer is sampled"),
+                    "multi_objective_aggregation": (
+                        self.multi_objective_aggregation != "sum_then_normalize",
+                        "nothing is divided by a deviation",
+                    ),
+                }
+            )
+        if self.answers == "exact" and self.reasoning:
+            on_policy = self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations) == 0
+            self._refuse(
+                {
+                    "scale_rewards: group": (self.scale_rewards == "group", "∇V(c) is not divided by a deviation"),
+                    f"loss_type: {self.loss_type}": (
+                        self.loss_type != "dr_grpo",
+                        "it weighs a reasoning by its length, and its answers not",
+                    ),
+                    "several updates on a generation": (not on_policy, "∇V(c) needs the present policy's reasonings"),
+                    "mask_truncated_completions": (
+                        self.mask_truncated_completions,
+                        "reasoning that does not end is paid as an invalid answer",
+                    ),
+                    "shared_prefix: false": (not self.shared_prefix, "answers are packed behind the reasonings"),
+                }
+            )
+
+    def _refuse(self, options: dict[str, tuple[bool, str]]) -> None:
+        for name, (is_set, reason) in options.items():
+            if is_set:
+                behind = " behind reasoning" if self.reasoning else ""
+                raise ValueError(f"{name} does not go with exact answers{behind}: {reason}")
 
 
 def settings(*arguments) -> dict[str, object]:
@@ -179,12 +234,12 @@ def settings(*arguments) -> dict[str, object]:
     return told
 
 
-def model_init_kwargs(config: ModelConfig) -> dict:
+def model_init_kwargs(config: ModelConfig, use_cpu: bool = False) -> dict:
     """Keyword arguments of `load_policy` from TRL's `ModelConfig`."""
     kwargs = {
         "revision": config.model_revision,
         "attn_implementation": config.attn_implementation,
-        "dtype": config.dtype,
+        "dtype": config.dtype or ("float32" if use_cpu else None),
         "quantization_config": get_quantization_config(config),
     }
     return {name: value for name, value in kwargs.items() if value is not None}

@@ -15,6 +15,8 @@ from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with
 from autorater.population import GRADER, Population, simulate_pairs
 from autorater.training.config import JudgeArguments
 
+_VOTE_STRENGTH = 0.5  # a vote says which side, not how surely: told as 0.25 or 0.75
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -76,7 +78,7 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     )
     if leaked:
         summary += f"\nwarning: {leaked:,} response texts are in both; to divide them, split_by a coarser column"
-    verdicts = np.array([sparse_label(pair, seed) for pair in train])
+    verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     return TrainingData(_with_labels(train, args.labels, seed), held_out, verdicts, summary)
 
 

@@ -82,12 +82,15 @@ class JudgeGRPOTrainer(GRPOTrainer):
         self.exact = args.answers == "exact" and not args.reasoning
         self.reasoned = args.answers == "exact" and args.reasoning
         self._prompt_ids: list[list[int]] = []
+        self._in_reasoned_loss = False
         supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
         self.share_prefix, self._checked = args.shared_prefix and not self.aux_loss_enabled, False
         if self.share_prefix and not supported:
             self._do_not_share(reason)
         if self.exact:
             self.num_generations = 1  # the sampler repeats no row
+        if self.reasoned:
+            self.beta *= self.max_completion_length  # dr_grpo divides by it, as it does the advantages
         if self.exact or self.reasoned:
             self._check_exact(args)
             self.objective = ExactObjective(
@@ -95,7 +98,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 coupled=self.exact and args.orders == "coupled",
                 of_mean=args.objective == "score_of_mean",
                 entropy_coef=self.entropy_coef,
-                beta=0.0 if self.reasoned else self.beta,  # TRL's KL acts on the reasoning
+                beta=0.0 if self.reasoned else self.beta,  # behind reasoning TRL's KL acts on the reasoning
                 symmetry_coef=args.symmetry_coef,
                 scale_by_deviation=self.scale_rewards == "group",
             )
@@ -109,31 +112,6 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 raise ValueError(
                     f"answers: exact needs rewards that score a grid (score, invalid_score); {name} does not"
                 )
-        refused = {
-            "use_vllm": args.use_vllm,
-            "use_adaptive_entropy": args.use_adaptive_entropy,
-            "scale_rewards: batch": args.scale_rewards == "batch",
-            "top_entropy_quantile": args.top_entropy_quantile < 1,
-        }
-        for name, is_set in refused.items():
-            if is_set:
-                raise ValueError(f"{name} has no meaning with answers: exact, where no answer is sampled")
-        if self.reasoned:
-            self._check_reasoned(args)
-
-    def _check_reasoned(self, args: JudgeGRPOConfig) -> None:
-        refused = {
-            "scale_rewards: group": (args.scale_rewards == "group", "∇V(c) is not divided by the group's deviation"),
-            f"loss_type: {args.loss_type}": (args.loss_type != "dr_grpo", "it weighs a reasoning by its length"),
-            "several updates on a generation": (
-                args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations),
-                "∇V(c) would need the reasonings of the present policy",
-            ),
-            "shared_prefix: false": (not self.share_prefix, "the answers are packed behind the reasonings"),
-        }
-        for name, (is_set, reason) in refused.items():
-            if is_set:
-                raise ValueError(f"{name} is not supported with exact answers behind reasoning: {reason}")
 
     def _get_train_sampler(self, dataset=None):
         if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
@@ -162,8 +140,8 @@ class JudgeGRPOTrainer(GRPOTrainer):
             batch["labels"] = self._labels(inputs)
             batch["answered"] = self._answered
             # r − mean of the others = (r − mean) G / (G − 1); and ∇log π(c) is a sum, which dr_grpo divides
-            leave_one_out = self.num_generations / (self.num_generations - 1)
-            batch["advantages"] = batch["advantages"] * leave_one_out * self.max_completion_length
+            group = self.num_generations if self.model.training else self.num_generations_eval
+            batch["advantages"] = batch["advantages"] * group / (group - 1) * self.max_completion_length
         return _by_group(batch, self._group_size(len(inputs)))
 
     def _generate(self, prompts: list):
@@ -222,7 +200,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
     ):
         if self.share_prefix:
             groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep)
-            if self.reasoned and torch.is_grad_enabled():  # in one module call with what stands behind the reasoning
+            if self._in_reasoned_loss:  # in one module call with what stands behind the reasoning
                 logps, entropies, self._answers = groups.reason(
                     model, self.answer_tree, self._answered, self.temperature, batch_size
                 )
@@ -266,11 +244,14 @@ class JudgeGRPOTrainer(GRPOTrainer):
 
     def _compute_reasoned_loss(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         mode = "train" if self.model.training else "eval"
-        self._answered = inputs["answered"]
-        loss_of_reasoning = super()._compute_loss(model, inputs)  # leaves the answers of this forward pass
+        self._answered, self._in_reasoned_loss = inputs["answered"], True
+        try:
+            loss_of_reasoning = super()._compute_loss(model, inputs)  # leaves the answers of its forward pass
+        finally:
+            self._in_reasoned_loss = False
         loss, log = self.objective(self._answers, inputs["labels"])
-        del log["entropy"]  # TRL logs that of the reasoning under this name
-        self._log_distributions(mode, self._answers, log)
+        # reward and entropy are logged by TRL, of the reasonings
+        self._log_distributions(mode, self._answers, {name: log[name] for name in log if name.startswith("answers/")})
         return loss_of_reasoning + loss / (self.current_gradient_accumulation_steps if mode == "train" else 1)
 
     def _score_all_answers(self, rows: list[dict]) -> dict[str, torch.Tensor]:
@@ -315,19 +296,19 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 model, inputs["prompt_ids"][:, -longest:], inputs["prompt_mask"][:, -longest:]
             )
         loss, log = self.objective(answers, inputs["labels"], inputs.get("reference_probs"))
-        rewards, modes = self._log_distributions(mode, answers, log)
+        logged, modes = self._log_distributions(mode, answers, log)
         if self.log_completions:
             self._logs["prompt"].extend(gather_object(prompts))
             self._logs["extra"]["label"].extend(self.accelerator.gather(inputs["labels"]).tolist())
             self._logs["completion"].extend(f"{m:.4g}" for m in modes)
-            self._logs["rewards"]["expected"].extend(rewards)
+            self._logs["rewards"]["expected"].extend(logged["reward"].tolist())
             self._logs["advantages"].extend([0.0] * len(modes))
         return loss / (self.current_gradient_accumulation_steps if mode == "train" else 1)
 
     def _log_distributions(
         self, mode: str, answers: AnswerDistribution, log: dict[str, torch.Tensor]
-    ) -> tuple[list[float], list[float]]:
-        """Logs what an objective said and which answers there were; returns the rewards and most likely answers."""
+    ) -> tuple[dict[str, torch.Tensor], list[float]]:
+        """Logs what an objective said and which answers there were; returns both, of all processes."""
         gathered = {name: self.accelerator.gather(values) for name, values in log.items()}
         for name, values in gathered.items():
             self._metrics[mode][name].append(values.float().mean().item())
@@ -335,7 +316,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["answers/distinct"].append(len(modes.unique()))
         self._metrics[mode]["answers/share_at_0"].append(probs[:, 0].mean().item())
         self._metrics[mode]["answers/share_at_1"].append(probs[:, -1].mean().item())
-        return gathered["reward"].tolist(), modes.tolist()
+        return gathered, modes.tolist()
 
 
 def _swap(row: dict) -> dict:

@@ -24,7 +24,7 @@ from autorater.answers import answer_decimals
 from autorater.policy import build_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
 from autorater.training.callbacks import show_progress
-from autorater.training.config import JudgeArguments
+from autorater.training.config import JudgeArguments, JudgeGRPOConfig
 from autorater.training.data import TrainingData
 from rewards import CLOSE_TAG, OPEN_TAG, render_answer
 
@@ -67,6 +67,7 @@ def warm_start(
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
+    use_cpu: bool = False,
     output_dir: str | Path,
 ) -> None:
     """Trains the model in place, on the answer's tokens only.
@@ -80,6 +81,7 @@ def warm_start(
         steps, batch_size, learning_rate: Length of the training; the processes divide the batch; the learning rate
             warms up, then falls to 0.
         seed: Draws jitter and batches.
+        use_cpu: Train on the CPU even where there is a GPU.
         output_dir: Needed by the trainer; nothing is saved in it.
     """
     style, tokenizer = style or RawVerdicts(), encoder.tokenizer
@@ -102,6 +104,7 @@ def warm_start(
         save_strategy="no",
         report_to="none",
         seed=seed,
+        use_cpu=use_cpu,
     )
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
@@ -123,9 +126,7 @@ class _AnswerTrainer(Trainer):
         return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-def build_warm_policy(
-    args: JudgeArguments, data: TrainingData, *, answer_step: float, seed: int, output_dir: Path
-) -> str:
+def build_warm_policy(args: JudgeArguments, training: JudgeGRPOConfig, data: TrainingData) -> str:
     """Builds a policy from scratch on the training texts, warm-starts it and saves it.
 
     Returns:
@@ -140,7 +141,7 @@ def build_warm_policy(
         hidden_size=args.policy_hidden_size,
         num_layers=args.policy_num_layers,
         max_length=args.max_prompt_tokens + 32,
-        seed=seed,
+        seed=training.seed,
     )
     encoder = PromptEncoder(tokenizer, args.prompt_format)
     if args.warm_start_steps:
@@ -150,14 +151,15 @@ def build_warm_policy(
             encoder,
             prompts,
             np.array(verdicts),
-            style=RawVerdicts(step=answer_step),
+            style=RawVerdicts(tilt=args.warm_start_tilt, jitter=args.warm_start_jitter, step=training.answer_step),
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
-            seed=seed,
-            output_dir=output_dir,
+            seed=training.seed,
+            use_cpu=training.use_cpu,
+            output_dir=training.output_dir,
         )
-    folder, state = output_dir / "warm_start", PartialState()
+    folder, state = Path(training.output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

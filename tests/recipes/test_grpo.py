@@ -50,12 +50,13 @@ def test_two_processes_are_one_run(tmp_path):
     """Every process judges its share; together it is what one process says of all the pairs."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml",
-            "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none",
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617",
+            "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none", "--use_cpu",
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
     assert done.stdout.count("Excess Brier score") == 2, "one table, of one process"
     said = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     held_out = simulate_pairs(13, n_votes=10, seed=0, held_out=True).pairs

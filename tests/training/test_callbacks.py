@@ -29,7 +29,7 @@ def test_held_out_pairs_are_measured_while_training(tmp_path, simulated, capsys)
         train_dataset=Dataset.from_list(training_rows(simulated.pairs, prompts, "coupled")),
         processing_class=tokenizer,
     )  # fmt: skip
-    trainer.add_callback(CalibrationCallback(trainer, judge, simulated.pairs[:6], prompts[:6]))
+    trainer.add_callback(CalibrationCallback(trainer, judge, simulated.pairs[:12], prompts, n_pairs=6))
     show_progress(trainer)
     trainer.train()
     measured = [log for log in trainer.state.log_history if "eval_brier" in log]
