@@ -61,6 +61,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--budget_ratio", type=float, default=10.0, help="Longest other run, in units of the exact side's seconds."
     )
+    parser.add_argument(
+        "--against", nargs="+", choices=("sampled", "stock"), default=["sampled", "stock"], help="The other sides."
+    )
     parser.add_argument("--num_generations", type=int, default=8, help="Completions a group where they are sampled.")
     parser.add_argument("--stock_learning_rates", type=float, nargs="+", default=[2e-3, 5e-4])
     parser.add_argument(
@@ -221,8 +224,11 @@ def measure(args: argparse.Namespace, rest: list[str], seed: int) -> dict[str, o
         rate = lab.training.learning_rate
         exact = lab.run("exact", rate)
         budget = args.budget_ratio * (exact.spent if exact.seconds is None else exact.seconds)
-        sampled = lab.run("sampled", rate, budget)
-        stock = best_of([lab.run("stock", rate, budget) for rate in args.stock_learning_rates])
+        runs = {"exact": exact}
+        if "sampled" in args.against:
+            runs["sampled"] = lab.run("sampled", rate, budget)
+        if "stock" in args.against:
+            runs["stock"] = best_of([lab.run("stock", rate, budget) for rate in args.stock_learning_rates])
     return {
         "benchmark": "labels_to_calibration",
         "seed": seed,
@@ -232,12 +238,8 @@ def measure(args: argparse.Namespace, rest: list[str], seed: int) -> dict[str, o
         "budget_seconds": budget,
         "stock_head": args.stock,
         "n_eval": len(lab.held_out),
-        "exact": exact.summary(),
-        "sampled": sampled.summary(),
-        "stock": stock.summary(),
-        "ratio_stock_to_exact": ratio(stock.seconds, exact.seconds),
-        "ratio_sampled_to_exact": ratio(sampled.seconds, exact.seconds),
-        "ratio_stock_to_sampled": ratio(stock.seconds, sampled.seconds),
+        **{side: run.summary() for side, run in runs.items()},
+        **{f"ratio_{side}_to_exact": ratio(runs[side].seconds, exact.seconds) for side in args.against},
         "parameters": sum(p.numel() for p in lab.judge.model.parameters()),
         **machine(args.device, chosen_dtype(args)),
     }
