@@ -15,7 +15,7 @@ from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with
 from autorater.population import GRADER, Population, simulate_pairs
 from autorater.training.config import JudgeArguments
 
-_VOTE_STRENGTH = 0.5  # a vote says which side, not how surely: told as 0.25 or 0.75
+_VOTE_STRENGTH = 0.25  # a vote says which side, not how surely: told as 3/8 or 5/8
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from autorater.training.config import JudgeArguments, JudgeGRPOConfig
 from autorater.training.data import TrainingData
 from rewards import CLOSE_TAG, OPEN_TAG, render_answer
 
-_TOKENIZER_TEXTS = 5_000
+_TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def build_warm_policy(args: JudgeArguments, training: JudgeGRPOConfig, data: Tra
         The folder it is saved in, `output_dir/warm_start`; a reference model or a LoRA adapter finds its base there.
     """
     layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
-    some = data.train[:_TOKENIZER_TEXTS]
+    some = data.train[:: max(1, len(data.train) // _TOKENIZER_TEXTS)]  # from all over the file: it may be sorted
     texts = [text for pair in some for text in (pair.prompt, pair.response_a, pair.response_b, layout)]
     model, tokenizer = build_policy(
         texts,

@@ -32,13 +32,13 @@ def test_sparse_labels_are_single_votes_and_held_out_labels_stay_dense(votes_fil
     assert [p.label for p in data.train] == [sparse_label(dense[p.id], 5) for p in data.train]
     assert all(p == dense[p.id] for p in data.held_out)
     assert not {p.topic for p in data.train} & {p.topic for p in data.held_out}
-    np.testing.assert_array_equal(data.verdicts, [0.25 + 0.5 * p.label for p in data.train])
+    np.testing.assert_array_equal(data.verdicts, [0.375 + 0.25 * p.label for p in data.train])
 
 
 def test_dense_labels_on_request(votes_file):
     data = prepare_data(JudgeArguments(dataset_name=votes_file, labels="dense", split_by="topic"), seed=5)
     assert {p.label for p in data.train} - {0.0, 1.0}
-    assert set(data.verdicts) <= {0.25, 0.75}, "a warm start imitates one verdict in any case"
+    assert set(data.verdicts) <= {0.375, 0.625}, "a warm start imitates one verdict in any case"
 
 
 def test_leak_is_reported(votes_file):
