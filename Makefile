@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 train: $(READY)
-	$(BIN)/torchrun --nproc_per_node 2 recipes/grpo.py --use_cpu --per_device_train_batch_size 8
+	$(BIN)/torchrun --standalone --nproc_per_node 2 recipes/grpo.py --use_cpu --per_device_train_batch_size 8
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto $(if $(SLOW),--slow)

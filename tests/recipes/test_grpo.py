@@ -50,7 +50,7 @@ def test_two_processes_are_one_run(tmp_path):
     """Every process judges its share; together it is what one process says of all the pairs."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617",
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
             "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none", "--use_cpu",
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
