@@ -234,11 +234,11 @@ def pad_prompts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask of B prompts, padded on the left (or the right): shape (B, L) each."""
     longest = max(map(len, prompts))
-    blanks = [longest - len(prompt) for prompt in prompts]
-    if side == "left":
-        ids = [[pad_token_id] * blank + prompt for blank, prompt in zip(blanks, prompts, strict=True)]
-        mask = [[0] * blank + [1] * len(prompt) for blank, prompt in zip(blanks, prompts, strict=True)]
-    else:
-        ids = [prompt + [pad_token_id] * blank for blank, prompt in zip(blanks, prompts, strict=True)]
-        mask = [[1] * len(prompt) + [0] * blank for blank, prompt in zip(blanks, prompts, strict=True)]
+
+    def filled(row: list[int], filler: int) -> list[int]:
+        blank = [filler] * (longest - len(row))
+        return blank + row if side == "left" else row + blank
+
+    ids = [filled(prompt, pad_token_id) for prompt in prompts]
+    mask = [filled([1] * len(prompt), 0) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -212,7 +212,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
             model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
         )
 
-    def _sharing_is_exact(self, model, groups: "PromptGroups") -> bool:
+    def _sharing_is_exact(self, model, groups: PromptGroups) -> bool:
         """Compares the shared with the plain path once, on the first group of the first batch."""
         if not self._checked:
             self._checked = True
