@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
-from autorater.judges.local import Judge, Judgments
+from autorater.judges import Judge, Judgments
 from autorater.metrics import judge_metrics
 from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt

@@ -1,9 +1,5 @@
 """A judge that runs on this machine: prompt in both orders, exact distribution over answers, one forward a prompt.
 
-    p_ab   Pr[B better], read from the order as given
-    p_ba   Pr[A better], read with the responses swapped (in both orders: the response shown second is better)
-    p_sym  (p_ab + 1 − p_ba) / 2: Pr[B better] with the slots' bias averaged out
-
 A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
 How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
 
@@ -13,7 +9,7 @@ read behind it; the judgment is the mean over its reasonings. Deliberately left 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.answers import AnswerDistribution, AnswerTree
+from autorater.judges.judgments import Judgments
 from autorater.pairs import Pair
 from autorater.policy import check_model_path, load_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
@@ -29,52 +26,6 @@ from autorater.reasoning import close_reasoning
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
-
-
-@dataclass(frozen=True)
-class Judgments:
-    """What a judge says of N pairs. Every array has shape (N, 2): column 0 order ab, column 1 order ba.
-
-    Attributes:
-        mean: Expected answer, in [0, 1].
-        mode: Most likely answer, on the grid.
-        spread: Standard deviation of the answer.
-        valid: Probability that the answer is on the grid at all.
-    """
-
-    mean: np.ndarray
-    mode: np.ndarray
-    spread: np.ndarray
-    valid: np.ndarray
-
-    @property
-    def p_ab(self) -> np.ndarray:
-        """Pr[B better] from the order as given, shape (N,)."""
-        return self.mean[:, 0]
-
-    @property
-    def p_ba(self) -> np.ndarray:
-        """Pr[A better] from the swapped order, shape (N,)."""
-        return self.mean[:, 1]
-
-    @property
-    def p_sym(self) -> np.ndarray:
-        """Pr[B better], both orders averaged, shape (N,)."""
-        return (self.p_ab + 1 - self.p_ba) / 2
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    @classmethod
-    def interleaved(cls, shares: Sequence["Judgments"]) -> "Judgments":
-        """Judgments of N pairs from those of W shares, where share w has the pairs w, w + W, w + 2 W, …"""
-        columns = []
-        for name in (f.name for f in fields(cls)):
-            column = np.empty((sum(map(len, shares)), 2))
-            for w, share in enumerate(shares):
-                column[w :: len(shares)] = getattr(share, name)
-            columns.append(column)
-        return cls(*columns)
 
 
 class Judge:

@@ -5,7 +5,8 @@ verdict     one sentence: did training help?
 tables      calibration by topic, worst pairs, settings
 text        texts of unknown origin made safe to look at
 plots       reliability and order swap: prepared as numbers, then drawn
-template    the HTML of the page
+template    the HTML of the pages
+rendering   a page in one harmless file
 page        report.html and reliability.png
 card        the model card
 terminal    the table at the end of a run

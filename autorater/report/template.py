@@ -1,6 +1,9 @@
-"""The HTML of the page, as a Jinja template. Every value is escaped; style is inline; there is no script."""
+"""The HTML of the pages, as Jinja templates. Every value is escaped; style is inline; there is no script.
 
-PAGE = """\
+`BASE` is the frame of every page (a title, the style), the others fill its block `content`.
+"""
+
+BASE = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -60,6 +63,15 @@ summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere }
 <body>
 <main>
 <h1><bdi>{{ title|line }}</bdi></h1>
+{% block content %}{% endblock %}
+</main>
+</body>
+</html>
+"""
+
+PAGE = """\
+{% extends "base" %}
+{% block content %}
 <p class="verdict">{{ verdict }}</p>
 <p class="soft">{{ "{:,}".format(n_pairs) }} held-out pairs, each read in both orders. Answers are probabilities; they
 are measured against the share of people's votes
@@ -170,7 +182,5 @@ before training {{ "%.2f"|format(row.answer_before) }}
 </table>
 </details>
 {% endif %}
-</main>
-</body>
-</html>
+{% endblock %}
 """

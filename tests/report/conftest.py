@@ -33,7 +33,7 @@ def make_evaluation():
     """An evaluation of the given answers."""
     pytest.importorskip("torch")
     from autorater.evaluation import Evaluation
-    from autorater.judges.local import Judgments
+    from autorater.judges import Judgments
 
     def make(pairs, p_ab, p_ba, valid=1.0, n_bootstrap=100):
         mean = np.stack([p_ab, p_ba], axis=1).astype(float)
