@@ -10,10 +10,12 @@ agreement     verdicts against majorities
 position      what swapping the responses does
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
+groups        all of it for every group of pairs
 """
 
 from autorater.metrics.agreement import agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
+from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.intervals import BinnedGap, Mean, bootstrap
 from autorater.metrics.noise import ece_noise_floor
 from autorater.metrics.position import position_bias
@@ -21,13 +23,16 @@ from autorater.metrics.summary import judge_metrics
 
 __all__ = [
     "BinnedGap",
+    "GroupMetrics",
     "Mean",
     "agreement",
     "bootstrap",
     "calibration_metrics",
     "ece_noise_floor",
     "expected_calibration_error",
+    "group_metrics",
     "judge_metrics",
+    "length_quartiles",
     "position_bias",
     "reliability_curve",
 ]

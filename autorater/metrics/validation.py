@@ -44,6 +44,20 @@ def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
     return array
 
 
+def check_numbers(name: str, values: ArrayLike, low: float = -np.inf) -> np.ndarray:
+    """Finite numbers no smaller than `low` as a float64 array of shape (N,), N >= 1.
+
+    Raises:
+        ValueError: empty, not one-dimensional, not numbers, NaN, infinite or below `low`; names the value and its index.
+    """
+    array = _vector(name, values)
+    wrong = ~np.isfinite(array) | (array < low)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a finite number of at least {low:g} is wanted")
+    return array
+
+
 def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
     """Numbers of votes as a float64 array of shape (length,); one number stands for all rows.
 
