@@ -11,10 +11,13 @@ position      what swapping the responses does
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
 groups        all of it for every group of pairs
+distributions the score of one distribution over several classes
+classes       metrics of distributions over several classes, ordered or not
 """
 
 from autorater.metrics.agreement import agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
+from autorater.metrics.classes import class_metrics
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.intervals import BinnedGap, Mean, bootstrap
 from autorater.metrics.noise import ece_noise_floor
@@ -28,6 +31,7 @@ __all__ = [
     "agreement",
     "bootstrap",
     "calibration_metrics",
+    "class_metrics",
     "ece_noise_floor",
     "expected_calibration_error",
     "group_metrics",
