@@ -8,6 +8,7 @@ smoothing     smooth ECE
 noise         the ECE of a perfect judge
 agreement     verdicts against majorities
 position      what swapping the responses does
+shares        Wilson's interval
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
 groups        all of it for every group of pairs
@@ -19,7 +20,7 @@ from autorater.metrics.agreement import agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
 from autorater.metrics.classes import class_metrics
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
-from autorater.metrics.intervals import BinnedGap, Mean, bootstrap
+from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor
 from autorater.metrics.position import position_bias
 from autorater.metrics.summary import judge_metrics
@@ -28,6 +29,7 @@ __all__ = [
     "BinnedGap",
     "GroupMetrics",
     "Mean",
+    "Share",
     "agreement",
     "bootstrap",
     "calibration_metrics",

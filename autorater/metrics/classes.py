@@ -26,7 +26,7 @@ from autorater.metrics.distributions import (
     total_variation,
     vote_variances,
 )
-from autorater.metrics.intervals import BinnedGap, Mean, Statistic, bootstrap
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
 from autorater.metrics.validation import DECIMALS, check_at_least, check_counts, check_distributions
 
 _N_BINS = 10
@@ -89,7 +89,7 @@ def class_metrics(
     majority = _likeliest(shares)
     decided = (majority > 0).sum(axis=1) == 1
     hits = (top * majority).sum(axis=1)
-    statistics["accuracy"] = Mean(hits * decided, decided.astype(np.float64))
+    statistics["accuracy"] = Share(hits * decided, decided.astype(np.float64))
     if decided.any():
         report["accuracy"] = float(hits[decided].mean())
         report["macro_f1"] = macro_f1(top[decided], majority[decided])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import agreement_credits, verdicts
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
-from autorater.metrics.intervals import BinnedGap, Mean, Statistic, bootstrap
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
 from autorater.metrics.noise import ece_noise_floor
 from autorater.metrics.position import position_bias, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
@@ -128,7 +128,7 @@ def judge_metrics(
         report["gap"] = float(gap.mean())
 
         credit, counted = agreement_credits(answers, targets)
-        statistics["agreement"] = Mean(credit.sum(axis=0), counted.sum(axis=0))
+        statistics["agreement"] = Share(credit.sum(axis=0), counted.sum(axis=0))
         if counted.any():
             report["agreement"] = float(credit.sum() / counted.sum())
             report["agreement_symmetrized"] = float(agreement_credits(symmetrized, label)[0].sum() / counted[0].sum())
@@ -146,12 +146,12 @@ def judge_metrics(
 
     terms = position_terms(p_ab, p_ba)
     statistics |= {
-        "consistency": Mean(terms["consistent"]),
-        "flip_rate": Mean(1 - terms["consistent"]),
-        "first_slot_share": Mean(terms["first"], terms["decided"]),
+        "consistency": Share(terms["consistent"]),
+        "flip_rate": Share(1 - terms["consistent"]),
+        "first_slot_share": Share(terms["first"], terms["decided"]),
         "symmetry_deviation_mean": Mean(terms["deviation"]),
         "symmetry_deviation_abs": Mean(np.abs(terms["deviation"])),
-        "parse_rate": Mean(valid),
+        "parse_rate": Share(valid),
     }
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, clusters)
