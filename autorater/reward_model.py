@@ -43,7 +43,7 @@ class RewardModel:
 
     Args:
         model: A sequence classification model with one output; it is used on the device where it is.
-        tokenizer: Its (fast) tokenizer. With a chat template, a prompt and a response are the turns of a user and of an
+        tokenizer: Its (fast) tokenizer. With a chat template, a prompt and a response are the turns of a user and an
             assistant; without, they are two paragraphs and the end-of-sequence token.
         batch_size: Responses in one forward pass.
         max_length: Longest text, in tokens; by default what the model can read.
@@ -216,7 +216,7 @@ def build_reward_model(
     max_length: int = 1024,
     seed: int = 0,
 ) -> RewardModel:
-    """A small Qwen2 classifier with random weights and a tokenizer trained on `texts`; arguments as in `build_policy`."""
+    """A small Qwen2 classifier with random weights, tokenizer trained on `texts`; arguments as in `build_policy`."""
     tokenizer = build_tokenizer(texts, vocab_size)
     set_seed(seed)
     config = small_config(tokenizer, hidden_size, num_layers, num_heads, max_length, num_labels=1)
