@@ -9,6 +9,7 @@ noise         what a perfect judge would show
 agreement     verdicts against majorities
 position      what swapping the responses does
 shares        Wilson's interval
+systems       win rates of whole models, against votes and Elo
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
 groups        all of it for every group of pairs
@@ -24,12 +25,14 @@ from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor, noise_floors
 from autorater.metrics.position import position_bias
 from autorater.metrics.summary import judge_metrics
+from autorater.metrics.systems import WinRate, win_rates
 
 __all__ = [
     "BinnedGap",
     "GroupMetrics",
     "Mean",
     "Share",
+    "WinRate",
     "agreement",
     "bootstrap",
     "calibration_metrics",
@@ -43,4 +46,5 @@ __all__ = [
     "position_bias",
     "reliability_curve",
     "three_way_agreement",
+    "win_rates",
 ]
