@@ -117,9 +117,9 @@ def _tensors(points, center, radius) -> tuple[torch.Tensor, torch.Tensor, torch.
 
     def tensor(x) -> torch.Tensor:
         if not torch.is_tensor(x):
-            x = torch.as_tensor(np.asarray(x, dtype=np.float64) if like is None else np.asarray(x), device=device)
-            if like is not None and (x.ndim == 0 or not x.is_floating_point()):
-                x = x.to(like.dtype)  # a plain number does not widen a tensor, as everywhere in torch
+            # beside a tensor a plain number does not widen the result, as everywhere in torch; an array does
+            dtype = like.dtype if like is not None and not isinstance(x, np.ndarray) else None
+            x = torch.as_tensor(np.asarray(x, dtype=np.float64 if like is None else None), dtype=dtype, device=device)
         return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
     return tensor(points), tensor(center), tensor(radius)
