@@ -392,9 +392,7 @@ def _rows_of_tables(tables: Iterable[Any]) -> Rows:
         start += table.num_rows
 
 
-def _parquet_rows(
-    path: Path, check: Callable[[Sequence[str], str], None], columns: Sequence[str] | None
-) -> Rows:
+def _parquet_rows(path: Path, check: Callable[[Sequence[str], str], None], columns: Sequence[str] | None) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
