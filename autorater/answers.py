@@ -10,15 +10,21 @@ One forward pass over `[prompt | tree]` gives them all (`autorater.token_tree`).
 probability of an answer off the grid or of no answer at all; it is kept, because dividing it away would hide that the
 format is failing.
 
+The same logits tell what greedy decoding would write: the branch whose every token is the likeliest of the whole
+vocabulary. It need not be the mode. Greedy decoding settles on the likeliest first digit, and 0.8 and 0.80, one
+answer here, are two texts to it.
+
 Deliberately left out: answers with white space around the number. The parser accepts them; here they are outside.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.prompts import pad_prompts
 from autorater.token_tree import TokenTree, tokens_behind
 from rewards.answer import CLOSE_TAG
 
@@ -65,6 +71,28 @@ class AnswerTree(TokenTree):
         """
         return self.from_logits(self.logits(model, prompt_ids, prompt_mask))
 
+    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
+    def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
+        """The distribution of every prompt and what greedy decoding would write behind it; no gradients.
+
+        Args:
+            prompts: Token ids of B prompts.
+        """
+        logits = self.logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
+
+    def greedy_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Answers that token-by-token greedy decoding writes, from logits as in `from_logits`; shape (B,).
+
+        NaN where it leaves the tree: no number, one off the grid, or tokens in which this tokenizer writes no answer.
+        """
+        device = logits.device
+        taken = logits.argmax(dim=-1)[:, self.edge_nodes.to(device)] == self.edge_tokens.to(device)  # (B, M)
+        taken = torch.cat([taken, taken.new_ones(len(taken), 1)], dim=1)  # the padded read is always taken
+        whole = taken[:, self.paths.to(device)].all(dim=-1)  # (B, J), one string at most
+        values = torch.as_tensor(self.values, dtype=torch.float32)[self.string_values].to(device)
+        return torch.where(whole.any(dim=-1), values[whole.int().argmax(dim=-1)], torch.nan)
+
     def from_logits(self, logits: torch.Tensor) -> "AnswerDistribution":
         """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V)."""
         strings = self.log_probs(logits)  # (B, J)
@@ -80,10 +108,13 @@ class AnswerDistribution:
     Attributes:
         probs: π(k | x), raw (the rows add up to at most 1), shape (B, K).
         values: The answers, shape (K,).
+        greedy: The answer that greedy decoding writes, NaN where it writes none of them, shape (B,); None where nobody
+            asked, which is in training.
     """
 
     probs: torch.Tensor
     values: torch.Tensor
+    greedy: torch.Tensor | None = None
 
     @property
     def valid(self) -> torch.Tensor:
