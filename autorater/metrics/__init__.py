@@ -10,10 +10,15 @@ agreement     verdicts against majorities
 position      what swapping the responses does
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
+groups        all of it for every group of pairs
+distributions the score of one distribution over several classes
+classes       metrics of distributions over several classes, ordered or not
 """
 
 from autorater.metrics.agreement import agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
+from autorater.metrics.classes import class_metrics
+from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.intervals import BinnedGap, Mean, bootstrap
 from autorater.metrics.noise import ece_noise_floor
 from autorater.metrics.position import position_bias
@@ -21,13 +26,17 @@ from autorater.metrics.summary import judge_metrics
 
 __all__ = [
     "BinnedGap",
+    "GroupMetrics",
     "Mean",
     "agreement",
     "bootstrap",
     "calibration_metrics",
+    "class_metrics",
     "ece_noise_floor",
     "expected_calibration_error",
+    "group_metrics",
     "judge_metrics",
+    "length_quartiles",
     "position_bias",
     "reliability_curve",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.agreement import agreement_credits
+from autorater.metrics.agreement import agreement_credits, verdicts
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
 from autorater.metrics.intervals import BinnedGap, Mean, Statistic, bootstrap
@@ -68,6 +68,8 @@ def judge_metrics(
 
     Returns:
         - the keys of `calibration_metrics` over the 2N answers, and those of `position_bias`;
+        - `gap`, mean signed overconfidence: how much further from 1/2 the answers are than the votes, on the side that
+          the answers are on, in [−1, 1]; above 0 is overconfident, and an answer of 1/2 adds 0;
         - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
@@ -75,8 +77,8 @@ def judge_metrics(
           labels are not single votes (0, 1/2 or 1);
         - `parse_rate`, mean validity; `distinct_answers`, distinct verbalized answers if given, else distinct p;
           `n_pairs`; `sharpness` of the answers;
-        - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `mse_dense`, `excess_brier`,
-          `agreement`, `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`,
+        - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `gap`, `mse_dense`,
+          `excess_brier`, `agreement`, `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`,
           `symmetry_deviation_abs` and `parse_rate`.
 
     Raises:
@@ -120,6 +122,10 @@ def judge_metrics(
             report[f"{name}_symmetrized"] = float(score(symmetrized, label).mean())
         statistics["ece"] = BinnedGap(_gaps_by_bin(answers, targets))
         report["ece_symmetrized"] = expected_calibration_error(symmetrized, label, _N_BINS)
+
+        gap = (verdicts(answers) * (answers - targets)).mean(axis=0)
+        statistics["gap"] = Mean(gap)
+        report["gap"] = float(gap.mean())
 
         credit, counted = agreement_credits(answers, targets)
         statistics["agreement"] = Mean(credit.sum(axis=0), counted.sum(axis=0))

@@ -44,6 +44,20 @@ def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
     return array
 
 
+def check_numbers(name: str, values: ArrayLike, low: float = -np.inf) -> np.ndarray:
+    """Finite numbers no smaller than `low` as a float64 array of shape (N,), N >= 1.
+
+    Raises:
+        ValueError: empty, not one-dimensional, NaN, infinite, not numbers or below `low`; names value and index.
+    """
+    array = _vector(name, values)
+    wrong = ~np.isfinite(array) | (array < low)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a finite number of at least {low:g} is wanted")
+    return array
+
+
 def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
     """Numbers of votes as a float64 array of shape (length,); one number stands for all rows.
 
@@ -84,3 +98,47 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
     """
     if value != int(value) or value < minimum:
         raise ValueError(f"{name} is {value}; a whole number of at least {minimum} is wanted")
+
+
+def _table(name: str, values: ArrayLike, shape: tuple[int, int] | None) -> np.ndarray:
+    try:
+        table = np.asarray(values).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a two-dimensional array of numbers: {error}") from error
+    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2:
+        raise ValueError(f"{name} has shape {table.shape}; (N, K) with N >= 1 and K >= 2 is wanted")
+    if shape is not None and table.shape != shape:
+        raise ValueError(f"{name} has shape {table.shape}; {shape} is wanted")
+    wrong = ~np.isfinite(table) | (table < 0)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        raise ValueError(f"{name}[{row}, {column}] is {table[row, column]:.12g}; a number of at least 0 is wanted")
+    return table
+
+
+def check_distributions(name: str, values: ArrayLike) -> np.ndarray:
+    """Distributions over K classes as a float64 array of shape (N, K), N >= 1, K >= 2; rows sum to one exactly.
+
+    Raises:
+        ValueError: not such a table, NaN, infinite or negative, or a row whose sum is further than 1e-4 from 1.
+    """
+    table = _table(name, values, None)
+    sums = table.sum(axis=1)
+    wrong = np.abs(sums - 1) > 1e-4  # what single precision leaves of a softmax is nearer
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"{name}[{row}] sums to {sums[row]:.12g}; 1 is wanted")
+    return table / sums[:, None]
+
+
+def check_counts(name: str, values: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+    """Votes or shares of votes by class as a float64 array of the given shape, no row without any.
+
+    Raises:
+        ValueError: of another shape, NaN, infinite or negative, or a row of zeros.
+    """
+    table = _table(name, values, shape)
+    empty = table.sum(axis=1) == 0
+    if empty.any():
+        raise ValueError(f"{name}[{int(empty.argmax())}] is all zero; at least one vote is wanted")
+    return table

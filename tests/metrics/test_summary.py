@@ -16,6 +16,7 @@ HEADLINE = [
     "brier",
     "log_loss",
     "ece",
+    "gap",
     "mse_dense",
     "excess_brier",
     "agreement",
@@ -30,7 +31,7 @@ CONTRACT = [
     *["brier", "log_loss", "ece", "ece_quantile", "ece_debiased", "smooth_ece", "reliability", "resolution"],
     *["uncertainty", "mse_dense", "mse_corrected", "excess_brier", "agreement", "consistency"],
     *["symmetry_deviation_mean", "symmetry_deviation_abs", "parse_rate", "distinct_answers", "sharpness", "n_pairs"],
-    *["ece_majority", "ece_noise_floor", "flip_rate", "first_slot_share", "sharpness_symmetrized"],
+    *["ece_majority", "ece_noise_floor", "flip_rate", "first_slot_share", "sharpness_symmetrized", "gap"],
 ]
 SYMMETRIZED = ["brier", "log_loss", "mse_dense", "ece", "excess_brier", "agreement"]
 
