@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.items import Task
+from autorater.prompts import pad_prompts
 from autorater.token_tree import TokenTree, tokens_behind
 
 _COMPACT = "{texts}\n[Answer]"
@@ -102,6 +104,7 @@ class LabelTree(TokenTree):
         tokenizer: A fast tokenizer.
         context: The text in front of the label, as `PromptEncoder.context` has it.
         words: Words of every label, at least one each.
+        values: The number that each label stands for, shape (K,), where they stand for numbers.
 
     Attributes:
         label_tokens: Tokens of the first word of every label as it is written behind the prompt.
@@ -111,7 +114,13 @@ class LabelTree(TokenTree):
         ValueError: If a word tokenizes to nothing, or the tokens of one label are the beginning of another's.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: str, words: Sequence[Sequence[str]]):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context: str,
+        words: Sequence[Sequence[str]],
+        values: ArrayLike | None = None,
+    ):
         names = [forms[0] for forms in words]
         # behind a chat template's newline no space is written
         gaps = ("", " ") if context[-1:].isspace() else (" ", "")
@@ -142,6 +151,7 @@ class LabelTree(TokenTree):
                 strings.append((tokens, label))
         super().__init__([tokens for tokens, _ in strings])
         self.names = tuple(names)
+        self.values = None if values is None else torch.as_tensor(values)
         self.string_labels = torch.tensor([label for _, label in strings])
 
     def distribution(
@@ -155,7 +165,13 @@ class LabelTree(TokenTree):
         strings = self.log_probs(self.logits(model, prompt_ids, prompt_mask))  # (B, J)
         of_label = torch.arange(len(self.names))[:, None] == self.string_labels  # (K, J)
         apart = strings[:, None].masked_fill(~of_label.to(strings.device), -torch.inf)
-        return LabelDistribution(apart.logsumexp(dim=-1))
+        log_mass = apart.logsumexp(dim=-1)
+        return LabelDistribution(log_mass, None if self.values is None else self.values.to(log_mass))
+
+    @torch.no_grad()
+    def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "LabelDistribution":
+        """The distribution of B prompts, given as token ids; no gradients."""
+        return self.distribution(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
 
 
 @dataclass(frozen=True)
@@ -164,9 +180,11 @@ class LabelDistribution:
 
     Attributes:
         log_mass: log Σ_{words w of k} π(w | x), shape (B, K).
+        values: What number each label stands for, shape (K,), or None.
     """
 
     log_mass: torch.Tensor
+    values: torch.Tensor | None = None
 
     @property
     def log_probs(self) -> torch.Tensor:
@@ -177,6 +195,32 @@ class LabelDistribution:
     def probs(self) -> torch.Tensor:
         """q, shape (B, K)."""
         return self.log_mass.softmax(dim=-1)
+
+    @property
+    def _weights(self) -> torch.Tensor:
+        if self.values is None:
+            raise ValueError("these labels stand for no number")
+        return self.values
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Expected value under q, shape (B,); like the three below, where the labels stand for numbers."""
+        return self.probs @ self._weights
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """Value of the likeliest label, shape (B,)."""
+        return self._weights[self.log_mass.argmax(dim=-1)]
+
+    @property
+    def spread(self) -> torch.Tensor:
+        """Standard deviation of the value under q, shape (B,)."""
+        return (self.probs * (self._weights - self.mean[:, None]) ** 2).sum(dim=-1).sqrt()
+
+    @property
+    def greedy(self) -> torch.Tensor:
+        """NaN: nothing is decoded where labels are read. Shape (B,)."""
+        return torch.full_like(self.log_mass[:, 0], torch.nan)
 
     @property
     def valid(self) -> torch.Tensor:
