@@ -59,12 +59,15 @@ class Judge:
     ):
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
-        self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)
+        self.tree = self._plant_tree(answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
         # behind the reasoning comes the opening tag, and before it perhaps what a token across the end is replaced by
         tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
         self._behind_prompt = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
+
+    def _plant_tree(self, answer_step: float) -> AnswerTree:
+        return AnswerTree(self.tokenizer, self.encoder.context, answer_step)
 
     @property
     def answer_tokens(self) -> int:
@@ -97,7 +100,7 @@ class Judge:
         Raises:
             FileNotFoundError: If a local folder is meant and there is no model in it.
         """
-        saved = _read_format(name_or_path)
+        saved = read_format(name_or_path)
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -213,7 +216,7 @@ def _as_pair(row: Mapping[str, str], index: int) -> Pair:
     return Pair(str(index), row["prompt"], row["response_a"], row["response_b"], label=0.5)
 
 
-def _read_format(name_or_path: str) -> dict:
+def read_format(name_or_path: str) -> dict:
     check_model_path(name_or_path)
     path = Path(name_or_path, FORMAT_FILE)
     if path.exists():
