@@ -1,14 +1,15 @@
 """A judge that runs on this machine: prompt in both orders, exact distribution over answers, one forward a prompt.
 
 A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
-How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
+How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again; so is a
+recalibration that was fitted to it.
 
 A judge that reasons first writes its reasoning, greedily or `n_reasonings` times by chance, and the distribution is
 read behind it; the judgment is the mean over its reasonings. Deliberately left out: generation of answers.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.judges.judgments import Judgments
 from autorater.pairs import Pair
 from autorater.policy import check_model_path, load_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
+from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, like_lengths, longest_prompt, pad_prompts
 from autorater.reasoning import close_reasoning
+from autorater.recalibration import Recalibration, from_dict, to_dict
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
@@ -39,6 +41,7 @@ class Judge:
         max_reasoning_tokens: Longest reasoning, where the format asks for it; unfinished reasoning has no answer.
         n_reasonings: Reasonings a prompt: 1 greedy one, or several drawn from the model (torch's random state).
         max_batch_tokens: Upper bound of prompt, reasoning and answer tokens in one forward pass.
+        recalibration: Applied to every mean, see `autorater.recalibration`.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")
@@ -55,6 +58,7 @@ class Judge:
         max_reasoning_tokens: int = 512,
         n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
+        recalibration: Recalibration | None = None,
     ):
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
@@ -64,6 +68,7 @@ class Judge:
         tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
         self._behind_prompt = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
+        self.recalibration = recalibration
 
     @property
     def answer_tokens(self) -> int:
@@ -110,13 +115,16 @@ class Judge:
             max_reasoning_tokens or saved.get("max_reasoning_tokens", 512),
             n_reasonings,
             max_batch_tokens,
+            from_dict(saved["recalibration"]) if "recalibration" in saved else None,
         )
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes how this judge is asked beside its weights."""
+        """Writes how this judge is asked, and its recalibration, beside its weights."""
         saved = {"prompt_format": self.encoder.format.to_dict(), "answer_step": self.tree.step}
         if self.encoder.format.reasoning:
             saved["max_reasoning_tokens"] = self.max_reasoning_tokens
+        if self.recalibration is not None:
+            saved["recalibration"] = to_dict(self.recalibration)
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
     def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
@@ -143,14 +151,16 @@ class Judge:
         self.model.eval()
         columns = np.zeros((len(flat), 4))
         device = next(self.model.parameters()).device
+        sizes = [len(ids) + self._behind_prompt + len(self.tree.tokens) for ids in flat]
         with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-            for rows in self._batches(flat):
+            for rows in like_lengths(sizes, self.max_batch_tokens):
                 answers = self._answers([flat[i] for i in rows], device)
                 read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid], dim=1)
                 columns[rows] = read.clamp(0, 1).double().cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
-        return Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+        judgments = Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+        return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
 
     def _answers(self, prompts: list[list[int]], device: torch.device) -> AnswerDistribution:
         ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, device)
@@ -179,27 +189,17 @@ class Judge:
         closed = torch.tensor([[reasoning.closed] for reasoning in reasonings], device=ids.device)
         return replace(answers, probs=answers.probs * closed)
 
-    def check_lengths(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> None:
-        """Raises ValueError if the model cannot read one of the prompts and answer it."""
-        limit = longest_prompt(self.model, self.answer_tokens)
+    def check_lengths(
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], answer_tokens: int | None = None
+    ) -> None:
+        """Raises ValueError if the model cannot read one of the prompts and answer it, in `answer_tokens` if given."""
+        limit = longest_prompt(self.model, answer_tokens or self.answer_tokens)
         for i, both in enumerate(prompts):
             longest = max(len(prompt.ids) for prompt in both)
             if longest > limit:
                 raise ValueError(
                     f"pair {i}: its prompt has {longest} tokens, this model reads {limit}; leave the pair out"
                 )
-
-    def _batches(self, prompts: list[list[int]]) -> Iterator[list[int]]:
-        """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
-        rows: list[int] = []
-        for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            longest = len(prompts[rows[0] if rows else i]) + self._behind_prompt + len(self.tree.tokens)
-            if rows and (len(rows) + 1) * longest > self.max_batch_tokens:
-                yield rows
-                rows = []
-            rows.append(i)
-        if rows:
-            yield rows
 
 
 def _as_pair(row: Mapping[str, str], index: int) -> Pair:
