@@ -11,10 +11,15 @@ One forward pass over `[prompt | tree]` gives them all, because a node sees the 
 What is left, 1 − Σ_k π(k | x), is the probability of an answer off the grid or of no answer at all; it is kept,
 because dividing it away would hide that the format is failing.
 
+The same logits tell what greedy decoding would write: the branch whose every token is the likeliest of the whole
+vocabulary. It need not be the mode. Greedy decoding settles on the likeliest first digit, and 0.8 and 0.80, one
+answer here, are two texts to it.
+
 Deliberately left out: answers with white space around the number. The parser accepts them; here they are outside.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +27,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.prefix import suffix_logits, supports_shared_prefix, tree_suffixes
+from autorater.prompts import pad_prompts
 from rewards.answer import CLOSE_TAG
 
 
@@ -94,9 +100,22 @@ class AnswerTree:
         Args:
             prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
         """
+        return self.from_logits(self._logits(model, prompt_ids, prompt_mask))
+
+    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
+    def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
+        """The distribution of every prompt and what greedy decoding would write behind it; no gradients.
+
+        Args:
+            prompts: Token ids of B prompts.
+        """
+        logits = self._logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
+
+    def _logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         if supports_shared_prefix(model)[0]:
-            return self.from_logits(suffix_logits(model, prompt_ids, prompt_mask, self.suffixes))
-        return self.from_logits(self.plain_logits(model, prompt_ids, prompt_mask))
+            return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
+        return self.plain_logits(model, prompt_ids, prompt_mask)
 
     def plain_logits(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
@@ -127,6 +146,18 @@ class AnswerTree:
         branch_of = [next(i for i, leaf in enumerate(leaves) if leaf[: len(path)] == path) for path in paths]
         return branches, torch.tensor(branch_of), torch.tensor([len(path) - 1 for path in paths])
 
+    def greedy_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Answers that token-by-token greedy decoding writes, from logits as in `from_logits`; shape (B,).
+
+        NaN where it leaves the tree: no number, one off the grid, or tokens in which this tokenizer writes no answer.
+        """
+        device = logits.device
+        taken = logits.argmax(dim=-1)[:, self.edge_nodes.to(device)] == self.edge_tokens.to(device)  # (B, M)
+        taken = torch.cat([taken, taken.new_ones(len(taken), 1)], dim=1)  # the padded read is always taken
+        whole = taken[:, self.paths.to(device)].all(dim=-1)  # (B, J), one string at most
+        values = torch.as_tensor(self.values, dtype=torch.float32)[self.string_values].to(device)
+        return torch.where(whole.any(dim=-1), values[whole.int().argmax(dim=-1)], torch.nan)
+
     def from_logits(self, logits: torch.Tensor) -> "AnswerDistribution":
         """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V)."""
         device = logits.device
@@ -148,10 +179,13 @@ class AnswerDistribution:
     Attributes:
         probs: π(k | x), raw (the rows add up to at most 1), shape (B, K).
         values: The answers, shape (K,).
+        greedy: The answer that greedy decoding writes, NaN where it writes none of them, shape (B,); None where nobody
+            asked, which is in training.
     """
 
     probs: torch.Tensor
     values: torch.Tensor
+    greedy: torch.Tensor | None = None
 
     @property
     def valid(self) -> torch.Tensor:

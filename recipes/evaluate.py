@@ -72,7 +72,6 @@ def main() -> None:
     )
     from autorater.judges import Judge
     from autorater.judges.methods import METHODS
-    from autorater.judges.verbalized import written_tokens
     from autorater.loading import load_pairs
     from autorater.population import simulate_pairs
     from autorater.prompts import PromptFormat, drop_long, longest_prompt
@@ -95,7 +94,7 @@ def main() -> None:
     }
     total = len(pairs)
     for judge in judges.values():  # all are measured on the same pairs
-        longest = longest_prompt(judge.model, written_tokens(judge), args.max_prompt_tokens)
+        longest = longest_prompt(judge.model, judge.answer_tokens, args.max_prompt_tokens)
         pairs, _, _ = drop_long(pairs, judge.encoder.encode(pairs), longest)
     column = group_column(pairs, args.split_by)
     calibration, measured = calibration_split(pairs, column, args.calibration_fraction, args.seed)

@@ -2,8 +2,8 @@
 
 judgments     what every judge says, and what it takes to be one
 local         a model on this machine, its answers read as a distribution
-verbalized    the number that it writes
-consistency   the share of several numbers that it writes
+verbalized    the number that it says
+consistency   the share of several numbers that are drawn from it
 letters       its next token, A against B
 methods       these by name
 wrappers      both orders averaged, recalibrated: around any judge

@@ -46,7 +46,7 @@ class LetterLogits:
             ValueError: If a prompt is longer than the model can read.
         """
         encoded = self.encoder.encode(pairs)
-        self.judge.check_lengths(encoded, answer_tokens=1)
+        self.judge.check_lengths(encoded)
         prompts = [prompt.ids for both in encoded for prompt in both]
         model = self.judge.model
         device = next(model.parameters()).device

@@ -1,6 +1,7 @@
 """A judge that runs on this machine: prompt in both orders, exact distribution over answers, one forward a prompt.
 
-A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
+A probability is the mean of the answer distribution; its most likely answer, its spread and the answer that greedy
+decoding would write are kept beside it.
 How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again; so is a
 recalibration that was fitted to it.
 
@@ -9,7 +10,7 @@ read behind it; the judgment is the mean over its reasonings. Deliberately left 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,36 +141,50 @@ class Judge:
         pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
         return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
 
-    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
         """Judges prompts that `encoder.encode` made; N of them in both orders."""
-        self.check_lengths(prompts)
-        flat = [prompt.ids for both in prompts for prompt in both]
-        was_training = self.model.training
-        self.model.eval()
-        columns = np.zeros((len(flat), 4))
-        device = next(self.model.parameters()).device
-        sizes = [len(ids) + self._behind_prompt + len(self.tree.tokens) for ids in flat]
-        with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-            for rows in like_lengths(sizes, self.max_batch_tokens):
-                answers = self._answers([flat[i] for i in rows], device)
-                read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid], dim=1)
-                columns[rows] = read.clamp(0, 1).double().cpu().numpy()
-                bar.update(len(rows))
-        self.model.train(was_training)
-        judgments = Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+        columns = np.zeros((2 * len(prompts), 5))
+        for rows, readings in self.read(prompts, progress=progress):
+            answers = readings[0]
+            if len(readings) > 1:  # the reasonings were drawn, so no answer is the greedy one
+                probs = torch.stack([reading.probs for reading in readings]).mean(dim=0)
+                answers = replace(answers, probs=probs, greedy=torch.full_like(answers.greedy, torch.nan))
+            read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy], dim=1)
+            columns[rows] = read.clamp(0, 1).double().cpu().numpy()
+        judgments = Judgments(*columns.reshape(len(prompts), 2, 5).transpose(2, 0, 1))
         return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
 
-    def _answers(self, prompts: list[list[int]], device: torch.device) -> AnswerDistribution:
-        ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, device)
-        if not self.encoder.format.reasoning:
-            return self.tree.distribution(self.model, ids, mask)
-        read = [self._behind_reasoning(prompts, ids, mask) for _ in range(self.n_reasonings)]
-        return replace(read[0], probs=torch.stack([answers.probs for answers in read]).mean(dim=0))
+    def read(
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+    ) -> Iterator[tuple[list[int], list[AnswerDistribution]]]:
+        """Reads prompts that `encoder.encode` made, batch by batch.
 
-    def _behind_reasoning(self, prompts: list[list[int]], ids: torch.Tensor, mask: torch.Tensor) -> AnswerDistribution:
+        Yields:
+            Rows of a batch of B prompts (2 i is order ab of prompt i, 2 i + 1 its order ba), and their distributions:
+            one without reasoning, else one behind each of `n_reasonings` reasonings.
+        """
+        self.check_lengths(prompts)
+        flat = [prompt.ids for both in prompts for prompt in both]
+        sizes = [len(ids) + self._behind_prompt + len(self.tree.tokens) for ids in flat]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
+                for rows in like_lengths(sizes, self.max_batch_tokens):
+                    batch = [flat[i] for i in rows]
+                    if self.encoder.format.reasoning:
+                        yield rows, [self._behind_reasoning(batch) for _ in range(self.n_reasonings)]
+                    else:
+                        yield rows, [self.tree.read(self.model, batch)]
+                    bar.update(len(rows))
+        finally:
+            self.model.train(was_training)
+
+    @torch.no_grad()
+    def _behind_reasoning(self, prompts: list[list[int]]) -> AnswerDistribution:
+        ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, next(self.model.parameters()).device)
         written = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -185,15 +200,14 @@ class Judge:
         )[:, ids.shape[1] :]
         reasonings = [close_reasoning(self.tokenizer, completion) for completion in written.tolist()]
         reasoned = [prompt + reasoning.ids for prompt, reasoning in zip(prompts, reasonings, strict=True)]
-        answers = self.tree.distribution(self.model, *pad_prompts(reasoned, self.tokenizer.pad_token_id, ids.device))
-        closed = torch.tensor([[reasoning.closed] for reasoning in reasonings], device=ids.device)
-        return replace(answers, probs=answers.probs * closed)
+        answers = self.tree.read(self.model, reasoned)
+        closed = torch.tensor([reasoning.closed for reasoning in reasonings], device=ids.device)
+        greedy = answers.greedy.masked_fill(~closed, torch.nan)
+        return replace(answers, probs=answers.probs * closed[:, None], greedy=greedy)
 
-    def check_lengths(
-        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], answer_tokens: int | None = None
-    ) -> None:
-        """Raises ValueError if the model cannot read one of the prompts and answer it, in `answer_tokens` if given."""
-        limit = longest_prompt(self.model, answer_tokens or self.answer_tokens)
+    def check_lengths(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> None:
+        """Raises ValueError if the model cannot read one of the prompts and answer it."""
+        limit = longest_prompt(self.model, self.answer_tokens)
         for i, both in enumerate(prompts):
             longest = max(len(prompt.ids) for prompt in both)
             if longest > limit:
