@@ -3,7 +3,8 @@
 Columns: `prompt, response_a, response_b` and either `label` or `votes_a, votes_b[, votes_tie]`; optional `id, topic,
 model_a, model_b, true_probability` and, beside a label without its votes, `n_votes`. Other columns are not read.
 Whatever is wrong with a row is a `DataError` that names the file, the line, the column, the value and what would be
-right; no row is dropped or repaired.
+right; no row is dropped or repaired, unless it is asked for: `allow_odd_responses` keeps responses that are blank or not
+text, and says how many.
 
 Only `save_to_disk` folders and Hub names need `datasets`; the rest is the standard library and pyarrow.
 """
@@ -16,7 +17,9 @@ import io
 import json
 import os
 import re
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields
@@ -43,7 +46,13 @@ class DataError(ValueError):
     """Data that cannot be read as pairs; the message says where, what was found, and what would be right."""
 
 
-def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[Pair]:
+class DataWarning(Warning):
+    """Data that was read although it is odd; the message says what and how many."""
+
+
+def load_pairs(
+    source: str | os.PathLike[str], *, split: str = "train", allow_odd_responses: bool = False
+) -> list[Pair]:
     """Reads pairs from a file, a folder or the Hub.
 
     The label is the one given, else the vote share (a tie vote counts one half); where a row has both they must agree
@@ -55,6 +64,9 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
             a data set on the Hub.
         split: Which split of a Hub data set or a saved `DatasetDict`. Files and saved `Dataset`s have only one, so it
             is not looked at.
+        allow_odd_responses: Keep a blank response (saying nothing is an answer too, and people voted on it), and read
+            a JSON `true`, `false` or number in the place of a response as its JSON text (a converter took a model's
+            text for one). A null is still no response.
 
     Returns:
         At least one pair, in the order of the source. Labels and probabilities are in [0, 1], ids are distinct, the
@@ -63,15 +75,19 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
     Raises:
         DataError: If the source is not there or cannot be read, holds no row, or a row is not a pair.
         ImportError: If `datasets` is needed and not installed.
+
+    Warns:
+        DataWarning: With `allow_odd_responses`, if there are odd responses: how many of which kind.
     """
     pairs: list[Pair] = []
+    odd: Counter[str] | None = Counter() if allow_odd_responses else None
     places: dict[str, str] = {}
     place, rows = _open(source, split)
     try:
         with closing(rows):
             for index, (position, row) in enumerate(rows):
                 try:
-                    pair = _pair(row, index)
+                    pair = _pair(row, index, odd)
                     if pair.id in places:
                         raise _bad("id", pair.id, f"distinct ids; {places[pair.id]} already has this one")
                 except DataError as error:
@@ -82,6 +98,11 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
             raise DataError("no rows; expected at least one pair")
     except DataError as error:
         raise DataError(f"{os.fspath(source)}: {error}") from error.__cause__
+    if odd:
+        found = ", ".join(f"{count} {kind}" for kind, count in odd.items())
+        warnings.warn(
+            f"{os.fspath(source)}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2
+        )
     return pairs
 
 
@@ -115,12 +136,14 @@ def _bad(column: str, value: object, expected: str) -> DataError:
     return DataError(f"column {column!r}: got {shown}; expected {expected}")
 
 
-def _pair(row: Row, index: int) -> Pair:
+def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     _check_columns(row)
     label, n_votes, votes = _label(row)
     return Pair(
         id=_name(row, "id") or str(index),
-        **{column: _text(row[column], column) for column in TEXT_COLUMNS},
+        prompt=_text(row["prompt"], "prompt"),
+        response_a=_response(row["response_a"], "response_a", odd),
+        response_b=_response(row["response_b"], "response_b", odd),
         label=label,
         n_votes=n_votes,
         topic=_name(row, "topic"),
@@ -151,6 +174,19 @@ def _text(value: object, column: str) -> str:
     if not isinstance(value, str) or not value or value.isspace():
         raise _bad(column, value, "text that is not blank")
     return _unicode(value, column)
+
+
+def _response(value: object, column: str, odd: Counter[str] | None) -> str:
+    """A response; where odd ones are allowed, they are counted in `odd`."""
+    if odd is None or value is None:
+        return _text(value, column)
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+        odd[f"not text, read as {value}"] += 1
+    elif isinstance(value, str) and not value.strip():
+        odd["blank"] += 1
+        return value
+    return _text(value, column)
 
 
 def _unicode(value: str, column: str) -> str:

@@ -8,6 +8,7 @@ smoothing     smooth ECE
 noise         the ECE of a perfect judge
 agreement     verdicts against majorities
 position      what swapping the responses does
+systems       win rates of whole models, against votes and Elo
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
 groups        all of it for every group of pairs
@@ -23,11 +24,13 @@ from autorater.metrics.intervals import BinnedGap, Mean, bootstrap
 from autorater.metrics.noise import ece_noise_floor
 from autorater.metrics.position import position_bias
 from autorater.metrics.summary import judge_metrics
+from autorater.metrics.systems import WinRate, win_rates
 
 __all__ = [
     "BinnedGap",
     "GroupMetrics",
     "Mean",
+    "WinRate",
     "agreement",
     "bootstrap",
     "calibration_metrics",
@@ -39,4 +42,5 @@ __all__ = [
     "length_quartiles",
     "position_bias",
     "reliability_curve",
+    "win_rates",
 ]
