@@ -20,6 +20,7 @@ from autorater.evaluation import Evaluation, column, measure, write_results
 from autorater.judges import Judge, Judgments
 from autorater.judges.methods import METHODS, judging_method
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
+from autorater.metrics.systems import WinRate, win_rates
 from autorater.pairs import Pair, split_by
 from autorater.recalibration import KINDS, LogitMap, Recalibration, content_free_pairs, fit_recalibration
 
@@ -64,7 +65,9 @@ def variant_steps(variant: str) -> tuple[str, ...]:
     steps = () if variant == NONE else tuple(variant.split("+"))
     for step in steps:
         if step not in (SWAP, *KINDS):
-            raise ValueError(f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(KINDS)}")
+            raise ValueError(
+                f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(KINDS)}"
+            )
     return steps
 
 
@@ -77,9 +80,7 @@ def group_column(pairs: Sequence[Pair], wanted: str | None = None) -> str:
     return next((name for name, values in columns.items() if None not in values and len(values) > 1), "id")
 
 
-def calibration_split(
-    pairs: Sequence[Pair], column: str, fraction: float, seed: int
-) -> tuple[list[Pair], list[Pair]]:
+def calibration_split(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Calibration pairs, about `fraction` of all, and pairs to measure on, with no value of `column` in both.
 
     Raises:
@@ -158,9 +159,7 @@ def _put_on_top(
     recalibration = None
     for step in steps:
         if step == SWAP:
-            calibration, judged, content_free = (
-                part.swap_averaged() for part in (calibration, judged, content_free)
-            )
+            calibration, judged, content_free = (part.swap_averaged() for part in (calibration, judged, content_free))
             continue
         answers_to_nothing = content_free.mean.ravel()
         recalibration = fit_recalibration(step, calibration.p_ab, calibration.p_ba, labels, answers_to_nothing)
@@ -218,6 +217,16 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
     return {kind: groups for kind, groups in measured.items() if len(groups) > 1}
 
 
+def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[WinRate]:
+    """Win rates of every two models, judged against voted; empty where a pair does not name its models."""
+    pairs = evaluation.pairs
+    models = [[getattr(pair, name) for pair in pairs] for name in ("model_a", "model_b")]
+    if None in models[0] + models[1]:
+        return []
+    labels = [pair.label for pair in pairs]
+    return win_rates(evaluation.judgments.p_sym, labels, *models, n_bootstrap=n_bootstrap)
+
+
 def _models(pair: Pair) -> str | None:
     """Both models by name, in one order: a pair and its swap are of the same group."""
     return None if pair.model_a is None or pair.model_b is None else " / ".join(sorted((pair.model_a, pair.model_b)))
@@ -264,7 +273,9 @@ def judge_names(paths: Sequence[str]) -> dict[str, str]:
     return {"/".join(part[-depth:]): path for part, path in zip(parts, paths, strict=True)}
 
 
-def save_recalibration(kind: str, entries: Sequence[Entry], judge: Judge, folder: str | Path, name: str = "") -> Recalibration:
+def save_recalibration(
+    kind: str, entries: Sequence[Entry], judge: Judge, folder: str | Path, name: str = ""
+) -> Recalibration:
     """Writes the map of that kind that was fitted to `answer_mean` into a judge's folder; `Judge` applies it from now on.
 
     Args:

@@ -34,7 +34,9 @@ class EvaluationArguments:
     n_votes: int = field(default=10, metadata={"help": "Simulated votes a pair."})
     split_by: str | None = field(
         default=None,
-        metadata={"help": "Column that divides calibration pairs off; by default topic, or prompt where there is none."},
+        metadata={
+            "help": "Column that divides calibration pairs off; by default topic, or prompt where there is none."
+        },
     )
     calibration_fraction: float = field(
         default=0.3, metadata={"help": "Share of the pairs that recalibrations are fitted on."}
@@ -63,10 +65,13 @@ def main() -> None:
 
     from autorater.comparison import (
         VARIANTS,
+        best_entry,
         calibration_split,
         compare_methods,
         group_column,
+        grouped,
         judge_names,
+        model_win_rates,
         save_recalibration,
         write_comparison,
     )
@@ -120,8 +125,17 @@ def main() -> None:
             progress=True,
         )
     write_comparison(output_dir, entries)
-    write_comparison_report(output_dir, entries, title="Judging methods compared", summary=summary)
-    print(f"\n{comparison_table(entries)}\n\nreport: {output_dir / 'report.html'}")
+    best = best_entry(entries)
+    write_comparison_report(
+        output_dir,
+        entries,
+        best,
+        groups=grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
+        win_rates=model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
+        title="Judging methods compared",
+        summary=summary,
+    )
+    print(f"\n{comparison_table(entries, best)}\n\nreport: {output_dir / 'report.html'}")
     if args.save_recalibration:
         for name, path in judge_names(args.judge).items():
             saved = save_recalibration(args.save_recalibration, entries, judges[name], path, name)
