@@ -99,6 +99,7 @@ def compare_methods(
     variants: Sequence[str] = VARIANTS,
     name: str = "",
     n_samples: int = 10,
+    max_reasoning_tokens: int = 512,
     seed: int = 0,
     clusters: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
@@ -113,7 +114,7 @@ def compare_methods(
         methods: Names of `METHODS`.
         variants: As `variant_steps` reads them.
         name: Of the judge, for the entries; empty where there is only one.
-        n_samples, seed: Of self-consistency.
+        n_samples, max_reasoning_tokens, seed: As in `judging_method`.
         clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
         progress: Show progress bars.
@@ -134,9 +135,10 @@ def compare_methods(
     entries = []
     for method in methods:
         try:  # whatever keeps a model from being asked in this way is a finding, shown in its row
-            said = judging_method(method, judge, n_samples=n_samples, seed=seed).probabilities(
-                everything, progress=progress
+            asked = judging_method(
+                method, judge, n_samples=n_samples, max_reasoning_tokens=max_reasoning_tokens, seed=seed
             )
+            said = asked.probabilities(everything, progress=progress)
         except ValueError as error:
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
@@ -276,7 +278,7 @@ def judge_names(paths: Sequence[str]) -> dict[str, str]:
 def save_recalibration(
     kind: str, entries: Sequence[Entry], judge: Judge, folder: str | Path, name: str = ""
 ) -> Recalibration:
-    """Writes the map of that kind that was fitted to `answer_mean` into a judge's folder; `Judge` applies it from now on.
+    """Writes the map of that kind that was fitted to `answer_mean` into a judge's folder, for `Judge` to apply.
 
     Args:
         kind: A kind of recalibration among the variants of the comparison.

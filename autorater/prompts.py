@@ -9,9 +9,10 @@ it. Inside a slot
 - an answer tag, a reasoning tag or a marker of our own layout loses its bracket (`[` and `<` become `(`), because to
   a model ordinary characters that look like a marker work like one.
 
-The question is for a number, or, to compare with, for one of the letters A and B. Two layouts: `full` explains the task and is for pretrained models; `compact` is for small policies trained from
-scratch, to whom an explanation is only more tokens to read. Deliberately left out: truncation. A prompt that does not
-fit is dropped before training and counted (`drop_long`), never cut.
+The question is for a number, or, to compare with, for one of the letters A and B. Two layouts: `full` explains the
+task and is for pretrained models; `compact` is for small policies trained from scratch, to whom an explanation is only
+more tokens to read. Deliberately left out: truncation. A prompt that does not fit is dropped before training and
+counted (`drop_long`), never cut.
 """
 
 import re

@@ -46,6 +46,7 @@ class EvaluationArguments:
         default=None, metadata={"help": "What is put on top: none, swap, temperature, swap+isotonic, …; see the docs."}
     )
     n_samples: int = field(default=10, metadata={"help": "Answers that self-consistency draws for a prompt."})
+    max_reasoning_tokens: int = field(default=512, metadata={"help": "Longest reasoning, where a method asks for it."})
     prompt_layout: str | None = field(
         default=None, metadata={"help": "`full` or `compact`; by default as saved with the judge."}
     )
@@ -104,7 +105,7 @@ def main() -> None:
     column = group_column(pairs, args.split_by)
     calibration, measured = calibration_split(pairs, column, args.calibration_fraction, args.seed)
     summary = (
-        f"{args.dataset_name or 'simulated annotators'}: {len(measured):,} pairs to measure on, {len(calibration):,} "
+        f"{args.dataset_name or 'Simulated annotators'}: {len(measured):,} pairs to measure on, {len(calibration):,} "
         f"to fit recalibrations on (divided by {column}); left out for their length: {total - len(pairs):,}"
     )
     print(summary)
@@ -119,6 +120,7 @@ def main() -> None:
             variants=args.variants or VARIANTS,
             name=name,
             n_samples=args.n_samples,
+            max_reasoning_tokens=args.max_reasoning_tokens,
             seed=args.seed,
             clusters=[getattr(pair, column) for pair in measured],
             n_bootstrap=args.n_bootstrap,

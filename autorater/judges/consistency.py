@@ -1,5 +1,6 @@
-"""Self-consistency: N answers are drawn, each is one vote, and the share of votes is the probability (Wang et al. 2022,
-arXiv 2203.11171; as a judge, Tian et al. 2023, arXiv 2305.14975).
+"""Self-consistency: N answers are drawn, each is a vote, and the share of votes is the probability.
+
+Wang et al. 2022 (arXiv 2203.11171); as a confidence, Tian et al. 2023 (arXiv 2305.14975).
 
     p = (#{answers > 1/2} + #{answers = 1/2} / 2) / #{answers that can be read}
 

@@ -12,7 +12,6 @@ What is put on top of any of them is in `wrappers`: swap averaging and recalibra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 
@@ -22,18 +21,19 @@ from autorater.judges.letters import LetterLogits
 from autorater.judges.local import Judge
 from autorater.judges.verbalized import Verbalized
 
-_METHODS: dict[str, Callable[[Judge, int, int], PairJudge]] = {
-    "verbalized": lambda judge, n, seed: Verbalized(_asked(judge, reasoning=False)),
-    "verbalized_reasoning": lambda judge, n, seed: Verbalized(_asked(judge, reasoning=True)),
-    "self_consistency": lambda judge, n, seed: SelfConsistency(_asked(judge, reasoning=False), n, seed),
-    "self_consistency_reasoning": lambda judge, n, seed: SelfConsistency(_asked(judge, reasoning=True), n, seed),
-    "letter_logits": lambda judge, n, seed: LetterLogits(judge),
-    "answer_mean": lambda judge, n, seed: _unmapped(judge),
-}
-METHODS = tuple(_METHODS)
+METHODS = (
+    "verbalized",
+    "verbalized_reasoning",
+    "self_consistency",
+    "self_consistency_reasoning",
+    "letter_logits",
+    "answer_mean",
+)
 
 
-def judging_method(name: str, judge: Judge, *, n_samples: int = 10, seed: int = 0) -> PairJudge:
+def judging_method(
+    name: str, judge: Judge, *, n_samples: int = 10, max_reasoning_tokens: int = 512, seed: int = 0
+) -> PairJudge:
     """A method on a model.
 
     Args:
@@ -41,30 +41,29 @@ def judging_method(name: str, judge: Judge, *, n_samples: int = 10, seed: int = 
         judge: The model, and how it is asked where the method leaves that open. Its recalibration is not applied:
             methods are compared as they are, with recalibrations put on top of them.
         n_samples: Answers that self-consistency draws for a prompt.
+        max_reasoning_tokens: Longest reasoning, of a judge that was not asked for any; it keeps its own otherwise.
         seed: Draws them.
 
     Raises:
         ValueError: If there is no such method, or this model cannot be asked in this way; the message says why.
     """
-    if name not in _METHODS:
+    if name not in METHODS:
         raise ValueError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
-    return _METHODS[name](judge, n_samples, seed)
-
-
-def _asked(judge: Judge, *, reasoning: bool) -> Judge:
-    """The same model, asked for reasoning or not."""
-    if judge.encoder.format.reasoning == reasoning:
-        return _unmapped(judge)
-    return Judge(
-        judge.model,
-        judge.tokenizer,
-        replace(judge.encoder.format, reasoning=reasoning),
-        judge.tree.step,
-        max_batch_tokens=judge.max_batch_tokens,
-    )
-
-
-def _unmapped(judge: Judge) -> Judge:
-    unmapped = copy(judge)
-    unmapped.recalibration = None
-    return unmapped
+    judge = copy(judge)
+    judge.recalibration = None
+    if name == "letter_logits":
+        return LetterLogits(judge)
+    if name == "answer_mean":
+        return judge
+    wanted = name.endswith("_reasoning")
+    if judge.encoder.format.reasoning != wanted:
+        asked = replace(judge.encoder.format, reasoning=wanted)
+        judge = Judge(
+            judge.model,
+            judge.tokenizer,
+            asked,
+            judge.tree.step,
+            max_reasoning_tokens,
+            max_batch_tokens=judge.max_batch_tokens,
+        )
+    return Verbalized(judge) if name.startswith("verbalized") else SelfConsistency(judge, n_samples, seed)

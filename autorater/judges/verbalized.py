@@ -1,6 +1,6 @@
-"""Verbalized probabilities: the number that a model says when it is decoded token by token, always the likeliest, as one
-gets it from a judge whose distribution over answers is out of reach (Tian et al. 2023, arXiv 2305.14975).
+"""Verbalized probabilities: the number that a model says when it is decoded token by token, always the likeliest.
 
+That is what one gets of a judge whose distribution over answers is out of reach. Tian et al. 2023 (arXiv 2305.14975).
 It is read off the answer tree, so nothing is generated but reasoning. As everywhere here the tags around the number
 are not left to the model: it answers behind the opening tag, and is read up to the first token of the closing one.
 Where greedy decoding leaves the grid, or writes no number, there is no answer; it counts as 1/2 and is invalid.

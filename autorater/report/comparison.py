@@ -43,8 +43,17 @@ _STEPS = {
     "batch": "batch calibration",
 }
 _AS_IT_IS = "as it is"
-_SHOWN = ("log_loss", "ece", "agreement", "consistency", "symmetry_deviation_abs", "sharpness", "parse_rate")
+_COLUMNS = {
+    "log_loss": "Log loss",
+    "ece": "ECE",
+    "agreement": "Agreement",
+    "consistency": "Consistency",
+    "symmetry_deviation_abs": "|SD|",
+    "sharpness": "Sharpness",
+    "parse_rate": "Readable",
+}
 _METRICS = {metric.key: metric for metric in METRICS}
+_UNSUITED = 0.5  # share of readable answers below which a method says more about the wording than about the judge
 _PANEL = (4.7, 5.0)  # inches
 _N_PANELS = 4  # side by side in reliability.png
 
@@ -96,13 +105,13 @@ def write_comparison_report(
     colors, reference = _colors(entries), available[0]
     dots = [colors[_family(entry)] for entry in available]
     evaluations = [entry.evaluation for entry in available]
-    columns = [_headline(best), *(_METRICS[key] for key in _SHOWN)]
+    columns = [(_headline(best).label, _headline(best)), *((label, _METRICS[key]) for key, label in _COLUMNS.items())]
     plain = [entry for entry in available if not entry.steps]
     panels = [(full_name(e), colors[_family(e)], e.evaluation) for e in [*plain, *([best] if best.steps else [])]]
     reliability = png(
         reliability_panels(panels[-_N_PANELS:], (1.02 * _PANEL[0] * len(panels[-_N_PANELS:]), _PANEL[1]))
     )
-    ranked = {columns[0].key: columns[0].label, "ece": _METRICS["ece"].label}
+    ranked = {_headline(best).key: _headline(best).label, "ece": _METRICS["ece"].label}
     page = render(
         COMPARISON,
         title=title,
@@ -110,7 +119,7 @@ def write_comparison_report(
         summary=summary,
         has_truth=best.evaluation.truth is not None,
         columns=columns,
-        methods=list(_method_rows(entries, best, columns, colors)),
+        methods=list(_method_rows(entries, best, [metric for _, metric in columns], colors)),
         reference=full_name(reference),
         ranking=data_uri(png(ranking_figure([full_name(e) for e in available], dots, evaluations, ranked))),
         reliability=[data_uri(png(reliability_panels([panel], _PANEL))) for panel in panels],
@@ -134,27 +143,27 @@ def full_name(entry: Entry) -> str:
 
 
 def comparison_verdict(entries: Sequence[Entry], best: Entry) -> str:
-    """One sentence: which row is the best, by how much, and how calibrated it is; computed from the figures alone."""
+    """Which row is the best, by how much, and how calibrated it is; computed from the figures alone."""
     metric, reference = _headline(best), _available(entries)[0]
     metrics = best.evaluation.metrics
     n_rows = len(_available(entries))
-    opening = (
-        f"Of {n_rows} ways to read it, {full_name(best)} has the lowest {metric.label[0].lower()}{metric.label[1:]}"
-    )
-    sentence = f"{opening}, {cell(metric, metrics).text}"
+    sentence = f"Of {n_rows} rows the best is “{full_name(best)}”: {_lower(metric.label)} {cell(metric, metrics).text}"
     if best is not reference:
         gain, low, high = paired_gain(reference.evaluation, best.evaluation)
-        beyond = "which is no clear difference" if low <= 0 <= high else "beyond chance"
+        beyond = "no clear difference" if low <= 0 <= high else "beyond chance"
         sentence += (
-            f"; {full_name(reference)} has {reference.evaluation.metrics[metric.key]:.4f}, {gain:.4f} more "
-            f"[{low:.4f}, {high:.4f}], {beyond}"
+            f", where “{full_name(reference)}” has {reference.evaluation.metrics[metric.key]:.4f}; "
+            f"the difference is {gain:.4f} [{low:.4f}, {high:.4f}], {beyond}"
         )
     floor = metrics.get("ece_noise_floor")
-    beside = "" if floor is None else f", where a perfect judge would show {floor:.3f}"
+    beside = "" if floor is None else f", and a perfect judge would show {floor:.3f}"
     unavailable = len(entries) - n_rows
-    missing = f" {unavailable} methods are not available." if unavailable > 1 else ""
-    missing = " One method is not available." if unavailable == 1 else missing
+    missing = f" Not available: {unavailable} method{'s' if unavailable > 1 else ''}." if unavailable else ""
     return f"{sentence}. Its calibration error is {metrics['ece']:.3f}{beside}.{missing}"
+
+
+def _lower(label: str) -> str:
+    return label[0].lower() + label[1:]
 
 
 def comparison_table(entries: Sequence[Entry], best: Entry) -> str:
@@ -162,7 +171,7 @@ def comparison_table(entries: Sequence[Entry], best: Entry) -> str:
     headline = _headline(best)
     keys = {"ece": "ECE", "agreement": "agree", "consistency": "consist", "symmetry_deviation_abs": "|SD|"}
     lines: list[tuple[str, ...] | str] = [("", headline.label, *keys.values())]
-    for family, members in groupby(entries, key=_family):
+    for _, members in groupby(entries, key=_family):
         members = list(members)
         lines.append(_family_name(members[0]) + (f": not available, {members[0].reason}" if members[0].reason else ""))
         for entry in members:
@@ -224,7 +233,9 @@ def _method_rows(
             for entry in _available(members)
         ]
         meaning = _METHODS.get(members[0].method, ("", ""))[1]
-        yield MethodRows(_family_name(members[0]), meaning, colors.get(family, "transparent"), rows, members[0].reason)
+        if rows and (readable := members[0].evaluation.metrics["parse_rate"]) < _UNSUITED:
+            meaning += f"; this model answers so with probability {readable:.3f}, so it is not the way to ask it"
+        yield MethodRows(_family_name(members[0]), meaning, colors.get(family, ""), rows, members[0].reason)
 
 
 def _change(reference: Entry, entry: Entry) -> Literal["better", "worse", ""]:

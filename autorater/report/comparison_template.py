@@ -29,37 +29,37 @@ the share of people's votes{% if has_truth %}, and against the true probability 
 <div class="wide">
 <table class="methods">
 <thead><tr><th scope="col">On top</th>
-{% for metric in columns %}
-<th scope="col" class="number">{{ metric.label }}<span class="meaning">{{ metric.direction }}</span></th>
+{% for label, metric in columns %}
+<th scope="col" class="number">{{ label }}<span class="meaning">{{ metric.better or "" }}</span></th>
 {% endfor %}
-<th scope="col">Fitted</th></tr></thead>
+</tr></thead>
 {% for method in methods %}
 <tbody>
-<tr><th colspan="{{ columns|length + 2 }}" scope="rowgroup"><span class="swatch" style="background: {{ method.color }}">
-</span><bdi>{{ method.name|line }}</bdi><span class="meaning">{{ method.meaning }}</span></th></tr>
+<tr><th colspan="{{ columns|length + 1 }}" scope="rowgroup">
+{% if method.color %}<span class="swatch" style="background: {{ method.color }}"></span>{% endif %}
+<bdi>{{ method.name|line }}</bdi><span class="meaning">{{ method.meaning }}</span></th></tr>
 {% if method.reason %}
-<tr><td colspan="{{ columns|length + 2 }}">not available: <bdi>{{ method.reason|line(400) }}</bdi></td></tr>
+<tr><td colspan="{{ columns|length + 1 }}">not available: <bdi>{{ method.reason|line(400) }}</bdi></td></tr>
 {% endif %}
 {% for row in method.rows %}
 <tr{% if row.best %} class="best"{% endif %}>
-<th scope="row">{{ row.name }}</th>
+<th scope="row">{{ row.name }}{% if row.fitted %}<span class="meaning">{{ row.fitted }}</span>{% endif %}</th>
 {% for cell in row.cells %}
 <td class="number">{{ cell.value or "–" }}
 {%- if cell.interval %}<span class="interval">{{ cell.interval }}</span>{% endif %}
 {%- if loop.first and row.change %}<span class="change {{ row.change }}">{{ row.change }}</span>{% endif %}</td>
 {% endfor %}
-<td class="soft">{{ row.fitted }}</td>
 </tr>
 {% endfor %}
 </tbody>
 {% endfor %}
 </table>
 </div>
-<p class="soft">In brackets: 95 % interval, bootstrap over groups of pairs, with the fitted maps as given. “better” and
-“worse” stand where the paired difference to {{ reference }} is beyond its own 95 % interval. The row in
-bold is the best of many, so chance flatters it a little. What a perfect judge would show as ECE with so many votes
-stands in the ranking below. Readable: the probability that an answer is one; where it is low, the method does not
-suit the model.</p>
+<p class="soft">Under the names of the columns: which way is better. In brackets: 95 % interval, bootstrap over groups
+of pairs, with the fitted maps as given. “better” and “worse” stand where the paired difference to “{{ reference }}” is
+beyond its own 95 % interval. The row in bold is the best of many, so chance flatters it a little. |SD| is how far
+swapping the responses moves an answer; sharpness is the variance of the answers; readable is the probability that an
+answer is one. What a perfect judge would show as ECE with so many votes stands in the ranking below.</p>
 
 <h2>Ranking</h2>
 <figure>

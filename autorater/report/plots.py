@@ -202,7 +202,7 @@ def order_swap_figure(before: Evaluation, after: Evaluation) -> Figure:
 
 
 def order_swap_panels(panels: Sequence[tuple[str, str, Evaluation]], size: tuple[float, float] = _SIZE) -> Figure:
-    """The answers of both orders against each other, of one or several judges side by side; as `reliability_panels`."""
+    """The answers of both orders against each other; args as in `reliability_panels`."""
     figure = blank_figure(size)
     for column, (title, color, evaluation) in enumerate(panels):
         prepared = prepare_order_swap(evaluation.judgments.p_ab, evaluation.judgments.p_ba)
