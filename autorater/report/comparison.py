@@ -19,6 +19,7 @@ from autorater.report.glossary import METRICS, Cell, Metric, cell
 from autorater.report.plots import order_swap_panels, reliability_panels
 from autorater.report.rendering import FOLD, data_uri, png, render
 from autorater.report.tables import worst_pairs
+from autorater.report.text import visible_line
 from autorater.report.verdict import paired_gain
 
 if TYPE_CHECKING:
@@ -173,7 +174,10 @@ def comparison_table(entries: Sequence[Entry], best: Entry) -> str:
     lines: list[tuple[str, ...] | str] = [("", headline.label, *keys.values())]
     for _, members in groupby(entries, key=_family):
         members = list(members)
-        lines.append(_family_name(members[0]) + (f": not available, {members[0].reason}" if members[0].reason else ""))
+        lines.append(
+            _family_name(members[0])
+            + (f": not available, {visible_line(members[0].reason)}" if members[0].reason else "")
+        )
         for entry in members:
             if entry.evaluation is None:
                 continue
@@ -203,7 +207,7 @@ def _family(entry: Entry) -> tuple[str, str]:
 
 def _family_name(entry: Entry) -> str:
     name = _METHODS.get(entry.method, (entry.method, ""))[0]
-    return f"{entry.judge}: {name}" if entry.judge else name
+    return f"{visible_line(entry.judge, 40)}: {name}" if entry.judge else name
 
 
 def _variant_name(entry: Entry) -> str:
