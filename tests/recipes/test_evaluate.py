@@ -77,9 +77,7 @@ def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
     [
         (["--judge", "/nowhere/at/all"], "no such model folder"),
         (["--judge", "DIR", "--methods", "magic"], "unknown judging method 'magic'"),
-        (["--judge", "DIR", "--variants", "magic"], "unknown step 'magic'"),
         (["--judge", "DIR", "--dataset_name", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--judge", "DIR", "--method", "answer_mean"], "--method"),
     ],
 )
 def test_mistakes_end_in_one_line(judge_dir, tmp_path, arguments, message):
