@@ -34,8 +34,7 @@ def prepare_ranking(evaluations: Sequence[Evaluation], key: str) -> dict[str, np
         key: The metric.
 
     Returns:
-        `value`, `low`, `high` and `floor` (what a perfect judge would show; of the ECE alone), shape (R,) each; NaN
-        where there is none.
+        `value`, `low`, `high` and `floor` (what a perfect judge would show), shape (R,) each; NaN where there is none.
     """
     names = {"value": key, "low": f"{key}_low", "high": f"{key}_high", "floor": f"{key}_noise_floor"}
     return {

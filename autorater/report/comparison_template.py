@@ -64,8 +64,8 @@ answer is one. What a perfect judge would show as ECE with so many votes stands 
 <h2>Ranking</h2>
 <figure>
 <div class="wide"><img src="{{ ranking }}" alt="Scores of all methods with intervals"></div>
-<figcaption>Dots are estimates, lines 95 % intervals; nearer to the left edge is better. The grey tick is the ECE of a
-perfect judge that gives the same answers: an ECE near it is nothing but chance.</figcaption>
+<figcaption>Dots are estimates, lines 95 % intervals; nearer to the left edge is better. The grey tick is what a
+perfect judge that gives the same answers would show: an ECE near it is nothing but chance.</figcaption>
 </figure>
 
 <h2>Reliability</h2>

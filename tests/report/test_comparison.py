@@ -136,7 +136,7 @@ def test_prepared_numbers(entries, groups):
     ranking = prepare_ranking(evaluations, "ece")
     np.testing.assert_array_equal(ranking["value"], [e.metrics["ece"] for e in evaluations])
     np.testing.assert_array_equal(ranking["floor"], [e.metrics["ece_noise_floor"] for e in evaluations])
-    assert np.isnan(prepare_ranking(evaluations, "brier")["floor"]).all()
+    assert np.isnan(prepare_ranking(evaluations, "consistency")["floor"]).all()
     assert prepare_tradeoff(evaluations)["sharpness"][1] == evaluations[1].metrics["sharpness"]
     prepared = prepare_groups(groups["topic"], n_shown=2)
     assert list(prepared["name"]) == [group.name for group in groups["topic"][:2]]
