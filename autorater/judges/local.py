@@ -153,9 +153,8 @@ class Judge:
                 answers = replace(answers, probs=probs, greedy=torch.full_like(answers.greedy, torch.nan))
             read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy], dim=1)
             columns[rows] = read.clamp(0, 1).double().cpu().numpy()
-        columns[:, [1, 4]] = columns[:, [1, 4]].round(
-            4
-        )  # answers are decimals; float32 has 0.3 above the edge of a bin
+        # answers are decimals: left in single precision, 0.3 would lie above the edge of its bin
+        columns[:, [1, 4]] = columns[:, [1, 4]].round(4)
         judgments = Judgments(*columns.reshape(len(prompts), 2, 5).transpose(2, 0, 1))
         return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
 
