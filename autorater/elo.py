@@ -141,6 +141,21 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
     return ratings
 
 
+def bradley_terry_elo(wins: np.ndarray) -> np.ndarray:
+    """Elo of K models from what they won against each other, shape (K,), of mean 1000.
+
+    Args:
+        wins: shape (K, K), wins[i, j] of model i against model j: votes, or exact win rates; 0 on the diagonal.
+
+    Raises:
+        ValueError: If no finite Elo fits; models are named by their numbers.
+        ImportError: If scikit-learn is not installed.
+    """
+    wins = np.asarray(wins, dtype=float)
+    _check_connected(wins, [str(i) for i in range(len(wins))])
+    return MEAN + SCALE * _bradley_terry(wins)
+
+
 # The fit.
 
 

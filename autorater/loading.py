@@ -3,8 +3,10 @@
 Columns: `prompt, response_a, response_b` and either `label` or `votes_a, votes_b[, votes_tie]`; optional `id, topic,
 model_a, model_b, true_probability` and, beside a label without its votes, `n_votes`. Other columns are not read.
 Whatever is wrong with a row is a `DataError` that names the file, the line, the column, the value and what would be
-right; no row is dropped or repaired, unless it is asked for: `allow_odd_responses` keeps responses that are blank or not
-text, and says how many.
+right. No row is dropped or repaired, unless it is asked for: `allow_odd_responses` keeps responses that are blank or
+not text, and says how many.
+
+Files of single responses, with or without scores: JSONL with the columns `prompt, model, response[, score]`.
 
 Only `save_to_disk` folders and Hub names need `datasets`; the rest is the standard library and pyarrow.
 """
@@ -15,6 +17,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import re
 import warnings
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from autorater.pairs import Pair, vote_share
+from autorater.responses import Response
 
 TEXT_COLUMNS = ("prompt", "response_a", "response_b")
 VOTE_COLUMNS = ("votes_a", "votes_b", "votes_tie")
@@ -104,6 +108,38 @@ def load_pairs(
             f"{os.fspath(source)}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2
         )
     return pairs
+
+
+def load_responses(source: str | os.PathLike[str]) -> list[Response]:
+    """Reads responses of models from a `.jsonl` or `.jsonl.gz` file.
+
+    Returns:
+        At least one response, in the order of the file, none of them twice. A blank response is one; scores are finite
+        or None.
+
+    Raises:
+        DataError: If the file is not there or cannot be read, holds no row, or a row is not a response.
+    """
+    path = Path(source)
+    if not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{path}: unknown kind of file; expected a name that ends in .jsonl or .jsonl.gz")
+    if not path.exists():
+        raise DataError(f"{path}: no such file; expected a file of responses")
+    responses: dict[tuple[str, str, str], Response] = {}
+    try:
+        for position, row in _json_rows(path):
+            try:
+                response = _scored_response(row)
+                if response.key in responses:
+                    raise _bad("response", response.text, f"a response by {response.model!r} that is not there yet")
+            except DataError as error:
+                raise DataError(f"{_line(position)}: {error}") from None
+            responses[response.key] = response
+        if not responses:
+            raise DataError("no rows; expected at least one response")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error.__cause__
+    return list(responses.values())
 
 
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
@@ -187,6 +223,19 @@ def _response(value: object, column: str, odd: Counter[str] | None) -> str:
         odd["blank"] += 1
         return value
     return _text(value, column)
+
+
+def _scored_response(row: Row) -> Response:
+    for column in ("prompt", "model", "response"):
+        if column not in row:
+            raise DataError(f"column {column!r} is missing; expected it among {list(row)}")
+    text = row["response"]
+    if not isinstance(text, str):
+        raise _bad("response", text, "text, empty or not")
+    score = None if (value := _given(row, "score")) is None else _number(value)
+    if score is not None and not math.isfinite(score):
+        raise _bad("score", value, "a finite number, or null where it is not scored yet")
+    return Response(_text(row["prompt"], "prompt"), _text(row["model"], "model"), _unicode(text, "response"), score)
 
 
 def _unicode(value: str, column: str) -> str:

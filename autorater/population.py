@@ -14,6 +14,7 @@ equal chance, so p* stays symmetric: swapping the responses turns p* into 1 − 
 Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,7 +40,7 @@ _CORES = (
     "With {s}, practice is everything.",
     "Ask a friend about {s}.",
 )
-_QUESTIONS = (
+QUESTIONS = (
     "How do I get better at {s}?",
     "What should I know about {s}?",
     "Is it worth spending money on {s}?",
@@ -195,20 +196,20 @@ def simulate_pairs(
         raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
     population = population or Population()
     rng = np.random.default_rng([seed, int(held_out)])
-    subjects = [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+    topics = subjects(held_out)
     traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
     truth = population.preference(traits_a, traits_b)
     votes_b = rng.binomial(n_votes, truth)
     prefix = "test" if held_out else "train"
     pairs = []
     for i in range(n_pairs):
-        subject = subjects[rng.integers(len(subjects))]
+        subject = _pick(rng, topics)
         pairs.append(
             Pair(
                 id=f"{prefix}-{i}",
-                prompt=_pick(rng, _QUESTIONS).format(s=subject),
-                response_a=_write_response(rng, traits_a[i], subject),
-                response_b=_write_response(rng, traits_b[i], subject),
+                prompt=write_question(rng, subject),
+                response_a=write_response(rng, traits_a[i], subject),
+                response_b=write_response(rng, traits_b[i], subject),
                 label=votes_b[i] / n_votes,
                 n_votes=n_votes,
                 votes_a=int(n_votes - votes_b[i]),
@@ -221,8 +222,19 @@ def simulate_pairs(
     return SimulatedPairs(pairs, traits_a, traits_b)
 
 
-def _write_response(rng: np.random.Generator, traits: np.ndarray, subject: str) -> str:
-    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown]
+def subjects(held_out: bool) -> list[str]:
+    """What questions are about: four fifths of the subjects, or the fifth that is held out."""
+    return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+
+
+def write_question(rng: np.random.Generator, subject: str) -> str:
+    """A question about the subject."""
+    return _pick(rng, QUESTIONS).format(s=subject)
+
+
+def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, more: Sequence[str] = ()) -> str:
+    """An answer that shows the traits, shape (len(TRAITS),), 0 or 1, and has `more` phrases, in any order."""
+    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
     return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
 

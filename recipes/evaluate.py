@@ -29,6 +29,7 @@ class EvaluationArguments:
     dataset_name: str | None = field(
         default=None, metadata={"help": "Pairs with labels or votes, as in recipes/grpo.py; else they are simulated."}
     )
+    allow_odd_responses: bool = field(default=False, metadata={"help": "Keep blank responses, as `load_pairs` says."})
     split: str = field(default="test", metadata={"help": "Split of a Hub data set."})
     n_pairs: int = field(default=1000, metadata={"help": "Simulated pairs."})
     n_votes: int = field(default=10, metadata={"help": "Simulated votes a pair."})
@@ -89,7 +90,7 @@ def main() -> None:
     if args.dataset_name is None:
         pairs = simulate_pairs(args.n_pairs, n_votes=args.n_votes, seed=args.seed, held_out=True).pairs
     else:
-        pairs = load_pairs(args.dataset_name, split=args.split)
+        pairs = load_pairs(args.dataset_name, split=args.split, allow_odd_responses=args.allow_odd_responses)
 
     prompt_format = None if args.prompt_layout is None else PromptFormat(args.prompt_layout)
     judges = {

@@ -8,8 +8,8 @@ smoothing     smooth ECE
 noise         what a perfect judge would show
 agreement     verdicts against majorities
 position      what swapping the responses does
-systems       win rates of whole models, against votes and Elo
 shares        Wilson's interval
+systems       win rates of whole models, against votes and Elo
 intervals     the bootstrap
 summary       all of it for one judge, as flat keys
 groups        all of it for every group of pairs
