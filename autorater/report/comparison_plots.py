@@ -88,8 +88,8 @@ def plot_tradeoff(axes: Axes, prepared: Mapping[str, np.ndarray], colors: Sequen
     axes.scatter(prepared["sharpness"], prepared["ece"], s=42, c=colors, alpha=0.75, linewidths=0)
     axes.set_xlabel("sharpness: variance of the answers", fontsize=10)
     axes.set_ylabel("calibration error (ECE)", fontsize=10)
-    axes.set_xlim(left=-0.004)
-    axes.set_ylim(bottom=-0.004)
+    axes.set_xlim(left=-0.03 * max(prepared["sharpness"].max(), 1e-3))
+    axes.set_ylim(bottom=-0.03 * max(prepared["ece"].max(), 1e-3))
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
 
