@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.prefix import suffix_logits, supports_shared_prefix, tree_suffixes
+from autorater.prefix import read_suffixes, suffix_logits, supports_shared_prefix, tree_suffixes
 from autorater.prompts import pad_prompts
 from rewards.answer import CLOSE_TAG
 
@@ -100,7 +100,9 @@ class AnswerTree:
         Args:
             prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
         """
-        return self.from_logits(self._logits(model, prompt_ids, prompt_mask))
+        if supports_shared_prefix(model)[0]:
+            return self.from_logits(suffix_logits(model, prompt_ids, prompt_mask, self.suffixes))
+        return self.from_logits(self.plain_logits(model, prompt_ids, prompt_mask))
 
     @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
     def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
@@ -109,13 +111,11 @@ class AnswerTree:
         Args:
             prompts: Token ids of B prompts.
         """
-        logits = self._logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
-        return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
-
-    def _logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         if supports_shared_prefix(model)[0]:
-            return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
-        return self.plain_logits(model, prompt_ids, prompt_mask)
+            logits = read_suffixes(model, prompts, self.suffixes)
+        else:
+            logits = self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
 
     def plain_logits(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
