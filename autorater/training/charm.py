@@ -73,6 +73,7 @@ class CharmArguments:
     )
 
     base_epochs: float = field(default=2, metadata={"help": "Epochs of a reward model from scratch."})
+    base_batch_size: int = field(default=16, metadata={"help": "Preferences a step of its training, on a device."})
     base_learning_rate: float = field(default=2e-3, metadata={"help": "Its learning rate."})
     base_hidden_size: int = field(default=64, metadata={"help": "Its width."})
     base_num_layers: int = field(default=2, metadata={"help": "Its layers."})
