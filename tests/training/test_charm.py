@@ -55,7 +55,7 @@ def test_a_model_without_elo_is_named(votes, tmp_path):
     with pytest.raises(ValueError, match="no Elo for 'nobody'; there is one for aspen, birch"):
         prepare_charm(CharmArguments(dataset_name=votes, overvalued="nobody"), seed=0)
     (tmp_path / "elo.json").write_text('{"aspen": 1000, "birch": 1000}')
-    with pytest.raises(ValueError, match="no Elo for 'cedar', 'elm', .*; there is one for aspen, birch"):
+    with pytest.raises(ValueError, match=r"no Elo for 'cedar', 'elm', .*; there is one for aspen, birch"):
         prepare_charm(CharmArguments(dataset_name=votes, elo_table=str(tmp_path / "elo.json")), seed=0)
 
 
