@@ -68,7 +68,7 @@ class RewardEvaluation:
         return next(row for row in self.rows if {row.model, row.opponent} == {model, opponent})
 
     def metrics(self) -> dict[str, float]:
-        """Flat, JSON-ready: `pearson`, `spearman`, `accuracy…`, `mismatch` (of all rows), `mismatch/MODEL`, `gap/MODEL`, …"""
+        """Flat, JSON-ready: `pearson`, `spearman`, `accuracy…`, `mismatch` (of all rows), `mismatch/MODEL`, …"""
         return {
             "mismatch": float(np.mean([row.mismatch for row in self.rows])),
             **self.correlations,

@@ -35,7 +35,8 @@ PAGE = """\
 {{- name|line(60) }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope="row" style="white-space: nowrap"><bdi>{{ cell|line(80) }}</bdi></th>{% else -%}
+<tr>{% for cell in row %}{% if loop.first %}<th scope="row"><bdi class="model">{{ cell|line(80) }}</bdi></th>
+{%- else -%}
 <td class="number">{{ cell }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
@@ -43,6 +44,7 @@ PAGE = """\
 </div>
 {% endmacro %}
 {% block content %}
+<style>.model { white-space: nowrap }</style>
 <p class="verdict">{{ verdict|line(600) }}</p>
 <p class="soft">{{ calibration|line(600) }}</p>
 
