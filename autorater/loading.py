@@ -64,25 +64,54 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
         DataError: If the source is not there or cannot be read, holds no row, or a row is not a pair.
         ImportError: If `datasets` is needed and not installed.
     """
-    pairs: list[Pair] = []
-    places: dict[str, str] = {}
+    return list(iter_pairs(source, split=split))
+
+
+def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Iterator[Pair]:
+    """The pairs of `load_pairs` one at a time, so that a file larger than the memory can be gone through.
+
+    Of the pairs that have gone by, only a hash of the id is kept. Arguments and errors are those of `load_pairs`; an
+    error is raised when its row is reached.
+    """
+    seen: set[int] = set()
+    index = -1
     place, rows = _open(source, split)
     try:
         with closing(rows):
             for index, (position, row) in enumerate(rows):
                 try:
                     pair = _pair(row, index)
-                    if pair.id in places:
-                        raise _bad("id", pair.id, f"distinct ids; {places[pair.id]} already has this one")
+                    if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
+                        raise _bad("id", pair.id, f"distinct ids; {earlier} already has this one")
                 except DataError as error:
                     raise DataError(f"{place(position)}: {error}") from None
-                places[pair.id] = place(position)
-                pairs.append(pair)
-        if not pairs:
+                seen.add(hash(pair.id))
+                yield pair
+        if index < 0:
             raise DataError("no rows; expected at least one pair")
     except DataError as error:
         raise DataError(f"{os.fspath(source)}: {error}") from error.__cause__
-    return pairs
+
+
+def iter_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of a table that does not hold pairs, one at a time, with any columns.
+
+    Args:
+        path: A file whose name ends in `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`.
+
+    Yields:
+        The place of a row, such as `line 3`, and the row as a mapping; cells of a CSV file are text.
+
+    Raises:
+        DataError: If the file is not there or cannot be read; raised when the place is reached.
+    """
+    place, rows = _open_file(Path(path), _check_distinct, None)
+    try:
+        with closing(rows):
+            for position, row in rows:
+                yield place(position), row
+    except DataError as error:
+        raise DataError(f"{os.fspath(path)}: {error}") from error.__cause__
 
 
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
@@ -242,14 +271,36 @@ def _open(source: str | os.PathLike[str], split: str) -> tuple[Callable[[int], s
     if path.is_dir():
         return _table_row, _saved_rows(path, split)
     if path.exists():
-        readers = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-        for suffix, reader in readers.items():
-            if name.lower().endswith(suffix):
-                return (_table_row if reader is _parquet_rows else _line), reader(path)
-        raise DataError(f"{name}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
+        return _open_file(path, _check_header, COLUMNS)
     if not isinstance(source, str) or name.lower().endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(name):
         raise DataError(f"{name}: no such file; expected a file, a folder, or a Hub name such as org/name")
     return _table_row, _hub_rows(name, split)
+
+
+def _open_file(
+    path: Path, check: Callable[[Sequence[str], str], None], columns: Sequence[str] | None
+) -> tuple[Callable[[int], str], Rows]:
+    """Rows of a file, its header checked where it has one; of a Parquet file only the given columns, or all."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a name that ends in {', '.join(_SUFFIXES)}")
+    name = path.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return _line, _json_rows(path)
+    if name.endswith(".csv"):
+        return _line, _csv_rows(path, check)
+    if name.endswith(".parquet"):
+        return _table_row, _parquet_rows(path, check, columns)
+    raise DataError(f"{path}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
+
+
+def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) -> str | None:
+    """Where in the first `before` rows the id stands; None if two ids have the same hash by chance."""
+    place, rows = _open(source, split)
+    with closing(rows):
+        for index, (position, row) in zip(range(before), rows, strict=False):
+            if (_name(row, "id") or str(index)) == id:
+                return place(position)
+    return None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -292,7 +343,7 @@ def _json_rows(path: Path) -> Rows:
         yield number, row
 
 
-def _csv_rows(path: Path) -> Rows:
+def _csv_rows(path: Path, check: Callable[[Sequence[str], str], None]) -> Rows:
     reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header: list[str] | None = None
     limit = csv.field_size_limit(_CSV_CELL)
@@ -303,7 +354,7 @@ def _csv_rows(path: Path) -> Rows:
                 pass
             elif header is None:
                 header = cells
-                _check_header(header, _line(start))
+                check(header, _line(start))
             elif len(cells) != len(header):
                 raise DataError(f"{_line(start)}: {len(cells)} cells; expected {len(header)}, as in the header")
             else:
@@ -320,7 +371,11 @@ def _check_header(names: Sequence[str], place: str) -> None:
         _check_columns(names)
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
-    for column in COLUMNS:
+    _check_distinct([name for name in names if name in COLUMNS], place)
+
+
+def _check_distinct(names: Sequence[str], place: str) -> None:
+    for column in names:
         if names.count(column) > 1:
             raise DataError(f"{place}: column {column!r} is there {names.count(column)} times; expected it once")
 
@@ -337,15 +392,15 @@ def _rows_of_tables(tables: Iterable[Any]) -> Rows:
         start += table.num_rows
 
 
-def _parquet_rows(path: Path) -> Rows:
+def _parquet_rows(path: Path, check: Callable[[Sequence[str], str], None], columns: Sequence[str] | None) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _check_header(names, "schema")
-            used = [column for column in COLUMNS if column in names]
+            check(names, "schema")
+            used = names if columns is None else [column for column in columns if column in names]
             yield from _rows_of_tables(file.iter_batches(_TABLE_ROWS, columns=used))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"not readable as Parquet ({error}); expected a complete Parquet file") from error
