@@ -267,7 +267,7 @@ class EndpointJudge:
             raise EndpointError(f"{why}: {said} (model {self.model!r}, key from {self.api_key_env})") from None
         again = status in _RETRIED or status >= 500
         wait = retry_after(error.response.headers) if again else None
-        return _Fault(f"the server said {status}: {said}", again, wait, for_all=status == 429 and wait is not None)
+        return _Fault(f"the server said: {said}", again, wait, for_all=status == 429 and wait is not None)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -5,7 +5,7 @@ x_1 … x_R, and R to the swapped one, y_1 … y_R, all as Pr[B better]:
 
     repetition stability   share of the commonest verdict among the R, Shi et al. (arXiv 2406.07791)
     repeated flip rate     how often two answers to the same question have different winners
-    slot effect            root of the mean over pairs of (E x − E y)²: what swapping does beyond noise, in any direction
+    slot effect            root of the mean over pairs of (E x − E y)²: what swapping does beyond noise
 
 (E x − E y)² is estimated without bias by the products (x_k − y_k)(x_l − y_l), k ≠ l, whose noises are independent.
 If no pair cares for its order, its 2 R answers are exchangeable: the permutation test deals them out anew within every
