@@ -58,6 +58,11 @@ def pair_means(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(_mean_of_repeats(np.where(counted, answers[:, side], np.nan)) for side in (0, 1))
 
 
+def only_verdicts(*answers: np.ndarray) -> bool:
+    """Whether all answers are 0, 1/2 or 1 (or NaN): a judge that names a winner or a tie, and no probability."""
+    return all(bool(np.isin(side[~np.isnan(side)], (0, 0.5, 1)).all()) for side in answers)
+
+
 def audit_metrics(
     answers: ArrayLike, labels: ArrayLike | None = None, *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, float]:
@@ -124,8 +129,8 @@ def audit_metrics(
         if right.size:
             statistics["accuracy"] = Mean(right)
             shares["position_consistent_accuracy"] = right_twice
-    only_verdicts = bool(np.isin(answers[~np.isnan(answers)], (0, 0.5, 1)).all())
-    if not only_verdicts:
+    has_probabilities = not only_verdicts(first, second)
+    if has_probabilities:
         statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
 
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
@@ -146,7 +151,7 @@ def audit_metrics(
     report["sharpness"] = float(np.nanvar(np.stack([first, second])))
     report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
     report["p_value_verdicts"] = sign_flip_test(leaning)
-    if not only_verdicts:
+    if has_probabilities:
         report["p_value_probabilities"] = sign_flip_test(deviation)
     complete = counted.all(axis=1)
     if n_repeats > 1 and complete.any():

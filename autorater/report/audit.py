@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autorater.audit.probes import PROBES
 from autorater.audit.readings import Readings
-from autorater.metrics.position_audit import compared, pair_means
+from autorater.metrics.position_audit import compared, only_verdicts, pair_means
 from autorater.metrics.position_strata import Stratum, deviation_by_length, deviation_by_margin
 from autorater.report.audit_glossary import audit_rows
 from autorater.report.audit_plots import audit_figure
@@ -20,6 +20,7 @@ from autorater.report.audit_verdict import audit_verdict, corrected_p_values, fi
 from autorater.report.glossary import Cell, Metric, metric_cell
 from autorater.report.rendering import FOLD, data_uri, png, render
 from autorater.report.tables import settings_rows
+from autorater.report.text import visible_line
 
 _NOT_TEXTS = ("id", "probe", "p_ab", "p_ba", "symmetry_deviation", "said")
 _NAMES = {"prompt": "Prompt", "response_a": "Response A", "response_b": "Response B"}
@@ -102,10 +103,8 @@ def audit_summary(metrics: Mapping[str, Mapping[str, float]], groups: Mapping[st
         lines += [f"{probe}: {audit_verdict(figures, probe)}", f"  {counts_line(figures)}"]
         lines += [f"  {metric.label:<25} {cell.text}" for metric, cell in audit_rows(figures)]
     if groups:
-        table = [
-            ("group", *_GROUP_HEADS),
-            *((n, *(c.value or "-" for c in _group_cells(g))) for n, g in groups.items()),
-        ]
+        cells = {visible_line(name, 60): _group_cells(figures) for name, figures in groups.items()}
+        table = [("group", *_GROUP_HEADS), *((name, *(c.value or "-" for c in row)) for name, row in cells.items())]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
     return "\n".join(lines)
@@ -137,9 +136,10 @@ def _strata(readings: Readings) -> tuple[list[Stratum], list[Stratum]]:
     p_ab, p_ba = _compared_means(readings)
     if not len(p_ab):
         return [], []
+    by_margin = [] if only_verdicts(p_ab, p_ba) else deviation_by_margin(p_ab, p_ba)
     lengths = readings.catalogue.lengths[compared(readings.answers).any(axis=1)]
     by_length = deviation_by_length(p_ab, p_ba, *lengths.T) if (lengths > 0).all() else []
-    return deviation_by_margin(p_ab, p_ba), by_length
+    return by_margin, by_length
 
 
 def _group_cells(metrics: Mapping[str, float]) -> list[Cell]:

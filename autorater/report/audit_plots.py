@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
+from autorater.metrics.position_audit import only_verdicts
 from autorater.report.plots import DPI, plot_order_swap, prepare_order_swap
 
 _COLOR, _GREY = "#0072B2", "#6E6E6E"
@@ -75,7 +76,7 @@ def audit_figure(p_ab: ArrayLike, p_ba: ArrayLike) -> Figure:
     figure = Figure(figsize=(10, 5.2), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    if np.isin(np.concatenate([p_ab, p_ba]), (0, 0.5, 1)).all():
+    if only_verdicts(p_ab, p_ba):
         plot_winners(left, prepare_winners(p_ab, p_ba))
     else:
         plot_order_swap(left, prepare_order_swap(p_ab, p_ba), "Order swap")

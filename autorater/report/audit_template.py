@@ -53,8 +53,10 @@ symmetry deviation SD = p<sub>ab</sub> + p<sub>ba</sub> − 1 of the pairs.</fig
 <p class="soft">In brackets: 95 % interval over pairs. Pairs are the unit of every test; a tie is a verdict for neither
 slot. In other probes than the swap, read “second slot” as the side that is named above.</p>
 
-{% if margins %}
+{% if margins or lengths %}
 <h2>Where the bias sits</h2>
+{% endif %}
+{% if margins %}
 {{ strata_table("|p_sym − 0.5|", margins, "%.1f") }}
 <p class="soft">Pairs near 0 are close calls, where some contradiction is to be expected; a bias at 0.4 turns clear
 cases.</p>
