@@ -196,8 +196,14 @@ class EndpointJudge:
         key = os.environ.get(self.api_key_env)
         if not key and not base_url:
             raise EndpointError(f"no key in {self.api_key_env}; set it, or give the base_url of a server without keys")
+        try:
+            http_client = openai.DefaultAioHttpClient(timeout=self.timeout)  # half the processor time a request
+        except RuntimeError:  # openai was installed without its extra `aiohttp`
+            http_client = None
         # retries are our own: openai's know nothing of bodies that are no chat completion
-        return openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=self.timeout)
+        return openai.AsyncOpenAI(
+            base_url=base_url, api_key=key or "none", max_retries=0, timeout=self.timeout, http_client=http_client
+        )
 
     async def _work(
         self, client: openai.AsyncOpenAI, questions: Iterator[tuple[K, str]], receive: Callable[[K, Answer], None]
