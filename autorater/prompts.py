@@ -15,18 +15,21 @@ more tokens to read. Deliberately left out: truncation. A prompt that does not f
 counted (`drop_long`), never cut.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
-from typing import Protocol, TypeVar
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from autorater.pairs import Pair
 from rewards.answer import OPEN_TAG, THINK_CLOSE
+
+if TYPE_CHECKING:  # the words of a prompt are also sent to servers, which needs no torch
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ _COMPACT = """\
 
 _MARKERS = re.compile(
     r"[<\[](?=\s*/?\s*(?:think|prob_rb_better|class_probabilities)\s*>"
-    r"|\s*(?:question|answer|response\s+[ab]|the\s+(?:start|end)\s+of\s+response\s+[ab])\s*\])",
+    r"|\s*(?:question|answer|response\s+[ab12]|the\s+(?:start|end)\s+of\s+response\s+[ab12])\s*\])",
     re.IGNORECASE,
 )
 
@@ -318,6 +321,8 @@ def pad_prompts(
     prompts: Sequence[list[int]], pad_token_id: int, device: torch.device | str | None = None, side: str = "left"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask of B prompts, padded on the left (or the right): shape (B, L) each."""
+    import torch
+
     longest = max(map(len, prompts))
 
     def filled(row: list[int], filler: int) -> list[int]:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from autorater.metrics import reliability_curve
 from autorater.metrics.binning import bin_indices
+from autorater.metrics.shares import wilson_interval
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 DPI = 130
 _SIZE = (10, 5.2)  # inches
 _BEFORE, _AFTER, _TRUTH, _GREY = "#D55E00", "#0072B2", "#000000", "#6E6E6E"  # Okabe and Ito's, told apart by all
-_Z = 1.959964
 _HISTOGRAM_BINS = 20
 _MAX_POINTS = 4_000  # of a scatter: more only darken it
 _HEADLINE = (
@@ -61,7 +61,9 @@ def prepare_reliability(
     """
     prepared = reliability_curve(probabilities, labels, n_bins)
     probabilities, labels = check_probabilities("probabilities", probabilities), check_probabilities("labels", labels)
-    prepared["low"], prepared["high"] = _wilson(prepared["label"], _effective_votes(probabilities, labels, n_bins))
+    prepared["low"], prepared["high"] = wilson_interval(
+        prepared["label"], _effective_votes(probabilities, labels, n_bins)
+    )
     if truth is not None:
         prepared["truth"] = reliability_curve(probabilities, truth, n_bins)["label"]
     counts = np.bincount(bin_indices(probabilities, _HISTOGRAM_BINS, "uniform"), minlength=_HISTOGRAM_BINS)
@@ -241,11 +243,3 @@ def _effective_votes(probabilities: np.ndarray, labels: np.ndarray, n_bins: int)
     count, single = count[filled], (mean * (1 - mean))[filled]
     shrunk = ((count - 1) * variance + single) / count
     return count * np.divide(single, shrunk, out=np.ones_like(single), where=shrunk > 0)
-
-
-def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    return np.minimum(middle - half, share).clip(0, 1), np.maximum(middle + half, share).clip(
-        0, 1
-    )  # not 1e-17 past it
