@@ -22,7 +22,10 @@ One kind of interval does not fit all; the percentile interval fits few.
                 which e is no surprise once resampled noise is added, times e. It reaches 0 where e can be noise, and
                 is widened to contain e.
 
-What they cover, in 1,000 simulated data sets each, is in `tests/metrics/test_coverage.py`.
+What they cover in simulated data sets (`tests/metrics/test_coverage.py`): means and shares 93 to 96 %, from 50 pairs
+or 20 topics on, whether of equal size or not; the plain percentile interval of 10 to 20 topics covers 88 to 94 %. The
+ECE of a perfect judge 97 %, of five kinds of wrong judges 88 to 99 %: least where one bin of ten is wrong, because the
+other nine add only bias.
 """
 
 from __future__ import annotations
