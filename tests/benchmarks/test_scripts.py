@@ -153,6 +153,38 @@ def test_labels_to_calibration(run):
     assert record["ratio_stock_to_exact"] is None
 
 
+def test_metric_report(run):
+    options = ["--n_pairs", "300", "--n_bootstrap", "20", "--repeats", "1", "--no-memory"]
+    whole, tenth = (run("metric_report", *options, "--plain_rounds", rounds)[0] for rounds in ("20", "2"))
+    assert [whole["plain_extrapolated"], tenth["plain_extrapolated"]] == [False, True]
+    for record in (whole, tenth):
+        assert set(record) >= {*MACHINE, "n_predictions", "ours_peak_bytes", "plain_peak_bytes"}
+        assert record["ratio"] == pytest.approx(record["plain_seconds"] / record["ours_seconds"], rel=1e-4)
+        assert record["ratio_recomputed"] == pytest.approx(
+            record["recomputed_seconds"] / record["ours_seconds"], rel=1e-4
+        )
+
+
+def test_loops_over_resamples_measure_what_we_measure(script):
+    """The same metrics on all pairs, and intervals as wide."""
+    import numpy as np
+
+    from autorater.metrics import judge_metrics
+
+    bench = script("metric_report")
+    pairs = bench.judged_pairs(4000, 0)
+    ours = judge_metrics(**pairs, n_bootstrap=500)
+    once = bench.values(bench.scores(**pairs))
+    assert len(once) == 14
+    assert {name: ours[name] for name in once} == pytest.approx(once, abs=1e-9)
+    assert bench.plain(pairs, 3) == pytest.approx(bench.recomputed(pairs, 3), abs=1e-12)
+    theirs = bench.plain(pairs, 500)
+    for name in set(once) - {"ece", "parse_rate"}:  # a percentile interval does not fit an ECE
+        widths = [ends[f"{name}_high"] - ends[f"{name}_low"] for ends in (ours, theirs)]
+        assert widths[0] == pytest.approx(widths[1], rel=0.15), name
+    assert np.isfinite(list(theirs.values())).all()
+
+
 def test_best_of_runs(script):
     bench = script("labels_to_calibration")
     arrived = [bench.Run(1e-3, 16, seconds=s, steps=9, curve=[(9, s, 0.009)]) for s in (5.0, 3.0)]
