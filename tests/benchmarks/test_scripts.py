@@ -201,3 +201,12 @@ def test_peak_counts_what_was_freed_again():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None" or 60 << 20 < int(done.stdout) < 80 << 20
+
+
+def test_charm_offset(run):
+    (record,) = run("charm_offset", "--n_instructions", "500", "--repeats", "1", "--learning_rates", "0.1")
+    assert set(record) >= MACHINE
+    assert record["win_rate_error"] < 1e-9
+    assert record["descent_difference"] <= 1e-4
+    assert record["descent_converged_difference"] <= 1e-4
+    assert record["ratio"] == pytest.approx(record["descent_seconds"] / record["ours_seconds"], rel=1e-4)

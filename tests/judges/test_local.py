@@ -186,7 +186,7 @@ def test_hostile_response_gets_a_probability(judge, simulated):
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
     """What a first reading of a model that shares no prompt has cached can be used under autograd later."""
-    monkeypatch.setattr("autorater.answers.supports_shared_prefix", lambda model: (False, "for the test"))
+    monkeypatch.setattr("autorater.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
     judge.probabilities(simulated.pairs[:1])
     ids = torch.tensor([judge.encoder.encode(simulated.pairs[:1])[0][0].ids])
     judge.tree.distribution(judge.model, ids, torch.ones_like(ids)).mean.sum().backward()
