@@ -98,14 +98,19 @@ def test_exact_answers_need_an_even_number_of_prompts(run, capsys):
 
 def test_judge_throughput(run):
     options = ["--repeats", "1", "--n_pairs", "2", "--generate_batch_sizes", "2", "4", "--answer_step", "0.1"]
-    (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "128", *options)
+    (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "400", *options)
     assert set(record) >= MACHINE
-    assert record["mean_prompt_tokens"] == 128
+    assert record["layout"] == "full"
+    assert record["mean_prompt_tokens"] == 400
+    assert 100 < record["common_tokens"] < 300, "the instructions"
+    assert record["exact_tokens"] == 400 - record["common_tokens"] + record["tree_tokens"]
+    assert record["generate_tokens"] == 400 + record["answer_tokens"] - 1 < record["to_end_tokens"]
     assert record["answer_tokens"] >= 4, "0 . 5 </"
     assert record["generate_batch_size"] in (2, 4)
-    assert record["agreement"] is None
-    ratio = record["exact_pairs_per_second"] / record["generate_pairs_per_second"]
-    assert record["ratio"] == pytest.approx(ratio, rel=1e-4)
+    assert record["agreement"] is record["mode_is_greedy"] is None
+    for name, side in (("ratio", "generate"), ("ratio_to_end", "to_end")):
+        ratio = record["exact_pairs_per_second"] / record[f"{side}_pairs_per_second"]
+        assert record[name] == pytest.approx(ratio, rel=1e-4)
 
 
 def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
@@ -119,7 +124,16 @@ def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
         "judge_throughput", "--device", "cpu", "--model", str(tmp_path), "--repeats", "1", "--n_pairs", "2"
     )
     assert record["prompt_tokens"] is None
-    assert 0 <= record["agreement"] <= 1
+    assert record["agreement"] == 1, "random weights write no number, and the read-out knows it"
+    assert record["mode_is_greedy"] == 0
+
+
+def test_answers_off_the_grid_are_none(script):
+    import numpy as np
+
+    bench = script("judge_throughput")
+    judge = bench.build_judge(bench.parse([*TINY_MODEL, "--answer_step", "0.1"]))
+    np.testing.assert_array_equal(bench.on_grid([0.3, None, 0.35, 1.0], judge.tree), [0.3, np.nan, np.nan, 1.0])
 
 
 def test_greedy_answers_are_read(script):
@@ -146,6 +160,9 @@ def test_labels_to_calibration(run):
     for side in ("exact", "sampled", "stock"):
         summary = record[side]
         assert summary["seconds"] is summary["votes"] is summary["steps"] is None, "a target of 0 is out of reach"
+        assert summary["wall_seconds"] is None
+        assert summary["seconds_spent"] > 0
+        assert summary["wall_seconds_spent"] > 0
         assert summary["best_excess_brier"] == min(excess for _, _, excess in summary["curve"])
         starts.add(summary["curve"][0][2])
     assert len(starts) == 1, "every side starts from the same policy and is measured on the same pairs"
