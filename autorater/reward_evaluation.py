@@ -115,7 +115,7 @@ def evaluate_scores(
         if not met:
             continue
         mine, theirs = scores_of(met)
-        columns["p"].append(sigmoid(theirs - mine))
+        columns["p"].append(sigmoid(np.subtract(theirs, mine)))
         columns["a"] += [model] * len(met)
         columns["b"] += [opponent] * len(met)
         columns["prompt"] += [response.prompt for response, _ in met]
