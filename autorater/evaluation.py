@@ -88,13 +88,27 @@ def _judge(judge: Judge, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
     return Judgments.interleaved(shares)
 
 
-def write_run(folder: str | Path, before: Evaluation, after: Evaluation) -> None:
+def write_run(
+    folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float | None = None
+) -> None:
     """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line a pair and order)."""
-    metrics = {f"{when}/{k}": v for when, e in (("before", before), ("after", after)) for k, v in e.metrics.items()}
-    Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_metrics(folder, before.metrics, after.metrics, training_seconds)
     with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
         for record in _records(before, after):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_metrics(
+    folder: str | Path,
+    before: dict[str, float],
+    after: dict[str, float],
+    training_seconds: float | None = None,
+) -> None:
+    """Writes `metrics.json`: keys `before/…`, `after/…` and, where it is given, `training_seconds`."""
+    metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
+    if training_seconds is not None:
+        metrics["training_seconds"] = round(training_seconds, 1)
+    Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 def _records(before: Evaluation, after: Evaluation) -> Iterator[dict]:

@@ -11,13 +11,19 @@ whether a judge that says 0.7 should have said 0.7. Responses are short English 
 Annotators may favour a slot (`slot_bias` logits towards the response they saw second). They see either order with
 equal chance, so p* stays symmetric: swapping the responses turns p* into 1 − p*.
 
+The same personas grade single responses from 1 to 5, by an ordered logit of how much they like it:
+
+    Pr[grade ≤ k | h] = sigmoid((θ_k − w_h · z) / noise)
+
 Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from autorater.items import Item, ItemSet, Task
 from autorater.pairs import Pair
 
 # trait -> ways of showing it; {s} is the subject of the question
@@ -39,7 +45,7 @@ _CORES = (
     "With {s}, practice is everything.",
     "Ask a friend about {s}.",
 )
-_QUESTIONS = (
+QUESTIONS = (
     "How do I get better at {s}?",
     "What should I know about {s}?",
     "Is it worth spending money on {s}?",
@@ -102,6 +108,14 @@ PERSONAS: tuple[Persona, ...] = (
 )
 
 
+_GRADE_THRESHOLDS = (-1.0, 1.0, 3.0, 5.0)  # of the liking, in logits; what a response earns on average is near 2
+GRADE_TASK = Task(
+    labels=("1", "2", "3", "4", "5"),
+    titles=("Question", "Response"),
+    question="People graded a response to a question from 1 (worst) to 5 (best).",
+    ordinal=True,
+)
+
 # Not in the population: the one opinionated grader whose verdicts the warm start imitates. It is impressed by the same
 # things as the everyday reader and by sources, and knows nothing of the others.
 GRADER = Persona(
@@ -151,6 +165,22 @@ class Population:
         by_persona = (_sigmoid(logit + self.slot_bias) + _sigmoid(logit - self.slot_bias)) / 2
         return by_persona @ (share / share.sum())
 
+    def grades(self, traits: np.ndarray) -> np.ndarray:
+        """Exact distribution of the grades 1 to 5 that the population gives.
+
+        Args:
+            traits: Traits of the responses, shape (N, len(TRAITS)).
+
+        Returns:
+            Shape (N, 5), in (0, 1), rows that sum to 1.
+        """
+        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
+        share = np.array([p.share for p in self.personas], dtype=float)
+        liking = np.asarray(traits, float) @ taste.T  # (N, H)
+        at_most = _sigmoid((np.array(_GRADE_THRESHOLDS) - liking[..., None]) / self.noise)  # (N, H, 4)
+        edges = np.concatenate([np.zeros_like(at_most[..., :1]), at_most, np.ones_like(at_most[..., :1])], axis=-1)
+        return share / share.sum() @ np.diff(edges, axis=-1)
+
     def with_shares(self, shares: list[float] | None) -> "Population":
         """The same personas in other proportions (None: unchanged)."""
         if shares is None:
@@ -195,20 +225,20 @@ def simulate_pairs(
         raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
     population = population or Population()
     rng = np.random.default_rng([seed, int(held_out)])
-    subjects = [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+    topics = subjects(held_out)
     traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
     truth = population.preference(traits_a, traits_b)
     votes_b = rng.binomial(n_votes, truth)
     prefix = "test" if held_out else "train"
     pairs = []
     for i in range(n_pairs):
-        subject = subjects[rng.integers(len(subjects))]
+        subject = _pick(rng, topics)
         pairs.append(
             Pair(
                 id=f"{prefix}-{i}",
-                prompt=_pick(rng, _QUESTIONS).format(s=subject),
-                response_a=_write_response(rng, traits_a[i], subject),
-                response_b=_write_response(rng, traits_b[i], subject),
+                prompt=write_question(rng, subject),
+                response_a=write_response(rng, traits_a[i], subject),
+                response_b=write_response(rng, traits_b[i], subject),
                 label=votes_b[i] / n_votes,
                 n_votes=n_votes,
                 votes_a=int(n_votes - votes_b[i]),
@@ -221,8 +251,67 @@ def simulate_pairs(
     return SimulatedPairs(pairs, traits_a, traits_b)
 
 
-def _write_response(rng: np.random.Generator, traits: np.ndarray, subject: str) -> str:
-    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown]
+@dataclass(frozen=True)
+class SimulatedItems:
+    """Graded responses with the traits they were built from: shape (N, len(TRAITS)), 0 or 1."""
+
+    items: ItemSet
+    traits: np.ndarray = field(repr=False)
+
+
+def simulate_items(
+    n_items: int,
+    population: Population | None = None,
+    *,
+    n_votes: int = 5,
+    seed: int = 0,
+    held_out: bool = False,
+) -> SimulatedItems:
+    """Questions with one response, graded from 1 to 5 by `n_votes` annotators drawn from the population.
+
+    Args:
+        n_items: Number of items.
+        population, n_votes, seed, held_out: As in `simulate_pairs`; nobody sees two slots here.
+
+    Raises:
+        ValueError: If `n_items` or `n_votes` is below 1.
+    """
+    if n_items < 1 or n_votes < 1:
+        raise ValueError(f"n_items and n_votes must be at least 1, got {n_items} and {n_votes}")
+    rng = np.random.default_rng([seed, int(held_out), len(GRADE_TASK.labels)])
+    topics = subjects(held_out)
+    traits = rng.integers(0, 2, size=(n_items, len(TRAITS)))
+    truth = (population or Population()).grades(traits)
+    votes = rng.multinomial(n_votes, truth)
+    items = []
+    for i in range(n_items):
+        subject = topics[rng.integers(len(topics))]
+        question, response = write_question(rng, subject), write_response(rng, traits[i], subject)
+        items.append(
+            Item(
+                id=f"{'test' if held_out else 'train'}-{i}",
+                texts=(question, response),
+                counts=tuple(votes[i].tolist()),
+                topic=subject,
+                true_distribution=tuple(truth[i].tolist()),
+            )
+        )
+    return SimulatedItems(ItemSet(GRADE_TASK, items), traits)
+
+
+def subjects(held_out: bool) -> list[str]:
+    """What questions are about: four fifths of the subjects, or the fifth that is held out."""
+    return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+
+
+def write_question(rng: np.random.Generator, subject: str) -> str:
+    """A question about the subject."""
+    return _pick(rng, QUESTIONS).format(s=subject)
+
+
+def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, more: Sequence[str] = ()) -> str:
+    """An answer that shows the traits, shape (len(TRAITS),), 0 or 1, and has `more` phrases, in any order."""
+    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
     return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
 

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from autorater.pairs import Pair
 from rewards.answer import OPEN_TAG, THINK_CLOSE
@@ -97,8 +97,39 @@ class PromptFormat:
             return _COMPACT
         return _FULL.replace("{how}", _REASON_FIRST if self.reasoning else _ANSWER_ONLY)
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots in `text`: columns of a pair."""
+        return _SLOTS
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Markers of the layout that `neutralize` does not know by itself."""
+        return ()
+
+    @property
+    def gap(self) -> str:
+        """What stands between the text and the answer where no chat template puts something there."""
+        return "\n\n" if self.layout == "full" else " "
+
+    @property
+    def prefill(self) -> str:
+        """The beginning of the answer, which is part of the prompt."""
+        return "" if self.reasoning else OPEN_TAG
+
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+class SlotFormat(Protocol):
+    """What a `PromptEncoder` needs of a format: of `PromptFormat` for probabilities of pairs, or of another one."""
+
+    text: str
+    slots: tuple[str, ...]
+    titles: tuple[str, ...]
+    gap: str
+    prefill: str
+    reasoning: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +140,16 @@ class EncodedPrompt:
     ids: list[int]
 
 
-def neutralize(text: str) -> str:
-    """Takes the bracket off every answer tag, reasoning tag and layout marker in a text that is data."""
-    return _MARKERS.sub("(", text)
+def neutralize(text: str, titles: Sequence[str] = ()) -> str:
+    """Takes the bracket off every answer tag, reasoning tag and layout marker in a text that is data.
+
+    Args:
+        titles: Markers of a layout besides those of pairs, without their brackets.
+    """
+    text = _MARKERS.sub("(", text)
+    if titles:
+        text = re.sub(rf"\[(?=\s*(?:{'|'.join(map(re.escape, titles))})\s*\])", "(", text, flags=re.IGNORECASE)
+    return text
 
 
 class PromptEncoder:
@@ -126,29 +164,31 @@ class PromptEncoder:
             reasoning and the opening answer tag.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: SlotFormat | None = None):
         self.tokenizer = tokenizer
         self.format = format or PromptFormat()
-        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
-        # a look-ahead finds overlapping occurrences too
-        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
-        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
-        self._texts = self._render_layout()  # len(_SLOTS) + 1 pieces of layout
+        self._data = DataTokenizer(tokenizer)
+        self._texts = self._render_layout()  # one piece of layout more than there are slots
         self.context = THINK_CLOSE + OPEN_TAG if self.format.reasoning else self._texts[-1]
-        bos, has_template = self._beginning(), tokenizer.chat_template is not None
+        bos, has_template = self._data.beginning(), tokenizer.chat_template is not None
         self._ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts]
         if not has_template:  # a chat template writes its own beginning-of-sequence token
             self._ids[0] = bos + self._ids[0]
 
     def encode(self, pairs: Sequence[Pair]) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
         """Prompts of every pair in both orders: `[(ab, ba), …]`; in `ba` the responses have changed places."""
-        texts = [[neutralize(getattr(pair, slot)) for slot in _SLOTS] for pair in pairs]
-        ids = self._encode_data(chain.from_iterable(texts))
-        prompts = []
-        for row, text in enumerate(texts):
-            question, a, b = zip(text, ids[3 * row : 3 * row + 3], strict=True)
-            prompts.append((self._assemble(question, a, b), self._assemble(question, b, a)))
-        return prompts
+        texts = [[getattr(pair, slot) for slot in _SLOTS] for pair in pairs]
+        return [(self._assemble(q, a, b), self._assemble(q, b, a)) for q, a, b in self._encode_slots(texts)]
+
+    def encode_texts(self, texts: Sequence[Sequence[str]]) -> list[EncodedPrompt]:
+        """Prompts of N rows of texts, one text a slot."""
+        return [self._assemble(*slots) for slots in self._encode_slots(texts)]
+
+    def _encode_slots(self, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, list[int]]]]:
+        """Texts as they stand in their slots, with their token ids."""
+        texts = [[neutralize(text, self.format.titles) for text in row] for row in rows]
+        ids = iter(self._data.encode(chain.from_iterable(texts)))
+        return [[(text, next(ids)) for text in row] for row in texts]
 
     def _assemble(self, *slots: tuple[str, list[int]]) -> EncodedPrompt:
         text, ids = self._texts[0], list(self._ids[0])
@@ -159,7 +199,7 @@ class PromptEncoder:
 
     def _render_layout(self) -> list[str]:
         """The rendered prompt, cut at its slots."""
-        marks = {slot: f"\u2045{slot}\u2046" for slot in _SLOTS}
+        marks = {slot: f"\u2045{slot}\u2046" for slot in self.format.slots}
         text = self.format.text.format(**marks)
         if self.tokenizer.chat_template is not None:
             text = self.tokenizer.apply_chat_template(
@@ -168,28 +208,40 @@ class PromptEncoder:
                 add_generation_prompt=True,
                 enable_thinking=self.format.reasoning,  # Qwen3's switch; other templates ignore it
             )
-        elif self.format.layout == "full":
-            text += "\n\n"
         else:
-            text += " "
-        if not self.format.reasoning:
-            text += OPEN_TAG
+            text += self.format.gap
+        text += self.format.prefill
         pieces = re.split("|".join(map(re.escape, marks.values())), text)
-        if len(pieces) != len(_SLOTS) + 1:
+        if len(pieces) != len(marks) + 1:
             raise ValueError(
-                f"the chat template shows the user's message {(len(pieces) - 1) / len(_SLOTS):g} times, "
+                f"the chat template shows the user's message {(len(pieces) - 1) / len(marks):g} times, "
                 "a judge prompt needs it exactly once"
             )
         return pieces
 
-    def _beginning(self) -> list[int]:
+
+class DataTokenizer:
+    """Tokenizes texts from the data so that none of them becomes a control token.
+
+    Args:
+        tokenizer: Any fast tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
+        # a look-ahead finds overlapping occurrences too
+        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
+        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
+
+    def beginning(self) -> list[int]:
         """Ids that the tokenizer puts in front of a text (a beginning-of-sequence token or nothing)."""
         bare = self.tokenizer("x", add_special_tokens=False)["input_ids"]
         full = self.tokenizer("x")["input_ids"]
         return full[: next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)]
 
-    def _encode_data(self, texts: Iterable[str]) -> list[list[int]]:
-        """Token ids of texts from the data, none of them a control token."""
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """Token ids of every text, none of them a control token."""
         pieces = [self._cut(text) for text in texts]
         flat = list(chain.from_iterable(pieces))
         encoded = iter(self.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])

@@ -71,13 +71,13 @@ def main() -> None:
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
     trainer.add_callback(CalibrationCallback(trainer, judge, held_out, held_out_prompts, args.n_eval_pairs))
     show_progress(trainer)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trained = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
 
     after = evaluate(judge, held_out, held_out_prompts, progress=training.process_index == 0)
     trainer.save_model()
     if training.process_index == 0:
         judge.save_format(output_dir)
-        write_run(output_dir, before, after)
+        write_run(output_dir, before, after, training_seconds=trained.metrics["train_runtime"])
         write_report(output_dir, before, after, title="GRPO on votes", settings=used)
         write_model_card(
             output_dir, base_model=base, prompt_text=prompt_format.text, before=before, after=after, settings=used

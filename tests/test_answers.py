@@ -13,15 +13,20 @@ from tests.conftest import make_model, make_tokenizer
 FAMILIES = ["qwen", "llama", "gemma", "gpt2"]
 
 
+def answer_tokens(tokenizer, encoder, text):
+    """Tokens of an answer behind the whole prompt, and the first one of the closing tag."""
+    with_tag = tokenizer(encoder.context + text + CLOSE_TAG, add_special_tokens=False)["input_ids"]
+    without = tokenizer(encoder.context + text, add_special_tokens=False)["input_ids"]
+    behind = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
+    assert with_tag[: len(without)] == without
+    return with_tag[behind : len(without) + 1]
+
+
 def brute_force(model, tree, tokenizer, encoder, prompt, differentiable=False):
     """π(k | x) by one forward pass a string, tokenized behind the whole prompt."""
     probs = [0.0] * len(tree.values)
     for text, value in zip(tree.strings, tree.string_values.tolist(), strict=True):
-        with_tag = tokenizer(encoder.context + text + CLOSE_TAG, add_special_tokens=False)["input_ids"]
-        without = tokenizer(encoder.context + text, add_special_tokens=False)["input_ids"]
-        behind = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
-        assert with_tag[: len(without)] == without
-        answer = with_tag[behind : len(without) + 1]
+        answer = answer_tokens(tokenizer, encoder, text)
         logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         logp = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
         probs[value] = probs[value] + logp.exp()
@@ -49,6 +54,66 @@ def test_distribution_equals_brute_force(family, digits, simulated):
         for row, prompt in zip(probs, prompts, strict=True):
             expected = brute_force(model, tree, tokenizer, encoder, prompt)
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-12)
+
+
+def speak_in_numbers(model, tree, last_prompt_token):
+    """Favours, more or less by position, what may follow a token somewhere in the tree: numbers and near-numbers."""
+    generator = torch.Generator().manual_seed(0)
+    behind = torch.tensor([last_prompt_token, *tree.tokens])[tree.edge_nodes]
+    known, row = behind.unique(return_inverse=True)
+    favoured = torch.zeros(31, 1 + len(known), model.config.vocab_size)
+    favoured[:, row, tree.edge_tokens] = 7 + 3 * torch.randn(31, len(row), generator=generator)
+    row_of = torch.full((model.config.vocab_size,), len(known)).scatter(0, known, torch.arange(len(known)))
+
+    def favour(model, args, kwargs, output):
+        kept = output.logits.shape[1]
+        ids, positions = kwargs["input_ids"][:, -kept:], kwargs["position_ids"][:, -kept:]
+        output.logits = output.logits + favoured[positions % 31, row_of[ids]]
+
+    model.register_forward_hook(favour, with_kwargs=True)
+
+
+@pytest.mark.parametrize("digits", ["split", "merged"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_answer_is_what_generate_writes(family, digits, simulated):
+    tokenizer, encoder, model, tree, prompts, *_ = setting(family, digits, 0.05, simulated, count=24)
+    speak_in_numbers(model, tree, prompts[0][-1])
+    answers = tree.read(model, prompts)
+    spelled = {tuple(answer_tokens(tokenizer, encoder, text)): text for text in tree.strings}
+    expected = []
+    for prompt in prompts:
+        written = model.generate(
+            torch.tensor([prompt]), do_sample=False, min_new_tokens=tree.depth, max_new_tokens=tree.depth
+        )[0, len(prompt) :].tolist()
+        texts = [text for tokens, text in spelled.items() if tuple(written[: len(tokens)]) == tokens]
+        expected.append(float(texts[0]) if texts else torch.nan)
+    torch.testing.assert_close(answers.greedy, torch.tensor(expected), equal_nan=True)
+    assert 0 < answers.greedy.isnan().sum() < len(prompts), "some should write an answer and some should not"
+    torch.testing.assert_close(answers.probs, tree.distribution(model, *pad_prompts(prompts, 0)).probs.detach())
+
+
+def test_greedy_answer_need_not_be_the_mode():
+    """0.7 is the likeliest beginning, 0.8 the likeliest number."""
+    tokenizer = make_tokenizer("split")
+    tree = AnswerTree(tokenizer, PromptEncoder(tokenizer).context, 0.05)
+    end = tokenizer.tokenize(CLOSE_TAG)[0]
+    behind = {
+        "": {"0": 1.0}, "0": {".": 1.0}, "0.": {"7": 0.5, "8": 0.4, "9": 0.1},
+        "0.7": {end: 0.34, "0": 0.33, "5": 0.33}, "0.70": {end: 1.0}, "0.75": {end: 1.0}, "0.8": {end: 1.0},
+    }  # fmt: skip
+    nodes = [""]
+    for parent, token in zip(tree.parents, tree.tokens, strict=True):
+        nodes.append(nodes[parent + 1] + tokenizer.decode(token))
+    probs = torch.full((1, len(nodes), len(tokenizer)), 1e-9)
+    for text, following in behind.items():
+        for token, prob in following.items():
+            probs[0, nodes.index(text), tokenizer.convert_tokens_to_ids(token)] = prob
+    answers = tree.from_logits(probs.log())
+    assert tree.greedy_from_logits(probs.log()).tolist() == pytest.approx([0.7])
+    assert answers.mode.tolist() == pytest.approx([0.8])
+    wanted = {0.7: 0.5 * 0.67, 0.75: 0.5 * 0.33, 0.8: 0.4}
+    for value, prob in wanted.items():
+        assert answers.probs[0, tree.values.tolist().index(value)] == pytest.approx(prob, abs=1e-4)
 
 
 def test_finest_grid_equals_brute_force(simulated):

@@ -34,12 +34,15 @@ class Judgments:
         mode: Most likely answer, on the grid.
         spread: Standard deviation of the answer.
         valid: Probability that the answer is on the grid at all.
+        greedy: The answer that decoding token by token, always the likeliest, writes; NaN where that is no answer on
+            the grid. None of a judge that does not tell.
     """
 
     mean: np.ndarray
     mode: np.ndarray
     spread: np.ndarray
     valid: np.ndarray
+    greedy: np.ndarray | None = None
 
     @property
     def p_ab(self) -> np.ndarray:
@@ -62,10 +65,9 @@ class Judgments:
     @classmethod
     def interleaved(cls, shares: Sequence[Judgments]) -> Judgments:
         """Judgments of N pairs from those of W shares, where share w has the pairs w, w + W, w + 2 W, …"""
-        columns = []
-        for name in (f.name for f in fields(cls)):
-            column = np.empty((sum(map(len, shares)), 2))
+        columns = {}
+        for name in (f.name for f in fields(cls) if getattr(shares[0], f.name) is not None):
+            columns[name] = column = np.empty((sum(map(len, shares)), 2))
             for w, share in enumerate(shares):
                 column[w :: len(shares)] = getattr(share, name)
-            columns.append(column)
-        return cls(*columns)
+        return cls(**columns)

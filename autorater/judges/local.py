@@ -1,6 +1,7 @@
 """A judge that runs on this machine: prompt in both orders, exact distribution over answers, one forward a prompt.
 
-A probability is the mean of the answer distribution; its most likely answer and its spread are kept beside it.
+A probability is the mean of the answer distribution; its most likely answer, its spread and the answer that greedy
+decoding would write are kept beside it.
 How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
 
 A judge that reasons first writes its reasoning, greedily or `n_reasonings` times by chance, and the distribution is
@@ -58,12 +59,15 @@ class Judge:
     ):
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
-        self.tree = AnswerTree(tokenizer, self.encoder.context, answer_step)
+        self.tree = self._plant_tree(answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
         # behind the reasoning comes the opening tag, and before it perhaps what a token across the end is replaced by
         tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
         self._behind_prompt = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
+
+    def _plant_tree(self, answer_step: float) -> AnswerTree:
+        return AnswerTree(self.tokenizer, self.encoder.context, answer_step)
 
     @property
     def answer_tokens(self) -> int:
@@ -96,7 +100,7 @@ class Judge:
         Raises:
             FileNotFoundError: If a local folder is meant and there is no model in it.
         """
-        saved = _read_format(name_or_path)
+        saved = read_format(name_or_path)
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,7 +136,6 @@ class Judge:
         pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
         return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
 
-    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
@@ -141,25 +144,28 @@ class Judge:
         flat = [prompt.ids for both in prompts for prompt in both]
         was_training = self.model.training
         self.model.eval()
-        columns = np.zeros((len(flat), 4))
-        device = next(self.model.parameters()).device
+        columns = np.zeros((len(flat), 5))
         with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
             for rows in self._batches(flat):
-                answers = self._answers([flat[i] for i in rows], device)
-                read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid], dim=1)
+                answers = self._answers([flat[i] for i in rows])
+                read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy], dim=1)
                 columns[rows] = read.clamp(0, 1).double().cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
-        return Judgments(*columns.reshape(len(prompts), 2, 4).transpose(2, 0, 1))
+        return Judgments(*columns.reshape(len(prompts), 2, 5).transpose(2, 0, 1))
 
-    def _answers(self, prompts: list[list[int]], device: torch.device) -> AnswerDistribution:
-        ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, device)
+    def _answers(self, prompts: list[list[int]]) -> AnswerDistribution:
         if not self.encoder.format.reasoning:
-            return self.tree.distribution(self.model, ids, mask)
-        read = [self._behind_reasoning(prompts, ids, mask) for _ in range(self.n_reasonings)]
-        return replace(read[0], probs=torch.stack([answers.probs for answers in read]).mean(dim=0))
+            return self.tree.read(self.model, prompts)
+        read = [self._behind_reasoning(prompts) for _ in range(self.n_reasonings)]
+        if len(read) == 1:
+            return read[0]
+        nothing = torch.full_like(read[0].greedy, torch.nan)  # the reasonings were drawn
+        return replace(read[0], probs=torch.stack([answers.probs for answers in read]).mean(dim=0), greedy=nothing)
 
-    def _behind_reasoning(self, prompts: list[list[int]], ids: torch.Tensor, mask: torch.Tensor) -> AnswerDistribution:
+    @torch.no_grad()
+    def _behind_reasoning(self, prompts: list[list[int]]) -> AnswerDistribution:
+        ids, mask = pad_prompts(prompts, self.tokenizer.pad_token_id, next(self.model.parameters()).device)
         written = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -175,9 +181,10 @@ class Judge:
         )[:, ids.shape[1] :]
         reasonings = [close_reasoning(self.tokenizer, completion) for completion in written.tolist()]
         reasoned = [prompt + reasoning.ids for prompt, reasoning in zip(prompts, reasonings, strict=True)]
-        answers = self.tree.distribution(self.model, *pad_prompts(reasoned, self.tokenizer.pad_token_id, ids.device))
-        closed = torch.tensor([[reasoning.closed] for reasoning in reasonings], device=ids.device)
-        return replace(answers, probs=answers.probs * closed)
+        answers = self.tree.read(self.model, reasoned)
+        closed = torch.tensor([reasoning.closed for reasoning in reasonings], device=ids.device)
+        greedy = answers.greedy.masked_fill(~closed, torch.nan)
+        return replace(answers, probs=answers.probs * closed[:, None], greedy=greedy)
 
     def check_lengths(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> None:
         """Raises ValueError if the model cannot read one of the prompts and answer it."""
@@ -209,7 +216,7 @@ def _as_pair(row: Mapping[str, str], index: int) -> Pair:
     return Pair(str(index), row["prompt"], row["response_a"], row["response_b"], label=0.5)
 
 
-def _read_format(name_or_path: str) -> dict:
+def read_format(name_or_path: str) -> dict:
     check_model_path(name_or_path)
     path = Path(name_or_path, FORMAT_FILE)
     if path.exists():

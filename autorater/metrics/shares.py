@@ -7,17 +7,18 @@ import numpy as np
 _Z = 1.959964
 
 
-def wilson_interval(share: np.ndarray | float, n: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % interval of a share of n independent trials, Wilson (1927).
+def wilson_interval(share: np.ndarray | float, n: np.ndarray | float, z: float = _Z) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of a share of n independent trials, Wilson (1927).
 
     Args:
         share: What was seen, in [0, 1].
         n: Number of trials, above 0; need not be whole.
+        z: Its half-width in standard errors; 1.96 for 95 %.
 
     Returns:
         `(low, high)`, shaped as the arguments; they contain the share.
     """
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     low, high = np.minimum(middle - half, share), np.maximum(middle + half, share)
     return np.clip(low, 0, 1), np.clip(high, 0, 1)  # rounding may leave 1e-17 past it

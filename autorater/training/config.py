@@ -1,5 +1,6 @@
 """What a training run can be told: TRL's `GRPOConfig` with the fields a judge adds, and the data to train on."""
 
+import json
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -91,6 +92,45 @@ class JudgeArguments:
 
 
 @dataclass
+class DenseArguments(JudgeArguments):
+    """The same for training on vote shares without a reward (`recipes/sft.py`)."""
+
+    labels: Literal["sparse", "dense"] = field(
+        default="dense",
+        metadata={"help": "`dense`: the vote share; `sparse`: one vote a pair, drawn once by the seed."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reward != JudgeArguments.reward:
+            raise ValueError("reward has no meaning here: nothing is rewarded")
+
+
+@dataclass
+class AlignmentArguments(DenseArguments):
+    """The same for judges that are asked for labels (`recipes/align.py`)."""
+
+    data: Literal["items", "pairs"] = field(
+        default="items",
+        metadata={
+            "help": "`items`: texts with counts of K labels, see `autorater.loading_items`; `pairs`: A, tie or B, in "
+            "both orders."
+        },
+    )
+    synonyms: dict | str | None = field(
+        default=None, metadata={"help": "More words for a label, as a mapping of labels to lists of words."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.synonyms, str):
+            self.synonyms = json.loads(self.synonyms)
+        for label, words in (self.synonyms or {}).items():
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"synonyms of {label!r} must be a list of words, got {words!r}")
+
+
+@dataclass
 class JudgeGRPOConfig(GRPOConfig):
     """`GRPOConfig` for judges: nothing is divided by a group's standard deviation, and answers can be exact.
 
@@ -174,10 +214,7 @@ class JudgeGRPOConfig(GRPOConfig):
             self.num_generations = 2  # GRPOConfig wants at least two; the trainer generates none
         elif self.orders == "coupled" and self.num_generations % 2:
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = (
-                torch.cuda.is_available() and not self.use_cpu
-            )  # TRL's own default is bf16 on a CPU too, where it is slow
+        bf16_by_default(self)
         try:
             super().__post_init__()
         except ValueError as error:
@@ -220,6 +257,12 @@ class JudgeGRPOConfig(GRPOConfig):
             if is_set:
                 behind = " behind reasoning" if self.reasoning else ""
                 raise ValueError(f"{name} does not go with exact answers{behind}: {reason}")
+
+
+def bf16_by_default(arguments) -> None:
+    """Sets bf16 where it is not said: on a GPU. TRL's own default is bf16 on a CPU too, where it is slow."""
+    if arguments.bf16 is None and not arguments.fp16:
+        arguments.bf16 = torch.cuda.is_available() and not arguments.use_cpu
 
 
 def settings(*arguments) -> dict[str, object]:

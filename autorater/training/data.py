@@ -6,14 +6,16 @@
 Deliberately left out: tokenization (`autorater.prompts`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autorater.items import ItemSet, pair_items
 from autorater.loading import load_pairs
+from autorater.loading_items import load_items
 from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
-from autorater.population import GRADER, Population, simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.population import GRADER, Population, simulate_items, simulate_pairs
+from autorater.training.config import AlignmentArguments, JudgeArguments
 
 _VOTE_STRENGTH = 0.25  # a vote says which side, not how surely: told as 3/8 or 5/8
 
@@ -47,6 +49,77 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
         ValueError: If training and held-out pairs share responses, or the options do not fit.
     """
     return _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
+
+
+@dataclass(frozen=True)
+class ItemData:
+    """Items to learn from and to measure on.
+
+    Attributes:
+        train, held_out: The items.
+        verdicts: Number of the one label that a single opinionated judge gives each training item, which a warm start
+            imitates: the simulated grader's, or that of one vote. Shape (len(train),).
+        summary: What it is, in a line.
+    """
+
+    train: ItemSet
+    held_out: ItemSet
+    verdicts: np.ndarray
+    summary: str
+
+
+def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
+    """Reads or simulates the items of a run.
+
+    Args:
+        args: Where they come from.
+        seed: Draws the split, the verdicts and the simulated texts.
+
+    Raises:
+        DataError: If a row is bad.
+        ValueError: If the options or the tasks of two files do not fit.
+    """
+    if args.dataset_name is None:
+        population = Population(noise=args.population_noise).with_shares(args.persona_shares)
+        simulated = simulate_items(args.n_train, population, n_votes=args.n_votes, seed=seed)
+        test = simulate_items(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)
+        verdicts = Population(personas=(GRADER,)).grades(simulated.traits).argmax(axis=1)
+        train, held_out, where = simulated.items, test.items, "simulated annotators"
+        votes = f" with {args.n_votes} vote(s) each", f" with {args.n_test_votes}"
+    else:
+        items, votes, where = load_items(args.dataset_name), ("", ""), args.dataset_name
+        if args.eval_dataset_name:
+            train, held_out = items, load_items(args.eval_dataset_name)
+        else:
+            column = "id" if any(item.topic is None for item in items.items) else "topic"
+            sides = split_by(items.items, column, args.held_out_fraction, seed)
+            train, held_out = (ItemSet(items.task, side) for side in sides)
+        verdicts = _one_vote(train.shares, seed)
+    if train.task != held_out.task:
+        raise ValueError(f"{args.eval_dataset_name} has another task than {args.dataset_name}")
+    if args.labels == "sparse":
+        counts = np.eye(len(train.task.labels))[_one_vote(train.shares, seed + 1)]
+        sparse = [replace(item, counts=tuple(row)) for item, row in zip(train.items, counts.tolist(), strict=True)]
+        train = ItemSet(train.task, sparse)
+    labels = ", ".join(train.task.labels)
+    summary = f"{where}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; {labels}"
+    return ItemData(train, held_out, verdicts, summary)
+
+
+def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData, ItemData]:
+    """The pairs of a run, and both orders of each as items."""
+    data = prepare_data(args, seed)
+    ties = any(pair.votes_tie for pair in data.train + data.held_out)
+    train, held_out = pair_items(data.train, ties), pair_items(data.held_out, ties)
+    says_b = np.stack([data.verdicts, 1 - data.verdicts], axis=1).flatten() > 0.5
+    verdicts = np.where(says_b, len(train.task.labels) - 1, 0)
+    return data, ItemData(train, held_out, verdicts, data.summary)
+
+
+def _one_vote(shares: np.ndarray, seed: int) -> np.ndarray:
+    """The number of a label drawn from each distribution, shape (N,)."""
+    draws = np.random.default_rng(seed).random((len(shares), 1))
+    return (shares.cumsum(axis=1) <= draws).sum(axis=1).clip(max=shares.shape[1] - 1)
 
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:

@@ -12,23 +12,35 @@ Deliberately left out: the label that the judge is later scored on enters only w
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from autorater.answers import answer_decimals
+from autorater.items import ItemSet
+from autorater.labels import LabelFormat, LabelTree
 from autorater.policy import build_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
 from autorater.training.callbacks import show_progress
-from autorater.training.config import JudgeArguments, JudgeGRPOConfig
+from autorater.training.config import JudgeArguments
 from autorater.training.data import TrainingData
 from rewards import CLOSE_TAG, OPEN_TAG, render_answer
 
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
+
+
+class WarmStartRun(Protocol):
+    """What a warm start wants to know of the run that it opens; `answer_step` only where answers are numbers."""
+
+    seed: int
+    use_cpu: bool
+    output_dir: str
+    answer_step: float
 
 
 @dataclass(frozen=True)
@@ -85,12 +97,45 @@ def warm_start(
         output_dir: Needed by the trainer; nothing is saved in it.
     """
     style, tokenizer = style or RawVerdicts(), encoder.tokenizer
-    rows = []
+    rows: list[AnswerRow] = []
     for both, answers in zip(prompts, style.answers(verdicts, seed), strict=True):
         for prompt, answer in zip(both, answers, strict=True):
             text = render_answer(answer, answer_decimals(style.step)) + CLOSE_TAG
             answer_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             rows.append({"prompt_ids": prompt.ids, "answer_ids": [*answer_ids, tokenizer.eos_token_id]})
+    learn_answers(
+        model,
+        tokenizer,
+        rows,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        use_cpu=use_cpu,
+        output_dir=output_dir,
+    )
+
+
+class AnswerRow(TypedDict):
+    """A prompt and the answer to be learned behind it, as token ids."""
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+def learn_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[AnswerRow],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    use_cpu: bool,
+    output_dir: str | Path,
+) -> None:
+    """Supervised learning of given answers, in place; arguments as in `warm_start`."""
     args = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=steps,
@@ -126,23 +171,15 @@ class _AnswerTrainer(Trainer):
         return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-def build_warm_policy(args: JudgeArguments, training: JudgeGRPOConfig, data: TrainingData) -> str:
+def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: TrainingData) -> str:
     """Builds a policy from scratch on the training texts, warm-starts it and saves it.
 
     Returns:
         The folder it is saved in, `output_dir/warm_start`; a reference model or a LoRA adapter finds its base there.
     """
     layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
-    some = data.train[:: max(1, len(data.train) // _TOKENIZER_TEXTS)]  # from all over the file: it may be sorted
-    texts = [text for pair in some for text in (pair.prompt, pair.response_a, pair.response_b, layout)]
-    model, tokenizer = build_policy(
-        texts,
-        vocab_size=args.policy_vocab_size,
-        hidden_size=args.policy_hidden_size,
-        num_layers=args.policy_num_layers,
-        max_length=args.max_prompt_tokens + 32,
-        seed=training.seed,
-    )
+    texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in data.train]
+    model, tokenizer = _new_policy(args, training.seed, texts, layout)
     encoder = PromptEncoder(tokenizer, args.prompt_format)
     if args.warm_start_steps:
         verdicts, prompts, _ = drop_long(data.verdicts, encoder.encode(data.train), args.max_prompt_tokens)
@@ -159,7 +196,59 @@ def build_warm_policy(args: JudgeArguments, training: JudgeGRPOConfig, data: Tra
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,
         )
-    folder, state = Path(training.output_dir, "warm_start"), PartialState()
+    return _saved(model, tokenizer, training.output_dir)
+
+
+def build_warm_label_policy(
+    args: JudgeArguments, training: WarmStartRun, items: ItemSet, label_format: LabelFormat, verdicts: np.ndarray
+) -> str:
+    """The same for a judge that is asked for labels: it imitates verdicts, the number of one label an item, (N,).
+
+    Returns:
+        The folder it is saved in, `output_dir/warm_start`.
+    """
+    layout = label_format.text + "".join(f" {word}" for words in label_format.words for word in words)
+    model, tokenizer = _new_policy(args, training.seed, [item.texts for item in items.items], layout)
+    if args.warm_start_steps:
+        encoder = PromptEncoder(tokenizer, label_format)
+        label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
+        prompts = encoder.encode_texts([item.texts for item in items.items])
+        rows: list[AnswerRow] = [
+            {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
+            for prompt, verdict in zip(prompts, verdicts, strict=True)
+            if len(prompt.ids) <= args.max_prompt_tokens
+        ]
+        learn_answers(
+            model,
+            tokenizer,
+            rows,
+            steps=args.warm_start_steps,
+            batch_size=args.warm_start_batch_size,
+            learning_rate=args.warm_start_learning_rate,
+            seed=training.seed,
+            use_cpu=training.use_cpu,
+            output_dir=training.output_dir,
+        )
+    return _saved(model, tokenizer, training.output_dir)
+
+
+def _new_policy(
+    args: JudgeArguments, seed: int, texts: Sequence[Sequence[str]], layout: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A policy with random weights whose tokenizer knows the texts and the layout around them."""
+    some = texts[:: max(1, len(texts) // _TOKENIZER_TEXTS)]  # from all over the file: it may be sorted
+    return build_policy(
+        [text for row in some for text in (*row, layout)],
+        vocab_size=args.policy_vocab_size,
+        hidden_size=args.policy_hidden_size,
+        num_layers=args.policy_num_layers,
+        max_length=args.max_prompt_tokens + 32,
+        seed=seed,
+    )
+
+
+def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: str) -> str:
+    folder, state = Path(output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

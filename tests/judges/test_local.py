@@ -34,6 +34,24 @@ def test_probabilities_equal_brute_force(judge, simulated):
     np.testing.assert_allclose(judgments.p_sym, (judgments.p_ab + 1 - judgments.p_ba) / 2)
 
 
+def test_greedy_answer_comes_with_the_judgment(judge, simulated):
+    """A random model writes no number; one that puts all its mass on 1 writes that."""
+    assert np.isnan(judge.probabilities(simulated.pairs[:3]).greedy).all()
+    prompt = judge.encoder.encode(simulated.pairs[:1])[0][0].ids
+    certain = torch.tensor([prompt[-1], *judge.tree.tokens])[judge.tree.edge_nodes]
+    one = judge.tree.paths[judge.tree.strings.index("1")]
+
+    def speak(model, args, kwargs, output):
+        for read in one[one < len(certain)].tolist():
+            said = kwargs["input_ids"][:, -output.logits.shape[1] :] == certain[read]
+            output.logits[..., judge.tree.edge_tokens[read]] += 20.0 * said
+
+    judge.model.register_forward_hook(speak, with_kwargs=True)
+    judgments = judge.probabilities(simulated.pairs[:3])
+    assert (judgments.greedy == 1).all()
+    np.testing.assert_array_equal(judgments.greedy, judgments.mode)
+
+
 def test_batches_do_not_change_a_judgment(judge, simulated):
     whole = judge.probabilities(simulated.pairs[:10])
     judge.max_batch_tokens = 1  # one prompt at a time
@@ -116,6 +134,7 @@ def test_reasoning_comes_first_and_its_answer_is_exact(reasoning_judge, simulate
             ids = torch.tensor([prompt.ids])
             written = judge.model.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)[0, ids.shape[1] :]
             reasoning = close_reasoning(judge.tokenizer, written.tolist())
+            assert np.isnan(judgments.greedy[i, order])
             if not reasoning.closed:
                 assert judgments.valid[i, order] == 0
                 assert judgments.mean[i, order] == 0.5
@@ -133,6 +152,7 @@ def test_several_reasonings_are_averaged(reasoning_judge, simulated):
     judge._behind_reasoning = lambda *args: seen.append(behind(*args)) or seen[-1]
     torch.manual_seed(0)
     judgments = judge.probabilities(simulated.pairs[:1])
+    assert np.isnan(judgments.greedy).all(), "drawn reasonings have no greedy answer"
     probs = torch.stack([answers.probs for answers in seen])
     assert len(seen) == 4
     assert (probs[0] != probs[1]).any()
@@ -166,7 +186,7 @@ def test_hostile_response_gets_a_probability(judge, simulated):
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
     """What a first reading of a model that shares no prompt has cached can be used under autograd later."""
-    monkeypatch.setattr("autorater.answers.supports_shared_prefix", lambda model: (False, "for the test"))
+    monkeypatch.setattr("autorater.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
     judge.probabilities(simulated.pairs[:1])
     ids = torch.tensor([judge.encoder.encode(simulated.pairs[:1])[0][0].ids])
     judge.tree.distribution(judge.model, ids, torch.ones_like(ids)).mean.sum().backward()
