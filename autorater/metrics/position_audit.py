@@ -20,7 +20,13 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
-from autorater.metrics.repetition import any_slot_test, repeated_flip_rate, repetition_stability, slot_effect
+from autorater.metrics.repetition import (
+    any_slot_test,
+    repeated_flip_rate,
+    repeated_spread,
+    repetition_stability,
+    slot_effect,
+)
 from autorater.metrics.significance import sign_flip_test
 
 _QUANTILES = (5, 25, 50, 75, 95)
@@ -88,7 +94,7 @@ def audit_metrics(
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests of no slot being favoured on the verdicts
           and on SD; the second not for judges that give only verdicts.
-        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `slot_effect` and `p_value_any_slot`, over pairs
+        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `repeated_spread`, `slot_effect` and `p_value_any_slot`, over pairs
           with all their answers.
         - `<key>_low` and `<key>_high`, 95 % over pairs, of every mean and share; a single pair has none.
 
@@ -179,6 +185,7 @@ def _repetition(answers: np.ndarray, seed: int) -> dict[str, float]:
     return {
         "repetition_stability": repetition_stability(questions),
         "repeated_flip_rate": repeated_flip_rate(questions),
+        "repeated_spread": repeated_spread(questions),
         "slot_effect": slot_effect(first + second - 1),
         "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
     }
