@@ -18,10 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.intervals import Mean, bootstrap
+from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
-from autorater.metrics.repetition import any_slot_test, repeated_flip_rate, repetition_stability, slot_effect
-from autorater.metrics.shares import wilson_interval
+from autorater.metrics.repetition import (
+    any_slot_test,
+    repeated_flip_rate,
+    repeated_spread,
+    repetition_stability,
+    slot_effect,
+)
 from autorater.metrics.significance import sign_flip_test
 
 _QUANTILES = (5, 25, 50, 75, 95)
@@ -72,7 +77,7 @@ def audit_metrics(
         answers: shape (N, 2) or (N, 2, R): Pr[second slot better] from order ab and from order ba, in R repetitions,
             in [0, 1]; NaN where the judge gave no answer.
         labels: shape (N,), Pr[B preferred] by people, NaN where it is not known.
-        n_bootstrap: rounds of the bootstrap; 0 for no intervals but Wilson's.
+        n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: of the bootstrap and of the permutations.
 
     Returns:
@@ -89,9 +94,9 @@ def audit_metrics(
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests of no slot being favoured on the verdicts
           and on SD; the second not for judges that give only verdicts.
-        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `slot_effect` and `p_value_any_slot`, over pairs
+        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `repeated_spread`, `slot_effect` and `p_value_any_slot`, over pairs
           with all their answers.
-        - `<key>_low` and `<key>_high`, 95 %: bootstrap over pairs, or Wilson's for shares of pairs if R = 1.
+        - `<key>_low` and `<key>_high`, 95 % over pairs, of every mean and share; a single pair has none.
 
     Raises:
         ValueError: another shape, values outside [0, 1], or no pair with both answers.
@@ -110,41 +115,30 @@ def audit_metrics(
     recency = _mean_of_repeats(np.where(counted, verdicts(first) + verdicts(second) > 0, np.nan))
     deviation = terms["deviation"]
 
-    shares = {
-        "consistency": terms["consistent"],
-        "flip_rate": 1 - terms["consistent"],
-        "primacy_share": primacy,
-        "recency_share": recency,
-    }
     statistics = {
+        "consistency": Share(terms["consistent"]),
+        "flip_rate": Share(1 - terms["consistent"]),
+        "primacy_share": Share(primacy),
+        "recency_share": Share(recency),
+        "preference_fairness": Mean(recency - primacy),
         "symmetry_deviation_mean": Mean(deviation),
         "symmetry_deviation_abs": Mean(_mean_of_repeats(np.abs(first + second - 1))),
-        "preference_fairness": Mean(recency - primacy),
     }
     if terms["decided"].any():
-        statistics["first_slot_share"] = Mean(terms["first"], terms["decided"])
-        statistics["second_slot_share"] = Mean(terms["decided"] - terms["first"], terms["decided"])
+        statistics["first_slot_share"] = Share(terms["first"], terms["decided"])
+        statistics["second_slot_share"] = Share(terms["decided"] - terms["first"], terms["decided"])
     if labels is not None:
-        right, right_twice = _right(first, second, np.asarray(labels, dtype=np.float64)[kept])
-        if right.size:
-            statistics["accuracy"] = Mean(right)
-            shares["position_consistent_accuracy"] = right_twice
+        right, right_twice, has_winner = _right(first, second, np.asarray(labels, dtype=np.float64)[kept])
+        if has_winner.any():
+            statistics["accuracy"] = Share(right, has_winner)
+            statistics["position_consistent_accuracy"] = Share(right_twice, has_winner)
     has_probabilities = not only_verdicts(first, second)
     if has_probabilities:
         statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
 
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
-    for name, values in shares.items():
-        if n_repeats == 1:
-            report[name] = float(values.mean())
-            low, high = wilson_interval(report[name], values.size)
-            report[f"{name}_low"], report[f"{name}_high"] = float(low), float(high)
-        else:
-            statistics[name] = Mean(values)
-    report |= {
-        name: float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
-        for name, statistic in statistics.items()
-    }
+    for name, statistic in statistics.items():
+        report[name] = float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
     for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
         for quantile in _QUANTILES if name == "symmetry_deviation" else (50, 95):
             report[f"{name}_q{quantile:02d}"] = float(np.quantile(values, quantile / 100))
@@ -157,11 +151,7 @@ def audit_metrics(
     if n_repeats > 1 and complete.any():
         report |= _repetition(answers[complete], seed)
     if n_bootstrap:
-        groups: dict[int, dict[str, Mean]] = {}
-        for name, statistic in statistics.items():  # accuracies are over fewer pairs
-            groups.setdefault(len(statistic.values), {})[name] = statistic
-        for group in groups.values():
-            report |= bootstrap(group, n_bootstrap, seed)
+        report |= bootstrap(statistics, n_bootstrap, seed)
     return report
 
 
@@ -172,17 +162,21 @@ def _mean_of_repeats(values: np.ndarray) -> np.ndarray:
     return np.divide(total, present.sum(axis=1), out=np.full(len(values), np.nan), where=present.any(axis=1))
 
 
-def _right(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How often a reading is right, and how often both are, by pair whose label has a winner: two arrays (M,)."""
+def _right(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often a reading is right, how often both are, and whether the label has a winner, each (N,).
+
+    Without a winner, nothing is right.
+    """
     winner = verdicts(labels)
     has_winner = ~np.isnan(winner) & (winner != 0)
-    first, second, winner = first[has_winner], second[has_winner], winner[has_winner, None]
-    right_first, right_second = verdicts(first) == winner, verdicts(second) == -winner
+    right_first = verdicts(first) == winner[:, None]
+    right_second = verdicts(second) == -winner[:, None]
     judged = ~np.isnan(first)
-    return tuple(
-        _mean_of_repeats(np.where(judged, credit, np.nan))
+    right, right_twice = (
+        has_winner * _mean_of_repeats(np.where(judged, credit, np.nan))
         for credit in ((right_first.astype(np.float64) + right_second) / 2, right_first & right_second)
     )
+    return right, right_twice, has_winner.astype(np.float64)
 
 
 def _repetition(answers: np.ndarray, seed: int) -> dict[str, float]:
@@ -191,6 +185,7 @@ def _repetition(answers: np.ndarray, seed: int) -> dict[str, float]:
     return {
         "repetition_stability": repetition_stability(questions),
         "repeated_flip_rate": repeated_flip_rate(questions),
+        "repeated_spread": repeated_spread(questions),
         "slot_effect": slot_effect(first + second - 1),
         "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
     }

@@ -5,6 +5,7 @@ x_1 … x_R, and R to the swapped one, y_1 … y_R, all as Pr[B better]:
 
     repetition stability   share of the commonest verdict among the R, Shi et al. (arXiv 2406.07791)
     repeated flip rate     how often two answers to the same question have different winners
+    repeated spread        standard deviation of answers to the same question
     slot effect            root of the mean over pairs of (E x − E y)²: what swapping does beyond noise
 
 (E x − E y)² is estimated without bias by the products (x_k − y_k)(x_l − y_l), k ≠ l, whose noises are independent.
@@ -50,6 +51,15 @@ def repeated_flip_rate(answers: np.ndarray) -> float:
     n_repeats = said.shape[1]
     same = sum((said == verdict).sum(axis=1) ** 2 for verdict in (-1, 0, 1))
     return float((1 - (same - n_repeats) / (n_repeats * (n_repeats - 1))).mean())
+
+
+def repeated_spread(answers: np.ndarray) -> float:
+    """Standard deviation of answers to the same question: the root of their mean variance.
+
+    Args:
+        answers: shape (M, R), R >= 2, in [0, 1].
+    """
+    return float(np.sqrt(answers.var(axis=1, ddof=1).mean()))
 
 
 def slot_effect(deviations: np.ndarray) -> float:

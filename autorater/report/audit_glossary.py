@@ -25,6 +25,7 @@ AUDIT_METRICS = (
         "repetition_stability", "Repetition stability", "share of the commonest verdict when asked again", "higher"
     ),
     Metric("repeated_flip_rate", "Flip rate, repeated", "winner changes when only asked again: noise", "lower"),
+    Metric("repeated_spread", "Spread, repeated", "standard deviation when only asked again: noise", "lower"),
     Metric("slot_effect", "Slot effect beyond noise", "root mean square of SD, noise removed", "lower"),
     Metric("p_value_verdicts", "p-value, verdicts", "exact sign-flip test of no slot being favoured", None),
     Metric("p_value_probabilities", "p-value, probabilities", "the same test on SD", None),

@@ -3,7 +3,7 @@
     biased       one side is favoured: a sign-flip test rejects that none is
     unsteady     sides are favoured, now one, now the other: swapping changes more than asking again does
     noisy        answers contradict each other as much when the question is repeated as when it is swapped
-    unexplained  answers contradict each other in no direction, and each question was asked once: noise, or not
+    unexplained  answers contradict each other in no direction, and asking again did not show noise, or was not done
     clean        the answers of both orders agree
 
 The tests made for one judge (verdicts, probabilities, any slot) are corrected together (Holm), so that a judge without
@@ -42,7 +42,8 @@ def bias_state(metrics: Mapping[str, float]) -> State:
         return "unsteady"
     if metrics["flip_rate"] <= _CLEAN_FLIPS and metrics["symmetry_deviation_abs"] <= _CLEAN_DEVIATION:
         return "clean"
-    return "noisy" if metrics["n_repeats"] > 1 else "unexplained"
+    noise = max(metrics.get("repeated_flip_rate", 0.0), metrics.get("repeated_spread", 0.0))
+    return "noisy" if noise > _CLEAN_DEVIATION else "unexplained"
 
 
 def finding(metrics: Mapping[str, float], probe: str = "swap") -> str:
@@ -97,8 +98,8 @@ def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
         )
     elif state == "unexplained":
         sentence = (
-            f"No side is favoured ({chance}), but {flips}: noise, or a bias that differs from pair to pair; more "
-            "repetitions would tell them apart"
+            f"No side is favoured ({chance}), but {flips}: noise, or a bias that differs from pair to pair; more pairs "
+            "and repetitions would tell them apart"
         )
     else:
         sentence = (

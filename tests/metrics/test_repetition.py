@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
 
-from autorater.metrics.repetition import any_slot_test, repeated_flip_rate, repetition_stability, slot_effect
+from autorater.metrics.repetition import (
+    any_slot_test,
+    repeated_flip_rate,
+    repeated_spread,
+    repetition_stability,
+    slot_effect,
+)
 
 
 def test_by_hand():
     answers = np.array([[0.9, 0.8, 0.2], [0.5, 0.5, 0.5], [0.1, 0.5, 0.9]])
     assert repetition_stability(answers) == pytest.approx((2 / 3 + 1 + 1 / 3) / 3)
     assert repeated_flip_rate(answers) == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert repeated_spread(np.array([[0.4, 0.6], [0.5, 0.5]])) == pytest.approx(0.1)
 
 
 def test_slot_effect_takes_the_noise_out():

@@ -117,6 +117,9 @@ def test_states_and_caveats():
     assert "10 of 100 pairs could not be compared" in sentence
     assert "only 90.0 % of its answers can be read" in sentence
     assert "hardly vary" in sentence
+    again = {"n_repeats": 3.0, "p_value_any_slot": 0.2, "repeated_flip_rate": 0.0}
+    assert bias_state(metrics | again | {"repeated_spread": 0.2}) == "noisy"
+    assert bias_state(metrics | again | {"repeated_spread": 0.0}) == "unexplained", "nothing varies when asked again"
     assert bias_state(metrics | {"flip_rate": 0, "symmetry_deviation_abs": 0}) == "clean"
     assert bias_state(metrics | {"p_value_verdicts": 0.03, "p_value_probabilities": 0.03}) == "unexplained", "Holm"
     assert bias_state(metrics | {"p_value_verdicts": 0.02, "p_value_probabilities": 0.03}) == "biased"
