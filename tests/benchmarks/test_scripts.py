@@ -184,3 +184,11 @@ def test_peak_counts_what_was_freed_again():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None" or 60 << 20 < int(done.stdout) < 80 << 20
+
+
+def test_projection(run):
+    sizes = ["--batch", "16", "--cvxpy_rows", "8", "--repeats", "1", "--steps", "1", "--hidden_size", "32"]
+    (record,) = run("projection", "--device", "cpu", "--num_layers", "1", *sizes)
+    assert set(record) >= {*MACHINE, "adversary_share"}
+    assert record["ratio"] == pytest.approx(record["cvxpy_seconds"] / record["exact_seconds"], rel=1e-4)
+    assert record["error"] < 1e-3
