@@ -38,7 +38,7 @@ CHAOS = {
 ALPHA = {
     "uid": "a05e-1", "label_counter": {"2": 9, "1": 91}, "majority_label": 1, "label_dist": [0.91, 0.09],
     "label_count": [91, 9], "entropy": 0.4, "old_label": 1,
-    "example": {"uid": "a05e-1", "obs1": "By the river.", "obs2": "She got home.", "hyp1": "Fell in.", "hyp2": "Fled."},
+    "example": {"uid": "a05e", "obs1": "By the river.", "obs2": "She got home.", "hyp1": "Fell in.", "hyp2": "Fled."},
 }  # fmt: skip
 
 
