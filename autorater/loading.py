@@ -3,7 +3,10 @@
 Columns: `prompt, response_a, response_b` and either `label` or `votes_a, votes_b[, votes_tie]`; optional `id, topic,
 model_a, model_b, true_probability` and, beside a label without its votes, `n_votes`. Other columns are not read.
 Whatever is wrong with a row is a `DataError` that names the file, the line, the column, the value and what would be
-right; no row is dropped or repaired.
+right. No row is dropped or repaired, unless it is asked for: `allow_odd_responses` keeps responses that are blank or
+not text, and says how many.
+
+Files of single responses, with or without scores: JSONL with the columns `prompt, model, response[, score]`.
 
 Only `save_to_disk` folders and Hub names need `datasets`; the rest is the standard library and pyarrow.
 """
@@ -14,9 +17,12 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import re
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields
@@ -24,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from autorater.pairs import Pair, vote_share
+from autorater.responses import Response
 
 TEXT_COLUMNS = ("prompt", "response_a", "response_b")
 VOTE_COLUMNS = ("votes_a", "votes_b", "votes_tie")
@@ -43,7 +50,13 @@ class DataError(ValueError):
     """Data that cannot be read as pairs; the message says where, what was found, and what would be right."""
 
 
-def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[Pair]:
+class DataWarning(Warning):
+    """Data that was read although it is odd; the message says what and how many."""
+
+
+def load_pairs(
+    source: str | os.PathLike[str], *, split: str = "train", allow_odd_responses: bool = False
+) -> list[Pair]:
     """Reads pairs from a file, a folder or the Hub.
 
     The label is the one given, else the vote share (a tie vote counts one half); where a row has both they must agree
@@ -55,6 +68,9 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
             a data set on the Hub.
         split: Which split of a Hub data set or a saved `DatasetDict`. Files and saved `Dataset`s have only one, so it
             is not looked at.
+        allow_odd_responses: Keep a blank response (saying nothing is an answer too, and people voted on it), and read
+            a JSON `true`, `false` or number in the place of a response as its JSON text (a converter took a model's
+            text for one). A null is still no response.
 
     Returns:
         At least one pair, in the order of the source. Labels and probabilities are in [0, 1], ids are distinct, the
@@ -63,8 +79,18 @@ def load_pairs(source: str | os.PathLike[str], *, split: str = "train") -> list[
     Raises:
         DataError: If the source is not there or cannot be read, holds no row, or a row is not a pair.
         ImportError: If `datasets` is needed and not installed.
+
+    Warns:
+        DataWarning: With `allow_odd_responses`, if there are odd responses: how many of which kind.
     """
-    return list(iter_pairs(source, split=split))
+    odd: Counter[str] | None = Counter() if allow_odd_responses else None
+    pairs = list(_pairs(source, split, odd))
+    if odd:
+        found = ", ".join(f"{count} {kind}" for kind, count in odd.items())
+        warnings.warn(
+            f"{os.fspath(source)}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2
+        )
+    return pairs
 
 
 def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Iterator[Pair]:
@@ -73,6 +99,10 @@ def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Itera
     Of the pairs that have gone by, only a hash of the id is kept. Arguments and errors are those of `load_pairs`; an
     error is raised when its row is reached.
     """
+    return _pairs(source, split, None)
+
+
+def _pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | None) -> Iterator[Pair]:
     seen: set[int] = set()
     index = -1
     place, rows = _open(source, split)
@@ -80,7 +110,7 @@ def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Itera
         with closing(rows):
             for index, (position, row) in enumerate(rows):
                 try:
-                    pair = _pair(row, index)
+                    pair = _pair(row, index, odd)
                     if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
                         raise _bad("id", pair.id, f"distinct ids; {earlier} already has this one")
                 except DataError as error:
@@ -114,6 +144,38 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
         raise DataError(f"{os.fspath(path)}: {error}") from error.__cause__
 
 
+def load_responses(source: str | os.PathLike[str]) -> list[Response]:
+    """Reads responses of models from a `.jsonl` or `.jsonl.gz` file.
+
+    Returns:
+        At least one response, in the order of the file, none of them twice. A blank response is one; scores are finite
+        or None.
+
+    Raises:
+        DataError: If the file is not there or cannot be read, holds no row, or a row is not a response.
+    """
+    path = Path(source)
+    if not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{path}: unknown kind of file; expected a name that ends in .jsonl or .jsonl.gz")
+    if not path.exists():
+        raise DataError(f"{path}: no such file; expected a file of responses")
+    responses: dict[tuple[str, str, str], Response] = {}
+    try:
+        for position, row in _json_rows(path):
+            try:
+                response = _scored_response(row)
+                if response.key in responses:
+                    raise _bad("response", response.text, f"a response by {response.model!r} that is not there yet")
+            except DataError as error:
+                raise DataError(f"{_line(position)}: {error}") from None
+            responses[response.key] = response
+        if not responses:
+            raise DataError("no rows; expected at least one response")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error.__cause__
+    return list(responses.values())
+
+
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     """Writes pairs as JSONL that `load_pairs` reads back as equal pairs; columns without a value are left out.
 
@@ -144,12 +206,14 @@ def _bad(column: str, value: object, expected: str) -> DataError:
     return DataError(f"column {column!r}: got {shown}; expected {expected}")
 
 
-def _pair(row: Row, index: int) -> Pair:
+def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     _check_columns(row)
     label, n_votes, votes = _label(row)
     return Pair(
         id=_name(row, "id") or str(index),
-        **{column: _text(row[column], column) for column in TEXT_COLUMNS},
+        prompt=_text(row["prompt"], "prompt"),
+        response_a=_response(row["response_a"], "response_a", odd),
+        response_b=_response(row["response_b"], "response_b", odd),
         label=label,
         n_votes=n_votes,
         topic=_name(row, "topic"),
@@ -180,6 +244,32 @@ def _text(value: object, column: str) -> str:
     if not isinstance(value, str) or not value or value.isspace():
         raise _bad(column, value, "text that is not blank")
     return _unicode(value, column)
+
+
+def _response(value: object, column: str, odd: Counter[str] | None) -> str:
+    """A response; where odd ones are allowed, they are counted in `odd`."""
+    if odd is None or value is None:
+        return _text(value, column)
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+        odd[f"not text, read as {value}"] += 1
+    elif isinstance(value, str) and not value.strip():
+        odd["blank"] += 1
+        return value
+    return _text(value, column)
+
+
+def _scored_response(row: Row) -> Response:
+    for column in ("prompt", "model", "response"):
+        if column not in row:
+            raise DataError(f"column {column!r} is missing; expected it among {list(row)}")
+    text = row["response"]
+    if not isinstance(text, str):
+        raise _bad("response", text, "text, empty or not")
+    score = None if (value := _given(row, "score")) is None else _number(value)
+    if score is not None and not math.isfinite(score):
+        raise _bad("score", value, "a finite number, or null where it is not scored yet")
+    return Response(_text(row["prompt"], "prompt"), _text(row["model"], "model"), _unicode(text, "response"), score)
 
 
 def _unicode(value: str, column: str) -> str:

@@ -78,7 +78,14 @@ def build_policy(
     """
     tokenizer = build_tokenizer(texts, vocab_size)
     set_seed(seed)
-    config = Qwen2Config(
+    return Qwen2ForCausalLM(small_config(tokenizer, hidden_size, num_layers, num_heads, max_length)), tokenizer
+
+
+def small_config(
+    tokenizer: PreTrainedTokenizerBase, hidden_size: int, num_layers: int, num_heads: int, max_length: int, **options
+) -> Qwen2Config:
+    """Shape of a small Qwen2 for a tokenizer; arguments as in `build_policy`, options as in `Qwen2Config`."""
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
@@ -91,8 +98,8 @@ def build_policy(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **options,
     )
-    return Qwen2ForCausalLM(config), tokenizer
 
 
 def load_policy(

@@ -18,6 +18,7 @@ The same personas grade single responses from 1 to 5, by an ordered logit of how
 Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,7 +45,7 @@ _CORES = (
     "With {s}, practice is everything.",
     "Ask a friend about {s}.",
 )
-_QUESTIONS = (
+QUESTIONS = (
     "How do I get better at {s}?",
     "What should I know about {s}?",
     "Is it worth spending money on {s}?",
@@ -224,20 +225,20 @@ def simulate_pairs(
         raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
     population = population or Population()
     rng = np.random.default_rng([seed, int(held_out)])
-    subjects = _subjects(held_out)
+    topics = subjects(held_out)
     traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
     truth = population.preference(traits_a, traits_b)
     votes_b = rng.binomial(n_votes, truth)
     prefix = "test" if held_out else "train"
     pairs = []
     for i in range(n_pairs):
-        subject = subjects[rng.integers(len(subjects))]
+        subject = _pick(rng, topics)
         pairs.append(
             Pair(
                 id=f"{prefix}-{i}",
-                prompt=_pick(rng, _QUESTIONS).format(s=subject),
-                response_a=_write_response(rng, traits_a[i], subject),
-                response_b=_write_response(rng, traits_b[i], subject),
+                prompt=write_question(rng, subject),
+                response_a=write_response(rng, traits_a[i], subject),
+                response_b=write_response(rng, traits_b[i], subject),
                 label=votes_b[i] / n_votes,
                 n_votes=n_votes,
                 votes_a=int(n_votes - votes_b[i]),
@@ -278,14 +279,14 @@ def simulate_items(
     if n_items < 1 or n_votes < 1:
         raise ValueError(f"n_items and n_votes must be at least 1, got {n_items} and {n_votes}")
     rng = np.random.default_rng([seed, int(held_out), len(GRADE_TASK.labels)])
-    subjects = _subjects(held_out)
+    topics = subjects(held_out)
     traits = rng.integers(0, 2, size=(n_items, len(TRAITS)))
     truth = (population or Population()).grades(traits)
     votes = rng.multinomial(n_votes, truth)
     items = []
     for i in range(n_items):
-        subject = subjects[rng.integers(len(subjects))]
-        question, response = _pick(rng, _QUESTIONS).format(s=subject), _write_response(rng, traits[i], subject)
+        subject = topics[rng.integers(len(topics))]
+        question, response = write_question(rng, subject), write_response(rng, traits[i], subject)
         items.append(
             Item(
                 id=f"{'test' if held_out else 'train'}-{i}",
@@ -298,12 +299,19 @@ def simulate_items(
     return SimulatedItems(ItemSet(GRADE_TASK, items), traits)
 
 
-def _subjects(held_out: bool) -> list[str]:
+def subjects(held_out: bool) -> list[str]:
+    """What questions are about: four fifths of the subjects, or the fifth that is held out."""
     return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
 
 
-def _write_response(rng: np.random.Generator, traits: np.ndarray, subject: str) -> str:
-    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown]
+def write_question(rng: np.random.Generator, subject: str) -> str:
+    """A question about the subject."""
+    return _pick(rng, QUESTIONS).format(s=subject)
+
+
+def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, more: Sequence[str] = ()) -> str:
+    """An answer that shows the traits, shape (len(TRAITS),), 0 or 1, and has `more` phrases, in any order."""
+    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
     return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
 

@@ -164,13 +164,10 @@ class PromptEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: SlotFormat | None = None):
         self.tokenizer = tokenizer
         self.format = format or PromptFormat()
-        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
-        # a look-ahead finds overlapping occurrences too
-        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
-        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
+        self._data = DataTokenizer(tokenizer)
         self._texts = self._render_layout()  # one piece of layout more than there are slots
         self.context = THINK_CLOSE + OPEN_TAG if self.format.reasoning else self._texts[-1]
-        bos, has_template = self._beginning(), tokenizer.chat_template is not None
+        bos, has_template = self._data.beginning(), tokenizer.chat_template is not None
         self._ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts]
         if not has_template:  # a chat template writes its own beginning-of-sequence token
             self._ids[0] = bos + self._ids[0]
@@ -187,7 +184,7 @@ class PromptEncoder:
     def _encode_slots(self, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, list[int]]]]:
         """Texts as they stand in their slots, with their token ids."""
         texts = [[neutralize(text, self.format.titles) for text in row] for row in rows]
-        ids = iter(self._encode_data(chain.from_iterable(texts)))
+        ids = iter(self._data.encode(chain.from_iterable(texts)))
         return [[(text, next(ids)) for text in row] for row in texts]
 
     def _assemble(self, *slots: tuple[str, list[int]]) -> EncodedPrompt:
@@ -219,14 +216,29 @@ class PromptEncoder:
             )
         return pieces
 
-    def _beginning(self) -> list[int]:
+
+class DataTokenizer:
+    """Tokenizes texts from the data so that none of them becomes a control token.
+
+    Args:
+        tokenizer: Any fast tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
+        # a look-ahead finds overlapping occurrences too
+        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
+        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
+
+    def beginning(self) -> list[int]:
         """Ids that the tokenizer puts in front of a text (a beginning-of-sequence token or nothing)."""
         bare = self.tokenizer("x", add_special_tokens=False)["input_ids"]
         full = self.tokenizer("x")["input_ids"]
         return full[: next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)]
 
-    def _encode_data(self, texts: Iterable[str]) -> list[list[int]]:
-        """Token ids of texts from the data, none of them a control token."""
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """Token ids of every text, none of them a control token."""
         pieces = [self._cut(text) for text in texts]
         flat = list(chain.from_iterable(pieces))
         encoded = iter(self.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])

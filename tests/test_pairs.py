@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autorater.loading import COLUMNS, DataError, load_pairs, write_pairs
+from autorater.loading import COLUMNS, DataError, DataWarning, load_pairs, write_pairs
 from autorater.pairs import (
     Pair,
     leaked_responses,
@@ -660,3 +660,37 @@ def test_pandalm_has_blank_and_boolean_responses(tmp_path):
     assert len(pairs) == 939
     assert {pair.n_votes for pair in pairs} == {3}
     assert len({pair.model_a for pair in pairs} | {pair.model_b for pair in pairs}) == 5
+    with pytest.warns(DataWarning, match="odd responses among 999 pairs: 54 blank, 6 not text, read as true"):
+        pairs = load_pairs(path, allow_odd_responses=True)
+    assert len(pairs) == 999
+    assert sum(not response for pair in pairs for response in (pair.response_a, pair.response_b)) == 54
+
+
+def test_odd_responses_are_kept_and_counted_where_it_is_asked_for(tmp_path):
+    path = jsonl(
+        tmp_path / "a.jsonl", {**ROW, "response_a": ""}, {**ROW, "response_b": True}, {**ROW, "response_b": 4}
+    )
+    with pytest.warns(
+        DataWarning, match=r"a\.jsonl: odd responses among 3 pairs: 1 blank, 1 not text, read as true, 1"
+    ):
+        pairs = load_pairs(path, allow_odd_responses=True)
+    assert [(pair.response_a, pair.response_b) for pair in pairs] == [("", "Coffee."), ("Tea.", "true"), ("Tea.", "4")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"response_a": None}, "'response_a': got None"),
+        ({"response_a": ["Tea."]}, r"'response_a': got \['Tea.'\]"),
+        ({"prompt": " "}, "'prompt': got ' '"),
+        ({"prompt": True}, "'prompt': got True"),
+    ],
+)
+def test_what_is_no_response_is_refused_all_the_same(tmp_path, row, message):
+    with pytest.raises(DataError, match=message):
+        load_pairs(jsonl(tmp_path / "a.jsonl", {**ROW, **row}), allow_odd_responses=True)
+
+
+def test_nothing_odd_is_nothing_to_warn_of(tmp_path, recwarn):
+    load_pairs(jsonl(tmp_path / "a.jsonl", ROW), allow_odd_responses=True)
+    assert not recwarn.list

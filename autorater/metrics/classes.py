@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from autorater.metrics.agreement import macro_f1
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.distributions import (
     class_brier_scores,
@@ -26,7 +27,7 @@ from autorater.metrics.distributions import (
     total_variation,
     vote_variances,
 )
-from autorater.metrics.intervals import BinnedGap, Mean, Statistic, bootstrap
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
 from autorater.metrics.validation import DECIMALS, check_at_least, check_counts, check_distributions
 
 _N_BINS = 10
@@ -89,7 +90,7 @@ def class_metrics(
     majority = _likeliest(shares)
     decided = (majority > 0).sum(axis=1) == 1
     hits = (top * majority).sum(axis=1)
-    statistics["accuracy"] = Mean(hits * decided, decided.astype(np.float64))
+    statistics["accuracy"] = Share(hits * decided, decided.astype(np.float64))
     if decided.any():
         report["accuracy"] = float(hits[decided].mean())
         report["macro_f1"] = macro_f1(top[decided], majority[decided])
@@ -143,17 +144,6 @@ def _likeliest(distributions: np.ndarray) -> np.ndarray:
     rounded = distributions.round(DECIMALS)
     largest = (rounded == rounded.max(axis=1, keepdims=True)).astype(np.float64)
     return largest / largest.sum(axis=1, keepdims=True)
-
-
-def macro_f1(said: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F1 of the classes that are said or true at least once, in [0, 1].
-
-    Args:
-        said: shape (N, K), rows that sum to one: the part of each class in the verdict.
-        truth: shape (N, K), the same of the true class.
-    """
-    both, either = (said * truth).sum(axis=0), (said + truth).sum(axis=0)
-    return float((2 * both[either > 0] / either[either > 0]).mean())
 
 
 def _noise_floors(predicted: np.ndarray, votes: np.ndarray, ordinal: bool, seed: int) -> dict[str, float]:

@@ -4,25 +4,43 @@ A resample draws N pairs with replacement, or whole clusters where pairs hang to
 Every metric here is a function of column sums, so one resample is one vector of counts, a chunk of resamples is one
 matrix product, and all metrics share the same resamples. Memory is bounded whatever the number of rounds.
 
-Means and ratios get the percentile interval. A calibration error cannot: it is a sum of absolute values, resampling
-adds noise that does not cancel, and its percentile interval lies too high, often above the estimate itself. It gets
-the reflected ("basic") interval [2e − q_high, 2e − q_low], Davison and Hinkley (1997), section 5.2, cut at zero and
-widened to contain the estimate e. With 1,000 pairs of one vote and ten bins, it covers the true ECE of a perfect judge
-in 81 % of experiments and of an overconfident one (ECE 0.13) in 92 %; the percentile interval in 0 % and 95 %.
+More than 2^14 units are first dealt at random into that many hands, which are drawn in their place. The sum of a
+hand has the cumulants of its units added up, so resampled totals keep their variance and skewness; what the dealing
+adds to the width of an interval is noise of 0.6 %, against 2.2 % from 1,000 rounds.
+
+One kind of interval does not fit all; the percentile interval fits few.
+
+    Mean        bias-corrected and accelerated (BCa), Efron (1987), at expanded levels, Hesterberg (2015): the quantile
+                of Student's t and the factor sqrt(n / (n − 1)) make up for few units, the acceleration for skewness
+    Share       a mean of things that are right or wrong: Wilson's score interval with the effective number of trials,
+                p (1 − p) / variance between units. Where all units agree a resample has no spread at all, and the
+                bootstrap would say [1, 1]
+    BinnedGap   a calibration error is a sum of absolute values. Noise does not cancel in it: the plug-in estimate e
+                is too high, resamples are higher still, and the percentile interval may lie above the truth in every
+                experiment. Its interval is a test turned round, Carpenter (1999): the scales λ of the gaps λ ĝ for
+                which e is no surprise once resampled noise is added, times e. It reaches 0 where e can be noise, and
+                is widened to contain e.
+
+What they cover, in 1,000 simulated data sets each, is in `tests/metrics/test_coverage.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from autorater.metrics.shares import wilson_interval
 from autorater.metrics.validation import check_at_least, check_equal_lengths
 
+_MAX_UNITS = 1 << 14
 _CHUNK = 1 << 22  # counts held at once: 32 MB
+_HALVINGS = 30
+_NORMAL = NormalDist()
 
 
 class Statistic(Protocol):
@@ -35,8 +53,14 @@ class Statistic(Protocol):
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
         """Column sums of shape (R, S) to values of shape (R,); NaN where undefined."""
 
-    def interval(self, estimate: float, low: float, high: float) -> tuple[float, float]:
-        """The interval, from the estimate and the two quantiles of the resampled values."""
+    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+        """The interval, or None where the metric is undefined.
+
+        Args:
+            units: Shape (U, S), U >= 2: column sums of each unit that is drawn.
+            sums: Shape (R, S): column sums of each resample.
+            level: Coverage, in (0, 1).
+        """
 
 
 @dataclass(frozen=True)
@@ -55,8 +79,46 @@ class Mean:
         total, weight = sums.T
         return np.divide(total, weight, out=np.full(len(sums), np.nan), where=weight > 0)
 
-    def interval(self, estimate: float, low: float, high: float) -> tuple[float, float]:
-        return low, high
+    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+        values = self.evaluate(sums)
+        values = values[~np.isnan(values)]
+        if values.size == 0:
+            return None
+        estimate, influence = self._influence(units)
+        variance = (influence**2).sum()
+        acceleration = (influence**3).sum() / (6 * variance**1.5) if variance > 0 else 0.0
+        below = np.mean(values < estimate) + np.mean(values == estimate) / 2
+        edge = 1 / (2 * values.size)
+        bias = _NORMAL.inv_cdf(float(np.clip(below, edge, 1 - edge)))
+
+        def quantile(z: float) -> float:
+            # The acceleration is below 1/6 for any values, so the denominator stays above 0.
+            return float(np.quantile(values, _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))))
+
+        z = _half_width(len(units), level)
+        return quantile(-z), quantile(z)
+
+    def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
+        """The estimate, and by how much each unit pulls at it, times the total weight; shape (U,), sum 0."""
+        estimate = float(self.evaluate(units.sum(axis=0, keepdims=True))[0])
+        return estimate, units[:, 0] - estimate * units[:, 1]
+
+
+@dataclass(frozen=True)
+class Share(Mean):
+    """A `Mean` of values between 0 and 1 that are mostly one or the other: pairs judged consistently, verdicts."""
+
+    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+        if not units[:, 1].any():
+            return None
+        estimate, influence = self._influence(units)
+        variance = (influence**2).sum() / units[:, 1].sum() ** 2
+        if variance > 0:
+            n_trials = estimate * (1 - estimate) / variance
+        else:
+            n_trials = np.count_nonzero(units[:, 1]) if estimate in (0, 1) else np.inf
+        low, high = wilson_interval(estimate, n_trials, _half_width(len(units), level))
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -72,21 +134,61 @@ class BinnedGap:
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
         return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
 
-    def interval(self, estimate: float, low: float, high: float) -> tuple[float, float]:
-        return max(0.0, min(estimate, 2 * estimate - high)), max(estimate, 2 * estimate - low)
+    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+        totals = units.sum(axis=0)
+        gaps = totals[:-1] / totals[-1]
+        estimate = float(np.abs(gaps).sum())
+        noise = sums[:, :-1] / sums[:, -1:] - gaps
+        noise *= _half_width(len(units), level) / _NORMAL.inv_cdf((1 + level) / 2)
+
+        def scale(tail: float) -> float:
+            """The scale of the gaps at which the estimate is this quantile; 0 where it is below that at any scale."""
+
+            def below(scale: float) -> bool:
+                return np.quantile(np.abs(scale * gaps + noise).sum(axis=1), tail) < estimate
+
+            low, high = 0.0, 1.0
+            if not below(low):
+                return low
+            while below(high):
+                high *= 2
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                low, high = (middle, high) if below(middle) else (low, middle)
+            return high
+
+        low, high = (estimate * scale(tail) for tail in ((1 + level) / 2, (1 - level) / 2))
+        return min(low, estimate), max(high, estimate)
 
 
-def _resampled_sums(columns: np.ndarray, n_rounds: int, seed: int) -> np.ndarray:
-    n_units = len(columns)
-    generator = np.random.default_rng(seed)
-    sums = np.empty((n_rounds, columns.shape[1]))
+def _half_width(n_units: int, level: float) -> float:
+    """Standard errors to either side of a mean of n units whose spread is taken with n in the denominator."""
+    z, freedom = _NORMAL.inv_cdf((1 + level) / 2), n_units - 1
+    # Student's t, Abramowitz and Stegun 26.7.5; at 95 % right to 1 % from 4 units on.
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    t = z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return t * float(np.sqrt(n_units / freedom))
+
+
+def _sums_by(members: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(members, column) for column in columns.T], axis=1)
+
+
+def _resampled_sums(units: np.ndarray, n_rounds: int, generator: np.random.Generator) -> np.ndarray:
+    n_units = len(units)
+    sums = np.empty((n_rounds, units.shape[1]))
     step = max(1, _CHUNK // n_units)
     for start in range(0, n_rounds, step):
         rounds = min(step, n_rounds - start)
         draws = generator.integers(n_units, size=(rounds, n_units))
         draws += n_units * np.arange(rounds)[:, None]
         counts = np.bincount(draws.ravel(), minlength=rounds * n_units).reshape(rounds, n_units)
-        sums[start : start + rounds] = counts.astype(np.float64) @ columns
+        sums[start : start + rounds] = counts.astype(np.float64) @ units
     return sums
 
 
@@ -100,7 +202,7 @@ def bootstrap(
     """Bootstrap intervals of several metrics over the same pairs.
 
     Args:
-        statistics: name -> `Mean` or `BinnedGap`, all over the same N pairs.
+        statistics: name -> `Mean`, `Share` or `BinnedGap`, all over the same N pairs.
         n_rounds: number of resamples, at least 1.
         seed: seed of the resampling; equal seeds give equal resamples.
         clusters: shape (N,), anything with an order; pairs with equal values are drawn together.
@@ -120,26 +222,24 @@ def bootstrap(
     if not blocks:
         return {}
     check_equal_lengths(**blocks)
-    columns = np.concatenate(list(blocks.values()), axis=1)
+    generator = np.random.default_rng(seed)
+    members = np.arange(len(next(iter(blocks.values()))))
     if clusters is not None:
-        clusters = np.asarray(clusters)
-        check_equal_lengths(clusters=clusters, **blocks)
-        _, members = np.unique(clusters, return_inverse=True)
-        columns = np.stack([np.bincount(members, column) for column in columns.T], axis=1)
-    if len(columns) < 2:
+        _, members = np.unique(np.asarray(clusters), return_inverse=True)
+        check_equal_lengths(clusters=members, **blocks)
+    n_units = int(members.max()) + 1
+    if n_units < 2:
         return {}
-    sums = _resampled_sums(columns, n_rounds, seed)
-    totals = columns.sum(axis=0, keepdims=True)
-    ends = np.cumsum([block.shape[1] for block in blocks.values()])
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    if n_units > _MAX_UNITS:
+        members = (generator.permutation(n_units) % _MAX_UNITS)[members]
+    units = np.concatenate([_sums_by(members, block) for block in blocks.values()], axis=1)
+    sums = _resampled_sums(units, n_rounds, generator)
     report = {}
-    for (name, statistic), end in zip(statistics.items(), ends, strict=True):
-        here = slice(end - blocks[name].shape[1], end)
-        values = statistic.evaluate(sums[:, here])
-        values = values[~np.isnan(values)]
-        if values.size == 0:
-            continue
-        estimate = float(statistic.evaluate(totals[:, here])[0])
-        low, high = statistic.interval(estimate, *np.quantile(values, tails))
-        report[f"{name}_low"], report[f"{name}_high"] = float(low), float(high)
+    start = 0
+    for name, statistic in statistics.items():
+        here = slice(start, start + blocks[name].shape[1])
+        start = here.stop
+        ends = statistic.interval(units[:, here], sums[:, here], level)
+        if ends is not None:
+            report[f"{name}_low"], report[f"{name}_high"] = ends
     return report

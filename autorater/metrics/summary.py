@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.agreement import agreement_credits, verdicts
+from autorater.metrics.agreement import agreement_credits, check_tie_band, macro_f1, verdict_classes, verdicts
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
-from autorater.metrics.intervals import BinnedGap, Mean, Statistic, bootstrap
-from autorater.metrics.noise import ece_noise_floor
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
+from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
 from autorater.metrics.validation import (
@@ -46,6 +46,7 @@ def judge_metrics(
     verbalized_ab: ArrayLike | None = None,
     verbalized_ba: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
+    tie_band: float = 0.05,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -63,6 +64,7 @@ def judge_metrics(
         verbalized_ab: shape (N,), the answers as said (the mode, where p_ab is a mean), in [0, 1].
         verbalized_ba: the same for order ba.
         clusters: shape (N,), pairs with equal values are resampled together.
+        tie_band: for `agreement_three_way` and `macro_f1`, answers and labels this close to 1/2 are ties.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: seed of the bootstrap and of the noise floor.
 
@@ -70,16 +72,18 @@ def judge_metrics(
         - the keys of `calibration_metrics` over the 2N answers, and those of `position_bias`;
         - `gap`, mean signed overconfidence: how much further from 1/2 the answers are than the votes, on the side that
           the answers are on, in [−1, 1]; above 0 is overconfident, and an answer of 1/2 adds 0;
-        - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
+        - `agreement`, `agreement_three_way` and `macro_f1` over the 2N answers; `excess_brier`, mean (p − p*)², with a
+          known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
-        - `ece_noise_floor`, the `ece` to expect of a perfect judge; left out when `n_votes` is not given and the
-          labels are not single votes (0, 1/2 or 1);
+        - `<key>_noise_floor`, what a perfect judge with these answers would show on as many votes, for `brier`,
+          `log_loss`, and, where `n_votes` is given or all labels are single votes (0, 1/2 or 1), `mse_dense`, `ece`
+          and `ece_quantile`;
         - `parse_rate`, mean validity; `distinct_answers`, distinct verbalized answers if given, else distinct p;
           `n_pairs`; `sharpness` of the answers;
         - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `gap`, `mse_dense`,
-          `excess_brier`, `agreement`, `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`,
-          `symmetry_deviation_abs` and `parse_rate`.
+          `excess_brier`, `agreement`, `agreement_three_way`, `consistency`, `flip_rate`, `first_slot_share`,
+          `symmetry_deviation_mean`, `symmetry_deviation_abs` and `parse_rate`.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside their range.
@@ -95,8 +99,9 @@ def judge_metrics(
         "verbalized_ba": verbalized_ba,
     }
     arrays = {name: check_probabilities(name, values) for name, values in given.items() if values is not None}
-    check_equal_lengths(**arrays)
+    check_equal_lengths(**arrays, **({} if clusters is None else {"clusters": np.asarray(clusters)}))
     check_at_least("n_bootstrap", n_bootstrap, 0)
+    check_tie_band(tie_band)
     p_ab, p_ba = arrays["p_ab"], arrays["p_ba"]
     n_pairs = p_ab.size
     answers = np.stack([p_ab, p_ba])
@@ -110,11 +115,16 @@ def judge_metrics(
         label = arrays["labels"]
         targets = np.stack([label, 1 - label])
         votes = None if n_votes is None else check_votes("n_votes", n_votes, n_pairs)
-        report |= calibration_metrics(answers.ravel(), targets.ravel(), None if votes is None else np.tile(votes, 2))
+        report |= calibration_metrics(
+            answers.ravel(),
+            targets.ravel(),
+            None if votes is None else np.tile(votes, 2),
+            units=np.tile(np.arange(n_pairs) if clusters is None else clusters, 2),
+        )
         if votes is None and np.isin(label, [0, 0.5, 1]).all():
             votes = np.ones(n_pairs)
-        if votes is not None:
-            report["ece_noise_floor"] = ece_noise_floor(answers.ravel(), np.tile(votes, 2), _N_BINS, seed=seed)
+        floors = noise_floors(answers.ravel(), None if votes is None else np.tile(votes, 2), seed)
+        report |= {f"{name}_noise_floor": floor for name, floor in floors.items()}
 
         scores = {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}
         for name, score in scores.items():
@@ -128,10 +138,15 @@ def judge_metrics(
         report["gap"] = float(gap.mean())
 
         credit, counted = agreement_credits(answers, targets)
-        statistics["agreement"] = Mean(credit.sum(axis=0), counted.sum(axis=0))
+        statistics["agreement"] = Share(credit.sum(axis=0), counted.sum(axis=0))
         if counted.any():
             report["agreement"] = float(credit.sum() / counted.sum())
             report["agreement_symmetrized"] = float(agreement_credits(symmetrized, label)[0].sum() / counted[0].sum())
+
+        said, voted = (verdict_classes(values.ravel(), tie_band) for values in (answers, targets))
+        same = (said * voted).sum(axis=1)
+        statistics["agreement_three_way"] = Share(same.reshape(2, n_pairs).mean(axis=0))
+        report |= {"agreement_three_way": float(same.mean()), "macro_f1": macro_f1(said, voted)}
 
     if true_probability is not None:
         truth = arrays["true_probability"]
@@ -140,18 +155,18 @@ def judge_metrics(
         report["excess_brier"] = float(excess.mean())
         report["excess_brier_symmetrized"] = float(squared_errors(symmetrized, truth).mean())
 
-    said = [arrays[name] for name in ("verbalized_ab", "verbalized_ba") if name in arrays] or [p_ab, p_ba]
-    report["distinct_answers"] = float(np.unique(np.concatenate(said).round(DECIMALS)).size)
+    verbalized = [arrays[name] for name in ("verbalized_ab", "verbalized_ba") if name in arrays] or [p_ab, p_ba]
+    report["distinct_answers"] = float(np.unique(np.concatenate(verbalized).round(DECIMALS)).size)
     report["sharpness"] = float(answers.var())
 
     terms = position_terms(p_ab, p_ba)
     statistics |= {
-        "consistency": Mean(terms["consistent"]),
-        "flip_rate": Mean(1 - terms["consistent"]),
-        "first_slot_share": Mean(terms["first"], terms["decided"]),
+        "consistency": Share(terms["consistent"]),
+        "flip_rate": Share(1 - terms["consistent"]),
+        "first_slot_share": Share(terms["first"], terms["decided"]),
         "symmetry_deviation_mean": Mean(terms["deviation"]),
         "symmetry_deviation_abs": Mean(np.abs(terms["deviation"])),
-        "parse_rate": Mean(valid),
+        "parse_rate": Share(valid),
     }
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, clusters)

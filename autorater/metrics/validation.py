@@ -2,8 +2,9 @@
 
 Functions behind the door trust their arguments.
 
-A single-precision 0.3 is 0.300000012 in double precision, which is past the edge of the bin it belongs to. Arrays of
-fewer than 64 bits are therefore rounded to the decimals their type holds (six for float32, three for float16).
+A single-precision 0.3 is 0.300000012 in double precision, which is past the edge of the bin it belongs to.
+Probabilities of fewer than 64 bits are therefore rounded to the decimals their type holds (six for float32, three for
+float16).
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ DECIMALS = 9
 
 def _vector(name: str, values: ArrayLike) -> np.ndarray:
     try:
-        raw = np.asarray(values)
-        array = raw.astype(np.float64)
+        array = np.asarray(values).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not a one-dimensional array of numbers: {error}") from error
     if array.ndim != 1:
@@ -27,7 +27,25 @@ def _vector(name: str, values: ArrayLike) -> np.ndarray:
         raise ValueError(f"{name} is empty; at least one value is wanted")
     if np.isnan(array).any():
         raise ValueError(f"{name}[{int(np.isnan(array).argmax())}] is NaN; a number is wanted")
-    return array if raw.dtype.kind != "f" or raw.dtype.itemsize >= 8 else array.round(np.finfo(raw.dtype).precision)
+    return array
+
+
+def _rounded(array: np.ndarray, values: ArrayLike) -> np.ndarray:
+    dtype = np.asarray(values).dtype
+    return array if dtype.kind != "f" or dtype.itemsize >= 8 else array.round(np.finfo(dtype).precision)
+
+
+def check_scores(name: str, values: ArrayLike) -> np.ndarray:
+    """Scores as a float64 array of shape (N,), N >= 1, every value finite; those of a narrower type are not rounded.
+
+    Raises:
+        ValueError: empty, not one-dimensional, not numbers, NaN or infinite; names the value and its index.
+    """
+    array = _vector(name, values)
+    if np.isinf(array).any():
+        index = int(np.isinf(array).argmax())
+        raise ValueError(f"{name}[{index}] is {array[index]}; a finite number is wanted")
+    return array
 
 
 def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
@@ -36,7 +54,7 @@ def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: empty, not one-dimensional, not numbers, NaN, or outside [0, 1]; names the value and its index.
     """
-    array = _vector(name, values)
+    array = _rounded(_vector(name, values), values)
     outside = (array < 0) | (array > 1)
     if outside.any():
         index = int(outside.argmax())

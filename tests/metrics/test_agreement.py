@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score
 
-from autorater.metrics import agreement
+from autorater.metrics import agreement, three_way_agreement
 
 
 def test_by_hand():
@@ -39,3 +39,25 @@ def test_swapping_the_responses_changes_nothing():
 def test_split_labels_alone_are_an_error():
     with pytest.raises(ValueError, match=r"every label is 0\.5"):
         agreement([0.2, 0.8], [0.5, 0.5])
+
+
+def three_classes(probabilities, band):
+    return ["tie" if abs(round(p - 0.5, 9)) <= band else "B" if p > 0.5 else "A" for p in probabilities]
+
+
+@pytest.mark.parametrize("tie_band", [0.0, 0.05, 0.2])
+def test_three_way_agreement_against_scikit_learn(tie_band):
+    generator = np.random.default_rng(2)
+    probabilities, labels = generator.integers(0, 101, 500) / 100, generator.integers(0, 11, 500) / 10
+    said, true = three_classes(probabilities, tie_band), three_classes(labels, tie_band)
+    report = three_way_agreement(probabilities, labels, tie_band)
+    assert report["agreement_three_way"] == pytest.approx(accuracy_score(true, said), abs=1e-12)
+    assert report["macro_f1"] == pytest.approx(f1_score(true, said, average="macro"), abs=1e-12)
+
+
+def test_verdicts_that_nobody_gives_do_not_count():
+    assert three_way_agreement([0.9, 0.2], [1, 0]) == {"agreement_three_way": 1, "macro_f1": 1}
+    assert three_way_agreement([0.55, 0.2], [0.5, 0]) == {"agreement_three_way": 1, "macro_f1": 1}
+    assert three_way_agreement([0.5, 0.5], [0.5, 0.5]) == {"agreement_three_way": 1, "macro_f1": 1}
+    with pytest.raises(ValueError, match=r"tie_band is -0\.1"):
+        three_way_agreement([0.5], [0.5], tie_band=-0.1)

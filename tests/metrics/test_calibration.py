@@ -14,7 +14,8 @@ from autorater.metrics import (
     expected_calibration_error,
     reliability_curve,
 )
-from autorater.metrics.calibration import _debiased_error
+from autorater.metrics.binning import bin_indices
+from autorater.metrics.calibration import _debiased_square, _decomposition
 
 hundredths = st.integers(0, 100).map(lambda k: k / 100)
 shares = st.sampled_from([0.0, 0.5, 1.0, 1 / 3, 2 / 3, 0.1, 0.7])
@@ -150,11 +151,103 @@ def test_debiased_error_against_kumars_formula(seed):
 def test_debiased_square_is_unbiased():
     """Every answer 0.6, every truth 0.75: the squared error is 0.0225, and the plug-in shows 0.75 · 0.25 / 20 more."""
     generator = np.random.default_rng(0)
-    answers = np.full(20, 0.6)
-    squares = [_debiased_error(answers, (generator.random(20) < 0.75) * 1.0) ** 2 for _ in range(2000)]
+    answers, bins = np.full(20, 0.6), np.zeros(20, dtype=int)
+    squares = [_debiased_square(answers, (generator.random(20) < 0.75) * 1.0, bins) for _ in range(4000)]
     plug_in = 0.0225 + 0.75 * 0.25 / 20
-    # Cutting at zero leaves a little bias; the plug-in has nine times as much.
-    assert abs(np.mean(squares) - 0.0225) < 0.15 * (plug_in - 0.0225) + 3 * np.std(squares) / np.sqrt(2000)
+    assert np.mean(squares) == pytest.approx(0.0225, abs=3 * np.std(squares) / np.sqrt(4000))
+    assert 3 * np.std(squares) / np.sqrt(4000) < 0.2 * (plug_in - 0.0225)
+
+
+def test_rows_of_one_unit_hang_together():
+    """Twenty topics whose five labels are equal are twenty labels, not a hundred."""
+    generator = np.random.default_rng(0)
+    answers, bins, topics = np.full(100, 0.6), np.zeros(100, dtype=int), np.repeat(np.arange(20), 5)
+    together, alone = [], []
+    for _ in range(2000):
+        labels = ((generator.random(20) < 0.75) * 1.0)[topics]
+        together.append(_debiased_square(answers, labels, bins, topics))
+        alone.append(_debiased_square(answers, labels, bins))
+    assert np.mean(together) == pytest.approx(0.0225, abs=3 * np.std(together) / np.sqrt(2000))
+    assert np.mean(alone) > 0.0225 + 0.6 * 0.75 * 0.25 / 20
+    one_each = _debiased_square(answers, labels, bins, np.random.default_rng(1).permutation(100))
+    assert one_each == pytest.approx(alone[-1], abs=1e-12)
+
+
+def test_corrected_decomposition_against_ferro_and_fricker():
+    """Their equations for 0/1 outcomes, with bins counted one by one."""
+    generator = np.random.default_rng(0)
+    probabilities = generator.integers(0, 11, 200) / 10
+    labels = generator.integers(0, 2, 200) * 1.0
+    report = calibration_metrics(probabilities, labels)
+    rate = labels.mean()
+    within = 0.0
+    for value in np.unique(probabilities):
+        here = labels[probabilities == value]
+        within += here.size / (here.size - 1) * here.mean() * (1 - here.mean()) / 200
+    overall = rate * (1 - rate) / 199
+    assert report["reliability_corrected"] == pytest.approx(report["reliability"] - within, abs=1e-12)
+    assert report["resolution_corrected"] == pytest.approx(report["resolution"] - within + overall, abs=1e-12)
+    assert report["uncertainty_corrected"] == pytest.approx(report["uncertainty"] + overall, abs=1e-12)
+
+
+@pytest.mark.parametrize("both_orders", [False, True])
+def test_corrected_decomposition_is_unbiased(both_orders):
+    """Over data sets of 60 pairs the corrected terms average to those of the population."""
+    grid, chance = np.array([0.2, 0.5, 0.9]), np.array([0.4, 0.5, 0.7])
+    generator = np.random.default_rng(0)
+    reports = []
+    for _ in range(1500):
+        which = generator.permutation(np.repeat([0, 1, 2], 20))
+        answers, labels, units = grid[which], (generator.random(60) < chance[which]) * 1.0, np.arange(60)
+        if both_orders:
+            # A slot-bound judge: it says the same in either order, so a pair's two labels in a bin add up to 1.
+            answers, labels, units = np.tile(answers, 2), np.r_[labels, 1 - labels], np.tile(units, 2)
+        reports.append(_decomposition(answers, labels, bin_indices(answers, 10, "distinct"), units))
+    mean_label = np.full(3, 0.5) if both_orders else chance
+    rate = mean_label.mean()
+    truth = {
+        "reliability_corrected": np.mean((grid - mean_label) ** 2),
+        "resolution_corrected": np.mean((mean_label - rate) ** 2),
+        "uncertainty_corrected": rate * (1 - rate),
+    }
+    for key, value in truth.items():
+        shown = np.array([report[key] for report in reports])
+        assert shown.mean() == pytest.approx(value, abs=3.5 * shown.std() / np.sqrt(1500) + 1e-12), key
+    if not both_orders:
+        assert np.mean([report["reliability"] for report in reports]) > truth["reliability_corrected"] + 0.008
+
+
+def test_corrected_decomposition_needs_an_answer_given_twice():
+    assert "reliability_corrected" not in calibration_metrics([0.1, 0.9], [0, 1])
+    assert "reliability_corrected" not in calibration_metrics([0.1, 0.1], [0, 1], units=[7, 7])
+    report = calibration_metrics([0.1, 0.1, 0.9], [0, 1, 1])
+    corrected = report["reliability_corrected"] - report["resolution_corrected"] + report["uncertainty_corrected"]
+    assert corrected == pytest.approx(report["brier"], abs=1e-12)
+
+
+def test_top_label_and_class_wise_errors_by_hand():
+    # sides: B at 0.8 (voted 0 and 1), A at 1 − 0.3 = 0.7 (voted B: 1, so 0 for A), both at 0.5
+    probabilities, labels = [0.8, 0.8, 0.3, 0.5], [0, 1, 1, 1]
+    report = calibration_metrics(probabilities, labels)
+    assert report["ece_toplabel"] == pytest.approx((0.6 + 0.7 + 0) / 4)
+    assert report["ece_classwise"] == pytest.approx(report["ece"]) == pytest.approx((0.6 + 0.7 + 0.5) / 4)
+
+
+def test_top_label_error_cannot_see_a_leaning_judge():
+    """It says 0.9 for B where 0.8 is right and 0.9 for A where 1.0 is right: too high for B throughout."""
+    probabilities, labels = np.repeat([0.9, 0.1], 50), np.r_[np.repeat([1, 0], [40, 10]), np.zeros(50)]
+    report = calibration_metrics(probabilities, labels)
+    assert report["ece"] == pytest.approx(0.1)
+    assert report["ece_toplabel"] == pytest.approx(0, abs=1e-12)
+
+
+def test_class_wise_error_is_that_of_both_sides():
+    probabilities, labels, _ = sample(300, votes=3)
+    expected = [
+        expected_calibration_error(probabilities, labels),
+        expected_calibration_error(1 - probabilities, 1 - labels),
+    ]
+    assert calibration_metrics(probabilities, labels)["ece_classwise"] == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_debiased_error_needs_a_bin_of_two():
@@ -178,23 +271,74 @@ def test_corrected_mse_uses_the_rows_with_several_votes():
     assert "mse_corrected" not in calibration_metrics([0.5], [1])
 
 
-def test_the_truth_with_many_votes_is_calibrated():
-    generator = np.random.default_rng(1)
-    truth = generator.beta(0.8, 0.8, 2000)
-    labels = generator.binomial(100_000, truth) / 100_000
+def test_the_truth_against_a_hundred_thousand_votes_is_within_its_noise_floor():
+    """One vote on each of 100,000 pairs; and 100,000 votes on each of 2,000."""
+    truth, labels, generator = sample(100_000)
     report = calibration_metrics(truth, labels)
-    assert report["ece"] <= 2 * ece_noise_floor(truth, 100_000)
-    assert report["ece"] < 1e-4
+    floor = ece_noise_floor(truth)
+    assert floor < 0.005
+    assert report["ece"] <= 1.5 * floor  # the floor is a mean; nine bins in ten stay below 1.5 times it
+    floors = [expected_calibration_error(truth, generator.binomial(1, truth)) for _ in range(200)]
+    assert report["ece"] <= np.quantile(floors, 0.99)
+    assert np.mean(floors) == pytest.approx(floor, rel=0.06)
+
+    truth = generator.beta(0.8, 0.8, 2000)
+    report = calibration_metrics(truth, generator.binomial(100_000, truth) / 100_000)
+    assert report["ece"] <= 1.5 * ece_noise_floor(truth, 100_000) < 2e-4
     assert report["smooth_ece"] < 1e-3
 
 
 def test_a_majority_voter_is_worse_than_the_truth_except_by_ece_majority():
+    """The trap of published numbers, with the figures of the README: five votes a pair."""
     truth, labels, _ = sample(20_000, votes=5)
     honest = calibration_metrics(truth, labels)
     hard = calibration_metrics((labels > 0.5) * 1.0, labels)
+    print({name: {k: round(r[k], 3) for k in ("ece", "ece_majority")} for name, r in (("p*", honest), ("hard", hard))})
     assert honest["ece"] < 0.02 < 0.1 < hard["ece"]
     assert honest["smooth_ece"] < 0.02 < 0.1 < hard["smooth_ece"]
     assert hard["ece_majority"] == 0 < 0.05 < honest["ece_majority"]
+
+
+def torchmetrics_ece(probabilities, labels):
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    labels = torch.tensor(np.asarray(labels), dtype=torch.long)
+    return binary_calibration_error(torch.tensor(probabilities), labels, n_bins=10, norm="l1").item()
+
+
+def relplot_ece(probabilities, labels):
+    relplot = pytest.importorskip("relplot")
+    return relplot.metrics.binnedECE(np.asarray(probabilities), np.asarray(labels), nbins=10)
+
+
+@pytest.mark.parametrize("other", [torchmetrics_ece, relplot_ece])
+def test_ece_agrees_with_other_libraries_away_from_the_edges(other):
+    generator = np.random.default_rng(0)
+    probabilities = generator.random(1000)
+    labels = (generator.random(1000) < probabilities**2) * 1.0
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(other(probabilities, labels), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ece", "misplaced"),
+    [
+        (expected_calibration_error, []),
+        (torchmetrics_ece, [0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        (relplot_ece, [0.1, 0.2, 0.4, 0.5, 0.8, 0.9, 1.0]),
+    ],
+)
+def test_tenths_belong_to_the_bin_below_them(ece, misplaced):
+    """v, voted A, and v − 0.05, voted B, are one right-closed bin, where their residuals cancel in part."""
+    apart = [v for v in np.arange(1, 11) / 10 if ece([v, v - 0.05], [0, 1]) > abs(1.05 - 2 * v) / 2 + 1e-6]
+    assert apart == misplaced
+
+
+@pytest.mark.parametrize(("ece", "misplaced"), [(torchmetrics_ece, [0.3]), (relplot_ece, [0.3, 0.6, 0.7])])
+def test_other_libraries_do_not_keep_to_left_closed_bins_either(ece, misplaced):
+    """v, voted A, and v + 0.05, voted B, are one left-closed bin; the edge at 3 · 0.1 is above the answer 0.3."""
+    apart = [v for v in np.arange(1, 10) / 10 if ece([v, v + 0.05], [0, 1]) > abs(0.95 - 2 * v) / 2 + 1e-6]
+    assert apart == misplaced
 
 
 def test_majority_ece_drops_split_labels():
@@ -217,7 +361,9 @@ def test_order_of_rows_and_whole_copies_do_not_matter(data, seed, copies):
     shuffled = calibration_metrics(probabilities[shuffle], labels[shuffle], n_votes=3)
     assert shuffled == pytest.approx(report, abs=1e-9)
     copied = calibration_metrics(np.tile(probabilities, copies), np.tile(labels, copies), n_votes=3)
-    for key in set(report) - {"ece_debiased"}:  # the one that knows how many rows there are
+    for key in set(report) & set(copied) - {"ece_debiased"}:  # those that know how many rows there are
+        if key.endswith("_corrected") and key != "mse_corrected":
+            continue
         assert copied[key] == pytest.approx(report[key], abs=1e-9), key
 
 
@@ -225,7 +371,8 @@ def test_order_of_rows_and_whole_copies_do_not_matter(data, seed, copies):
 def test_reports_are_finite_floats_in_range(data):
     report = calibration_metrics(*data, n_votes=2)
     assert all(type(value) is float and np.isfinite(value) for value in report.values())
-    bounded = set(report) - {"log_loss", "mse_corrected", "distinct_answers"}
+    unbounded = {"log_loss", "mse_corrected", "distinct_answers", "reliability_corrected", "resolution_corrected"}
+    bounded = set(report) - unbounded
     assert all(0 <= report[key] <= 1 for key in bounded)
 
 

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
@@ -138,10 +138,10 @@ def test_a_perfect_judge_is_at_the_noise_floors():
 
 
 def test_corrected_error_is_the_distance_to_the_true_distribution():
-    predicted, counts, truth = sample(100_000)
+    predicted, counts, truth = sample(20_000)
     report = class_metrics(predicted, counts, n_bootstrap=0)
     assert report["mse_dense"] > 3 * report["mse_corrected"]
-    assert report["mse_corrected"] == pytest.approx(np.mean(((predicted - truth) ** 2).sum(axis=1)) / 2, abs=1e-3)
+    assert report["mse_corrected"] == pytest.approx(np.mean(((predicted - truth) ** 2).sum(axis=1)) / 2, abs=2e-3)
 
 
 @pytest.mark.parametrize("key", ["brier", "log_loss", "ranked_probability_score"])
@@ -171,6 +171,7 @@ tables = st.integers(2, 5).flatmap(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(tables, st.randoms())
 def test_names_of_classes_do_not_matter_unless_they_have_an_order(rows, random):
     weights = np.array([row for row, _ in rows], dtype=float)

@@ -10,6 +10,7 @@ from autorater.metrics import (
     expected_calibration_error,
     judge_metrics,
     position_bias,
+    three_way_agreement,
 )
 
 HEADLINE = [
@@ -20,6 +21,7 @@ HEADLINE = [
     "mse_dense",
     "excess_brier",
     "agreement",
+    "agreement_three_way",
     "consistency",
     "flip_rate",
     "first_slot_share",
@@ -29,9 +31,12 @@ HEADLINE = [
 ]
 CONTRACT = [
     *["brier", "log_loss", "ece", "ece_quantile", "ece_debiased", "smooth_ece", "reliability", "resolution"],
-    *["uncertainty", "mse_dense", "mse_corrected", "excess_brier", "agreement", "consistency"],
+    *["uncertainty", "mse_dense", "mse_corrected", "excess_brier", "agreement", "agreement_three_way", "consistency"],
     *["symmetry_deviation_mean", "symmetry_deviation_abs", "parse_rate", "distinct_answers", "sharpness", "n_pairs"],
     *["ece_majority", "ece_noise_floor", "flip_rate", "first_slot_share", "sharpness_symmetrized", "gap"],
+    *["macro_f1", "ece_toplabel", "ece_classwise"],
+    *["reliability_corrected", "resolution_corrected", "uncertainty_corrected"],
+    *["brier_noise_floor", "log_loss_noise_floor", "mse_dense_noise_floor", "ece_quantile_noise_floor"],
 ]
 SYMMETRIZED = ["brier", "log_loss", "mse_dense", "ece", "excess_brier", "agreement"]
 
@@ -58,7 +63,8 @@ def test_values_are_those_of_the_single_metrics(pairs):
     report = judge_metrics(**pairs, n_votes=3, n_bootstrap=0)
     p_ab, p_ba, labels, truth = pairs.values()
     both, targets = np.concatenate([p_ab, p_ba]), np.concatenate([labels, 1 - labels])
-    expected = calibration_metrics(both, targets, n_votes=3) | position_bias(p_ab, p_ba)
+    expected = calibration_metrics(both, targets, n_votes=3, units=np.tile(np.arange(400), 2))
+    expected |= position_bias(p_ab, p_ba) | three_way_agreement(both, targets)
     assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-12)
     assert report["agreement"] == pytest.approx(agreement(both, targets))
     assert report["excess_brier"] == pytest.approx(np.mean((both - np.concatenate([truth, 1 - truth])) ** 2))
@@ -105,7 +111,7 @@ def test_orders_of_a_pair_are_resampled_together():
     p_ab = np.random.default_rng(0).integers(0, 5, 50) / 4
     report = judge_metrics(p_ab, 1 - p_ab, p_ab.round(), n_bootstrap=50)
     assert report["symmetry_deviation_mean_low"] == report["symmetry_deviation_mean_high"] == 0
-    assert report["consistency_low"] == report["consistency_high"] == 1
+    assert 0.9 < report["consistency_low"] < report["consistency_high"] == 1
 
 
 def test_clusters_widen_the_intervals(pairs):
@@ -120,7 +126,8 @@ def test_swapping_the_names_changes_nothing(pairs):
     report = judge_metrics(**pairs, n_votes=3, n_bootstrap=0)
     p_ab, p_ba, labels, truth = pairs.values()
     renamed = judge_metrics(p_ba, p_ab, 1 - labels, true_probability=1 - truth, n_votes=3, n_bootstrap=0)
-    for key in set(report) - {"ece_symmetrized", "ece_noise_floor"}:  # right-closed bins are not mirror images
+    # Right-closed bins are not mirror images, and of two orders each has its own simulated votes.
+    for key in set(report) - {"ece_symmetrized", "ece_noise_floor", "ece_quantile_noise_floor"}:
         assert renamed[key] == pytest.approx(report[key], abs=1e-9), key
 
 
@@ -134,7 +141,8 @@ def test_without_labels_only_what_needs_none(pairs):
 
 def test_undefined_metrics_have_no_key():
     report = judge_metrics([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], n_bootstrap=20)
-    assert not {key for key in report if key.startswith(("agreement", "first_slot_share", "ece_majority"))}
+    assert not {"agreement", "agreement_low", "agreement_symmetrized", "ece_majority"} & set(report)
+    assert not {key for key in report if key.startswith("first_slot_share")}
     assert all(np.isfinite(value) for value in report.values())
     single = judge_metrics([0.2], [0.7], [1], n_bootstrap=20)
     assert not {key for key in single if key.endswith(("_low", "_high"))}

@@ -103,6 +103,7 @@ def test_kl_reward_on_dense_labels(policy, tmp_path, answers):
     )  # fmt: skip
     if answers == "exact":
         inputs = grpo._prepare_inputs(next(iter(grpo.get_train_dataloader())))
+        grpo.model.eval()  # in training the loss would be divided by the accumulation steps
         labels = inputs["labels"].flatten().double()
         ids, mask = inputs["prompt_ids"].flatten(0, 1), inputs["prompt_mask"].flatten(0, 1)
         with torch.no_grad():
@@ -115,6 +116,7 @@ def test_kl_reward_on_dense_labels(policy, tmp_path, answers):
         value = (read.probs * kl).sum(dim=1) + read.outside * worst
         assert loss.item() == pytest.approx(value.mean().item(), rel=1e-4)
         assert labels.unique().numel() > 2, "shares, not single votes"
+    grpo.model.train()
     grpo.train()
     (logged,) = [row["reward"] for row in grpo.state.log_history if "reward" in row]
     assert -7 < logged <= 0

@@ -1,0 +1,247 @@
+"""What a CHARM run is told, its data, and its preference sets. The method itself is `autorater.charm`.
+
+Responses to calibrate on and to measure on, Elo and held-out votes are read, or a simulated arena's. Prompts are
+divided before anything is fitted: nothing that is measured has been trained or calibrated on, nor been used for Elo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from autorater.arena import Arena
+from autorater.charm import empirical_win_rate, expected_win_rate, fit_offset, preferences
+from autorater.elo import Rating, elo_scores, fit_elo, load_elo
+from autorater.loading import load_pairs, load_responses
+from autorater.metrics.systems import check_rated
+from autorater.pairs import Pair
+from autorater.responses import Response, by_model, meetings, responses_of, scores_of
+from autorater.training.config import check_choices
+from autorater.training.reward import Preference
+
+Stage = Literal["all", "score", "diagnose", "train", "evaluate"]
+VERSIONS = ("original", "uncalibrated", "calibrated")
+"""The reward model as it came, trained on with its own preferences, and with debiased ones."""
+
+
+@dataclass
+class CharmArguments:
+    """Data, Elo and models of a CHARM run (`recipes/charm.py`)."""
+
+    stage: Stage = field(
+        default="all",
+        metadata={"help": "`all`, or one of `score`, `diagnose`, `train`, `evaluate`; what they need is done first."},
+    )
+    responses_name: str | None = field(
+        default=None,
+        metadata={"help": "Responses to calibrate on: .jsonl with prompt, model, response and, where known, score."},
+    )
+    eval_responses_name: str | None = field(
+        default=None, metadata={"help": "Responses to measure on. Without it a share of the prompts is held out."}
+    )
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs with votes, model_a and model_b: for the accuracy on held-out ones, for Elo where no table "
+            "is given, for responses where no file is given, to learn from where no reward model is named."
+        },
+    )
+    elo_table: str | None = field(
+        default=None, metadata={"help": "Elo by model: .csv or .json. Without it Elo is fitted from the votes."}
+    )
+    allow_odd_responses: bool = field(
+        default=False, metadata={"help": "Keep blank responses, and JSON true or numbers as text; they are counted."}
+    )
+    held_out_fraction: float = field(default=0.3, metadata={"help": "Share of the prompts to measure on."})
+    overvalued: str | None = field(
+        default=None, metadata={"help": "The model to calibrate; by default the one that is over-valued the most."}
+    )
+    reference: str | None = field(
+        default=None, metadata={"help": "The model to calibrate it against; by default the best judged one."}
+    )
+    score_batch_size: int = field(default=32, metadata={"help": "Responses scored at once."})
+
+    n_pairs: int = field(default=6000, metadata={"help": "Simulated arena: pairs that the reward model learns from."})
+    n_prompts: int = field(default=1400, metadata={"help": "Simulated arena: prompts to calibrate on."})
+    n_test_prompts: int = field(default=300, metadata={"help": "Simulated arena: prompts to measure on."})
+    n_test_pairs: int = field(default=2000, metadata={"help": "Simulated arena: held-out pairs for the accuracy."})
+    annotator_bias: float = field(
+        default=1.5, metadata={"help": "Simulated arena: logits for one house's style in what it learns from."}
+    )
+
+    base_epochs: float = field(default=2, metadata={"help": "Epochs of a reward model from scratch."})
+    base_learning_rate: float = field(default=2e-3, metadata={"help": "Its learning rate."})
+    base_hidden_size: int = field(default=64, metadata={"help": "Its width."})
+    base_num_layers: int = field(default=2, metadata={"help": "Its layers."})
+
+    def __post_init__(self):
+        check_choices(self)
+        if not 0 < self.held_out_fraction < 1:
+            raise ValueError(f"held_out_fraction is {self.held_out_fraction}; a number between 0 and 1 is wanted")
+        if self.responses_name and not (self.elo_table or self.dataset_name):
+            raise ValueError("responses_name needs an elo_table, or a dataset_name with votes to fit Elo from")
+        if self.eval_responses_name and not self.responses_name:
+            raise ValueError("eval_responses_name needs responses_name")
+        if self.elo_table and not (self.responses_name or self.dataset_name):
+            raise ValueError("elo_table needs responses_name or dataset_name; the simulated arena knows its Elo")
+
+
+@dataclass(frozen=True)
+class CharmData:
+    """What a run works on; the prompts of the held-out part are in no other part.
+
+    Attributes:
+        pairs: Votes that a reward model from scratch learns from; may be empty.
+        responses: To calibrate on.
+        held_out: Responses to measure on.
+        held_out_pairs: Votes for the accuracy; may be empty.
+        ratings: Elo by model, of every model that wrote a response.
+    """
+
+    pairs: list[Pair]
+    responses: list[Response]
+    held_out: list[Response]
+    held_out_pairs: list[Pair]
+    ratings: dict[str, Rating]
+
+    @property
+    def elo(self) -> dict[str, float]:
+        """Elo by model."""
+        return elo_scores(self.ratings)
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a line."""
+        prompts = [len({response.prompt for response in some}) for some in (self.responses, self.held_out)]
+        models = len({response.model for response in self.responses + self.held_out})
+        return (
+            f"{models} models; {prompts[0]:,} prompts to calibrate on, {prompts[1]:,} held out; "
+            f"{len(self.held_out_pairs):,} held-out pairs with votes"
+        )
+
+
+def prepare_charm(args: CharmArguments, seed: int) -> CharmData:
+    """Reads or simulates the data of a run.
+
+    Args:
+        args: Where it comes from.
+        seed: Draws the split and the simulated texts.
+
+    Raises:
+        DataError: If a row is bad.
+        ValueError: If a model has no Elo, or no finite Elo fits the votes.
+    """
+    if not (args.responses_name or args.dataset_name):
+        return _simulated(args, seed)
+    pairs = load_pairs(args.dataset_name, allow_odd_responses=args.allow_odd_responses) if args.dataset_name else []
+    responses = load_responses(args.responses_name) if args.responses_name else responses_of(pairs)
+    held_out = load_responses(args.eval_responses_name) if args.eval_responses_name else responses
+    held_prompts = _held_out_prompts(args, pairs, responses, held_out, seed)
+    train = [pair for pair in pairs if pair.prompt not in held_prompts]
+    data = CharmData(
+        pairs=train,
+        responses=[response for response in responses if response.prompt not in held_prompts],
+        held_out=[response for response in held_out if response.prompt in held_prompts],
+        held_out_pairs=[pair for pair in pairs if pair.prompt in held_prompts],
+        ratings=load_elo(args.elo_table) if args.elo_table else fit_elo(train),
+    )
+    check_rated(data.ratings, {response.model for response in data.responses + data.held_out})
+    return data
+
+
+def _simulated(args: CharmArguments, seed: int) -> CharmData:
+    arena = Arena(bias=args.annotator_bias)
+    return CharmData(
+        pairs=arena.pairs(args.n_pairs, by_annotator=True, seed=seed),
+        responses=arena.responses(args.n_prompts, seed=seed),
+        held_out=arena.responses(args.n_test_prompts, seed=seed, held_out=True),
+        held_out_pairs=arena.pairs(args.n_test_pairs, n_votes=5, seed=seed, held_out=True),
+        ratings=arena.elo(),
+    )
+
+
+def _held_out_prompts(
+    args: CharmArguments, pairs: list[Pair], responses: list[Response], held_out: list[Response], seed: int
+) -> set[str]:
+    """Prompts to measure on: those of the responses given for it, and a share of those that are given for nothing."""
+    fixed = {response.prompt for response in held_out} if args.eval_responses_name else set()
+    calibration = {response.prompt for response in responses}
+    free = {pair.prompt for pair in pairs} | (set() if args.eval_responses_name else calibration)
+    shuffled = np.random.default_rng(seed).permutation(sorted(free - fixed - (calibration if fixed else set())))
+    return fixed | set(shuffled[: round(args.held_out_fraction * len(shuffled))].tolist())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The over-valued model against the reference, on the prompts to calibrate on.
+
+    Attributes:
+        overvalued, reference: The models.
+        n_prompts: Prompts that both answered.
+        expected: Win rate of the over-valued model by Elo.
+        empirical: By the reward model.
+        offset: Δ.
+        sets: The preference set of both continued trainings.
+        turned: Preferences that the offset has turned round.
+        undecided: Pairs of responses with equal scores, left out, by version.
+    """
+
+    overvalued: str
+    reference: str
+    n_prompts: int
+    expected: float
+    empirical: float
+    offset: float
+    sets: dict[str, list[Preference]]
+    turned: int
+    undecided: dict[str, int]
+
+    @property
+    def text(self) -> str:
+        """In a line."""
+        return (
+            f"{self.overvalued} against {self.reference} on {self.n_prompts:,} prompts: wins {self.empirical:.3f}, by "
+            f"Elo {self.expected:.3f}; offset {self.offset:+.3f} turns {self.turned:,} preferences"
+        )
+
+
+def calibrate(responses: Sequence[Response], elo: Mapping[str, float], overvalued: str, reference: str) -> Calibration:
+    """Fits the offset and makes the two preference sets.
+
+    Args:
+        responses: Scored responses to calibrate on.
+        elo: Elo by model.
+        overvalued, reference: The two models.
+
+    Raises:
+        ValueError: If they are the same, one has no responses or no Elo, or both answered no common prompt.
+    """
+    if overvalued == reference:
+        raise ValueError(f"overvalued and reference are both {overvalued!r}; two models are wanted")
+    check_rated(elo, {overvalued, reference})
+    met = meetings(by_model(responses), overvalued, reference)
+    if not met:
+        raise ValueError(f"{overvalued!r} and {reference!r} answered no common prompt")
+    over, other = scores_of(met)
+    expected = expected_win_rate(elo[overvalued], elo[reference])
+    offset = fit_offset(over, other, expected)
+    labels = {"uncalibrated": preferences(over, other), "calibrated": preferences(over, other, offset)}
+    return Calibration(
+        overvalued=overvalued,
+        reference=reference,
+        n_prompts=len(met),
+        expected=expected,
+        empirical=empirical_win_rate(over, other),
+        offset=offset,
+        sets={
+            version: [
+                Preference(o, r) if s > 0 else Preference(r, o) for (o, r), s in zip(met, side, strict=True) if s
+            ]
+            for version, side in labels.items()
+        },
+        turned=int((labels["uncalibrated"] != labels["calibrated"]).sum()),
+        undecided={version: int((side == 0).sum()) for version, side in labels.items()},
+    )
