@@ -84,7 +84,7 @@ def load_pairs(
         DataWarning: With `allow_odd_responses`, if there are odd responses: how many of which kind.
     """
     odd: Counter[str] | None = Counter() if allow_odd_responses else None
-    pairs = list(_pairs(source, split, odd))
+    pairs = list(_iter_pairs(source, split, odd))
     if odd:
         found = ", ".join(f"{count} {kind}" for kind, count in odd.items())
         warnings.warn(
@@ -99,10 +99,10 @@ def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Itera
     Of the pairs that have gone by, only a hash of the id is kept. Arguments and errors are those of `load_pairs`; an
     error is raised when its row is reached.
     """
-    return _pairs(source, split, None)
+    return _iter_pairs(source, split, None)
 
 
-def _pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | None) -> Iterator[Pair]:
+def _iter_pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | None) -> Iterator[Pair]:
     seen: set[int] = set()
     index = -1
     place, rows = _open(source, split)
