@@ -15,7 +15,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autorater.loading import COLUMNS, DataError, DataWarning, load_pairs, write_pairs
+from autorater import loading
+from autorater.loading import COLUMNS, DataError, DataWarning, iter_pairs, iter_rows, load_pairs, write_pairs
 from autorater.pairs import (
     Pair,
     leaked_responses,
@@ -694,3 +695,38 @@ def test_what_is_no_response_is_refused_all_the_same(tmp_path, row, message):
 def test_nothing_odd_is_nothing_to_warn_of(tmp_path, recwarn):
     load_pairs(jsonl(tmp_path / "a.jsonl", ROW), allow_odd_responses=True)
     assert not recwarn.list
+
+
+def test_pairs_come_one_at_a_time_and_ids_are_still_distinct(tmp_path, monkeypatch):
+    """Only hashes of ids are kept: a hit is looked up in the file, and two ids may have the same hash."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"id": i, "prompt": "q", "response_a": "a", "response_b": "b", "label": 1} for i in ("x", "y", "x")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = iter_pairs(path)
+    assert [next(pairs).id, next(pairs).id] == ["x", "y"]
+    with pytest.raises(DataError, match=r"line 3: column 'id': got 'x'; expected distinct ids; line 1 already"):
+        next(pairs)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    monkeypatch.setattr(loading, "hash", lambda text: 0, raising=False)
+    assert [pair.id for pair in iter_pairs(path)] == ["x", "y"]
+
+
+def test_rows_of_any_table(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"judge": "m", "p": 0.5}, {"judge": "n", "p": 1.0}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    (tmp_path / "t.csv").write_text("judge,p\nm,0.5\nn,1.0\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert list(iter_rows(tmp_path / "t.jsonl")) == [("line 1", rows[0]), ("line 3", rows[1])]
+    assert list(iter_rows(tmp_path / "t.csv")) == [
+        ("line 2", {"judge": "m", "p": "0.5"}),
+        ("line 3", {"judge": "n", "p": "1.0"}),
+    ]
+    assert list(iter_rows(tmp_path / "t.parquet"))[1] == ("row 1 (counted from 0)", rows[1])
+    (tmp_path / "t.csv").write_text("p,p\n1,2\n")
+    with pytest.raises(DataError, match="column 'p' is there 2 times"):
+        list(iter_rows(tmp_path / "t.csv"))
+    with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
+        list(iter_rows(tmp_path / "nowhere.csv"))

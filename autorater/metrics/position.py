@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
+_CLIP = 1e-3
+
 
 def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     """p_sym = (p_ab + 1 − p_ba) / 2, shape (N,), in [0, 1]."""
@@ -37,6 +39,16 @@ def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
         "first": np.sum([second_ab < 0, second_ba < 0], axis=0, dtype=np.float64),
         "decided": np.abs(second_ab) + np.abs(second_ba),
     }
+
+
+def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+    """(logit p_ab + logit p_ba) / 2: the log-odds that the second slot adds to an answer, shaped as the arguments.
+
+    Where the judge answers σ(l + b) from order ab and σ(−l + b) from order ba, this is b, whatever l; SD is not, it
+    shrinks as |l| grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
+    """
+    p_ab, p_ba = (np.clip(p, _CLIP, 1 - _CLIP) for p in (p_ab, p_ba))
+    return (np.log(p_ab / (1 - p_ab)) + np.log(p_ba / (1 - p_ba))) / 2
 
 
 def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:

@@ -94,12 +94,13 @@ def metric_groups(before: Mapping[str, float], after: Mapping[str, float]) -> di
     single, averaged = groups.values()
     for metric in METRICS:
         if metric.key in before or metric.key in after:
-            row = Row(metric, _cell(metric, before), _cell(metric, after), _change(metric, before, after))
+            row = Row(metric, cell(metric, before), cell(metric, after), _change(metric, before, after))
             (averaged if metric.key.endswith(_SUFFIX) else single).append(row)
     return {heading: rows for heading, rows in groups.items() if rows}
 
 
-def _cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
+def cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
+    """A metric as it is shown; empty where it is not among the metrics."""
     if metric.key not in metrics:
         return Cell()
     form = f"{'+' if metric.better == 'zero' else ''}.{metric.decimals}f"

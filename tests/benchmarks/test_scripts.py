@@ -186,6 +186,15 @@ def test_peak_counts_what_was_freed_again():
     assert done.stdout.strip() == "None" or 60 << 20 < int(done.stdout) < 80 << 20
 
 
+def test_charm_offset(run):
+    (record,) = run("charm_offset", "--n_instructions", "500", "--repeats", "1", "--learning_rates", "0.1")
+    assert set(record) >= MACHINE
+    assert record["win_rate_error"] < 1e-9
+    assert record["descent_difference"] <= 1e-4
+    assert record["descent_converged_difference"] <= 1e-4
+    assert record["ratio"] == pytest.approx(record["descent_seconds"] / record["ours_seconds"], rel=1e-4)
+
+
 def test_projection(run):
     sizes = ["--batch", "16", "--cvxpy_rows", "8", "--repeats", "1", "--steps", "1", "--hidden_size", "32"]
     (record,) = run("projection", "--device", "cpu", "--num_layers", "1", *sizes)

@@ -1,0 +1,46 @@
+"""A judge on this machine, audited: the same numbers as it gives itself, and every probe."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.audit.conftest import lines
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    from autorater.judges import Judge
+    from autorater.prompts import PromptFormat
+    from tests.conftest import make_model, make_tokenizer
+
+    folder = tmp_path_factory.mktemp("judge")
+    tokenizer = make_tokenizer()
+    model = make_model("qwen", len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.1).save_format(folder)
+    return folder
+
+
+def test_it_says_what_the_judge_says(model_dir, make_pairs_file, audit, tmp_path):
+    from autorater import Judge, load_pairs
+    from autorater.loading import write_pairs
+    from autorater.metrics import position_bias
+
+    data = make_pairs_file(9)
+    pairs = load_pairs(data)
+    pairs[3] = replace(pairs[3], response_a=pairs[3].response_a * 40)
+    write_pairs(pairs, data)
+    done = audit("--judge", model_dir, "--dataset_name", data, "--output_dir", tmp_path, "--probe", "swap,verbosity")
+    assert done.returncode == 0, done.stderr
+    assert "8 pairs compared; left out: 0 without a readable answer, 1 refused" in done.stdout
+    kept = [pair for i, pair in enumerate(pairs) if i != 3]
+    said = Judge.from_pretrained(str(model_dir)).probabilities(kept)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for key, value in position_bias(said.p_ab, said.p_ba).items():
+        assert metrics[key] == pytest.approx(value, abs=1e-5), key
+    assert metrics["parse_rate"] == pytest.approx(said.valid.mean(), abs=1e-4)
+    assert metrics["verbosity/n_pairs"] == 8
+    assert len(lines(tmp_path / "judgments.jsonl")) == 36
+    assert "its prompt has" in lines(tmp_path / "judgments.jsonl")[12]["error"]

@@ -1,0 +1,57 @@
+import csv
+import json
+import math
+
+import pytest
+
+from autorater.judges.recorded import iter_recorded
+from autorater.loading import DataError
+
+
+def read(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(iter_recorded(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "answers", "label"),
+    [
+        ({"p_ab": 0.3, "p_ba": 0.9, "label": 0.25}, (0.3, 0.9), 0.25),
+        ({"verdict_ab": "B", "verdict_ba": "B", "label": 1}, (1, 0), 1),
+        ({"verdict_ab": "A", "verdict_ba": "tie", "label": 1}, (0, 0.5), 1),
+        ({"slot_ab": "second", "slot_ba": "second"}, (1, 1), math.nan),
+        ({"winner_original": "2", "winner_swapped": "2", "label": 2}, (1, 0), 1),
+        ({"winner_original": 1, "winner_swapped": None, "label": 1}, (0, math.nan), 0),
+    ],
+)
+def test_all_say_how_likely_the_second_slot_is_better(tmp_path, row, answers, label):
+    (pair,) = read(tmp_path / "said.jsonl", row)
+    assert pair.answers == pytest.approx(answers, nan_ok=True)
+    assert pair.label == pytest.approx(label, nan_ok=True)
+    assert pair.id == "0"
+
+
+def test_csv(tmp_path):
+    with (tmp_path / "said.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "p_ab", "p_ba", "judge"], ["x", "0.25", "", "me"]])
+    (pair,) = iter_recorded(tmp_path / "said.csv")
+    assert pair.id == "x"
+    assert pair.answers == pytest.approx((0.25, math.nan), nan_ok=True)
+    assert pair.row["judge"] == "me"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no rows"),
+        ([{"winner": 1}], "line 1: expected the columns p_ab, p_ba or"),
+        ([{"p_ab": 0.1, "p_ba": 0.2}, {"p_ab": 0.1}], "line 2: column 'p_ba' is missing"),
+        ([{"p_ab": "x", "p_ba": 0.2}], "line 1: column 'p_ab': got 'x'; expected a number in"),
+        ([{"p_ab": True, "p_ba": 0.2}], "got True"),
+        ([{"verdict_ab": "C", "verdict_ba": "A"}], "got 'C'; expected one of A, B, tie, or null"),
+        ([{"winner_original": 1, "winner_swapped": 1, "label": 0.5}], "column 'label': got 0.5; expected one of 1, 2"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "said.jsonl", *rows)

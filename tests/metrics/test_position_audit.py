@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autorater.metrics import position_bias
+from autorater.metrics.position import logit_shifts
+from autorater.metrics.position_audit import audit_metrics
+
+tenths = st.integers(0, 10).map(lambda k: k / 10)
+reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=30).map(np.array)
+
+
+@given(reads)
+def test_it_agrees_with_position_bias(answers):
+    report, expected = audit_metrics(answers, n_bootstrap=0), position_bias(*answers.T)
+    assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@given(reads)
+def test_repeating_every_answer_changes_no_estimate(answers):
+    once = audit_metrics(answers, n_bootstrap=0)
+    twice = audit_metrics(np.repeat(answers[:, :, None], 2, axis=2), n_bootstrap=0)
+    compared = {key for key in once if not key.endswith(("_low", "_high"))} - {"n_repeats"}
+    assert {key: twice[key] for key in compared} == pytest.approx({key: once[key] for key in compared}, abs=1e-9)
+    assert twice["repetition_stability"] == 1
+    assert twice["repeated_flip_rate"] == 0
+
+
+def test_categories_by_hand():
+    # AA, A tie, BB, tie B, consistent, tie tie
+    answers = np.array([[0, 0], [0, 0.5], [1, 1], [0.5, 1], [1, 0], [0.5, 0.5], [0, 0]])
+    report = audit_metrics(answers, [0, 0, 0, 0, 1, 1, 0.5], n_bootstrap=0)
+    assert report["primacy_share"] == pytest.approx(3 / 7)
+    assert report["recency_share"] == pytest.approx(2 / 7)
+    primacy, recency = 3, 2  # as the repository of Shi et al. rescales it
+    raw = recency * recency / (primacy + recency) - primacy * primacy / (primacy + recency)
+    assert report["preference_fairness"] == pytest.approx((raw + 7) / 14 * 2 - 1)
+    # right: pair 1 ab; pair 2 ab; pair 3 ba; pair 4 ba; pair 5 both; pair 6 none; pair 7 has no winner
+    assert report["accuracy"] == pytest.approx(6 / 12)
+    assert report["position_consistent_accuracy"] == pytest.approx(1 / 6)
+    assert "logit_shift" not in report
+    assert "p_value_probabilities" not in report
+
+
+def test_logit_shift_is_what_was_planted():
+    merit = np.linspace(-3, 3, 41)
+    p_ab, p_ba = (1 / (1 + np.exp(-(sign * merit + 0.7))) for sign in (1, -1))
+    np.testing.assert_allclose(logit_shifts(p_ab, p_ba), 0.7, atol=1e-9)
+    assert np.isfinite(logit_shifts(np.array([0.0, 1.0]), np.array([1.0, 1.0]))).all()
+
+
+def test_pairs_without_both_answers_are_left_out():
+    nan = np.nan
+    answers = np.array([[[0.9, nan], [0.2, 0.4]], [[0.6, 0.6], [nan, nan]], [[0.3, 0.1], [0.6, 0.8]]])
+    report = audit_metrics(answers, n_bootstrap=0)
+    assert report["n_pairs"] == 2
+    assert report["symmetry_deviation_mean"] == pytest.approx(((0.9 + 0.2 - 1) + (-0.1 - 0.1) / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([[0.5, 1.2]], r"answers\[0, 1, 0\] is 1.2; a value in \[0, 1\] is wanted"),
+        ([0.5, 0.2], r"have shape \(2,\)"),
+        ([[np.nan, 0.2]], "no pair has an answer in both orders"),
+    ],
+)
+def test_door(answers, message):
+    with pytest.raises(ValueError, match=message):
+        audit_metrics(answers)
+
+
+def test_intervals_cover():
+    """95 % of experiments, roughly, whose truth is known."""
+    draw, inside = np.random.default_rng(0), []
+    for _ in range(200):
+        answers = np.clip(0.5 + draw.normal(0.05, 0.1, (100, 2)), 0, 1)
+        report = audit_metrics(answers, n_bootstrap=400)
+        inside.append(report["symmetry_deviation_mean_low"] <= 0.1 <= report["symmetry_deviation_mean_high"])
+    assert 0.9 <= np.mean(inside) <= 0.99

@@ -1,0 +1,144 @@
+"""The audit as a person runs it: its contract, its help, its mistakes, and that it needs no torch."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.audit.conftest import ENV, ROOT, audit, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
+
+LLMBAR = ROOT.parent / "shared" / "data" / "llmbar_judges.jsonl.gz"
+HEADLINE = ("consistency", "flip_rate", "first_slot_share", "symmetry_deviation_mean", "symmetry_deviation_abs")
+BLOCKED = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "trl", "datasets", "scipy", "sklearn"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(not LLMBAR.exists(), reason="the recorded verdicts of LLMBar are not here")
+def test_recorded_verdicts_are_counted_exactly(audit, tmp_path):  # noqa: F811
+    done = audit("--judge", f"recorded:{LLMBAR}", "--group_by", "judge,prompting", "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    groups = defaultdict(list)
+    with gzip.open(LLMBAR, "rt") as file:
+        for row in map(json.loads, file):
+            groups[f"{row['judge']}/{row['prompting']}"].append((row["winner_original"], row["winner_swapped"]))
+    assert len(groups) == 8
+    for name, winners in groups.items():
+        both = [pair for pair in winners if None not in pair]
+        first = sum(a == "1" for a, _ in both) + sum(b == "2" for _, b in both)
+        assert metrics[f"{name}/n_pairs"] == len(both)
+        assert metrics[f"{name}/n_unparsed"] == len(winners) - len(both)
+        assert abs(metrics[f"{name}/consistency"] - sum(a == b for a, b in both) / len(both)) < 1e-12
+        assert abs(metrics[f"{name}/first_slot_share"] - first / (2 * len(both))) < 1e-12
+        assert (
+            metrics[f"{name}/consistency_low"] < metrics[f"{name}/consistency"] < metrics[f"{name}/consistency_high"]
+        )
+        assert (metrics[f"{name}/p_value_verdicts"] < 0.05) == (not name.startswith("GPT-4/"))
+    assert metrics["ChatGPT/Vanilla/consistency"] == pytest.approx(0.5858, abs=5e-5)
+    assert metrics["n_pairs"] + metrics["n_unparsed"] == 5872
+    assert (
+        "GPT-4/CoT             732    2         0.847        0.493             +0.014   0.395    no side"
+        in done.stdout
+    )
+    assert done.stdout.count("favours the first slot") == 7
+
+
+def record(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"recorded:{path}"
+
+
+def test_contract_of_the_files(audit, tmp_path):  # noqa: F811
+    spec = record(
+        tmp_path / "said.jsonl",
+        {"id": "x", "p_ab": 0.9, "p_ba": 0.7, "label": 1, "prompt": "Why?", "response_a": "a", "response_b": "b"},
+        *({"p_ab": 0.2, "p_ba": 0.8, "label": 0}, {"p_ab": 0.6, "p_ba": None, "label": 0}) * 3,
+    )
+    done = audit("--judge", spec, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for key in HEADLINE:
+        assert metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"], key
+    assert (metrics["n_pairs"], metrics["n_unparsed"]) == (4, 3)
+    assert metrics["consistency"] == 0.75
+    (flip,) = lines(tmp_path / "out" / "flips.jsonl")
+    assert (flip["id"], flip["symmetry_deviation"], flip["response_b"]) == ("x", 0.6, "b")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_fail_above(audit, tmp_path):  # noqa: F811
+    spec = record(tmp_path / "said.jsonl", *({"verdict_ab": "A", "verdict_ba": v} for v in "AAAB"))
+    command = ("--judge", spec, "--output_dir", tmp_path / "out")
+    assert audit(*command, "--fail-above", 0.25).returncode == 0
+    failed = audit(*command, "--fail-above", 0.24)
+    assert failed.returncode == 3
+    assert "flip_rate 0.2500 is above 0.24" in failed.stderr
+
+
+@pytest.mark.parametrize("kind", ["recorded", "endpoint"])
+def test_no_torch_is_needed(kind, serve, make_pairs_file, tmp_path):  # noqa: F811
+    if kind == "endpoint":
+        judge = ("--judge", "endpoint:m", "--base_url", serve().base_url, "--dataset_name", make_pairs_file(3))
+    else:
+        judge = ("--judge", record(tmp_path / "said.jsonl", {"p_ab": 0.9, "p_ba": 0.2}))
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "recipes/audit_position_bias.py", *judge, "--output_dir", str(tmp_path / "o")],
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_a_page(audit):  # noqa: F811
+    done = audit("--help")
+    assert done.returncode == 0
+    for words in ("endpoint:MODEL", "recorded:FILE", "verdict_ab, verdict_ba", "exit status", "examples", "going on"):
+        assert words in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--judge"),
+        (("--judge", "endpoint:m"), "--dataset_name is missing"),
+        (("--judge", "endpoint:", "--dataset_name", "x.jsonl"), "the model is missing behind the colon"),
+        (("--judge", "endpoint:m", "--dataset_name", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--judge", "nowhere/at/all", "--dataset_name", "{pairs}"), "no such model folder"),
+        (("--judge", "recorded:nowhere.jsonl"), "no such file"),
+        (("--judge", "recorded:{bad}"), "line 2: column 'p_ab': got 1.5; expected a number in [0, 1], or null"),
+        (("--judge", "recorded:{pairs}"), "expected the columns p_ab, p_ba or verdict_ab, verdict_ba or"),
+        (("--judge", "recorded:{bad}", "--repeats", "2"), "recorded verdicts cannot be asked again"),
+        (("--judge", "recorded:{bad}", "--fail-above", "2"), "expected a number from 0 to 1"),
+        (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "labels"), "--probe labels is for endpoints"),
+        (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "swop"), "expected names out of swap, verbosity"),
+        (
+            ("--judge", "m", "--dataset_name", "{pairs}", "--base_url", "http://x"),
+            "--base_url is for --judge endpoint",
+        ),
+        (("--judge", "endpoint:m", "--dataset_name", "{pairs}"), "no key in OPENAI_API_KEY; set it, or"),
+        (("--judge", "m", "--colour", "red"), "unrecognized arguments: --colour red"),
+    ],
+)
+def test_mistakes_end_in_one_line(audit, make_pairs_file, tmp_path, arguments, message):  # noqa: F811
+    bad = tmp_path / "bad.jsonl"
+    record(bad, {"p_ab": 0.5, "p_ba": 0.5}, {"p_ab": 1.5, "p_ba": 0.5})
+    pairs = make_pairs_file(2)
+    arguments = [argument.format(bad=bad, pairs=pairs) for argument in arguments]
+    done = audit(*arguments, "--output_dir", tmp_path / "out")
+    assert done.returncode == 2, done.stdout
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert message in error
+    assert "Traceback" not in done.stderr
+    assert "usage" not in done.stderr
