@@ -242,3 +242,11 @@ def test_charm_offset(run):
     assert record["descent_difference"] <= 1e-4
     assert record["descent_converged_difference"] <= 1e-4
     assert record["ratio"] == pytest.approx(record["descent_seconds"] / record["ours_seconds"], rel=1e-4)
+
+
+def test_projection(run):
+    sizes = ["--batch", "16", "--cvxpy_rows", "8", "--repeats", "1", "--steps", "1", "--hidden_size", "32"]
+    (record,) = run("projection", "--device", "cpu", "--num_layers", "1", *sizes)
+    assert set(record) >= {*MACHINE, "adversary_share"}
+    assert record["ratio"] == pytest.approx(record["cvxpy_seconds"] / record["exact_seconds"], rel=1e-4)
+    assert record["error"] < 1e-3
