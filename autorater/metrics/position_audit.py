@@ -94,8 +94,8 @@ def audit_metrics(
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests of no slot being favoured on the verdicts
           and on SD; the second not for judges that give only verdicts.
-        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `repeated_spread`, `slot_effect` and `p_value_any_slot`, over pairs
-          with all their answers.
+        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `repeated_spread`, `slot_effect` and
+          `p_value_any_slot`, over pairs with all their answers.
         - `<key>_low` and `<key>_high`, 95 % over pairs, of every mean and share; a single pair has none.
 
     Raises:

@@ -98,8 +98,8 @@ def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
         )
     elif state == "unexplained":
         sentence = (
-            f"No side is favoured ({chance}), but {flips}: noise, or a bias that differs from pair to pair; more pairs "
-            "and repetitions would tell them apart"
+            f"No side is favoured ({chance}), but {flips}: noise, or a bias that differs from pair to pair; more "
+            "pairs and repetitions would tell them apart"
         )
     else:
         sentence = (
