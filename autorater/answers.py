@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.prefix import read_suffixes, supports_shared_prefix
 from autorater.prompts import pad_prompts
 from autorater.token_tree import TokenTree, tokens_behind
 from rewards.answer import CLOSE_TAG
@@ -78,7 +79,10 @@ class AnswerTree(TokenTree):
         Args:
             prompts: Token ids of B prompts.
         """
-        logits = self.logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        if supports_shared_prefix(model)[0]:
+            logits = read_suffixes(model, prompts, self.suffixes)
+        else:
+            logits = self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
         return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
 
     def greedy_from_logits(self, logits: torch.Tensor) -> torch.Tensor:

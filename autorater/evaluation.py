@@ -7,14 +7,14 @@ Deliberately left out: how probabilities come about (`autorater.judges`) and how
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
 
-from autorater.judges import Judge, Judgments
+from autorater.judges import Judge, Judgments, PairJudge
 from autorater.metrics import judge_metrics
 from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt
@@ -42,12 +42,12 @@ class Evaluation:
     @property
     def truth(self) -> np.ndarray | None:
         """p* of the answers, shape (2 N,), or None if it is not known of every pair."""
-        truth = _column(self.pairs, "true_probability")
+        truth = column(self.pairs, "true_probability")
         return None if truth is None else np.concatenate([truth, 1 - truth])
 
 
 def evaluate(
-    judge: Judge,
+    judge: PairJudge,
     pairs: Sequence[Pair],
     prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]] | None = None,
     *,
@@ -57,34 +57,62 @@ def evaluate(
     """Judges every pair in both orders and measures the answers against the dense labels.
 
     Args:
+        judge: Anything that judges pairs.
         pairs: N pairs.
-        prompts: Their prompts, where they are encoded already.
+        prompts: Their prompts, where they are encoded already; for a `Judge` only.
         n_bootstrap: Rounds of the bootstrap over pairs; 0 for no intervals.
         progress: Show a progress bar.
     """
-    judgments = _judge(judge, prompts or judge.encoder.encode(pairs), progress)
+    return measure(pairs, _judge(judge, pairs, prompts, progress), n_bootstrap=n_bootstrap)
+
+
+def measure(
+    pairs: Sequence[Pair],
+    judgments: Judgments,
+    *,
+    clusters: Sequence[str] | None = None,
+    n_bootstrap: int = 1000,
+) -> Evaluation:
+    """Measures what was said of N pairs against their dense labels.
+
+    Args:
+        pairs: N pairs.
+        judgments: What was said of them.
+        clusters: N names; pairs with equal ones are resampled together.
+        n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
+    """
     metrics = judge_metrics(
         judgments.p_ab,
         judgments.p_ba,
         [pair.label for pair in pairs],
-        n_votes=_column(pairs, "n_votes"),
-        true_probability=_column(pairs, "true_probability"),
+        n_votes=column(pairs, "n_votes"),
+        true_probability=column(pairs, "true_probability"),
         valid_ab=judgments.valid[:, 0],
         valid_ba=judgments.valid[:, 1],
         verbalized_ab=judgments.mode[:, 0],
         verbalized_ba=judgments.mode[:, 1],
+        clusters=clusters,
         n_bootstrap=n_bootstrap,
     )
     return Evaluation(pairs, judgments, metrics)
 
 
-def _judge(judge: Judge, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], progress: bool) -> Judgments:
+def _judge(
+    judge: PairJudge,
+    pairs: Sequence[Pair],
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]] | None,
+    progress: bool,
+) -> Judgments:
+    if prompts is None and isinstance(judge, Judge):
+        prompts = judge.encoder.encode(pairs)
+    ask, rows = (judge.probabilities, pairs) if prompts is None else (judge.judge_prompts, prompts)
     if not dist.is_initialized():
-        return judge.judge_prompts(prompts, progress=progress)
-    judge.check_lengths(prompts)  # all processes stop here, or none
+        return ask(rows, progress=progress)
+    if prompts is not None:
+        judge.check_lengths(prompts)  # all processes stop here, or none
     rank, world = dist.get_rank(), dist.get_world_size()
     shares: list[Judgments | None] = [None] * world
-    dist.all_gather_object(shares, judge.judge_prompts(prompts[rank::world], progress=progress and rank == 0))
+    dist.all_gather_object(shares, ask(rows[rank::world], progress=progress and rank == 0))
     return Judgments.interleaved(shares)
 
 
@@ -92,46 +120,58 @@ def write_run(
     folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float | None = None
 ) -> None:
     """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line a pair and order)."""
-    write_metrics(folder, before.metrics, after.metrics, training_seconds)
-    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for record in _records(before, after):
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    metrics = before_and_after(before.metrics, after.metrics, training_seconds)
+
+    def said(i: int, order: int) -> dict[str, float]:
+        judgments = after.judgments
+        return {
+            "probability": round(float(judgments.mean[i, order]), 6),
+            "mode": float(judgments.mode[i, order]),
+            "spread": round(float(judgments.spread[i, order]), 6),
+            "valid": round(float(judgments.valid[i, order]), 6),
+            "probability_before": round(float(before.judgments.mean[i, order]), 6),
+        }
+
+    write_results(folder, metrics, after.pairs, said)
 
 
-def write_metrics(
-    folder: str | Path,
-    before: dict[str, float],
-    after: dict[str, float],
-    training_seconds: float | None = None,
+def write_results(
+    folder: str | Path, metrics: Mapping[str, float], pairs: Sequence[Pair], said: Callable[[int, int], dict]
 ) -> None:
-    """Writes `metrics.json`: keys `before/…`, `after/…` and, where it is given, `training_seconds`."""
-    metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
-    if training_seconds is not None:
-        metrics["training_seconds"] = round(training_seconds, 1)
+    """Writes `metrics.json` and `predictions.jsonl`, one line a pair and order.
+
+    Args:
+        folder: An existing folder.
+        metrics: Flat metrics.
+        pairs: N pairs.
+        said: What was said of pair i in order 0 (ab) or 1 (ba), by name; what is known of it is put beside it.
+    """
+    write_metrics(folder, metrics)
+    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for i, pair in enumerate(pairs):
+            for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
+                known = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
+                record = {"id": pair.id, "order": order_name, **said(i, order), **known}
+                record = {name: value for name, value in record.items() if value is not None}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
+    """Writes `metrics.json`."""
     Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
-def _records(before: Evaluation, after: Evaluation) -> Iterator[dict]:
-    for i, pair in enumerate(after.pairs):
-        for column, (order, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
-            said = after.judgments
-            record = {
-                "id": pair.id,
-                "order": order,
-                "probability": round(float(said.mean[i, column]), 6),
-                "mode": float(said.mode[i, column]),
-                "spread": round(float(said.spread[i, column]), 6),
-                "valid": round(float(said.valid[i, column]), 6),
-                "probability_before": round(float(before.judgments.mean[i, column]), 6),
-                "label": side.label,
-                "n_votes": side.n_votes,
-                "true_probability": side.true_probability,
-                "topic": side.topic,
-            }
-            yield {name: value for name, value in record.items() if value is not None}
+def before_and_after(
+    before: Mapping[str, float], after: Mapping[str, float], training_seconds: float | None = None
+) -> dict[str, float]:
+    """Flat metrics with keys `before/…`, `after/…` and, where it is given, `training_seconds`."""
+    metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
+    if training_seconds is not None:
+        metrics["training_seconds"] = round(training_seconds, 1)
+    return metrics
 
 
-def _column(pairs: Sequence[Pair], name: str) -> np.ndarray | None:
-    """A column of numbers, or None if a pair lacks it."""
+def column(pairs: Sequence[Pair], name: str) -> np.ndarray | None:
+    """A column of numbers of N pairs, shape (N,), or None if a pair lacks it."""
     values = [getattr(pair, name) for pair in pairs]
     return None if any(v is None for v in values) else np.array(values, dtype=float)

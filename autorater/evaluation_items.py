@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autorater.evaluation import write_metrics
+from autorater.evaluation import before_and_after, write_metrics
 from autorater.items import ItemSet
 from autorater.judges.labels import LabelJudge
 from autorater.metrics import class_metrics
@@ -83,7 +83,7 @@ def write_item_run(
     folder: str | Path, before: ItemEvaluation, after: ItemEvaluation, *, training_seconds: float | None = None
 ) -> None:
     """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line an item)."""
-    write_metrics(folder, before.metrics, after.metrics, training_seconds)
+    write_metrics(folder, before_and_after(before.metrics, after.metrics, training_seconds))
     with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
         for i, item in enumerate(after.items.items):
             record = {

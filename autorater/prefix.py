@@ -19,6 +19,8 @@ checkpointing runs the layers again in the backward pass, long after the call ha
 (causal, sliding window, chunks) are evaluated at the unshared coordinates, so a window is as long as it should be.
 
 One-prefill generation (`generate_shared`) shares the prompt in sampling: the cache of one prefill is repeated G times.
+Where nothing is learned, prompts share among themselves too: `read_suffixes` reads the beginning that a batch has in
+common (the instructions) once, and the rest of every prompt with its suffixes behind the cached keys of it.
 
 Deliberately left out: models that carry a state along the row (Mamba, linear attention, short convolutions), mixtures
 of experts with a router loss, encoder-decoders, multimodal wrappers, flash and flex attention.
@@ -28,14 +30,17 @@ prompt share its draw on the prompt.
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -208,26 +213,80 @@ def suffix_logits(
     batch, device = len(prompt_ids), prompt_ids.device
     input_ids = suffixes.input_ids.to(device).expand(batch, -1)  # (B, S)
     depth = suffixes.depth.to(device).expand(batch, -1)  # (B, S)
-    layout = _Layout(depth, suffixes.visible.to(device))
     prompt_positions = _positions(prompt_mask)
     suffix_positions = prompt_positions[:, -1:] + 1 + depth
+    return _split_logits(
+        model,
+        _Layout(prompt_ids.shape[1] + depth, suffixes.visible.to(device)),
+        input_ids=torch.cat([prompt_ids, input_ids], dim=1),  # (B, L + S)
+        # An explicit mask, or transformers takes positions that start again for packed sequences
+        # and cuts the suffixes off from the prompt.
+        attention_mask=torch.cat([prompt_mask, prompt_mask.new_ones(input_ids.shape)], dim=1),
+        position_ids=torch.cat([prompt_positions, suffix_positions], dim=1),
+        use_cache=False,  # a cache under gradient checkpointing is silently wrong
+        logits_to_keep=1 + input_ids.shape[1],
+        **model_kwargs,
+    )
+
+
+@torch.no_grad()
+def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> torch.Tensor:
+    """`suffix_logits` for reading only: no gradients, and what all prompts begin with is read once.
+
+    Args:
+        model: As in `suffix_logits`, in eval mode.
+        prompts: Token ids of B prompts.
+        suffixes: What comes behind them, the same for all, S tokens.
+
+    Returns:
+        Logits of shape (B, 1 + S, V) as from `suffix_logits`.
+
+    Raises:
+        ValueError, RuntimeError: As in `suffix_logits`.
+    """
+    enable_shared_prefix(model)
+    device, batch = next(model.parameters()).device, len(prompts)
+    # Padding stands on the right of a prompt, where causal attention does not see it and needs no mask. The last token
+    # of a prompt goes with its suffixes, which stand in the same columns for every prompt.
+    bodies = [list(prompt[:-1]) for prompt in prompts]
+    last = torch.tensor([[prompt[-1]] for prompt in prompts], device=device)
+    input_ids = torch.cat([last, suffixes.input_ids.to(device).expand(batch, -1)], dim=1)  # (B, 1 + S)
+    depth = pad(1 + suffixes.depth.to(device), (1, 0))
+    visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
+
+    common = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*bodies, strict=False))]
+    cache = DynamicCache()  # without the config: no layer forgets what lies behind its window; the mask hides it
+    if common:
+        model(input_ids=torch.tensor([common], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(batch)
+    rest_ids = [torch.tensor(body[len(common) :], dtype=torch.long) for body in bodies]
+    rest_ids = pad_sequence(rest_ids, batch_first=True).to(device)  # (B, R)
+    lengths = torch.tensor([[len(body)] for body in bodies], device=device)
+    columns = torch.arange(len(common) + rest_ids.shape[1], device=device)
+    is_token = columns < lengths  # (B, C + R)
+    positions = columns[len(common) :].minimum(lengths)  # of padding no further than the model can count
+    return _split_logits(
+        model,
+        _Layout(lengths + depth, visible, padded="right"),
+        input_ids=torch.cat([rest_ids, input_ids], dim=1),
+        attention_mask=pad(is_token, (0, input_ids.shape[1]), value=True).long(),
+        position_ids=torch.cat([positions, lengths + depth], dim=1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=input_ids.shape[1],
+    )
+
+
+def _split_logits(model: nn.Module, layout: "_Layout", **inputs) -> torch.Tensor:
+    """Calls the model with suffixes under way."""
     token = _LAYOUT.set(layout)
     try:
-        outputs = model(
-            input_ids=torch.cat([prompt_ids, input_ids], dim=1),  # (B, L + S)
-            # An explicit mask, or transformers takes positions that start again for packed sequences
-            # and cuts the suffixes off from the prompt.
-            attention_mask=torch.cat([prompt_mask, prompt_mask.new_ones(input_ids.shape)], dim=1),
-            position_ids=torch.cat([prompt_positions, suffix_positions], dim=1),
-            use_cache=False,  # a cache under gradient checkpointing is silently wrong
-            logits_to_keep=1 + input_ids.shape[1],
-            **model_kwargs,
-        )
+        logits = model(**inputs).logits
     finally:
         _LAYOUT.reset(token)
     if not layout.used:
         raise RuntimeError(f"{type(_transformer(model)).__name__} built its attention mask without the mask interface")
-    return outputs.logits
+    return logits
 
 
 def shared_prefix_logps(
@@ -406,10 +465,11 @@ def generate_shared(
 
 @dataclass
 class _Layout:
-    """The suffixes of the call in progress, between `suffix_logits` and the mask function."""
+    """The suffixes of the call in progress, between `_split_logits` and the mask function."""
 
-    depth: torch.Tensor  # (B, S)
+    columns: torch.Tensor  # where a suffix token stands in its own unshared sequence, padding counted, (B, S)
     visible: torch.Tensor  # (B, S, S) or (S, S)
+    padded: str = "left"  # side of the prompts on which their padding is
     used: bool = False
 
 
@@ -432,7 +492,7 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
         raise NotImplementedError("a model with a mask rule of its own cannot share a prompt among suffixes")
     layout.used = True
     device, batch = kwargs["device"], kwargs["batch_size"]
-    size = layout.depth.shape[1]
+    size = layout.columns.shape[1]
     length = kwargs["kv_length"] - size
     rule = kwargs["mask_function"]
     padding = kwargs["attention_mask"][:, :length]  # (B, L) bool
@@ -440,23 +500,24 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
     def prompt_rule(b, h, q, k):
         return rule(b, h, q, k) & (padding[b, k] | (q == k))  # a padding row keeps itself: never all masked, never NaN
 
+    hidden = layout.padded == "left" and not padding.all()  # a causal prompt does not see padding on its right
     prompt = base(
         **kwargs
         | {
             "q_length": length,
             "kv_length": length,
-            "mask_function": prompt_rule,
+            "q_offset": 0,
+            "mask_function": prompt_rule if hidden else rule,
             "attention_mask": None,
-            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and bool(padding.all()),
+            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden,
         }
     )
-    # Column L + depth is where a suffix token stands in its own unshared sequence.
     b = torch.arange(batch, device=device)[:, None, None, None]
     h = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
-    columns = length + layout.depth.to(device)
+    columns = layout.columns.to(device)
     q, k_suffix = columns[:, None, :, None], columns[:, None, None, :]
     k_prompt = torch.arange(length, device=device)[None, None, None, :]
-    to_prompt = prompt_rule(b, h, q, k_prompt).expand(batch, 1, size, length)
+    to_prompt = (rule(b, h, q, k_prompt) & padding[b, k_prompt]).expand(batch, 1, size, length)
     to_suffix = rule(b, h, q, k_suffix) & layout.visible.to(device).expand(batch, -1, -1)[:, None]  # (B, 1, S, S)
     suffix = torch.cat([to_prompt, to_suffix], dim=-1)
     if base is eager_mask:
@@ -479,10 +540,14 @@ def _attention(
     if not isinstance(attention_mask, _SplitMask):
         return base(module, query, key, value, attention_mask, **kwargs)
     length = key.shape[2] - attention_mask.suffix.shape[2]
+    cached = key.shape[2] - query.shape[2]
+    if cached == length:
+        return base(module, query, key, value, attention_mask.suffix, **kwargs)
+    query = pad(query, (0, 0, cached, 0))  # in place of queries read before: causal without a mask, and then dropped
     prompt = (x[:, :, :length] for x in (query, key, value))
     prompt_out, _ = base(module, *prompt, attention_mask.prompt, **kwargs)  # (B, L, H, D)
     suffix_out, _ = base(module, query[:, :, length:], key, value, attention_mask.suffix, **kwargs)  # (B, S, H, D)
-    return torch.cat([prompt_out, suffix_out], dim=1), None
+    return torch.cat([prompt_out[:, cached:], suffix_out], dim=1), None
 
 
 def _model_eager(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:

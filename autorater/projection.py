@@ -171,6 +171,8 @@ def _first(x: torch.Tensor, bad: torch.Tensor) -> str:
 
 def _project(points: torch.Tensor, center: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     scale, support = _scale_and_support(points.detach(), center.detach(), radius.detach())
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (points, center, radius))):
+        return _on_support(center + scale * (points - center), support).clamp_min(0)
     # Once more on the support that was found, now for autograd: the same numbers, and their derivatives.
     slope, offset = _distance_terms(points - center, center, support)
     on_sphere = (scale < 1) & (scale > 0)
@@ -194,7 +196,10 @@ def _scale_and_support(
     for _ in range(points.shape[-1]):
         slope, offset = _distance_terms(direction, center, support)
         ahead = ((radius**2 - offset) / slope.where(slope > 0, 1.0)).clamp(0, 1).sqrt()
-        scale = torch.where(inside | (slope <= 0), scale, torch.maximum(scale, ahead))
+        ahead = torch.where(inside | (slope <= 0), scale, ahead)
+        if not (ahead > scale).any():
+            break
+        scale = torch.maximum(scale, ahead)
         before, support = support, _simplex_support(center + scale * direction)
         if torch.equal(before, support):
             break

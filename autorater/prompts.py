@@ -9,16 +9,17 @@ it. Inside a slot
 - an answer tag, a reasoning tag or a marker of our own layout loses its bracket (`[` and `<` become `(`), because to
   a model ordinary characters that look like a marker work like one.
 
-Two layouts: `full` explains the task and is for pretrained models; `compact` is for small policies trained from
-scratch, to whom an explanation is only more tokens to read. Deliberately left out: truncation. A prompt that does not
-fit is dropped before training and counted (`drop_long`), never cut.
+The question is for a number, or, to compare with, for one of the letters A and B. Two layouts: `full` explains the
+task and is for pretrained models; `compact` is for small policies trained from scratch, to whom an explanation is only
+more tokens to read. Deliberately left out: truncation. A prompt that does not fit is dropped before training and
+counted (`drop_long`), never cut.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -36,11 +37,7 @@ _SLOTS = ("prompt", "response_a", "response_b")
 
 _FULL = """\
 Two responses to the same question are shown below. People were asked which one they prefer, and they do not all \
-agree. Estimate how likely it is that a person drawn from them prefers response B.
-
-Give one number between 0.0 and 1.0: near 0.0 if almost everybody would choose response A, near 1.0 if almost \
-everybody would choose response B, and 0.5 if they would split evenly. {how} For instance, if about three in ten \
-would choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
+agree. {task}
 
 [Question]
 {prompt}
@@ -53,6 +50,16 @@ would choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>.
 {response_b}
 [The End of Response B]"""
 
+_NUMBER = """\
+Estimate how likely it is that a person drawn from them prefers response B.
+
+Give one number between 0.0 and 1.0: near 0.0 if almost everybody would choose response A, near 1.0 if almost \
+everybody would choose response B, and 0.5 if they would split evenly. {how} For instance, if about three in ten \
+would choose response B, the answer is <prob_rb_better>0.3</prob_rb_better>."""
+_LETTER = """\
+Say which response a person drawn from them prefers.
+
+Answer with one letter alone: A or B."""
 _ANSWER_ONLY = "Answer with the number alone, inside <prob_rb_better> tags."
 _REASON_FIRST = (
     "First reason step by step inside <think> tags about what speaks for each response and who would care, then "
@@ -80,22 +87,29 @@ class PromptFormat:
         layout: `full` (explains the task) or `compact`.
         reasoning: Ask for `<think>…</think>` first. If not, the prompt ends with the opening answer tag, and the
             completion is the number.
+        answer: `number`, or `letter`: which response, A or B; there is no tag then, and no reasoning.
     """
 
     layout: str = "full"
     reasoning: bool = False
+    answer: str = "number"
 
     def __post_init__(self):
         if self.layout not in ("full", "compact"):
             raise ValueError(f"prompt layout must be 'full' or 'compact', got {self.layout!r}")
+        if self.answer not in ("number", "letter"):
+            raise ValueError(f"an answer must be 'number' or 'letter', got {self.answer!r}")
         if self.reasoning and self.layout == "compact":
             raise ValueError("the compact layout has no words to ask for reasoning; use layout 'full'")
+        if self.reasoning and self.answer == "letter":
+            raise ValueError("a letter is asked for without reasoning; use answer 'number'")
 
     @property
     def text(self) -> str:
         if self.layout == "compact":
             return _COMPACT
-        return _FULL.replace("{how}", _REASON_FIRST if self.reasoning else _ANSWER_ONLY)
+        number = _NUMBER.replace("{how}", _REASON_FIRST if self.reasoning else _ANSWER_ONLY)
+        return _FULL.replace("{task}", _LETTER if self.answer == "letter" else number)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -110,12 +124,14 @@ class PromptFormat:
     @property
     def gap(self) -> str:
         """What stands between the text and the answer where no chat template puts something there."""
-        return "\n\n" if self.layout == "full" else " "
+        if self.layout == "full":
+            return "\n\n"
+        return " " if self.answer == "number" else ""  # a letter is one token with the space in front of it
 
     @property
     def prefill(self) -> str:
         """The beginning of the answer, which is part of the prompt."""
-        return "" if self.reasoning else OPEN_TAG
+        return "" if self.reasoning or self.answer == "letter" else OPEN_TAG
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -282,6 +298,23 @@ def drop_long(
         (pair, both) for pair, both in zip(pairs, prompts, strict=True) if max(len(p.ids) for p in both) <= max_tokens
     ]
     return [pair for pair, _ in kept], [both for _, both in kept], len(pairs) - len(kept)
+
+
+def like_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers of prompts of like size, the largest first, in batches.
+
+    Args:
+        sizes: Tokens that every prompt takes with what is put behind it.
+        budget: Tokens of a batch at most, padding included; a single prompt may be larger.
+    """
+    rows: list[int] = []
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        if rows and (len(rows) + 1) * sizes[rows[0]] > budget:
+            yield rows
+            rows = []
+        rows.append(i)
+    if rows:
+        yield rows
 
 
 def pad_prompts(

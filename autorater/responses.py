@@ -1,14 +1,12 @@
 """Responses: what models wrote to prompts, one at a time, with or without the score of a reward model.
 
-Reading files of them is in `autorater.loading`.
+Reading files of them is in `autorater.loading`. Needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from autorater.pairs import Pair
 
@@ -68,6 +66,6 @@ def meetings(
     return [(mine, theirs[prompt]) for prompt, mine in responses[model].items() if prompt in theirs]
 
 
-def scores_of(meetings: Sequence[tuple[Response, Response]]) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of both sides, shape (N,) each."""
-    return np.array([a.score for a, _ in meetings]), np.array([b.score for _, b in meetings])
+def scores_of(meetings: Sequence[tuple[Response, Response]]) -> tuple[list[float], list[float]]:
+    """The scores of both sides of N meetings, N numbers each."""
+    return [a.score for a, _ in meetings], [b.score for _, b in meetings]

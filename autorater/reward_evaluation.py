@@ -68,13 +68,14 @@ class RewardEvaluation:
         return next(row for row in self.rows if {row.model, row.opponent} == {model, opponent})
 
     def metrics(self) -> dict[str, float]:
-        """Flat, JSON-ready: `pearson`, `spearman`, `accuracy…`, `mismatch` (mean of all rows), `mismatch/MODEL`, …"""
+        """Flat, JSON-ready: `pearson`, `spearman`, `accuracy…`, `mismatch` (of all rows), `mismatch/MODEL`, …"""
         return {
             "mismatch": float(np.mean([row.mismatch for row in self.rows])),
             **self.correlations,
             **self.accuracy,
             **{f"mismatch/{model}": value for model, value in self.mismatch.items()},
             **{f"gap/{model}": value for model, value in self.gaps.items()},
+            **{f"score/{model}": value for model, value in self.mean_scores.items()},
             **{f"win_rate/{row.model}/{row.opponent}": row.judged for row in self.rows},
         }
 
@@ -114,7 +115,7 @@ def evaluate_scores(
         if not met:
             continue
         mine, theirs = scores_of(met)
-        columns["p"].append(sigmoid(theirs - mine))
+        columns["p"].append(sigmoid(np.subtract(theirs, mine)))
         columns["a"] += [model] * len(met)
         columns["b"] += [opponent] * len(met)
         columns["prompt"] += [response.prompt for response, _ in met]

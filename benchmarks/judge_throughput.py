@@ -4,25 +4,32 @@
     python benchmarks/judge_throughput.py --device cuda --shape qwen2.5-7b --generate_batch_sizes 16 64 256
     python benchmarks/judge_throughput.py --model runs/grpo_simulated      # a trained judge: do they agree?
 
-    exact      `Judge.judge_prompts`: the whole answer distribution, mean, mode and spread, with its default batches
+    exact      `Judge.judge_prompts`: the whole answer distribution, mean, mode, spread and greedy answer, with its
+               default batches
     generate   batched greedy `model.generate` on left-padded prompts of like length, at the fastest of the batch sizes
                given; it stops at the first token of the closing tag, or after as many tokens as the longest answer
+    to_end     the same as people mostly run it: until the closing tag is written and the text has ended
 
-Generation gets two advantages: its batch size is tuned and that of the judge is not, and with random weights, which
-never close a tag, it is stopped at the shortest length at which "0.85" can be told from "0.8".
+`ratio` is against `generate`, the headline; `ratio_to_end` stands beside it. Generation gets two advantages: its batch
+size is tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the
+shortest length at which "0.85" can be told from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
 
-With `--model` the prompts are held-out simulated pairs as they come (length 0 in `--prompt_tokens`), and `agreement`
-is the share of prompts whose most likely answer is the one that greedy decoding writes; with random weights it is
-null.
+How many tokens go through the model says what arithmetic allows where it is the limit: `exact_tokens` and
+`generate_tokens` a prompt, of which `common_tokens` are the same for all prompts (the instructions).
+
+With `--model` the prompts are held-out simulated pairs as they come (length 0 in `--prompt_tokens`). `agreement` is
+the share of prompts of which the read-out says what greedy decoding writes, a number or none; `mode_is_greedy` is the
+share whose likeliest answer is that number, which is a matter of the judge, not of the read-out. With random weights
+both are null.
 """
 
 import argparse
 import copy
+from itertools import takewhile
 
 import numpy as np
 import torch
 from harness.inputs import (
-    PROMPT_FORMAT,
     chosen_shape,
     judge_tokenizer,
     pairs_of_length,
@@ -36,7 +43,7 @@ from autorater.answers import AnswerTree
 from autorater.console import quiet_libraries
 from autorater.judges import Judge
 from autorater.population import simulate_pairs
-from autorater.prompts import EncodedPrompt, pad_prompts
+from autorater.prompts import EncodedPrompt, PromptFormat, pad_prompts
 from rewards import CLOSE_TAG, parse_probability
 
 AS_THEY_COME = 0
@@ -50,12 +57,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=5, help="Rounds that count, per side.")
     parser.add_argument("--model", help="Folder or Hub name of a judge, in place of random weights.")
-    parser.add_argument("--prompt_tokens", type=int, nargs="+", help="A case each; default 128 512 1024.")
+    parser.add_argument("--prompt_tokens", type=int, nargs="+", help="A case each; default 512 1024.")
+    parser.add_argument("--layout", choices=("full", "compact"), default="full", help="Of prompts to random weights.")
     parser.add_argument("--n_pairs", type=int, default=32)
     parser.add_argument("--answer_step", type=float, help="Answer grid; default 0.01, or as saved with --model.")
     parser.add_argument("--generate_batch_sizes", type=int, nargs="+", default=[8, 32, 64])
     args = parser.parse_args(argv)
-    args.prompt_tokens = args.prompt_tokens or ([AS_THEY_COME] if args.model else [128, 512, 1024])
+    args.prompt_tokens = args.prompt_tokens or ([AS_THEY_COME] if args.model else [512, 1024])
     return args
 
 
@@ -67,7 +75,7 @@ def build_judge(args: argparse.Namespace) -> Judge:
         )
     tokenizer = judge_tokenizer()
     model = random_model(chosen_shape(args), tokenizer, args.device, dtype).eval()
-    return Judge(model, tokenizer, PROMPT_FORMAT, args.answer_step or 0.01)
+    return Judge(model, tokenizer, PromptFormat(args.layout), args.answer_step or 0.01)
 
 
 def terminators(tree: AnswerTree) -> list[int]:
@@ -78,15 +86,22 @@ def terminators(tree: AnswerTree) -> list[int]:
 
 
 class GreedyJudge:
-    """What one would write without the answer tree. `model` is a copy: the judge's own attention stays out of it."""
+    """What one would write without the answer tree. `model` is a copy: the judge's own attention stays out of it.
 
-    def __init__(self, model: PreTrainedModel, judge: Judge):
+    Args:
+        to_end: Write on until the text ends, not only until the answer does.
+    """
+
+    def __init__(self, model: PreTrainedModel, judge: Judge, to_end: bool = False):
         self.model, self.tokenizer = model, judge.tokenizer
         self.ends = terminators(judge.tree)
+        eos = judge.tokenizer.eos_token_id
+        whole = judge.tokenizer("0.85" + CLOSE_TAG, add_special_tokens=False)["input_ids"]
+        self.longest = len(whole) + 1 if to_end else judge.tree.depth
         self.options = {
             "do_sample": False,
-            "max_new_tokens": judge.tree.depth,
-            "eos_token_id": [judge.tokenizer.eos_token_id, *self.ends],
+            "max_new_tokens": self.longest,
+            "eos_token_id": eos if to_end else [eos, *self.ends],
             "pad_token_id": judge.tokenizer.pad_token_id,
         }
 
@@ -110,45 +125,74 @@ class GreedyJudge:
         )
 
 
+def on_grid(answers: list[float | None], tree: AnswerTree) -> np.ndarray:
+    """Answers as numbers, NaN where there is none or it is off the grid of the read-out."""
+    written = np.array([np.nan if answer is None else answer for answer in answers])
+    known = np.isclose(written[:, None], tree.values).any(axis=1)
+    return np.where(known, written, np.nan)
+
+
+def beginning(prompts: list[list[int]]) -> int:
+    """Tokens that all prompts begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False)))
+
+
 def encode(judge: Judge, prompt_tokens: int, n_pairs: int) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
     if prompt_tokens == AS_THEY_COME:
         return judge.encoder.encode(simulate_pairs(n_pairs, held_out=True).pairs)
     return judge.encoder.encode(pairs_of_length(judge.encoder, prompt_tokens, n_pairs))
 
 
-def measure(judge: Judge, greedy: GreedyJudge, prompt_tokens: int, args: argparse.Namespace) -> dict[str, object]:
+def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argparse.Namespace) -> dict[str, object]:
+    greedy, to_end = GreedyJudge(model, judge), GreedyJudge(model, judge, to_end=True)
     prompts = encode(judge, prompt_tokens, args.n_pairs)
     flat = [prompt.ids for both in prompts for prompt in both]
 
-    def generate(batch_size: int):
-        return timed(lambda: greedy.answers(flat, batch_size), args.device)
+    def generate(batch_size: int, writer: GreedyJudge = greedy):
+        return timed(lambda: writer.answers(flat, batch_size), args.device)
 
     sizes = sorted({min(size, len(flat)) for size in args.generate_batch_sizes})
     tuned = alternate({f"generate by {size}": generate(size) for size in sizes}, repeats=1)
     best = min(sizes, key=lambda size: tuned[f"generate by {size}"])
     seconds = alternate(
-        {"exact": timed(lambda: judge.judge_prompts(prompts), args.device), "generate": generate(best)}, args.repeats
+        {
+            "exact": timed(lambda: judge.judge_prompts(prompts), args.device),
+            "generate": generate(best),
+            "to_end": generate(best, to_end),
+        },
+        args.repeats,
     )
-    agreement = None
+    agreement = mode_is_greedy = None
     if args.model:
-        modes = judge.judge_prompts(prompts).mode.reshape(-1)
-        written = greedy.answers(flat, best)
-        agreement = float(np.mean([w is not None and abs(w - m) < 1e-6 for w, m in zip(written, modes, strict=True)]))
+        said = judge.judge_prompts(prompts)
+        written = on_grid(greedy.answers(flat, best), judge.tree)
+        agreement = float(np.isclose(said.greedy.reshape(-1), written, equal_nan=True).mean())
+        mode_is_greedy = float(np.isclose(said.mode.reshape(-1), written).mean())
+    mean_tokens, common, tree_tokens = float(np.mean(list(map(len, flat)))), beginning(flat), len(judge.tree.tokens)
     return {
         "benchmark": "judge_throughput",
         "model": args.model or args.shape,
         "parameters": sum(p.numel() for p in judge.model.parameters()),
         "prompt_tokens": prompt_tokens or None,
-        "mean_prompt_tokens": float(np.mean([len(ids) for ids in flat])),
+        "layout": judge.encoder.format.layout,
+        "mean_prompt_tokens": mean_tokens,
+        "common_tokens": common,
+        "tree_tokens": tree_tokens,
+        "exact_tokens": mean_tokens - common + tree_tokens,
+        "generate_tokens": mean_tokens + greedy.longest - 1,
+        "to_end_tokens": mean_tokens + to_end.longest - 1,
         "n_pairs": args.n_pairs,
         "answer_step": judge.tree.step,
         "answer_tokens": judge.tree.depth,
         "repeats": args.repeats,
         "exact_pairs_per_second": args.n_pairs / seconds["exact"],
         "generate_pairs_per_second": args.n_pairs / seconds["generate"],
+        "to_end_pairs_per_second": args.n_pairs / seconds["to_end"],
         "ratio": seconds["generate"] / seconds["exact"],
+        "ratio_to_end": seconds["to_end"] / seconds["exact"],
         "generate_batch_size": best,
         "agreement": agreement,
+        "mode_is_greedy": mode_is_greedy,
         **machine(args.device, chosen_dtype(args)),
     }
 
@@ -157,10 +201,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     quiet_libraries()
     judge = build_judge(args)
-    greedy = GreedyJudge(copy.deepcopy(judge.model), judge)
+    model = copy.deepcopy(judge.model)
     for prompt_tokens in args.prompt_tokens:
         say(f"prompts of {prompt_tokens} tokens" if prompt_tokens else "prompts as they come")
-        emit(measure(judge, greedy, prompt_tokens, args))
+        emit(measure(judge, model, prompt_tokens, args))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ def speak_in_numbers(model, tree, last_prompt_token):
 
     def favour(model, args, kwargs, output):
         kept = output.logits.shape[1]
+        if "position_ids" not in kwargs:
+            return  # the beginning that all prompts have in common: nothing is read there
         ids, positions = kwargs["input_ids"][:, -kept:], kwargs["position_ids"][:, -kept:]
         output.logits = output.logits + favoured[positions % 31, row_of[ids]]
 

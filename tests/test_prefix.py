@@ -35,6 +35,7 @@ from autorater.prefix import (
     enable_shared_prefix,
     generate_shared,
     plain_logps,
+    read_suffixes,
     shared_prefix_logps,
     suffix_logits,
     supports_shared_prefix,
@@ -316,6 +317,53 @@ def test_tree_logits_and_gradients_equal_every_path_alone(name, checkpointing, b
     for values in (logits, wanted):
         (values.log_softmax(-1) * torch.linspace(-1, 1, values.numel()).view(values.shape)).sum().backward()
     assert_same_gradients(gradients(model), gradients(plain))
+
+
+BEGINNING = [7, 3, 9, 12, 5, 31]  # longer than the window of 4
+READINGS = {
+    "nothing in common": [[1, 2, 3], [4, 5, 6, 7, 8, 9], [2, 2]],
+    "a beginning in common": [BEGINNING + rest for rest in ([1, 2], [8], [4, 4, 6, 1, 2], [8, 3, 3])],
+    "one is the beginning of another": [[*BEGINNING, 1], [*BEGINNING, 1, 2, 6], BEGINNING],
+    "one prompt": [BEGINNING],
+    "the same prompt twice": [BEGINNING, BEGINNING],
+    "prompts of one token": [[3], [4], [3]],
+}
+
+
+@pytest.mark.parametrize("prompts", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_reading_equals_every_path_alone(name, prompts):
+    model = build_model(name).eval()
+    plain = copy.deepcopy(model)
+    suffixes = tree_suffixes(TOKENS, PARENTS)
+    logits = read_suffixes(model, prompts, suffixes)
+    assert logits.shape == (len(prompts), 1 + len(TOKENS), VOCAB)
+    assert not logits.requires_grad
+    paths = [torch.tensor([], dtype=torch.long), *(TOKENS[seen] for seen in suffixes.visible)]
+    for row, prompt in zip(logits, prompts, strict=True):
+        for got, path in zip(row, paths, strict=True):
+            assert_close(got, plain(torch.tensor([[*prompt, *path.tolist()]]), use_cache=False).logits[0, -1])
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_reading_a_common_beginning_costs_its_tokens_once(implementation):
+    model = build_model("gpt2").eval()
+    model.set_attn_implementation(implementation)
+    tokens = []
+    model.transformer.h[0].mlp.register_forward_hook(lambda _, args, __: tokens.append(args[0].shape[:2].numel()))
+    suffixes = tree_suffixes(TOKENS, PARENTS)
+    prompts = READINGS["a beginning in common"]
+    read_suffixes(model, prompts, suffixes)
+    assert tokens == [6, 4 * (4 + 1 + 9)], "the beginning; then 4 more, padding among them, the last, and the tree"
+
+
+def test_reading_near_the_end_of_the_context():
+    """Padding of a shorter prompt asks for no position that GPT-2 does not have."""
+    model = build_model("gpt2").eval()
+    prompts = [[5] * 60, [6] * 3]
+    suffixes = tree_suffixes(torch.tensor([1, 2, 3, 4]), torch.tensor([-1, 0, 1, 2]))
+    plain = model(torch.tensor([[6, 6, 6, 1, 2, 3, 4]])).logits[0, 2:]
+    assert_close(read_suffixes(model, prompts, suffixes)[1], plain)
 
 
 def test_branches_are_a_tree(batch):

@@ -9,8 +9,8 @@ Of a pair of responses A and B, in the order as given (ab) and with the response
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +61,31 @@ class Judgments:
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def __getitem__(self, rows: slice) -> Judgments:
+        """Judgments of some of the pairs."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Judgments(**{name: column[rows] for name, column in columns.items() if column is not None})
+
+    def recalibrated(self, recalibration: Callable[[np.ndarray], np.ndarray]) -> Judgments:
+        """The same with every mean mapped; mode and spread stay those of the answer as it was said."""
+        return replace(self, mean=recalibration(self.mean))
+
+    def swap_averaged(self) -> Judgments:
+        """The same with both orders averaged: p_sym in order ab, 1 − p_sym in order ba, so that no slot is favoured.
+
+        The spread is that of the average of two independent answers, the validity the mean of both.
+        """
+
+        def mirrored(answers: np.ndarray) -> np.ndarray:
+            averaged = (answers[:, 0] + 1 - answers[:, 1]) / 2
+            return np.stack([averaged, 1 - averaged], axis=1)
+
+        def repeated(column: np.ndarray) -> np.ndarray:
+            return np.repeat(column[:, None], 2, axis=1)
+
+        spread, valid = repeated(np.hypot(*self.spread.T) / 2), repeated(self.valid.mean(axis=1))
+        return Judgments(mirrored(self.mean), mirrored(self.mode), spread, valid)
 
     @classmethod
     def interleaved(cls, shares: Sequence[Judgments]) -> Judgments:

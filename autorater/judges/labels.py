@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.items import ItemSet, Task, label_values, pair_task
@@ -85,15 +84,7 @@ class LabelJudge(Judge):
         Raises:
             ValueError: If a prompt is longer than the model can read.
         """
-        self.check_lengths([(prompt,) for prompt in prompts])
-        flat = [prompt.ids for prompt in prompts]
-        probs, valid = np.empty((len(flat), len(self.tree.names))), np.empty(len(flat))
-        was_training = self.model.training
-        self.model.eval()
-        with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-            for rows in self._batches(flat):
-                read = self.tree.read(self.model, [flat[i] for i in rows])
-                probs[rows], valid[rows] = read.probs.double().cpu().numpy(), read.valid.double().cpu().numpy()
-                bar.update(len(rows))
-        self.model.train(was_training)
+        probs, valid = np.empty((len(prompts), len(self.tree.names))), np.empty(len(prompts))
+        for rows, (labels,) in self.read([(prompt,) for prompt in prompts], progress=progress):
+            probs[rows], valid[rows] = labels.probs.double().cpu().numpy(), labels.valid.double().cpu().numpy()
         return probs / probs.sum(axis=1, keepdims=True), valid

@@ -2,7 +2,8 @@
 
 A probability is the mean of the answer distribution; its most likely answer, its spread and the answer that greedy
 decoding would write are kept beside it.
-How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again.
+How the judge was asked while it was trained is saved with the model (`autorater.json`) and used again; so is a
+recalibration that was fitted to it.
 
 A judge that reasons first writes its reasoning, greedily or `n_reasonings` times by chance, and the distribution is
 read behind it; the judgment is the mean over its reasonings. Deliberately left out: generation of answers.
@@ -22,8 +23,9 @@ from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.judges.judgments import Judgments
 from autorater.pairs import Pair
 from autorater.policy import check_model_path, load_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, longest_prompt, pad_prompts
+from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, like_lengths, longest_prompt, pad_prompts
 from autorater.reasoning import close_reasoning
+from autorater.recalibration import Recalibration, from_dict, to_dict
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
@@ -40,6 +42,7 @@ class Judge:
         max_reasoning_tokens: Longest reasoning, where the format asks for it; unfinished reasoning has no answer.
         n_reasonings: Reasonings a prompt: 1 greedy one, or several drawn from the model (torch's random state).
         max_batch_tokens: Upper bound of prompt, reasoning and answer tokens in one forward pass.
+        recalibration: Applied to every mean, see `autorater.recalibration`.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")
@@ -56,6 +59,7 @@ class Judge:
         max_reasoning_tokens: int = 512,
         n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
+        recalibration: Recalibration | None = None,
     ):
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format)
@@ -65,6 +69,7 @@ class Judge:
         tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
         self._behind_prompt = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
+        self.recalibration = recalibration
 
     def _plant_tree(self, answer_step: float) -> AnswerTree:
         return AnswerTree(self.tokenizer, self.encoder.context, answer_step)
@@ -114,13 +119,16 @@ class Judge:
             max_reasoning_tokens or saved.get("max_reasoning_tokens", 512),
             n_reasonings,
             max_batch_tokens,
+            from_dict(saved["recalibration"]) if "recalibration" in saved else None,
         )
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes how this judge is asked beside its weights."""
+        """Writes how this judge is asked, and its recalibration, beside its weights."""
         saved = {"prompt_format": self.encoder.format.to_dict(), "answer_step": self.tree.step}
         if self.encoder.format.reasoning:
             saved["max_reasoning_tokens"] = self.max_reasoning_tokens
+        if self.recalibration is not None:
+            saved["recalibration"] = to_dict(self.recalibration)
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
     def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
@@ -140,28 +148,44 @@ class Judge:
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
         """Judges prompts that `encoder.encode` made; N of them in both orders."""
+        columns = np.zeros((2 * len(prompts), 5))
+        for rows, readings in self.read(prompts, progress=progress):
+            answers = readings[0]
+            if len(readings) > 1:  # the reasonings were drawn, so no answer is the greedy one
+                probs = torch.stack([reading.probs for reading in readings]).mean(dim=0)
+                answers = replace(answers, probs=probs, greedy=torch.full_like(answers.greedy, torch.nan))
+            read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy], dim=1)
+            columns[rows] = read.clamp(0, 1).double().cpu().numpy()
+        # answers are decimals: left in single precision, 0.3 would lie above the edge of its bin
+        columns[:, [1, 4]] = columns[:, [1, 4]].round(4)
+        judgments = Judgments(*columns.reshape(len(prompts), 2, 5).transpose(2, 0, 1))
+        return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
+
+    def read(
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+    ) -> Iterator[tuple[list[int], list[AnswerDistribution]]]:
+        """Reads prompts that `encoder.encode` made, batch by batch.
+
+        Yields:
+            Rows of a batch of B prompts (2 i is order ab of prompt i, 2 i + 1 its order ba), and their distributions:
+            one without reasoning, else one behind each of `n_reasonings` reasonings.
+        """
         self.check_lengths(prompts)
         flat = [prompt.ids for both in prompts for prompt in both]
+        sizes = [len(ids) + self._behind_prompt + len(self.tree.tokens) for ids in flat]
         was_training = self.model.training
         self.model.eval()
-        columns = np.zeros((len(flat), 5))
-        with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-            for rows in self._batches(flat):
-                answers = self._answers([flat[i] for i in rows])
-                read = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy], dim=1)
-                columns[rows] = read.clamp(0, 1).double().cpu().numpy()
-                bar.update(len(rows))
-        self.model.train(was_training)
-        return Judgments(*columns.reshape(len(prompts), 2, 5).transpose(2, 0, 1))
-
-    def _answers(self, prompts: list[list[int]]) -> AnswerDistribution:
-        if not self.encoder.format.reasoning:
-            return self.tree.read(self.model, prompts)
-        read = [self._behind_reasoning(prompts) for _ in range(self.n_reasonings)]
-        if len(read) == 1:
-            return read[0]
-        nothing = torch.full_like(read[0].greedy, torch.nan)  # the reasonings were drawn
-        return replace(read[0], probs=torch.stack([answers.probs for answers in read]).mean(dim=0), greedy=nothing)
+        try:
+            with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
+                for rows in like_lengths(sizes, self.max_batch_tokens):
+                    batch = [flat[i] for i in rows]
+                    if self.encoder.format.reasoning:
+                        yield rows, [self._behind_reasoning(batch) for _ in range(self.n_reasonings)]
+                    else:
+                        yield rows, [self.tree.read(self.model, batch)]
+                    bar.update(len(rows))
+        finally:
+            self.model.train(was_training)
 
     @torch.no_grad()
     def _behind_reasoning(self, prompts: list[list[int]]) -> AnswerDistribution:
@@ -195,18 +219,6 @@ class Judge:
                 raise ValueError(
                     f"pair {i}: its prompt has {longest} tokens, this model reads {limit}; leave the pair out"
                 )
-
-    def _batches(self, prompts: list[list[int]]) -> Iterator[list[int]]:
-        """Row numbers of prompts of like length, `max_batch_tokens` at most together (or a single prompt)."""
-        rows: list[int] = []
-        for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            longest = len(prompts[rows[0] if rows else i]) + self._behind_prompt + len(self.tree.tokens)
-            if rows and (len(rows) + 1) * longest > self.max_batch_tokens:
-                yield rows
-                rows = []
-            rows.append(i)
-        if rows:
-            yield rows
 
 
 def _as_pair(row: Mapping[str, str], index: int) -> Pair:

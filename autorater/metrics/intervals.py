@@ -11,7 +11,8 @@ adds to the width of an interval is noise of 0.6 %, against 2.2 % from 1,000 rou
 One kind of interval does not fit all; the percentile interval fits few.
 
     Mean        bias-corrected and accelerated (BCa), Efron (1987), at expanded levels, Hesterberg (2015): the quantile
-                of Student's t and the factor sqrt(n / (n − 1)) make up for few units, the acceleration for skewness
+                of Student's t and the factor sqrt(n / (n − 1)) make up for few units, n their effective number where
+                they are of unequal size; the acceleration makes up for skewness
     Share       a mean of things that are right or wrong: Wilson's score interval with the effective number of trials,
                 p (1 − p) / variance between units. Where all units agree a resample has no spread at all, and the
                 bootstrap would say [1, 1]
@@ -21,7 +22,10 @@ One kind of interval does not fit all; the percentile interval fits few.
                 which e is no surprise once resampled noise is added, times e. It reaches 0 where e can be noise, and
                 is widened to contain e.
 
-What they cover, in 1,000 simulated data sets each, is in `tests/metrics/test_coverage.py`.
+What they cover in simulated data sets (`tests/metrics/test_coverage.py`): means and shares 93 to 96 %, from 50 pairs
+or 20 topics on, whether of equal size or not; the plain percentile interval of 10 to 20 topics covers 88 to 94 %. The
+ECE of a perfect judge 97 %, of five kinds of wrong judges 88 to 99 %: least where one bin of ten is wrong, because the
+other nine add only bias.
 """
 
 from __future__ import annotations
@@ -95,7 +99,7 @@ class Mean:
             # The acceleration is below 1/6 for any values, so the denominator stays above 0.
             return float(np.quantile(values, _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))))
 
-        z = _half_width(len(units), level)
+        z = _half_width(_effective_number(units[:, 1]), level)
         return quantile(-z), quantile(z)
 
     def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
@@ -117,7 +121,7 @@ class Share(Mean):
             n_trials = estimate * (1 - estimate) / variance
         else:
             n_trials = np.count_nonzero(units[:, 1]) if estimate in (0, 1) else np.inf
-        low, high = wilson_interval(estimate, n_trials, _half_width(len(units), level))
+        low, high = wilson_interval(estimate, n_trials, _half_width(_effective_number(units[:, 1]), level))
         return float(low), float(high)
 
 
@@ -139,7 +143,7 @@ class BinnedGap:
         gaps = totals[:-1] / totals[-1]
         estimate = float(np.abs(gaps).sum())
         noise = sums[:, :-1] / sums[:, -1:] - gaps
-        noise *= _half_width(len(units), level) / _NORMAL.inv_cdf((1 + level) / 2)
+        noise *= _half_width(_effective_number(units[:, -1]), level) / _NORMAL.inv_cdf((1 + level) / 2)
 
         def scale(tail: float) -> float:
             """The scale of the gaps at which the estimate is this quantile; 0 where it is below that at any scale."""
@@ -161,7 +165,12 @@ class BinnedGap:
         return min(low, estimate), max(high, estimate)
 
 
-def _half_width(n_units: int, level: float) -> float:
+def _effective_number(weights: np.ndarray) -> float:
+    """How many units of equal weight would be as noisy, Kish (1965), at least 2: large topics count for more."""
+    return max(2.0, float(weights.sum() ** 2 / (weights**2).sum()))
+
+
+def _half_width(n_units: float, level: float) -> float:
     """Standard errors to either side of a mean of n units whose spread is taken with n in the denominator."""
     z, freedom = _NORMAL.inv_cdf((1 + level) / 2), n_units - 1
     # Student's t, Abramowitz and Stegun 26.7.5; at 95 % right to 1 % from 4 units on.

@@ -17,7 +17,7 @@ from autorater.report.audit_glossary import audit_rows
 from autorater.report.audit_plots import audit_figure
 from autorater.report.audit_template import AUDIT_PAGE
 from autorater.report.audit_verdict import audit_verdict, corrected_p_values, finding, p_text
-from autorater.report.glossary import Cell, Metric, metric_cell
+from autorater.report.glossary import Cell, Metric, cell
 from autorater.report.rendering import FOLD, data_uri, png, render
 from autorater.report.tables import settings_rows
 from autorater.report.text import visible_line
@@ -145,7 +145,7 @@ def _strata(readings: Readings) -> tuple[list[Stratum], list[Stratum]]:
 def _group_cells(metrics: Mapping[str, float]) -> list[Cell]:
     n_unread = metrics["n_unparsed"] + metrics["n_refused"] + metrics["n_not_asked"]
     counts = [Cell(f"{metrics['n_pairs']:,.0f}"), Cell(f"{n_unread:,.0f}")]
-    figures = [metric_cell(metric, metrics) for metric in _GROUP_METRICS]
+    figures = [cell(metric, metrics) for metric in _GROUP_METRICS]
     p_value = Cell(p_text(min(corrected_p_values(metrics).values()))) if metrics["n_pairs"] else Cell()
     return [*counts, *figures, p_value, Cell(finding(metrics))]
 

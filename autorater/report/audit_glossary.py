@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autorater.report.audit_verdict import TESTS, p_text
-from autorater.report.glossary import Cell, Metric, metric_cell
+from autorater.report.glossary import Cell, Metric, cell
 
 AUDIT_METRICS = (
     Metric("consistency", "Consistency", "share of pairs with the same winner in both readings", "higher"),
@@ -37,7 +37,7 @@ AUDIT_METRICS = (
 def audit_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, Cell]]:
     """The metrics that are there, with their values as text."""
     return [
-        (metric, Cell(p_text(metrics[metric.key])) if metric.key in TESTS else metric_cell(metric, metrics))
+        (metric, Cell(p_text(metrics[metric.key])) if metric.key in TESTS else cell(metric, metrics))
         for metric in AUDIT_METRICS
         if metric.key in metrics
     ]

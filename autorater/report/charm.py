@@ -35,7 +35,8 @@ PAGE = """\
 {{- name|line(60) }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope="row"><bdi>{{ cell|line(80) }}</bdi></th>{% else -%}
+<tr>{% for cell in row %}{% if loop.first %}<th scope="row"><bdi class="model">{{ cell|line(80) }}</bdi></th>
+{%- else -%}
 <td class="number">{{ cell }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
@@ -43,6 +44,7 @@ PAGE = """\
 </div>
 {% endmacro %}
 {% block content %}
+<style>.model { white-space: nowrap }</style>
 <p class="verdict">{{ verdict|line(600) }}</p>
 <p class="soft">{{ calibration|line(600) }}</p>
 
@@ -131,21 +133,17 @@ def versions_table(versions: Mapping[str, RewardEvaluation], overvalued: str, re
 
 
 def models_table(versions: Mapping[str, RewardEvaluation], ratings: Mapping[str, Rating]) -> Table:
-    """Elo, and by version mean score, gap and mismatch of every model, the strongest first."""
-    header = ["model", "Elo"]
-    for name in versions:
-        short = f" ({name})" if len(versions) > 1 else ""
-        header += [f"score{short}", f"gap{short}", f"MD{short}"]
-    rows = []
+    """Elo, and by version gap and mismatch of every model, the strongest first."""
     first = next(iter(versions.values()))
+    rows = []
     for model in sorted(first.mean_scores, key=lambda model: -ratings[model].elo):
         rating = ratings[model]
         interval = "" if rating.low is None else f" [{rating.low:.0f}, {rating.high:.0f}]"
-        cells = [model, f"{rating.elo:.0f}{interval}"]
-        for e in versions.values():
-            cells += [f"{e.mean_scores[model]:+.2f}", f"{e.gaps[model]:+.3f}", f"{e.mismatch[model]:.3f}"]
-        rows.append(tuple(cells))
-    return Table(tuple(header), tuple(rows))
+        gaps = [f"{e.gaps[model]:+.3f}" for e in versions.values()]
+        degrees = [f"{e.mismatch[model]:.3f}" for e in versions.values()]
+        rows.append((model, f"{rating.elo:.0f}{interval}", *gaps, *degrees))
+    header = ("model", "Elo", *(f"{figure}, {name}" for figure in ("gap", "MD") for name in versions))
+    return Table(header, tuple(rows))
 
 
 def pairs_table(versions: Mapping[str, RewardEvaluation]) -> Table:

@@ -94,13 +94,13 @@ def metric_groups(before: Mapping[str, float], after: Mapping[str, float]) -> di
     single, averaged = groups.values()
     for metric in METRICS:
         if metric.key in before or metric.key in after:
-            row = Row(metric, metric_cell(metric, before), metric_cell(metric, after), _change(metric, before, after))
+            row = Row(metric, cell(metric, before), cell(metric, after), _change(metric, before, after))
             (averaged if metric.key.endswith(_SUFFIX) else single).append(row)
     return {heading: rows for heading, rows in groups.items() if rows}
 
 
-def metric_cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
-    """The value and the interval of a metric as text; both empty where it is absent."""
+def cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
+    """A metric as it is shown; empty where it is not among the metrics."""
     if metric.key not in metrics:
         return Cell()
     form = f"{'+' if metric.better == 'zero' else ''}.{metric.decimals}f"

@@ -90,6 +90,7 @@ def plot_reliability(
     x, y, count = prepared["probability"], prepared["label"], prepared["count"]
     diagram.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="calibrated", zorder=1)
     diagram.scatter(x, y, s=20 + 230 * count / count.max(), color=color, alpha=0.45, linewidths=0, zorder=2)
+    diagram.fill_between(x, prepared["low"], prepared["high"], color=color, alpha=0.12, linewidth=0, zorder=1)
     bars = [y - prepared["low"], prepared["high"] - y]
     diagram.errorbar(
         x,
@@ -126,11 +127,21 @@ def plot_reliability(
 
 def reliability_figure(before: Evaluation, after: Evaluation) -> Figure:
     """Reliability before and after training, side by side."""
-    figure = _figure()
-    grid = figure.add_gridspec(2, 2, height_ratios=(4.2, 1))
-    prepared = [prepare_reliability(e.probabilities, e.labels, e.truth) for e in (before, after)]
+    return reliability_panels(_columns(before, after))
+
+
+def reliability_panels(panels: Sequence[tuple[str, str, Evaluation]], size: tuple[float, float] = _SIZE) -> Figure:
+    """Reliability of one or several judges, side by side.
+
+    Args:
+        panels: Title, colour and evaluation of each, from left to right.
+        size: Of the figure, in inches.
+    """
+    figure = blank_figure(size)
+    grid = figure.add_gridspec(2, len(panels), height_ratios=(4.2, 1))
+    prepared = [prepare_reliability(e.probabilities, e.labels, e.truth) for _, _, e in panels]
     tallest = max(p["histogram"].max() for p in prepared)
-    for column, (title, color, evaluation) in enumerate(_columns(before, after)):
+    for column, (title, color, evaluation) in enumerate(panels):
         axes = figure.add_subplot(grid[0, column]), figure.add_subplot(grid[1, column])
         notes = [
             f"{name} {evaluation.metrics[key]:{form}}" for key, name, form in _HEADLINE if key in evaluation.metrics
@@ -189,10 +200,15 @@ def plot_order_swap(axes: Axes, prepared: dict[str, np.ndarray], title: str, col
 
 def order_swap_figure(before: Evaluation, after: Evaluation) -> Figure:
     """The answers of both orders against each other, before and after training, side by side."""
-    figure = _figure()
-    for column, (title, color, evaluation) in enumerate(_columns(before, after)):
+    return order_swap_panels(_columns(before, after))
+
+
+def order_swap_panels(panels: Sequence[tuple[str, str, Evaluation]], size: tuple[float, float] = _SIZE) -> Figure:
+    """The answers of both orders against each other; args as in `reliability_panels`."""
+    figure = blank_figure(size)
+    for column, (title, color, evaluation) in enumerate(panels):
         prepared = prepare_order_swap(evaluation.judgments.p_ab, evaluation.judgments.p_ba)
-        plot_order_swap(figure.add_subplot(1, 2, column + 1), prepared, title, color)
+        plot_order_swap(figure.add_subplot(1, len(panels), column + 1), prepared, title, color)
     return figure
 
 
@@ -200,8 +216,9 @@ def _columns(before: Evaluation, after: Evaluation) -> tuple[tuple[str, str, Eva
     return ("Before training", _BEFORE, before), ("After training", _AFTER, after)
 
 
-def _figure() -> Figure:
-    figure = Figure(figsize=_SIZE, dpi=DPI, facecolor="white", layout="constrained")
+def blank_figure(size: tuple[float, float] = _SIZE) -> Figure:
+    """A white figure of that many inches, on the Agg canvas."""
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
     FigureCanvasAgg(figure)
     return figure

@@ -15,14 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from autorater.report.template import BASE
+from autorater.report.template import BASE, PARTS
 from autorater.report.text import visible, visible_line
 
 FOLD = 1_000  # characters of a text that are shown without another click
 
 
 def render(template: str, **values: object) -> str:
-    """A page from a template that extends "base"; `title` is among the values."""
+    """A page from a template that extends "base", and may import from "parts"; `title` is among the values."""
     return _environment().from_string(template).render(**values)
 
 
@@ -44,7 +44,7 @@ def data_uri(png: bytes) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=DictLoader({"base": BASE}),
+        loader=DictLoader({"base": BASE, "parts": PARTS}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,7 @@
 """The HTML of the pages, as Jinja templates. Every value is escaped; style is inline; there is no script.
 
-`BASE` is the frame of every page (a title, the style), the others fill its block `content`.
+`BASE` is the frame of every page (a title, the style), the others fill its block `content`, and `style` where they
+need more of it. `PARTS` are macros that pages share.
 """
 
 BASE = """\
@@ -58,6 +59,7 @@ summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere }
   figure img { width: 44rem; max-width: none }
   .metrics .interval { font-size: .72rem }
 }
+{% block style %}{% endblock %}
 </style>
 </head>
 <body>
@@ -69,8 +71,34 @@ summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere }
 </html>
 """
 
+PARTS = """\
+{% macro examples(rows, other, fold) %}
+{% for row in rows %}
+<details>
+<summary>{{ loop.index }}. Answer {{ "%.2f"|format(row.answer) }}, {% if row.pair.true_probability is not none -%}
+truth {{ "%.2f"|format(row.pair.true_probability) }}, {% endif -%}
+votes {{ "%.2f"|format(row.pair.label) }} <span class="soft"><bdi>{{ row.pair.id|line }}</bdi></span></summary>
+<p class="soft">B shown second {{ "%.2f"|format(row.answer_ab) }}, B shown first {{ "%.2f"|format(row.answer_ba) }},
+{{ other }} {{ "%.2f"|format(row.answer_before) }}
+{%- if row.pair.n_votes is not none %}; number of votes: {{ row.pair.n_votes }}{% endif %}
+{%- if row.pair.topic %}; topic <bdi>{{ row.pair.topic|line }}</bdi>{% endif %}.</p>
+{% for name, text in row.texts %}
+{% if text|length > fold %}
+<details><summary>{{ name }} ({{ "{:,}".format(text|length) }} characters)</summary>
+<div class="text" dir="auto">{{ text|block }}</div></details>
+{% else %}
+<p class="name">{{ name }}</p>
+<div class="text" dir="auto">{{ text|block }}</div>
+{% endif %}
+{% endfor %}
+</details>
+{% endfor %}
+{% endmacro %}
+"""
+
 PAGE = """\
 {% extends "base" %}
+{% from "parts" import examples %}
 {% block content %}
 <p class="verdict">{{ verdict }}</p>
 <p class="soft">{{ "{:,}".format(n_pairs) }} held-out pairs, each read in both orders. Answers are probabilities; they
@@ -150,26 +178,7 @@ means that it is too sure. Largest gap first; with few pairs, a gap is mostly ch
 {{ "the true probability p*" if has_truth else "the votes" }}. All numbers are Pr[B is better].
 {%- if not has_truth %} With few votes a pair, many of these are the votes' surprise, not the judge's mistake.
 {%- endif %}</p>
-{% for row in worst %}
-<details>
-<summary>{{ loop.index }}. Answer {{ "%.2f"|format(row.answer) }}, {% if row.pair.true_probability is not none -%}
-truth {{ "%.2f"|format(row.pair.true_probability) }}, {% endif -%}
-votes {{ "%.2f"|format(row.pair.label) }} <span class="soft"><bdi>{{ row.pair.id|line }}</bdi></span></summary>
-<p class="soft">B shown second {{ "%.2f"|format(row.answer_ab) }}, B shown first {{ "%.2f"|format(row.answer_ba) }},
-before training {{ "%.2f"|format(row.answer_before) }}
-{%- if row.pair.n_votes is not none %}; number of votes: {{ row.pair.n_votes }}{% endif %}
-{%- if row.pair.topic %}; topic <bdi>{{ row.pair.topic|line }}</bdi>{% endif %}.</p>
-{% for name, text in row.texts %}
-{% if text|length > fold %}
-<details><summary>{{ name }} ({{ "{:,}".format(text|length) }} characters)</summary>
-<div class="text" dir="auto">{{ text|block }}</div></details>
-{% else %}
-<p class="name">{{ name }}</p>
-<div class="text" dir="auto">{{ text|block }}</div>
-{% endif %}
-{% endfor %}
-</details>
-{% endfor %}
+{{ examples(worst, "before training", fold) }}
 
 {% if settings %}
 <h2>Settings</h2>

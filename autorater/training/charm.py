@@ -73,6 +73,7 @@ class CharmArguments:
     )
 
     base_epochs: float = field(default=2, metadata={"help": "Epochs of a reward model from scratch."})
+    base_batch_size: int = field(default=16, metadata={"help": "Preferences a step of its training, on a device."})
     base_learning_rate: float = field(default=2e-3, metadata={"help": "Its learning rate."})
     base_hidden_size: int = field(default=64, metadata={"help": "Its width."})
     base_num_layers: int = field(default=2, metadata={"help": "Its layers."})
@@ -134,22 +135,25 @@ def prepare_charm(args: CharmArguments, seed: int) -> CharmData:
         DataError: If a row is bad.
         ValueError: If a model has no Elo, or no finite Elo fits the votes.
     """
-    if not (args.responses_name or args.dataset_name):
-        return _simulated(args, seed)
+    data = _recorded(args, seed) if args.responses_name or args.dataset_name else _simulated(args, seed)
+    named = {args.overvalued, args.reference} - {None}
+    check_rated(data.ratings, named | {response.model for response in data.responses + data.held_out})
+    return data
+
+
+def _recorded(args: CharmArguments, seed: int) -> CharmData:
     pairs = load_pairs(args.dataset_name, allow_odd_responses=args.allow_odd_responses) if args.dataset_name else []
     responses = load_responses(args.responses_name) if args.responses_name else responses_of(pairs)
     held_out = load_responses(args.eval_responses_name) if args.eval_responses_name else responses
     held_prompts = _held_out_prompts(args, pairs, responses, held_out, seed)
     train = [pair for pair in pairs if pair.prompt not in held_prompts]
-    data = CharmData(
+    return CharmData(
         pairs=train,
         responses=[response for response in responses if response.prompt not in held_prompts],
         held_out=[response for response in held_out if response.prompt in held_prompts],
         held_out_pairs=[pair for pair in pairs if pair.prompt in held_prompts],
         ratings=load_elo(args.elo_table) if args.elo_table else fit_elo(train),
     )
-    check_rated(data.ratings, {response.model for response in data.responses + data.held_out})
-    return data
 
 
 def _simulated(args: CharmArguments, seed: int) -> CharmData:

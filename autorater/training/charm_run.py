@@ -189,6 +189,7 @@ class CharmRun:
         training = copy(self.training)
         training.output_dir, training.learning_rate = str(folder), self.args.base_learning_rate
         training.num_train_epochs, training.max_steps = self.args.base_epochs, -1
+        training.per_device_train_batch_size = self.args.base_batch_size
         training.adam_beta2, training.warmup_steps = 0.98, 20  # 0.999 would remember the first gradients for too long
         train_reward_model(reward_model, preferences, training)
         self._remove_scores("original")

@@ -98,14 +98,19 @@ def test_exact_answers_need_an_even_number_of_prompts(run, capsys):
 
 def test_judge_throughput(run):
     options = ["--repeats", "1", "--n_pairs", "2", "--generate_batch_sizes", "2", "4", "--answer_step", "0.1"]
-    (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "128", *options)
+    (record,) = run("judge_throughput", *TINY_MODEL, "--prompt_tokens", "400", *options)
     assert set(record) >= MACHINE
-    assert record["mean_prompt_tokens"] == 128
+    assert record["layout"] == "full"
+    assert record["mean_prompt_tokens"] == 400
+    assert 100 < record["common_tokens"] < 300, "the instructions"
+    assert record["exact_tokens"] == 400 - record["common_tokens"] + record["tree_tokens"]
+    assert record["generate_tokens"] == 400 + record["answer_tokens"] - 1 < record["to_end_tokens"]
     assert record["answer_tokens"] >= 4, "0 . 5 </"
     assert record["generate_batch_size"] in (2, 4)
-    assert record["agreement"] is None
-    ratio = record["exact_pairs_per_second"] / record["generate_pairs_per_second"]
-    assert record["ratio"] == pytest.approx(ratio, rel=1e-4)
+    assert record["agreement"] is record["mode_is_greedy"] is None
+    for name, side in (("ratio", "generate"), ("ratio_to_end", "to_end")):
+        ratio = record["exact_pairs_per_second"] / record[f"{side}_pairs_per_second"]
+        assert record[name] == pytest.approx(ratio, rel=1e-4)
 
 
 def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
@@ -119,7 +124,16 @@ def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
         "judge_throughput", "--device", "cpu", "--model", str(tmp_path), "--repeats", "1", "--n_pairs", "2"
     )
     assert record["prompt_tokens"] is None
-    assert 0 <= record["agreement"] <= 1
+    assert record["agreement"] == 1, "random weights write no number, and the read-out knows it"
+    assert record["mode_is_greedy"] == 0
+
+
+def test_answers_off_the_grid_are_none(script):
+    import numpy as np
+
+    bench = script("judge_throughput")
+    judge = bench.build_judge(bench.parse([*TINY_MODEL, "--answer_step", "0.1"]))
+    np.testing.assert_array_equal(bench.on_grid([0.3, None, 0.35, 1.0], judge.tree), [0.3, np.nan, np.nan, 1.0])
 
 
 def test_greedy_answers_are_read(script):
@@ -146,11 +160,46 @@ def test_labels_to_calibration(run):
     for side in ("exact", "sampled", "stock"):
         summary = record[side]
         assert summary["seconds"] is summary["votes"] is summary["steps"] is None, "a target of 0 is out of reach"
+        assert summary["wall_seconds"] is None
+        assert summary["seconds_spent"] > 0
+        assert summary["wall_seconds_spent"] > 0
         assert summary["best_excess_brier"] == min(excess for _, _, excess in summary["curve"])
         starts.add(summary["curve"][0][2])
     assert len(starts) == 1, "every side starts from the same policy and is measured on the same pairs"
     assert record["budget_seconds"] == pytest.approx(2 * record["exact"]["seconds_spent"], rel=1e-4)
     assert record["ratio_stock_to_exact"] is None
+
+
+def test_metric_report(run):
+    options = ["--n_pairs", "300", "--n_bootstrap", "20", "--repeats", "1", "--no-memory"]
+    whole, tenth = (run("metric_report", *options, "--plain_rounds", rounds)[0] for rounds in ("20", "2"))
+    assert [whole["plain_extrapolated"], tenth["plain_extrapolated"]] == [False, True]
+    for record in (whole, tenth):
+        assert set(record) >= {*MACHINE, "n_predictions", "ours_peak_bytes", "plain_peak_bytes"}
+        assert record["ratio"] == pytest.approx(record["plain_seconds"] / record["ours_seconds"], rel=1e-4)
+        assert record["ratio_recomputed"] == pytest.approx(
+            record["recomputed_seconds"] / record["ours_seconds"], rel=1e-4
+        )
+
+
+def test_loops_over_resamples_measure_what_we_measure(script):
+    """The same metrics on all pairs, and intervals as wide."""
+    import numpy as np
+
+    from autorater.metrics import judge_metrics
+
+    bench = script("metric_report")
+    pairs = bench.judged_pairs(4000, 0)
+    ours = judge_metrics(**pairs, n_bootstrap=500)
+    once = bench.values(bench.scores(**pairs))
+    assert len(once) == 14
+    assert {name: ours[name] for name in once} == pytest.approx(once, abs=1e-9)
+    assert bench.plain(pairs, 3) == pytest.approx(bench.recomputed(pairs, 3), abs=1e-12)
+    theirs = bench.plain(pairs, 500)
+    for name in set(once) - {"ece", "parse_rate"}:  # a percentile interval does not fit an ECE
+        widths = [ends[f"{name}_high"] - ends[f"{name}_low"] for ends in (ours, theirs)]
+        assert widths[0] == pytest.approx(widths[1], rel=0.15), name
+    assert np.isfinite(list(theirs.values())).all()
 
 
 def test_best_of_runs(script):
@@ -184,3 +233,20 @@ def test_peak_counts_what_was_freed_again():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None" or 60 << 20 < int(done.stdout) < 80 << 20
+
+
+def test_charm_offset(run):
+    (record,) = run("charm_offset", "--n_instructions", "500", "--repeats", "1", "--learning_rates", "0.1")
+    assert set(record) >= MACHINE
+    assert record["win_rate_error"] < 1e-9
+    assert record["descent_difference"] <= 1e-4
+    assert record["descent_converged_difference"] <= 1e-4
+    assert record["ratio"] == pytest.approx(record["descent_seconds"] / record["ours_seconds"], rel=1e-4)
+
+
+def test_projection(run):
+    sizes = ["--batch", "16", "--cvxpy_rows", "8", "--repeats", "1", "--steps", "1", "--hidden_size", "32"]
+    (record,) = run("projection", "--device", "cpu", "--num_layers", "1", *sizes)
+    assert set(record) >= {*MACHINE, "adversary_share"}
+    assert record["ratio"] == pytest.approx(record["cvxpy_seconds"] / record["exact_seconds"], rel=1e-4)
+    assert record["error"] < 1e-3

@@ -6,7 +6,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import norm, t
 
 from autorater.metrics import BinnedGap, Mean, Share, bootstrap, intervals
-from autorater.metrics.intervals import _half_width
+from autorater.metrics.intervals import _effective_number, _half_width
 
 
 def test_width_of_a_mean_is_that_of_the_normal_interval():
@@ -28,6 +28,13 @@ def test_half_widths_are_those_of_students_t():
     for n in (4, 5, 8, 20, 400):
         assert _half_width(n, 0.95) == pytest.approx(t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1)), rel=0.002)
         assert _half_width(n, 0.5) == pytest.approx(t.ppf(0.75, n - 1) * np.sqrt(n / (n - 1)), rel=0.002)
+
+
+def test_large_units_count_for_more():
+    assert _effective_number(np.ones(30)) == pytest.approx(30)
+    assert _effective_number(np.r_[np.ones(30), np.zeros(9)]) == pytest.approx(30), "those that do not count"
+    assert _effective_number(np.array([10.0, 1, 1, 1, 1])) == 2
+    assert _effective_number(np.array([3.0, 1, 1, 1])) == pytest.approx(3)
 
 
 def test_a_mean_has_the_bca_interval_of_scipy():

@@ -1,0 +1,33 @@
+"""Judges around judges: both orders averaged, answers recalibrated. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autorater.judges.judgments import Judgments, PairJudge
+from autorater.pairs import Pair
+from autorater.recalibration import Recalibration
+
+
+@dataclass(frozen=True)
+class SwapAveraged:
+    """A judge whose answer is the average of its answers in both orders; it favours no slot."""
+
+    judge: PairJudge
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judgments of N pairs."""
+        return self.judge.probabilities(pairs, progress=progress).swap_averaged()
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A judge whose answers go through a map that was fitted on other pairs."""
+
+    judge: PairJudge
+    recalibration: Recalibration
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judgments of N pairs."""
+        return self.judge.probabilities(pairs, progress=progress).recalibrated(self.recalibration)

@@ -1,0 +1,93 @@
+"""recipes/charm.py as a person runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autorater.arena import Arena
+from autorater.loading import write_pairs
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--n_pairs=64", "--n_prompts=12", "--n_test_prompts=6", "--n_test_pairs=20", "--base_hidden_size=32",
+    "--base_epochs=1", "--base_num_layers=1", "--max_steps=2", "--use_cpu",
+]  # fmt: skip
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "recipes/charm.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+    )  # fmt: skip
+
+
+def test_simulated_arena_from_beginning_to_end_and_once_more(tmp_path):
+    done = run(*TINY, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for version in ("original", "uncalibrated", "calibrated"):
+        for key in ("mismatch", "accuracy", "spearman", "pearson", "mismatch/velvet-large", "win_rate/aspen/birch"):
+            assert isinstance(metrics[f"{version}/{key}"], float)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"report.html", "report.md", "scores", "preferences_calibrated.jsonl", "calibrated"} <= left
+    assert (tmp_path / "calibrated" / "model.safetensors").exists()
+    rows = [json.loads(line) for line in (tmp_path / "preferences_calibrated.jsonl").read_text().splitlines()]
+    assert set(rows[0]) == {"prompt", "chosen", "rejected", "chosen_model", "rejected_model"}
+
+    again = run(*TINY, f"--output_dir={tmp_path}", "--stage=evaluate")
+    assert again.returncode == 0, again.stderr
+    assert "original: the reward model in" in again.stdout
+    assert "calibrated: as it is in" in again.stdout
+    assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(metrics)
+
+
+def test_own_responses_with_scores_and_a_table_need_no_reward_model(tmp_path):
+    rows = [
+        {"prompt": f"q{i}", "model": m, "response": f"{m} {i}", "score": s + (i % 3) / 2}
+        for i in range(10) for m, s in (("ada", 0.0), ("bob", 2.0), ("cyd", 0.1))
+    ]  # fmt: skip
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "elo.csv").write_text("Model,Arena Score\nada,1000\nbob,1000\ncyd,1010\n")
+    given = ["--config", str(tmp_path / "c.yaml"), f"--responses_name={tmp_path / 'r.jsonl'}"]
+    (tmp_path / "c.yaml").write_text(
+        f"output_dir: {tmp_path / 'out'}\nstage: diagnose\nreport_to: none\nuse_cpu: true\n"
+    )
+    done = run(*given, f"--elo_table={tmp_path / 'elo.csv'}")
+    assert done.returncode == 0, done.stderr
+    assert "bob against ada on 7 prompts: wins 0.881, by Elo 0.500; offset -2.000" in done.stdout
+    assert (tmp_path / "out" / "report.html").exists()
+
+    (tmp_path / "short.csv").write_text("model,elo\nada,1000\nbob,1000\n")
+    missing = run(*given, f"--elo_table={tmp_path / 'short.csv'}")
+    assert missing.returncode == 2
+    assert "no Elo for 'cyd'; there is one for ada, bob" in missing.stderr
+
+
+def test_votes_give_elo_and_a_lora_adapter_is_trained(tmp_path):
+    write_pairs(Arena().pairs(150, n_votes=3, seed=0), tmp_path / "votes.jsonl")
+    done = run(
+        *TINY[4:], "--config", str(ROOT / "recipes/configs/charm_pandalm.yaml"), f"--output_dir={tmp_path / 'out'}",
+        f"--dataset_name={tmp_path / 'votes.jsonl'}", "--base_epochs=1", "--overvalued=velvet-large",
+        "--reference=elm", "--use_peft", "--lora_task_type=SEQ_CLS", "--lora_target_modules", "q_proj", "v_proj",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "calibrated" / "adapter_model.safetensors").exists()
+    assert "velvet-large against elm" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset_name=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--overvalued=nobody", *TINY], "no Elo for 'nobody'"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, arguments, message):
+    done = run(f"--output_dir={tmp_path}", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

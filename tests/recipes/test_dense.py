@@ -1,0 +1,94 @@
+"""sft.py, align.py and compare.py as a person runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autorater import Judge
+from autorater.judges.labels import LabelJudge
+from autorater.loading import write_pairs
+from autorater.population import simulate_items, simulate_pairs
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "n_train": 60, "n_test": 12, "warm_start_steps": 2, "warm_start_batch_size": 4, "max_steps": 2,
+    "per_device_train_batch_size": 4, "policy_hidden_size": 32, "policy_num_layers": 1, "use_cpu": True,
+}  # fmt: skip
+
+
+def run(recipe, *arguments):
+    return subprocess.run(
+        [sys.executable, f"recipes/{recipe}.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+    )  # fmt: skip
+
+
+def tiny(**options):
+    return [f"--{name}={value}" for name, value in {**TINY, **options}.items()]
+
+
+def test_sft_leaves_everything_behind(tmp_path):
+    done = run("sft", *tiny(output_dir=tmp_path, objective="tokenized_brier"))
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"before/mse_dense", "after/mse_dense", "after/excess_brier", "training_seconds"} <= set(metrics)
+    assert {"report.html", "reliability.png", "model.safetensors", "README.md"} <= {f.name for f in tmp_path.iterdir()}
+    assert len(Judge.from_pretrained(str(tmp_path)).probabilities(simulate_pairs(2, seed=9).pairs)) == 2
+
+
+def test_align_on_pairs_with_ties(tmp_path):
+    """A file of votes with ties: three labels, both orders, the metrics of pairs."""
+    pairs = simulate_pairs(40, n_votes=3, seed=0).pairs
+    tied = [replace(p, votes_tie=p.votes_b, votes_b=0, label=p.votes_b / 6) for p in pairs]
+    write_pairs(tied, tmp_path / "votes.jsonl")
+    done = run(
+        "align",
+        *tiny(output_dir=tmp_path / "out", dataset_name=tmp_path / "votes.jsonl", data="pairs", split_by="topic"),
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {"after/mse_dense", "after/symmetry_deviation_abs"} <= set(metrics)
+    judge = LabelJudge.from_pretrained(str(tmp_path / "out"))
+    assert judge.tree.names == ("A", "tie", "B")
+    said = judge.probabilities(pairs[:3])
+    assert ((said.p_sym > 0) & (said.p_sym < 1)).all()
+
+
+def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
+    plan = {
+        "output_dir": str(tmp_path / "compared"),
+        "before": "raw",
+        "columns": {"kl_true": "KL", "training_seconds": "seconds"},
+        "common": {"recipe": "align", "settings": "align_simulated.yaml", **TINY},
+        "runs": {"full": {}, "no adversary": {"ablate": ["adversary"], "start_from": "full"}},
+    }
+    config = tmp_path / "plan.yaml"
+    config.write_text(yaml.safe_dump(plan, sort_keys=False))
+    done = run("compare", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [row[1].strip() for row in rows] == ["", "---", "raw", "full", "no adversary"]
+    folder = tmp_path / "compared" / "all" / "0"
+    metrics = {name: json.loads((folder / name / "metrics.json").read_text()) for name in ("full", "no_adversary")}
+    assert metrics["full"]["before/kl_true"] == pytest.approx(metrics["no_adversary"]["before/kl_true"], rel=1e-4)
+    assert float(rows[3][2]) == pytest.approx(metrics["full"]["after/kl_true"], abs=1e-4)
+    assert {f"after/kl_perturbed_{size:g}" for size in (0, 0.05, 0.1, 0.15, 0.2, 0.25)} <= set(metrics["full"])
+    judge = LabelJudge.from_pretrained(str(folder / "full"))
+    probs, _ = judge.distributions(judge.encode(simulate_items(3, seed=5).items))
+    assert probs.sum(axis=1) == pytest.approx([1, 1, 1])
+    assert "100%" in run("compare", "--config", str(config)).stderr, "nothing is run again"
+
+
+def test_unknown_key_of_a_plan_is_one_line(tmp_path):
+    config = tmp_path / "plan.yaml"
+    config.write_text("run: {}\n")
+    done = run("compare", "--config", str(config))
+    assert done.returncode == 2
+    assert "unknown key 'run'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,88 @@
+"""The script as a person runs it, on a small judge: files, table, and mistakes in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autorater.judges import Judge
+from autorater.loading import write_pairs
+from autorater.population import simulate_pairs
+from autorater.prompts import PromptFormat
+from tests.conftest import make_model, make_tokenizer
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "recipes/evaluate.py", "--device=cpu", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judge_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judge")
+    tokenizer = make_tokenizer("split")
+    judge = Judge(make_model("qwen", len(tokenizer)), tokenizer, PromptFormat("compact"), answer_step=0.25)
+    judge.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    judge.save_format(folder)
+    return folder
+
+
+def test_simulated_pairs_and_a_saved_recalibration(judge_dir, tmp_path):
+    done = run(
+        "--judge", judge_dir, "--output_dir", tmp_path, "--n_pairs=24", "--n_votes=3", "--n_bootstrap=20",
+        "--save_recalibration=odd_temperature",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Verbalized with reasoning: not available, the compact layout" in done.stdout
+    assert "divided by topic" in done.stdout
+    assert "saved with" in done.stdout
+    assert "Traceback" not in done.stderr
+    files = {"metrics.json", "predictions.jsonl", "report.html", "reliability.png"}
+    assert files == {path.name for path in tmp_path.iterdir()}
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for method in ("verbalized", "self_consistency", "letter_logits", "answer_mean"):
+        for variant in ("", "+temperature", "+isotonic", "+contextual", "+batch", "+swap", "+swap+odd_temperature"):
+            assert 0 <= metrics[f"{method}{variant}/brier"] <= 1
+    slope = metrics["answer_mean+odd_temperature/fitted_slope"]
+    assert Judge.from_pretrained(str(judge_dir), device="cpu").recalibration.slope == pytest.approx(slope)
+    said = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    held_out = {pair.id for pair in simulate_pairs(24, n_votes=3, seed=0, held_out=True).pairs}
+    assert {row["id"] for row in said} < held_out
+
+
+def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
+    data = tmp_path / "votes.jsonl"
+    write_pairs(simulate_pairs(20, n_votes=3, seed=0).pairs, data)
+    other = tmp_path / "other"
+    other.symlink_to(judge_dir)
+    done = run(
+        "--judge", judge_dir, other, "--output_dir", tmp_path / "out", "--dataset_name", data, "--n_bootstrap=20",
+        "--methods", "answer_mean", "--variants", "none", "swap", "--split_by=prompt",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {key.rsplit("/", 1)[0] for key in metrics} >= {"other/answer_mean", "other/answer_mean+swap"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--judge", "/nowhere/at/all"], "no such model folder"),
+        (["--judge", "DIR", "--methods", "magic"], "unknown judging method 'magic'"),
+        (["--judge", "DIR", "--dataset_name", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_end_in_one_line(judge_dir, tmp_path, arguments, message):
+    arguments = [judge_dir if argument == "DIR" else argument for argument in arguments]
+    done = run("--output_dir", tmp_path, "--n_pairs=10", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,144 @@
+"""The page of a comparison: it says what the entries say, loads nothing and runs nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autorater.metrics.groups import group_metrics
+from autorater.metrics.systems import win_rates
+from autorater.recalibration import LogitMap
+from autorater.report import comparison_table, write_comparison_report
+from autorater.report.comparison import comparison_verdict, full_name
+from autorater.report.comparison_plots import prepare_groups, prepare_ranking, prepare_tradeoff
+from tests.report.test_page import HOSTILE, Page, hostile
+
+
+@pytest.fixture
+def entries(judged):
+    pytest.importorskip("torch")
+    from autorater.comparison import Entry
+
+    before, after = judged
+    return [
+        Entry("verbalized", (), evaluation=before),
+        Entry("verbalized", ("swap", "odd_temperature"), "", after, LogitMap("odd_temperature", 0.5)),
+        Entry("self_consistency_reasoning", reason="no words <script>"),
+    ]
+
+
+@pytest.fixture
+def groups(judged):
+    after = judged[1]
+    said, names = after.judgments, np.arange(len(after.pairs)) % 3
+    labels = [pair.label for pair in after.pairs]
+    return {"topic": group_metrics(said.p_ab, said.p_ba, labels, names, n_votes=10, n_bootstrap=20)}
+
+
+@pytest.fixture
+def page(tmp_path, groups):
+    def write(entries, best=1, title="Methods", groups=groups, **values):
+        write_comparison_report(
+            tmp_path, entries, entries[best], groups=groups, title=title, summary="400 pairs", **values
+        )
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return write
+
+
+def test_contents(entries, page, tmp_path):
+    text = Page(page(entries)).text
+    metrics = entries[1].evaluation.metrics
+    assert f"{metrics['excess_brier']:.4f}" in text
+    assert f"[{metrics['ece_low']:.3f}, {metrics['ece_high']:.3f}]" in text
+    assert "swap averaging + odd temperature" in text
+    assert "T = 2.00" in text
+    assert "not available: no words <script>" in text
+    assert "better" in text
+    assert "Worst by topic" in text
+    assert "10. Answer" in text
+    assert "Model against model" not in text
+    with Image.open(tmp_path / "reliability.png") as picture:
+        picture.verify()
+
+
+def test_verdict_compares_with_the_first_row(entries):
+    text = comparison_verdict(entries, entries[1])
+    assert text.startswith("Of 2 rows the best is “Verbalized, swap averaging + odd temperature”: excess Brier score")
+    assert "beyond chance" in text
+    assert "Not available: 1 method." in text
+    assert "difference" not in comparison_verdict(entries, entries[0])
+
+
+def test_win_rates_are_shown(entries, page):
+    evaluation = entries[1].evaluation
+    labels = [pair.label for pair in evaluation.pairs]
+    n = len(labels)
+    rates = win_rates(evaluation.judgments.p_sym, labels, ["<b>x"] * n, ["y"] * n, n_bootstrap=20)
+    text = Page(page(entries, win_rates=rates)).text
+    assert "<b>x / y" in text
+    assert f"{rates[0].judged:.3f}" in text
+
+
+def test_unsuited_method_is_marked(entries, page):
+    metrics = entries[0].evaluation.metrics | {"parse_rate": 0.01}
+    entries[0] = replace(entries[0], evaluation=replace(entries[0].evaluation, metrics=metrics))
+    assert "answers so with probability 0.010" in Page(page(entries)).text
+
+
+def test_table_for_the_terminal(entries):
+    lines = comparison_table(entries, entries[1]).splitlines()
+    assert "Excess Brier score" in lines[0]
+    assert lines[1] == "Verbalized"
+    assert [line[:1] for line in lines] == [" ", "V", " ", "*", "S"]
+    assert lines[-1] == "Self-consistency with reasoning: not available, no words <script>"
+
+
+def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries, page):
+    html = page(entries)
+    for fragment in ("http://", "https://", "url(", "@import"):
+        assert fragment not in html
+    assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in Page(html).elements}
+    assert all(source.startswith("data:image/png;base64,") for source in Page(html).pictures)
+
+    def named(text):
+        return [
+            replace(
+                entry,
+                judge=text,
+                reason=entry.reason and text,
+                evaluation=entry.evaluation and replace(entry.evaluation, pairs=hostile(entry.evaluation.pairs, text)),
+            )
+            for entry in entries
+        ]
+
+    tame, wild = Page(page(named("x"))), Page(page(named(HOSTILE), title=HOSTILE))
+    assert [tag for tag, _ in wild.elements if tag != "details"] == [
+        tag for tag, _ in tame.elements if tag != "details"
+    ]
+    assert "<script>alert(1)</script>" in wild.text
+
+
+def test_one_row_without_truth_groups_or_intervals(make_pairs, make_evaluation, page):
+    pytest.importorskip("torch")
+    from autorater.comparison import Entry
+
+    pairs = make_pairs(np.tile([0.0, 1.0], 10), n_votes=None)
+    entry = Entry("answer_mean", (), "", make_evaluation(pairs, np.full(20, 0.6), np.full(20, 0.5), n_bootstrap=0))
+    text = Page(page([entry], best=0, groups={})).text
+    assert "Brier score" in text
+    assert "least calibrated" not in text
+
+
+def test_prepared_numbers(entries, groups):
+    evaluations = [entry.evaluation for entry in entries[:2]]
+    ranking = prepare_ranking(evaluations, "ece")
+    np.testing.assert_array_equal(ranking["value"], [e.metrics["ece"] for e in evaluations])
+    np.testing.assert_array_equal(ranking["floor"], [e.metrics["ece_noise_floor"] for e in evaluations])
+    assert np.isnan(prepare_ranking(evaluations, "consistency")["floor"]).all()
+    assert prepare_tradeoff(evaluations)["sharpness"][1] == evaluations[1].metrics["sharpness"]
+    prepared = prepare_groups(groups["topic"], n_shown=2)
+    assert list(prepared["name"]) == [group.name for group in groups["topic"][:2]]
+    assert prepared["n_pairs"].sum() < 400
+    assert full_name(entries[0]) == "Verbalized"

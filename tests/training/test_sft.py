@@ -1,0 +1,122 @@
+"""SFT on vote shares: what is learned, on which tokens, and the loss against a sum by hand."""
+
+import pytest
+import torch
+from datasets import Dataset
+
+import rewards
+from autorater.judges import Judge
+from autorater.policy import build_policy
+from autorater.population import simulate_pairs
+from autorater.prompts import PromptFormat
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
+
+OPTIONS = {
+    "max_steps": 1, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": True, "save_strategy": "no",
+    "logging_steps": 1, "disable_tqdm": True, "answer_step": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def policy():
+    pairs = simulate_pairs(8, n_votes=5, seed=0).pairs
+    texts = [
+        t
+        for p in pairs
+        for t in (p.prompt, p.response_a, p.response_b, "0123456789 <prob_rb_better></prob_rb_better>")
+    ]
+    model, tokenizer = build_policy(texts, hidden_size=32, num_layers=1, max_length=300)
+    judge = Judge(model, tokenizer, PromptFormat("compact"), 0.1)
+    return pairs, judge.encoder.encode(pairs), judge
+
+
+def trainer(policy, tmp_path, **options):
+    pairs, prompts, judge = policy
+    config = JudgeSFTConfig(output_dir=str(tmp_path), **OPTIONS | options)
+    rows = Dataset.from_list(sft_rows(pairs, prompts, judge.tokenizer, config))
+    return JudgeSFTTrainer(judge.model, config, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
+
+
+def test_text_is_the_share_behind_both_orders(policy, tmp_path):
+    pairs, prompts, judge = policy
+    rows = sft_rows(pairs, prompts, judge.tokenizer, JudgeSFTConfig(output_dir=str(tmp_path), **OPTIONS))
+    assert len(rows) == 2 * len(pairs)
+    for pair, ab, ba in zip(pairs, rows[0::2], rows[1::2], strict=True):
+        for row, share in ((ab, pair.label), (ba, 1 - pair.label)):
+            learned = [token for token in row["labels"] if token != -100]
+            assert judge.tokenizer.decode(learned) == f"{share:.2f}</prob_rb_better><|endoftext|>"
+            assert row["input_ids"][-len(learned) :] == learned
+
+
+def test_text_loss_is_the_likelihood_of_the_answer_alone(policy, tmp_path):
+    sft = trainer(policy, tmp_path)
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(4)])
+    loss = sft.compute_loss(sft.model, dict(batch))
+    logits = sft.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+    assert (batch["labels"] != -100).sum() < 4 * 40
+    torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["tokenized_brier", "tokenized_log"])
+def test_tokenized_loss_is_the_expected_score(policy, tmp_path, objective):
+    sft = trainer(policy, tmp_path, objective=objective)
+    rows = [sft.train_dataset[i] for i in range(4)]
+    loss = sft.compute_loss(sft.model, sft.data_collator(rows))
+    reward = {"tokenized_brier": rewards.brier_reward, "tokenized_log": rewards.log_reward}[objective]
+    wanted = 0.0
+    for row in rows:
+        answers = sft.answer_tree.read(sft.model, [row["prompt_ids"]])
+        scores = reward.score(answers.values.double().numpy(), row["label"])
+        invalid = float(reward.invalid_score(row["label"]))
+        probs = answers.probs[0].double().numpy()
+        wanted -= ((probs * scores).sum() + (1 - probs.sum()) * invalid) / 4
+    assert loss.item() == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["text", "tokenized_brier", "tokenized_log"])
+def test_training_runs_and_logs(policy, tmp_path, objective):
+    sft = trainer(policy, tmp_path, objective=objective)
+    sft.train()
+    logged = {name for row in sft.state.log_history for name in row}
+    assert "loss" in logged
+    assert objective == "text" or {"reward", "answers/parse_rate"} <= logged
+
+
+def test_bad_options(tmp_path):
+    with pytest.raises(ValueError, match="objective must be one of text, tokenized_brier, tokenized_log"):
+        JudgeSFTConfig(output_dir=str(tmp_path), objective="brier")
+    with pytest.raises(ValueError, match="text has none"):
+        JudgeSFTConfig(output_dir=str(tmp_path), entropy_coef=0.1)
+
+
+@pytest.mark.parametrize("answers", ["exact", "sampled"])
+def test_kl_reward_on_dense_labels(policy, tmp_path, answers):
+    """`reward: kl`, exact and sampled: the exact loss is the expected −KL, the sampled run has finite rewards."""
+    pairs, prompts, judge = policy
+    assert {pair.label for pair in pairs} - {0.0, 1.0}, "shares, not single votes"
+    config = JudgeGRPOConfig(output_dir=str(tmp_path), answers=answers, num_generations=4, entropy_coef=0.0, **OPTIONS)
+    grpo = JudgeGRPOTrainer(
+        judge.model, rewards.kl_reward, config, judge.tree,
+        train_dataset=Dataset.from_list(training_rows(pairs, prompts, "coupled")), processing_class=judge.tokenizer,
+    )  # fmt: skip
+    if answers == "exact":
+        inputs = grpo._prepare_inputs(next(iter(grpo.get_train_dataloader())))
+        grpo.model.eval()  # in training the loss would be divided by the accumulation steps
+        labels = inputs["labels"].flatten().double()
+        ids, mask = inputs["prompt_ids"].flatten(0, 1), inputs["prompt_mask"].flatten(0, 1)
+        with torch.no_grad():
+            read = judge.tree.distribution(grpo.model, ids, mask)
+            loss = grpo.compute_loss(grpo.model, inputs)
+        p = read.values.double().clamp(1e-3, 1 - 1e-3)[None]
+        y = labels[:, None]
+        kl = torch.special.xlogy(y, y / p) + torch.special.xlogy(1 - y, (1 - y) / (1 - p))
+        worst = kl.amax(dim=1)
+        value = (read.probs * kl).sum(dim=1) + read.outside * worst
+        assert loss.item() == pytest.approx(value.mean().item(), rel=1e-4)
+    grpo.model.train()
+    grpo.train()
+    (logged,) = [row["reward"] for row in grpo.state.log_history if "reward" in row]
+    assert -7 < logged <= 0
