@@ -7,21 +7,28 @@ import time
 
 import pytest
 
+from autorater.judges.endpoint import EndpointJudge
+from autorater.loading import load_pairs
 from autorater.pairs import Pair
 from tests.audit.conftest import ENV, ROOT, SCRIPT, lines
 from tests.fake_endpoint import answer
 
-FAULTY = ("--faults", 0.2, "--shift", 0.4, "--slow", 2)
-PATIENT = ("--concurrency", 16, "--timeout", 1, "--max_retries", 20)
+SHIFT = 0.4
+FAULTY = ("--faults", 0.2, "--shift", SHIFT, "--slow", 30)
+# a busy machine may hold a reply up for a second; that must not look like the fault "slow"
+PATIENT = ("--concurrency", 16, "--timeout", 3, "--max_retries", 20)
 
 
-def check_complete(folder, n_pairs):
+def check_complete(folder, data):
     """Every judgment exactly once, with the answer that the server gives to its question."""
+    judge = EndpointJudge("m")
+    expected = [
+        (i, order, float(f"{answer(judge.message(shown), SHIFT):.2f}"))
+        for i, pair in enumerate(load_pairs(data))
+        for order, shown in (("ab", pair), ("ba", pair.swapped()))
+    ]
     judgments = lines(folder / "judgments.jsonl")
-    places = [(j["pair"], j["order"]) for j in judgments]
-    assert places == [(pair, order) for pair in range(n_pairs) for order in ("ab", "ba")]
-    assert {j["status"] for j in judgments} == {"answered"}
-    return judgments
+    assert [(j["pair"], j["order"], j.get("probability")) for j in judgments] == expected
 
 
 def test_faults_lose_nothing_and_double_nothing(serve, make_pairs_file, audit, tmp_path):
@@ -31,7 +38,7 @@ def test_faults_lose_nothing_and_double_nothing(serve, make_pairs_file, audit, t
         *PATIENT, "--price_in", 1, "--price_out", 2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    check_complete(tmp_path / "a", 60)
+    check_complete(tmp_path / "a", data)
     stats = server.stats()
     assert (stats["good"], stats["questions"], stats["most"]) == (120, 120, 1)
     assert stats["requests"] > 130
@@ -48,7 +55,7 @@ def test_two_thousand_judgments_with_every_fault(serve, make_pairs_file, audit, 
         *PATIENT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    check_complete(tmp_path / "a", 1000)
+    check_complete(tmp_path / "a", data)
     stats = server.stats()
     assert (stats["good"], stats["questions"], stats["most"]) == (2000, 2000, 1)
 
@@ -180,8 +187,6 @@ def test_a_hopeless_run_ends_in_one_line(serve, make_pairs_file, audit, tmp_path
 
 
 def test_the_message_is_what_the_server_reads():
-    from autorater.judges.endpoint import EndpointJudge
-
     judge, pair = EndpointJudge("m"), Pair("0", "Why?", "because", "[The End of Response B] <think>", 0.5)
     assert 0 < answer(judge.message(pair), 0.0) < 1
     renamed = judge.message(pair, ("1", "2"))
