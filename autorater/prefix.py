@@ -229,6 +229,11 @@ def suffix_logits(
     )
 
 
+def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens that all sequences begin with."""
+    return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*sequences, strict=False))]
+
+
 @torch.no_grad()
 def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> torch.Tensor:
     """`suffix_logits` for reading only: no gradients, and what all prompts begin with is read once.
@@ -254,7 +259,7 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
     depth = pad(1 + suffixes.depth.to(device), (1, 0))
     visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
 
-    common = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*bodies, strict=False))]
+    common = common_beginning(bodies)
     cache = DynamicCache()  # without the config: no layer forgets what lies behind its window; the mask hides it
     if common:
         model(input_ids=torch.tensor([common], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -25,7 +25,6 @@ both are null.
 
 import argparse
 import copy
-from itertools import takewhile
 
 import numpy as np
 import torch
@@ -43,6 +42,7 @@ from autorater.answers import AnswerTree
 from autorater.console import quiet_libraries
 from autorater.judges import Judge
 from autorater.population import simulate_pairs
+from autorater.prefix import common_beginning
 from autorater.prompts import EncodedPrompt, PromptFormat, pad_prompts
 from rewards import CLOSE_TAG, parse_probability
 
@@ -132,11 +132,6 @@ def on_grid(answers: list[float | None], tree: AnswerTree) -> np.ndarray:
     return np.where(known, written, np.nan)
 
 
-def beginning(prompts: list[list[int]]) -> int:
-    """Tokens that all prompts begin with."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False)))
-
-
 def encode(judge: Judge, prompt_tokens: int, n_pairs: int) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
     if prompt_tokens == AS_THEY_COME:
         return judge.encoder.encode(simulate_pairs(n_pairs, held_out=True).pairs)
@@ -168,7 +163,8 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         written = on_grid(greedy.answers(flat, best), judge.tree)
         agreement = float(np.isclose(said.greedy.reshape(-1), written, equal_nan=True).mean())
         mode_is_greedy = float(np.isclose(said.mode.reshape(-1), written).mean())
-    mean_tokens, common, tree_tokens = float(np.mean(list(map(len, flat)))), beginning(flat), len(judge.tree.tokens)
+    mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
+    common = len(common_beginning(flat))
     return {
         "benchmark": "judge_throughput",
         "model": args.model or args.shape,

@@ -2,6 +2,7 @@
 
 AUDIT_PAGE = """\
 {% extends "base" %}
+{% from "parts" import folded, settings_table %}
 {% macro strata_table(heading, strata, form) %}
 <div class="wide">
 <table class="topics">
@@ -98,28 +99,10 @@ p<sub>ab</sub> and p<sub>ba</sub> are both the probability that the second slot 
 <summary>{{ loop.index }}. SD {{ "%+.2f"|format(flip.deviation) }} <span class="soft">{{ flip.probe }}
 <bdi>{{ flip.id|line }}</bdi></span></summary>
 <p class="soft">p<sub>ab</sub> {{ "%.2f"|format(flip.p_ab) }}, p<sub>ba</sub> {{ "%.2f"|format(flip.p_ba) }}.</p>
-{% for name, text in flip.texts %}
-{% if text|length > fold %}
-<details><summary>{{ name|line(80) }} ({{ "{:,}".format(text|length) }} characters)</summary>
-<div class="text" dir="auto">{{ text|block }}</div></details>
-{% else %}
-<p class="name">{{ name|line(80) }}</p>
-<div class="text" dir="auto">{{ text|block }}</div>
-{% endif %}
-{% endfor %}
+{{ folded(flip.texts, fold) }}
 </details>
 {% endfor %}
 
-{% if settings %}
-<h2>Settings</h2>
-<details>
-<summary>What the run was told: {{ settings|length }} values</summary>
-<table class="settings">
-{% for name, value in settings %}
-<tr><th scope="row">{{ name|line }}</th><td><bdi>{{ value|line }}</bdi></td></tr>
-{% endfor %}
-</table>
-</details>
-{% endif %}
+{{ settings_table(settings) }}
 {% endblock %}
 """

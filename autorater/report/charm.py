@@ -28,6 +28,7 @@ _OTHERS, _OVERVALUED, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
 
 PAGE = """\
 {% extends "base" %}
+{% from "parts" import settings_table %}
 {% macro rows(table) %}
 <div class="wide">
 <table>
@@ -71,17 +72,7 @@ calibration.</p>
 <details><summary>{{ pairs.rows|length }} pairs</summary>
 {{ rows(pairs) }}
 </details>
-{% if settings %}
-<h2>Settings</h2>
-<details>
-<summary>What the run was told: {{ settings|length }} values</summary>
-<table class="settings">
-{% for name, value in settings %}
-<tr><th scope="row">{{ name|line }}</th><td><bdi>{{ value|line }}</bdi></td></tr>
-{% endfor %}
-</table>
-</details>
-{% endif %}
+{{ settings_table(settings) }}
 {% endblock %}
 """
 

@@ -72,6 +72,17 @@ summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere }
 """
 
 PARTS = """\
+{% macro folded(texts, fold) %}
+{% for name, text in texts %}
+{% if text|length > fold %}
+<details><summary>{{ name|line(80) }} ({{ "{:,}".format(text|length) }} characters)</summary>
+<div class="text" dir="auto">{{ text|block }}</div></details>
+{% else %}
+<p class="name">{{ name|line(80) }}</p>
+<div class="text" dir="auto">{{ text|block }}</div>
+{% endif %}
+{% endfor %}
+{% endmacro %}
 {% macro examples(rows, other, fold) %}
 {% for row in rows %}
 <details>
@@ -82,23 +93,28 @@ votes {{ "%.2f"|format(row.pair.label) }} <span class="soft"><bdi>{{ row.pair.id
 {{ other }} {{ "%.2f"|format(row.answer_before) }}
 {%- if row.pair.n_votes is not none %}; number of votes: {{ row.pair.n_votes }}{% endif %}
 {%- if row.pair.topic %}; topic <bdi>{{ row.pair.topic|line }}</bdi>{% endif %}.</p>
-{% for name, text in row.texts %}
-{% if text|length > fold %}
-<details><summary>{{ name }} ({{ "{:,}".format(text|length) }} characters)</summary>
-<div class="text" dir="auto">{{ text|block }}</div></details>
-{% else %}
-<p class="name">{{ name }}</p>
-<div class="text" dir="auto">{{ text|block }}</div>
-{% endif %}
-{% endfor %}
+{{ folded(row.texts, fold) }}
 </details>
 {% endfor %}
+{% endmacro %}
+{% macro settings_table(settings) %}
+{% if settings %}
+<h2>Settings</h2>
+<details>
+<summary>What the run was told: {{ settings|length }} values</summary>
+<table class="settings">
+{% for name, value in settings %}
+<tr><th scope="row">{{ name|line }}</th><td><bdi>{{ value|line }}</bdi></td></tr>
+{% endfor %}
+</table>
+</details>
+{% endif %}
 {% endmacro %}
 """
 
 PAGE = """\
 {% extends "base" %}
-{% from "parts" import examples %}
+{% from "parts" import examples, settings_table %}
 {% block content %}
 <p class="verdict">{{ verdict }}</p>
 <p class="soft">{{ "{:,}".format(n_pairs) }} held-out pairs, each read in both orders. Answers are probabilities; they
@@ -180,16 +196,6 @@ means that it is too sure. Largest gap first; with few pairs, a gap is mostly ch
 {%- endif %}</p>
 {{ examples(worst, "before training", fold) }}
 
-{% if settings %}
-<h2>Settings</h2>
-<details>
-<summary>What the run was told: {{ settings|length }} values</summary>
-<table class="settings">
-{% for name, value in settings %}
-<tr><th scope="row">{{ name|line }}</th><td><bdi>{{ value|line }}</bdi></td></tr>
-{% endfor %}
-</table>
-</details>
-{% endif %}
+{{ settings_table(settings) }}
 {% endblock %}
 """
