@@ -13,7 +13,7 @@ predictions.jsonl, report.html, reliability.png and the judge.
 import sys
 from pathlib import Path
 
-from autorater.console import config_arguments, prepare_output_dir, quiet_libraries, run_script
+from autorater.console import config_arguments, quiet_libraries, run_script
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
 
@@ -23,61 +23,22 @@ def main() -> None:
     from datasets import Dataset
     from trl import ModelConfig, TrlParser, get_peft_config
 
-    from autorater.evaluation import evaluate, write_run
-    from autorater.judges import Judge
-    from autorater.policy import load_policy
-    from autorater.prompts import drop_long, longest_prompt
-    from autorater.report import summary_table, write_model_card, write_report
-    from autorater.training.callbacks import CalibrationCallback, show_progress
-    from autorater.training.config import DenseArguments, model_init_kwargs, settings
-    from autorater.training.data import prepare_data
+    from autorater.training.config import DenseArguments
+    from autorater.training.run import open_run
     from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
-    from autorater.training.tracking import start_tracking
-    from autorater.training.warm_start import build_warm_policy
 
     parser = TrlParser((DenseArguments, JudgeSFTConfig, ModelConfig))
     args, training, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
-    output_dir = prepare_output_dir(training.output_dir)
-    say = print if training.process_index == 0 else lambda *_: None
-
-    data = prepare_data(args, training.seed)
-    say(data.summary)
-    base = model_config.model_name_or_path or build_warm_policy(args, training, data)
-    model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
-    model.to(training.device)
-    judge = Judge(model, tokenizer, args.prompt_format, training.answer_step)
-
-    longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
-    train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
-    held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
-    say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
-    before = evaluate(judge, held_out, held_out_prompts, progress=training.process_index == 0)
-
-    used = settings(args, training, model_config)
-    start_tracking(training, used)
+    run = open_run(args, training, model_config, args.prompt_format)
     trainer = JudgeSFTTrainer(
-        model,
+        run.judge.model,
         training,
-        judge.tree,
-        train_dataset=Dataset.from_list(sft_rows(train, prompts, tokenizer, training)),
-        processing_class=tokenizer,
+        run.judge.tree,
+        train_dataset=Dataset.from_list(sft_rows(run.train, run.prompts, run.judge.tokenizer, training)),
+        processing_class=run.judge.tokenizer,
         peft_config=get_peft_config(model_config),
     )
-    judge.model = trainer.accelerator.unwrap_model(trainer.model)
-    trainer.add_callback(CalibrationCallback(trainer, judge, held_out, held_out_prompts, args.n_eval_pairs))
-    show_progress(trainer)
-    trained = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-
-    after = evaluate(judge, held_out, held_out_prompts, progress=training.process_index == 0)
-    trainer.save_model()
-    if training.process_index == 0:
-        judge.save_format(output_dir)
-        write_run(output_dir, before, after, training_seconds=trained.metrics["train_runtime"])
-        write_report(output_dir, before, after, title=f"SFT on vote shares ({training.objective})", settings=used)
-        write_model_card(
-            output_dir, base_model=base, prompt_text=args.prompt_format.text, before=before, after=after, settings=used
-        )
-        say(f"\n{summary_table(before, after)}\n\nreport: {output_dir / 'report.html'}")
+    run.finish(trainer, title=f"SFT on vote shares ({training.objective})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """How a judge is trained.
 
-config      what a run can be told
-data        the pairs of a run, and the votes it may learn from
-warm_start  a policy from scratch learns to answer, as raw judges do
-exact       the objective that sums over all answers
-grpo        GRPO: exact or sampled answers, both orders, shared prompts
-sampling    batches of prompts of like length
-callbacks   calibration and progress while training
-tracking    Weights & Biases that never stops a run
+config               what a run can be told
+data                 the pairs of a run, and the votes it may learn from
+warm_start           a policy from scratch learns to answer, as raw judges do
+exact, groups        the objective that sums over all answers; rows that share a prompt
+grpo                 GRPO: exact or sampled answers, both orders, shared prompts
+sft                  the vote share as text, or on the exact answers
+alignment, adversary a distribution over labels, held against the worst one nearby
+reward, charm        reward models from votes; calibrating them by Elo (`charm_run`: its stages)
+sampling             batches of prompts of like length
+callbacks, tracking  calibration and progress while training; Weights & Biases that never stops a run
+run                  from its pairs to its report: what every recipe that trains a judge of pairs shares
 """
