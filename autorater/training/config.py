@@ -9,6 +9,8 @@ from trl import GRPOConfig, ModelConfig, get_quantization_config
 
 from autorater.prompts import PromptFormat
 
+CLOSING_COEF = 0.1  # a tag that is written anyway costs nothing, so it need not be small
+
 
 @dataclass
 class JudgeArguments:
@@ -168,6 +170,12 @@ class JudgeGRPOConfig(GRPOConfig):
     symmetry_coef: float = field(
         default=0.0,
         metadata={"help": "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."},
+    )
+    closing_coef: float = field(
+        default=CLOSING_COEF,
+        metadata={
+            "help": "Weight of the closing tag's log-likelihood in the loss of exact answers; sampled ones have it."
+        },
     )
     shared_prefix: bool = field(
         default=True,
