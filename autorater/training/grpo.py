@@ -37,6 +37,7 @@ from autorater.reasoning import close_reasoning
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact import ExactObjective, WeightedReward
 from autorater.training.groups import PromptGroups, one_prefill, repeats_of
+from autorater.training.resumable import ResumableTrainer
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
@@ -58,7 +59,7 @@ def training_rows(
     return rows
 
 
-class JudgeGRPOTrainer(GRPOTrainer):
+class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
     """Trains a judge on rows of `training_rows`.
 
     Args:
