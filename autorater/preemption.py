@@ -4,9 +4,13 @@ A script that was asked leaves at once, with exit status 143: what a shell says 
 `notice()` it is told instead, and leaves by itself when it has put its work away. Asking again changes nothing: under
 a launcher a signal often comes twice, from the scheduler and from the launcher. Needs no torch.
 
+Launchers of several processes pass a signal on. `accelerate launch` of one process does not; it dies, and its child is
+told by the kernel.
+
 Deliberately left out: SIGINT. Who presses Ctrl-C wants the prompt back, and gets Python's traceback.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 
 STATUS = 143
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_TELL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Notice:
 def leaving_when_asked() -> Iterator[None]:
     """Within it a signal ends the process with a line on stderr and status 143, PID 1 of a container included."""
     before = {number: signal.signal(number, _leave_at_once) for number in _SIGNALS}
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "RANK" not in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_TELL_WHEN_PARENT_DIES, signal.SIGTERM)
     try:
         yield
     finally:

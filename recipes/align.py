@@ -37,7 +37,7 @@ def main() -> None:
     from autorater.training.config import AlignmentArguments, model_init_kwargs, settings
     from autorater.training.data import prepare_items, prepare_pair_items
     from autorater.training.record import RunRecord
-    from autorater.training.run import train as run_training
+    from autorater.training.run import run_training
     from autorater.training.tracking import start_tracking
     from autorater.training.warm_start import build_warm_label_policy
 

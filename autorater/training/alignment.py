@@ -27,6 +27,7 @@ from autorater.projection import CvxpyProjection, project_simplex_ball
 from autorater.prompts import EncodedPrompt, pad_prompts
 from autorater.training.adversary import Projection, worst_case
 from autorater.training.config import RunConfig, check_choices
+from autorater.training.faults import check_lengths
 from autorater.training.resumable import ResumableTrainer
 
 TERMS = ("adversary", "kl", "ce")
@@ -153,6 +154,7 @@ class AlignmentTrainer(ResumableTrainer, Trainer):
         self.objective = args.objective(len(tree.names))
         self.model_accepts_loss_kwargs = False  # the loss is a mean over items: divided by accumulation steps
         self._logged: dict[str, list[float]] = {}
+        check_lengths(self.model, self.train_dataset["prompt_ids"], tree.depth, "prompt_ids")
 
     def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] for row in rows], self.pad_token_id)

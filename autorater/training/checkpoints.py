@@ -30,7 +30,7 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and what is wrong with it."""
 
 
-class UnfinishedError(CheckpointError):
+class Unfinished(CheckpointError):
     """A checkpoint was never completed."""
 
 
@@ -66,7 +66,7 @@ def read_manifest(folder: str | Path) -> dict:
     """The manifest of a checkpoint.
 
     Raises:
-        UnfinishedError: If it has none.
+        Unfinished: If it has none.
         CheckpointError: If there is no such checkpoint, or the manifest is damaged.
     """
     path = Path(folder, MANIFEST)
@@ -77,7 +77,7 @@ def read_manifest(folder: str | Path) -> dict:
         if not isinstance(manifest["files"], dict):
             raise TypeError
     except FileNotFoundError:
-        raise UnfinishedError(f"{path.parent} has no {MANIFEST}: it was not written to its end") from None
+        raise Unfinished(f"{path.parent} has no {MANIFEST}: it was not written to its end") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path} is damaged: it is no manifest of a checkpoint") from None
     return manifest
@@ -146,7 +146,7 @@ def choose_checkpoint(
         except CheckpointError as error:
             problems.append(error)
             say(f"not whole: {error}")
-    if wanted != FROM_START or any(not isinstance(problem, UnfinishedError) for problem in problems):
+    if wanted != FROM_START or any(not isinstance(problem, Unfinished) for problem in problems):
         found = "; ".join(map(str, problems)) or "it has none of this run"
         raise CheckpointError(f"no whole checkpoint in {output_dir} to resume from: {found}")
     return None

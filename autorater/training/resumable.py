@@ -25,6 +25,7 @@ Deliberately left out: the state of a reference model that follows the policy (`
 import math
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -36,6 +37,7 @@ from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from autorater.training.checkpoints import CheckpointError, choose_checkpoint, remove_older, seal
+from autorater.training.faults import TrainingFault
 from autorater.training.record import from_main
 
 _STATE = "progress_{}.pt"
@@ -45,10 +47,6 @@ _CARRIED = (
     "unread_batches",
 )  # fmt: skip
 _LISTED = ("prompt", "completion", "advantages")
-
-
-class TrainingFaultError(ValueError):
-    """The training cannot go on; the message names the step and what is wrong."""
 
 
 class ResumableTrainer:
@@ -61,7 +59,7 @@ class ResumableTrainer:
     about: Mapping[str, object] = {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As in `Trainer`; `resume_from_checkpoint` as `wanted` in `choose_checkpoint`.
+        """As in `Trainer`; `resume_from_checkpoint` as `wanted` in `choose_checkpoint`, seconds are of all starts.
 
         Raises:
             CheckpointError: If there is no whole checkpoint to resume from.
@@ -70,7 +68,10 @@ class ResumableTrainer:
             raise CheckpointError("sync_ref_model cannot be resumed: checkpoints do not hold the reference model")
         say = partial(print, file=sys.stderr)
         chosen = from_main(lambda: choose_checkpoint(self.args.output_dir, resume_from_checkpoint, self.about, say))
-        return super().train(resume_from_checkpoint=chosen and str(chosen), **kwargs)
+        self._began, self._seconds = time.monotonic(), 0.0
+        trained = super().train(resume_from_checkpoint=chosen and str(chosen), **kwargs)
+        trained.metrics["train_runtime"] += self._seconds
+        return trained
 
     def _run_epoch(self, **kwargs):
         if self.state.global_step >= self.state.max_steps:
@@ -96,6 +97,7 @@ class ResumableTrainer:
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         progress = {
+            "seconds": self._seconds + time.monotonic() - self._began,
             "order": self._order | {"sampler": _state(self._sampler_generator)},
             "carried": {name: getattr(self, name) for name in _CARRIED if hasattr(self, name)},
         }
@@ -110,6 +112,7 @@ class ResumableTrainer:
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         progress = self._progress(checkpoint)
+        self._seconds = progress["seconds"]
         for name, value in progress["carried"].items():
             setattr(self, name, send_to_device(value, self.args.device))
         for mode, metrics in progress.get("metrics", {}).items():
@@ -164,7 +167,7 @@ class ResumableTrainer:
         """The loss; for trainers that compute one themselves.
 
         Raises:
-            TrainingFaultError: If it is not finite.
+            TrainingFault: If it is not finite.
         """
         if self.model.training and not torch.isfinite(loss).all():
             self._stop(f"the loss is {loss.item()}")
@@ -179,7 +182,7 @@ class ResumableTrainer:
 
     def _stop(self, what: str) -> None:
         step = self.state.global_step
-        raise TrainingFaultError(f"step {step + 1}: {what}; the weights are still those of step {step}")
+        raise TrainingFault(f"step {step + 1}: {what}; the weights are still those of step {step}")
 
 
 def _sampler_generator(dataloader) -> torch.Generator | None:

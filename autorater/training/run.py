@@ -71,7 +71,7 @@ class JudgeRun:
         trainer.add_callback(
             CalibrationCallback(trainer, judge, self.held_out, self.held_out_prompts, self.args.n_eval_pairs)
         )
-        trained = train(trainer, self.record)
+        trained = run_training(trainer, self.record)
         is_main = self.training.process_index == 0
         after = evaluate(judge, self.held_out, self.held_out_prompts, progress=is_main)
         trainer.save_model()
@@ -85,7 +85,7 @@ class JudgeRun:
         self.record.mark("report")
 
 
-def train(trainer: Trainer, record: RunRecord) -> TrainOutput:
+def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
     """Trains from the start or a checkpoint, with progress bar and log; ends the process where it is asked to."""
     args = trainer.args
     show_progress(trainer)

@@ -26,6 +26,7 @@ from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt, pad_prompts
 from autorater.training.config import CLOSING_COEF, RunConfig, check_choices
 from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.faults import check_lengths
 from autorater.training.grpo import training_rows
 from autorater.training.resumable import ResumableTrainer
 from rewards import CLOSE_TAG, render_answer
@@ -111,6 +112,8 @@ class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
             )
             kwargs["data_collator"] = self._collate
         super().__init__(model=model, args=args, **kwargs)
+        column, behind = ("input_ids", 0) if args.objective == "text" else ("prompt_ids", answer_tree.depth)
+        check_lengths(self.model, self.train_dataset[column], behind, column)
 
     def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] for row in rows], self._tokenizer.pad_token_id)

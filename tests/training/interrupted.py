@@ -2,7 +2,7 @@
 
     python tests/training/interrupted.py recipes/grpo.py '[0.8, 1.3]' --output_dir=… --resume_from_checkpoint=auto
 
-Libraries are imported once; every start is a fork, killed with SIGKILL after the seconds given, the last one not at all.
+Libraries are imported once; every start is a fork. It is killed with SIGKILL after the seconds given, the last not.
 """
 
 import json
@@ -16,7 +16,7 @@ import torch  # noqa: F401
 import transformers.trainer  # noqa: F401
 import trl.trainer.grpo_trainer  # noqa: F401
 
-import autorater.training.grpo  # noqa: F401
+import autorater.training.grpo
 import autorater.training.run  # noqa: F401
 
 
