@@ -1,9 +1,10 @@
 """A recipe that is killed again and again, and started again with the same command, without importing everything anew.
 
-    python tests/recipes/interrupted.py recipes/grpo.py OUTPUT_DIR '[0.8, 1.3]' --resume_from_checkpoint=auto …
+    python tests/recipes/interrupted.py recipes/grpo.py FOLDER '[["a", []], ["b", [0.8, 1.3]]]' --max_steps=60 …
 
-Libraries are imported once; every start is a fork. It is killed with SIGKILL so many seconds after its training has
-begun (after its start, where they are negative); the last start is left alone, and its exit status is this script's.
+Libraries are imported once; every start is a fork. Of each run, whose output folder is FOLDER/name, a start is killed
+with SIGKILL so many seconds after its training has begun (after its start, where they are negative), and so on; the
+last start is left alone, and has to end well.
 """
 
 import json
@@ -42,20 +43,20 @@ def began(log: Path) -> int:
 
 
 def main() -> None:
-    recipe, output_dir, moments, *arguments = sys.argv[1:]
-    arguments.append(f"--output_dir={output_dir}")
-    log = Path(output_dir, "log.jsonl")
-    for moment in json.loads(moments):
-        before = began(log)
-        child = start(recipe, arguments)
-        while moment >= 0 and began(log) == before and os.waitpid(child, os.WNOHANG) == (0, 0):
-            time.sleep(0.01)
-        time.sleep(abs(moment))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        print(f"{moment:.2f} s: {'killed' if os.WIFSIGNALED(status) else 'had ended'}", flush=True)
-    _, status = os.waitpid(start(recipe, arguments), 0)
-    sys.exit(os.waitstatus_to_exitcode(status))
+    recipe, folder, runs, *arguments = sys.argv[1:]
+    for name, moments in json.loads(runs):
+        told, log = [*arguments, f"--output_dir={folder}/{name}"], Path(folder, name, "log.jsonl")
+        for moment in moments:
+            before, child = began(log), start(recipe, told)
+            while moment >= 0 and began(log) == before:
+                time.sleep(0.01)
+            time.sleep(abs(moment))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            print(f"{moment:.2f} s: {'killed' if os.WIFSIGNALED(status) else 'had ended'}", flush=True)
+        _, status = os.waitpid(start(recipe, told), 0)
+        if status:
+            sys.exit(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to leave, or cut off from their tracker: what is left, and that they end as if nothing was."""
+"""Runs that are killed, asked to leave, or cut off from their tracker end as if nothing had been."""
 
 import json
 import os
@@ -34,10 +34,10 @@ PLAIN = [sys.executable, "recipes/grpo.py"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "recipes/grpo.py"]
 
 
-def interrupted(output_dir, moments, *arguments, recipe="recipes/grpo.py"):
+def interrupted(folder, runs, *arguments, recipe="recipes/grpo.py"):
     done = subprocess.run(
         [
-            sys.executable, "tests/recipes/interrupted.py", recipe, str(output_dir), json.dumps(moments), *TINY, *AUTO,
+            sys.executable, "tests/recipes/interrupted.py", recipe, str(folder), json.dumps(runs), *TINY, *AUTO,
             *arguments,
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ | {"PYTHONPATH": "."}, check=False,
@@ -64,14 +64,12 @@ def assert_same(wanted, got):
 
 
 def test_killed_twice_and_started_again(tmp_path):
-    steps = ["--max_steps=14", "--save_steps=3"]
-    interrupted(tmp_path / "whole", [], *steps)
-    done = interrupted(tmp_path / "killed", [0.5, 0.7], *steps)
-    assert done.stdout.count("killed") == 2, done.stdout
+    runs = [["whole", []], ["again", [0.5, 0.7]], ["again", []]]
+    done = interrupted(tmp_path, runs, "--max_steps=20", "--save_steps=2")
+    assert done.stdout.count("s: killed") == 2, done.stdout
     assert "resuming from" in done.stderr
-    assert_same(left(tmp_path / "whole"), left(tmp_path / "killed"))
-    again = interrupted(tmp_path / "killed", [], *steps)
-    assert f"the run in {tmp_path / 'killed'} is finished" in again.stdout
+    assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
+    assert f"the run in {tmp_path / 'again'} is finished" in done.stdout, "and the third start left it as it was"
 
 
 @pytest.mark.slow
@@ -95,10 +93,9 @@ def test_killed_at_ten_random_moments(tmp_path, recipe, options):
     steps = [*options, "--max_steps=60", "--save_steps=2"]
     moments = [random.Random(0).uniform(0.0, 2.0) for _ in range(8)] + [-1.0, 0.1]
     random.Random(1).shuffle(moments)
-    interrupted(tmp_path / "whole", [], *steps, recipe=recipe)
-    done = interrupted(tmp_path / "killed", moments, *steps, recipe=recipe)
+    done = interrupted(tmp_path, [["whole", []], ["again", moments]], *steps, recipe=recipe)
     print(done.stdout, *re.findall(r"(?:resuming|not whole).*", done.stderr), sep="\n")
-    assert_same(left(tmp_path / "whole"), left(tmp_path / "killed"))
+    assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
 
 
 def until(log, text, process):
