@@ -260,7 +260,11 @@ class JudgeGRPOConfig(GRPOConfig):
 
 
 def bf16_by_default(arguments) -> None:
-    """Sets bf16 where it is not said: on a GPU. TRL's own default is bf16 on a CPU too, where it is slow."""
+    """Sets bf16 where it is not said: on a GPU. TRL's own default is bf16 on a CPU too, where it is slow.
+
+    Where there is nothing but a CPU, it says so: processes on CPUs find each other, and DeepSpeed, only if told.
+    """
+    arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
     if arguments.bf16 is None and not arguments.fp16:
         arguments.bf16 = torch.cuda.is_available() and not arguments.use_cpu
 

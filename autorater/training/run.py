@@ -21,6 +21,7 @@ from autorater.pairs import Pair
 from autorater.policy import load_policy
 from autorater.prompts import EncodedPrompt, PromptFormat, drop_long, longest_prompt
 from autorater.report import summary_table, write_model_card, write_report
+from autorater.sharding import gathered
 from autorater.training.callbacks import CalibrationCallback, show_progress
 from autorater.training.config import JudgeArguments, model_init_kwargs, settings
 from autorater.training.data import prepare_data
@@ -107,7 +108,8 @@ def open_run(
     train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
     held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
     say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
-    before = evaluate(judge, held_out, held_out_prompts, progress=is_main)
+    with gathered(model):
+        before = evaluate(judge, held_out, held_out_prompts, progress=is_main)
     used = settings(args, training, model_config)
     start_tracking(training, used)
     return JudgeRun(args, training, judge, base, train, prompts, held_out, held_out_prompts, before, used)
