@@ -7,7 +7,7 @@ Deliberately left out: the sharding itself, which DeepSpeed and FSDP do when tra
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(p, "ds_id") or isinstance(p, DTensor) for p in model.parameters())
 
 
-def in_step(turns: Sequence[T], model: nn.Module) -> list[T]:
+def in_step(turns: Iterable[T], model: nn.Module) -> list[T]:
     """Turns at a model; where it is sharded, as many on every process: the last turn is taken again by those with few.
 
     All processes must call it together. Whoever takes the turns must not mind a turn that is taken twice.

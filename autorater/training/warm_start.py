@@ -152,6 +152,7 @@ def learn_answers(
         report_to="none",
         seed=seed,
         use_cpu=use_cpu,
+        ddp_find_unused_parameters=False,
     )
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
