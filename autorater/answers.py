@@ -14,6 +14,10 @@ The same logits tell what greedy decoding would write: the branch whose every to
 vocabulary. It need not be the mode. Greedy decoding settles on the likeliest first digit, and 0.8 and 0.80, one
 answer here, are two texts to it.
 
+The tree ends with the first token of the closing tag: no answer hangs on the rest. A model that is trained on the tree
+alone would forget that rest, and what it generates could not be parsed. So `distribution` reads it on request behind
+one answer, in the same forward pass, for the objective to keep it likely.
+
 Deliberately left out: answers with white space around the number. The parser accepts them; here they are outside.
 """
 
@@ -56,21 +60,33 @@ class AnswerTree(TokenTree):
         self.step = step
         self.values = np.round(np.arange(count + 1) * step, 4)
         strings = [(text, k) for k, value in enumerate(self.values) for text in _renderings(value, step)]
-        super().__init__([tokens_behind(tokenizer, context, text, CLOSE_TAG) for text, _ in strings])
+        sequences = [tokens_behind(tokenizer, context, text, CLOSE_TAG) for text, _ in strings]
+        super().__init__(sequences)
         if len({tuple(path) for path in self.paths.tolist()}) < len(strings):
             raise ValueError("this tokenizer gives two different answers the same tokens")
         self.string_values = torch.tensor([k for _, k in strings])
         self.strings = [text for text, _ in strings]
+        closed = (tokens_behind(tokenizer, context, text + CLOSE_TAG) for text, _ in strings)
+        self._closed = [[*tokens, tokenizer.eos_token_id] for tokens in closed]
+        self._sequences, self._trees = sequences, {}
+
+    def closed(self, which: int) -> "ClosedTree":
+        """This tree with the whole closing tag and the end of the text behind string number `which`."""
+        if which not in self._trees:
+            self._trees[which] = ClosedTree(self._sequences, which, self._closed[which])
+        return self._trees[which]
 
     def distribution(
-        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
+        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, closing: int | None = None
     ) -> "AnswerDistribution":
         """Reads the distribution of every prompt in one forward pass; gradients flow.
 
         Args:
             prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
+            closing: Number of the string behind which the rest of the closing tag is read too.
         """
-        return self.from_logits(self.logits(model, prompt_ids, prompt_mask))
+        tree = self if closing is None else self.closed(closing)
+        return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)
 
     @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
     def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
@@ -97,12 +113,40 @@ class AnswerTree(TokenTree):
         values = torch.as_tensor(self.values, dtype=torch.float32)[self.string_values].to(device)
         return torch.where(whole.any(dim=-1), values[whole.int().argmax(dim=-1)], torch.nan)
 
-    def from_logits(self, logits: torch.Tensor) -> "AnswerDistribution":
-        """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V)."""
-        strings = self.log_probs(logits)  # (B, J)
+    def from_logits(self, logits: torch.Tensor, closing: int | None = None) -> "AnswerDistribution":
+        """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V).
+
+        Args:
+            logits: With `closing`, those of `closed(closing)`.
+            closing: As in `distribution`.
+        """
+        size = 1 + len(self.tokens)
+        strings = self.log_probs(logits[:, :size])  # (B, J)
         index = self.string_values.to(strings.device).expand(len(strings), -1)
         probs = strings.new_zeros(len(strings), len(self.values)).scatter_add(1, index, strings.exp())
-        return AnswerDistribution(probs, torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device))
+        values = torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device)
+        if closing is None:
+            return AnswerDistribution(probs, values)
+        rest = torch.tensor(self.closed(closing).rest, device=logits.device).expand(len(logits), -1)
+        closed = logits[:, size:].float().log_softmax(dim=-1).gather(-1, rest[..., None])
+        return AnswerDistribution(probs, values, closing=closed.flatten(1).sum(dim=-1))
+
+
+class ClosedTree(TokenTree):
+    """A tree of answers with the closing tag and the end of the text behind one of them.
+
+    Args:
+        sequences: Tokens of the strings.
+        which: The one that is closed.
+        closed: Its tokens with the whole tag; they begin with those of the string.
+
+    Attributes:
+        rest: What follows the string, shape (R,). The nodes behind which it is read are the last R.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], which: int, closed: Sequence[int]):
+        super().__init__([*sequences, closed])
+        self.rest = list(closed[len(sequences[which]) :])
 
 
 @dataclass(frozen=True)
@@ -114,11 +158,14 @@ class AnswerDistribution:
         values: The answers, shape (K,).
         greedy: The answer that greedy decoding writes, NaN where it writes none of them, shape (B,); None where nobody
             asked, which is in training.
+        closing: Log-probability that the closing tag goes on and the text then ends, behind one of the answers; shape
+            (B,). None where nobody asked.
     """
 
     probs: torch.Tensor
     values: torch.Tensor
     greedy: torch.Tensor | None = None
+    closing: torch.Tensor | None = None
 
     @property
     def valid(self) -> torch.Tensor:

@@ -112,7 +112,7 @@ def _iter_pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | 
                 try:
                     pair = _pair(row, index, odd)
                     if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
-                        raise _bad("id", pair.id, f"distinct ids; {earlier} already has this one")
+                        raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
                 except DataError as error:
                     raise DataError(f"{place(position)}: {error}") from None
                 seen.add(hash(pair.id))
@@ -165,7 +165,9 @@ def load_responses(source: str | os.PathLike[str]) -> list[Response]:
             try:
                 response = _scored_response(row)
                 if response.key in responses:
-                    raise _bad("response", response.text, f"a response by {response.model!r} that is not there yet")
+                    raise bad_value(
+                        "response", response.text, f"a response by {response.model!r} that is not there yet"
+                    )
             except DataError as error:
                 raise DataError(f"{_line(position)}: {error}") from None
             responses[response.key] = response
@@ -200,7 +202,8 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
 # One row.
 
 
-def _bad(column: str, value: object, expected: str) -> DataError:
+def bad_value(column: str, value: object, expected: str) -> DataError:
+    """The error about a value, cut where it is long; who reads the file puts its name and line in front."""
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return DataError(f"column {column!r}: got {shown}; expected {expected}")
@@ -210,15 +213,15 @@ def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     _check_columns(row)
     label, n_votes, votes = _label(row)
     return Pair(
-        id=_name(row, "id") or str(index),
-        prompt=_text(row["prompt"], "prompt"),
+        id=name_in(row, "id") or str(index),
+        prompt=text_in(row["prompt"], "prompt"),
         response_a=_response(row["response_a"], "response_a", odd),
         response_b=_response(row["response_b"], "response_b", odd),
         label=label,
         n_votes=n_votes,
-        topic=_name(row, "topic"),
-        model_a=_name(row, "model_a"),
-        model_b=_name(row, "model_b"),
+        topic=name_in(row, "topic"),
+        model_a=name_in(row, "model_a"),
+        model_b=name_in(row, "model_b"),
         true_probability=_probability(row, "true_probability"),
         **votes,
     )
@@ -240,23 +243,28 @@ def _given(row: Row, column: str) -> Any:
     return None if isinstance(value, str) and not value else value
 
 
-def _text(value: object, column: str) -> str:
+def text_in(value: object, column: str) -> str:
+    """The value, if it is text that is not blank.
+
+    Raises:
+        DataError: If it is not.
+    """
     if not isinstance(value, str) or not value or value.isspace():
-        raise _bad(column, value, "text that is not blank")
+        raise bad_value(column, value, "text that is not blank")
     return _unicode(value, column)
 
 
 def _response(value: object, column: str, odd: Counter[str] | None) -> str:
     """A response; where odd ones are allowed, they are counted in `odd`."""
     if odd is None or value is None:
-        return _text(value, column)
+        return text_in(value, column)
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
         odd[f"not text, read as {value}"] += 1
     elif isinstance(value, str) and not value.strip():
         odd["blank"] += 1
         return value
-    return _text(value, column)
+    return text_in(value, column)
 
 
 def _scored_response(row: Row) -> Response:
@@ -265,29 +273,36 @@ def _scored_response(row: Row) -> Response:
             raise DataError(f"column {column!r} is missing; expected it among {list(row)}")
     text = row["response"]
     if not isinstance(text, str):
-        raise _bad("response", text, "text, empty or not")
+        raise bad_value("response", text, "text, empty or not")
     score = None if (value := _given(row, "score")) is None else _number(value)
     if score is not None and not math.isfinite(score):
-        raise _bad("score", value, "a finite number, or null where it is not scored yet")
-    return Response(_text(row["prompt"], "prompt"), _text(row["model"], "model"), _unicode(text, "response"), score)
+        raise bad_value("score", value, "a finite number, or null where it is not scored yet")
+    return Response(
+        text_in(row["prompt"], "prompt"), text_in(row["model"], "model"), _unicode(text, "response"), score
+    )
 
 
 def _unicode(value: str, column: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON can escape half of a surrogate pair; no tokenizer takes it
-        raise _bad(column, value, "text without lone surrogates") from None
+        raise bad_value(column, value, "text without lone surrogates") from None
     return value
 
 
-def _name(row: Row, column: str) -> str | None:
+def name_in(row: Row, column: str) -> str | None:
+    """A name or number in a column, as text; None where there is none.
+
+    Raises:
+        DataError: If it is anything else.
+    """
     value = _given(row, column)
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise _bad(column, value, "text or a whole number")
+        raise bad_value(column, value, "text or a whole number")
     return _unicode(value, column)
 
 
@@ -308,14 +323,14 @@ def _probability(row: Row, column: str) -> float | None:
         return None
     number = _number(value)
     if not 0 <= number <= 1:
-        raise _bad(column, value, "a number in [0, 1]")
+        raise bad_value(column, value, "a number in [0, 1]")
     return number
 
 
 def _count(value: object, column: str) -> int:
     number = _number(value)
     if not (number >= 0 and number.is_integer()):
-        raise _bad(column, value, "a whole number of votes, 0 or more")
+        raise bad_value(column, value, "a whole number of votes, 0 or more")
     return int(number)
 
 
@@ -325,22 +340,24 @@ def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
     given = {column: _given(row, column) for column in VOTE_COLUMNS}
     if all(value is None for value in given.values()):
         if label is None:
-            raise _bad("label", None, "a number in [0, 1], or else whole numbers in votes_a and votes_b")
+            raise bad_value("label", None, "a number in [0, 1], or else whole numbers in votes_a and votes_b")
         if n_votes == 0:
-            raise _bad("n_votes", row["n_votes"], "at least one vote, or null where their number is not known")
+            raise bad_value("n_votes", row["n_votes"], "at least one vote, or null where their number is not known")
         return label, n_votes, {}
     if given["votes_tie"] is None:
         given["votes_tie"] = 0
     votes = {column: _count(value, column) for column, value in given.items()}
     total = sum(votes.values())
     if total == 0:
-        raise _bad("votes_a, votes_b, votes_tie", tuple(votes.values()), "at least one vote")
+        raise bad_value("votes_a, votes_b, votes_tie", tuple(votes.values()), "at least one vote")
     if n_votes not in (None, total):
-        raise _bad("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
+        raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
     share = vote_share(**votes)
     if label is not None and abs(label - share) > 1e-6:
         counts = ", ".join(f"{column} = {count}" for column, count in votes.items())
-        raise _bad("label", row["label"], f"{share:.6g}, the share for B of {counts}, or no label beside the votes")
+        raise bad_value(
+            "label", row["label"], f"{share:.6g}, the share for B of {counts}, or no label beside the votes"
+        )
     return share if label is None else label, total, votes
 
 
@@ -388,7 +405,7 @@ def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) 
     place, rows = _open(source, split)
     with closing(rows):
         for index, (position, row) in zip(range(before), rows, strict=False):
-            if (_name(row, "id") or str(index)) == id:
+            if (name_in(row, "id") or str(index)) == id:
                 return place(position)
     return None
 
@@ -429,7 +446,7 @@ def _json_rows(path: Path) -> Rows:
         except (ValueError, RecursionError) as error:
             raise DataError(f"line {number}: not usable JSON ({error}); expected one JSON object a line") from error
         if not isinstance(row, dict):
-            raise DataError(f"line {number}: {_bad('(all)', row, 'a JSON object with the columns as keys')}")
+            raise DataError(f"line {number}: {bad_value('(all)', row, 'a JSON object with the columns as keys')}")
         yield number, row
 
 

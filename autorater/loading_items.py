@@ -26,7 +26,7 @@ from itertools import chain
 from typing import Any
 
 from autorater.items import Item, ItemSet, Task, check_counts
-from autorater.loading import DataError, Row, _bad, _name, _text, iter_rows
+from autorater.loading import DataError, Row, bad_value, iter_rows, name_in, text_in
 
 _NLI = Task(
     labels=("entailment", "neutral", "contradiction"),
@@ -87,7 +87,7 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
             row_task, found = read({name: _decoded(name, value) for name, value in row.items()}, index)
             task = task or row_task
             if row_task != task:
-                raise _bad("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
+                raise bad_value("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
             for item in found:
                 known = items.get(item.id)
                 if known is not None:
@@ -133,7 +133,7 @@ def _layout(source: str, row: Row) -> Callable[[Row, int], tuple[Task, Iterable[
 
 def _merged(known: Item, item: Item, may_repeat: bool) -> Item:
     if not may_repeat:
-        raise _bad("id", item.id, "distinct ids; an earlier row already has this one")
+        raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
     return replace(known, counts=tuple(a + b for a, b in zip(known.counts, item.counts, strict=True)))
 
 
@@ -143,20 +143,20 @@ def _merged(known: Item, item: Item, may_repeat: bool) -> Item:
 def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
     labels = row["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise _bad("labels", labels, "a list of texts")
+        raise bad_value("labels", labels, "a list of texts")
     texts = row.get("texts") or {"Text": row.get("prompt")}
     if not isinstance(texts, Mapping):
-        raise _bad("texts", texts, "a mapping of titles to texts, or one text in the column prompt")
+        raise bad_value("texts", texts, "a mapping of titles to texts, or one text in the column prompt")
     try:
-        told = {"question": _text(row["question"], "question")} if row.get("question") else {}
+        told = {"question": text_in(row["question"], "question")} if row.get("question") else {}
         task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **told)
     except ValueError as error:
         raise DataError(f"column 'labels': {error}") from None
     item = Item(
-        id=_name(row, "id") or str(index),
-        texts=tuple(_text(text, title) for title, text in texts.items()),
+        id=name_in(row, "id") or str(index),
+        texts=tuple(text_in(text, title) for title, text in texts.items()),
         counts=_counts(row["counts"], task.labels),
-        topic=_name(row, "topic"),
+        topic=name_in(row, "topic"),
         true_distribution=_distribution(row.get("true_distribution"), task.labels),
     )
     return task, [item]
@@ -164,55 +164,55 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
 
 def _nli(row: Row, index: int) -> tuple[Task, list[Item]]:
     votes = _votes(row["annotator_labels"], "annotator_labels", _NLI.labels)
-    topic = _name(row, "promptID") or _name(row, "captionID")
+    topic = name_in(row, "promptID") or name_in(row, "captionID")
     texts = (_said(row, "sentence1"), _said(row, "sentence2"))
-    return _NLI, [Item(_name(row, "pairID") or str(index), texts, votes, topic)]
+    return _NLI, [Item(name_in(row, "pairID") or str(index), texts, votes, topic)]
 
 
 def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
     example, counter = row["example"], row["label_counter"]
     for column, value in (("example", example), ("label_counter", counter)):
         if not isinstance(value, Mapping):
-            raise _bad(column, value, "a mapping")
+            raise bad_value(column, value, "a mapping")
     if "obs1" in example:
         task, texts, keys = _ABDUCTIVE, ("obs1", "obs2", "hyp1", "hyp2"), ("1", "2")
     else:
         task, texts, keys = _NLI, ("premise", "hypothesis"), ("e", "n", "c")
     unknown = sorted(set(counter) - set(keys))
     if unknown:
-        raise _bad("label_counter", unknown[0], f"the labels {', '.join(keys)}")
+        raise bad_value("label_counter", unknown[0], f"the labels {', '.join(keys)}")
     counts = _counts([counter.get(key) or 0 for key in keys], task.labels, "label_counter")  # Parquet fills with null
-    return task, [Item(_name(row, "uid") or str(index), tuple(_said(example, t) for t in texts), counts)]
+    return task, [Item(name_in(row, "uid") or str(index), tuple(_said(example, t) for t in texts), counts)]
 
 
 def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
     if "text" not in row:
         raise DataError("column 'text' is missing; expected the articles beside the summaries (the paired file)")
     annotations = [*_rows(row, "expert_annotations"), *_rows(row, "turker_annotations")]
-    name = f"{_name(row, 'id') or index}/{_name(row, 'model_id') or '?'}"
+    name = f"{name_in(row, 'id') or index}/{name_in(row, 'model_id') or '?'}"
     items = []
     for quality, meaning in _QUALITIES.items():
         grades = [str(annotation.get(quality)) for annotation in annotations]
         votes = _votes(grades, quality, _SUMMARY.labels)
         texts = (_said(row, "text"), _said(row, "decoded"), meaning)
-        items.append(Item(f"{name}/{quality}", texts, votes, topic=_name(row, "id")))
+        items.append(Item(f"{name}/{quality}", texts, votes, topic=name_in(row, "id")))
     return _SUMMARY, items
 
 
 def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     winner = row["winner"]
     if winner not in _WINNERS:
-        raise _bad("winner", winner, f"one of {', '.join(_WINNERS)}")
+        raise bad_value("winner", winner, f"one of {', '.join(_WINNERS)}")
     turn = int(row["turn"]) if str(row["turn"]) in ("1", "2") else None
     if turn is None:
-        raise _bad("turn", row["turn"], "1 or 2")
-    sides = [(_name(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", turn)) for x in "ab"]
+        raise bad_value("turn", row["turn"], "1 or 2")
+    sides = [(name_in(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", turn)) for x in "ab"]
     votes = [0.0, 0.0, 0.0]
     votes[_WINNERS[winner]] = 1.0
     if sides[0][0] > sides[1][0]:  # the same two answers may have been shown in either order
         sides, votes = sides[::-1], votes[::-1]
     (model_a, text_a), (model_b, text_b) = sides
-    question = _name(row, "question_id")
+    question = name_in(row, "question_id")
     name = f"{question}/{turn}/{model_a}/{model_b}"
     return _CONVERSATIONS, [Item(name, (text_a, text_b), tuple(votes), topic=question)]
 
@@ -234,39 +234,39 @@ def _said(row: Mapping[str, Any], column: str) -> str:
     """A text of a published file, where a few are empty."""
     value = row.get(column)
     if not isinstance(value, str):
-        raise _bad(column, value, "text")
+        raise bad_value(column, value, "text")
     return value
 
 
 def _rows(row: Row, column: str) -> list[Mapping[str, Any]]:
     value = row[column]
     if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
-        raise _bad(column, value, "a list of mappings")
+        raise bad_value(column, value, "a list of mappings")
     return value
 
 
 def _conversation(row: Row, column: str, turn: int) -> str:
     messages = _rows(row, column)
     if len(messages) < 2 * turn or not all(isinstance(m.get("content"), str) for m in messages):
-        raise _bad(column, messages, f"at least {2 * turn} messages with their content")
+        raise bad_value(column, messages, f"at least {2 * turn} messages with their content")
     return "\n\n".join(f"{str(m.get('role', '?')).capitalize()}: {m['content']}" for m in messages[: 2 * turn])
 
 
 def _votes(names: Any, column: str, labels: tuple[str, ...]) -> tuple[float, ...]:
     """Counts from one label a vote."""
     if not isinstance(names, list):
-        raise _bad(column, names, "a list of labels, one a vote")
+        raise bad_value(column, names, "a list of labels, one a vote")
     counted = Counter(names)
     unknown = [name for name in counted if name not in labels]
     if unknown:
-        raise _bad(column, unknown[0], f"one of {', '.join(labels)}")
+        raise bad_value(column, unknown[0], f"one of {', '.join(labels)}")
     return _counts([counted[label] for label in labels], labels, column)
 
 
 def _counts(counts: Any, labels: tuple[str, ...], column: str = "counts") -> tuple[float, ...]:
     numbers = isinstance(counts, list) and all(isinstance(c, int | float) and not isinstance(c, bool) for c in counts)
     if not numbers:
-        raise _bad(column, counts, f"a list of {len(labels)} numbers of votes")
+        raise bad_value(column, counts, f"a list of {len(labels)} numbers of votes")
     try:
         check_counts(counts, labels, f"column {column!r}")
     except ValueError as error:
@@ -279,5 +279,5 @@ def _distribution(value: Any, labels: tuple[str, ...]) -> tuple[float, ...] | No
         return None
     shares = _counts(value, labels, "true_distribution")
     if abs(sum(shares) - 1) > 1e-6:
-        raise _bad("true_distribution", value, "numbers that add up to 1")
+        raise bad_value("true_distribution", value, "numbers that add up to 1")
     return shares

@@ -34,6 +34,15 @@ def brute_force(model, tree, tokenizer, encoder, prompt, differentiable=False):
     return probs if differentiable else probs.detach()
 
 
+def brute_force_closing(model, tokenizer, encoder, prompt, text):
+    """log π(rest of the closing tag, end of text | prompt, text and the tag's first token) by one plain forward."""
+    whole = tokenizer(encoder.context + text + CLOSE_TAG, add_special_tokens=False)["input_ids"]
+    behind = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
+    answer, begun = [*whole[behind:], tokenizer.eos_token_id], len(answer_tokens(tokenizer, encoder, text))
+    logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 + begun : -1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(answer[begun:])[:, None]).sum()
+
+
 def setting(family, digits, step, simulated, count=3):
     tokenizer = make_tokenizer(digits, chat=family == "qwen")
     encoder = PromptEncoder(tokenizer, PromptFormat("compact"))
@@ -54,6 +63,21 @@ def test_distribution_equals_brute_force(family, digits, simulated):
         for row, prompt in zip(probs, prompts, strict=True):
             expected = brute_force(model, tree, tokenizer, encoder, prompt)
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("digits", ["split", "merged"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_closing_tag_equals_brute_force(family, digits, simulated):
+    tokenizer, encoder, model, tree, prompts, ids, mask = setting(family, digits, 0.25, simulated)
+    with torch.no_grad():
+        alone = tree.distribution(model, ids, mask)
+        for which, text in enumerate(tree.strings):
+            answers = tree.distribution(model, ids, mask, closing=which)
+            torch.testing.assert_close(answers.probs, alone.probs, rtol=1e-5, atol=1e-12)
+            for closing, prompt in zip(answers.closing, prompts, strict=True):
+                expected = brute_force_closing(model, tokenizer, encoder, prompt, text)
+                torch.testing.assert_close(closing, expected, rtol=1e-5, atol=1e-5)
+    assert alone.closing is None
 
 
 def speak_in_numbers(model, tree, last_prompt_token):

@@ -11,6 +11,8 @@ from autorater.answers import answer_decimals
 from autorater.prompts import PromptFormat
 from rewards.answer import THINK_CLOSE, answer_pattern
 
+CLOSING_COEF = 0.1  # a tag that is written anyway costs nothing, so it need not be small
+
 
 @dataclass
 class JudgeArguments:
@@ -176,6 +178,12 @@ class JudgeGRPOConfig(GRPOConfig):
         metadata={
             "help": "With vLLM: hold sampled answers to the format while they are written. For models that know it: "
             "what is never drawn is never punished."
+        },
+    )
+    closing_coef: float = field(
+        default=CLOSING_COEF,
+        metadata={
+            "help": "Weight of the closing tag's log-likelihood in the loss of exact answers; sampled ones have it."
         },
     )
     shared_prefix: bool = field(

@@ -3,6 +3,7 @@
     V(x) = Σ_k π(k|x) S(k, y) + (1 − Σ_k π(k|x)) S_invalid          expected reward
     loss = mean over prompts of  − V / σ − entropy_coef · H(π) + beta · KL(π ‖ π_ref)
            + symmetry_coef · mean over pairs of (E[p_ab] + E[p_ba] − 1)²
+           − closing_coef · mean over prompts of (Σ_k π(k|x), held constant) · log π(rest of the closing tag | x, k')
 
 ∇V is what GRPO's sampled gradient estimates with infinitely many answers and the mean as baseline; there is nothing to
 clip, since no old sample is reused. σ is 1. For the ablation `scale_rewards="group"` it is the deviation of the reward
@@ -11,6 +12,10 @@ under π (held constant), which is what GRPO's division by the group's deviation
 
 For a judge that is read by its mean, V can be the score of the mean instead, (Σ_k π_k) S(E[k], y) + … . It leaves the
 spread of the answers free, so their mean is calibrated and a single answer need not be; the two are not to be mixed.
+
+V ends where the answer is told, at the first token of the closing tag. The last term keeps the rest of the tag and the
+end of the text likely behind the answers k', which take turns; a judge that has forgotten them is read as well as
+before, but nobody can parse what it generates.
 
 Deliberately left out: importance ratios and clipping (`num_iterations > 1` takes several exact steps on a batch).
 """
@@ -21,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autorater.answers import AnswerDistribution
+from autorater.answers import AnswerDistribution, AnswerTree
 from rewards.functions import Reward
 
 _HALF_WIDTH = 1e-6  # of the central difference: exact to rounding for Brier's rule, to 1e-6 relative for the others
@@ -79,7 +84,12 @@ class ExactObjective:
     entropy_coef: float = 0.0
     beta: float = 0.0
     symmetry_coef: float = 0.0
+    closing_coef: float = 0.0
     scale_by_deviation: bool = False
+
+    def closing(self, tree: AnswerTree, step: int) -> int | None:
+        """Number of the answer behind which the closing tag is to be read in a step: all take turns."""
+        return step % len(tree.strings) if self.closing_coef else None
 
     def __call__(
         self, answers: AnswerDistribution, labels: torch.Tensor, reference_probs: torch.Tensor | None = None
@@ -103,6 +113,10 @@ class ExactObjective:
             kl = _kl(answers.probs, answers.outside, reference_probs)
             loss = loss + self.beta * kl.mean()
             log["kl"] = kl
+        if answers.closing is not None:
+            answered = answers.valid.detach()
+            loss = loss - self.closing_coef * (answered * answers.closing).mean()
+            log["answers/closed_rate"] = answered * answers.closing.exp()
         if self.coupled:
             mean = answers.mean
             symmetry_deviation = mean[0::2] + mean[1::2] - 1

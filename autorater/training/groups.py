@@ -79,14 +79,24 @@ class PromptGroups:
         return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
 
     def reason(
-        self, model, tree: AnswerTree, answered: torch.Tensor, temperature: float, rows_at_once: int | None
+        self,
+        model,
+        tree: AnswerTree,
+        answered: torch.Tensor,
+        temperature: float,
+        rows_at_once: int | None,
+        closing: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
-        """As `logps`, and the distribution of the answers behind every row; a row not `answered` (N,) has none."""
+        """As `logps`, and the distribution of the answers behind every row; a row not `answered` (N,) has none.
+
+        `closing` is that of `AnswerTree.distribution`.
+        """
+        suffixes = (tree if closing is None else tree.closed(closing)).suffixes
         chunks = self._chunks(model, rows_at_once)
-        read = (shared_prefix_logps_and_tree(model, *chunk, tree.suffixes, temperature) for chunk in chunks)
+        read = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
         logps, entropies, logits = map(torch.cat, zip(*read, strict=True))
         row = self.prompt_of, self.place
-        answers = tree.from_logits(logits[row])
+        answers = tree.from_logits(logits[row], closing)
         return logps[row], entropies[row], replace(answers, probs=answers.probs * answered[:, None])
 
     def _chunks(self, model, rows_at_once: int | None) -> list[tuple[torch.Tensor, ...]]:

@@ -101,6 +101,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 entropy_coef=self.entropy_coef,
                 beta=0.0 if self.reasoned else self.beta,  # behind reasoning TRL's KL acts on the reasoning
                 symmetry_coef=args.symmetry_coef,
+                closing_coef=args.closing_coef,
                 scale_by_deviation=self.scale_rewards == "group",
             )
 
@@ -208,8 +209,9 @@ class JudgeGRPOTrainer(GRPOTrainer):
         if self.share_prefix:
             groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep)
             if self._in_reasoned_loss:  # in one module call with what stands behind the reasoning
+                closing = self.objective.closing(self.answer_tree, self.state.global_step)
                 logps, entropies, self._answers = groups.reason(
-                    model, self.answer_tree, self._answered, self.temperature, batch_size
+                    model, self.answer_tree, self._answered, self.temperature, batch_size, closing
                 )
                 return logps, entropies, None
             # processes must not take different paths through a sharded model
@@ -300,10 +302,10 @@ class JudgeGRPOTrainer(GRPOTrainer):
         prompts = [prompt for both in inputs["prompts"] for prompt in both]
         inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "prompts"}
         longest = inputs["prompt_mask"].sum(dim=1).max()  # TRL's split leaves padding of longer prompts elsewhere
+        ids, mask = inputs["prompt_ids"][:, -longest:], inputs["prompt_mask"][:, -longest:]
+        closing = self.objective.closing(self.answer_tree, self.state.global_step)
         with self.accelerator.autocast():
-            answers = self.answer_tree.distribution(
-                model, inputs["prompt_ids"][:, -longest:], inputs["prompt_mask"][:, -longest:]
-            )
+            answers = self.answer_tree.distribution(model, ids, mask, closing)
         loss, log = self.objective(answers, inputs["labels"], inputs.get("reference_probs"))
         logged, modes = self._log_distributions(mode, answers, log)
         if self.log_completions:

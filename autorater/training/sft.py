@@ -24,7 +24,7 @@ import rewards
 from autorater.answers import AnswerTree, answer_decimals
 from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt, pad_prompts
-from autorater.training.config import bf16_by_default, check_choices
+from autorater.training.config import CLOSING_COEF, bf16_by_default, check_choices
 from autorater.training.exact import ExactObjective, WeightedReward
 from autorater.training.grpo import training_rows
 from rewards import CLOSE_TAG, render_answer
@@ -41,6 +41,10 @@ class JudgeSFTConfig(SFTConfig):
     answer_step: float = field(default=0.01, metadata={"help": "Step of the answer grid, e.g. 0.01, 0.05 or 0.1."})
     entropy_coef: float = field(
         default=0.0, metadata={"help": "Weight of the entropy bonus of the tokenized objectives."}
+    )
+    closing_coef: float = field(
+        default=CLOSING_COEF,
+        metadata={"help": "Weight of the closing tag's log-likelihood in the tokenized objectives; text has it."},
     )
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "`group_by_length` or `random`, see `TrainingArguments`."}
@@ -106,7 +110,10 @@ class JudgeSFTTrainer(SFTTrainer):
                 raise ValueError(f"objective: {args.objective} needs an answer_tree")
             reward = {"tokenized_brier": rewards.brier_reward, "tokenized_log": rewards.log_reward}[args.objective]
             self.objective = ExactObjective(
-                WeightedReward([reward], [1.0]), coupled=False, entropy_coef=args.entropy_coef
+                WeightedReward([reward], [1.0]),
+                coupled=False,
+                entropy_coef=args.entropy_coef,
+                closing_coef=args.closing_coef,
             )
             kwargs["data_collator"] = self._collate
         super().__init__(model=model, args=args, **kwargs)
@@ -118,7 +125,8 @@ class JudgeSFTTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.objective is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        answers = self.answer_tree.distribution(model, inputs["prompt_ids"], inputs["prompt_mask"])
+        closing = self.objective.closing(self.answer_tree, self.state.global_step)
+        answers = self.answer_tree.distribution(model, inputs["prompt_ids"], inputs["prompt_mask"], closing)
         loss, log = self.objective(answers, inputs["label"])
         mode = "train" if self.model.training else "eval"
         for name, values in log.items():

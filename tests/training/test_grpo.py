@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -14,9 +15,10 @@ from autorater.prompts import PromptEncoder, PromptFormat
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.groups import PromptGroups, one_prefill
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
-from rewards import BrierReward, brier_reward
+from autorater.training.warm_start import RawVerdicts, warm_start
+from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
-from tests.test_answers import brute_force
+from tests.test_answers import brute_force, brute_force_closing
 
 
 @pytest.fixture
@@ -298,7 +300,7 @@ def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_v
     tokenizer, tree, encoder = trainer.processing_class, trainer.answer_tree, PromptEncoder(
         trainer.processing_class, PromptFormat("full", reasoning=True)
     )  # fmt: skip
-    values, logps = [], []
+    values, logps, closed = [], [], []
     for i in range(8):
         prompt = flat["prompt_ids"][i][flat["prompt_mask"][i].bool()].tolist()
         completion = flat["completion_ids"][i][flat["completion_mask"][i].bool()].tolist()
@@ -308,15 +310,18 @@ def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_v
         if flat["answered"][i]:
             probs = brute_force(trainer.model, tree, tokenizer, encoder, prompt + completion, differentiable=True)
             scores = torch.as_tensor(brier_reward.score(tree.values, flat["labels"][i].item()), dtype=torch.float32)
+            closing = brute_force_closing(trainer.model, tokenizer, encoder, prompt + completion, tree.strings[0])
             values.append((probs * scores).sum())
+            closed.append(0.1 * probs.sum().detach() * closing)
         else:
             values.append(torch.zeros(()))
+            closed.append(torch.zeros(()))
     loss = torch.zeros(())
     for group in (range(4), range(4, 8)):
         for i in group:
             others = [values[j].detach() for j in group if j != i]
             advantage = values[i].detach() - sum(others) / 3
-            loss = loss - (advantage * logps[i] + values[i]) / 8
+            loss = loss - (advantage * logps[i] + values[i] + closed[i]) / 8
     wanted = torch.autograd.grad(loss, parameters)
     for a, b in zip(got, wanted, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-9
@@ -362,3 +367,23 @@ def test_reasoning_has_room_by_default(tmp_path):
 def test_options_that_do_not_fit_reasoning(make_reasoner, options, message):
     with pytest.raises(ValueError, match=message):
         make_reasoner(**options)
+
+
+def test_what_is_generated_can_be_parsed_after_training(make_trainer, simulated, tmp_path):
+    """The objective ends with the first token of the closing tag; without `closing_coef` the rest is forgotten."""
+    tokenizer = make_tokenizer("split")
+    encoder, model = PromptEncoder(tokenizer, PromptFormat("compact")), make_model("qwen", len(tokenizer))
+    prompts = encoder.encode(simulated.pairs[:16])
+    verdicts = np.linspace(0, 1, 16)
+    style = RawVerdicts(jitter=0.5, step=0.25)
+    warm_start(
+        model, encoder, prompts, verdicts, style=style, steps=60, batch_size=16, learning_rate=1e-2, use_cpu=True,
+        output_dir=tmp_path,
+    )  # fmt: skip
+    trainer = make_trainer(model, max_steps=60, per_device_train_batch_size=8, learning_rate=3e-3)
+    trainer.train()
+    for prompt, _ in prompts:
+        ids = torch.tensor([prompt.ids])
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        assert parse_probability(text, prefilled=True) is not None, text
