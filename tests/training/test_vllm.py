@@ -232,5 +232,5 @@ def test_the_pattern_allows_every_answer_of_its_grid(decimals):
     for value in range(10**decimals + 1):
         text = render_answer(value / 10**decimals, decimals) + CLOSE_TAG
         assert re.fullmatch(answer_pattern(decimals), text)
-        thought = f"<think>a < b, <b>so</b".replace("</b", "<b") + "</think><prob_rb_better>" + text
+        thought = "<think>a < b, <b>so" + "</think><prob_rb_better>" + text
         assert re.fullmatch(answer_pattern(decimals, reasoning=True), thought)
