@@ -49,6 +49,11 @@ def quiet_libraries() -> None:
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would search for one, and warn
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            import deepspeed
+
+            # DeepSpeed would compile it in the first run, for two minutes or in vain where there is no compiler
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
 
