@@ -25,8 +25,8 @@ BASE = [
 ]  # fmt: skip
 KINDS = {
     "exact": ["--answers=exact"],
-    # Updated twice: the first loss is 0 but for lengths, since the advantages of a group add up to 0. No entropy bonus,
-    # because TRL's is a mean over the tokens of a process.
+    # Updated twice: the first loss is 0 but for lengths, since the advantages of a group add up to 0. No entropy
+    # bonus, because TRL's is a mean over the tokens of a process.
     "sampled": [
         "--answers=sampled", "--num_generations=4", "--max_completion_length=16", "--entropy_coef=0",
         "--num_iterations=2",
