@@ -61,9 +61,12 @@ def quiet_libraries() -> None:
 def config_arguments(argv: list[str], default_config: Path) -> list[str]:
     """The command line, with `--config default_config` in front where it names neither a config nor a model.
 
+    `--config=FILE`, which `TrlParser` does not know, becomes `--config FILE`.
+
     Raises:
         ValueError: If the config that it names is not YAML.
     """
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" in argv[:-1]:
         _check_yaml(Path(argv[argv.index("--config") + 1]))
     given = {argument.split("=")[0] for argument in argv}

@@ -3,9 +3,9 @@
     python benchmarks/memory_estimate.py recipes/configs/*_*b.yaml
     python benchmarks/memory_estimate.py recipes/configs/exact_gemma-2-9b.yaml --zero_stage 3 --gpus 16
 
-Nothing is loaded: the model is built from its published sizes without memory, its P parameters are counted. On each
-of W GPUs with bf16 mixed precision (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1; gradients as DeepSpeed steps
-them, in float32):
+Nothing is loaded: the model is built from its published sizes without memory, and its P parameters are counted. On
+each of W GPUs with bf16 mixed precision (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1; gradients as DeepSpeed
+steps them, in float32):
 
     parameters  2 P, with ZeRO-3 2 P / W          gradients  4 P / W, with ZeRO-1 4 P
     optimizer   12 P / W (float32 copy, Adam's two moments)

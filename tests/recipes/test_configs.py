@@ -115,7 +115,7 @@ def test_config_runs_with_a_small_model_of_its_kind(tmp_path, name, family, digi
     write_pairs(simulate_pairs(40, n_votes=3, seed=0).pairs, tmp_path / "votes.jsonl")
     done = subprocess.run(
         [
-            sys.executable, "recipes/grpo.py", f"--config=recipes/configs/{name}.yaml", "--max_steps=1",
+            sys.executable, "recipes/grpo.py", "--config", f"recipes/configs/{name}.yaml", "--max_steps=1",
             f"--model_name_or_path={tmp_path / 'model'}", f"--dataset_name={tmp_path / 'votes.jsonl'}",
             f"--output_dir={tmp_path / 'out'}", "--use_vllm=false", "--report_to=none", "--use_cpu", "--bf16=true",
             "--save_strategy=no", "--max_prompt_tokens=900",

@@ -25,8 +25,8 @@ BASE = [
 ]  # fmt: skip
 KINDS = {
     "exact": ["--answers=exact"],
-    # updated twice: the first loss is 0 but for lengths, since advantages of a group add up to 0; no entropy
-    # bonus, because TRL's is a mean over the tokens of a process
+    # Updated twice: the first loss is 0 but for lengths, since the advantages of a group add up to 0. No entropy
+    # bonus, because TRL's is a mean over the tokens of a process.
     "sampled": [
         "--answers=sampled", "--num_generations=4", "--max_completion_length=16", "--entropy_coef=0",
         "--num_iterations=2",
@@ -63,10 +63,8 @@ def launch(output_dir, *arguments, config=None, nodes=1, mixed_precision="no"):
             f"--mixed_precision={mixed_precision}", f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
             f"--main_process_port={port}", "--deepspeed_multinode_launcher=standard",
         ]  # fmt: skip
-    commands = [
-        [sys.executable, *launcher, *([f"--machine_rank={node}"] if launcher else []), *script]
-        for node in range(nodes)
-    ]
+    rank = "--machine_rank={}" if config else "-u"
+    commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
     started = [
         subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -99,10 +97,11 @@ class Run:
 
 def differences(run, plain, relative_to) -> dict[str, float]:
     """The largest difference of every curve, relative to each of its values or to the largest."""
-    size = {"each": np.abs, "largest": lambda curve: np.abs(curve).max()}[relative_to]
-    return {
-        name: float((np.abs(run.curves[name] - curve) / size(curve)).max()) for name, curve in plain.curves.items()
-    }
+    found = {}
+    for name, curve in plain.curves.items():
+        size = np.abs(curve) if relative_to == "each" else np.abs(curve).max()
+        found[name] = float((np.abs(run.curves[name] - curve) / size).max())
+    return found
 
 
 def assert_same_run(run, plain, steps, relative_to="each"):
