@@ -49,6 +49,11 @@ def quiet_libraries() -> None:
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would search for one, and warn
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            import deepspeed
+
+            # DeepSpeed would compile it in the first run, for two minutes or in vain where there is no compiler
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
 
@@ -56,9 +61,12 @@ def quiet_libraries() -> None:
 def config_arguments(argv: list[str], default_config: Path) -> list[str]:
     """The command line, with `--config default_config` in front where it names neither a config nor a model.
 
+    `--config=FILE`, which `TrlParser` does not know, becomes `--config FILE`.
+
     Raises:
         ValueError: If the config that it names is not YAML.
     """
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" in argv[:-1]:
         _check_yaml(Path(argv[argv.index("--config") + 1]))
     given = {argument.split("=")[0] for argument in argv}

@@ -1,7 +1,6 @@
 """A judge measured on held-out pairs: probabilities in both orders, flat metrics, one record a pair and order.
 
-In a run of several processes each judges its share of the pairs, and all of them get all judgments. (Shares may take
-unlike numbers of forward passes, which parameters sharded by ZeRO-3 or FSDP would not survive.)
+In a run of several processes each judges its share of the pairs, and all of them get all judgments.
 
 Deliberately left out: how probabilities come about (`autorater.judges`) and how they are drawn (`autorater.report`).
 """
@@ -83,7 +82,9 @@ def judge_all(
         judge.check_lengths(prompts)  # all processes stop here, or none
     rank, world = dist.get_rank(), dist.get_world_size()
     shares: list[Judgments | None] = [None] * world
-    dist.all_gather_object(shares, ask(rows[rank::world], progress=progress and rank == 0))
+    # A process without a row reads the first one: with the others it may have to call a model that is sharded.
+    share = ask(rows[rank::world] or rows[:1], progress=progress and rank == 0)
+    dist.all_gather_object(shares, share[: len(rows[rank::world])])
     return Judgments.interleaved(shares)
 
 

@@ -98,6 +98,25 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
     return tuple(weight / total for weight in weights)
 
 
+def answer_pattern(decimals: int = 2, *, reasoning: bool = False) -> str:
+    """A regular expression of completions that have an answer, for servers that can be held to one while they write.
+
+    Narrower than what is read back: one digit in front of the point, no white space, reasoning without ``</`` in it.
+
+    Args:
+        decimals: Most digits behind the point, at least 1.
+        reasoning: Whether reasoning comes first and the model writes both tags; else the prompt ends with the opening
+            tag.
+
+    Example:
+        >>> re.fullmatch(answer_pattern(), "0.85</prob_rb_better>") is not None
+        True
+    """
+    digits = f"{{1,{decimals}}}"
+    answer = rf"(?:0(?:\.[0-9]{digits})?|1(?:\.0{digits})?){re.escape(CLOSE_TAG)}"
+    return rf"(?:[^<]|<+[^/<])*{THINK_CLOSE}{OPEN_TAG}{answer}" if reasoning else answer
+
+
 def render_answer(value: float, decimals: int = 2) -> str:
     """Write a probability the way an answer holds it.
 

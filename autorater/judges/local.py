@@ -26,6 +26,7 @@ from autorater.policy import check_model_path, load_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, like_lengths, longest_prompt, pad_prompts
 from autorater.reasoning import close_reasoning
 from autorater.recalibration import Recalibration, from_dict, to_dict
+from autorater.sharding import in_step, is_sharded
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
@@ -177,7 +178,7 @@ class Judge:
         self.model.eval()
         try:
             with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-                for rows in like_lengths(sizes, self.max_batch_tokens):
+                for rows in in_step(like_lengths(sizes, self.max_batch_tokens), self.model):
                     batch = [flat[i] for i in rows]
                     if self.encoder.format.reasoning:
                         yield rows, [self._behind_reasoning(batch) for _ in range(self.n_reasonings)]
@@ -202,6 +203,7 @@ class Judge:
             stop_strings=[THINK_CLOSE],
             tokenizer=self.tokenizer,
             pad_token_id=self.tokenizer.pad_token_id,
+            synced_gpus=is_sharded(self.model),  # go on until the longest reasoning of any process has ended
         )[:, ids.shape[1] :]
         reasonings = [close_reasoning(self.tokenizer, completion) for completion in written.tolist()]
         reasoned = [prompt + reasoning.ids for prompt, reasoning in zip(prompts, reasonings, strict=True)]

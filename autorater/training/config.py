@@ -7,7 +7,9 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import torch
 from trl import GRPOConfig, ModelConfig, get_quantization_config
 
+from autorater.answers import answer_decimals
 from autorater.prompts import PromptFormat
+from rewards.answer import THINK_CLOSE, answer_pattern
 
 CLOSING_COEF = 0.1  # a tag that is written anyway costs nothing, so it need not be small
 
@@ -200,6 +202,13 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         default=0.0,
         metadata={"help": "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."},
     )
+    structured_answers: bool = field(
+        default=False,
+        metadata={
+            "help": "With vLLM: hold sampled answers to the format while they are written. For models that know it: "
+            "what is never drawn is never punished."
+        },
+    )
     closing_coef: float = field(
         default=CLOSING_COEF,
         metadata={
@@ -241,6 +250,7 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
             self.num_generations = 2  # GRPOConfig wants at least two; the trainer generates none
         elif self.orders == "coupled" and self.num_generations % 2:
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
+        self._prepare_vllm()
         try:
             super().__post_init__()
         except ValueError as error:
@@ -250,7 +260,7 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         if self.answers == "exact":
             self._refuse(
                 {
-                    "use_vllm": (self.use_vllm, "no answer is sampled"),
+                    "use_vllm": (self.use_vllm and not self.reasoning, "no answer is sampled"),
                     "use_adaptive_entropy": (self.use_adaptive_entropy, "no answer is sampled"),
                     "top_entropy_quantile": (self.top_entropy_quantile < 1, "no answer is sampled"),
                     "scale_rewards: batch": (self.scale_rewards == "batch", "no answer is sampled"),
@@ -278,6 +288,17 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
                 }
             )
 
+    def _prepare_vllm(self) -> None:
+        """Tells vLLM where a completion ends, and what it may be."""
+        if self.structured_answers:
+            if not self.use_vllm or self.answers == "exact":
+                raise ValueError("structured_answers needs use_vllm and answers: sampled")
+            decimals = answer_decimals(self.answer_step)
+            self.vllm_structured_outputs_regex = answer_pattern(decimals, reasoning=self.reasoning)
+        if self.use_vllm and self.answers == "exact" and self.reasoning:  # what comes behind it is read, not written
+            stop = {"stop": [THINK_CLOSE], "include_stop_str_in_output": True}
+            self.generation_kwargs = stop | (self.generation_kwargs or {})
+
     def _refuse(self, options: dict[str, tuple[bool, str]]) -> None:
         for name, (is_set, reason) in options.items():
             if is_set:
@@ -286,7 +307,11 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
 
 
 def bf16_by_default(arguments) -> None:
-    """Sets bf16 where it is not said: on a GPU. TRL's own default is bf16 on a CPU too, where it is slow."""
+    """Sets bf16 where it is not said: on a GPU. TRL's own default is bf16 on a CPU too, where it is slow.
+
+    Where there is nothing but a CPU, it says so: processes on CPUs find each other, and DeepSpeed, only if told.
+    """
+    arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
     if arguments.bf16 is None and not arguments.fp16:
         arguments.bf16 = torch.cuda.is_available() and not arguments.use_cpu
 

@@ -12,6 +12,7 @@ import torch
 
 from autorater.answers import AnswerDistribution, AnswerTree
 from autorater.prefix import generate_shared, shared_prefix_logps, shared_prefix_logps_and_tree
+from autorater.sharding import in_step
 
 
 @contextmanager
@@ -73,7 +74,7 @@ class PromptGroups:
 
     def logps(self, model, temperature: float, rows_at_once: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies of the rows in their order, shape (N, C) each."""
-        chunks = self._chunks(rows_at_once)
+        chunks = self._chunks(model, rows_at_once)
         logps, entropies = zip(*(shared_prefix_logps(model, *chunk, temperature) for chunk in chunks), strict=True)
         return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
 
@@ -91,17 +92,20 @@ class PromptGroups:
         `closing` is that of `AnswerTree.distribution`.
         """
         suffixes = (tree if closing is None else tree.closed(closing)).suffixes
-        chunks = self._chunks(rows_at_once)
+        chunks = self._chunks(model, rows_at_once)
         read = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
         logps, entropies, logits = map(torch.cat, zip(*read, strict=True))
         row = self.prompt_of, self.place
         answers = tree.from_logits(logits[row], closing)
         return logps[row], entropies[row], replace(answers, probs=answers.probs * answered[:, None])
 
-    def _chunks(self, rows_at_once: int | None) -> Iterator[tuple[torch.Tensor, ...]]:
+    def _chunks(self, model, rows_at_once: int | None) -> list[tuple[torch.Tensor, ...]]:
         tensors = (self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask)
-        at_once = max(1, (rows_at_once or self.completion_ids.shape[:2].numel()) // self.size)
-        return zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
+        if rows_at_once is None:
+            return [tensors]
+        at_once = max(1, rows_at_once // self.size)
+        # what is read again in step with other processes stands behind the last prompt, where no row looks
+        return in_step(zip(*(tensor.split(at_once) for tensor in tensors), strict=True), model)
 
 
 def repeats_of(prompts: list[list[int]]) -> int:

@@ -34,6 +34,7 @@ from autorater.pairs import Pair
 from autorater.prefix import check_shared_prefix, supports_shared_prefix
 from autorater.prompts import EncodedPrompt, pad_prompts
 from autorater.reasoning import close_reasoning
+from autorater.sharding import is_sharded
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact import ExactObjective, WeightedReward
 from autorater.training.faults import check_lengths, check_rewards, guarded
@@ -165,6 +166,10 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
             completion_ids = [reasoning.ids for reasoning in closed]
             # what TRL calls the tool mask: 1 for the model's own tokens, 0 for tokens put there, which are not learned
             own = [[1] * r.written + [0] * (len(r.ids) - r.written) for r in closed]
+            completions, logps, *rest = rest
+            if logps is not None:  # vLLM's, of what it has written
+                logps = [row[: sum(mine)] + [0.0] * mine.count(0) for row, mine in zip(logps, own, strict=True)]
+            rest = [completions, logps, *rest]
             self._answered = torch.tensor([r.closed for r in closed], device=self.accelerator.device)
         return prompt_ids, completion_ids, own, *rest
 
@@ -204,6 +209,8 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return self._prompt_ids, None, {}
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if self.args.orders == "coupled":  # vLLM is sent every num_generations-th prompt, and the halves differ
+            num_generations //= 2
         repeats = repeats_of(prompt_ids)
         plain = self.use_vllm or self.use_transformers_continuous_batching or repeats == 1 or not self.share_prefix
         model = self.accelerator.unwrap_model(self.model)
@@ -223,7 +230,8 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
                     model, self.answer_tree, self._answered, self.temperature, batch_size, closing
                 )
                 return logps, entropies, None
-            if groups.size > 1 and self._sharing_is_exact(model, groups):
+            # processes must not take different paths through a sharded model
+            if (groups.size > 1 or is_sharded(model)) and self._sharing_is_exact(model, groups):
                 logps, entropies = groups.logps(model, self.temperature, batch_size)
                 return logps, entropies if compute_entropy else None, None
         return super()._get_per_token_logps_and_entropies(
@@ -239,6 +247,7 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 self._do_not_share(str(error))
             else:
+                difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()
                 tolerance = 1e-4 if self.model.dtype == torch.float32 and not self.args.bf16 else 5e-2
                 if not difference <= tolerance:
                     self._do_not_share(f"log-probabilities differ by {difference:.1e}, tolerance {tolerance:.0e}")

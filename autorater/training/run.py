@@ -26,6 +26,7 @@ from autorater.policy import load_policy
 from autorater.preemption import leave, notice
 from autorater.prompts import EncodedPrompt, PromptFormat, drop_long, longest_prompt
 from autorater.report import summary_table, write_model_card, write_report
+from autorater.sharding import gathered
 from autorater.training.callbacks import CalibrationCallback, LogFileCallback, PreemptionCallback, show_progress
 from autorater.training.checkpoints import checkpoints
 from autorater.training.config import JudgeArguments, model_init_kwargs, settings
@@ -145,8 +146,8 @@ def open_run(
     for name, left in (("training", kept), ("held-out", held_out)):
         if not left:
             raise ValueError(f"no {name} pair has a prompt of at most {longest} tokens")
-    before = measure(
-        held_out, record.judged_before(lambda: judge_all(judge, held_out, held_out_prompts, progress=is_main))
-    )
+    with gathered(model):
+        said = record.judged_before(lambda: judge_all(judge, held_out, held_out_prompts, progress=is_main))
+    before = measure(held_out, said)
     start_tracking(training, used, record.run)
     return JudgeRun(args, training, judge, base, kept, prompts, held_out, held_out_prompts, before, used, record)

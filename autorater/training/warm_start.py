@@ -26,6 +26,7 @@ from autorater.items import ItemSet
 from autorater.labels import LabelFormat, LabelTree
 from autorater.policy import build_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
+from autorater.sharding import unsharded
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments
 from autorater.training.data import TrainingData
@@ -123,6 +124,7 @@ class AnswerRow(TypedDict):
     answer_ids: list[int]
 
 
+@unsharded()
 def learn_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -150,6 +152,7 @@ def learn_answers(
         report_to="none",
         seed=seed,
         use_cpu=use_cpu,
+        ddp_find_unused_parameters=False,
     )
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,168 @@
+"""Several processes with ZeRO, as they are launched, are one plain run: losses, figures and the judge."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from autorater import Judge
+from autorater.population import simulate_pairs
+from autorater.training.config import JudgeArguments
+from autorater.training.data import prepare_data
+from autorater.training.warm_start import build_warm_policy
+
+ROOT = Path(__file__).parents[2]
+N_TEST = 13  # shares of seven pairs and of six
+BASE = [
+    "--n_train=60", f"--n_test={N_TEST}", "--prompt_layout=compact", "--answer_step=0.25", "--logging_steps=1",
+    "--learning_rate=3e-3", "--save_strategy=no", "--report_to=none", "--eval_steps=2", "--seed=0",
+]  # fmt: skip
+KINDS = {
+    "exact": ["--answers=exact"],
+    # Updated twice: the first loss is 0 but for lengths, since the advantages of a group add up to 0. No entropy
+    # bonus, because TRL's is a mean over the tokens of a process.
+    "sampled": [
+        "--answers=sampled", "--num_generations=4", "--max_completion_length=16", "--entropy_coef=0",
+        "--num_iterations=2",
+    ],
+}  # fmt: skip
+LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj", "up_proj", "--lora_dropout=0"]
+
+
+def warm_policy(folder, hidden_size=64, steps=60):
+    args = JudgeArguments(
+        n_train=200, n_test=1, prompt_layout="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
+        policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16,
+    )  # fmt: skip
+    run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25)
+    return build_warm_policy(args, run, prepare_data(args, seed=0))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return warm_policy(tmp_path_factory.mktemp("model"))
+
+
+def launch(output_dir, *arguments, config=None, nodes=1, mixed_precision="no"):
+    """Runs the recipe on two processes, of one node or of two, or plainly on one with the same global batch."""
+    script = [
+        "tests/recipes/recorded_grpo.py", *BASE, *arguments, f"--output_dir={output_dir}",
+        f"--per_device_train_batch_size={4 if config else 8}",
+    ]  # fmt: skip
+    launcher = []
+    if config:
+        port = free_port() if nodes > 1 else 0
+        launcher = [
+            "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / config),
+            f"--mixed_precision={mixed_precision}", f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
+            f"--main_process_port={port}", "--deepspeed_multinode_launcher=standard",
+        ]  # fmt: skip
+    rank = "--machine_rank={}" if config else "-u"
+    commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for command in commands
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=600)[0] for process in started]
+    for process, output in zip(started, printed, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    assert sum("report: " in output for output in printed) == 1, "one process reports"
+    return Run(output_dir)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Run:
+    def __init__(self, folder):
+        self.folder = folder
+        self.processes = [json.loads(file.read_text()) for file in sorted(folder.glob("recorded-*.json"))]
+        self.curves = {name: np.array(curve) for name, curve in self.processes[0]["curves"].items()}
+        self.metrics = json.loads((folder / "metrics.json").read_text())
+        said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        self.said = np.array([row["probability"] for row in said]).reshape(-1, 2)
+
+
+def differences(run, plain, relative_to) -> dict[str, float]:
+    """The largest difference of every curve, relative to each of its values or to the largest."""
+    found = {}
+    for name, curve in plain.curves.items():
+        size = np.abs(curve) if relative_to == "each" else np.abs(curve).max()
+        found[name] = float((np.abs(run.curves[name] - curve) / size).max())
+    return found
+
+
+def assert_same_run(run, plain, steps, relative_to="each"):
+    assert len(plain.curves["loss"]) == len(run.curves["loss"]) == steps
+    found = differences(run, plain, relative_to)
+    print(run.folder.name, run.processes[0]["wrapper"], found)
+    assert found["loss"] < 1e-4
+    assert found["reward"] < 1e-4
+    assert found["grad_norm"] < 1e-3
+    assert np.ptp(plain.curves["loss"]) > 1e-3, "nothing was learned that could differ"
+    for name, value in plain.metrics.items():
+        if name != "training_seconds":
+            assert run.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    np.testing.assert_allclose(run.said, plain.said, atol=1e-4)
+    # what was saved judges in plain transformers as it did at the end of the training
+    judge = Judge.from_pretrained(str(run.folder), device="cpu")
+    held_out = simulate_pairs(N_TEST, n_votes=10, seed=0, held_out=True).pairs
+    np.testing.assert_allclose(judge.probabilities(held_out).mean, run.said, atol=1e-5)
+
+
+def test_zero3_is_one_plain_run(tmp_path, model_folder):
+    arguments = [f"--model_name_or_path={model_folder}", *KINDS["exact"], "--max_steps=4"]
+    plain = launch(tmp_path / "plain", *arguments)
+    run = launch(tmp_path / "zero3", *arguments, config="zero3_cpu.yaml")
+    assert [p["wrapper"] for p in run.processes] == ["DeepSpeedEngine"] * 2
+    assert_same_run(run, plain, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):
+    """Twenty steps with a reference model and gradient checkpointing, each stage against one plain process."""
+    arguments = [
+        f"--model_name_or_path={model_folder}", *KINDS[kind], *(LORA if peft == "lora" else []), "--max_steps=20",
+        "--beta=0.05", "--gradient_checkpointing",
+    ]  # fmt: skip
+    plain = launch(tmp_path / "plain", *arguments)
+    for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):
+        run = launch(tmp_path / config, *arguments, config=config)
+        assert [p["wrapper"] for p in run.processes] == ["DeepSpeedEngine"] * 2
+        # the loss of sampled answers crosses 0
+        assert_same_run(run, plain, 20, relative_to="each" if kind == "exact" else "largest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", [False, True])
+def test_zero3_halves_what_a_process_holds(tmp_path, bf16):
+    """Parameters, gradients and optimizer states, on a model whose matrices are too large to be kept whole."""
+    folder = warm_policy(tmp_path, hidden_size=384, steps=0)
+    arguments = [f"--model_name_or_path={folder}", *KINDS["exact"], "--max_steps=1", f"--bf16={bf16}"]
+    plain = launch(tmp_path / "plain", *arguments)
+    run = launch(tmp_path / "zero3", *arguments, config="zero3_cpu.yaml", mixed_precision="bf16" if bf16 else "no")
+    shares = [p["bytes"] / plain.processes[0]["bytes"] for p in run.processes]
+    print(f"bf16 {bf16}: {shares} of {plain.processes[0]['bytes']} bytes, {run.processes[0]['dtypes']}")
+    assert max(shares) <= 0.6
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_plain_run(tmp_path, model_folder):
+    """Two launchers that meet at an address, one process each."""
+    arguments = [f"--model_name_or_path={model_folder}", *KINDS["exact"], "--max_steps=4"]
+    plain = launch(tmp_path / "plain", *arguments)
+    assert_same_run(launch(tmp_path / "nodes", *arguments, config="zero2_cpu.yaml", nodes=2), plain, 4)
