@@ -133,6 +133,8 @@ def open_run(
     say(data.summary + (f"\n{training.world_size} processes" if training.world_size > 1 else ""))
     used = settings(args, training, model_config)
     record = RunRecord.open(training, used, data.summary)
+    if training.resume_from_checkpoint and training.save_strategy == "no":
+        say("save_strategy: no: there will be a checkpoint only where the run is asked to leave")
     base = model_config.model_name_or_path or record.once(
         "warm_start", lambda: build_warm_policy(args, training, data)
     )

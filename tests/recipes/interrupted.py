@@ -42,13 +42,17 @@ def began(log: Path) -> int:
     return log.stat().st_mtime_ns if log.exists() else 0
 
 
+def has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def main() -> None:
     recipe, folder, runs, *arguments = sys.argv[1:]
     for name, moments in json.loads(runs):
         told, log = [*arguments, f"--output_dir={folder}/{name}"], Path(folder, name, "log.jsonl")
         for moment in moments:
             before, child = began(log), start(recipe, told)
-            while moment >= 0 and began(log) == before:
+            while moment >= 0 and began(log) == before and not has_ended(child):
                 time.sleep(0.01)
             time.sleep(abs(moment))
             os.kill(child, signal.SIGKILL)
