@@ -111,7 +111,8 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        behind = self.answer_tree.depth if self.exact else self.max_completion_length
+        tree = self.answer_tree
+        behind = tree.depth + tree.closing_tokens if self.exact else self.max_completion_length
         for column in ("prompt_ids", "swapped_prompt_ids"):
             if column in self.train_dataset.column_names:
                 check_lengths(self.model, self.train_dataset[column], behind, column)
