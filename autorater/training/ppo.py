@@ -36,7 +36,8 @@ class JudgePPOConfig(JudgeGRPOConfig):
     """`JudgeGRPOConfig` for PPO and RLOO: answers are sampled, one a prompt is enough.
 
     `num_generations` counts the answers to a *prompt*: with `orders="coupled"` a pair gets as many in each of its two
-    orders, side by side in a batch. `per_device_train_batch_size` counts answers, as in TRL.
+    orders, side by side in a batch. `per_device_train_batch_size` counts answers, as in TRL. What is said of
+    the value head (`gamma` to `value_learning_rate`) has no meaning for RLOO.
     """
 
     algorithm: Literal["ppo", "rloo"] = field(
@@ -234,8 +235,8 @@ class JudgePPOTrainer(JudgeGRPOTrainer):
             rewards = -self.beta * log_ratio
         rewards[torch.arange(len(mask)), mask.sum(dim=1) - 1] += self._rewards
         advantages, returns = gae(rewards, values, mask, self.args.gamma, self.args.lam)
-        advantages = advantages.nan_to_num(0.0)  # what no reward scored teaches nothing, as in TRL
-        returns = returns.where(~returns.isnan(), values)
+        scored = ~self._rewards.isnan()[:, None]  # what no reward scored teaches nothing, as in TRL
+        advantages, returns = advantages.where(scored, 0.0), returns.where(scored, values)
         _, unexplained = self._moments(returns - values, mask)
         _, variance = self._moments(returns, mask)
         self._metrics[mode]["value/explained_variance"].append((1 - unexplained / variance.clamp(min=1e-12)).item())
