@@ -215,8 +215,7 @@ class JudgePPOTrainer(JudgeGRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         offset = self.accelerator.process_index * len(prompts)
         own = rewards[offset : offset + len(prompts)]
-        unscored = own.isnan().all(dim=1)
-        self._rewards = (own * self.reward_weights.to(own.device)).nansum(dim=1).masked_fill(unscored, torch.nan)
+        self._rewards = (own * self.reward_weights.to(own.device)).nansum(dim=1)  # NaN: does not judge this one
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
@@ -235,8 +234,6 @@ class JudgePPOTrainer(JudgeGRPOTrainer):
             rewards = -self.beta * log_ratio
         rewards[torch.arange(len(mask)), mask.sum(dim=1) - 1] += self._rewards
         advantages, returns = gae(rewards, values, mask, self.args.gamma, self.args.lam)
-        scored = ~self._rewards.isnan()[:, None]  # what no reward scored teaches nothing, as in TRL
-        advantages, returns = advantages.where(scored, 0.0), returns.where(scored, values)
         _, unexplained = self._moments(returns - values, mask)
         _, variance = self._moments(returns, mask)
         self._metrics[mode]["value/explained_variance"].append((1 - unexplained / variance.clamp(min=1e-12)).item())

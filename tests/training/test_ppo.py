@@ -368,15 +368,6 @@ def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path):
     assert abs(second) > 1e-4
 
 
-def test_an_answer_that_no_reward_scores_teaches_nothing(make_trainer):
-    trainer = make_trainer(reward=lambda completions, **_: [None, *[0.5] * (len(completions) - 1)])
-    trainer.policy.value_head.bias.data.fill_(0.2)
-    rows = by_row(rollout(trainer))
-    assert not rows["advantages"][0].any()
-    assert torch.equal(rows["returns"][0], rows["values"][0])
-    assert rows["advantages"][1:].any()
-
-
 @pytest.mark.parametrize(("orders", "group"), [("coupled", 2), ("coupled", 4), ("separate", 4)])
 def test_rloo_is_reinforce_with_the_mean_of_the_others(make_trainer, orders, group):
     trainer = make_trainer(
