@@ -9,11 +9,24 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from autorater.preemption import is_main, leaving_when_asked
+
+
+class Finished(Exception):
+    """There is nothing left to do, and the message says why."""
+
 
 def run_script(main: Callable[[], None]) -> None:
-    """Runs `main` so that a mistake of the user ends in one line on stderr and exit status 2, not in a traceback."""
+    """Runs `main` so that a mistake of the user ends in one line on stderr and exit status 2, not in a traceback.
+
+    A signal that asks the process to leave ends in another line and status 143 (`autorater.preemption`).
+    """
     try:
-        main()
+        with leaving_when_asked():
+            main()
+    except Finished as told:
+        if is_main():
+            print(told)
     except (ValueError, OSError) as error:
         if os.environ.get("AUTORATER_TRACEBACK"):
             raise
@@ -48,9 +61,12 @@ def quiet_libraries() -> None:
 def config_arguments(argv: list[str], default_config: Path) -> list[str]:
     """The command line, with `--config default_config` in front where it names neither a config nor a model.
 
+    `--config=FILE`, which `TrlParser` does not know, becomes `--config FILE`.
+
     Raises:
         ValueError: If the config that it names is not YAML.
     """
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" in argv[:-1]:
         _check_yaml(Path(argv[argv.index("--config") + 1]))
     given = {argument.split("=")[0] for argument in argv}

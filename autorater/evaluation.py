@@ -62,7 +62,30 @@ def evaluate(
         n_bootstrap: Rounds of the bootstrap over pairs; 0 for no intervals.
         progress: Show a progress bar.
     """
-    return measure(pairs, _judge(judge, pairs, prompts, progress), n_bootstrap=n_bootstrap)
+    return measure(pairs, judge_all(judge, pairs, prompts, progress=progress), n_bootstrap=n_bootstrap)
+
+
+def judge_all(
+    judge: PairJudge,
+    pairs: Sequence[Pair],
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]] | None = None,
+    *,
+    progress: bool = False,
+) -> Judgments:
+    """What a judge says of every pair, in both orders; arguments as in `evaluate`."""
+    if prompts is None and isinstance(judge, Judge):
+        prompts = judge.encoder.encode(pairs)
+    ask, rows = (judge.probabilities, pairs) if prompts is None else (judge.judge_prompts, prompts)
+    if not dist.is_initialized():
+        return ask(rows, progress=progress)
+    if prompts is not None:
+        judge.check_lengths(prompts)  # all processes stop here, or none
+    rank, world = dist.get_rank(), dist.get_world_size()
+    shares: list[Judgments | None] = [None] * world
+    # A process without a row reads the first one: with the others it may have to call a model that is sharded.
+    share = ask(rows[rank::world] or rows[:1], progress=progress and rank == 0)
+    dist.all_gather_object(shares, share[: len(rows[rank::world])])
+    return Judgments.interleaved(shares)
 
 
 def measure(
@@ -94,27 +117,6 @@ def measure(
         n_bootstrap=n_bootstrap,
     )
     return Evaluation(pairs, judgments, metrics)
-
-
-def _judge(
-    judge: PairJudge,
-    pairs: Sequence[Pair],
-    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]] | None,
-    progress: bool,
-) -> Judgments:
-    if prompts is None and isinstance(judge, Judge):
-        prompts = judge.encoder.encode(pairs)
-    ask, rows = (judge.probabilities, pairs) if prompts is None else (judge.judge_prompts, prompts)
-    if not dist.is_initialized():
-        return ask(rows, progress=progress)
-    if prompts is not None:
-        judge.check_lengths(prompts)  # all processes stop here, or none
-    rank, world = dist.get_rank(), dist.get_world_size()
-    shares: list[Judgments | None] = [None] * world
-    # A process without a row reads the first one: with the others it may have to call a model that is sharded.
-    share = ask(rows[rank::world] or rows[:1], progress=progress and rank == 0)
-    dist.all_gather_object(shares, share[: len(rows[rank::world])])
-    return Judgments.interleaved(shares)
 
 
 def write_run(

@@ -34,9 +34,10 @@ def main() -> None:
     from autorater.prompts import drop_long, longest_prompt
     from autorater.report import summary_table, write_report
     from autorater.training.alignment import AlignmentConfig, AlignmentTrainer, alignment_rows
-    from autorater.training.callbacks import show_progress
     from autorater.training.config import AlignmentArguments, model_init_kwargs, settings
     from autorater.training.data import prepare_items, prepare_pair_items
+    from autorater.training.record import RunRecord
+    from autorater.training.run import run_training
     from autorater.training.tracking import start_tracking
     from autorater.training.warm_start import build_warm_label_policy
 
@@ -49,9 +50,11 @@ def main() -> None:
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     say(data.summary)
     label_format = LabelFormat(data.train.task, args.prompt_layout, args.synonyms or {})
-    base = model_config.model_name_or_path
-    if base is None:
-        base = build_warm_label_policy(args, training, data.train, label_format, data.verdicts)
+    used = settings(args, training, model_config)
+    record = RunRecord.open(training, used, data.summary)
+    base = model_config.model_name_or_path or record.once(
+        "warm_start", lambda: build_warm_label_policy(args, training, data.train, label_format, data.verdicts)
+    )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     judge = LabelJudge(model.to(training.device), tokenizer, label_format)
 
@@ -68,13 +71,11 @@ def main() -> None:
     say(f"prompts over {longest} tokens, left out: {dropped} training items, {lost} held-out {args.data}")
     before = measure()
 
-    used = settings(args, training, model_config)
-    start_tracking(training, used)
+    start_tracking(training, used, record.run)
     trainer = AlignmentTrainer(
         model, training, judge.tree, tokenizer.pad_token_id, train_dataset=Dataset.from_list(rows)
     )
-    show_progress(trainer)
-    trained = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trained = run_training(trainer, record)
 
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
     after = measure()
@@ -87,6 +88,7 @@ def main() -> None:
         say(f"\n{table(before, after)}\n\nin {output_dir}: metrics.json, predictions.jsonl and the judge")
         if of_pairs:
             write_report(output_dir, before, after, title="Distribution alignment", settings=used)
+    record.mark("report")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from autorater.console import config_arguments, prepare_output_dir, run_script
 DEFAULT = Path("default.yaml")
 
 
-@pytest.mark.parametrize("argv", [["--config=x.yaml"], ["--model_name_or_path=m"], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [["--model_name_or_path=m"], ["--help"], ["-h"]])
 def test_own_config_or_model_keeps_the_default_away(argv):
     assert config_arguments(argv, DEFAULT) == argv
 
@@ -19,6 +19,12 @@ def test_own_config_or_model_keeps_the_default_away(argv):
 def test_default_config_comes_first_so_that_the_command_line_wins():
     assert config_arguments(["--seed", "1"], DEFAULT) == ["--config", "default.yaml", "--seed", "1"]
     assert config_arguments([], DEFAULT) == ["--config", "default.yaml"]
+
+
+def test_config_may_be_given_with_an_equals_sign(tmp_path):
+    config = tmp_path / "a=b.yaml"
+    config.write_text("seed: 1\n")
+    assert config_arguments([f"--config={config}", "--seed=2"], DEFAULT) == ["--config", str(config), "--seed=2"]
 
 
 def test_mistakes_are_one_line(capsys, monkeypatch):

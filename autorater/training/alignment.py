@@ -26,13 +26,15 @@ from autorater.labels import LabelTree
 from autorater.projection import CvxpyProjection, project_simplex_ball
 from autorater.prompts import EncodedPrompt, pad_prompts
 from autorater.training.adversary import Projection, worst_case
-from autorater.training.config import bf16_by_default, check_choices
+from autorater.training.config import RunConfig, check_choices
+from autorater.training.faults import check_lengths
+from autorater.training.resumable import ResumableTrainer
 
 TERMS = ("adversary", "kl", "ce")
 
 
 @dataclass
-class AlignmentConfig(TrainingArguments):
+class AlignmentConfig(RunConfig, TrainingArguments):
     """`TrainingArguments` with the objective of distribution alignment."""
 
     alpha: float = field(default=0.8, metadata={"help": "Weight of the KL; 1 − alpha is that of the cross-entropy."})
@@ -45,11 +47,6 @@ class AlignmentConfig(TrainingArguments):
     ablate: list[str] | None = field(
         default=None, metadata={"help": "Terms to leave out: adversary, kl, ce; without kl there is no adversary."}
     )
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "`group_by_length` or `random`, see `TrainingArguments`."}
-    )
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the shares are a column."})
-    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
 
     def __post_init__(self):
         check_choices(self)
@@ -62,7 +59,6 @@ class AlignmentConfig(TrainingArguments):
             raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
         if self.radius < 0 or self.adversary_step_size < 0 or self.adversary_steps < 0:
             raise ValueError("radius, adversary_steps and adversary_step_size must be >= 0")
-        bf16_by_default(self)
         super().__post_init__()
 
     def objective(self, n_classes: int) -> "AlignmentObjective":
@@ -141,7 +137,7 @@ def alignment_rows(items: ItemSet, prompts: Sequence[EncodedPrompt]) -> list[dic
     ]
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(ResumableTrainer, Trainer):
     """`transformers.Trainer` on rows of `alignment_rows`: reads the labels behind each prompt, and that is all.
 
     Args:
@@ -158,6 +154,7 @@ class AlignmentTrainer(Trainer):
         self.objective = args.objective(len(tree.names))
         self.model_accepts_loss_kwargs = False  # the loss is a mean over items: divided by accumulation steps
         self._logged: dict[str, list[float]] = {}
+        check_lengths(self.model, self.train_dataset["prompt_ids"], tree.depth, "prompt_ids")
 
     def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] for row in rows], self.pad_token_id)
@@ -168,7 +165,7 @@ class AlignmentTrainer(Trainer):
         loss, log = self.objective(read.log_probs, inputs["shares"])
         for name, values in {**log, "mass": read.valid.detach()}.items():
             self._logged.setdefault(name, []).append(values.mean().item())
-        return loss
+        return self.finite(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs |= {name: sum(values) / len(values) for name, values in self._logged.items()}

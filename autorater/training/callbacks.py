@@ -1,14 +1,21 @@
-"""What a run shows while it trains: calibration on held-out pairs, and one line of progress instead of a log dump."""
+"""What runs beside the steps of a training: calibration on held-out pairs, progress, the log, a notice to leave."""
 
+import json
+import math
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate.utils import reduce
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from autorater.evaluation import evaluate
 from autorater.judges import Judge
 from autorater.pairs import Pair
+from autorater.preemption import Notice
 from autorater.prompts import EncodedPrompt
 
 _WATCHED = (
@@ -81,3 +88,65 @@ def show_progress(trainer: Trainer) -> None:
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
     trainer.add_callback(QuietProgressCallback)
+
+
+class LogFileCallback(TrainerCallback):
+    """Everything that is logged, one JSON object a line, written as it is logged.
+
+    A resumed run takes out what was logged behind the step that it goes on from.
+
+    Args:
+        path: Of the file; `log.jsonl` of the output folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._warned = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if _logged_by(line, state.global_step)]
+        self.path.write_text("".join(kept), encoding="utf-8")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        # JSON has no NaN, and a reader of the file would stumble over it
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in logs.items()}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **record}) + "\n")
+        except OSError as error:
+            if not self._warned:
+                warnings.warn(f"{self.path} cannot be written, lines are lost: {error}", RuntimeWarning, stacklevel=2)
+            self._warned = True
+
+
+def _logged_by(line: str, step: int) -> bool:
+    """Whether a line was logged up to a step of an unfinished training; one that a crash cut off was not."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return step > 0 and record["step"] <= step and "train_runtime" not in record
+
+
+class PreemptionCallback(TrainerCallback):
+    """Where any process was asked to leave, all of them save a checkpoint behind the same step and end the training.
+
+    Args:
+        notice: Of this process.
+
+    Attributes:
+        leaving: Whether the training was ended by it.
+    """
+
+    def __init__(self, notice: Notice):
+        self.notice, self.leaving = notice, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        asked = torch.tensor(self.notice.signal is not None, dtype=torch.float32, device=args.device)
+        if reduce(asked, "sum").item():
+            self.leaving = control.should_save = control.should_training_stop = True

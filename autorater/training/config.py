@@ -135,7 +135,36 @@ class AlignmentArguments(DenseArguments):
 
 
 @dataclass
-class JudgeGRPOConfig(GRPOConfig):
+class RunConfig:
+    """What the trainers of judges are told alike; in front of a `TrainingArguments` among the bases of a class."""
+
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "`auto`: go on with the run in output_dir, from its last whole checkpoint or, where it has none, "
+            "the start; `true`, or no value: the same, but having none is an error; a folder: go on from it.",
+            "nargs": "?",
+            "const": "true",
+        },
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "`group_by_length`: prompts of like length in a batch, with little padding; `random`."},
+    )
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the labels are columns."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
+
+    def __post_init__(self):
+        said = str(self.resume_from_checkpoint).lower()  # a YAML file may hold a truth value
+        if said in ("true", "auto", "false", "none"):
+            self.resume_from_checkpoint = said if said in ("true", "auto") else None
+        bf16_by_default(self)
+        super().__post_init__()
+
+
+@dataclass
+class JudgeGRPOConfig(RunConfig, GRPOConfig):
     """`GRPOConfig` for judges: nothing is divided by a group's standard deviation, and answers can be exact.
 
     With `answers="exact"` nothing is generated: `per_device_train_batch_size` counts pairs (both orders of a pair are
@@ -191,13 +220,6 @@ class JudgeGRPOConfig(GRPOConfig):
         metadata={"help": "Process a prompt once for all its sampled answers, where the model allows it."},
     )
 
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={
-            "help": "`group_by_length`: prompts of like length in a batch, with little padding; `random`: TRL's own."
-        },
-    )
-
     # Dividing by the deviation of a group makes the update proportional to 2 p* − 1: majority voting (2508.11800).
     scale_rewards: str = field(
         default="none",
@@ -214,9 +236,6 @@ class JudgeGRPOConfig(GRPOConfig):
             "help": "Longest completion, in tokens; by default 24 for an answer, 512 where reasoning precedes it."
         },
     )
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the labels are columns."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
-    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
 
     def __post_init__(self):
         check_choices(self)
@@ -231,7 +250,6 @@ class JudgeGRPOConfig(GRPOConfig):
             self.num_generations = 2  # GRPOConfig wants at least two; the trainer generates none
         elif self.orders == "coupled" and self.num_generations % 2:
             raise ValueError(f"orders: coupled needs an even num_generations, got {self.num_generations}")
-        bf16_by_default(self)
         self._prepare_vllm()
         try:
             super().__post_init__()

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from autorater.answers import AnswerDistribution, AnswerTree
+from autorater.training.faults import finite_values
 from rewards.functions import Reward
 
 _HALF_WIDTH = 1e-6  # of the central difference: exact to rounding for Brier's rule, to 1e-6 relative for the others
@@ -63,7 +64,7 @@ class WeightedReward:
 
     def _sum(self, labels: torch.Tensor, part: Callable[[Reward, np.ndarray], np.ndarray]) -> torch.Tensor:
         y = labels.double().cpu().numpy()
-        total = sum(w * part(reward, y) for w, reward in zip(self.weights, self.rewards, strict=True))
+        total = sum(w * finite_values(part, reward, y) for w, reward in zip(self.weights, self.rewards, strict=True))
         return torch.as_tensor(total, dtype=labels.dtype, device=labels.device)
 
 

@@ -37,7 +37,9 @@ from autorater.reasoning import close_reasoning
 from autorater.sharding import is_sharded
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.faults import check_lengths, check_rewards, guarded
 from autorater.training.groups import PromptGroups, one_prefill, repeats_of
+from autorater.training.resumable import ResumableTrainer
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
@@ -59,7 +61,7 @@ def training_rows(
     return rows
 
 
-class JudgeGRPOTrainer(GRPOTrainer):
+class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
     """Trains a judge on rows of `training_rows`.
 
     Args:
@@ -79,12 +81,14 @@ class JudgeGRPOTrainer(GRPOTrainer):
         **kwargs,
     ):
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **kwargs)
-        self.answer_tree = answer_tree
+        self.answer_tree, self.unread_batches = answer_tree, 0
         self.exact = args.answers == "exact" and not args.reasoning
         self.reasoned = args.answers == "exact" and args.reasoning
         self._prompt_ids: list[list[int]] = []
         self._in_reasoned_loss = False
         supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
+        if args.answers == "sampled":
+            self.reward_funcs = list(map(guarded, self.reward_funcs, self.reward_func_names))
         self.share_prefix, self._checked = args.shared_prefix and not self.aux_loss_enabled, False
         if self.share_prefix and not supported:
             self._do_not_share(reason)
@@ -104,6 +108,14 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 closing_coef=args.closing_coef,
                 scale_by_deviation=self.scale_rewards == "group",
             )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        tree = self.answer_tree
+        behind = tree.depth + tree.closing_tokens if self.exact else self.max_completion_length
+        for column in ("prompt_ids", "swapped_prompt_ids"):
+            if column in self.train_dataset.column_names:
+                check_lengths(self.model, self.train_dataset[column], behind, column)
 
     def _check_exact(self, args: JudgeGRPOConfig) -> None:
         if self.answer_tree is None:
@@ -138,13 +150,15 @@ class JudgeGRPOTrainer(GRPOTrainer):
             ]
         self._prompt_ids = [row["prompt_ids"] for row in inputs]
         batch = super()._generate_and_score_completions(inputs)
-        if self.reasoned:
+        if not self.reasoned:
+            self._count_unread()
+        else:
             batch["labels"] = self._labels(inputs)
             batch["answered"] = self._answered
             # r − mean of the others = (r − mean) G / (G − 1); and ∇log π(c) is a sum, which dr_grpo divides
             group = self.num_generations if self.model.training else self.num_generations_eval
             batch["advantages"] = batch["advantages"] * group / (group - 1) * self.max_completion_length
-        return _by_group(batch, self._group_size(len(inputs)))
+        return by_group(batch, self._group_size(len(inputs)))
 
     def _generate(self, prompts: list):
         prompt_ids, completion_ids, own, *rest = super()._generate(prompts)
@@ -163,7 +177,10 @@ class JudgeGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """V(c) of every reasoning, by every reward: the same shape and the same gathering as in TRL."""
         if not self.reasoned:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            models = [isinstance(reward, torch.nn.Module) for reward in self.reward_funcs]
+            check_rewards(rewards, self.reward_func_names, models, self.state.global_step)
+            return rewards
         pad_token_id, device = self._tokenizer.pad_token_id, self.accelerator.device
         prompt_ids, prompt_mask = pad_prompts(self._prompt_ids, pad_token_id, device)
         ids, mask = pad_prompts(completion_ids_list, pad_token_id, device, side="right")
@@ -248,7 +265,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model, inputs):
         if self.exact:
             return self._compute_exact_loss(model, inputs)
-        inputs = _by_row(inputs)
+        inputs = by_row(inputs)
         if self.reasoned:
             return self._compute_reasoned_loss(model, inputs)
         return super()._compute_loss(model, inputs)
@@ -327,7 +344,22 @@ class JudgeGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["answers/distinct"].append(len(modes.unique()))
         self._metrics[mode]["answers/share_at_0"].append(probs[:, 0].mean().item())
         self._metrics[mode]["answers/share_at_1"].append(probs[:, -1].mean().item())
+        self._count_unread()
         return gathered, modes.tolist()
+
+    def _count_unread(self) -> None:
+        """Counts batches in which not one answer can be read: nothing is learned from them but the form, if that."""
+        mode = "train" if self.model.training else "eval"
+        if mode == "train" and self._metrics[mode].get("answers/parse_rate", [])[-1:] == [0]:
+            self.unread_batches += 1
+            if self.unread_batches == 1:
+                warnings.warn(
+                    f"step {self.state.global_step + 1}: not one answer of the batch can be read, so none is better "
+                    "than another; such batches are counted in answers/unread_batches",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        self._metrics[mode]["answers/unread_batches"] = [self.unread_batches]
 
 
 def _swap(row: dict) -> dict:
@@ -339,10 +371,11 @@ def _swap(row: dict) -> dict:
     }
 
 
-def _by_group(batch: dict, size: int) -> dict:
+def by_group(batch: dict, size: int) -> dict:
     """(N, …) tensors as (N / size, size, …), so that TRL's shuffle along the first dimension moves whole groups."""
     return {k: v.unflatten(0, (-1, size)) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}
 
 
-def _by_row(batch: dict) -> dict:
+def by_row(batch: dict) -> dict:
+    """The other way round."""
     return {k: v.flatten(0, 1) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}

@@ -4,6 +4,9 @@
     trainer = …Trainer(run.judge.model, …)              what a recipe is about
     run.finish(trainer, title="…")                      trained, measured again, saved and reported
 
+A run that was killed goes on where it was when its command is given again with `--resume_from_checkpoint auto`, and a
+run that is asked to leave (`autorater.preemption`) puts a checkpoint down first.
+
 Deliberately left out: judges of items (`recipes/align.py`), which are measured on other figures.
 """
 
@@ -12,19 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 from trl import ModelConfig
 
 from autorater.console import prepare_output_dir
-from autorater.evaluation import Evaluation, evaluate, write_run
+from autorater.evaluation import Evaluation, evaluate, judge_all, measure, write_run
 from autorater.judges import Judge
 from autorater.pairs import Pair
 from autorater.policy import load_policy
+from autorater.preemption import leave, notice
 from autorater.prompts import EncodedPrompt, PromptFormat, drop_long, longest_prompt
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.sharding import gathered
-from autorater.training.callbacks import CalibrationCallback, show_progress
+from autorater.training.callbacks import CalibrationCallback, LogFileCallback, PreemptionCallback, show_progress
+from autorater.training.checkpoints import checkpoints
 from autorater.training.config import JudgeArguments, model_init_kwargs, settings
 from autorater.training.data import prepare_data
+from autorater.training.record import RunRecord
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import build_warm_policy
 
@@ -43,6 +50,7 @@ class JudgeRun:
         held_out, held_out_prompts: The pairs it is measured on.
         before: How the judge did before the training.
         used: Every setting that is not a default, for the report and the tracker.
+        record: What it has behind it.
     """
 
     args: JudgeArguments
@@ -55,6 +63,7 @@ class JudgeRun:
     held_out_prompts: Sequence[Prompts]
     before: Evaluation
     used: dict
+    record: RunRecord
 
     def finish(self, trainer: Trainer, title: str) -> None:
         """Trains, measures the judge on the held-out pairs while and after, and fills the output folder."""
@@ -63,8 +72,7 @@ class JudgeRun:
         trainer.add_callback(
             CalibrationCallback(trainer, judge, self.held_out, self.held_out_prompts, self.args.n_eval_pairs)
         )
-        show_progress(trainer)
-        trained = trainer.train(resume_from_checkpoint=self.training.resume_from_checkpoint)
+        trained = run_training(trainer, self.record)
         is_main = self.training.process_index == 0
         after = evaluate(judge, self.held_out, self.held_out_prompts, progress=is_main)
         trainer.save_model()
@@ -75,6 +83,26 @@ class JudgeRun:
             write_report(output_dir, title=title, **told)
             write_model_card(output_dir, base_model=self.base, prompt_text=judge.encoder.format.text, **told)
             print(f"\n{summary_table(self.before, after)}\n\nreport: {output_dir / 'report.html'}")
+        self.record.mark("report")
+
+
+def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
+    """Trains from the start or a checkpoint, with progress bar and log; ends the process where it is asked to."""
+    args = trainer.args
+    show_progress(trainer)
+    trainer.about = record.about
+    with notice() as asked:
+        preemption = PreemptionCallback(asked)
+        trainer.add_callback(LogFileCallback(Path(args.output_dir, "log.jsonl")))
+        trainer.add_callback(preemption)
+        trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if preemption.leaving or asked.signal:
+        newest = next(iter(checkpoints(args.output_dir, record.run)), "there is no checkpoint")
+        leave(
+            f"asked to leave ({asked.signal or 'another process'}) behind step {trainer.state.global_step} of "
+            f"{trainer.state.max_steps}: {newest}; the same command with --resume_from_checkpoint auto goes on"
+        )
+    return trained
 
 
 def open_run(
@@ -93,23 +121,32 @@ def open_run(
 
     Raises:
         DataError: If a row is bad.
-        ValueError: If options do not fit, or nothing can be written to the output folder.
+        ValueError: If options do not fit, no pair fits, nothing can be written to the output folder, or the run to go
+            on with began with other settings.
+        Finished: If it should go on with a run that is finished.
     """
     prepare_output_dir(training.output_dir)
     is_main = training.process_index == 0
     say = print if is_main else lambda *_: None
     data = prepare_data(args, training.seed)
     say(data.summary + (f"\n{training.world_size} processes" if training.world_size > 1 else ""))
-    base = model_config.model_name_or_path or build_warm_policy(args, training, data)
+    used = settings(args, training, model_config)
+    record = RunRecord.open(training, used, data.summary)
+    base = model_config.model_name_or_path or record.once(
+        "warm_start", lambda: build_warm_policy(args, training, data)
+    )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     judge = Judge(model.to(training.device), tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
 
-    longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
-    train, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
+    longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
+    kept, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
     held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
     say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
+    for name, left in (("training", kept), ("held-out", held_out)):
+        if not left:
+            raise ValueError(f"no {name} pair has a prompt of at most {longest} tokens")
     with gathered(model):
-        before = evaluate(judge, held_out, held_out_prompts, progress=is_main)
-    used = settings(args, training, model_config)
-    start_tracking(training, used)
-    return JudgeRun(args, training, judge, base, train, prompts, held_out, held_out_prompts, before, used)
+        said = record.judged_before(lambda: judge_all(judge, held_out, held_out_prompts, progress=is_main))
+    before = measure(held_out, said)
+    start_tracking(training, used, record.run)
+    return JudgeRun(args, training, judge, base, kept, prompts, held_out, held_out_prompts, before, used, record)

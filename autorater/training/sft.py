@@ -24,14 +24,16 @@ import rewards
 from autorater.answers import AnswerTree, answer_decimals
 from autorater.pairs import Pair
 from autorater.prompts import EncodedPrompt, pad_prompts
-from autorater.training.config import CLOSING_COEF, bf16_by_default, check_choices
+from autorater.training.config import CLOSING_COEF, RunConfig, check_choices
 from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.faults import check_lengths
 from autorater.training.grpo import training_rows
+from autorater.training.resumable import ResumableTrainer
 from rewards import CLOSE_TAG, render_answer
 
 
 @dataclass
-class JudgeSFTConfig(SFTConfig):
+class JudgeSFTConfig(RunConfig, SFTConfig):
     """`SFTConfig` for judges: tokenized prompts, loss on the answer alone, nothing truncated."""
 
     objective: Literal["text", "tokenized_brier", "tokenized_log"] = field(
@@ -46,16 +48,10 @@ class JudgeSFTConfig(SFTConfig):
         default=CLOSING_COEF,
         metadata={"help": "Weight of the closing tag's log-likelihood in the tokenized objectives; text has it."},
     )
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "`group_by_length` or `random`, see `TrainingArguments`."}
-    )
     max_length: int | None = field(
         default=None, metadata={"help": "Kept off: long prompts are left out, see max_prompt_tokens; none is cut."}
     )
     completion_only_loss: bool | None = field(default=True, metadata={"help": "Kept on: only the answer is learned."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Kept off: the labels are columns."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
-    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; by default where there is a GPU."})
 
     def __post_init__(self):
         check_choices(self)
@@ -63,7 +59,6 @@ class JudgeSFTConfig(SFTConfig):
             raise ValueError("entropy_coef goes with the tokenized objectives; text has none")
         if self.objective != "text":
             self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
-        bf16_by_default(self)
         super().__post_init__()
 
 
@@ -93,7 +88,7 @@ def sft_rows(
     return rows
 
 
-class JudgeSFTTrainer(SFTTrainer):
+class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
     """Trains a judge on rows of `sft_rows`.
 
     Args:
@@ -117,6 +112,8 @@ class JudgeSFTTrainer(SFTTrainer):
             )
             kwargs["data_collator"] = self._collate
         super().__init__(model=model, args=args, **kwargs)
+        column, behind = ("input_ids", 0) if args.objective == "text" else ("prompt_ids", answer_tree.depth)
+        check_lengths(self.model, self.train_dataset[column], behind, column)
 
     def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] for row in rows], self._tokenizer.pad_token_id)
@@ -131,4 +128,4 @@ class JudgeSFTTrainer(SFTTrainer):
         mode = "train" if self.model.training else "eval"
         for name, values in log.items():
             self._metrics[mode][name].append(self.accelerator.gather(values).mean().item())
-        return loss
+        return self.finite(loss)

@@ -1,4 +1,9 @@
-"""Weights & Biases that never stops a run: without a login or a connection it records offline, and says so."""
+"""Weights & Biases that never stops a run: without a login or a connection it records offline, and says so.
+
+While a run trains, W&B uploads from a process of its own, so a server that has gone away costs the training nothing.
+What it did not take is in `output_dir/wandb` (`wandb sync` uploads it later), and `log.jsonl` has all that was logged.
+Only at its end a run waits for uploads, and not for long. A resumed run is the same run in W&B.
+"""
 
 import os
 from collections.abc import Mapping
@@ -6,14 +11,16 @@ from collections.abc import Mapping
 from transformers import TrainingArguments
 
 _CONNECT_SECONDS = 20
+_UPLOAD_SECONDS = 15  # what is left at the end of a run; a server that is there needs two or three
 
 
-def start_tracking(args: TrainingArguments, config: Mapping[str, object]) -> None:
+def start_tracking(args: TrainingArguments, config: Mapping[str, object], run: str) -> None:
     """Starts the W&B run that the trainer's callback then finds; other trackers start by themselves.
 
     Args:
         args: Its `report_to` says whether W&B is wanted; offline records are kept in `output_dir/wandb`.
         config: What to show as the run's configuration.
+        run: Name of the run, under which W&B goes on with it.
     """
     if "wandb" not in args.report_to or args.process_index != 0:
         return
@@ -27,13 +34,15 @@ def start_tracking(args: TrainingArguments, config: Mapping[str, object]) -> Non
         "name": args.run_name,
         "dir": output_dir,
         "config": dict(config),
+        "id": run,
+        "resume": "allow",
     }
     mode = os.environ.get("WANDB_MODE")
     if mode is None and not wandb.login(prompt=False, verify=False):
         print(f"W&B: no login, recording offline in {output_dir}/wandb (`wandb sync` uploads it later)")
         mode = "offline"
     try:
-        settings = wandb.Settings(init_timeout=_CONNECT_SECONDS)
+        settings = wandb.Settings(init_timeout=_CONNECT_SECONDS, finish_timeout=_UPLOAD_SECONDS)
         wandb.init(mode=mode, settings=settings, **kwargs)
     except wandb.errors.Error as error:
         print(f"W&B: cannot be reached ({error}), recording offline in {output_dir}/wandb")

@@ -22,6 +22,7 @@ def wandb(monkeypatch):
         if mode != "offline" and not fake.reachable:
             raise FakeError("no route")
         fake.started.append(mode)
+        fake.told = kwargs
 
     fake.init, fake.login = init, lambda **_: fake.logged_in
     monkeypatch.setitem(sys.modules, "wandb", fake)
@@ -42,18 +43,19 @@ ARGS = {"output_dir": "out", "run_name": "x", "process_index": 0}
 )
 def test_falls_back_to_offline(wandb, capsys, logged_in, reachable, modes, said):
     wandb.logged_in, wandb.reachable = logged_in, reachable
-    start_tracking(SimpleNamespace(**ARGS, report_to=["wandb"]), {"a": 1})
+    start_tracking(SimpleNamespace(**ARGS, report_to=["wandb"]), {"a": 1}, "r1")
     assert wandb.started == modes
     assert said in capsys.readouterr().out
+    assert (wandb.told["id"], wandb.told["resume"]) == ("r1", "allow"), "a resumed run is the same run"
 
 
 def test_mode_of_the_environment_is_kept(wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    start_tracking(SimpleNamespace(**ARGS, report_to=["wandb"]), {})
+    start_tracking(SimpleNamespace(**ARGS, report_to=["wandb"]), {}, "r1")
     assert wandb.started == ["disabled"]
 
 
 @pytest.mark.parametrize("changes", [{"report_to": ["trackio"]}, {"report_to": []}, {"process_index": 1}])
 def test_nothing_to_start(wandb, changes):
-    start_tracking(SimpleNamespace(**ARGS | {"report_to": ["wandb"]} | changes), {})
+    start_tracking(SimpleNamespace(**ARGS | {"report_to": ["wandb"]} | changes), {}, "r1")
     assert wandb.started == []
