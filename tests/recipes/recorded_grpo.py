@@ -33,9 +33,9 @@ class RecordedTrainer(grpo.JudgeGRPOTrainer):
 
     def train(self, *args, **kwargs):
         trained = super().train(*args, **kwargs)
-        logs = [log for log in self.state.log_history if "loss" in log]
+        logs = self.state.log_history
         recorded = {
-            "curves": {name: [log[name] for log in logs] for name in ("loss", "reward", "grad_norm")},
+            "curves": {name: [log[name] for log in logs if name in log] for name in ("loss", "reward", "grad_norm")},
             "bytes": self.most_bytes,
             "wrapper": type(self.model_wrapped).__name__,
             "dtypes": sorted({str(p.dtype) for p in self.model.parameters()}),

@@ -35,10 +35,10 @@ KINDS = {
 LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj", "up_proj", "--lora_dropout=0"]
 
 
-def warm_policy(folder, hidden_size=64, steps=40):
+def warm_policy(folder, hidden_size=64, steps=100):
     args = JudgeArguments(
         n_train=200, n_test=1, prompt_layout="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
-        policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16,
+        policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
     run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25)
     return build_warm_policy(args, run, prepare_data(args, seed=0))
