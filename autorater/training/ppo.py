@@ -72,6 +72,9 @@ class JudgePPOConfig(JudgeGRPOConfig):
     )
 
     def __post_init__(self):
+        if self.answers == "exact":
+            reason = "the sum over all answers needs no baseline; use recipes/grpo.py"
+            raise ValueError(f"answers: exact does not go with {self.algorithm}: {reason}")
         told = self.num_generations
         if told < 1:
             raise ValueError(f"num_generations must be at least 1, got {told}")
@@ -102,10 +105,6 @@ class JudgePPOConfig(JudgeGRPOConfig):
     def _refuse_what_does_not_fit(self) -> None:
         rloo = self.algorithm == "rloo"
         refused = {
-            "answers: exact": (
-                self.answers == "exact",
-                "the sum over all answers needs no baseline; use recipes/grpo.py",
-            ),
             f"loss_type: {self.loss_type}": (self.loss_type != "dapo", "its losses are means over tokens"),
             "importance_sampling_level: sequence": (
                 self.importance_sampling_level != "token",
