@@ -45,7 +45,7 @@ build() { # TARGET
     for volume in ${BUILD_VOLUMES:-}; do
         options+=(--volume "$volume")
     done
-    buildah build "${options[@]}" --target "$1" --tag "localhost/autorater:$1" --file docker/Dockerfile . \
+    buildah build --layers "${options[@]}" --target "$1" --tag "localhost/autorater:$1" --file docker/Dockerfile . \
         >"$work/build-$1.log" 2>&1 || {
         tail -n 40 "$work/build-$1.log" >&2
         fail "build of $1"
@@ -170,7 +170,7 @@ for ((i = 0; i < 60; i++)); do
     echo "{\"id\": \"$i\", \"verdict_ab\": \"A\", \"verdict_ba\": \"$( ((i % 3)) && echo A || echo B)\"}"
 done >"$work/audit/output/verdicts.jsonl"
 (container "$audit_root" "$audit" "$work/audit" audit --judge recorded:runs/verdicts.jsonl)
-[[ $(metric "$work/audit/output/audit/metrics.json" n_pairs) == 60 ]] || fail "n_pairs"
+[[ $(metric "$work/audit/output/audit/metrics.json" n_pairs) == 60.0 ]] || fail "n_pairs"
 [[ $(metric "$work/audit/output/audit/metrics.json" flip_rate) == 0.333* ]] || fail "flip_rate"
 
 say "train: the embedded default, 12 steps"
