@@ -1,12 +1,13 @@
 """What a judge of texts should beat: predictors that read no language, fitted on the same votes.
 
     constant   always 1/2
-    length     σ(w · (characters of B − characters of A) / 1,000)
-    tfidf      σ(w · (TF-IDF(B) − TF-IDF(A)) + v · the same length), words and pairs of words
+    length     σ(w · log((1 + characters of B) / (1 + characters of A)))
+    tfidf      σ(v · (TF-IDF(B) − TF-IDF(A)) + w · the same), words and pairs of words
 
 Logistic regressions without an intercept on differences of features: swapping the responses turns p into 1 − p, so
 they favour no slot and both orders say the same. Fitted by scikit-learn on one vote a training pair, with its default
-regularization; nothing is chosen by looking at held-out pairs.
+regularization. On UKPConvArg1 the logarithm makes both stronger than the plain difference in length does (MSE 0.082
+and 0.073 against 0.086 and 0.077).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from sklearn.linear_model import LogisticRegression
 from autorater.pairs import Pair
 
 BASELINES = ("constant", "length", "tfidf")
-_CHARACTERS = 1_000
 _MIN_DOCUMENTS = 2  # words that only one training response has say nothing of others
 
 
@@ -53,8 +53,8 @@ def baseline_probabilities(train: Sequence[Pair], held_out: Sequence[Pair]) -> d
 
 
 def _lengths(pairs: Sequence[Pair]) -> np.ndarray:
-    """Difference in length in thousands of characters, shape (N, 1)."""
-    return np.array([[(len(pair.response_b) - len(pair.response_a)) / _CHARACTERS] for pair in pairs])
+    """Logarithm of the ratio of lengths, shape (N, 1)."""
+    return np.array([[np.log((1 + len(pair.response_b)) / (1 + len(pair.response_a)))] for pair in pairs])
 
 
 def _logistic(features, votes: np.ndarray, held_out) -> np.ndarray:

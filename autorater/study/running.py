@@ -101,8 +101,10 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float:
-        """What is left; a method without a finished cell counts as the mean of all."""
+        """What is left, 0 before the first has ended; a method without a finished cell counts as the mean of all."""
         everything = [seconds for taken in self.taken.values() for seconds in taken]
+        if not everything:
+            return 0.0
         means = (self.taken.get((cell.ground, cell.method), everything) for cell in self.waiting)
         return sum(sum(taken) / len(taken) for taken in means) / self.processes
 
