@@ -31,8 +31,8 @@ _INTERVALS = (
     "Numbers are means over the seeds ({seeds}); brackets are 95 % intervals: Student's t over the seeds on simulated "
     "grounds (each seed has its own texts, votes, policy and held-out pairs), the bootstrap over pairs on recorded "
     "votes (all seeds share the held-out pairs). Excess Brier is mean (answer − p*)² over both orders; overconfidence "
-    "is the mean of answer − vote share on the side that the answer is on; SD = p_ab + p_ba − 1. CPU seconds and tokens "
-    "are those of training steps, the shared warm start not counted."
+    "is the mean of answer − vote share on the side that the answer is on; SD = p_ab + p_ba − 1. CPU seconds "
+    "and tokens are those of training steps, the shared warm start not counted."
 )
 _QUESTIONS = {
     "overconfidence": "(a) Does dividing by the group's deviation cause overconfidence?",

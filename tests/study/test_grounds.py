@@ -1,4 +1,4 @@
-"""What a cell learns from and is measured on: nothing that is measured on is learned from, and p* is what it should be."""
+"""What a cell learns from and is measured on: nothing measured on is learned from, and p* is what it should be."""
 
 import numpy as np
 import pytest
