@@ -10,6 +10,7 @@ policies.
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> None:
     cells = [*plan.starts, *plan.cells]
     there = sum(recorded(cell, folder) is not None for cell in cells)
     print(f"{len(cells)} cells, {there} of them already there; {plan.processes} at a time")
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ended by a scheduler: as by Ctrl-C
     try:
         results = run_study(plan, folder)
     except KeyboardInterrupt:
