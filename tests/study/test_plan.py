@@ -83,7 +83,10 @@ def test_a_new_warm_start_is_a_new_cell(write):
     """What goes on from a warm start depends on it, though its own settings stay what they are."""
     usual = DOCUMENT["methods"]["usual"] | {"settings": {"n_train": 4}}
     methods = DOCUMENT["methods"] | {"usual": usual}
-    before, after = hashes(write(methods=methods)), hashes(write(methods=methods, common={"n_train": 9}))
+    before, after = (
+        hashes(write(methods=methods)),
+        hashes(write(methods=methods, common={"n_train": 9, "answer_step": 0.25})),
+    )
     assert before["easy", 0, "usual"] != after["easy", 0, "usual"]
 
 
