@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -33,12 +34,14 @@ from autorater.training.alignment import AlignmentConfig, AlignmentTrainer, alig
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments, JudgeGRPOConfig
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 
 CONFIGS = {
     "warm_start": JudgeGRPOConfig,
     "text": JudgeGRPOConfig,
     "grpo": JudgeGRPOConfig,
+    "ppo": JudgePPOConfig,
     "sft": JudgeSFTConfig,
     "alignment": AlignmentConfig,
 }
@@ -112,13 +115,13 @@ def train(trainer: str, lesson: Lesson, held_out: Sequence[Pair]) -> Course:
     return course
 
 
-def _grpo(lesson: Lesson) -> Trainer:
+def _grpo(lesson: Lesson, trainer_class: type[JudgeGRPOTrainer] = JudgeGRPOTrainer) -> Trainer:
     rows = training_rows(lesson.pairs, lesson.prompts, lesson.training.orders)
     if not lesson.study.both_orders:
         if lesson.training.orders != "separate":
             raise ValueError("both_orders: false needs orders: separate")
         rows = rows[::2]
-    return JudgeGRPOTrainer(
+    return trainer_class(
         lesson.judge.model,
         getattr(rewards, f"{lesson.args.reward}_reward"),
         lesson.training,
@@ -153,4 +156,4 @@ def _alignment(lesson: Lesson) -> Trainer:
     )
 
 
-_TRAINERS = {"grpo": _grpo, "sft": _sft, "alignment": _alignment}
+_TRAINERS = {"grpo": _grpo, "ppo": partial(_grpo, trainer_class=JudgePPOTrainer), "sft": _sft, "alignment": _alignment}

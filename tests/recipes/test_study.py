@@ -33,6 +33,7 @@ def document(folder):
     methods = {
         "usual": ("grpo", ["simulated"], SAMPLED | {"scale_rewards": "group"}),
         "ours": ("grpo", ["simulated", "recorded"], EXACT | {"symmetry_coef": 1.0}),
+        "ppo": ("ppo", ["simulated"], {"num_generations": 1, "orders": "coupled", "per_device_train_batch_size": 4}),
         "one order": ("grpo", ["simulated"], EXACT | {"orders": "separate", "both_orders": False}),
         "dense": ("grpo", ["simulated"], EXACT | {"labels": "dense", "n_train": 12, "n_votes": 3}),
         "letters": ("alignment", ["simulated", "recorded"], {"ablate": ["kl"], "per_device_train_batch_size": 4}),
@@ -102,11 +103,11 @@ def cells(folder):
 
 def test_it_leaves_everything_behind(finished):
     folder, done = finished
-    assert "20 cells, 0 of them already there" in done.stdout
+    assert "22 cells, 0 of them already there" in done.stdout
     assert "Traceback" not in done.stderr
-    assert len(cells(folder)) == 20
+    assert len(cells(folder)) == 22
     numbers = json.loads((folder / "study.json").read_text())
-    assert numbers["clock"]["cells_run"] == 20
+    assert numbers["clock"]["cells_run"] == 22
     tests = numbers["grounds"]["simulated"]["ours"]["readings"]["answer_mean"]
     assert set(tests) == {"test", "shifted", "objective"}
     assert len(tests["test"]["excess_brier"]["seeds"]) == 2
@@ -126,7 +127,7 @@ def test_it_goes_on_and_runs_what_changed(finished, told):
     (folder / "cells" / "simulated" / "1" / "words.json").unlink()
     done = study(write(folder.parent, told | {"methods": methods}))
     assert done.returncode == 0, done.stderr
-    assert "20 cells, 16 of them already there" in done.stdout
+    assert "22 cells, 18 of them already there" in done.stdout
     after = cells(folder)
     ours = {name for name in before if name.endswith("ours.json")}
     assert {name for name in before if after[name] != before[name]} == ours | {"cells/simulated/1/words.json"}
@@ -156,6 +157,6 @@ def test_it_can_be_stopped_and_continued(told, tmp_path):
     assert errors.strip().endswith("the same command goes on from here")
     assert "Traceback" not in errors
     there = cells(tmp_path / "study")
-    assert 4 <= len(there) < 20
+    assert 4 <= len(there) < 22
     assert study(config).returncode == 0
     assert {name: time for name, time in cells(tmp_path / "study").items() if name in there} == there
