@@ -36,7 +36,7 @@ def main() -> None:
     cells = [*plan.starts, *plan.cells]
     there = sum(recorded(cell, folder) is not None for cell in cells)
     print(f"{len(cells)} cells, {there} of them already there; {plan.processes} at a time")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ended by a scheduler: as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by a scheduler: as by Ctrl-C
     try:
         results = run_study(plan, folder)
     except KeyboardInterrupt:
