@@ -32,7 +32,7 @@ from autorater.training.checkpoints import checkpoints
 from autorater.training.config import JudgeArguments, model_init_kwargs, settings
 from autorater.training.data import prepare_data
 from autorater.training.record import RunRecord
-from autorater.training.tracking import start_tracking
+from autorater.training.tracking import forgive_tracker, start_tracking
 from autorater.training.warm_start import build_warm_policy
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
@@ -90,6 +90,7 @@ def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
     """Trains from the start or a checkpoint, with progress bar and log; ends the process where it is asked to."""
     args = trainer.args
     show_progress(trainer)
+    forgive_tracker(trainer)
     trainer.about = record.about
     with notice() as asked:
         preemption = PreemptionCallback(asked)

@@ -2,13 +2,17 @@
 
 While a run trains, W&B uploads from a process of its own, so a server that has gone away costs the training nothing.
 What it did not take is in `output_dir/wandb` (`wandb sync` uploads it later), and `log.jsonl` has all that was logged.
-Only at its end a run waits for uploads, and not for long. A resumed run is the same run in W&B.
+Only at its end a run waits for uploads, and not for long. Where that process dies itself, the run goes on without W&B
+and says so. A resumed run is the same run in W&B.
 """
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.integrations import WandbCallback
 
 _CONNECT_SECONDS = 20
 _UPLOAD_SECONDS = 15  # what is left at the end of a run; a server that is there needs two or three
@@ -47,3 +51,39 @@ def start_tracking(args: TrainingArguments, config: Mapping[str, object], run: s
     except wandb.errors.Error as error:
         print(f"W&B: cannot be reached ({error}), recording offline in {output_dir}/wandb")
         wandb.init(mode="offline", **kwargs)
+
+
+def forgive_tracker(trainer: Trainer) -> None:
+    """From now on an error of W&B, in the callback or in TRL's tables, ends the tracking and not the training."""
+    if trainer.pop_callback(WandbCallback):
+        trainer.add_callback(_ForgivenWandbCallback)
+
+
+class _ForgivenWandbCallback(WandbCallback):
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._forgiven(super().on_train_begin, args, state, control, **kwargs)
+        if self._wandb is not None:
+            self._wandb.log = partial(self._forgiven, self._wandb.log)  # TRL calls it too
+
+    def on_log(self, args, state, control, **kwargs):
+        self._forgiven(super().on_log, args, state, control, **kwargs)
+
+    def on_save(self, args, state, control, **kwargs):
+        self._forgiven(super().on_save, args, state, control, **kwargs)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._forgiven(super().on_train_end, args, state, control, **kwargs)
+
+    def _forgiven(self, call: Callable, *args, **kwargs) -> None:
+        if self._wandb is None:
+            return
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            warnings.warn(
+                f"W&B: tracking has ended, the training goes on with log.jsonl ({type(error).__name__}: {error})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._wandb.run = None  # TRL looks whether there is one
+            self._wandb = None

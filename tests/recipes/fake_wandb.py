@@ -13,6 +13,7 @@ _VIEWER = {"id": "4", "entity": "somebody", "username": "somebody", "flags": "{}
 _ANSWERS = {
     "upsertBucket": {"upsertBucket": {"bucket": _BUCKET, "inserted": True}},
     "viewer": {"viewer": _VIEWER},
+    "createRunFiles": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": []}},
     "model": {"model": None},
 }
 

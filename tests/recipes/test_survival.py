@@ -91,8 +91,9 @@ def test_killed_twice_and_started_again(tmp_path):
 )  # fmt: skip
 def test_killed_at_ten_random_moments(tmp_path, recipe, options):
     steps = [*options, "--max_steps=60", "--save_steps=2"]
-    moments = [random.Random(0).uniform(0.0, 2.0) for _ in range(8)] + [-1.0, 0.1]
-    random.Random(1).shuffle(moments)
+    draw = random.Random(options[0] if options else recipe)
+    moments = [-draw.uniform(0.5, 1.5), *(draw.uniform(0.0, 2.5) for _ in range(9))]  # the first one before it trains
+    draw.shuffle(moments)
     done = interrupted(tmp_path, [["whole", []], ["again", moments]], *steps, recipe=recipe)
     print(done.stdout, *re.findall(r"(?:resuming|not whole).*", done.stderr), sep="\n")
     assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
@@ -183,8 +184,19 @@ def test_killed_under_zero_2(tmp_path):
     assert_same(left(tmp_path / "whole"), left(tmp_path / "killed"))
 
 
+def kill_client(run_pid):
+    """Kills W&B's own process beside a run."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        pid, _, name, _, parent = re.match(r"(\d+) (\()(.*)\) (\S+) (\d+)", status.read_text()).groups()
+        if name.startswith("wandb-core") and int(parent) == run_pid:
+            os.kill(int(pid), signal.SIGKILL)
+            return
+    raise AssertionError("there is no wandb-core")
+
+
 @pytest.mark.slow
-def test_a_tracker_that_goes_away_loses_nothing_and_holds_up_nothing(tmp_path):
+@pytest.mark.parametrize("fault", ["server falls silent", "client dies"])
+def test_a_tracker_that_goes_away_loses_nothing_and_holds_up_nothing(tmp_path, fault):
     """W&B's own client against a server that answers, and then takes connections and says nothing more."""
     with FakeWandb() as server:
         arguments = [*TINY, "--max_steps=30", "--save_steps=100", f"--output_dir={tmp_path}", "--report_to=wandb"]
@@ -195,12 +207,17 @@ def test_a_tracker_that_goes_away_loses_nothing_and_holds_up_nothing(tmp_path):
         while not (tmp_path / "log.jsonl").exists() or "eval_brier" not in (tmp_path / "log.jsonl").read_text():
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
+        if fault == "client dies":
+            kill_client(process.pid)
         server.silent.set()
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert server.seen_silent, "the client had tried"
+    if fault == "client dies":
+        assert "W&B: tracking has ended, the training goes on" in said
+    else:
+        assert server.seen_silent, "the client had tried"
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log if "reward" in line] == [4, 8, 12, 16, 20, 24, 28]
+    assert [line["step"] for line in log if "reward" in line] == [4, 8, 12, 16, 20, 24, 28, 30]
     assert [line["step"] for line in log if "eval_brier" in line] == [7, 14, 21, 28]
     assert (tmp_path / "metrics.json").exists()
     run = json.loads((tmp_path / "run.json").read_text())["run"]
