@@ -61,7 +61,7 @@ def launch(output_dir, *arguments, config=None, nodes=1, mixed_precision="no"):
         launcher = [
             "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / config),
             f"--mixed_precision={mixed_precision}", f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
-            f"--main_process_port={port}", "--deepspeed_multinode_launcher=standard",
+            f"--main_process_port={port}",
         ]  # fmt: skip
     rank = "--machine_rank={}" if config else "-u"
     commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
