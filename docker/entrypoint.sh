@@ -4,7 +4,7 @@
 #
 # It does not `exec` the launcher, on purpose. Linux drops a signal that process 1 has no handler for; `accelerate
 # launch` of one process passes none on; and torchrun, which it uses for several, kills them 30 s after it has passed
-# one on, however large the checkpoint. So the signal goes to the launcher's children; the status is then 143 (128 + 15).
+# one on, however large the checkpoint. So the signal goes to the launcher's children; the status is then 143.
 set -euo pipefail
 trap 'exit 143' TERM INT
 
