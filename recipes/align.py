@@ -51,7 +51,7 @@ def main() -> None:
     label_format = LabelFormat(data.train.task, args.prompt_layout, args.synonyms or {})
     base = model_config.model_name_or_path
     if base is None:
-        base = build_warm_label_policy(args, training, data.train, label_format, data.verdicts)
+        base = build_warm_label_policy(args, training, data, label_format)
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     judge = LabelJudge(model.to(training.device), tokenizer, label_format)
 
