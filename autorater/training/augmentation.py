@@ -1,7 +1,7 @@
 """Training pairs with shorter responses: words left out at random, or the end cut off.
 
     with_dropped_words   one rate a pair, uniform between 0 and twice the mean; every word is left out at that rate
-    with_cut_responses   every response keeps a share of its words from the beginning, log-uniform between 1/20 and 1
+    with_cut_responses   every response keeps the beginning of itself, a share of its words uniform between 0 and 1
 
 Where few responses stand in many pairs, a policy learns by heart which of them wins, and is sure of it in pairs that
 it has never seen. With words left out no response is the same in two pairs, so there is only what its words have in
@@ -20,7 +20,6 @@ import numpy as np
 from autorater.pairs import Pair
 
 _WORD = re.compile(r"\S+\s*")
-_SHORTEST = 1 / 20
 
 
 def with_dropped_words(pairs: Iterable[Pair], rate: float, seed: int) -> list[Pair]:
@@ -52,7 +51,7 @@ def with_cut_responses(pairs: Iterable[Pair], seed: int) -> list[Pair]:
         seed: Draws the shares, which differ between the two responses of a pair.
 
     Returns:
-        N pairs in the given order, with other responses; half of the shares are below 0.22.
+        N pairs in the given order, with other responses.
     """
     rng = np.random.default_rng(seed)
 
@@ -60,7 +59,7 @@ def with_cut_responses(pairs: Iterable[Pair], seed: int) -> list[Pair]:
         words = _WORD.findall(text)
         return "".join(words[: max(1, round(share * len(words)))]).rstrip()
 
-    return [_with_responses(pair, cut, _SHORTEST ** rng.random(2)) for pair in pairs]
+    return [_with_responses(pair, cut, rng.random(2)) for pair in pairs]
 
 
 def _with_responses(pair: Pair, shorten: Callable[[str, float], str], shares: Sequence[float]) -> Pair:

@@ -87,6 +87,9 @@ class JudgeArguments:
     )
     warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})
     warm_start_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the warm start."})
+    warm_start_sharpness: float = field(
+        default=1.8, metadata={"help": "Factor on the logits of its verdicts; above 1 they are overconfident."}
+    )
     warm_start_tilt: float = field(
         default=1.0, metadata={"help": "Logits that its verdicts add for the response shown second."}
     )

@@ -205,7 +205,9 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
             encoder,
             prompts,
             np.array(verdicts),
-            style=RawVerdicts(tilt=args.warm_start_tilt, jitter=args.warm_start_jitter, step=training.answer_step),
+            style=RawVerdicts(
+                args.warm_start_sharpness, args.warm_start_tilt, args.warm_start_jitter, training.answer_step
+            ),
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
