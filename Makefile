@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCRIPTS := .ci/run docker/*.sh docker/slurm.sbatch
 
 # One thread a process: small policies gain nothing from a second one, and everything from a second process.
 export OMP_NUM_THREADS ?= 1
@@ -11,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 help:
 	@echo "make train   set up, train the embedded default and write runs/grpo_simulated/report.html"
 	@echo "make test    set up, run the tests (SLOW=1: the slow ones too)"
-	@echo "make lint    check format and style"
+	@echo "make lint    check format and style, and the files of docker/"
 	@echo "make bench   run the benchmarks"
 	@echo "make clean   remove the environment and the caches"
 
@@ -31,6 +32,11 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/kubernetes-validate --strict --quiet docker/kubernetes.yaml
 
 bench: $(READY)
 	@for script in benchmarks/*.py; do echo "# $$script"; $(BIN)/python $$script || exit 1; done

@@ -18,6 +18,7 @@ metrics              calibration, agreement, position bias, several classes, gro
 evaluation (…_items) a judge measured on held-out pairs or items; `reward_evaluation` a reward model on whole models
 comparison, audit    judging methods on the same pairs; a judge read twice, its journal, figures and flips
 report, console      pictures and pages; what a script prints
+sharding, preemption several processes with a part of the model each; being asked to leave
 
 Data flows one way: pairs → prompts → answers → rewards → update → metrics → report. Importing this package imports no
 torch; `Judge` does when it is first touched.

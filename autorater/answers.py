@@ -47,6 +47,7 @@ class AnswerTree(TokenTree):
         string_values: Index into `values` of every string, shape (J,).
         strings: The texts themselves.
         depth: Tokens of the longest answer, terminator included.
+        closing_tokens: Most tokens that the rest of the closing tag and the end of the text take behind one.
         …: The rest as in `TokenTree`.
 
     Raises:
@@ -69,6 +70,7 @@ class AnswerTree(TokenTree):
         closed = (tokens_behind(tokenizer, context, text + CLOSE_TAG) for text, _ in strings)
         self._closed = [[*tokens, tokenizer.eos_token_id] for tokens in closed]
         self._sequences, self._trees = sequences, {}
+        self.closing_tokens = max(len(c) - len(s) for c, s in zip(self._closed, sequences, strict=True))
 
     def closed(self, which: int) -> "ClosedTree":
         """This tree with the whole closing tag and the end of the text behind string number `which`."""

@@ -131,6 +131,15 @@ def branches_with_tree(completion_ids: torch.Tensor, completion_mask: torch.Tens
     )
 
 
+def before_branches(group: int, length: int) -> torch.Tensor:
+    """Where the token before every packed token of G chains of C stands, 0 for the prompt's last one; shape (G · C,).
+
+    Token c of a branch is predicted behind token c − 1, the first one of every branch behind the prompt.
+    """
+    before = torch.arange(group * length)  # packed token s − 1 is the s-th behind the prompt's last one
+    return before.masked_fill(before % length == 0, 0)
+
+
 def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
     """Whether the suffixes of a prompt can share one row in this model, and if not, why.
 
@@ -586,9 +595,7 @@ def _branch_logps(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies (B, G, C) of packed branches, from logits behind the prompt and every token."""
     batch, group, length = completion_ids.shape
-    # Token c of a branch is predicted behind token c - 1, the first one of every branch behind the prompt.
-    before = torch.arange(group * length, device=logits.device)  # logit index of packed token s - 1 is s
-    before = before.masked_fill(before % length == 0, 0).expand(batch, -1)  # (B, G·C)
+    before = before_branches(group, length).to(logits.device).expand(batch, -1)  # (B, G·C)
     logps, entropies = _logps_and_entropies(logits, before, completion_ids.reshape(batch, -1), temperature)
     padding = ~completion_mask.bool()
     return tuple(x.view(batch, group, length).masked_fill(padding, 0) for x in (logps, entropies))

@@ -11,7 +11,7 @@ from itertools import groupby
 import torch
 
 from autorater.answers import AnswerDistribution, AnswerTree
-from autorater.prefix import generate_shared, shared_prefix_logps, shared_prefix_logps_and_tree
+from autorater.prefix import before_branches, generate_shared, shared_prefix_logps, shared_prefix_logps_and_tree
 from autorater.sharding import in_step
 
 
@@ -77,6 +77,12 @@ class PromptGroups:
         chunks = self._chunks(model, rows_at_once)
         logps, entropies = zip(*(shared_prefix_logps(model, *chunk, temperature) for chunk in chunks), strict=True)
         return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
+
+    def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
+        """Of one number a token of `[prompt | completions]`, (U, L + G · C), those before the rows' tokens: (N, C)."""
+        _, group, length = self.completion_ids.shape
+        before = self.prompt_ids.shape[1] - 1 + before_branches(group, length)
+        return packed[:, before].unflatten(1, (group, length))[self.prompt_of, self.place]
 
     def reason(
         self,

@@ -111,7 +111,8 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        behind = self.answer_tree.depth if self.exact else self.max_completion_length
+        tree = self.answer_tree
+        behind = tree.depth + tree.closing_tokens if self.exact else self.max_completion_length
         for column in ("prompt_ids", "swapped_prompt_ids"):
             if column in self.train_dataset.column_names:
                 check_lengths(self.model, self.train_dataset[column], behind, column)
@@ -157,7 +158,7 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
             # r − mean of the others = (r − mean) G / (G − 1); and ∇log π(c) is a sum, which dr_grpo divides
             group = self.num_generations if self.model.training else self.num_generations_eval
             batch["advantages"] = batch["advantages"] * group / (group - 1) * self.max_completion_length
-        return _by_group(batch, self._group_size(len(inputs)))
+        return by_group(batch, self._group_size(len(inputs)))
 
     def _generate(self, prompts: list):
         prompt_ids, completion_ids, own, *rest = super()._generate(prompts)
@@ -264,7 +265,7 @@ class JudgeGRPOTrainer(ResumableTrainer, GRPOTrainer):
     def _compute_loss(self, model, inputs):
         if self.exact:
             return self._compute_exact_loss(model, inputs)
-        inputs = _by_row(inputs)
+        inputs = by_row(inputs)
         if self.reasoned:
             return self._compute_reasoned_loss(model, inputs)
         return super()._compute_loss(model, inputs)
@@ -370,10 +371,11 @@ def _swap(row: dict) -> dict:
     }
 
 
-def _by_group(batch: dict, size: int) -> dict:
+def by_group(batch: dict, size: int) -> dict:
     """(N, …) tensors as (N / size, size, …), so that TRL's shuffle along the first dimension moves whole groups."""
     return {k: v.unflatten(0, (-1, size)) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}
 
 
-def _by_row(batch: dict) -> dict:
+def by_row(batch: dict) -> dict:
+    """The other way round."""
     return {k: v.flatten(0, 1) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}

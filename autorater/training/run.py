@@ -141,7 +141,7 @@ def open_run(
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     judge = Judge(model.to(training.device), tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
 
-    longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
+    longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     kept, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
     held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
     say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")

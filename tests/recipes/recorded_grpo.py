@@ -19,14 +19,24 @@ ROOT = Path(__file__).parents[2]
 
 
 class RecordedTrainer(grpo.JudgeGRPOTrainer):
-    """Says what it did and what this process held before the last step was taken."""
+    """Says what it did, and what this process held when the optimizer stepped."""
+
+    most_bytes = 0
+
+    def create_optimizer(self, *args, **kwargs):
+        optimizer = super().create_optimizer(*args, **kwargs)
+        optimizer.register_step_pre_hook(self._count)
+        return optimizer
+
+    def _count(self, optimizer, *_) -> None:
+        self.most_bytes = max(self.most_bytes, held_bytes(self, optimizer))
 
     def train(self, *args, **kwargs):
         trained = super().train(*args, **kwargs)
-        logs = [log for log in self.state.log_history if "loss" in log]
+        logs = self.state.log_history
         recorded = {
-            "curves": {name: [log[name] for log in logs] for name in ("loss", "reward", "grad_norm")},
-            "bytes": held_bytes(self),
+            "curves": {name: [log[name] for log in logs if name in log] for name in ("loss", "reward", "grad_norm")},
+            "bytes": self.most_bytes,
             "wrapper": type(self.model_wrapped).__name__,
             "dtypes": sorted({str(p.dtype) for p in self.model.parameters()}),
         }
@@ -41,22 +51,23 @@ class RecordedTrainer(grpo.JudgeGRPOTrainer):
         return completions, None
 
 
-def held_bytes(trainer) -> int:
+def held_bytes(trainer, optimizer) -> int:
     """Bytes of parameters, gradients and optimizer states on this process, no storage counted twice.
 
-    Gradients are gone after a step; they are as large as the parameters that the optimizer steps, in their type.
+    Args:
+        trainer: Its model is plain or DeepSpeed's.
+        optimizer: Torch's, about to step.
     """
-    optimizer = trainer.optimizer
-    while hasattr(optimizer, "optimizer"):  # accelerate's around DeepSpeed's around torch's
-        optimizer = optimizer.optimizer
+    parameters = list(trainer.model.parameters())
     stepped = [p for group in optimizer.param_groups for p in group["params"]]
-    tensors = [getattr(p, "ds_tensor", p) for p in trainer.model.parameters()]
-    tensors += [p for p in trainer.model.parameters() if getattr(p, "ds_persist", False)]
-    tensors += stepped + [x for state in optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
-    tensors = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
-    gradients = sum(p.to_local().nbytes if hasattr(p, "to_local") else p.nbytes for p in stepped)
-    return sum(held.values()) + gradients
+    states = [x for state in optimizer.state.values() for x in state.values()]
+    deepspeed = getattr(trainer.model_wrapped, "optimizer", None)
+    shares = [getattr(deepspeed, "grad_partitions_flat_buffer", None)]  # of ZeRO-3; those of ZeRO-1 and 2 follow
+    shares += [share for group in getattr(deepspeed, "averaged_gradients", {}).values() for share in group or []]
+    tensors = [getattr(p, "ds_tensor", None) for p in parameters] + parameters + [p.grad for p in parameters]
+    tensors += stepped + [p.grad for p in stepped] + states + shares
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors if torch.is_tensor(t)}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 if __name__ == "__main__":

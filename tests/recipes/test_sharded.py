@@ -26,19 +26,19 @@ BASE = [
 KINDS = {
     "exact": ["--answers=exact"],
     # Updated twice: the first loss is 0 but for lengths, since the advantages of a group add up to 0. No entropy
-    # bonus, because TRL's is a mean over the tokens of a process.
+    # bonus, because TRL's is a mean over the tokens of a process. At 3e-3 Adam blows rounding up to 4e-4 of the loss.
     "sampled": [
         "--answers=sampled", "--num_generations=4", "--max_completion_length=16", "--entropy_coef=0",
-        "--num_iterations=2",
+        "--num_iterations=2", "--learning_rate=5e-4",
     ],
 }  # fmt: skip
 LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj", "up_proj", "--lora_dropout=0"]
 
 
-def warm_policy(folder, hidden_size=64, steps=60):
+def warm_policy(folder, hidden_size=64, steps=100):
     args = JudgeArguments(
         n_train=200, n_test=1, prompt_layout="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
-        policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16,
+        policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
     run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25)
     return build_warm_policy(args, run, prepare_data(args, seed=0))
@@ -61,7 +61,7 @@ def launch(output_dir, *arguments, config=None, nodes=1, mixed_precision="no"):
         launcher = [
             "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / config),
             f"--mixed_precision={mixed_precision}", f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
-            f"--main_process_port={port}", "--deepspeed_multinode_launcher=standard",
+            f"--main_process_port={port}",
         ]  # fmt: skip
     rank = "--machine_rank={}" if config else "-u"
     commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
@@ -152,7 +152,7 @@ def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):
 def test_zero3_halves_what_a_process_holds(tmp_path, bf16):
     """Parameters, gradients and optimizer states, on a model whose matrices are too large to be kept whole."""
     folder = warm_policy(tmp_path, hidden_size=384, steps=0)
-    arguments = [f"--model_name_or_path={folder}", *KINDS["exact"], "--max_steps=1", f"--bf16={bf16}"]
+    arguments = [f"--model_name_or_path={folder}", *KINDS["exact"], "--max_steps=2", f"--bf16={bf16}"]
     plain = launch(tmp_path / "plain", *arguments)
     run = launch(tmp_path / "zero3", *arguments, config="zero3_cpu.yaml", mixed_precision="bf16" if bf16 else "no")
     shares = [p["bytes"] / plain.processes[0]["bytes"] for p in run.processes]

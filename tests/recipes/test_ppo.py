@@ -1,0 +1,67 @@
+"""The script as a person runs it: PPO in two processes and with a reference, RLOO in one, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from autorater import Judge
+from autorater.population import simulate_pairs
+from autorater.training.value_head import VALUE_HEAD_FILE
+from tests.recipes.test_grpo import ROOT, TINY
+
+TINY_PPO = [*TINY, "--steps_per_generation=1", "--report_to=none", "--use_cpu"]
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+
+
+def left_behind(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert isinstance(metrics["before/excess_brier"], float)
+    assert isinstance(metrics["after/excess_brier"], float)
+    names = {"report.html", "reliability.png", "model.safetensors", "README.md", "predictions.jsonl"}
+    assert names <= {f.name for f in folder.iterdir()}
+    judgments = Judge.from_pretrained(str(folder)).probabilities(simulate_pairs(2, seed=9).pairs)
+    assert ((judgments.p_sym >= 0) & (judgments.p_sym <= 1)).all()
+
+
+def test_two_processes_leave_the_judge_and_its_value_head(tmp_path):
+    """DDP looks for unused parameters by default, so the head must be seen in what leaves the module."""
+    done = run(
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "recipes/ppo.py",
+        *TINY_PPO, f"--output_dir={tmp_path}", "--value_learning_rate=0.01", "--log_completions",
+        "--num_completions_to_print=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert done.stdout.count("Excess Brier score") == 2, "one table, of one process"
+    left_behind(tmp_path)
+    assert (tmp_path / VALUE_HEAD_FILE).exists()
+
+
+def test_rloo_with_a_reference(tmp_path):
+    done = run(
+        sys.executable, "recipes/ppo.py", *TINY_PPO, f"--output_dir={tmp_path}", "--algorithm=rloo", "--beta=0.1",
+        "--kl_in=loss",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left_behind(tmp_path)
+    assert not (tmp_path / VALUE_HEAD_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--answers=exact", "answers: exact does not go with ppo"),
+        ("--algorithm=grpo", "invalid choice: 'grpo'"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, argument, message):
+    done = run(sys.executable, "recipes/ppo.py", f"--output_dir={tmp_path}", argument)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
