@@ -84,10 +84,11 @@ def test_killed_twice_and_started_again(tmp_path):
                 "--num_iterations=2", "--gradient_accumulation_steps=2",
             ],
         ),
+        ("recipes/ppo.py", ["--steps_per_generation=3"]),
         ("recipes/sft.py", []),
         ("recipes/align.py", ["--n_train=30"]),
     ],
-    ids=["exact", "sampled", "sft", "align"],
+    ids=["exact", "sampled", "ppo", "sft", "align"],
 )  # fmt: skip
 def test_killed_at_ten_random_moments(tmp_path, recipe, options):
     steps = [*options, "--max_steps=60", "--save_steps=2"]
