@@ -62,10 +62,9 @@ def held_bytes(trainer, optimizer) -> int:
     stepped = [p for group in optimizer.param_groups for p in group["params"]]
     states = [x for state in optimizer.state.values() for x in state.values()]
     deepspeed = getattr(trainer.model_wrapped, "optimizer", None)
-    shares = [getattr(deepspeed, "grad_partitions_flat_buffer", None)]  # of ZeRO-3; those of ZeRO-1 and 2 follow
-    shares += [share for group in getattr(deepspeed, "averaged_gradients", {}).values() for share in group or []]
-    tensors = [getattr(p, "ds_tensor", None) for p in parameters] + parameters + [p.grad for p in parameters]
-    tensors += stepped + [p.grad for p in stepped] + states + shares
+    gradients = getattr(deepspeed, "grad_partitions_flat_buffer", None)  # ZeRO-3 steps with a copy that it drops again
+    gradients = [p.grad for p in parameters + stepped] if gradients is None else [gradients]
+    tensors = [getattr(p, "ds_tensor", None) for p in parameters] + parameters + stepped + states + gradients
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors if torch.is_tensor(t)}
     return sum(storage.nbytes() for storage in storages.values())
 
