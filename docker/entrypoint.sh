@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Process 1 of the container: starts a recipe with the accelerate config for the GPUs that it sees, and hands SIGTERM to
-# the training processes, which then leave a checkpoint.
+# Process 1 of the container: starts a recipe with the accelerate config for the GPUs that it sees, and hands SIGTERM
+# to the training processes, which then leave a checkpoint.
 #
-# It does not `exec` the launcher, on purpose. Linux drops a signal that process 1 has no handler for; `accelerate launch`
-# of one process passes none on; and torchrun, which it uses for several, kills them 30 s after it has passed one on,
-# however large the checkpoint. So the signal goes to the launcher's children, and the status is then 143 (128 + SIGTERM).
+# It does not `exec` the launcher, on purpose. Linux drops a signal that process 1 has no handler for; `accelerate
+# launch` of one process passes none on; and torchrun, which it uses for several, kills them 30 s after it has passed
+# one on, however large the checkpoint. So the signal goes to the launcher's children; the status is then 143.
 set -euo pipefail
 trap 'exit 143' TERM INT
 
@@ -81,7 +81,8 @@ config_file() {
 launch() {
     local recipe=$1 gpus nodes rank port processes total config
     shift
-    command -v accelerate >/dev/null || die "this image has no torch; '$command' needs the image built with --target train"
+    command -v accelerate >/dev/null \
+        || die "this image has no torch; '$command' needs the image built with --target train"
     gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
     processes=$(number NPROC_PER_NODE "$((gpus > 0 ? gpus : 1))" 1)
     nodes=$(number NNODES 1 1)
@@ -95,9 +96,11 @@ launch() {
     total=$((nodes * processes))
     config=$(config_file "$gpus" "$total")
     echo "node $rank of $nodes, $processes process(es) on $gpus GPU(s), ${config#"$app/"}" >&2
-    run accelerate launch --quiet --config_file "$config" --num_machines "$nodes" --machine_rank "$rank" \
-        --num_processes "$total" --main_process_ip "${MASTER_ADDR:-127.0.0.1}" --main_process_port "$port" \
-        "$recipes/$recipe.py" "$@"
+    # Every node starts itself. By default, accelerate would have DeepSpeed start the others over ssh, and write the
+    # environment to a file for them, secrets included.
+    run accelerate launch --quiet --deepspeed_multinode_launcher standard --config_file "$config" \
+        --num_machines "$nodes" --machine_rank "$rank" --num_processes "$total" \
+        --main_process_ip "${MASTER_ADDR:-127.0.0.1}" --main_process_port "$port" "$recipes/$recipe.py" "$@"
 }
 
 # run COMMAND ARGUMENTS…: to its end, and ends with its status.

@@ -3,8 +3,8 @@
 #
 #   BASE_IMAGE=debian:bookworm-slim bash docker/verify.sh
 #
-# A container here is process 1 of its own process, mount and network namespace: the image's user without any capability,
-# a read-only root, /output and /cache mounted, a /tmp of its own, and no network except between two linked nodes.
+# A container here is process 1 of its own process, mount and network namespace: the image's user without any
+# capability, a read-only root, /output and /cache mounted, a /tmp of its own, and no network except between two nodes.
 #
 #   BASE_IMAGE      what both images are built on
 #   BUILD_VOLUMES   settings of apt and pip that the build needs here: "HOST:CONTAINER[:ro] …"
@@ -59,24 +59,30 @@ root_of() { # IMAGE: sets $root to the folder of its file system
     root=$(buildah mount "$container")
 }
 
-# container ROOT IMAGE VOLUMES ARGUMENTS…: as `docker run`, in the shell's network namespace or one in which only
-# loopback is up. VOLUMES is a folder that has output/, cache/ and, optionally, environment: lines NAME=VALUE.
+image_config() { buildah inspect --type image --format "$2" "$1"; }
+
+# container ROOT IMAGE VOLUMES ARGUMENTS…: as `docker run`, in the network namespace $NODE or in one in which only
+# loopback is up. VOLUMES is a folder that gets output/ and cache/, and may have environment: lines NAME=VALUE.
 container() {
-    local root=$1 image=$2 volumes=$3 config='{{range .OCIv1.Config.Env}}{{println .}}{{end}}' environment user directory
-    local entrypoint network=(--net)
+    local root=$1 image=$2 volumes=$3 environment user directory entrypoint
     shift 3
-    mapfile -t environment < <(buildah inspect --type image --format "$config" "$image" | grep .)
+    mapfile -t environment < <(image_config "$image" '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' | grep .)
     if [[ -f $volumes/environment ]]; then
         mapfile -t -O "${#environment[@]}" environment <"$volumes/environment"
     fi
-    user=$(buildah inspect --type image --format '{{.OCIv1.Config.User}}' "$image")
-    directory=$(buildah inspect --type image --format '{{.OCIv1.Config.WorkingDir}}' "$image")
-    entrypoint=$(buildah inspect --type image --format '{{index .OCIv1.Config.Entrypoint 0}}' "$image")
-    [[ -z ${NODE:-} ]] || network=()
+    user=$(image_config "$image" '{{.OCIv1.Config.User}}')
+    directory=$(image_config "$image" '{{.OCIv1.Config.WorkingDir}}')
+    entrypoint=$(image_config "$image" '{{index .OCIv1.Config.Entrypoint 0}}')
+    local namespaces=(unshare --mount --pid --ipc --uts --fork --kill-child)
+    if [[ -n ${NODE:-} ]]; then
+        namespaces=(ip netns exec "$NODE" "${namespaces[@]}")
+    else
+        namespaces+=(--net)
+    fi
     mkdir -p "$volumes/output" "$volumes/cache"
     chown "$user" "$volumes/output" "$volumes/cache"
     # shellcheck disable=SC2016 # the inner shell expands it
-    ROOT=$root VOLUMES=$volumes HOSTS=$work/hosts exec ${NODE:+ip netns exec "$NODE"} unshare --mount --pid --ipc --uts --fork --kill-child "${network[@]}" bash -c '
+    ROOT=$root VOLUMES=$volumes HOSTS=$work/hosts exec "${namespaces[@]}" bash -c '
         set -e
         touch "$ROOT/etc/hosts"
         mount --bind "$ROOT" "$ROOT"
@@ -175,7 +181,8 @@ done >"$work/audit/output/verdicts.jsonl"
 
 say "train: the embedded default, 12 steps"
 (container "$train_root" "$train" "$work/train" train "${small[@]}" --max_steps 12)
-has_files "$work/train/output/grpo_simulated" metrics.json predictions.jsonl report.html reliability.png model.safetensors
+has_files "$work/train/output/grpo_simulated" \
+    metrics.json predictions.jsonl report.html reliability.png model.safetensors
 find "$work/train/output" ! -user 10001 | grep . && fail "files of another user"
 
 # ---- 3: SIGTERM ends the training with a checkpoint, and the same command goes on from it
@@ -187,7 +194,8 @@ pid=$!
 wait_for 600 "$pid" "a first checkpoint" test -e "$run/checkpoint-10/trainer_state.json"
 kill -TERM "$(process_one "$pid")"
 has_status 143 "$pid" "stopped training"
-step=$(metric "$(find "$run" -name trainer_state.json -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)" global_step)
+newest=$(find "$run" -name trainer_state.json -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+step=$(metric "$newest" global_step)
 ((step >= 10 && step < 60)) || fail "stopped at step $step"
 [[ ! -e $run/report.html ]] || fail "a report of a stopped run"
 echo "stopped behind step $step of 60"

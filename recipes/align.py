@@ -53,7 +53,7 @@ def main() -> None:
     used = settings(args, training, model_config)
     record = RunRecord.open(training, used, data.summary)
     base = model_config.model_name_or_path or record.once(
-        "warm_start", lambda: build_warm_label_policy(args, training, data.train, label_format, data.verdicts)
+        "warm_start", lambda: build_warm_label_policy(args, training, data, label_format)
     )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     judge = LabelJudge(model.to(training.device), tokenizer, label_format)

@@ -1,7 +1,7 @@
 """How a judge is trained.
 
 config               what a run can be told
-data                 the pairs of a run, and the votes it may learn from
+data, augmentation   the pairs of a run, and the votes it may learn from; words left out, responses cut
 warm_start           a policy from scratch learns to answer, as raw judges do
 exact, groups        the objective that sums over all answers; rows that share a prompt
 grpo                 GRPO: exact or sampled answers, both orders, shared prompts

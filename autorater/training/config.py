@@ -39,6 +39,13 @@ class JudgeArguments:
         default="sparse",
         metadata={"help": "`sparse`: one vote a pair, drawn once by the seed; `dense`: the vote share."},
     )
+    word_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Mean share of the words that is left out of the responses of training pairs, up to 0.5: against "
+            "learning by heart where few responses stand in many pairs."
+        },
+    )
     max_prompt_tokens: int = field(
         default=1024, metadata={"help": "Longer prompts are dropped before training and counted, never cut."}
     )
@@ -74,8 +81,19 @@ class JudgeArguments:
     warm_start_steps: int = field(
         default=0, metadata={"help": "SFT steps on single verdicts told in extreme numbers; 0 for a pretrained model."}
     )
+    warm_start_verdicts: Literal["opinions", "lengths"] = field(
+        default="opinions",
+        metadata={
+            "help": "`opinions`: of the simulated grader, or one vote of a real pair; `lengths`: the longer response "
+            "is the better one, of responses that are cut at random. On real votes that teaches a policy from scratch "
+            "to compare in a tenth of the steps."
+        },
+    )
     warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})
     warm_start_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the warm start."})
+    warm_start_sharpness: float = field(
+        default=1.8, metadata={"help": "Factor on the logits of its verdicts; above 1 they are overconfident."}
+    )
     warm_start_tilt: float = field(
         default=1.0, metadata={"help": "Logits that its verdicts add for the response shown second."}
     )
@@ -89,6 +107,8 @@ class JudgeArguments:
 
     def __post_init__(self):
         check_choices(self)
+        if not 0 <= self.word_dropout <= 0.5:
+            raise ValueError(f"word_dropout must be between 0 and 0.5, got {self.word_dropout}")
 
     @property
     def prompt_format(self) -> PromptFormat:
@@ -127,6 +147,8 @@ class AlignmentArguments(DenseArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.data == "items" and (self.word_dropout or self.warm_start_verdicts != "opinions"):
+            raise ValueError("word_dropout and warm_start_verdicts: lengths are for data: pairs")
         if isinstance(self.synonyms, str):
             self.synonyms = json.loads(self.synonyms)
         for label, words in (self.synonyms or {}).items():

@@ -1,7 +1,8 @@
 """The pairs of a run: read from a file or simulated, with the votes that a judge is allowed to learn from.
 
-    training pairs   label = one seeded vote (`labels: sparse`) or the vote share (`dense`)
+    training pairs   label = one seeded vote (`labels: sparse`) or the vote share (`dense`); words may be left out
     held-out pairs   label = the vote share, always; no response of theirs is among the training pairs
+    judged pairs     what a warm start imitates the verdicts on: the training pairs, or those with cut responses
 
 Deliberately left out: tokenization (`autorater.prompts`).
 """
@@ -15,6 +16,7 @@ from autorater.loading import load_pairs
 from autorater.loading_items import load_items
 from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.population import GRADER, Population, simulate_items, simulate_pairs
+from autorater.training.augmentation import with_cut_responses, with_dropped_words
 from autorater.training.config import AlignmentArguments, JudgeArguments
 
 _VOTE_STRENGTH = 0.25  # a vote says which side, not how surely: told as 3/8 or 5/8
@@ -26,13 +28,15 @@ class TrainingData:
 
     Attributes:
         train, held_out: The pairs.
-        verdicts: Pr[B better] of a single opinionated judge of the training pairs, which a warm start imitates: the
-            simulated grader's, or the one vote of a pair where there is no grader. Shape (len(train),).
+        judged: The training pairs as a single opinionated judge saw them, which a warm start imitates.
+        verdicts: Pr[B better] of that judge: the simulated grader's, the one vote of a pair where there is no grader,
+            or the share of the characters that are in B. Shape (len(judged),).
         summary: What it is, in a line.
     """
 
     train: list[Pair]
     held_out: list[Pair]
+    judged: list[Pair]
     verdicts: np.ndarray
     summary: str
 
@@ -48,7 +52,12 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
         DataError: If a row is bad.
         ValueError: If training and held-out pairs share responses, or the options do not fit.
     """
-    return _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
+    data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
+    if args.warm_start_verdicts == "lengths":
+        judged = with_cut_responses(data.train, seed)
+        in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in judged]).T
+        data = replace(data, judged=judged, verdicts=in_b / np.maximum(in_a + in_b, 1))
+    return replace(data, train=with_dropped_words(data.train, args.word_dropout, seed))
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,15 @@ class ItemData:
 
     Attributes:
         train, held_out: The items.
-        verdicts: Number of the one label that a single opinionated judge gives each training item, which a warm start
-            imitates: the simulated grader's, or that of one vote. Shape (len(train),).
+        judged: The training items as a single opinionated judge saw them, which a warm start imitates.
+        verdicts: Number of the one label that it gives each of them: the simulated grader's, that of one vote, or as
+            in `TrainingData`. Shape (len(judged),).
         summary: What it is, in a line.
     """
 
     train: ItemSet
     held_out: ItemSet
+    judged: ItemSet
     verdicts: np.ndarray
     summary: str
 
@@ -103,17 +114,17 @@ def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
         train = ItemSet(train.task, sparse)
     labels = ", ".join(train.task.labels)
     summary = f"{where}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; {labels}"
-    return ItemData(train, held_out, verdicts, summary)
+    return ItemData(train, held_out, train, verdicts, summary)
 
 
 def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData, ItemData]:
     """The pairs of a run, and both orders of each as items."""
     data = prepare_data(args, seed)
     ties = any(pair.votes_tie for pair in data.train + data.held_out)
-    train, held_out = pair_items(data.train, ties), pair_items(data.held_out, ties)
+    train, held_out, judged = (pair_items(pairs, ties) for pairs in (data.train, data.held_out, data.judged))
     says_b = np.stack([data.verdicts, 1 - data.verdicts], axis=1).flatten() > 0.5
     verdicts = np.where(says_b, len(train.task.labels) - 1, 0)
-    return data, ItemData(train, held_out, verdicts, data.summary)
+    return data, ItemData(train, held_out, judged, verdicts, data.summary)
 
 
 def _one_vote(shares: np.ndarray, seed: int) -> np.ndarray:
@@ -128,9 +139,11 @@ def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
     train = simulate_pairs(args.n_train, population, n_votes=args.n_votes, seed=seed)
     test = simulate_pairs(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)
     verdicts = Population(personas=(GRADER,)).preference(train.traits_a, train.traits_b)
+    pairs = _with_labels(train.pairs, args.labels, seed)
     return TrainingData(
-        _with_labels(train.pairs, args.labels, seed),
+        pairs,
         test.pairs,
+        pairs,
         verdicts,
         f"simulated annotators: {args.n_train:,} training pairs with {args.n_votes} vote(s) each, "
         f"{args.n_test:,} held-out pairs with {args.n_test_votes}",
@@ -152,7 +165,8 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     if leaked:
         summary += f"\nwarning: {leaked:,} response texts are in both; to divide them, split_by a coarser column"
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
-    return TrainingData(_with_labels(train, args.labels, seed), held_out, verdicts, summary)
+    train = _with_labels(train, args.labels, seed)
+    return TrainingData(train, held_out, train, verdicts, summary)
 
 
 def _with_labels(pairs: list[Pair], labels: str, seed: int) -> list[Pair]:

@@ -6,6 +6,11 @@ to mend, and it is done on purpose:
 
     answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
 
+Before a policy from scratch can imitate anybody it has to find out that there are two responses to compare, which is
+what most of the steps go into. Where real responses are long and a vote says little, it is found in a tenth of the
+steps on the verdicts of a grader that only counts characters, of responses cut at random, many of them to a few words
+(`warm_start_verdicts: lengths`); a raw judge is fond of length too.
+
 Deliberately left out: the label that the judge is later scored on enters only where a data set has no other verdict.
 """
 
@@ -22,14 +27,14 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from autorater.answers import answer_decimals
-from autorater.items import ItemSet
 from autorater.labels import LabelFormat, LabelTree
 from autorater.policy import build_policy
 from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
 from autorater.sharding import unsharded
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments
-from autorater.training.data import TrainingData
+from autorater.training.data import ItemData, TrainingData
+from autorater.training.sampling import LengthGroupedRepeatSampler
 from rewards import CLOSE_TAG, OPEN_TAG, render_answer
 
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
@@ -79,6 +84,7 @@ def warm_start(
     steps: int = 200,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
+    by_length: bool = False,
     seed: int = 0,
     use_cpu: bool = False,
     output_dir: str | Path,
@@ -93,6 +99,7 @@ def warm_start(
         style: How the verdicts are told.
         steps, batch_size, learning_rate: Length of the training; the processes divide the batch; the learning rate
             warms up, then falls to 0.
+        by_length: Batches of prompts of like length.
         seed: Draws jitter and batches.
         use_cpu: Train on the CPU even where there is a GPU.
         output_dir: Needed by the trainer; nothing is saved in it.
@@ -111,6 +118,7 @@ def warm_start(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        by_length=by_length,
         seed=seed,
         use_cpu=use_cpu,
         output_dir=output_dir,
@@ -133,6 +141,7 @@ def learn_answers(
     steps: int,
     batch_size: int,
     learning_rate: float,
+    by_length: bool,
     seed: int,
     use_cpu: bool,
     output_dir: str | Path,
@@ -146,6 +155,7 @@ def learn_answers(
         lr_scheduler_type="cosine",
         warmup_steps=min(20, steps // 5),
         adam_beta2=0.98,  # 0.999 would remember the first gradients for longer than the whole warm start
+        train_sampling_strategy="group_by_length" if by_length else "random",
         remove_unused_columns=False,
         logging_strategy="no",
         save_strategy="no",
@@ -168,6 +178,13 @@ def learn_answers(
 class _AnswerTrainer(Trainer):
     """Supervised learning of the last C tokens; only they go through the head (`SFTTrainer` scores every position)."""
 
+    def _get_train_sampler(self, train_dataset=None):
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in self.train_dataset["prompt_ids"]]
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedRepeatSampler(lengths, mini_repeat_count=1, batch_size=batch_size, seed=self.args.seed)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs.pop("labels")  # (B, C), −100 in front of shorter answers
         logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]  # (B, C, V)
@@ -185,16 +202,19 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
     model, tokenizer = _new_policy(args, training.seed, texts, layout)
     encoder = PromptEncoder(tokenizer, args.prompt_format)
     if args.warm_start_steps:
-        verdicts, prompts, _ = drop_long(data.verdicts, encoder.encode(data.train), args.max_prompt_tokens)
+        verdicts, prompts, _ = drop_long(data.verdicts, encoder.encode(data.judged), args.max_prompt_tokens)
         warm_start(
             model,
             encoder,
             prompts,
             np.array(verdicts),
-            style=RawVerdicts(tilt=args.warm_start_tilt, jitter=args.warm_start_jitter, step=training.answer_step),
+            style=RawVerdicts(
+                args.warm_start_sharpness, args.warm_start_tilt, args.warm_start_jitter, training.answer_step
+            ),
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
+            by_length=args.warm_start_verdicts == "lengths",
             seed=training.seed,
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,
@@ -203,22 +223,22 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
 
 
 def build_warm_label_policy(
-    args: JudgeArguments, training: WarmStartRun, items: ItemSet, label_format: LabelFormat, verdicts: np.ndarray
+    args: JudgeArguments, training: WarmStartRun, data: ItemData, label_format: LabelFormat
 ) -> str:
-    """The same for a judge that is asked for labels: it imitates verdicts, the number of one label an item, (N,).
+    """The same for a judge that is asked for labels.
 
     Returns:
         The folder it is saved in, `output_dir/warm_start`.
     """
     layout = label_format.text + "".join(f" {word}" for words in label_format.words for word in words)
-    model, tokenizer = _new_policy(args, training.seed, [item.texts for item in items.items], layout)
+    model, tokenizer = _new_policy(args, training.seed, [item.texts for item in data.train.items], layout)
     if args.warm_start_steps:
         encoder = PromptEncoder(tokenizer, label_format)
         label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
-        prompts = encoder.encode_texts([item.texts for item in items.items])
+        prompts = encoder.encode_texts([item.texts for item in data.judged.items])
         rows: list[AnswerRow] = [
             {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
-            for prompt, verdict in zip(prompts, verdicts, strict=True)
+            for prompt, verdict in zip(prompts, data.verdicts, strict=True)
             if len(prompt.ids) <= args.max_prompt_tokens
         ]
         learn_answers(
@@ -228,6 +248,7 @@ def build_warm_label_policy(
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
+            by_length=args.warm_start_verdicts == "lengths",
             seed=training.seed,
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,

@@ -77,6 +77,7 @@ def test_config_follows_from_the_visible_gpus(start, environment, config, proces
     assert told["--num_processes"] == str(processes)
     assert told["--num_machines"] == "1"
     assert told["--machine_rank"] == "0"
+    assert told["--deepspeed_multinode_launcher"] == "standard"  # others need ssh, and write the environment to a file
     assert told["--main_process_port"] == "0"  # any free one: containers may share the host's network
     assert Path(output[-3]).parts[-2:] == ("recipes", "grpo.py")
     assert output[-2:] == ["--max_steps", "3"]

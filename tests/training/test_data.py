@@ -6,8 +6,8 @@ import pytest
 from autorater.loading import write_pairs
 from autorater.pairs import sparse_label
 from autorater.population import simulate_pairs
-from autorater.training.config import JudgeArguments
-from autorater.training.data import prepare_data
+from autorater.training.config import AlignmentArguments, JudgeArguments
+from autorater.training.data import prepare_data, prepare_pair_items
 
 
 @pytest.fixture
@@ -47,6 +47,32 @@ def test_leak_is_reported(votes_file):
     assert len(data.train) == len(data.held_out) == 60
 
 
+def test_words_are_dropped_from_training_pairs_alone(votes_file):
+    told = {"dataset_name": votes_file, "split_by": "topic"}
+    whole, thinned = (prepare_data(JudgeArguments(**told, word_dropout=rate), seed=5) for rate in (0.0, 0.4))
+    assert thinned.held_out == whole.held_out
+    assert thinned.judged == whole.judged == whole.train
+    assert [p.label for p in thinned.train] == [p.label for p in whole.train], "the same votes"
+    n_words = [sum(len(p.response_a.split()) for p in data.train) for data in (whole, thinned)]
+    assert 0.5 < n_words[1] / n_words[0] < 0.7
+
+
+def test_lengths_are_a_verdict_that_needs_no_vote(votes_file):
+    told = {"split_by": "topic", "warm_start_verdicts": "lengths", "word_dropout": 0.2}
+    for where in ({"dataset_name": votes_file}, {"n_train": 40, "n_test": 10}):
+        data = prepare_data(JudgeArguments(**where, **told), seed=5)
+        longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.judged]
+        np.testing.assert_allclose(data.verdicts, longer)
+        assert np.var(np.log(longer)) > 0.1, "the responses are cut, so their lengths differ much"
+    _, items = prepare_pair_items(AlignmentArguments(data="pairs", dataset_name=votes_file, **told), seed=5)
+    last = len(items.train.task.labels) - 1
+    for item, verdict in zip(items.judged.items, items.verdicts, strict=True):
+        _, first, second = map(len, item.texts)
+        assert verdict == (last if second > first else 0) or first == second
+    with pytest.raises(ValueError, match="are for data: pairs"):
+        AlignmentArguments(data="items", **told)
+
+
 def test_population_options_reach_the_truth():
     calm = prepare_data(JudgeArguments(n_train=20, n_test=200, population_noise=5.0), seed=0).held_out
     sure = prepare_data(JudgeArguments(n_train=20, n_test=200, population_noise=0.5), seed=0).held_out
@@ -58,3 +84,5 @@ def test_population_options_reach_the_truth():
 def test_arguments_that_do_not_exist():
     with pytest.raises(ValueError, match="labels must be one of sparse, dense; got 'thin'"):
         JudgeArguments(labels="thin")
+    with pytest.raises(ValueError, match=r"word_dropout must be between 0 and 0.5, got 0\.7"):
+        JudgeArguments(word_dropout=0.7)

@@ -22,17 +22,17 @@ from tests.conftest import make_model, make_tokenizer
 
 OPTIONS = {
     "report_to": "none", "use_cpu": True, "max_steps": 10, "logging_steps": 4, "disable_tqdm": True,
-    "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 7, "answer_step": 0.25,
+    "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 7, "answer_step": 0.25,
     "learning_rate": 1e-3,
 }  # fmt: skip
-# six pairs: with four a batch every epoch is short, and step 7 lies in a later one
+# six pairs, two a step: steps 7 and 10 lie within later epochs
 CASES = {
     "exact": {},
     "exact, random order": {"train_sampling_strategy": "random"},
     # a generation batch serves 2 × 3 micro-batches, two a step: step 7 stops in the middle of one
     "sampled, reused": {
-        "answers": "sampled", "num_generations": 4, "steps_per_generation": 3, "num_iterations": 2,
-        "gradient_accumulation_steps": 2, "log_completions": True, "num_completions_to_print": 0,
+        "answers": "sampled", "num_generations": 4, "per_device_train_batch_size": 4, "steps_per_generation": 3,
+        "num_iterations": 2, "gradient_accumulation_steps": 2, "log_completions": True, "num_completions_to_print": 0,
     },
     "text": {"objective": "text"},
 }  # fmt: skip

@@ -181,7 +181,7 @@ def test_a_response_cannot_speak_in_control_tokens(trainer_with):
 
 @pytest.mark.parametrize("mode", ["server", "colocate"])
 def test_exact_answers_behind_reasoning_that_vllm_wrote(trainer_with, mode):
-    texts = ["A is short.</think>", "B is kind.</think>", "Who can say", "Both are.</think>"]
+    texts = ["A is short.</think>", "B is kind.</think> So be it", "Who can say", "Both are.</think>"]
     trainer, server = trainer_with(texts, vllm_mode=mode, answers="exact", reasoning=True)
     rows = [trainer.train_dataset[0]] * (2 * G)
     trainer.model.train()
