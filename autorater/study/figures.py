@@ -69,7 +69,7 @@ def _finish(axes: Axes, x: str, y: str, title: str = "") -> None:
 def _plain_numbers(axis: Axis) -> None:
     """Numbers as they are on a logarithmic axis, at 1, 2 and 5."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -79,6 +79,13 @@ def _blank(size: tuple[float, float], results: Results) -> Figure:
     told = f"mean of {n} seeds, 95 % interval of the mean (Student's t)" if n > 1 else "one seed, so no intervals"
     figure.suptitle(told, fontsize=8.5, color=_GREY, x=0.99, ha="right")
     return figure
+
+
+def _show_means(axes: Axes, curves: Sequence[Curve], bottom: float | None = None) -> None:
+    """The range of the means with a margin: with two or three seeds an interval may go far beyond it."""
+    values = np.concatenate([points["value"] for points in curves])
+    margin = 0.35 * (values.max() - min(values.min(), 0.0)) + 1e-6
+    axes.set_ylim(values.min() - margin if bottom is None else bottom, values.max() + margin)
 
 
 def _legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
@@ -112,8 +119,10 @@ def overconfidence_figure(results: Results, ground: str) -> Figure:
     figure = _blank((8, 5.6), results)
     axes = figure.add_subplot()
     axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
-    for method, style in zip(methods, styles(len(methods)), strict=True):
-        plot_curve(axes, prepare_overconfidence(results, ground, method), style, results.title(method))
+    curves = [prepare_overconfidence(results, ground, method) for method in methods]
+    for method, points, style in zip(methods, curves, styles(len(methods)), strict=True):
+        plot_curve(axes, points, style, results.title(method))
+    _show_means(axes, curves)
     _finish(
         axes,
         "p*: share of the population that prefers the preferred response (0.5 to 1)",
@@ -166,12 +175,11 @@ def course_figure(results: Results, ground: str) -> Figure:
         "symmetry_deviation_abs": ("mean |SD| (probability)", "Slot bias"),
     }
     for axes, (key, (label, title)) in zip(panels, named.items(), strict=True):
-        for method, style in zip(methods, styles(len(methods)), strict=True):
-            plot_curve(axes, prepare_course(results, ground, method, key), style, results.title(method))
-        if key == "gap":
-            axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
-        else:
-            axes.set_ylim(bottom=0)
+        curves = [prepare_course(results, ground, method, key) for method in methods]
+        for method, points, style in zip(methods, curves, styles(len(methods)), strict=True):
+            plot_curve(axes, points, style, results.title(method))
+        axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
+        _show_means(axes, curves, bottom=None if key == "gap" else 0.0)
         _finish(axes, "training steps", label, title)
     _legend_below(figure, panels[0])
     return figure

@@ -14,8 +14,8 @@ Deliberately left out: what the settings mean. They are checked where they are u
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ import yaml
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text"]
 WARM_START = "warm start"
+_LISTS = ("overconfidence", "votes", "course", "orders", "objective", "cost")  # of methods, in `Figures`
 _FORMAT = 1  # of a cell's file; another number runs everything again
 
 
@@ -94,8 +95,7 @@ class Figures:
     @property
     def named(self) -> set[str]:
         """All methods that are named."""
-        lists = (self.overconfidence, self.votes, self.course, self.orders, self.objective, self.cost)
-        return {self.ours, self.usual}.union(*lists)
+        return {self.ours, self.usual}.union(*(getattr(self, name) for name in _LISTS))
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,24 @@ class Plan:
             for ground in method.grounds
             for seed in self._seeds(ground)
         ]
+
+    def finished(self, cells: Set[Cell]) -> Plan:
+        """The part of the study whose cells are all among these: methods on grounds with all of their seeds.
+
+        Raises:
+            ValueError: If the ground or the two methods of the headline are not in it.
+        """
+        missing = {(c.ground, c.method) for c in (*self.starts, *self.cells) if c not in cells}
+        grounds = {name: ground for name, ground in self.grounds.items() if (name, WARM_START) not in missing}
+        methods = {}
+        for name, method in self.methods.items():
+            if left := [g for g in method.grounds if g in grounds and (g, name) not in missing]:
+                methods[name] = replace(method, grounds=left)
+        there = {WARM_START, *(n for n, method in methods.items() if self.figures.ground in method.grounds)}
+        if not {self.figures.ours, self.figures.usual} <= there:
+            raise ValueError(f"{self.figures.ours} and {self.figures.usual} are not finished on {self.figures.ground}")
+        lists = {name: [m for m in getattr(self.figures, name) if m in there] for name in _LISTS}
+        return replace(self, grounds=grounds, methods=methods, figures=replace(self.figures, **lists))
 
     def _seeds(self, ground: str) -> Sequence[int]:
         return self.seeds if self.grounds[ground].seeds is None else self.grounds[ground].seeds

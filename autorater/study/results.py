@@ -23,6 +23,11 @@ from autorater.study.plan import WARM_START, Cell, Plan
 
 TEST, MEAN = "test", "answer_mean"
 _LEVEL = 0.95
+_SHARES = (
+    "agreement", "brier", "consistency", "ece", "excess_brier", "mse_dense", "parse_rate", "sharpness",
+    "symmetry_deviation_abs",
+)  # fmt: skip
+"""Metrics that begin so are between 0 and 1, and so are their intervals."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Estimate:
     seeds: tuple[float, ...]
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one number a seed, with Student's interval.
+def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+    """The mean of one number a seed, with Student's interval as far as it is within the bounds.
 
     Raises:
         ValueError: If there is none.
@@ -53,7 +58,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean, half = float(numbers.mean()), np.nan
     if numbers.size > 1:
         half = float(student.ppf((1 + _LEVEL) / 2, numbers.size - 1) * numbers.std(ddof=1) / numbers.size**0.5)
-    return Estimate(mean, mean - half, mean + half, tuple(numbers.tolist()))
+    return Estimate(mean, *np.clip([mean - half, mean + half], *bounds).tolist(), tuple(numbers.tolist()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Results:
         ]
         if not metrics or any(m is None or key not in m for m in metrics):
             return None
-        return over_seeds([m[key] for m in metrics])
+        return over_seeds([m[key] for m in metrics], (0, 1) if key.startswith(_SHARES) else (-np.inf, np.inf))
 
     def figure(self, ground: str, method: str, name: str) -> Estimate | None:
         """A number of the cell itself (`training_seconds`, …) over the seeds."""

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from queue import Queue
 from threading import RLock
 
 from tqdm import tqdm
@@ -40,11 +41,11 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Cell, dict]:
         ValueError: If cells failed; names them.
     """
     folder = Path(folder)
-    starts, cells = plan.starts, plan.cells
-    waiting = [[cell for cell in stage if recorded(cell, folder) is None] for stage in (starts, cells)]
-    if any(waiting):
-        _run(waiting, plan.processes, folder)
-    results = {cell: recorded(cell, folder) for cell in (*starts, *cells)}
+    cells = [*plan.starts, *plan.cells]
+    missing = [cell for cell in cells if recorded(cell, folder) is None]
+    if missing:
+        _run(missing, plan.processes, folder)
+    results = {cell: recorded(cell, folder) for cell in cells}
     if failed := [cell for cell, result in results.items() if result is None]:
         names = ", ".join(f"{cell.method} ({cell.ground}, seed {cell.seed})" for cell in failed[:5])
         raise ValueError(f"{len(failed)} cells failed: {names}; see {_failure(failed[0], folder)}")
@@ -60,24 +61,35 @@ def recorded(cell: Cell, folder: str | Path) -> dict | None:
     return result if result.get("hash") == cell.hash else None
 
 
-def _run(stages: Sequence[Sequence[Cell]], processes: int, folder: Path) -> None:
-    cells = [cell for stage in stages for cell in stage]
+def _run(cells: Sequence[Cell], processes: int, folder: Path) -> None:
+    """Runs cells; one that goes on from a warm start among them waits for it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a worker imports its libraries
-    clock = TimeLeft(cells, processes)
-    context = get_context("spawn")
+    clock, ended = TimeLeft(cells, processes), Queue()
+    behind: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        if cell.start in cells:
+            behind.setdefault(cell.start, []).append(cell)
     with (
         tqdm(total=len(cells), desc="cells", unit="cell", bar_format=clock.format) as bar,
-        context.Pool(processes, initializer=_prepare_worker) as pool,  # leaving it ends the workers
+        get_context("spawn").Pool(processes, initializer=_prepare_worker) as pool,  # leaving it ends the workers
     ):
-        for stage in stages:  # the warm starts first: the others go on from them
-            for number, seconds, failed in pool.imap_unordered(
-                _work, [(i, cell, folder) for i, cell in enumerate(stage)]
-            ):
-                clock.done(stage[number], seconds)
-                if failed:
-                    bar.write(f"failed: {stage[number].method} ({stage[number].ground}, seed {stage[number].seed})")
-                bar.set_postfix_str(clock.text, refresh=False)
-                bar.update()
+
+        def submit(cells: Sequence[Cell]) -> None:
+            for cell in cells:
+                pool.apply_async(_work, (cell, folder), callback=ended.put, error_callback=ended.put)
+
+        submit([cell for cell in cells if cell.start not in cells])
+        while clock.waiting:
+            outcome = ended.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            cell, seconds, failed = outcome
+            clock.done(cell, seconds)
+            if failed:
+                bar.write(f"failed: {cell.method} ({cell.ground}, seed {cell.seed})")
+            submit(behind.get(cell, []))
+            bar.set_postfix_str(clock.text, refresh=False)
+            bar.update()
 
 
 class TimeLeft:
@@ -124,9 +136,8 @@ def _prepare_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _work(job: tuple[int, Cell, Path]) -> tuple[int, float, bool]:
-    """Runs a cell and writes its file; its number, the seconds it took and whether it failed."""
-    number, cell, folder = job
+def _work(cell: Cell, folder: Path) -> tuple[Cell, float, bool]:
+    """Runs a cell and writes its file; the cell, the seconds it took and whether it failed."""
     began = time.perf_counter()
     from autorater.study.cells import run_cell
 
@@ -136,12 +147,12 @@ def _work(job: tuple[int, Cell, Path]) -> tuple[int, float, bool]:
         result = run_cell(cell, folder)
     except Exception:  # whatever it is, the other cells should run; its traceback is kept
         _failure(cell, folder).write_text(traceback.format_exc(), encoding="utf-8")
-        return number, time.perf_counter() - began, True
+        return cell, time.perf_counter() - began, True
     _failure(cell, folder).unlink(missing_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(result) + "\n", encoding="utf-8")
     unfinished.replace(path)
-    return number, time.perf_counter() - began, False
+    return cell, time.perf_counter() - began, False
 
 
 def _failure(cell: Cell, folder: Path) -> Path:

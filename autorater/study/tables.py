@@ -164,7 +164,7 @@ def objective_accuracy(results: Results, ground: str, method: str) -> tuple[Esti
         right = np.stack([(p_ab - 0.5) * (label - 0.5) > 0, (0.5 - p_ba) * (label - 0.5) > 0])
         both.append(right.all(axis=0).mean())
         each.append(right.mean())
-    return over_seeds(both), over_seeds(each)
+    return over_seeds(both, (0, 1)), over_seeds(each, (0, 1))
 
 
 def cost_table(results: Results, ground: str) -> str:

@@ -79,6 +79,19 @@ def test_a_change_touches_what_it_changes(write):
     assert changed(write, methods=retitled) == set()
 
 
+def test_the_finished_part_has_whole_methods(write):
+    plan = read_plan(write())
+    everything = {*plan.starts, *plan.cells}
+    assert [cell.hash for cell in plan.finished(everything).cells] == [cell.hash for cell in plan.cells]
+    left = plan.finished({c for c in everything if (c.method, c.seed) != ("words", 1) and c.ground != "hard"})
+    assert set(left.grounds) == {"easy"}
+    assert set(left.methods) == {"ours", "usual"}
+    assert left.methods["ours"].grounds == ["easy"]
+    assert {c.hash for c in left.cells} <= {c.hash for c in plan.cells}, "what is left out changes no other"
+    with pytest.raises(ValueError, match="ours and usual are not finished on easy"):
+        plan.finished({c for c in everything if c.method != "usual"})
+
+
 def test_a_new_warm_start_is_a_new_cell(write):
     """What goes on from a warm start depends on it, though its own settings stay what they are."""
     usual = DOCUMENT["methods"]["usual"] | {"settings": {"n_train": 4}}

@@ -26,6 +26,7 @@ def test_interval_over_seeds_is_students():
     reference = stats.ttest_1samp(values, 0).confidence_interval()
     assert (estimate.low, estimate.high) == pytest.approx((reference.low, reference.high))
     assert np.isnan(over_seeds([0.3]).low)
+    assert (over_seeds([0.01, 0.3], (0, 1)).low, over_seeds([0.99, 0.7], (0, 1)).high) == (0, 1)
     with pytest.raises(ValueError, match="no seed"):
         over_seeds([])
 
