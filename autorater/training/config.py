@@ -85,8 +85,8 @@ class JudgeArguments:
         default="opinions",
         metadata={
             "help": "`opinions`: of the simulated grader, or one vote of a real pair; `lengths`: the longer response "
-            "is the better one, of responses that are cut at random. On real votes that teaches a policy from scratch "
-            "to compare in a tenth of the steps."
+            "is the better one, of responses that are cut at random, which soon teaches a policy from scratch that "
+            "there is something to compare."
         },
     )
     warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})

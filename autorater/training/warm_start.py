@@ -6,10 +6,10 @@ to mend, and it is done on purpose:
 
     answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
 
-Before a policy from scratch can imitate anybody it has to find out that there are two responses to compare, which is
-what most of the steps go into. Where real responses are long and a vote says little, it is found in a tenth of the
-steps on the verdicts of a grader that only counts characters, of responses cut at random, many of them to a few words
-(`warm_start_verdicts: lengths`); a raw judge is fond of length too.
+Before a policy from scratch can imitate anybody it has to find out that there are two responses to compare. Single
+votes on long responses say too little for that: hundreds of steps pass without it. A grader that only counts characters
+says it plainly, and plainest of responses that are cut at random, many of them to a few words
+(`warm_start_verdicts: lengths`). Raw judges are fond of length too, and the votes are there to say how far it counts.
 
 Deliberately left out: the label that the judge is later scored on enters only where a data set has no other verdict.
 """
