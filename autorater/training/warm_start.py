@@ -7,7 +7,7 @@ to mend, and it is done on purpose:
     answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
 
 Before a policy from scratch can imitate anybody it has to find out that there are two responses to compare. Single
-votes on long responses say too little for that: hundreds of steps pass without it. A grader that only counts characters
+votes on long responses say too little for that: hundreds of steps pass in vain. A grader that only counts characters
 says it plainly, and plainest of responses that are cut at random, many of them to a few words
 (`warm_start_verdicts: lengths`). Raw judges are fond of length too, and the votes are there to say how far it counts.
 
