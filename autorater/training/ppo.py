@@ -235,7 +235,8 @@ class JudgePPOTrainer(JudgeGRPOTrainer):
         advantages, returns = gae(rewards, values, mask, self.args.gamma, self.args.lam)
         _, unexplained = self._moments(returns - values, mask)
         _, variance = self._moments(returns, mask)
-        self._metrics[mode]["value/explained_variance"].append((1 - unexplained / variance.clamp(min=1e-12)).item())
+        explained = (1 - unexplained / variance).where(variance > 0, torch.nan)  # NaN is left out of the mean
+        self._metrics[mode]["value/explained_variance"].append(explained.item())
         self._metrics[mode]["value/mean"].append(self._moments(values, mask)[0].item())
         if self.args.whiten_advantages:
             mean, variance = self._moments(advantages, mask)
