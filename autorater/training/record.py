@@ -23,7 +23,7 @@ from transformers import TrainingArguments
 
 from autorater.console import Finished
 from autorater.judges import Judgments
-from autorater.training.checkpoints import check_settings, checkpoints, write_json
+from autorater.training.checkpoints import CheckpointError, check_settings, checkpoints, write_json
 
 RECORD, BEFORE = "run.json", "before.npz"
 # settings that a run may change on its way
@@ -61,7 +61,7 @@ class RunRecord:
             data: What it trains on, in a line.
 
         Raises:
-            CheckpointError: If the run in the folder began with other settings.
+            CheckpointError: If the run in the folder began with other settings, or there has to be one and is none.
             Finished: If it is finished.
         """
         folder = Path(args.output_dir)
@@ -130,6 +130,8 @@ def _begin(folder: Path, settings: Mapping[str, object], resume: str | bool | No
     if resume and earlier:
         check_settings(earlier["settings"], settings, str(path))
         return earlier["run"], earlier["done"]
+    if resume == "true":
+        raise CheckpointError(f"there is no run in {folder} to go on with ({RECORD})")
     if earlier and "report" not in earlier["done"] and (left := checkpoints(folder, earlier["run"])):
         print(f"beginning anew; --resume_from_checkpoint {left[0]} would have gone on with an earlier run")
     run = secrets.token_hex(4)

@@ -50,6 +50,12 @@ def test_other_settings_are_refused(tmp_path, changes, message):
         opened(tmp_path, **changes)
 
 
+def test_there_has_to_be_a_run_where_resuming_is_all_that_is_wanted(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no run in .* to go on with"):
+        opened(tmp_path, resume="true")
+    assert not list(tmp_path.iterdir())
+
+
 def test_beginning_anew_says_what_is_left_behind(tmp_path, capsys):
     first = opened(tmp_path)
     (tmp_path / "checkpoint-7").mkdir()
