@@ -84,6 +84,9 @@ launch() {
     command -v accelerate >/dev/null \
         || die "this image has no torch; '$command' needs the image built with --target train"
     gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+    if ((gpus == 0)); then
+        export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu} # DeepSpeed would search for one, and warn
+    fi
     processes=$(number NPROC_PER_NODE "$((gpus > 0 ? gpus : 1))" 1)
     nodes=$(number NNODES 1 1)
     rank=$(number NODE_RANK 0 0)
