@@ -61,7 +61,11 @@ class JudgePPOConfig(JudgeGRPOConfig):
     )
     value_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of the value head, which starts at zero; by default the policy's."},
+        metadata={
+            "help": "Learning rate of the value head; by default the policy's. The head starts at zero and a step of Adam "
+            "moves a value by up to this times the hidden size: below 0.1 in all, or values overshoot and the "
+            "policy flees from whatever it samples."
+        },
     )
     whiten_advantages: bool = field(
         default=False, metadata={"help": "Advantages minus their mean, by their deviation, over the whole batch."}
