@@ -62,8 +62,8 @@ class JudgePPOConfig(JudgeGRPOConfig):
     value_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Learning rate of the value head; by default the policy's. The head starts at zero and a step of Adam "
-            "moves a value by up to this times the hidden size: below 0.1 in all, or values overshoot and the "
+            "help": "Learning rate of the value head; by default the policy's. The head starts at zero, and a step of "
+            "Adam moves a value by up to this times the hidden size: keep that below 0.1, or values overshoot and the "
             "policy flees from whatever it samples."
         },
     )
