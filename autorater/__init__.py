@@ -11,12 +11,13 @@ answers, labels      the exact distribution over numbers and over labels
 reasoning            where a reasoning ends and its answer is read
 judges               what gives probabilities: models, servers, records, judging methods, wrappers around any judge
 recalibration        answers mapped to better ones by a curve fitted on other votes
-training             warm start, GRPO, SFT, alignment, reward models, calibration while training, tracking
+training             warm start, GRPO, PPO, SFT, alignment, reward models; runs that die and go on; tracking
 projection           the nearest distribution within a distance of another (simplex ∩ ball)
 charm, elo           reward models calibrated by Elo; Elo from a table or from votes
 metrics              calibration, agreement, position bias, several classes, groups of pairs, intervals
 evaluation (…_items) a judge measured on held-out pairs or items; `reward_evaluation` a reward model on whole models
 comparison, audit    judging methods on the same pairs; a judge read twice, its journal, figures and flips
+study                every method on the same grounds, votes and seeds; its tables and figures
 report, console      pictures and pages; what a script prints
 sharding, preemption several processes with a part of the model each; being asked to leave
 
