@@ -1,6 +1,6 @@
 """What a recipe needs of a GPU's memory: model states counted exactly, activations estimated from above.
 
-    python benchmarks/memory_estimate.py recipes/configs/*_*b.yaml
+    python benchmarks/memory_estimate.py                 # of all recipes for models of 7 to 9 B
     python benchmarks/memory_estimate.py recipes/configs/exact_gemma-2-9b.yaml --zero_stage 3 --gpus 16
 
 Nothing is loaded: the model is built from its published sizes without memory, and its P parameters are counted. On
@@ -49,7 +49,8 @@ ANSWER_NODES = {0.05: 60, 0.01: 140}  # of a tree behind a tokenizer that splits
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="+", type=Path, help="Configs of recipes/grpo.py.")
+    large = sorted(Path(__file__).parents[1].glob("recipes/configs/*-*b.yaml"))
+    parser.add_argument("configs", nargs="*", type=Path, default=large, help="Configs of recipes/grpo.py.")
     parser.add_argument("--zero_stage", type=int, choices=(1, 2, 3), help="In place of that in the config's command.")
     parser.add_argument("--gpus", type=int, default=8)
     args = parser.parse_args()
