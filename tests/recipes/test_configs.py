@@ -12,6 +12,7 @@ import yaml
 
 from autorater.loading import write_pairs
 from autorater.population import simulate_pairs
+from autorater.study.plan import read_plan
 from tests.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -33,17 +34,20 @@ def read_by_its_recipe(config, monkeypatch, tmp_path):
         raise Parsed(parse(self, *args, **kwargs))
 
     script = ROOT / re.search(r"^#   .*?(recipes/\w+\.py)", config.read_text(), re.MULTILINE | re.DOTALL).group(1)
-    main = runpy.run_path(str(script))["main"]
-    if script.stem == "compare":  # a plan with keys of its own
+    if script.stem == "study":  # a plan with keys of its own, as the next
+        return read_plan(config, output_dir=str(tmp_path))
+    recipe = runpy.run_path(str(script))
+    if script.stem == "compare":
         plan = yaml.safe_load(config.read_text())
-        unknown = set(plan) - set(main.__globals__["KEYS"])
+        unknown = set(plan) - set(recipe["KEYS"])
         if unknown:
             raise ValueError(f"unknown key {unknown}")
         return plan
+    assert "TrlParser(" in script.read_text(), f"{script.stem} must be read without being run"
     monkeypatch.setattr(TrlParser, "parse_args_and_config", parse_only)
     monkeypatch.setattr(sys, "argv", [str(script), "--config", str(config), "--output_dir", str(tmp_path)])
     with pytest.raises(Parsed) as parsed:
-        main()
+        recipe["main"]()
     return parsed.value.args[0]
 
 
