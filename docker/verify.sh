@@ -31,6 +31,8 @@ fail() {
 }
 
 clean_up() {
+    local pid
+    for pid in $(jobs -p); do kill -KILL "$pid" || true; done
     ip netns delete node-0 2>/dev/null || true
     ip netns delete node-1 2>/dev/null || true
     ((${#working[@]} == 0)) || buildah rm "${working[@]}" >/dev/null
@@ -114,7 +116,7 @@ wait_for() { # SECONDS PID WHAT COMMAND…: until COMMAND succeeds; PID must liv
     shift 3
     for ((; seconds > 0; seconds--)); do
         if "$@"; then return; fi
-        kill -0 "$pid" 2>/dev/null || fail "ended before $what"
+        kill -0 "$pid" 2>/dev/null || fail "it ended before its $what"
         sleep 1
     done
     fail "no $what in time"
@@ -190,7 +192,7 @@ run=$work/stopped/output/grpo_simulated
 long=(train "${small[@]}" --max_steps 60 --save_strategy steps --save_steps 10 --resume_from_checkpoint auto)
 (container "$train_root" "$train" "$work/stopped" "${long[@]}") &
 pid=$!
-wait_for 600 "$pid" "a first checkpoint" test -e "$run/checkpoint-10/trainer_state.json"
+wait_for 1800 "$pid" "first checkpoint" test -e "$run/checkpoint-10/trainer_state.json"
 kill -TERM "$(process_one "$pid")"
 has_status 143 "$pid" "stopped training"
 newest=$(find "$run" -name trainer_state.json -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
