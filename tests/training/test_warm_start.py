@@ -81,7 +81,7 @@ def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
     encoder = PromptEncoder(tokenizer, layout)
     prompts, style = encoder.encode(pairs), RawVerdicts(sharpness=1, tilt=0, step=0.1)
     warm_start(
-        model, encoder, prompts[200:], longer[200:], style=style, steps=300, batch_size=16, learning_rate=3e-3,
+        model, encoder, prompts[200:], longer[200:], style=style, steps=600, batch_size=16, learning_rate=3e-3,
         by_length=True, output_dir=tmp_path,
     )  # fmt: skip
     said = Judge(model, tokenizer, layout, answer_step=0.1).judge_prompts(prompts[:200])
