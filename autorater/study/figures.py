@@ -1,8 +1,8 @@
 """The figures of a study, one a question; and one of all methods.
 
 `prepare_…` computes plain arrays from recorded cells, `plot_…` draws them on given axes, `…_figure` puts them
-together. Lines differ in marker and dash as well as in colour, so that they can be told apart in grey. What an
-interval is, is said in `autorater.study.results`.
+together. Lines differ in marker and dash as well as in colour, so that they can be told apart in grey; the study's own
+method is the black one everywhere. What an interval is, is said in `autorater.study.results`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from autorater.report.plots import blank_figure
 from autorater.study.results import Estimate, Results, over_seeds
 from autorater.study.tables import objective_accuracy, vote_points
 
-_MARKERS = "osD^vPX*"
-_DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (3, 2), (8, 2), (1, 3), (4, 1, 1, 1, 1, 1))
+_MARKERS = "osD^vPX"
+_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (3, 2), (8, 2), (1, 3), (4, 1, 1, 1, 1, 1))
 _EDGES = np.linspace(0.5, 1, 6)  # of p* for the response that the population prefers
 _GREY = "#6E6E6E"
 _FLOOR = 1e-4  # of axes with a logarithmic scale
@@ -32,8 +32,15 @@ Curve = dict[str, np.ndarray]
 
 def styles(n: int) -> list[Style]:
     """Colour, marker and dash of n lines."""
-    kinds = zip(cycle(COLORS), cycle(_MARKERS), cycle(_DASHES), strict=False)
+    kinds = zip(cycle((*COLORS[:-1], "#8C8C8C")), cycle(_MARKERS), cycle(_DASHES), strict=False)
     return [{"color": c, "marker": m, "dashes": d} for c, m, d in islice(kinds, n)]
+
+
+def method_styles(results: Results, methods: Sequence[str]) -> list[Style]:
+    """The same for methods; the study's own is black, solid and a star."""
+    others = iter(styles(len(methods)))
+    ours = {"color": COLORS[-1], "marker": "*", "dashes": ()}
+    return [ours if method == results.plan.figures.ours else next(others) for method in methods]
 
 
 def curve(x: Sequence[float], estimates: Sequence[Estimate]) -> Curve:
@@ -42,19 +49,13 @@ def curve(x: Sequence[float], estimates: Sequence[Estimate]) -> Curve:
     return {"x": np.asarray(x, dtype=float), **columns}
 
 
-def plot_curve(axes: Axes, points: Curve, style: Style, label: str, band: bool = True) -> None:
-    """A line with its interval, as a band or as bars; dots alone where there is nothing to connect."""
+def plot_curve(axes: Axes, points: Curve, style: Style, label: str) -> None:
+    """A line with the interval of every point; dots alone where there is nothing to connect."""
     x, value, color = points["x"], points["value"], style["color"]
-    axes.plot(
-        x, value, color=color, marker=style["marker"], dashes=style["dashes"], markersize=5, linewidth=1.6, label=label
-    )
-    if np.isnan(points["low"]).all():
-        return
-    if band:
-        axes.fill_between(x, points["low"], points["high"], color=color, alpha=0.13, linewidth=0)
-    else:
+    axes.plot(x, value, **style, markersize=5.5, linewidth=1.7, label=label)
+    if not np.isnan(points["low"]).all():
         ends = np.abs(np.stack([value - points["low"], points["high"] - value]))
-        axes.errorbar(x, value, ends, fmt="none", ecolor=color, capsize=3, linewidth=1.1)
+        axes.errorbar(x, value, ends, fmt="none", ecolor=color, capsize=2, linewidth=0.9, alpha=0.55)
 
 
 def _finish(axes: Axes, x: str, y: str, title: str = "") -> None:
@@ -120,7 +121,7 @@ def overconfidence_figure(results: Results, ground: str) -> Figure:
     axes = figure.add_subplot()
     axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
     curves = [prepare_overconfidence(results, ground, method) for method in methods]
-    for method, points, style in zip(methods, curves, styles(len(methods)), strict=True):
+    for method, points, style in zip(methods, curves, method_styles(results, methods), strict=True):
         plot_curve(axes, points, style, results.title(method))
     _show_means(axes, curves)
     _finish(
@@ -142,8 +143,8 @@ def votes_figure(results: Results, ground: str) -> Figure:
         pairs = [n for n, m, _ in points if m == n_votes]
         estimates = [e for _, m, e in points if m == n_votes]
         label = "1 vote a pair" if n_votes == 1 else f"{n_votes} votes a pair"
-        plot_curve(left, curve(pairs, estimates), style, label, band=False)
-        plot_curve(right, curve([n * n_votes for n in pairs], estimates), style, label, band=False)
+        plot_curve(left, curve(pairs, estimates), style, label)
+        plot_curve(right, curve([n * n_votes for n in pairs], estimates), style, label)
     for axes in (left, right):
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
@@ -176,8 +177,10 @@ def course_figure(results: Results, ground: str) -> Figure:
     }
     for axes, (key, (label, title)) in zip(panels, named.items(), strict=True):
         curves = [prepare_course(results, ground, method, key) for method in methods]
-        for method, points, style in zip(methods, curves, styles(len(methods)), strict=True):
-            plot_curve(axes, points, style, results.title(method))
+        steps = np.diff(curves[0]["x"]).min(initial=np.inf)
+        apart = np.linspace(-0.12, 0.12, len(methods)) * (steps if np.isfinite(steps) else 0)
+        for method, points, style, shift in zip(methods, curves, method_styles(results, methods), apart, strict=True):
+            plot_curve(axes, {**points, "x": points["x"] + shift}, style, results.title(method))
         axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
         _show_means(axes, curves, bottom=None if key == "gap" else 0.0)
         _finish(axes, "training steps", label, title)
@@ -255,7 +258,7 @@ def cost_figure(results: Results, ground: str) -> Figure:
     figure = _blank((10.5, 5.4), results)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, x in zip(panels, ("seconds", "tokens"), strict=True):
-        for method, style in zip(methods, styles(len(methods)), strict=True):
+        for method, style in zip(methods, method_styles(results, methods), strict=True):
             points = prepare_course(results, ground, method, "excess_brier", x)
             trained = {name: column[1:] for name, column in points.items()}  # the first cost nothing: log 0
             trained["low"] = np.maximum(trained["low"], _FLOOR)

@@ -1,15 +1,17 @@
 """Weights & Biases that never stops a run: without a login or a connection it records offline, and says so.
 
-While a run trains, W&B uploads from a process of its own, so a server that has gone away costs the training nothing.
-What it did not take is in `output_dir/wandb` (`wandb sync` uploads it later), and `log.jsonl` has all that was logged.
-Only at its end a run waits for uploads, and not for long. Where that process dies itself, the run goes on without W&B
-and says so. A resumed run is the same run in W&B.
+While a run trains, W&B uploads from a process of its own, and what is logged is handed to that process by a thread of
+ours (before it takes a table it asks the server something, and waits): a server that has gone away costs the training
+nothing. What it did not take is in `output_dir/wandb` (`wandb sync` uploads it later), and `log.jsonl` has all that
+was logged. Only at its end a run waits for uploads, and not for long. Where that process dies itself, the run goes on
+without W&B and says so. A resumed run is the same run in W&B.
 """
 
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import WandbCallback
@@ -63,7 +65,10 @@ class _ForgivenWandbCallback(WandbCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self._forgiven(super().on_train_begin, args, state, control, **kwargs)
         if self._wandb is not None:
-            self._wandb.log = partial(self._forgiven, self._wandb.log)  # TRL calls it too
+            self._log, self._waiting = self._wandb.log, SimpleQueue()
+            self._wandb.log = lambda *what, **how: self._waiting.put((what, how))  # TRL calls it too
+            self._hand_over = Thread(target=self._hand_over_waiting, name="W&B", daemon=True)
+            self._hand_over.start()
 
     def on_log(self, args, state, control, **kwargs):
         self._forgiven(super().on_log, args, state, control, **kwargs)
@@ -72,7 +77,19 @@ class _ForgivenWandbCallback(WandbCallback):
         self._forgiven(super().on_save, args, state, control, **kwargs)
 
     def on_train_end(self, args, state, control, **kwargs):
+        if self._wandb is not None:
+            self._waiting.put(None)
+            self._hand_over.join(_UPLOAD_SECONDS)
+            if self._hand_over.is_alive():
+                self._end(TimeoutError(f"it took nothing for {_UPLOAD_SECONDS} s"))
+        if self._wandb is not None:
+            self._wandb.log = self._log
         self._forgiven(super().on_train_end, args, state, control, **kwargs)
+
+    def _hand_over_waiting(self) -> None:
+        while (logged := self._waiting.get()) is not None:
+            what, how = logged
+            self._forgiven(self._log, *what, **how)
 
     def _forgiven(self, call: Callable, *args, **kwargs) -> None:
         if self._wandb is None:
@@ -80,10 +97,15 @@ class _ForgivenWandbCallback(WandbCallback):
         try:
             call(*args, **kwargs)
         except Exception as error:
-            warnings.warn(
-                f"W&B: tracking has ended, the training goes on with log.jsonl ({type(error).__name__}: {error})",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            self._wandb.run = None  # TRL looks whether there is one
-            self._wandb = None
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        if self._wandb is None:
+            return
+        warnings.warn(
+            f"W&B: tracking has ended, the training goes on with log.jsonl ({type(error).__name__}: {error})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        self._wandb.run = None  # TRL looks whether there is one
+        self._wandb = None
