@@ -33,6 +33,7 @@ def main() -> None:
     from autorater.policy import load_policy
     from autorater.prompts import drop_long, longest_prompt
     from autorater.report import summary_table, write_report
+    from autorater.sharding import gathered
     from autorater.training.alignment import AlignmentConfig, AlignmentTrainer, alignment_rows
     from autorater.training.config import AlignmentArguments, model_init_kwargs, settings
     from autorater.training.data import prepare_items, prepare_pair_items
@@ -69,7 +70,8 @@ def main() -> None:
         held_out = ItemSet(data.held_out.task, held_out)
         measure = partial(evaluate_items, judge, held_out, [prompt for (prompt,) in both], progress=True)
     say(f"prompts over {longest} tokens, left out: {dropped} training items, {lost} held-out {args.data}")
-    before = measure()
+    with gathered(model):
+        before = measure()
 
     start_tracking(training, used, record.run)
     trainer = AlignmentTrainer(

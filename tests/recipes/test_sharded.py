@@ -172,3 +172,24 @@ def test_two_nodes_are_one_plain_run(tmp_path, model_folder):
     arguments = [f"--model_name_or_path={model_folder}", *KINDS["exact"], "--max_steps=4"]
     plain = launch(tmp_path / "plain", *arguments)
     assert_same_run(launch(tmp_path / "nodes", *arguments, config="zero2_cpu.yaml", nodes=2), plain, 4)
+
+
+@pytest.mark.slow
+def test_a_sharded_judge_of_labels_is_measured_whole(tmp_path, model_folder):
+    """`align.py` judges before DeepSpeed has an engine that could collect the parameters."""
+    arguments = [
+        "recipes/align.py", f"--model_name_or_path={model_folder}", "--n_train=60", f"--n_test={N_TEST}", "--use_cpu",
+        "--prompt_layout=compact", "--max_steps=1", "--save_strategy=no", "--report_to=none",
+    ]  # fmt: skip
+    config = str(ROOT / "recipes" / "accelerate" / "zero3_cpu.yaml")
+    zero3 = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes=2", "--main_process_port=0"]
+    before = []
+    for name, launcher in {"plain": [], "zero3": zero3}.items():
+        command = [sys.executable, *launcher, *arguments, f"--output_dir={tmp_path / name}"]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        before.append({key: value for key, value in metrics.items() if key.startswith("before/")})
+    assert before[1] == pytest.approx(before[0], abs=1e-5)
