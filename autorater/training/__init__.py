@@ -1,7 +1,7 @@
 """How a judge is trained.
 
 config               what a run can be told
-data, augmentation   the pairs of a run, and the votes it may learn from; words left out, responses cut
+data, curriculum     the pairs of a run, and the votes it may learn from; responses that grow
 warm_start           a policy from scratch learns to answer, as raw judges do
 exact, groups        the objective that sums over all answers; rows that share a prompt
 grpo                 GRPO: exact or sampled answers, both orders, shared prompts

@@ -39,13 +39,6 @@ class JudgeArguments:
         default="sparse",
         metadata={"help": "`sparse`: one vote a pair, drawn once by the seed; `dense`: the vote share."},
     )
-    word_dropout: float = field(
-        default=0.0,
-        metadata={
-            "help": "Mean share of the words that is left out of the responses of training pairs, up to 0.5: against "
-            "learning by heart where few responses stand in many pairs."
-        },
-    )
     max_prompt_tokens: int = field(
         default=1024, metadata={"help": "Longer prompts are dropped before training and counted, never cut."}
     )
@@ -77,6 +70,10 @@ class JudgeArguments:
 
     policy_hidden_size: int = field(default=128, metadata={"help": "Width of a policy built from scratch."})
     policy_num_layers: int = field(default=4, metadata={"help": "Layers of a policy built from scratch."})
+    policy_num_heads: int = field(default=4, metadata={"help": "Attention heads of a policy built from scratch."})
+    policy_rope_theta: float = field(
+        default=10_000.0, metadata={"help": "Base of its rotary positions; larger for long prompts and narrow heads."}
+    )
     policy_vocab_size: int = field(default=2048, metadata={"help": "Vocabulary of a policy built from scratch."})
     warm_start_steps: int = field(
         default=0, metadata={"help": "SFT steps on single verdicts told in extreme numbers; 0 for a pretrained model."}
@@ -85,8 +82,8 @@ class JudgeArguments:
         default="opinions",
         metadata={
             "help": "`opinions`: of the simulated grader, or one vote of a real pair; `lengths`: the longer response "
-            "is the better one, of responses that are cut at random, which soon teaches a policy from scratch that "
-            "there is something to compare."
+            "is the better one, of responses that are cut to a few words at first and then grow, which soon teaches a "
+            "policy from scratch that there is something to compare."
         },
     )
     warm_start_batch_size: int = field(default=64, metadata={"help": "Prompts a warm-start step."})
@@ -107,8 +104,6 @@ class JudgeArguments:
 
     def __post_init__(self):
         check_choices(self)
-        if not 0 <= self.word_dropout <= 0.5:
-            raise ValueError(f"word_dropout must be between 0 and 0.5, got {self.word_dropout}")
 
     @property
     def prompt_format(self) -> PromptFormat:
@@ -147,8 +142,8 @@ class AlignmentArguments(DenseArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.data == "items" and (self.word_dropout or self.warm_start_verdicts != "opinions"):
-            raise ValueError("word_dropout and warm_start_verdicts: lengths are for data: pairs")
+        if self.data == "items" and self.warm_start_verdicts != "opinions":
+            raise ValueError("warm_start_verdicts: lengths is for data: pairs")
         if isinstance(self.synonyms, str):
             self.synonyms = json.loads(self.synonyms)
         for label, words in (self.synonyms or {}).items():

@@ -1,8 +1,8 @@
 """The pairs of a run: read from a file or simulated, with the votes that a judge is allowed to learn from.
 
-    training pairs   label = one seeded vote (`labels: sparse`) or the vote share (`dense`); words may be left out
+    training pairs   label = one seeded vote (`labels: sparse`) or the vote share (`dense`)
     held-out pairs   label = the vote share, always; no response of theirs is among the training pairs
-    judged pairs     what a warm start imitates the verdicts on: the training pairs, or those with cut responses
+    judged pairs     what a warm start imitates the verdicts on: the training pairs, or growing ones
 
 Deliberately left out: tokenization (`autorater.prompts`).
 """
@@ -16,8 +16,8 @@ from autorater.loading import load_pairs
 from autorater.loading_items import load_items
 from autorater.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.population import GRADER, Population, simulate_items, simulate_pairs
-from autorater.training.augmentation import with_cut_responses, with_dropped_words
 from autorater.training.config import AlignmentArguments, JudgeArguments
+from autorater.training.curriculum import with_growing_responses
 
 _VOTE_STRENGTH = 0.25  # a vote says which side, not how surely: told as 3/8 or 5/8
 
@@ -54,10 +54,12 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
     """
     data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
     if args.warm_start_verdicts == "lengths":
-        judged = with_cut_responses(data.train, seed)
+        judged = with_growing_responses(
+            data.train, max(1, args.warm_start_steps * args.warm_start_batch_size // 2), seed
+        )
         in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in judged]).T
         data = replace(data, judged=judged, verdicts=in_b / np.maximum(in_a + in_b, 1))
-    return replace(data, train=with_dropped_words(data.train, args.word_dropout, seed))
+    return data
 
 
 @dataclass(frozen=True)

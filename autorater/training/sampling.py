@@ -18,21 +18,36 @@ class LengthGroupedRepeatSampler(RepeatSampler):
     Args:
         lengths: Length of every row.
         mini_repeat_count, batch_size, repeat_count, seed: As in `RepeatSampler`.
+        in_order: Leave rows near the place where they stand, instead of shuffling all of them: a curriculum.
     """
 
     def __init__(
-        self, lengths: Sequence[int], mini_repeat_count: int, batch_size: int = 1, repeat_count: int = 1, seed: int = 0
+        self,
+        lengths: Sequence[int],
+        mini_repeat_count: int,
+        batch_size: int = 1,
+        repeat_count: int = 1,
+        seed: int = 0,
+        in_order: bool = False,
     ):
         super().__init__(lengths, mini_repeat_count, batch_size, repeat_count, shuffle=False)
         self.lengths = torch.as_tensor(lengths)
         self.generator = torch.Generator().manual_seed(seed)
+        self.in_order = in_order
 
     def __iter__(self) -> Iterator[int]:
-        rows = torch.randperm(self.num_samples, generator=self.generator)
+        rows = torch.arange(self.num_samples) if self.in_order else self._shuffled(self.num_samples)
         blocks = rows.split(_BATCHES_A_BLOCK * self.batch_size)
         rows = torch.cat([block[self.lengths[block].argsort(stable=True)] for block in blocks])
         batches = [batch for batch in rows.split(self.batch_size) if len(batch) == self.batch_size]
-        order = torch.randperm(len(batches), generator=self.generator)
+        if self.in_order:
+            places = torch.arange(len(batches)).split(_BATCHES_A_BLOCK)
+            order = [block[i] for block in places for i in self._shuffled(len(block))]
+        else:
+            order = self._shuffled(len(batches))
         rows = torch.cat([batches[i] for i in order]).tolist() if batches else []
         # the parent walks through positions 0, 1, 2, … in its pattern; rows of a last, incomplete batch are left out
         return (rows[position] for position in super().__iter__() if position < len(rows))
+
+    def _shuffled(self, n: int) -> torch.Tensor:
+        return torch.randperm(n, generator=self.generator)

@@ -8,7 +8,7 @@ to mend, and it is done on purpose:
 
 Before a policy from scratch can imitate anybody it has to find out that there are two responses to compare. Single
 votes on long responses say too little for that: hundreds of steps pass in vain. A grader that only counts characters
-says it plainly, and plainest of responses that are cut at random, many of them to a few words
+says it plainly, and plainest of responses that are cut to a few words at first and then grow
 (`warm_start_verdicts: lengths`). Raw judges are fond of length too, and the votes are there to say how far it counts.
 
 Deliberately left out: the label that the judge is later scored on enters only where a data set has no other verdict.
@@ -84,7 +84,7 @@ def warm_start(
     steps: int = 200,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
-    by_length: bool = False,
+    growing: bool = False,
     seed: int = 0,
     use_cpu: bool = False,
     output_dir: str | Path,
@@ -99,7 +99,7 @@ def warm_start(
         style: How the verdicts are told.
         steps, batch_size, learning_rate: Length of the training; the processes divide the batch; the learning rate
             warms up, then falls to 0.
-        by_length: Batches of prompts of like length.
+        growing: The prompts are to be learned in their order, which goes from short to long ones.
         seed: Draws jitter and batches.
         use_cpu: Train on the CPU even where there is a GPU.
         output_dir: Needed by the trainer; nothing is saved in it.
@@ -118,7 +118,7 @@ def warm_start(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        by_length=by_length,
+        growing=growing,
         seed=seed,
         use_cpu=use_cpu,
         output_dir=output_dir,
@@ -141,7 +141,7 @@ def learn_answers(
     steps: int,
     batch_size: int,
     learning_rate: float,
-    by_length: bool,
+    growing: bool,
     seed: int,
     use_cpu: bool,
     output_dir: str | Path,
@@ -155,7 +155,6 @@ def learn_answers(
         lr_scheduler_type="cosine",
         warmup_steps=min(20, steps // 5),
         adam_beta2=0.98,  # 0.999 would remember the first gradients for longer than the whole warm start
-        train_sampling_strategy="group_by_length" if by_length else "random",
         remove_unused_columns=False,
         logging_strategy="no",
         save_strategy="no",
@@ -170,7 +169,8 @@ def learn_answers(
         answers, is_answer = pad_prompts([row["answer_ids"] for row in batch], tokenizer.pad_token_id)
         return {"input_ids": ids, "attention_mask": mask, "labels": answers.masked_fill(is_answer == 0, -100)}
 
-    trainer = _AnswerTrainer(model, args=args, train_dataset=Dataset.from_list(rows), data_collator=collate)
+    kind = _GrowingAnswerTrainer if growing else _AnswerTrainer
+    trainer = kind(model, args=args, train_dataset=Dataset.from_list(rows), data_collator=collate)
     show_progress(trainer)
     trainer.train()
 
@@ -178,17 +178,21 @@ def learn_answers(
 class _AnswerTrainer(Trainer):
     """Supervised learning of the last C tokens; only they go through the head (`SFTTrainer` scores every position)."""
 
-    def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in self.train_dataset["prompt_ids"]]
-        batch_size = self.args.train_batch_size * self.args.world_size
-        return LengthGroupedRepeatSampler(lengths, mini_repeat_count=1, batch_size=batch_size, seed=self.args.seed)
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs.pop("labels")  # (B, C), −100 in front of shorter answers
         logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]  # (B, C, V)
         return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+class _GrowingAnswerTrainer(_AnswerTrainer):
+    """The same, row after row; prompts of like length share a batch."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        lengths = [len(ids) for ids in self.train_dataset["prompt_ids"]]
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedRepeatSampler(
+            lengths, mini_repeat_count=1, batch_size=batch_size, seed=self.args.seed, in_order=True
+        )
 
 
 def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: TrainingData) -> str:
@@ -214,7 +218,7 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
-            by_length=args.warm_start_verdicts == "lengths",
+            growing=args.warm_start_verdicts == "lengths",
             seed=training.seed,
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,
@@ -248,7 +252,7 @@ def build_warm_label_policy(
             steps=args.warm_start_steps,
             batch_size=args.warm_start_batch_size,
             learning_rate=args.warm_start_learning_rate,
-            by_length=args.warm_start_verdicts == "lengths",
+            growing=args.warm_start_verdicts == "lengths",
             seed=training.seed,
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,
@@ -266,6 +270,8 @@ def _new_policy(
         vocab_size=args.policy_vocab_size,
         hidden_size=args.policy_hidden_size,
         num_layers=args.policy_num_layers,
+        num_heads=args.policy_num_heads,
+        rope_theta=args.policy_rope_theta,
         max_length=args.max_prompt_tokens + 32,
         seed=seed,
     )

@@ -47,18 +47,8 @@ def test_leak_is_reported(votes_file):
     assert len(data.train) == len(data.held_out) == 60
 
 
-def test_words_are_dropped_from_training_pairs_alone(votes_file):
-    told = {"dataset_name": votes_file, "split_by": "topic"}
-    whole, thinned = (prepare_data(JudgeArguments(**told, word_dropout=rate), seed=5) for rate in (0.0, 0.4))
-    assert thinned.held_out == whole.held_out
-    assert thinned.judged == whole.judged == whole.train
-    assert [p.label for p in thinned.train] == [p.label for p in whole.train], "the same votes"
-    n_words = [sum(len(p.response_a.split()) for p in data.train) for data in (whole, thinned)]
-    assert 0.5 < n_words[1] / n_words[0] < 0.7
-
-
 def test_lengths_are_a_verdict_that_needs_no_vote(votes_file):
-    told = {"split_by": "topic", "warm_start_verdicts": "lengths", "word_dropout": 0.2}
+    told = {"split_by": "topic", "warm_start_verdicts": "lengths", "warm_start_steps": 10}
     for where in ({"dataset_name": votes_file}, {"n_train": 40, "n_test": 10}):
         data = prepare_data(JudgeArguments(**where, **told), seed=5)
         longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.judged]
@@ -69,7 +59,7 @@ def test_lengths_are_a_verdict_that_needs_no_vote(votes_file):
     for item, verdict in zip(items.judged.items, items.verdicts, strict=True):
         _, first, second = map(len, item.texts)
         assert verdict == (last if second > first else 0) or first == second
-    with pytest.raises(ValueError, match="are for data: pairs"):
+    with pytest.raises(ValueError, match="is for data: pairs"):
         AlignmentArguments(data="items", **told)
 
 
@@ -84,5 +74,3 @@ def test_population_options_reach_the_truth():
 def test_arguments_that_do_not_exist():
     with pytest.raises(ValueError, match="labels must be one of sparse, dense; got 'thin'"):
         JudgeArguments(labels="thin")
-    with pytest.raises(ValueError, match=r"word_dropout must be between 0 and 0.5, got 0\.7"):
-        JudgeArguments(word_dropout=0.7)

@@ -44,3 +44,12 @@ def test_seed_and_epoch_change_the_order():
 
 def test_fewer_rows_than_a_batch():
     assert list(LengthGroupedRepeatSampler([3, 4], 1, batch_size=4)) == []
+
+
+def test_a_curriculum_stays_in_order():
+    rows = np.array(list(LengthGroupedRepeatSampler(LENGTHS * 10, 1, batch_size=4, seed=1, in_order=True)))
+    assert set(Counter(rows.tolist()).values()) == {1}
+    assert np.abs(rows - np.arange(len(rows))).max() < 32 * 4, "nobody leaves his block"
+    lengths = np.array(LENGTHS * 10)[rows[: len(rows) // 4 * 4]].reshape(-1, 4)
+    assert 1 - lengths.mean() / lengths.max(axis=1).mean() < 0.1
+    assert (rows != np.arange(len(rows))).mean() > 0.9, "batches of a block are shuffled"

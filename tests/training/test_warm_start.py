@@ -7,7 +7,7 @@ from autorater.judges import Judge
 from autorater.pairs import Pair
 from autorater.policy import build_policy
 from autorater.prompts import PromptEncoder, PromptFormat
-from autorater.training.augmentation import with_cut_responses
+from autorater.training.curriculum import with_growing_responses
 from autorater.training.warm_start import RawVerdicts, warm_start
 from rewards import CLOSE_TAG, OPEN_TAG
 
@@ -50,20 +50,22 @@ def test_policy_learns_the_format(simulated, tmp_path):
     assert said.p_ab.mean() + said.p_ba.mean() > 1.1, "the tilt is learned too"
 
 
-@pytest.mark.parametrize("by_length", [True, False])
-def test_batches_of_like_length(simulated, tmp_path, by_length):
+@pytest.mark.parametrize("growing", [True, False])
+def test_growing_prompts_come_in_their_order(simulated, tmp_path, growing):
     layout = PromptFormat("compact")
     model, tokenizer = build_policy([layout.text], vocab_size=300, hidden_size=8, num_layers=1, num_heads=1)
     encoder = PromptEncoder(tokenizer, layout)
-    prompts, shares = encoder.encode(with_cut_responses(simulated.pairs, seed=0)), []
+    prompts, masks = encoder.encode(with_growing_responses(simulated.pairs, 512, seed=0)), []
     model.register_forward_pre_hook(
-        lambda _, __, inputs: shares.append(inputs["attention_mask"].float().mean().item()), with_kwargs=True
+        lambda _, __, inputs: masks.append(inputs["attention_mask"].float()), with_kwargs=True
     )
     warm_start(
-        model, encoder, prompts, np.full(len(prompts), 0.5), steps=6, batch_size=8, by_length=by_length,
+        model, encoder, prompts, np.full(len(prompts), 0.5), steps=128, batch_size=8, growing=growing,
         output_dir=tmp_path,
     )  # fmt: skip
-    assert (np.mean(shares) > 0.9) == by_length, "little of a batch is padding"
+    assert (np.mean([mask.mean() for mask in masks]) > 0.9) == growing, "little of a batch is padding"
+    lengths = [mask.sum(dim=1).mean() for mask in masks]
+    assert (np.corrcoef(np.arange(128), lengths)[0, 1] > 0.4) == growing
 
 
 @pytest.mark.slow
@@ -73,7 +75,7 @@ def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
         Pair(str(i), "Which?", *(" ".join(rng.choice(["so", "it", "is", "he"], size=60)) for _ in "ab"), 0.5)
         for i in range(2000)
     ]
-    pairs = with_cut_responses(pairs, seed=0)
+    pairs = [*pairs[:200], *with_growing_responses(pairs[200:], 4800, seed=0)]
     longer = np.array([len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in pairs])
     model, tokenizer = build_policy(
         [layout.text + "so it is he 0123456789" + OPEN_TAG + CLOSE_TAG], vocab_size=400, hidden_size=64, num_layers=3
@@ -82,7 +84,7 @@ def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
     prompts, style = encoder.encode(pairs), RawVerdicts(sharpness=1, tilt=0, step=0.1)
     warm_start(
         model, encoder, prompts[200:], longer[200:], style=style, steps=600, batch_size=16, learning_rate=3e-3,
-        by_length=True, output_dir=tmp_path,
+        growing=True, output_dir=tmp_path,
     )  # fmt: skip
     said = Judge(model, tokenizer, layout, answer_step=0.1).judge_prompts(prompts[:200])
     assert np.corrcoef(said.p_ab, longer[:200])[0, 1] > 0.8

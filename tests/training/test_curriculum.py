@@ -1,0 +1,50 @@
+"""Growing responses: beginnings, short at first, whole in the end, and never nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autorater.pairs import Pair
+from autorater.training.curriculum import with_growing_responses
+
+TEXTS = st.text(alphabet=st.sampled_from("ab \n\t.é\u00a0"), max_size=40)
+LONG = Pair("x", "Which?", " ".join(f"a{i}" for i in range(400)), " ".join(f"b{i}" for i in range(200)), 1.0)
+
+
+def _kept(pairs: list[Pair]) -> np.ndarray:
+    """Shares of the words of `LONG` that are left in both responses, shape (N, 2)."""
+    return np.array([(len(p.response_a.split()) / 400, len(p.response_b.split()) / 200) for p in pairs])
+
+
+@given(TEXTS, TEXTS, st.integers(1, 9), st.integers(0, 99))
+def test_growing_responses_are_beginnings(a, b, n, seed):
+    pairs = with_growing_responses([Pair("x", "q", a, b, 0.25)], n, seed)
+    assert len(pairs) == n
+    for pair in pairs:
+        for whole, cut in ((a, pair.response_a), (b, pair.response_b)):
+            words = cut.split()
+            assert words == whole.split()[: len(words)]
+            assert bool(words) == bool(whole.split())
+
+
+def test_growing_responses_grow():
+    kept = _kept(with_growing_responses([LONG] * 10, 4000, 0))
+    cut, whole = kept[:400], kept[2800:]
+    assert 0.04 < cut.min() < 0.08
+    assert np.median(cut) < 0.35
+    assert abs(np.corrcoef(cut.T)[0, 1]) < 0.15, "independently, so that there is a longer one"
+    assert kept[1400:1800].mean() > 1.5 * cut.mean()
+    assert (whole == 1).all()
+
+
+def test_every_pair_grows():
+    pairs = [replace(LONG, id=str(i)) for i in range(7)]
+    grown = [pair.id for pair in with_growing_responses(pairs, 17, 0)]
+    assert sorted(map(grown.count, (pair.id for pair in pairs))) == [2] * 4 + [3] * 3
+
+
+def test_seeds_draw_differently():
+    assert with_growing_responses([LONG], 1, 1) == with_growing_responses([LONG], 1, 1)
+    assert with_growing_responses([LONG], 1, 1) != with_growing_responses([LONG], 1, 2)
