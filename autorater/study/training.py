@@ -82,6 +82,10 @@ def parse_settings(trainer: str, settings: Mapping[str, object], folder: str | P
     """
     config = CONFIGS[trainer]
     known = {f.name for f in fields(config)}
+    numbers = {f.name for c in (JudgeArguments, StudyArguments, config) for f in fields(c) if type(f.default) is float}
+    for name, value in settings.items():
+        if name in numbers and isinstance(value, str):
+            raise ValueError(f"{name} must be a number, got {value!r} (to YAML 1.0e6 is a word, 1.0e+6 a number)")
     told = {name: value for name, value in settings.items() if name in known or name not in _OF_ANSWERS}
     quiet = _QUIET | {"output_dir": str(folder)}
     return TrlParser((JudgeArguments, StudyArguments, config)).parse_dict({**told, **quiet})
