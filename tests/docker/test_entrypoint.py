@@ -46,7 +46,7 @@ def add_program(path: Path, body: str) -> None:
 
 
 def finish(process) -> tuple[int, list[str], str]:
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     return process.returncode, output.splitlines(), errors
 
 
