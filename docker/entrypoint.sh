@@ -109,15 +109,13 @@ launch() {
 # run COMMAND ARGUMENTS…: to its end, and ends with its status.
 run() {
     local stopped='' launcher='' status=0
-    # The trap first: on a busy machine the training may run, and be asked to leave, before the next line is read.
-    trap 'stopped=yes; pass_on "$launcher"' TERM INT USR1
     # USR1 is for this process alone: a cluster's scheduler may send it to all (docker/slurm.sbatch).
     (
         trap '' USR1
         exec "$@"
     ) &
     launcher=$!
-    [[ -z $stopped ]] || pass_on "$launcher"
+    trap 'stopped=yes; pass_on "$launcher"' TERM INT USR1
     while kill -0 "$launcher" 2>/dev/null; do
         wait "$launcher" || true # a signal ends a wait early
     done
@@ -128,10 +126,9 @@ run() {
     exit "$status"
 }
 
-# pass_on LAUNCHER: SIGTERM for its children, or for itself as long as it has none; nothing where there is no launcher.
+# pass_on LAUNCHER: SIGTERM for the launcher's children, or for itself as long as it has none.
 pass_on() {
     local children
-    [[ -n $1 ]] || return 0
     children=$(cat "/proc/$1/task/"*/children 2>/dev/null) || true
     # shellcheck disable=SC2086
     kill -TERM ${children:-$1} 2>/dev/null || true

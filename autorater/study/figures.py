@@ -177,8 +177,8 @@ def course_figure(results: Results, ground: str) -> Figure:
     }
     for axes, (key, (label, title)) in zip(panels, named.items(), strict=True):
         curves = [prepare_course(results, ground, method, key) for method in methods]
-        steps = np.diff(curves[0]["x"]).min(initial=np.inf)
-        apart = np.linspace(-0.12, 0.12, len(methods)) * (steps if np.isfinite(steps) else 0)
+        steps = curves[0]["x"]
+        apart = np.linspace(-0.12, 0.12, len(methods)) * np.ptp(steps) / max(1, len(steps) - 1)
         for method, points, style, shift in zip(methods, curves, method_styles(results, methods), apart, strict=True):
             plot_curve(axes, {**points, "x": points["x"] + shift}, style, results.title(method))
         axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")

@@ -49,7 +49,7 @@ def add_program(path: Path, body: str) -> None:
 
 
 def finish(process) -> tuple[int, list[str], str]:
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=20)
     return process.returncode, output.splitlines(), errors
 
 

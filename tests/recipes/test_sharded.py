@@ -59,9 +59,8 @@ def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_prec
     if config:
         port = free_port() if nodes > 1 else 0
         launcher = [
-            "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / config),
-            f"--num_processes={processes}", f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
-            f"--main_process_port={port}", f"--mixed_precision={mixed_precision}",
+            *launcher_of(config, processes, port), f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
+            f"--mixed_precision={mixed_precision}",
         ]  # fmt: skip
     rank = "--machine_rank={}" if config else "-u"
     commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
@@ -77,6 +76,13 @@ def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_prec
         assert process.returncode == 0, output[-4000:]
     assert sum("report: " in output for output in printed) == 1, "one process reports"
     return Run(output_dir)
+
+
+def launcher_of(config, processes=2, port=0) -> list[str]:
+    return [
+        "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / config),
+        f"--num_processes={processes}", f"--main_process_port={port}",
+    ]  # fmt: skip
 
 
 def free_port() -> int:
@@ -181,10 +187,8 @@ def test_a_sharded_judge_of_labels_is_measured_whole(tmp_path, model_folder):
         "recipes/align.py", f"--model_name_or_path={model_folder}", "--n_train=60", f"--n_test={N_TEST}", "--use_cpu",
         "--prompt_layout=compact", "--max_steps=1", "--save_strategy=no", "--report_to=none",
     ]  # fmt: skip
-    config = str(ROOT / "recipes" / "accelerate" / "zero3_cpu.yaml")
-    zero3 = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes=2", "--main_process_port=0"]
     before = []
-    for name, launcher in {"plain": [], "zero3": zero3}.items():
+    for name, launcher in {"plain": [], "zero3": launcher_of("zero3_cpu.yaml")}.items():
         command = [sys.executable, *launcher, *arguments, f"--output_dir={tmp_path / name}"]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}
