@@ -75,15 +75,20 @@ def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
         Pair(str(i), "Which?", *(" ".join(rng.choice(["so", "it", "is", "he"], size=60)) for _ in "ab"), 0.5)
         for i in range(2000)
     ]
-    pairs = [*pairs[:200], *with_growing_responses(pairs[200:], 4800, seed=0)]
+    pairs = [*with_growing_responses(pairs[:200], 200, seed=0), *with_growing_responses(pairs[200:], 12_000, seed=0)]
     longer = np.array([len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in pairs])
     model, tokenizer = build_policy(
-        [layout.text + "so it is he 0123456789" + OPEN_TAG + CLOSE_TAG], vocab_size=400, hidden_size=64, num_layers=3
+        [layout.text + "so it is he 0123456789" + OPEN_TAG + CLOSE_TAG],
+        vocab_size=400,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=2,
+        rope_theta=1e6,
     )
     encoder = PromptEncoder(tokenizer, layout)
     prompts, style = encoder.encode(pairs), RawVerdicts(sharpness=1, tilt=0, step=0.1)
     warm_start(
-        model, encoder, prompts[200:], longer[200:], style=style, steps=600, batch_size=16, learning_rate=3e-3,
+        model, encoder, prompts[200:], longer[200:], style=style, steps=1500, batch_size=16, learning_rate=2e-3,
         growing=True, output_dir=tmp_path,
     )  # fmt: skip
     said = Judge(model, tokenizer, layout, answer_step=0.1).judge_prompts(prompts[:200])
