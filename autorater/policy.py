@@ -7,7 +7,7 @@ and a CPU is enough. Such a policy knows nothing: `autorater.training.warm_start
 Deliberately left out: quantization and device maps, which `model_init_kwargs` passes through to transformers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -129,6 +129,24 @@ def load_policy(
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **model_init_kwargs)
     return model, tokenizer
+
+
+def train_only(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Freezes every parameter whose name holds none of `names`.
+
+    Args:
+        model: Its own parameters, not those of adapters.
+        names: Parts of parameter names, such as `embed_tokens` or `layers.1.`.
+
+    Raises:
+        ValueError: If one of them is in no parameter's name.
+    """
+    known = [name for name, _ in model.named_parameters()]
+    for part in names:
+        if not any(part in name for name in known):
+            raise ValueError(f"train_only: no parameter's name holds {part!r}; there are {', '.join(known)[:400]}, …")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in names))
 
 
 def check_model_path(name_or_path: str) -> None:

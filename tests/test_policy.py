@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autorater.policy import build_policy, check_model_path, load_policy
+from autorater.policy import build_policy, check_model_path, load_policy, train_only
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
 
@@ -35,6 +35,18 @@ def test_policy_survives_saving(policy, tmp_path):
 def test_same_seed_same_weights():
     a, b = (build_policy(TEXTS, vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, seed=s)[0] for s in (1, 1))
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_all_but_the_named_parameters_freeze():
+    model, _ = build_policy(TEXTS, vocab_size=300, hidden_size=16, num_layers=2, num_heads=2)
+    train_only(model, ["embed_tokens", "layers.1.mlp"])
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "model.embed_tokens.weight" in trained
+    assert trained - {"model.embed_tokens.weight"} == {
+        f"model.layers.1.mlp.{part}_proj.weight" for part in ("gate", "up", "down")
+    }
+    with pytest.raises(ValueError, match="no parameter's name holds 'embeding'"):
+        train_only(model, ["embed_tokens", "embeding"])
 
 
 def test_model_paths_that_hold_no_model(tmp_path):

@@ -2,7 +2,8 @@
 
     hash, settings              what it was told
     readings[name][test]        `p_ab`, `p_ba` of every pair, rounded to 1e-4, and `metrics`; of a warm start by every
-                                judging method and what is put on top of it, or `reason` why there is none
+                                judging method and what is put on top of it, or `reason` why there is none; of a
+                                judge trained on recorded votes also with an odd temperature
     pairs[test]                 of a warm start: `id`, `label`, `n_votes`, `true_probability` of the pairs, in order
     left_out                    pairs of each test whose prompt is too long; they are the same for all methods
     course, training_seconds, training_tokens
@@ -24,6 +25,7 @@ from transformers import set_seed
 from autorater.comparison import compare_methods
 from autorater.evaluation import Evaluation, column, evaluate, measure
 from autorater.judges import Judge, Judgments
+from autorater.judges.methods import METHODS
 from autorater.pairs import Pair
 from autorater.prompts import drop_long
 from autorater.study.baselines import baseline_probabilities
@@ -66,7 +68,8 @@ def run_cell(cell: Cell, folder: str | Path) -> dict:
     result |= {"hash": cell.hash, "settings": dict(cell.settings), "data": data.summary, "left_out": left_out}
 
     if cell.trainer == "warm_start":
-        result["readings"] = _zero_shot(judge, args, study, tests, cell.seed)
+        read = _read(judge, tests, study.n_bootstrap)
+        result["readings"] = _compared(judge, args, study, tests[TEST], cell.seed) | {MEAN: read}
         result["pairs"] = {name: _known(pairs) for name, pairs in tests.items()}
     elif cell.trainer == "text":
         result["readings"] = _text_baselines(data, tests, study.n_bootstrap)
@@ -78,6 +81,9 @@ def run_cell(cell: Cell, folder: str | Path) -> dict:
         result |= {"course": course.points, "training_seconds": course.seconds, "training_tokens": course.tokens}
         result["n_train"] = len(pairs)
         result["readings"] = {MEAN: _read(judge, tests, study.n_bootstrap)}
+        if args.dataset_name is not None:
+            only = {"methods": [MEAN], "variants": ["odd_temperature"]}
+            result["readings"] |= _compared(judge, args, study, tests[TEST], cell.seed, **only)
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
 
@@ -97,17 +103,23 @@ def _read(judge: Judge, tests: dict[str, list[Pair]], n_bootstrap: int) -> dict:
     return said
 
 
-def _zero_shot(
-    judge: Judge, args: JudgeArguments, study: StudyArguments, tests: dict[str, list[Pair]], seed: int
+def _compared(
+    judge: Judge,
+    args: JudgeArguments,
+    study: StudyArguments,
+    pairs: list[Pair],
+    seed: int,
+    methods: Sequence[str] = METHODS,
+    variants: Sequence[str] = VARIANTS,
 ) -> dict:
+    """What a judge says of the test by several methods, with what is put on top of them fitted on other pairs."""
     calibration = calibration_pairs(args, study, seed)
     calibration, _, _ = drop_long(calibration, judge.encoder.encode(calibration), args.max_prompt_tokens)
-    entries = compare_methods(judge, tests[TEST], calibration, variants=VARIANTS, seed=seed, n_bootstrap=0)
-    readings = {
+    entries = compare_methods(judge, pairs, calibration, methods=methods, variants=variants, seed=seed, n_bootstrap=0)
+    return {
         entry.key: {TEST: {"reason": entry.reason} if entry.evaluation is None else _record(entry.evaluation)}
         for entry in entries
     }
-    return readings | {MEAN: _read(judge, tests, study.n_bootstrap)}
 
 
 def _text_baselines(data: TrainingData, tests: dict[str, list[Pair]], n_bootstrap: int) -> dict:

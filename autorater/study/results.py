@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from autorater.metrics.intervals import Mean, bootstrap
 from autorater.study.plan import WARM_START, Cell, Plan
 
-TEST, MEAN = "test", "answer_mean"
+TEST, MEAN, RECALIBRATED = "test", "answer_mean", "answer_mean+odd_temperature"
 _LEVEL = 0.95
 _SHARES = (
     "agreement", "brier", "consistency", "ece", "excess_brier", "mse_dense", "parse_rate", "sharpness",

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from autorater.study.plan import WARM_START
-from autorater.study.results import MEAN, TEST, Estimate, Results, first_below, over_seeds, sparse_pairs_needed
+from autorater.study.results import (
+    MEAN,
+    RECALIBRATED,
+    TEST,
+    Estimate,
+    Results,
+    first_below,
+    over_seeds,
+    sparse_pairs_needed,
+)
 
 _COLUMNS = {
     "excess_brier": ("excess Brier", 4),
@@ -185,8 +194,11 @@ def cost_table(results: Results, ground: str) -> str:
 
 def recorded_table(results: Results, ground: str) -> str:
     """Methods and text baselines on recorded votes: intervals over pairs, MSE of both orders averaged."""
-    rows = []
-    named = [(m, MEAN, results.title(m)) for m in results.methods(ground)]
+    rows, named = [], []
+    for method in results.methods(ground):
+        named.append((method, MEAN, results.title(method)))
+        if RECALIBRATED in results.of(ground, method)[0]["readings"]:
+            named.append((method, RECALIBRATED, f"{results.title(method)}, odd temperature"))
     named += [(n, b, f"*{t}*") for n in _text_methods(results, ground) for b, t in _BASELINES.items()]
     for method, reading, title in named:
         mse = results.mean_over_pairs(ground, method, lambda ab, ba, y: ((ab + 1 - ba) / 2 - y) ** 2, reading)

@@ -26,7 +26,7 @@ from autorater.judges import Judge
 from autorater.judges.labels import LabelJudge
 from autorater.labels import LabelFormat
 from autorater.pairs import Pair
-from autorater.policy import load_policy
+from autorater.policy import load_policy, train_only
 from autorater.prompts import EncodedPrompt, drop_long
 from autorater.study.course import Course
 from autorater.study.grounds import StudyArguments
@@ -108,6 +108,8 @@ def train(trainer: str, lesson: Lesson, held_out: Sequence[Pair]) -> Course:
         held_out: Pairs that its course is measured on.
     """
     judge, study = lesson.judge, lesson.study
+    if lesson.args.train_only:
+        train_only(judge.model, lesson.args.train_only)
     pairs, prompts, _ = drop_long(held_out, judge.encoder.encode(held_out), lesson.args.max_prompt_tokens)
     course = Course(judge, pairs, prompts, study.n_curve_pairs, study.curve_steps)
     made = _TRAINERS[trainer](lesson)

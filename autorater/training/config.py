@@ -75,6 +75,13 @@ class JudgeArguments:
         default=10_000.0, metadata={"help": "Base of its rotary positions; larger for long prompts and narrow heads."}
     )
     policy_vocab_size: int = field(default=2048, metadata={"help": "Vocabulary of a policy built from scratch."})
+    train_only: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of names of the parameters that are trained behind the warm start, such as embed_tokens; "
+            "the others keep their values. Without it all are trained."
+        },
+    )
     warm_start_steps: int = field(
         default=0, metadata={"help": "SFT steps on single verdicts told in extreme numbers; 0 for a pretrained model."}
     )

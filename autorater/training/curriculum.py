@@ -6,6 +6,9 @@ What is to be compared is found out on short responses and then carried over to 
 policy of two layers that was taught on cuts of all lengths mixed had found out nothing after 900 steps; taught in this
 order, its answers correlated with the lengths by 0.96.
 
+A fifth of the words are swapped for words drawn evenly from all different ones. Otherwise the policy measures the
+words of its own texts well and trips over those of others: capitals, digits, rows of dots, names.
+
 Deliberately left out: pairs to be measured on, which stay whole.
 """
 
@@ -17,9 +20,10 @@ import numpy as np
 
 from autorater.pairs import Pair
 
-_WORD = re.compile(r"\S+\s*")
+_WORD = re.compile(r"(\S+)(\s*)")
 _HARDEST_CUT = 3.0  # to one twentieth of the words
 _GROWN = 0.7  # of the list; behind it responses are whole
+_SWAPPED = 0.2  # of the words
 
 
 def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
@@ -31,18 +35,25 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
         seed: Draws the order and the shares, which differ between the two responses of a pair.
 
     Returns:
-        n pairs. A response keeps its beginning, at least one word; the label stays that of the whole pair.
+        n pairs. Of a response its beginning is left, at least one word; the label stays that of the whole pair.
     """
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
     hardest = _HARDEST_CUT * np.clip(1 - np.linspace(0, 1, n) / _GROWN, 0, None)
     shares = np.exp(-hardest[:, None] * rng.random((n, 2)))
+    responses = [(_WORD.findall(pair.response_a), _WORD.findall(pair.response_b)) for pair in pairs]
+    different = np.array(sorted({word for both in responses for words in both for word, _ in words}))
+
+    def shown(words: list[tuple[str, str]], share: float) -> str:
+        beginning = words[: max(1, round(share * len(words)))]
+        swapped = rng.random(len(beginning)) < _SWAPPED
+        others = iter(different[rng.integers(len(different), size=swapped.sum())] if swapped.any() else ())
+        told = (
+            f"{next(others) if swap else word}{space}" for (word, space), swap in zip(beginning, swapped, strict=True)
+        )
+        return "".join(told).rstrip()
+
     return [
-        replace(pair, response_a=_beginning(pair.response_a, in_a), response_b=_beginning(pair.response_b, in_b))
-        for pair, (in_a, in_b) in zip((pairs[row] for row in rows), shares, strict=True)
+        replace(pairs[row], response_a=shown(responses[row][0], in_a), response_b=shown(responses[row][1], in_b))
+        for row, (in_a, in_b) in zip(rows, shares, strict=True)
     ]
-
-
-def _beginning(text: str, share: float) -> str:
-    words = _WORD.findall(text)
-    return "".join(words[: max(1, round(share * len(words)))]).rstrip()

@@ -22,7 +22,7 @@ from autorater.console import prepare_output_dir
 from autorater.evaluation import Evaluation, evaluate, judge_all, measure, write_run
 from autorater.judges import Judge
 from autorater.pairs import Pair
-from autorater.policy import load_policy
+from autorater.policy import load_policy, train_only
 from autorater.preemption import leave, notice
 from autorater.prompts import EncodedPrompt, PromptFormat, drop_long, longest_prompt
 from autorater.report import summary_table, write_model_card, write_report
@@ -126,6 +126,8 @@ def open_run(
             on with began with other settings.
         Finished: If it should go on with a run that is finished.
     """
+    if args.train_only and model_config.use_peft:
+        raise ValueError("train_only chooses among the model's own parameters; adapters have lora_target_modules")
     prepare_output_dir(training.output_dir)
     is_main = training.process_index == 0
     say = print if is_main else lambda *_: None
@@ -139,6 +141,8 @@ def open_run(
         "warm_start", lambda: build_warm_policy(args, training, data)
     )
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
+    if args.train_only:
+        train_only(model, args.train_only)
     judge = Judge(model.to(training.device), tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from autorater import Judge
 from autorater.loading import write_pairs
@@ -88,6 +90,14 @@ def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
     assert Judge.from_pretrained(str(tmp_path / "b")).encoder.format.layout == "compact"
 
 
+def test_votes_move_only_what_train_only_names(tmp_path):
+    done = run(*TINY, "--train_only", "embed_tokens", f"--output_dir={tmp_path}", "--report_to=none")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "warm_start", tmp_path))
+    moved = {name for name, values in after.items() if not torch.equal(values, before[name])}
+    assert moved == {"model.embed_tokens.weight"}
+
+
 def write(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
     return str(path)
@@ -101,6 +111,7 @@ def write(path: Path, text: str) -> str:
         (lambda d: ["--config", write(d / "c.yaml", "a: [\n")], "c.yaml"),
         (lambda d: ["--config", write(d / "c.yaml", "labels: thin\n")], "labels must be one of sparse, dense"),
         (lambda d: ["--model_name_or_path", str(d / "nowhere")], "no such model folder"),
+        (lambda d: ["--train_only", "norm", "--use_peft"], "adapters have lora_target_modules"),
         (lambda d: ["--dataset_name", str(d / "nowhere.jsonl")], "nowhere.jsonl"),
         (lambda d: ["--dataset_name", write(d / "x.jsonl", '{"prompt": "a"}\n')], "x.jsonl"),
         (lambda d: ["--output_dir", write(d / "file", "") + "/run"], "cannot be written"),

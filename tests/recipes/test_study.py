@@ -117,6 +117,7 @@ def test_it_leaves_everything_behind(finished):
     text = (folder / "study.md").read_text()
     assert "verbalized with reasoning | not available: the compact layout has no words" in text
     assert "Recorded votes: Recorded" in text
+    assert "| ours, odd temperature | " in text
     assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES)
 
 

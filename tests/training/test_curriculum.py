@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,8 +26,22 @@ def test_growing_responses_are_beginnings(a, b, n, seed):
     for pair in pairs:
         for whole, cut in ((a, pair.response_a), (b, pair.response_b)):
             words = cut.split()
-            assert words == whole.split()[: len(words)]
+            assert len(words) <= len(whole.split())
             assert bool(words) == bool(whole.split())
+            assert set(words) <= set((a + " " + b).split())
+            assert [c for c in cut if c.isspace()] == [c for c in whole.strip() if c.isspace()][
+                : sum(map(str.isspace, cut))
+            ]
+
+
+def test_a_fifth_of_the_words_is_swapped_for_any_other():
+    frequent = Pair("x", "Which?", "so " * 400, "so " * 398 + "rare 7", 1.0)
+    words = [w for p in with_growing_responses([frequent], 300, 0)[210:] for w in p.response_a.split()]
+    assert words.count("rare") / len(words) == pytest.approx(0.2 / 3, abs=0.01)
+    assert words.count("7") / len(words) == pytest.approx(0.2 / 3, abs=0.01)
+    texts = [p.response_a.split() for p in with_growing_responses([LONG], 300, 0)[210:]]
+    kept = np.mean([[word == f"a{i}" for i, word in enumerate(words)] for words in texts])
+    assert kept == pytest.approx(0.8, abs=0.01)
 
 
 def test_growing_responses_grow():

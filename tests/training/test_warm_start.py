@@ -71,11 +71,10 @@ def test_growing_prompts_come_in_their_order(simulated, tmp_path, growing):
 @pytest.mark.slow
 def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
     rng, layout = np.random.default_rng(0), PromptFormat("compact")
-    pairs = [
-        Pair(str(i), "Which?", *(" ".join(rng.choice(["so", "it", "is", "he"], size=60)) for _ in "ab"), 0.5)
-        for i in range(2000)
-    ]
-    pairs = [*with_growing_responses(pairs[:200], 200, seed=0), *with_growing_responses(pairs[200:], 12_000, seed=0)]
+    numbers = np.exp(rng.uniform(1, 4, size=(2000, 2))).round().astype(int)  # of words, 3 to 55
+    texts = [[" ".join(rng.choice(["so", "it", "is", "he"], size=n)) for n in both] for both in numbers]
+    pairs = [Pair(str(i), "Which?", *both, 0.5) for i, both in enumerate(texts)]
+    pairs = [*pairs[:200], *with_growing_responses(pairs[200:], 12_000, seed=0)]
     longer = np.array([len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in pairs])
     model, tokenizer = build_policy(
         [layout.text + "so it is he 0123456789" + OPEN_TAG + CLOSE_TAG],
