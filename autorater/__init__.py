@@ -28,8 +28,9 @@ torch; `Judge` does when it is first touched.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from autorater.loading import DataError, load_pairs
-from autorater.pairs import Pair
+from autorater.data.errors import DataError
+from autorater.data.loading import load_pairs
+from autorater.data.pairs import Pair
 
 if TYPE_CHECKING:
     from autorater.judges import Judge

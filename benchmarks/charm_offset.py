@@ -3,7 +3,7 @@
     python benchmarks/charm_offset.py
     python benchmarks/charm_offset.py --n_instructions 1000000 --repeats 3
 
-    ours       `autorater.charm.fit_offset`
+    ours       `autorater.charm.offset.fit_offset`
     descent    the paper's pseudo-code (arXiv 2504.10045, algorithm 1) in torch: Adam on (mean σ(s_O + Δ − s_R) − P)²
                from Δ = 0, a fixed number of epochs
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from harness.measure import alternate, emit, machine, ratio, say, timed
 
-from autorater.charm import empirical_win_rate, expected_win_rate, fit_offset
+from autorater.charm.offset import empirical_win_rate, expected_win_rate, fit_offset
 
 _WINDOW = 20  # epochs
 

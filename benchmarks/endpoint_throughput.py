@@ -3,7 +3,7 @@
     python benchmarks/endpoint_throughput.py
     python benchmarks/endpoint_throughput.py --delay 0.2 --concurrency 128 --n_pairs 4000
 
-    throughput   the audit's own road (questions, requests, journal) against `tests/fake_endpoint.py` in a process of
+    throughput   the audit's own road (questions, requests, journal) against `benchmarks/harness/fake_endpoint.py` in a process of
                  its own, which answers after `--delay` seconds; `of_ideal` is the rate over concurrency / delay
     memory       peak of the resident memory of a fresh process that audits few and ten times as many pairs of long
                  responses, read from disk
@@ -22,13 +22,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from autorater.audit.asking import ask_missing, endpoint_asker
-from autorater.audit.journal import Journal
+from autorater.audit.judging import ask_missing, endpoint_asker
 from autorater.audit.plan import Plan
+from autorater.audit.store import Journal
+from autorater.data.loading import iter_pairs
 from autorater.judges.endpoint import EndpointJudge
-from autorater.loading import iter_pairs
 
-FAKE_ENDPOINT = Path(__file__).parents[1] / "tests" / "fake_endpoint.py"
+FAKE_ENDPOINT = Path(__file__).parent / "harness" / "fake_endpoint.py"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -45,9 +45,9 @@ from harness.trainers import STOCK, add_clock
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from autorater.answers import AnswerTree
-from autorater.console import quiet_libraries
-from autorater.prompts import PromptEncoder
+from autorater.models.answers import AnswerTree
+from autorater.models.libraries import quiet_libraries
+from autorater.prompts.encoder import PromptEncoder
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
 from rewards import brier_reward

@@ -38,12 +38,14 @@ from harness.inputs import (
 from harness.measure import alternate, chosen_dtype, emit, machine, machine_arguments, say, timed
 from transformers import PreTrainedModel
 
-from autorater.answers import AnswerTree
-from autorater.console import quiet_libraries
+from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
-from autorater.population import simulate_pairs
-from autorater.prefix import common_beginning
-from autorater.prompts import EncodedPrompt, PromptFormat, pad_prompts
+from autorater.models.answers import AnswerTree
+from autorater.models.libraries import quiet_libraries
+from autorater.models.shared_prefix import common_beginning
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.templates import PromptFormat
 from rewards import CLOSE_TAG, parse_probability
 
 AS_THEY_COME = 0

@@ -31,11 +31,11 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 import rewards
-from autorater.console import quiet_libraries
-from autorater.evaluation import evaluate
+from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
-from autorater.policy import load_policy
-from autorater.prompts import drop_long
+from autorater.models.libraries import quiet_libraries
+from autorater.models.loading import load_policy
+from autorater.prompts.batching import drop_long
 from autorater.training.config import JudgeArguments, JudgeGRPOConfig
 from autorater.training.data import TrainingData, prepare_data
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows

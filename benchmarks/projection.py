@@ -24,14 +24,14 @@ import torch
 from datasets import Dataset
 from harness.measure import alternate, emit, machine, machine_arguments, ratio, say, timed
 
-from autorater.console import quiet_libraries
-from autorater.judges.labels import LabelJudge
-from autorater.labels import LabelFormat
-from autorater.policy import build_policy
-from autorater.population import simulate_items
+from autorater.alignment.adversary import worst_case
+from autorater.alignment.judge import LabelJudge
+from autorater.alignment.labels import LabelFormat
+from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
+from autorater.data.population import simulate_items
+from autorater.models.libraries import quiet_libraries
+from autorater.models.tiny import build_policy
 from autorater.projection import CvxpyProjection, project_simplex_ball
-from autorater.training.adversary import worst_case
-from autorater.training.alignment import AlignmentConfig, AlignmentTrainer, alignment_rows
 from autorater.training.callbacks import show_progress
 
 

@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from autorater.console import quiet_libraries
-from tests.recipes.fake_wandb import FakeWandb
+from harness.fake_wandb import FakeWandb
+
+from autorater.models.libraries import quiet_libraries
 
 SETTINGS = [
     "--n_train=2000", "--n_test=20", "--warm_start_steps=2", "--per_device_train_batch_size=8", "--logging_steps=1",
@@ -39,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def train(folder: Path, max_steps: int, server: FakeWandb | None) -> dict[str, float]:
     """Seconds of a run, with a server that falls silent or without any."""
-    from tests.recipes.interrupted import start
+    from harness.interrupted import start
 
     os.environ.pop("WANDB_MODE", None)
     os.environ.update(server.env if server else {"WANDB_MODE": "offline"})

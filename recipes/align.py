@@ -8,14 +8,16 @@
 Files of SNLI, MNLI, ChaosNLI, SummEval and MT-Bench are read as they are published, others with the columns labels,
 counts and prompt. With neither --config nor --model_name_or_path it takes its settings from
 recipes/configs/align_simulated.yaml; every key can be given on the command line, which wins. In --output_dir it leaves
-metrics.json, predictions.jsonl and the judge, for `autorater.judges.labels.LabelJudge`; of pairs a report too.
+metrics.json, predictions.jsonl and the judge, for `autorater.alignment.judge.LabelJudge`; of pairs a report too.
 """
 
 import sys
 from functools import partial
 from pathlib import Path
 
-from autorater.console import config_arguments, prepare_output_dir, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.evaluation.results import prepare_output_dir
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "align_simulated.yaml"
 
@@ -25,22 +27,23 @@ def main() -> None:
     from datasets import Dataset
     from trl import ModelConfig, TrlParser
 
-    from autorater.evaluation import evaluate, write_run
-    from autorater.evaluation_items import evaluate_items, item_table, write_item_run
-    from autorater.items import ItemSet
-    from autorater.judges.labels import LabelJudge
-    from autorater.labels import LabelFormat
-    from autorater.policy import load_policy
-    from autorater.prompts import drop_long, longest_prompt
+    from autorater.alignment.data import AlignmentArguments, prepare_items, prepare_pair_items
+    from autorater.alignment.evaluation import evaluate_items, item_table, write_item_run
+    from autorater.alignment.judge import LabelJudge
+    from autorater.alignment.labels import LabelFormat
+    from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
+    from autorater.alignment.warm_start import build_warm_label_policy
+    from autorater.data.items import ItemSet
+    from autorater.evaluation.judge import evaluate
+    from autorater.evaluation.results import write_run
+    from autorater.models.loading import load_policy
+    from autorater.models.sharding import gathered
+    from autorater.prompts.batching import drop_long, longest_prompt
     from autorater.report import summary_table, write_report
-    from autorater.sharding import gathered
-    from autorater.training.alignment import AlignmentConfig, AlignmentTrainer, alignment_rows
-    from autorater.training.config import AlignmentArguments, model_init_kwargs, settings
-    from autorater.training.data import prepare_items, prepare_pair_items
-    from autorater.training.record import RunRecord
+    from autorater.training.checkpointing.record import RunRecord
+    from autorater.training.config import model_init_kwargs, settings
     from autorater.training.run import run_training
     from autorater.training.tracking import start_tracking
-    from autorater.training.warm_start import build_warm_label_policy
 
     parser = TrlParser((AlignmentArguments, AlignmentConfig, ModelConfig))
     args, training, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))

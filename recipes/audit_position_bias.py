@@ -12,7 +12,8 @@ import sys
 
 from autorater.audit.arguments import parse_arguments
 from autorater.audit.run import run_audit
-from autorater.console import prepare_output_dir, run_script
+from autorater.cli import run_script
+from autorater.evaluation.results import prepare_output_dir
 
 BIASED, INTERRUPTED = 3, 130
 

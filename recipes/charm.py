@@ -15,7 +15,9 @@ scores/, preferences, the models uncalibrated/ and calibrated/, metrics.json, re
 import sys
 from pathlib import Path
 
-from autorater.console import config_arguments, prepare_output_dir, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.evaluation.results import prepare_output_dir
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "charm_simulated.yaml"
 
@@ -24,9 +26,9 @@ def main() -> None:
     quiet_libraries()
     from trl import ModelConfig, TrlParser
 
-    from autorater.report.charm import versions_table, write_charm_report
-    from autorater.training.charm import CharmArguments, prepare_charm
-    from autorater.training.charm_run import CharmRun, RewardTrainingConfig
+    from autorater.charm.data import CharmArguments, prepare_charm
+    from autorater.charm.report import versions_table, write_charm_report
+    from autorater.charm.run import CharmRun, RewardTrainingConfig
     from autorater.training.config import settings
 
     parser = TrlParser((CharmArguments, RewardTrainingConfig, ModelConfig))

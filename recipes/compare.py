@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from autorater.console import prepare_output_dir, run_script
+from autorater.cli import run_script
+from autorater.evaluation.results import prepare_output_dir
 
 RECIPES = Path(__file__).parent
 KEYS = {"output_dir", "seeds", "columns", "before", "common", "groups", "runs"}

@@ -15,7 +15,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autorater.console import config_arguments, prepare_output_dir, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.evaluation.results import prepare_output_dir
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "evaluate.yaml"
 
@@ -65,7 +67,9 @@ def main() -> None:
     quiet_libraries()
     from trl import TrlParser
 
-    from autorater.comparison import (
+    from autorater.data.loading import load_pairs
+    from autorater.data.population import simulate_pairs
+    from autorater.evaluation.methods import (
         VARIANTS,
         best_entry,
         calibration_split,
@@ -79,9 +83,8 @@ def main() -> None:
     )
     from autorater.judges import Judge
     from autorater.judges.methods import METHODS
-    from autorater.loading import load_pairs
-    from autorater.population import simulate_pairs
-    from autorater.prompts import PromptFormat, drop_long, longest_prompt
+    from autorater.prompts.batching import drop_long, longest_prompt
+    from autorater.prompts.templates import PromptFormat
     from autorater.report import comparison_table, write_comparison_report
 
     parser = TrlParser((EvaluationArguments,))

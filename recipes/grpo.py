@@ -13,7 +13,8 @@ metrics.json, predictions.jsonl, report.html, reliability.png and the judge, for
 import sys
 from pathlib import Path
 
-from autorater.console import config_arguments, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "grpo_simulated.yaml"
 
@@ -24,7 +25,7 @@ def main() -> None:
     from trl import ModelConfig, TrlParser, get_peft_config
 
     import rewards
-    from autorater.prompts import PromptFormat
+    from autorater.prompts.templates import PromptFormat
     from autorater.training.config import JudgeArguments, JudgeGRPOConfig
     from autorater.training.grpo import JudgeGRPOTrainer, training_rows
     from autorater.training.run import open_run

@@ -14,7 +14,8 @@ beside it PPO's value head.
 import sys
 from pathlib import Path
 
-from autorater.console import config_arguments, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "ppo_simulated.yaml"
 
@@ -25,7 +26,7 @@ def main() -> None:
     from trl import ModelConfig, TrlParser, get_peft_config
 
     import rewards
-    from autorater.prompts import PromptFormat
+    from autorater.prompts.templates import PromptFormat
     from autorater.training.config import JudgeArguments
     from autorater.training.grpo import training_rows
     from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer

@@ -13,7 +13,8 @@ predictions.jsonl, report.html, reliability.png and the judge.
 import sys
 from pathlib import Path
 
-from autorater.console import config_arguments, quiet_libraries, run_script
+from autorater.cli import config_arguments, run_script
+from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
 

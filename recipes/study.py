@@ -16,11 +16,15 @@ import sys
 import time
 from pathlib import Path
 
-from autorater.console import prepare_output_dir, run_script
-from autorater.study.page import clock_text, write_study
-from autorater.study.plan import read_plan
-from autorater.study.results import Results
-from autorater.study.running import recorded, run_study
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the study is in benchmarks/, which is not installed
+
+
+from autorater.cli import run_script
+from autorater.evaluation.results import prepare_output_dir
+from benchmarks.study.page import clock_text, write_study
+from benchmarks.study.plan import read_plan
+from benchmarks.study.results import Results
+from benchmarks.study.running import recorded, run_study
 
 
 def main() -> None:

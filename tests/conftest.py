@@ -101,6 +101,6 @@ def tokenizer(request):
 
 @pytest.fixture
 def simulated():
-    from autorater.population import simulate_pairs
+    from autorater.data.population import simulate_pairs
 
     return simulate_pairs(64, seed=0, n_votes=3)

@@ -8,6 +8,6 @@ readings    what was said, as arrays
 results     figures and flips
 arguments   what the script can be told
 
-Data flows one way: pairs → plan → judge → journal → readings → results → `autorater.report.audit`. Deliberately left
+Data flows one way: pairs → plan → judge → journal → readings → results → `autorater.audit.report`. Deliberately left
 out: what a judge is (`autorater.judges`) and the figures themselves (`autorater.metrics.position_audit`).
 """

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from autorater.audit.probes import PROBES, Reading
-from autorater.pairs import Pair
+from autorater.data.pairs import Pair
 
 
 @dataclass(frozen=True, slots=True)

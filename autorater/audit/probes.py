@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from autorater.pairs import Pair
+from autorater.data.pairs import Pair
 
 PADDING = (
     "\n\nTo sum up, this response has addressed the question that was asked, and the points that were made above "

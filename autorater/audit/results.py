@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from autorater.audit.journal import Journal
 from autorater.audit.plan import Plan
+from autorater.audit.predictions import REFUSED, UNPARSED, Readings
 from autorater.audit.probes import PROBES
-from autorater.audit.readings import REFUSED, UNPARSED, Readings
+from autorater.audit.store import Journal
+from autorater.data.pairs import Pair
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
-from autorater.pairs import Pair
 
 METRICS_FILE, FLIPS_FILE = "metrics.json", "flips.jsonl"
 

@@ -10,18 +10,18 @@ from hashlib import blake2b
 from pathlib import Path
 
 from autorater.audit.arguments import ENDPOINT, RECORDED
-from autorater.audit.asking import Ask, ask_missing, endpoint_asker, local_asker
-from autorater.audit.journal import Journal
+from autorater.audit.judging import Ask, ask_missing, endpoint_asker, local_asker
 from autorater.audit.plan import Plan
-from autorater.audit.readings import Readings, catalogue_pairs, journal_readings, recorded_readings
+from autorater.audit.predictions import Readings, catalogue_pairs, journal_readings, recorded_readings
+from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import flat_metrics, journal_flips, measure, recorded_flips, write_flips, write_metrics
+from autorater.audit.store import Journal
+from autorater.data.loading import iter_pairs
+from autorater.data.pairs import Pair
 from autorater.judges.answer import Answer
 from autorater.judges.endpoint import EndpointJudge, Usage
 from autorater.judges.recorded import iter_recorded
-from autorater.loading import iter_pairs
-from autorater.pairs import Pair
-from autorater.prompts import PromptFormat
-from autorater.report.audit import audit_summary, write_audit_report
+from autorater.prompts.templates import PromptFormat
 
 Flips = Iterator[Mapping[str, object]]
 
@@ -161,7 +161,7 @@ def _endpoint(args: argparse.Namespace) -> tuple[EndpointJudge, Ask, dict[str, o
 
 
 def _local(args: argparse.Namespace):
-    from autorater.console import quiet_libraries
+    from autorater.models.libraries import quiet_libraries
 
     quiet_libraries()
     from autorater.judges import Judge

@@ -16,11 +16,11 @@ from copy import copy
 import numpy as np
 import torch
 
-from autorater.answers import AnswerDistribution
+from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments
 from autorater.judges.local import Judge
 from autorater.metrics.agreement import verdicts
-from autorater.pairs import Pair
+from autorater.models.answers import AnswerDistribution
 
 
 class SelfConsistency:

@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tqdm.auto import tqdm
 
+from autorater.data.pairs import Pair
 from autorater.judges.answer import Answer
 from autorater.judges.judgments import Judgments
-from autorater.pairs import Pair
-from autorater.prompts import PromptFormat, neutralize
+from autorater.prompts.templates import PromptFormat, neutralize
 from rewards.answer import parse_probability
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from autorater.pairs import Pair
+from autorater.data.pairs import Pair
 
 
 class PairJudge(Protocol):

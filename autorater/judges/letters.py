@@ -16,10 +16,11 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments
 from autorater.judges.local import Judge
-from autorater.pairs import Pair
-from autorater.prompts import PromptEncoder, like_lengths, pad_prompts
+from autorater.prompts.batching import like_lengths, pad_prompts
+from autorater.prompts.encoder import PromptEncoder
 
 
 class LetterLogits:

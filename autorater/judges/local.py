@@ -19,14 +19,16 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.answers import AnswerDistribution, AnswerTree
+from autorater.data.pairs import Pair
+from autorater.judges.calibrators import Recalibration, from_dict, to_dict
 from autorater.judges.judgments import Judgments
-from autorater.pairs import Pair
-from autorater.policy import check_model_path, load_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, PromptFormat, like_lengths, longest_prompt, pad_prompts
-from autorater.reasoning import close_reasoning
-from autorater.recalibration import Recalibration, from_dict, to_dict
-from autorater.sharding import in_step, is_sharded
+from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.loading import check_model_path, load_policy
+from autorater.models.sharding import in_step, is_sharded
+from autorater.prompts.batching import like_lengths, longest_prompt, pad_prompts
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
+from autorater.prompts.reasoning import close_reasoning
+from autorater.prompts.templates import PromptFormat
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
@@ -43,7 +45,7 @@ class Judge:
         max_reasoning_tokens: Longest reasoning, where the format asks for it; unfinished reasoning has no answer.
         n_reasonings: Reasonings a prompt: 1 greedy one, or several drawn from the model (torch's random state).
         max_batch_tokens: Upper bound of prompt, reasoning and answer tokens in one forward pass.
-        recalibration: Applied to every mean, see `autorater.recalibration`.
+        recalibration: Applied to every mean, see `autorater.judges.calibrators`.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")

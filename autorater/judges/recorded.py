@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from autorater.loading import DataError, iter_rows
+from autorater.data.errors import DataError
+from autorater.data.tables import iter_rows
 
 _VERDICTS = {
     ("verdict_ab", "verdict_ba"): ({"A": 0.0, "B": 1.0, "tie": 0.5}, {"B": 0.0, "A": 1.0, "tie": 0.5}),

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments
 from autorater.judges.local import Judge
-from autorater.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autorater.data.pairs import Pair
+from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import Judgments, PairJudge
-from autorater.pairs import Pair
-from autorater.recalibration import Recalibration
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ A judge that is calibrated on pairs is calibrated on models; the converse is not
 of single pairs and replaces none. It shows what they hide: a judge that is fond of one model's style.
 
 Intervals resample pairs, or whole prompts where `clusters` says so. Deliberately left out: where Elo scores come from
-(`autorater.elo`), and mending a mismatch (`autorater.charm`).
+(`autorater.charm.elo`), and mending a mismatch (`autorater.charm.offset`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ comparison  the same of judging methods compared, and their table for the termin
 card        the model card
 terminal    the table at the end of a run
 
-Deliberately left out: measuring (`autorater.metrics`) and the machine-readable files (`autorater.evaluation`).
+Deliberately left out: measuring (`autorater.metrics`) and the machine-readable files (`autorater.evaluation.judge`).
 """
 
 from autorater.report.card import write_model_card

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autorater.report.glossary import metric_groups
+from autorater.report.headline import verdict
 from autorater.report.tables import settings_rows
 from autorater.report.text import visible, visible_line
-from autorater.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 _MAX_PROMPT = 20_000
 _CARD = """\

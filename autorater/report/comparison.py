@@ -1,6 +1,6 @@
 """A comparison of judging methods as a person reads it: `report.html`, `reliability.png`, a table for the terminal.
 
-What is compared, and which row is the best, was computed before (`autorater.comparison`).
+What is compared, and which row is the best, was computed before (`autorater.evaluation.methods`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from autorater.metrics.systems import WinRate
 from autorater.report.comparison_plots import COLORS, groups_figure, ranking_figure, tradeoff_figure
 from autorater.report.comparison_template import COMPARISON
 from autorater.report.glossary import METRICS, Cell, Metric, cell
+from autorater.report.headline import paired_gain
 from autorater.report.plots import order_swap_panels, reliability_panels
 from autorater.report.rendering import FOLD, data_uri, png, render
 from autorater.report.tables import worst_pairs
 from autorater.report.text import visible_line
-from autorater.report.verdict import paired_gain
 
 if TYPE_CHECKING:
-    from autorater.comparison import Entry
+    from autorater.evaluation.methods import Entry
 
 _METHODS = {
     "verbalized": ("Verbalized", "the number that greedy decoding says"),

@@ -18,7 +18,7 @@ from autorater.report.plots import blank_figure
 from autorater.report.text import visible_line
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 # Okabe and Ito's, told apart by all; the yellow that does not show on white is left out
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

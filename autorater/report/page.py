@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autorater.report.glossary import metric_groups
+from autorater.report.headline import verdict
 from autorater.report.plots import order_swap_figure, reliability_figure
 from autorater.report.rendering import FOLD, data_uri, png, render
 from autorater.report.tables import settings_rows, topic_rows, worst_pairs
 from autorater.report.template import PAGE
-from autorater.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 
 def write_report(

@@ -25,7 +25,7 @@ from autorater.metrics.shares import wilson_interval
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 DPI = 130
 _SIZE = (10, 5.2)  # inches

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autorater.data.pairs import Pair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import brier_scores
-from autorater.pairs import Pair
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 _SECRET_ENDINGS = ("token", "key", "secret", "password")
 

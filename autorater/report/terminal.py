@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from autorater.report.glossary import metric_groups
 
 if TYPE_CHECKING:
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
 
 
 def summary_table(before: Evaluation, after: Evaluation) -> str:

@@ -12,11 +12,11 @@ from accelerate.utils import reduce
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from autorater.evaluation import evaluate
+from autorater.data.pairs import Pair
+from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
-from autorater.pairs import Pair
-from autorater.preemption import Notice
-from autorater.prompts import EncodedPrompt
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.preemption import Notice
 
 _WATCHED = (
     "brier",

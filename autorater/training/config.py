@@ -1,14 +1,13 @@
 """What a training run can be told: TRL's `GRPOConfig` with the fields a judge adds, and the data to train on."""
 
-import json
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from trl import GRPOConfig, ModelConfig, get_quantization_config
 
-from autorater.answers import answer_decimals
-from autorater.prompts import PromptFormat
+from autorater.models.answers import answer_decimals
+from autorater.prompts.templates import PromptFormat
 from rewards.answer import THINK_CLOSE, answer_pattern
 
 CLOSING_COEF = 0.1  # a tag that is written anyway costs nothing, so it need not be small
@@ -130,32 +129,6 @@ class DenseArguments(JudgeArguments):
         super().__post_init__()
         if self.reward != JudgeArguments.reward:
             raise ValueError("reward has no meaning here: nothing is rewarded")
-
-
-@dataclass
-class AlignmentArguments(DenseArguments):
-    """The same for judges that are asked for labels (`recipes/align.py`)."""
-
-    data: Literal["items", "pairs"] = field(
-        default="items",
-        metadata={
-            "help": "`items`: texts with counts of K labels, see `autorater.loading_items`; `pairs`: A, tie or B, in "
-            "both orders."
-        },
-    )
-    synonyms: dict | str | None = field(
-        default=None, metadata={"help": "More words for a label, as a mapping of labels to lists of words."}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.data == "items" and self.warm_start_verdicts != "opinions":
-            raise ValueError("warm_start_verdicts: lengths is for data: pairs")
-        if isinstance(self.synonyms, str):
-            self.synonyms = json.loads(self.synonyms)
-        for label, words in (self.synonyms or {}).items():
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise ValueError(f"synonyms of {label!r} must be a list of words, got {words!r}")
 
 
 @dataclass

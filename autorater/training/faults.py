@@ -2,7 +2,7 @@
 
 TRL takes NaN from a reward for "not scored" and goes on; here it ends the training with an error that names the
 reward, the step and the completion. `None` still means that a reward does not judge a completion, but one has to.
-A loss or a gradient that is not finite is looked for in `autorater.training.resumable`.
+A loss or a gradient that is not finite is looked for in `autorater.training.checkpointing.resumable`.
 """
 
 import functools
@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import is_async_callable
 
-from autorater.prompts import longest_prompt
+from autorater.prompts.batching import longest_prompt
 from rewards.functions import Reward
 
 
@@ -116,7 +116,7 @@ def check_lengths(model: PreTrainedModel, prompts: Iterable[Sequence[int]], behi
         if len(ids) > limit:
             raise ValueError(
                 f"training row {row}: {column} has {len(ids)} tokens, and the model has room for {limit} before an "
-                f"answer of {behind}; leave such rows out (`autorater.prompts.drop_long`), cut none"
+                f"answer of {behind}; leave such rows out (`autorater.prompts.batching.drop_long`), cut none"
             )
 
 

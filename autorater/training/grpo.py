@@ -2,7 +2,7 @@
 
 A row of the training data is a pair with its prompt in both orders (`training_rows`). From there
 
-- `answers="exact"`: nothing is generated; the loss sums over all answers (`autorater.training.exact`).
+- `answers="exact"`: nothing is generated; the loss sums over all answers (`autorater.training.exact_loss`).
 - `answers="sampled"`: TRL's GRPO. With `orders="coupled"` half of a group's answers read order ab and half order ba
   (label 1 − y), so the two orders share one baseline.
 - `answers="exact"` with `reasoning`: TRL samples G reasonings c, the answers behind each are summed. V(c) is the
@@ -13,7 +13,7 @@ Hooks of TRL that are overridden, and why: `_get_train_sampler` groups prompts b
 `_generate_and_score_completions` sets the order of every row, keeps groups together through TRL's shuffle, or skips
 generation; `_tokenize_prompts` returns the ids that were made when the data was read, because TRL's own tokenization
 lets a response speak in control tokens; `_generate_single_turn` and `_get_per_token_logps_and_entropies` read a prompt
-once for its whole group (`autorater.prefix`); `_generate` cuts reasoning where its answer is read and
+once for its whole group (`autorater.models.shared_prefix`); `_generate` cuts reasoning where its answer is read and
 `_calculate_rewards` reads it; `_compute_loss` sums exactly.
 
 Deliberately left out: TRL's evaluation loop, which generates; judges are measured by `CalibrationCallback`.
@@ -29,17 +29,19 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from autorater.answers import AnswerDistribution, AnswerTree
-from autorater.pairs import Pair
-from autorater.prefix import check_shared_prefix, supports_shared_prefix
-from autorater.prompts import EncodedPrompt, pad_prompts
-from autorater.reasoning import close_reasoning
-from autorater.sharding import is_sharded
+from autorater.data.pairs import Pair
+from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.sharding import is_sharded
+from autorater.models.shared_prefix import check_shared_prefix
+from autorater.models.split_attention import supports_shared_prefix
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.reasoning import close_reasoning
+from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.exact_loss import ExactObjective, WeightedReward
 from autorater.training.faults import check_lengths, check_rewards, guarded
-from autorater.training.groups import PromptGroups, one_prefill, repeats_of
-from autorater.training.resumable import ResumableTrainer
+from autorater.training.prompt_groups import PromptGroups, one_prefill, repeats_of
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
 

@@ -26,8 +26,8 @@ from peft import PeftModel
 from trl.models.utils import disable_gradient_checkpointing
 
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.groups import PromptGroups
 from autorater.training.grpo import JudgeGRPOTrainer, by_group, by_row
+from autorater.training.prompt_groups import PromptGroups
 from autorater.training.value_head import add_value_head, load_value_head, reading_values, save_value_head
 
 

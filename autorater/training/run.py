@@ -5,7 +5,7 @@
     run.finish(trainer, title="…")                      trained, measured again, saved and reported
 
 A run that was killed goes on where it was when its command is given again with `--resume_from_checkpoint auto`, and a
-run that is asked to leave (`autorater.preemption`) puts a checkpoint down first.
+run that is asked to leave (`autorater.training.preemption`) puts a checkpoint down first.
 
 Deliberately left out: judges of items (`recipes/align.py`), which are measured on other figures.
 """
@@ -18,20 +18,22 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 from trl import ModelConfig
 
-from autorater.console import prepare_output_dir
-from autorater.evaluation import Evaluation, evaluate, judge_all, measure, write_run
+from autorater.data.pairs import Pair
+from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
+from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.judges import Judge
-from autorater.pairs import Pair
-from autorater.policy import load_policy, train_only
-from autorater.preemption import leave, notice
-from autorater.prompts import EncodedPrompt, PromptFormat, drop_long, longest_prompt
+from autorater.models.loading import load_policy, train_only
+from autorater.models.sharding import gathered
+from autorater.prompts.batching import drop_long, longest_prompt
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.templates import PromptFormat
 from autorater.report import summary_table, write_model_card, write_report
-from autorater.sharding import gathered
 from autorater.training.callbacks import CalibrationCallback, LogFileCallback, PreemptionCallback, show_progress
-from autorater.training.checkpoints import checkpoints
+from autorater.training.checkpointing.checkpoints import checkpoints
+from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeArguments, model_init_kwargs, settings
 from autorater.training.data import prepare_data
-from autorater.training.record import RunRecord
+from autorater.training.preemption import leave, notice
 from autorater.training.tracking import forgive_tracker, start_tracking
 from autorater.training.warm_start import build_warm_policy
 
@@ -124,7 +126,7 @@ def open_run(
         DataError: If a row is bad.
         ValueError: If options do not fit, no pair fits, nothing can be written to the output folder, or the run to go
             on with began with other settings.
-        Finished: If it should go on with a run that is finished.
+        AlreadyFinished: If it should go on with a run that is finished.
     """
     if args.train_only and model_config.use_peft:
         raise ValueError("train_only chooses among the model's own parameters; adapters have lora_target_modules")

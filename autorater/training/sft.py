@@ -4,12 +4,12 @@
     tokenized_brier  −Σ_k π(k|x) S(k, y) − (1 − Σ_k π(k|x)) S_invalid, S Brier's rule: 1 − (k − y)², invalid 0
     tokenized_log    the same with the logarithmic rule
 
-The last two are on the exact answer distribution (`autorater.training.exact`), as in ConfTuner (2508.18847), which
+The last two are on the exact answer distribution (`autorater.training.exact_loss`), as in ConfTuner (2508.18847), which
 takes its 101 confidences for single tokens and divides by their mass; here answers may have several tokens, and mass
 outside the grid is paid as the worst answer, so that the format is learned too. Without an entropy bonus they push
 towards one sharp answer, which is their optimum; `entropy_coef` is there, as in GRPO.
 
-Prompts arrive tokenized (`autorater.prompts`), so that a response stays data; TRL reads the ids as they are.
+Prompts arrive tokenized (`autorater.prompts.encoder`), so that a response stays data; TRL reads the ids as they are.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 import rewards
-from autorater.answers import AnswerTree, answer_decimals
-from autorater.pairs import Pair
-from autorater.prompts import EncodedPrompt, pad_prompts
+from autorater.data.pairs import Pair
+from autorater.models.answers import AnswerTree, answer_decimals
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.config import CLOSING_COEF, RunConfig, check_choices
-from autorater.training.exact import ExactObjective, WeightedReward
+from autorater.training.exact_loss import ExactObjective, WeightedReward
 from autorater.training.faults import check_lengths
 from autorater.training.grpo import training_rows
-from autorater.training.resumable import ResumableTrainer
 from rewards import CLOSE_TAG, render_answer
 
 

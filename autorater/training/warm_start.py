@@ -26,14 +26,14 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from autorater.answers import answer_decimals
-from autorater.labels import LabelFormat, LabelTree
-from autorater.policy import build_policy
-from autorater.prompts import EncodedPrompt, PromptEncoder, drop_long, pad_prompts
-from autorater.sharding import unsharded
+from autorater.models.answers import answer_decimals
+from autorater.models.sharding import unsharded
+from autorater.models.tiny import build_policy
+from autorater.prompts.batching import drop_long, pad_prompts
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.callbacks import show_progress
 from autorater.training.config import JudgeArguments
-from autorater.training.data import ItemData, TrainingData
+from autorater.training.data import TrainingData
 from autorater.training.sampling import LengthGroupedRepeatSampler
 from rewards import CLOSE_TAG, OPEN_TAG, render_answer
 
@@ -203,7 +203,7 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
     """
     layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
     texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in data.train]
-    model, tokenizer = _new_policy(args, training.seed, texts, layout)
+    model, tokenizer = new_policy(args, training.seed, texts, layout)
     encoder = PromptEncoder(tokenizer, args.prompt_format)
     if args.warm_start_steps:
         verdicts, prompts, _ = drop_long(data.verdicts, encoder.encode(data.judged), args.max_prompt_tokens)
@@ -223,44 +223,10 @@ def build_warm_policy(args: JudgeArguments, training: WarmStartRun, data: Traini
             use_cpu=training.use_cpu,
             output_dir=training.output_dir,
         )
-    return _saved(model, tokenizer, training.output_dir)
+    return save_policy(model, tokenizer, training.output_dir)
 
 
-def build_warm_label_policy(
-    args: JudgeArguments, training: WarmStartRun, data: ItemData, label_format: LabelFormat
-) -> str:
-    """The same for a judge that is asked for labels.
-
-    Returns:
-        The folder it is saved in, `output_dir/warm_start`.
-    """
-    layout = label_format.text + "".join(f" {word}" for words in label_format.words for word in words)
-    model, tokenizer = _new_policy(args, training.seed, [item.texts for item in data.train.items], layout)
-    if args.warm_start_steps:
-        encoder = PromptEncoder(tokenizer, label_format)
-        label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
-        prompts = encoder.encode_texts([item.texts for item in data.judged.items])
-        rows: list[AnswerRow] = [
-            {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
-            for prompt, verdict in zip(prompts, data.verdicts, strict=True)
-            if len(prompt.ids) <= args.max_prompt_tokens
-        ]
-        learn_answers(
-            model,
-            tokenizer,
-            rows,
-            steps=args.warm_start_steps,
-            batch_size=args.warm_start_batch_size,
-            learning_rate=args.warm_start_learning_rate,
-            growing=args.warm_start_verdicts == "lengths",
-            seed=training.seed,
-            use_cpu=training.use_cpu,
-            output_dir=training.output_dir,
-        )
-    return _saved(model, tokenizer, training.output_dir)
-
-
-def _new_policy(
+def new_policy(
     args: JudgeArguments, seed: int, texts: Sequence[Sequence[str]], layout: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A policy with random weights whose tokenizer knows the texts and the layout around them."""
@@ -277,7 +243,7 @@ def _new_policy(
     )
 
 
-def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: str) -> str:
+def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: str) -> str:
     folder, state = Path(output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, set_seed
 
-from autorater.pairs import Pair
-from autorater.policy import build_tokenizer
-from autorater.population import simulate_pairs
-from autorater.prompts import PromptEncoder, PromptFormat
+from autorater.data.pairs import Pair
+from autorater.data.population import simulate_pairs
+from autorater.models.tiny import build_tokenizer
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.templates import PromptFormat
 from rewards import CLOSE_TAG, OPEN_TAG
 
 PROMPT_FORMAT = PromptFormat("compact")

@@ -10,7 +10,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOTrainer
 
-from autorater.prefix import plain_logps
+from autorater.models.shared_prefix import plain_logps
 from harness.measure import synchronize
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autorater.loading import write_pairs
-from autorater.population import simulate_pairs
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = [sys.executable, "recipes/audit_position_bias.py"]
@@ -18,10 +18,10 @@ ENV = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "", "NO_PROXY": "
 
 
 class FakeServer:
-    """A running `tests/fake_endpoint.py`."""
+    """A running `benchmarks/harness/fake_endpoint.py`."""
 
     def __init__(self, *options):
-        command = [sys.executable, str(ROOT / "tests/fake_endpoint.py"), *map(str, options)]
+        command = [sys.executable, str(ROOT / "benchmarks/harness/fake_endpoint.py"), *map(str, options)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 

@@ -6,12 +6,12 @@ import subprocess
 import time
 
 import pytest
+from harness.fake_endpoint import answer
 
+from autorater.data.loading import load_pairs
+from autorater.data.pairs import Pair
 from autorater.judges.endpoint import EndpointJudge
-from autorater.loading import load_pairs
-from autorater.pairs import Pair
 from tests.audit.conftest import ENV, ROOT, SCRIPT, lines
-from tests.fake_endpoint import answer
 
 SHIFT = 0.4
 FAULTY = ("--faults", 0.2, "--shift", SHIFT, "--slow", 30)

@@ -11,7 +11,7 @@ from tests.audit.conftest import lines
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
     from autorater.judges import Judge
-    from autorater.prompts import PromptFormat
+    from autorater.prompts.templates import PromptFormat
     from tests.conftest import make_model, make_tokenizer
 
     folder = tmp_path_factory.mktemp("judge")
@@ -25,7 +25,7 @@ def model_dir(tmp_path_factory):
 
 def test_it_says_what_the_judge_says(model_dir, make_pairs_file, audit, tmp_path):
     from autorater import Judge, load_pairs
-    from autorater.loading import write_pairs
+    from autorater.data.loading import write_pairs
     from autorater.metrics import position_bias
 
     data = make_pairs_file(9)

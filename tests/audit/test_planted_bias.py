@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from autorater.audit.probes import PROBES
+from autorater.audit.verdict import bias_state, favoured_side
 from autorater.metrics.position_audit import audit_metrics
-from autorater.report.audit_verdict import bias_state, favoured_side
 
 SHIFT = 0.3  # log-odds for the second slot; noise below is in log-odds, too
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from autorater.audit.plan import Plan
+from autorater.audit.predictions import turns
 from autorater.audit.probes import INJECTION, PADDING, PROBES
-from autorater.audit.readings import turns
-from autorater.pairs import Pair
+from autorater.data.pairs import Pair
 
 PAIR = Pair("x", "Why?", "a", "bb", 0.8)
 

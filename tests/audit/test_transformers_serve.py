@@ -19,8 +19,8 @@ def teach_to_answer(folder, n_steps=150):
     """A two-layer model that ends every judge prompt with the same answer."""
     import torch
 
+    from autorater.data.population import simulate_pairs
     from autorater.judges.endpoint import EndpointJudge
-    from autorater.population import simulate_pairs
     from tests.conftest import make_model, make_tokenizer
 
     tokenizer = make_tokenizer(chat=True)

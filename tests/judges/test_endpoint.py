@@ -3,11 +3,11 @@ import time
 
 import numpy as np
 import pytest
+from harness.fake_endpoint import merit
 
+from autorater.data.pairs import Pair
 from autorater.judges.endpoint import EndpointJudge, Usage, _read, retry_after
-from autorater.pairs import Pair
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
-from tests.fake_endpoint import merit
 
 
 def test_retry_after():

@@ -8,10 +8,10 @@ import torch
 
 from autorater import Judge
 from autorater.judges.local import FORMAT_FILE
-from autorater.prompts import PromptFormat
-from autorater.reasoning import close_reasoning
+from autorater.prompts.reasoning import close_reasoning
+from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
-from tests.test_answers import brute_force
+from tests.models.test_answers import brute_force
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_hostile_response_gets_a_probability(judge, simulated):
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
     """What a first reading of a model that shares no prompt has cached can be used under autograd later."""
-    monkeypatch.setattr("autorater.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
+    monkeypatch.setattr("autorater.models.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
     judge.probabilities(simulated.pairs[:1])
     ids = torch.tensor([judge.encoder.encode(simulated.pairs[:1])[0][0].ids])
     judge.tree.distribution(judge.model, ids, torch.ones_like(ids)).mean.sum().backward()

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from autorater.data.population import simulate_pairs
 from autorater.judges import Judge, Judgments, Recalibrated, SwapAveraged
+from autorater.judges.calibrators import LogitMap
 from autorater.judges.consistency import SelfConsistency, vote_shares
 from autorater.judges.letters import LetterLogits
 from autorater.judges.methods import METHODS, judging_method
 from autorater.judges.verbalized import Verbalized
 from autorater.metrics import position_bias
-from autorater.population import simulate_pairs
-from autorater.prompts import PromptFormat
-from autorater.recalibration import LogitMap
+from autorater.prompts.templates import PromptFormat
 from rewards import parse_probability
 from tests.conftest import make_model, make_tokenizer
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from autorater.data.errors import DataError
 from autorater.judges.recorded import iter_recorded
-from autorater.loading import DataError
 
 
 def read(path, *rows):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autorater.arena import Arena
-from autorater.loading import write_pairs
+from autorater.charm.arena import Arena
+from autorater.data.loading import write_pairs
 
 ROOT = Path(__file__).parents[2]
 TINY = [

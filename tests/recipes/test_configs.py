@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autorater.loading import write_pairs
-from autorater.population import simulate_pairs
-from autorater.study.plan import read_plan
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
+from benchmarks.study.plan import read_plan
 from tests.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]

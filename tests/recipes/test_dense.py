@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from autorater import Judge
-from autorater.judges.labels import LabelJudge
-from autorater.loading import write_pairs
-from autorater.population import simulate_items, simulate_pairs
+from autorater.alignment.judge import LabelJudge
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_items, simulate_pairs
 
 ROOT = Path(__file__).parents[2]
 TINY = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
-from autorater.loading import write_pairs
-from autorater.population import simulate_pairs
-from autorater.prompts import PromptFormat
+from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]

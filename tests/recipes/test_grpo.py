@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from autorater import Judge
-from autorater.loading import write_pairs
-from autorater.population import simulate_pairs
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
 
 ROOT = Path(__file__).parents[2]
 TINY = [

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from autorater import Judge
-from autorater.population import simulate_pairs
+from autorater.data.population import simulate_pairs
 from autorater.training.value_head import VALUE_HEAD_FILE
 from tests.recipes.test_grpo import ROOT, TINY
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autorater import Judge
-from autorater.population import simulate_pairs
+from autorater.data.population import simulate_pairs
 from autorater.training.config import JudgeArguments
 from autorater.training.data import prepare_data
 from autorater.training.warm_start import build_warm_policy

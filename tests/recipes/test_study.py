@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autorater.loading import write_pairs
-from autorater.population import simulate_pairs
-from autorater.study.figures import FIGURES
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
+from benchmarks.study.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"answers": "exact", "orders": "coupled", "per_device_train_batch_size": 2}

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.fake_wandb import FakeWandb
 
-from autorater.training.checkpoints import check_checkpoint
-from tests.recipes.fake_wandb import FakeWandb
+from autorater.training.checkpointing.checkpoints import check_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -37,7 +37,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 def interrupted(folder, runs, *arguments, recipe="recipes/grpo.py"):
     done = subprocess.run(
         [
-            sys.executable, "tests/recipes/interrupted.py", recipe, str(folder), json.dumps(runs), *TINY, *AUTO,
+            sys.executable, "benchmarks/harness/interrupted.py", recipe, str(folder), json.dumps(runs), *TINY, *AUTO,
             *arguments,
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ | {"PYTHONPATH": "."}, check=False,

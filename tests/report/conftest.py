@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from autorater.data.pairs import Pair
 from autorater.metrics import judge_metrics
-from autorater.pairs import Pair
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def make_pairs():
 def make_evaluation():
     """An evaluation of the given answers."""
     pytest.importorskip("torch")
-    from autorater.evaluation import Evaluation
+    from autorater.evaluation.judge import Evaluation
     from autorater.judges import Judgments
 
     def make(pairs, p_ab, p_ba, valid=1.0, n_bootstrap=100):

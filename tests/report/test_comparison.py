@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autorater.judges.calibrators import LogitMap
 from autorater.metrics.groups import group_metrics
 from autorater.metrics.systems import win_rates
-from autorater.recalibration import LogitMap
 from autorater.report import comparison_table, write_comparison_report
 from autorater.report.comparison import comparison_verdict, full_name
 from autorater.report.comparison_plots import prepare_groups, prepare_ranking, prepare_tradeoff
@@ -18,7 +18,7 @@ from tests.report.test_page import HOSTILE, Page, hostile
 @pytest.fixture
 def entries(judged):
     pytest.importorskip("torch")
-    from autorater.comparison import Entry
+    from autorater.evaluation.methods import Entry
 
     before, after = judged
     return [
@@ -122,7 +122,7 @@ def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries,
 
 def test_one_row_without_truth_groups_or_intervals(make_pairs, make_evaluation, page):
     pytest.importorskip("torch")
-    from autorater.comparison import Entry
+    from autorater.evaluation.methods import Entry
 
     pairs = make_pairs(np.tile([0.0, 1.0], 10), n_votes=None)
     entry = Entry("answer_mean", (), "", make_evaluation(pairs, np.full(20, 0.6), np.full(20, 0.5), n_bootstrap=0))

@@ -11,19 +11,19 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from autorater.answers import AnswerTree
 from autorater.judges import Judge
-from autorater.prompts import PromptFormat
+from autorater.models.answers import AnswerTree
+from autorater.prompts.templates import PromptFormat
 from autorater.training.callbacks import (
     CalibrationCallback,
     LogFileCallback,
     QuietProgressCallback,
     show_progress,
 )
-from autorater.training.checkpoints import check_checkpoint
+from autorater.training.checkpointing.checkpoints import check_checkpoint
+from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
-from autorater.training.record import RunRecord
 from autorater.training.run import run_training
 from rewards import brier_reward
 from tests.conftest import make_model, make_tokenizer

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from autorater.loading import write_pairs
-from autorater.pairs import sparse_label
-from autorater.population import simulate_pairs
-from autorater.training.config import AlignmentArguments, JudgeArguments
-from autorater.training.data import prepare_data, prepare_pair_items
+from autorater.alignment.data import AlignmentArguments, prepare_pair_items
+from autorater.data.loading import write_pairs
+from autorater.data.pairs import sparse_label
+from autorater.data.population import simulate_pairs
+from autorater.training.config import JudgeArguments
+from autorater.training.data import prepare_data
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
-from autorater.population import simulate_pairs
-from autorater.prompts import PromptFormat
+from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.faults import TrainingFault
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows

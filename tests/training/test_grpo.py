@@ -10,15 +10,16 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOTrainer
 
-from autorater.answers import AnswerTree
-from autorater.prompts import PromptEncoder, PromptFormat
+from autorater.models.answers import AnswerTree
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.groups import PromptGroups, one_prefill
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.prompt_groups import PromptGroups, one_prefill
 from autorater.training.warm_start import RawVerdicts, warm_start
 from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
-from tests.test_answers import brute_force, brute_force_closing
+from tests.models.test_answers import brute_force, brute_force_closing
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from autorater.prompts import PromptEncoder, PromptFormat
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.templates import PromptFormat
 from autorater.training.grpo import by_row, training_rows
 from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer, clipped_value_loss, gae
 from autorater.training.rloo import JudgeRLOOTrainer

@@ -5,10 +5,10 @@ import torch
 from datasets import Dataset
 
 import rewards
+from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
-from autorater.policy import build_policy
-from autorater.population import simulate_pairs
-from autorater.prompts import PromptFormat
+from autorater.models.tiny import build_policy
+from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.generation import vllm_client, vllm_generation
 
-from autorater.prompts import PromptEncoder, PromptFormat
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
 from rewards import CLOSE_TAG, parse_probability, render_answer
 from rewards.answer import answer_pattern
@@ -163,7 +164,7 @@ def test_a_response_cannot_speak_in_control_tokens(trainer_with):
     """The ids that go out are those made when the data was read, not the text tokenized again."""
     from dataclasses import replace
 
-    from autorater.population import simulate_pairs
+    from autorater.data.population import simulate_pairs
     from autorater.training.grpo import training_rows
 
     trainer, server = trainer_with(TEXTS, vllm_mode="server")

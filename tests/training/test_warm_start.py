@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from autorater.data.curriculum import with_growing_responses
+from autorater.data.pairs import Pair
 from autorater.judges import Judge
-from autorater.pairs import Pair
-from autorater.policy import build_policy
-from autorater.prompts import PromptEncoder, PromptFormat
-from autorater.training.curriculum import with_growing_responses
+from autorater.models.tiny import build_policy
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.templates import PromptFormat
 from autorater.training.warm_start import RawVerdicts, warm_start
 from rewards import CLOSE_TAG, OPEN_TAG
 

@@ -1,0 +1,84 @@
+"""Checks of single values in a row; each raises a `DataError` that names column, value and what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autorater.data.errors import DataError
+
+Row = dict[str, Any]
+
+
+def bad_value(column: str, value: object, expected: str) -> DataError:
+    """The error about a value, cut where it is long; who reads the file puts its name and line in front."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return DataError(f"column {column!r}: got {shown}; expected {expected}")
+
+
+def given_in(row: Row, column: str) -> Any:
+    value = row.get(column)
+    return None if isinstance(value, str) and not value else value
+
+
+def text_in(value: object, column: str) -> str:
+    """The value, if it is text that is not blank.
+
+    Raises:
+        DataError: If it is not.
+    """
+    if not isinstance(value, str) or not value or value.isspace():
+        raise bad_value(column, value, "text that is not blank")
+    return check_unicode(value, column)
+
+
+def check_unicode(value: str, column: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair; no tokenizer takes it
+        raise bad_value(column, value, "text without lone surrogates") from None
+    return value
+
+
+def name_in(row: Row, column: str) -> str | None:
+    """A name or number in a column, as text; None where there is none.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    value = given_in(row, column)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise bad_value(column, value, "text or a whole number")
+    return check_unicode(value, column)
+
+
+def number_of(value: object) -> float:
+    """The number, or NaN where there is none. Text counts where it is a plain ASCII number: CSV knows nothing else."""
+    is_text = isinstance(value, str) and value.isascii() and "_" not in value
+    if isinstance(value, bool) or not (is_text or isinstance(value, (int, float))):
+        return float("nan")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+def probability_in(row: Row, column: str) -> float | None:
+    value = given_in(row, column)
+    if value is None:
+        return None
+    number = number_of(value)
+    if not 0 <= number <= 1:
+        raise bad_value(column, value, "a number in [0, 1]")
+    return number
+
+
+def count_in(value: object, column: str) -> int:
+    number = number_of(value)
+    if not (number >= 0 and number.is_integer()):
+        raise bad_value(column, value, "a whole number of votes, 0 or more")
+    return int(number)

@@ -1,0 +1,221 @@
+"""Pairs: two responses to one prompt, with the probability that the second is preferred.
+
+Here is the schema, and what is done to a list of pairs before training: one seeded vote per pair (sparse labels),
+both orders of every pair (swap augmentation), and splits by whole groups. Reading and writing files is in
+`autorater.data.loading`.
+
+The order in which these are applied matters once: split first, because both orders of a pair belong on the same side.
+Sparse labels and swaps commute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+SWAP_SUFFIX = "#ba"
+GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to a prompt and what annotators thought of them.
+
+    Attributes:
+        id: Unique in its data set.
+        prompt: What both responses answer.
+        response_a: The response shown first.
+        response_b: The response shown second.
+        label: Pr[B preferred], in [0, 1]; a vote share, a given probability, or a single vote.
+        n_votes: Number of votes behind the label, at least 1, or None where it is not known.
+        topic: A group that should not be divided by a split.
+        model_a: What wrote `response_a`.
+        model_b: What wrote `response_b`.
+        true_probability: The population's Pr[B preferred], in [0, 1], where the annotators are simulated.
+        votes_a: Votes for A, or None where the single votes are not known; then those below are None too.
+        votes_b: Votes for B.
+        votes_tie: Votes for neither.
+    """
+
+    id: str
+    prompt: str
+    response_a: str
+    response_b: str
+    label: float
+    n_votes: int | None = None
+    topic: str | None = None
+    model_a: str | None = None
+    model_b: str | None = None
+    true_probability: float | None = None
+    votes_a: int | None = None
+    votes_b: int | None = None
+    votes_tie: int | None = None
+
+    def swapped(self) -> Pair:
+        """The same pair in the other order, under the same id: responses, models, votes and probabilities turned."""
+        return replace(
+            self,
+            response_a=self.response_b,
+            response_b=self.response_a,
+            label=1.0 - self.label,
+            model_a=self.model_b,
+            model_b=self.model_a,
+            true_probability=None if self.true_probability is None else 1.0 - self.true_probability,
+            votes_a=self.votes_b,
+            votes_b=self.votes_a,
+        )
+
+
+def vote_share(votes_a: int, votes_b: int, votes_tie: int = 0) -> float:
+    """The share of votes for B, a tie vote counting one half.
+
+    Args:
+        votes_a: Votes for A, at least 0.
+        votes_b: Votes for B, at least 0.
+        votes_tie: Votes for neither, at least 0.
+
+    Returns:
+        `(votes_b + votes_tie / 2) / (votes_a + votes_b + votes_tie)`, in [0, 1].
+
+    Raises:
+        ZeroDivisionError: If there is no vote.
+    """
+    return (2 * votes_b + votes_tie) / (2 * (votes_a + votes_b + votes_tie))
+
+
+def _bits(seed: int, name: str) -> int:
+    """128 bits that depend on nothing but the seed and the name: not on the process, the epoch or the row order."""
+    return int.from_bytes(blake2b(f"{seed}:{name}".encode(), digest_size=16).digest(), "big")
+
+
+def sparse_label(pair: Pair, seed: int) -> float:
+    """Draws one vote of a pair: the label a single annotator would have given.
+
+    With votes, one of them is drawn at random, and a tie vote is settled by a fair coin; without, the draw is
+    Bernoulli(label). The randomness is a hash of the seed and the id, so a pair's vote is the same in every epoch,
+    after a resume and in any order of the rows. The swapped pair, with or without the id suffix of `with_swaps`, has
+    the complementary vote, unless A and B are alike in responses, models and votes: then the swap is the pair itself.
+
+    Args:
+        pair: The pair.
+        seed: Any integer; other seeds give independent draws.
+
+    Returns:
+        1.0 where the vote prefers B, else 0.0. Its mean over seeds is the vote share.
+    """
+    side_a = (pair.response_a, pair.model_a or "", 1.0 - pair.label)
+    side_b = (pair.response_b, pair.model_b or "", pair.label)
+    if side_a > side_b:  # draw in one fixed order of the two sides, so that a swap can only complement the vote
+        return 1.0 - _vote_for_b(pair.swapped(), seed)
+    return _vote_for_b(pair, seed)
+
+
+def _vote_for_b(pair: Pair, seed: int) -> float:
+    pick, coin = divmod(_bits(seed, pair.id.removesuffix(SWAP_SUFFIX)), 2**64)
+    if pair.votes_a is None:
+        return float((pick >> 11) * 2.0**-53 < pair.label)
+    vote = pick * (pair.votes_a + pair.votes_b + pair.votes_tie) >> 64
+    if vote < pair.votes_a:
+        return 0.0
+    if vote < pair.votes_a + pair.votes_b:
+        return 1.0
+    return float(coin % 2)
+
+
+def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+    """Replaces every label by one drawn vote, and the votes by that vote.
+
+    A pair that has no votes and whose label is already 0 or 1 stays as it is.
+
+    Args:
+        pairs: N pairs.
+        seed: Passed to `sparse_label`.
+
+    Returns:
+        N pairs in the given order, each label 0.0 or 1.0; the dense labels are not kept.
+    """
+    sparse = []
+    for pair in pairs:
+        if pair.votes_a is None and pair.label in (0.0, 1.0):
+            sparse.append(pair)
+            continue
+        vote = sparse_label(pair, seed)
+        sparse.append(replace(pair, label=vote, n_votes=1, votes_a=int(1 - vote), votes_b=int(vote), votes_tie=0))
+    return sparse
+
+
+def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
+    """Follows every pair by its swap, whose id ends in `#ba`.
+
+    Args:
+        pairs: N pairs.
+
+    Returns:
+        2 N pairs: ab, ba, ab, ba, …
+
+    Raises:
+        ValueError: If an id already ends in `#ba`: the pairs have been augmented before.
+    """
+    both = []
+    for pair in pairs:
+        if pair.id.endswith(SWAP_SUFFIX):
+            raise ValueError(f"pair {pair.id!r} is already a swap; expected ids that do not end in {SWAP_SUFFIX!r}")
+        both += (pair, replace(pair.swapped(), id=pair.id + SWAP_SUFFIX))
+    return both
+
+
+def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Splits pairs by whole groups: no value of `column` is on both sides.
+
+    Groups are visited in an order fixed by the seed and their names, and held out while that brings the held-out side
+    nearer to `fraction` of the pairs. Which groups are held out does not depend on the order of the pairs.
+
+    Args:
+        pairs: N pairs; both sides keep their order.
+        column: One of `GROUP_COLUMNS`. Split before `with_swaps` where the column is not the same in both orders.
+        fraction: Wanted share of held-out pairs, in (0, 1).
+        seed: Any integer.
+
+    Returns:
+        `(train, held_out)`, each at least one group. A response may still be on both sides, see `leaked_responses`.
+
+    Raises:
+        ValueError: If the column is unknown, absent from a pair, or the same in all; if `fraction` is not in (0, 1).
+    """
+    if column not in GROUP_COLUMNS:
+        raise ValueError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction}; expected a number between 0 and 1, both excluded")
+    sizes: dict[str, int] = {}
+    for pair in pairs:
+        group = getattr(pair, column)
+        if group is None:
+            raise ValueError(f"pair {pair.id!r} has no {column}; expected one in every pair to split by")
+        sizes[group] = sizes.get(group, 0) + 1
+    if len(sizes) < 2:
+        raise ValueError(f"{len(pairs)} pairs with {len(sizes)} distinct {column}; expected at least 2 to split by")
+
+    groups = sorted(sizes, key=lambda group: (_bits(seed, group), group))
+    missing = fraction * len(pairs)
+    held: set[str] = set()
+    for group in groups:
+        if sizes[group] < 2 * missing:
+            held.add(group)
+            missing -= sizes[group]
+    smallest = min(groups, key=sizes.__getitem__)
+    if not held:
+        held = {smallest}
+    elif len(held) == len(groups):
+        held.remove(smallest)
+    train = [pair for pair in pairs if getattr(pair, column) not in held]
+    return train, [pair for pair in pairs if getattr(pair, column) in held]
+
+
+def leaked_responses(train: Iterable[Pair], held_out: Iterable[Pair]) -> int:
+    """Counts the distinct response texts that are on both sides of a split, in either slot.
+
+    A few may be chance ("Yes."); many mean that a coarser column should have been split by.
+    """
+    seen = {text for pair in train for text in (pair.response_a, pair.response_b)}
+    return len(seen & {text for pair in held_out for text in (pair.response_a, pair.response_b)})

@@ -1,0 +1,324 @@
+"""Simulated annotators whose disagreement is known exactly.
+
+A population is a mixture of personas. Persona h weighs the traits z of a response (does it give an example, does it
+warn, is it warm …) with a taste w_h and prefers B over A with probability
+
+    Pr[B | h] = sigmoid((w_h · (z_B − z_A)) / noise),            p*(x) = Σ_h share_h Pr[B | h]
+
+so p* (`true_probability`) is computed, not estimated: what a real data set can never give, and the only way to see
+whether a judge that says 0.7 should have said 0.7. Responses are short English built from phrases, one phrase a trait.
+
+Annotators may favour a slot (`slot_bias` logits towards the response they saw second). They see either order with
+equal chance, so p* stays symmetric: swapping the responses turns p* into 1 − p*.
+
+The same personas grade single responses from 1 to 5, by an ordered logit of how much they like it:
+
+    Pr[grade ≤ k | h] = sigmoid((θ_k − w_h · z) / noise)
+
+Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from autorater.data.items import Item, ItemSet, Task
+from autorater.data.pairs import Pair
+
+# trait -> ways of showing it; {s} is the subject of the question
+PHRASES: dict[str, tuple[str, ...]] = {
+    "warmth": ("What a lovely question!", "Do not worry, you are doing fine.", "It is kind of you to ask."),
+    "example": ("For example, my aunt did so.", "For instance, a school tried it.", "As an example, take Monday."),
+    "caution": ("Be careful, it can hurt.", "A warning: keep children away.", "Please ask a professional."),
+    "source": ("A review of studies agrees.", "The guideline says the same.", "Researchers measured this."),
+    "steps": ("First plan, then act, then check.", "Step one: plan. Step two: act.", "Begin small, then go on."),
+    "nuance": ("Then again, it depends.", "Others disagree, with reason.", "There is no single answer."),
+}
+TRAITS: tuple[str, ...] = tuple(PHRASES)
+
+_CORES = (
+    "Give {s} a little time every day.",
+    "Keep {s} simple and do it often.",
+    "Go slowly with {s}.",
+    "Treat {s} like an old friend.",
+    "With {s}, practice is everything.",
+    "Ask a friend about {s}.",
+)
+QUESTIONS = (
+    "How do I get better at {s}?",
+    "What should I know about {s}?",
+    "Is it worth spending money on {s}?",
+    "Why does everybody talk about {s}?",
+    "How would you explain {s} to a child?",
+    "What is the most common mistake with {s}?",
+)
+_SUBJECTS = (  # noqa: SIM905
+    "basil, bicycles, sourdough, chess, tax forms, houseplants, running, drawing, old radios, goldfish, budgeting, "
+    "guitar, camping, spelling, night trains, knitting, job interviews, compost, swimming, first aid, wallpaper, "
+    "honey bees, public speaking, solar panels, tea, haiku, dog training, photography, moving house, cooking rice, "
+    "bird watching, mending clothes, long division, passwords, sailing, canoes, woodwork, meditation, recycling, "
+    "jazz, astronomy, cheese, rock climbing, pottery, stamps, weather forecasts, marathons, origami, fermentation, "
+    "family trees, archery, soap making, street food, lighthouses, puppetry, mushrooms, kites, calligraphy, juggling, "
+    "maps, violins, opera, fencing, rowing, cricket, card games, crosswords, magic tricks, storytelling, poetry, "
+    "short stories, diaries, letters, book clubs, libraries, museums, sculpture, oil paint, watercolours, charcoal, "
+    "comics, animation, film editing, podcasts, sound design, pianos, drums, choirs, folk songs, dancing, ballet, "
+    "theatre, masks, costumes, sewing, quilting, weaving, leather, jewellery, glass blowing, candles, perfume, "
+    "shaving, haircuts, skin care, posture, stretching, yoga, boxing, judo, wrestling, tennis, badminton, table "
+    "tennis, golf, bowling, darts, skating, skiing, snowboards, surfing, diving, fishing, hiking, orienteering, "
+    "tents, campfires, knots, compasses, caves, canyons, volcanoes, glaciers, rivers, tides, clouds, thunderstorms, "
+    "rainbows, eclipses, comets, telescopes, microscopes, magnets, batteries, circuits, soldering, robots, drones, "
+    "model trains, clocks, typewriters, fountain pens, ink, paper, bookbinding, printing, posters, fonts, logos, "
+    "spreadsheets, databases, backups, keyboards, email, calendars, meetings, contracts, pensions, insurance, "
+    "mortgages, savings, shopping lists, bargains, auctions, flea markets, antiques, coins, fossils, minerals, "
+    "shells, aquariums, terrariums, bonsai, orchids, roses, tulips, herbs, tomatoes, potatoes, beans, apple trees, "
+    "berries, jam, pickles, noodles, dumplings, curry, soup, bread, pancakes, pastry, chocolate, ice cream, coffee, "
+    "lemonade, cider, olive oil, vinegar, spices, salt, knives, frying pans, ovens, picnics, lunch boxes, birthdays, "
+    "weddings, parties, board games, jigsaw puzzles, riddles, dice, dominoes, swings, tree houses, sandcastles, "
+    "snowmen, lanterns, fireworks, balloons, ribbons, gift wrapping, window boxes, hedges, lawns, ponds, fences, "
+    "sheds, paint, plaster, tiles, carpets, curtains, lamps, chimneys, stoves, heat pumps, insulation, plumbing, "
+    "taps, gutters, bridges, tunnels, canals, ferries, buses, trams, scooters, motorbikes, car repairs, road trips, "
+    "hostels, suitcases, visas, phrasebooks, accents, grammar, Latin, sign language, shorthand, debating, "
+    "negotiation, mentoring, teamwork, volunteering, elections, town history, folklore, proverbs, dreams, naps, "
+    "breakfast, headaches, allergies, vaccines, eyesight, teeth, babies, toddlers, teenagers, grandparents, "
+    "neighbours, kittens, rabbits, hamsters, parrots, ponies, goats, hens, ducks, hedgehogs, bats, butterflies, ants, "
+    "spiders, whales, penguins, deserts, rainforests, fractions, decimals, algebra, geometry, probability, logic, "
+    "codes, mazes"
+).split(", ")
+
+
+@dataclass(frozen=True)
+class Persona:
+    """One kind of annotator: `share` of the population (any positive weight), `taste` in logits a trait."""
+
+    name: str
+    share: float
+    taste: dict[str, float]
+
+
+# Everyone likes an example and a clear order of steps; they part over the rest, which is where they disagree.
+PERSONAS: tuple[Persona, ...] = (
+    Persona("everyday reader", 4, {"example": 3.0, "steps": 2.6, "warmth": 1.4, "nuance": -2.2}),
+    Persona("specialist", 1, {"example": 1.4, "steps": 1.0, "source": 3.4, "warmth": -1.6}),
+    Persona("guardian", 1, {"example": 1.6, "steps": 1.4, "caution": 3.6, "source": 1.0}),
+    Persona("listener", 1, {"example": 2.2, "steps": 0.8, "warmth": 3.6, "caution": 0.8, "nuance": -0.6}),
+    Persona("hurried reader", 1, {"steps": 3.2, "example": 0.8, "nuance": -2.4, "caution": -1.6}),
+    Persona("sceptic", 1, {"example": 1.4, "nuance": 2.6, "source": 2.0, "warmth": -1.0}),
+    Persona("optimist", 1, {"example": 2.4, "steps": 0.6, "warmth": 1.2, "caution": -2.6, "nuance": -1.0}),
+)
+
+
+_GRADE_THRESHOLDS = (-1.0, 1.0, 3.0, 5.0)  # of the liking, in logits; what a response earns on average is near 2
+GRADE_TASK = Task(
+    labels=("1", "2", "3", "4", "5"),
+    titles=("Question", "Response"),
+    question="People graded a response to a question from 1 (worst) to 5 (best).",
+    ordinal=True,
+)
+
+# Not in the population: the one opinionated grader whose verdicts the warm start imitates. It is impressed by the same
+# things as the everyday reader and by sources, and knows nothing of the others.
+GRADER = Persona(
+    "grader", 1, {"example": 2.6, "steps": 2.0, "source": 1.6, "warmth": 1.0, "caution": 0.6, "nuance": -1.4}
+)
+
+
+@dataclass(frozen=True)
+class Population:
+    """A mixture of personas.
+
+    Args:
+        personas: Kinds of annotators; their shares are normalized.
+        noise: Temperature of every choice, > 0. Small: personas are sure of themselves and p* takes few values;
+            large: everybody tosses coins and p* goes to 0.5.
+        slot_bias: Logits that an annotator adds to the response seen second. Orders are shown with equal chance.
+    """
+
+    personas: tuple[Persona, ...] = PERSONAS
+    noise: float = 1.0
+    slot_bias: float = 0.0
+
+    def __post_init__(self):
+        if self.noise <= 0:
+            raise ValueError(f"noise must be > 0, got {self.noise}")
+        for persona in self.personas:
+            if persona.share < 0:
+                raise ValueError(f"persona {persona.name!r}: share must be >= 0, got {persona.share}")
+            unknown = sorted(set(persona.taste) - set(TRAITS))
+            if unknown:
+                raise ValueError(f"persona {persona.name!r}: unknown traits {unknown}; known: {list(TRAITS)}")
+        if not sum(p.share for p in self.personas) > 0:
+            raise ValueError("the shares of the personas add up to 0")
+
+    def preference(self, traits_a: np.ndarray, traits_b: np.ndarray) -> np.ndarray:
+        """Exact Pr[B preferred] of the population.
+
+        Args:
+            traits_a, traits_b: Traits of the responses, shape (N, len(TRAITS)).
+
+        Returns:
+            p*, shape (N,), in (0, 1).
+        """
+        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
+        share = np.array([p.share for p in self.personas], dtype=float)
+        logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ taste.T / self.noise  # (N, H)
+        by_persona = (_sigmoid(logit + self.slot_bias) + _sigmoid(logit - self.slot_bias)) / 2
+        return by_persona @ (share / share.sum())
+
+    def grades(self, traits: np.ndarray) -> np.ndarray:
+        """Exact distribution of the grades 1 to 5 that the population gives.
+
+        Args:
+            traits: Traits of the responses, shape (N, len(TRAITS)).
+
+        Returns:
+            Shape (N, 5), in (0, 1), rows that sum to 1.
+        """
+        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
+        share = np.array([p.share for p in self.personas], dtype=float)
+        liking = np.asarray(traits, float) @ taste.T  # (N, H)
+        at_most = _sigmoid((np.array(_GRADE_THRESHOLDS) - liking[..., None]) / self.noise)  # (N, H, 4)
+        edges = np.concatenate([np.zeros_like(at_most[..., :1]), at_most, np.ones_like(at_most[..., :1])], axis=-1)
+        return share / share.sum() @ np.diff(edges, axis=-1)
+
+    def with_shares(self, shares: list[float] | None) -> "Population":
+        """The same personas in other proportions (None: unchanged)."""
+        if shares is None:
+            return self
+        if len(shares) != len(self.personas):
+            names = [p.name for p in self.personas]
+            raise ValueError(f"got {len(shares)} persona shares for {len(names)} personas: {names}")
+        return replace(self, personas=tuple(replace(p, share=s) for p, s in zip(self.personas, shares, strict=True)))
+
+
+@dataclass(frozen=True)
+class SimulatedPairs:
+    """Pairs with the traits they were built from: `traits_a`, `traits_b` of shape (N, len(TRAITS)), 0 or 1."""
+
+    pairs: list[Pair]
+    traits_a: np.ndarray = field(repr=False)
+    traits_b: np.ndarray = field(repr=False)
+
+
+def simulate_pairs(
+    n_pairs: int,
+    population: Population | None = None,
+    *,
+    n_votes: int = 1,
+    seed: int = 0,
+    held_out: bool = False,
+) -> SimulatedPairs:
+    """Questions with two responses, judged by `n_votes` annotators drawn from the population.
+
+    Args:
+        n_pairs: Number of pairs.
+        population: Who votes; the default is `PERSONAS`.
+        n_votes: Votes a pair, ≥ 1; each by a freshly drawn annotator.
+        seed: Draws texts and votes; the same seed gives the same pairs.
+        held_out: Build the questions from a fifth of the subjects that is never used with `held_out=False`, so
+            no response of a training pair returns in a test pair.
+
+    Raises:
+        ValueError: If `n_pairs` or `n_votes` is below 1.
+    """
+    if n_pairs < 1 or n_votes < 1:
+        raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
+    population = population or Population()
+    rng = np.random.default_rng([seed, int(held_out)])
+    topics = subjects(held_out)
+    traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
+    truth = population.preference(traits_a, traits_b)
+    votes_b = rng.binomial(n_votes, truth)
+    prefix = "test" if held_out else "train"
+    pairs = []
+    for i in range(n_pairs):
+        subject = _pick(rng, topics)
+        pairs.append(
+            Pair(
+                id=f"{prefix}-{i}",
+                prompt=write_question(rng, subject),
+                response_a=write_response(rng, traits_a[i], subject),
+                response_b=write_response(rng, traits_b[i], subject),
+                label=votes_b[i] / n_votes,
+                n_votes=n_votes,
+                votes_a=int(n_votes - votes_b[i]),
+                votes_b=int(votes_b[i]),
+                votes_tie=0,
+                topic=subject,
+                true_probability=float(truth[i]),
+            )
+        )
+    return SimulatedPairs(pairs, traits_a, traits_b)
+
+
+@dataclass(frozen=True)
+class SimulatedItems:
+    """Graded responses with the traits they were built from: shape (N, len(TRAITS)), 0 or 1."""
+
+    items: ItemSet
+    traits: np.ndarray = field(repr=False)
+
+
+def simulate_items(
+    n_items: int,
+    population: Population | None = None,
+    *,
+    n_votes: int = 5,
+    seed: int = 0,
+    held_out: bool = False,
+) -> SimulatedItems:
+    """Questions with one response, graded from 1 to 5 by `n_votes` annotators drawn from the population.
+
+    Args:
+        n_items: Number of items.
+        population, n_votes, seed, held_out: As in `simulate_pairs`; nobody sees two slots here.
+
+    Raises:
+        ValueError: If `n_items` or `n_votes` is below 1.
+    """
+    if n_items < 1 or n_votes < 1:
+        raise ValueError(f"n_items and n_votes must be at least 1, got {n_items} and {n_votes}")
+    rng = np.random.default_rng([seed, int(held_out), len(GRADE_TASK.labels)])
+    topics = subjects(held_out)
+    traits = rng.integers(0, 2, size=(n_items, len(TRAITS)))
+    truth = (population or Population()).grades(traits)
+    votes = rng.multinomial(n_votes, truth)
+    items = []
+    for i in range(n_items):
+        subject = topics[rng.integers(len(topics))]
+        question, response = write_question(rng, subject), write_response(rng, traits[i], subject)
+        items.append(
+            Item(
+                id=f"{'test' if held_out else 'train'}-{i}",
+                texts=(question, response),
+                counts=tuple(votes[i].tolist()),
+                topic=subject,
+                true_distribution=tuple(truth[i].tolist()),
+            )
+        )
+    return SimulatedItems(ItemSet(GRADE_TASK, items), traits)
+
+
+def subjects(held_out: bool) -> list[str]:
+    """What questions are about: four fifths of the subjects, or the fifth that is held out."""
+    return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+
+
+def write_question(rng: np.random.Generator, subject: str) -> str:
+    """A question about the subject."""
+    return _pick(rng, QUESTIONS).format(s=subject)
+
+
+def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, more: Sequence[str] = ()) -> str:
+    """An answer that shows the traits, shape (len(TRAITS),), 0 or 1, and has `more` phrases, in any order."""
+    phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
+    rng.shuffle(phrases)
+    return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(x / 2))

@@ -1,0 +1,86 @@
+"""The files that a run leaves: its output directory, `metrics.json` and `predictions.jsonl`. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autorater.data.pairs import Pair
+
+if TYPE_CHECKING:
+    from autorater.evaluation.judge import Evaluation
+
+
+def prepare_output_dir(path: str | Path) -> Path:
+    """Makes the output folder and writes to it once, so that a run does not find out at its end that it cannot.
+
+    Raises:
+        ValueError: If it cannot be made or written.
+    """
+    path = Path(path)
+    probe = path / f".writable-{os.getpid()}"  # several processes may try at once
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"output_dir {str(path)!r} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def write_run(
+    folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float | None = None
+) -> None:
+    """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line a pair and order)."""
+    metrics = before_and_after(before.metrics, after.metrics, training_seconds)
+
+    def said(i: int, order: int) -> dict[str, float]:
+        judgments = after.judgments
+        return {
+            "probability": round(float(judgments.mean[i, order]), 6),
+            "mode": float(judgments.mode[i, order]),
+            "spread": round(float(judgments.spread[i, order]), 6),
+            "valid": round(float(judgments.valid[i, order]), 6),
+            "probability_before": round(float(before.judgments.mean[i, order]), 6),
+        }
+
+    write_results(folder, metrics, after.pairs, said)
+
+
+def write_results(
+    folder: str | Path, metrics: Mapping[str, float], pairs: Sequence[Pair], said: Callable[[int, int], dict]
+) -> None:
+    """Writes `metrics.json` and `predictions.jsonl`, one line a pair and order.
+
+    Args:
+        folder: An existing folder.
+        metrics: Flat metrics.
+        pairs: N pairs.
+        said: What was said of pair i in order 0 (ab) or 1 (ba), by name; what is known of it is put beside it.
+    """
+    write_metrics(folder, metrics)
+    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for i, pair in enumerate(pairs):
+            for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
+                known = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
+                record = {"id": pair.id, "order": order_name, **said(i, order), **known}
+                record = {name: value for name, value in record.items() if value is not None}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
+    """Writes `metrics.json`."""
+    Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+def before_and_after(
+    before: Mapping[str, float], after: Mapping[str, float], training_seconds: float | None = None
+) -> dict[str, float]:
+    """Flat metrics with keys `before/…`, `after/…` and, where it is given, `training_seconds`."""
+    metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
+    if training_seconds is not None:
+        metrics["training_seconds"] = round(training_seconds, 1)
+    return metrics

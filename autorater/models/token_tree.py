@@ -1,0 +1,123 @@
+"""Finitely many strings behind a prompt, as a tree of tokens that is read in one forward pass.
+
+    log π(string | x) = Σ_t log π(s_t | x, s_<t)
+
+Strings that begin alike share nodes. A node sees the prompt and its ancestors only (`autorater.models.shared_prefix`), so the whole
+tree hangs behind a prompt at the price of its nodes; a model that cannot share its prompt reads one sequence for every
+branch of the tree instead. What the strings mean is left to who plants the tree: numbers in `autorater.models.answers`,
+labels in `autorater.alignment.labels`.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from autorater.models.shared_prefix import suffix_logits
+from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.suffixes import tree_suffixes
+
+
+class TokenTree:
+    """Strings behind a prompt.
+
+    Args:
+        sequences: Tokens of J strings, each at least one token.
+
+    Attributes:
+        tokens: Token of every node, shape (S,). Node s + 1 of the paths below; node 0 is the end of the prompt.
+        parents: Index of every node's parent in `tokens`, −1 behind the prompt, shape (S,).
+        edge_nodes, edge_tokens: The M distinct reads "probability of this token behind this node", shape (M,) each;
+            node 0 is the end of the prompt, node s + 1 is behind `tokens[s]`.
+        paths: Reads of every string, padded with M, shape (J, D).
+        depth: Tokens of the longest string, D.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]]):
+        nodes: dict[tuple[int, ...], int] = {(): 0}
+        edges: dict[tuple[int, int], int] = {}
+        self.tokens, self.parents, paths = [], [], []
+        for sequence in sequences:
+            path, node = [], 0
+            for t, token in enumerate(sequence):
+                path.append(edges.setdefault((node, token), len(edges)))
+                if t + 1 < len(sequence):  # nothing is read behind the last token
+                    prefix = tuple(sequence[: t + 1])
+                    if prefix not in nodes:
+                        nodes[prefix] = len(nodes)
+                        self.tokens.append(token)
+                        self.parents.append(node - 1)
+                    node = nodes[prefix]
+            paths.append(path)
+        self.depth = depth = max(map(len, paths))
+        self.edge_nodes = torch.tensor([node for node, _ in edges])
+        self.edge_tokens = torch.tensor([token for _, token in edges])
+        self.paths = torch.tensor([p + [len(edges)] * (depth - len(p)) for p in paths])
+
+    @cached_property
+    def suffixes(self):
+        """The tree as suffixes of a prompt, the same for every prompt."""
+        return tree_suffixes(torch.tensor(self.tokens), torch.tensor(self.parents))
+
+    def logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
+        """Next-token logits behind the prompt and behind every node, shape (B, 1 + S, V); gradients flow.
+
+        Args:
+            prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
+        """
+        if self.tokens and supports_shared_prefix(model)[0]:
+            return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
+        return self.plain_logits(model, prompt_ids, prompt_mask)
+
+    def plain_logits(
+        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The same by one sequence a branch."""
+        branches, branch_of, depth_of = self._branches
+        batch, (count, length) = len(prompt_ids), branches.shape
+        ids = torch.cat(
+            [prompt_ids.repeat_interleave(count, 0), branches.to(prompt_ids.device).repeat(batch, 1)], dim=1
+        )
+        mask = prompt_mask.repeat_interleave(count, 0)
+        mask = torch.cat([mask, mask.new_ones(len(mask), length)], dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1 + length
+        ).logits.unflatten(0, (batch, count))  # (B, branches, 1 + length, V)
+        return torch.cat([logits[:, :1, 0], logits[:, branch_of, 1 + depth_of]], dim=1)
+
+    @cached_property
+    def _branches(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Paths to the childless nodes, filled up on the right; and for every node a path and its place in it."""
+        paths = []
+        for parent, token in zip(self.parents, self.tokens, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        leaves = [path for s, path in enumerate(paths) if s not in self.parents] or [[]]  # no node: the prompt alone
+        longest = max(map(len, leaves))
+        branches = torch.tensor([leaf + leaf[-1:] * (longest - len(leaf)) for leaf in leaves], dtype=torch.long)
+        branch_of = [next(i for i, leaf in enumerate(leaves) if leaf[: len(path)] == path) for path in paths]
+        depth_of = [len(path) - 1 for path in paths]
+        return branches, torch.tensor(branch_of, dtype=torch.long), torch.tensor(depth_of, dtype=torch.long)
+
+    def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of the strings, shape (B, J), from logits as `logits` gives them, shape (B, 1 + S, V)."""
+        device = logits.device
+        logits = logits.float()
+        nodes = self.edge_nodes.to(device)
+        picked = logits[:, nodes, self.edge_tokens.to(device)]  # (B, M)
+        edges = picked - logits.logsumexp(dim=-1)[:, nodes]
+        edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # the padded read is certain
+        return edges[:, self.paths.to(device)].sum(dim=-1)
+
+
+def tokens_behind(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:
+    """Tokens of a text in context; with `closing`, up to and with the first token that reaches into that."""
+    before = tokenizer(context, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(context + text + closing, add_special_tokens=False, return_offsets_mapping=True)
+    ids, spans, end = encoded["input_ids"], encoded["offset_mapping"], len(context) + len(text)
+    if ids[: len(before)] != before:  # the tokenizer would merge across the end of the prompt, which is fixed
+        encoded = tokenizer(text + closing, add_special_tokens=False, return_offsets_mapping=True)
+        ids, spans, end, before = encoded["input_ids"], encoded["offset_mapping"], len(text), []
+    last = next((i for i, (_, stop) in enumerate(spans) if stop > end), len(ids))
+    return ids[len(before) : last + 1]

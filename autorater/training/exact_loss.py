@@ -1,0 +1,145 @@
+"""The exact objective of a judge that answers at once.
+
+    V(x) = Σ_k π(k|x) S(k, y) + (1 − Σ_k π(k|x)) S_invalid          expected reward
+    loss = mean over prompts of  − V / σ − entropy_coef · H(π) + beta · KL(π ‖ π_ref)
+           + symmetry_coef · mean over pairs of (E[p_ab] + E[p_ba] − 1)²
+           − closing_coef · mean over prompts of (Σ_k π(k|x), held constant) · log π(rest of the closing tag | x, k')
+
+∇V is what GRPO's sampled gradient estimates with infinitely many answers and the mean as baseline; there is nothing to
+clip, since no old sample is reused. σ is 1. For the ablation `scale_rewards="group"` it is the deviation of the reward
+under π (held constant), which is what GRPO's division by the group's deviation converges to: with Brier's rule and a
+0/1 label the update then grows with 2 p* − 1 instead of p* − p (arXiv 2508.11800).
+
+For a judge that is read by its mean, V can be the score of the mean instead, (Σ_k π_k) S(E[k], y) + … . It leaves the
+spread of the answers free, so their mean is calibrated and a single answer need not be; the two are not to be mixed.
+
+V ends where the answer is told, at the first token of the closing tag. The last term keeps the rest of the tag and the
+end of the text likely behind the answers k', which take turns; a judge that has forgotten them is read as well as
+before, but nobody can parse what it generates.
+
+Deliberately left out: importance ratios and clipping (`num_iterations > 1` takes several exact steps on a batch).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.training.faults import finite_values
+from rewards.functions import Reward
+
+_HALF_WIDTH = 1e-6  # of the central difference: exact to rounding for Brier's rule, to 1e-6 relative for the others
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """A weighted sum of rewards, as tensors.
+
+    Args:
+        rewards: Rewards of `rewards/`.
+        weights: One a reward.
+    """
+
+    rewards: Sequence[Reward]
+    weights: Sequence[float]
+
+    def of_grid(self, values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Reward of K answers behind B prompts, shape (B, K)."""
+        p = values.double().cpu().numpy()[None]
+        return self._sum(labels[:, None], lambda reward, y: reward.score(p, y))
+
+    def of_invalid(self, labels: torch.Tensor) -> torch.Tensor:
+        """Reward of no answer behind B prompts, shape (B,)."""
+        return self._sum(labels, lambda reward, y: np.broadcast_to(reward.invalid_score(y), y.shape))
+
+    def of_mean(self, mean: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Reward of the expected answers of B prompts, shape (B,). Gradients flow into `mean`."""
+        p = mean.detach().double().clamp(0, 1).cpu().numpy()
+        score = self._sum(labels, lambda reward, y: reward.score(p, y))
+        low, high = np.maximum(p - _HALF_WIDTH, 0.0), np.minimum(p + _HALF_WIDTH, 1.0)
+        slope = self._sum(labels, lambda reward, y: (reward.score(high, y) - reward.score(low, y)) / (high - low))
+        return score + slope * (mean - mean.detach())
+
+    def _sum(self, labels: torch.Tensor, part: Callable[[Reward, np.ndarray], np.ndarray]) -> torch.Tensor:
+        y = labels.double().cpu().numpy()
+        total = sum(w * finite_values(part, reward, y) for w, reward in zip(self.weights, self.rewards, strict=True))
+        return torch.as_tensor(total, dtype=labels.dtype, device=labels.device)
+
+
+@dataclass(frozen=True)
+class ExactObjective:
+    """Reward and weights of the terms; see the module's formula.
+
+    Args:
+        reward: What an answer is paid.
+        coupled: Prompts 2 i and 2 i + 1 are the orders ab and ba of one pair; `symmetry_coef` needs it.
+        of_mean: Pay for the mean of the answers, not for each of them.
+    """
+
+    reward: WeightedReward
+    coupled: bool = True
+    of_mean: bool = False
+
+    entropy_coef: float = 0.0
+    beta: float = 0.0
+    symmetry_coef: float = 0.0
+    closing_coef: float = 0.0
+    scale_by_deviation: bool = False
+
+    def closing(self, tree: AnswerTree, step: int) -> int | None:
+        """Number of the answer behind which the closing tag is to be read in a step: all take turns."""
+        return step % len(tree.strings) if self.closing_coef else None
+
+    def __call__(
+        self, answers: AnswerDistribution, labels: torch.Tensor, reference_probs: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss and what there is to log.
+
+        Args:
+            answers: Distributions of B prompts.
+            labels: Their labels, shape (B,).
+            reference_probs: Distribution of the reference model, shape (B, K); needed where `beta` is not 0.
+
+        Returns:
+            The loss (a scalar) and detached per-prompt or per-pair values by name.
+        """
+        value, deviation = self.value(answers, labels)
+        entropy = answers.entropy
+        gain = value / (deviation + 1e-4) if self.scale_by_deviation else value
+        loss = -gain.mean() - self.entropy_coef * entropy.mean()
+        log = {"reward": value, "reward_std": deviation, "entropy": entropy, "answers/parse_rate": answers.valid}
+        if self.beta:
+            kl = _kl(answers.probs, answers.outside, reference_probs)
+            loss = loss + self.beta * kl.mean()
+            log["kl"] = kl
+        if answers.closing is not None:
+            answered = answers.valid.detach()
+            loss = loss - self.closing_coef * (answered * answers.closing).mean()
+            log["answers/closed_rate"] = answered * answers.closing.exp()
+        if self.coupled:
+            mean = answers.mean
+            symmetry_deviation = mean[0::2] + mean[1::2] - 1
+            loss = loss + self.symmetry_coef * (symmetry_deviation**2).mean()
+            log["answers/symmetry_deviation_abs"] = symmetry_deviation.abs()
+        log["answers/spread"] = answers.spread
+        return loss, {name: values.detach() for name, values in log.items()}
+
+    def value(self, answers: AnswerDistribution, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """V of every prompt, differentiable, and the standard deviation of the reward, a constant: shape (B,) each."""
+        probs, outside = answers.probs, answers.outside
+        grid, invalid = self.reward.of_grid(answers.values, labels), self.reward.of_invalid(labels)
+        value = (probs * grid).sum(dim=-1) + outside * invalid
+        second = (probs * grid**2).sum(dim=-1) + outside * invalid**2
+        deviation = (second - value**2).clamp_min(0).sqrt().detach()
+        if self.of_mean:
+            value = answers.valid * self.reward.of_mean(answers.mean, labels) + outside * invalid
+        return value, deviation
+
+
+def _kl(probs: torch.Tensor, outside: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """KL(π ‖ π_ref) over the answers and, as one more outcome, everything outside the grid. Shape (B,)."""
+    p = torch.cat([probs, outside[:, None]], dim=-1)
+    q = torch.cat([reference, (1 - reference.sum(dim=-1, keepdim=True)).clamp_min(0)], dim=-1)
+    return torch.special.xlogy(p, p.clamp_min(1e-30) / q.clamp_min(1e-30)).sum(dim=-1)

@@ -1,0 +1,122 @@
+"""Rows that share a prompt: found, read once for all of them, generated with one prefill.
+
+TRL shuffles rows before it splits them into micro-batches, so groups are found by comparing prompts, not by position.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+
+from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.sharding import in_step
+from autorater.models.shared_generation import generate_shared
+from autorater.models.shared_prefix import shared_prefix_logps, shared_prefix_logps_and_tree
+from autorater.models.suffixes import before_branches
+
+
+@contextmanager
+def one_prefill(model, repeats: int) -> Iterator[None]:
+    """While it is open, `model.generate` reads rows that repeat a prompt `repeats` times with one prefill a prompt."""
+
+    def generate(input_ids, attention_mask, **kwargs):
+        del model.generate  # generate_shared calls the model's own
+        return generate_shared(model, input_ids[::repeats], attention_mask[::repeats], repeats, **kwargs)
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        model.__dict__.pop("generate", None)
+
+
+@dataclass(frozen=True)
+class PromptGroups:
+    """Rows `[prompt | completion]` regrouped by equal prompts.
+
+    Attributes:
+        prompt_ids, prompt_mask: The U distinct prompts, shape (U, L).
+        completion_ids, completion_mask: Their completions, filled up with empty ones, shape (U, G, C).
+        prompt_of, place: For every row its prompt and its place among that prompt's completions, shape (N,) each.
+    """
+
+    prompt_ids: torch.Tensor
+    prompt_mask: torch.Tensor
+    completion_ids: torch.Tensor
+    completion_mask: torch.Tensor
+    prompt_of: torch.Tensor
+    place: torch.Tensor
+
+    @classmethod
+    def of(cls, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int) -> "PromptGroups":
+        """Groups N rows of L + C tokens, whatever their order."""
+        split = input_ids.shape[1] - completion_length
+        prompts = torch.cat([input_ids[:, :split], attention_mask[:, :split]], dim=1)
+        distinct, prompt_of = torch.unique(prompts, dim=0, return_inverse=True)
+        same = prompt_of[:, None] == prompt_of[None, :]
+        place = same.tril(-1).sum(dim=1)  # rows before this one with the same prompt
+        shape = (len(distinct), int(place.max()) + 1, completion_length)
+        ids, mask = input_ids.new_zeros(shape), attention_mask.new_zeros(shape)
+        ids[prompt_of, place] = input_ids[:, split:]
+        mask[prompt_of, place] = attention_mask[:, split:]
+        longest = int(distinct[:, split:].sum(dim=1).max())  # left padding that no prompt needs is cut off
+        return cls(
+            distinct[:, split - longest : split], distinct[:, 2 * split - longest :], ids, mask, prompt_of, place
+        )
+
+    @property
+    def size(self) -> int:
+        """Completions a prompt, G."""
+        return self.completion_ids.shape[1]
+
+    def first(self) -> tuple[torch.Tensor, ...]:
+        return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]
+
+    def logps(self, model, temperature: float, rows_at_once: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies of the rows in their order, shape (N, C) each."""
+        chunks = self._chunks(model, rows_at_once)
+        logps, entropies = zip(*(shared_prefix_logps(model, *chunk, temperature) for chunk in chunks), strict=True)
+        return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
+
+    def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
+        """Of one number a token of `[prompt | completions]`, (U, L + G · C), those before the rows' tokens: (N, C)."""
+        _, group, length = self.completion_ids.shape
+        before = self.prompt_ids.shape[1] - 1 + before_branches(group, length)
+        return packed[:, before].unflatten(1, (group, length))[self.prompt_of, self.place]
+
+    def reason(
+        self,
+        model,
+        tree: AnswerTree,
+        answered: torch.Tensor,
+        temperature: float,
+        rows_at_once: int | None,
+        closing: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
+        """As `logps`, and the distribution of the answers behind every row; a row not `answered` (N,) has none.
+
+        `closing` is that of `AnswerTree.distribution`.
+        """
+        suffixes = (tree if closing is None else tree.closed(closing)).suffixes
+        chunks = self._chunks(model, rows_at_once)
+        read = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
+        logps, entropies, logits = map(torch.cat, zip(*read, strict=True))
+        row = self.prompt_of, self.place
+        answers = tree.from_logits(logits[row], closing)
+        return logps[row], entropies[row], replace(answers, probs=answers.probs * answered[:, None])
+
+    def _chunks(self, model, rows_at_once: int | None) -> list[tuple[torch.Tensor, ...]]:
+        tensors = (self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask)
+        if rows_at_once is None:
+            return [tensors]
+        at_once = max(1, rows_at_once // self.size)
+        # what is read again in step with other processes stands behind the last prompt, where no row looks
+        return in_step(zip(*(tensor.split(at_once) for tensor in tensors), strict=True), model)
+
+
+def repeats_of(prompts: list[list[int]]) -> int:
+    """How often every prompt comes in a row, if all come equally often; else 1."""
+    runs = {len(list(run)) for _, run in groupby(prompts)}
+    return runs.pop() if len(runs) == 1 else 1

@@ -1,0 +1,124 @@
+"""The adversary, the objective and the trainer of distribution alignment."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import entropy
+
+from autorater.alignment.adversary import random_perturbation, worst_case
+from autorater.alignment.trainer import AlignmentConfig, AlignmentObjective, kl_divergence, majority
+from autorater.projection import CvxpyProjection
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    arrays(float, (3, 5), elements=st.integers(0, 6)).filter(lambda votes: (votes.sum(axis=1) > 0).all()),
+    arrays(float, (3, 5), elements=st.floats(-6, 6)),
+    st.floats(0, 1.5),
+    st.floats(0.01, 0.5),
+)
+def test_every_step_raises_the_kl_and_stays_in_the_set(votes, logits, radius, step_size):
+    """By convexity a step p → p′ raises it by at least ‖p′ − p‖² / η."""
+    shares = torch.from_numpy(votes / votes.sum(axis=1, keepdims=True))
+    log_q = torch.from_numpy(logits).log_softmax(dim=-1)
+    before, kl_before = shares, kl_divergence(shares, log_q)
+    for steps in range(1, 6):
+        p = worst_case(shares, log_q, radius, steps=steps, step_size=step_size)
+        assert (p >= 0).all()
+        torch.testing.assert_close(p.sum(dim=-1), torch.ones(3, dtype=torch.float64), atol=1e-12, rtol=0)
+        assert ((p - shares).norm(dim=-1) <= radius + 1e-12).all()
+        kl = kl_divergence(p, log_q)
+        assert (kl - kl_before >= (p - before).square().sum(dim=-1) / step_size - 1e-9).all()
+        before, kl_before = p, kl
+
+
+def test_the_adversary_truly_raises_the_kl():
+    shares = torch.tensor([[0.6, 0.4, 0.0], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]], dtype=torch.float64)
+    log_q = torch.tensor([[0.3, 0.3, 0.4], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], dtype=torch.float64).log()
+    p = worst_case(shares, log_q, 0.1)
+    rise = kl_divergence(p, log_q) - kl_divergence(shares, log_q)
+    assert rise[0] > 0.01
+    assert rise[1] == 0, "a vertex has no direction to go in: −∞ at every other label"
+    assert rise[2].abs() < 1e-12, "where p = q the slope is flat"
+    assert torch.equal(worst_case(shares, log_q, 0.0), shares)
+
+
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
+def test_solver_in_place_of_the_projection():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.multinomial(torch.ones(8, 4), 5, replacement=True, generator=generator)
+    shares = torch.nn.functional.one_hot(shares, 4).double().mean(dim=1)
+    log_q = torch.randn(8, 4, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
+    ours = worst_case(shares, log_q, 0.15)
+    solved = worst_case(shares, log_q, 0.15, project=CvxpyProjection(4, tolerance=1e-10))
+    torch.testing.assert_close(solved, ours, atol=1e-4, rtol=0)
+
+
+def test_gradients_through_the_worst_case_where_asked():
+    shares = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
+    logits = torch.tensor([[0.1, 0.4, -0.3]], dtype=torch.float64, requires_grad=True)
+    assert not worst_case(shares, logits.log_softmax(dim=-1), 0.05).requires_grad
+    assert torch.autograd.gradcheck(
+        lambda z: worst_case(shares, z.log_softmax(dim=-1), 0.05, differentiable=True), logits
+    )
+
+
+def test_random_perturbations_have_their_size_in_the_interior_and_stay_distributions():
+    inner = np.full((200, 5), 0.2)
+    moved = random_perturbation(inner, 0.1, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(moved - inner, axis=1), 0.1, atol=1e-12)
+    np.testing.assert_allclose(moved.mean(axis=0), 0.2, atol=0.02)
+    corner = np.eye(5)[np.zeros(50, int)]
+    moved = random_perturbation(corner, 0.25, seed=1)
+    assert (moved >= 0).all()
+    assert (np.linalg.norm(moved - corner, axis=1) <= 0.25 + 1e-12).all()
+    np.testing.assert_array_equal(random_perturbation(corner, 0.0, seed=1), corner)
+
+
+def test_objective_is_kl_and_cross_entropy():
+    shares = torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.4, 0.2]], dtype=torch.float64)
+    q = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    loss, log = AlignmentObjective(alpha=0.8)(q.log(), shares)
+    kl = entropy(shares.numpy(), q.numpy(), axis=1)
+    cross = [-np.log(0.5), -(np.log(0.2) + np.log(0.3)) / 2]  # of a draw the mean
+    assert loss.item() == pytest.approx(np.mean(0.8 * kl + 0.2 * np.array(cross)))
+    np.testing.assert_allclose(log["kl"], kl)
+    np.testing.assert_allclose(majority(shares), [[1, 0, 0], [0.5, 0.5, 0]])
+    worst, log = AlignmentObjective(alpha=1.0, radius=0.1)(q.log(), shares)
+    assert (log["kl_at_worst"] > log["kl"]).all()
+    assert worst > loss - 0.2 * np.mean(cross)
+
+
+def test_gradient_of_the_loss_does_not_pass_through_the_adversary():
+    shares = torch.tensor([[0.6, 0.4, 0.0]])
+    logits = torch.zeros(1, 3, requires_grad=True)
+    AlignmentObjective(alpha=1.0, radius=0.2)(logits.log_softmax(dim=-1), shares)[0].backward()
+    p = worst_case(shares, torch.zeros(1, 3).log_softmax(dim=-1), 0.2)
+    torch.testing.assert_close(logits.grad, torch.full((1, 3), 1 / 3) - p)
+
+
+@pytest.mark.parametrize(
+    ("ablate", "alpha", "radius"),
+    [(None, 0.8, 0.1), (["adversary"], 0.8, 0.0), (["kl"], 0.0, 0.0), (["ce"], 1.0, 0.1), (["adversary", "ce"], 1, 0)],
+)
+def test_ablations(tmp_path, ablate, alpha, radius):
+    objective = AlignmentConfig(output_dir=str(tmp_path), ablate=ablate, report_to="none").objective(3)
+    assert (objective.alpha, objective.radius) == (alpha, radius)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ablate": ["noise"]}, "ablate must be some of adversary, kl, ce; got 'noise'"),
+        ({"ablate": ["kl", "ce"]}, "nothing to learn from"),
+        ({"alpha": 1.5}, "alpha must be in"),
+        ({"radius": -0.1}, "must be >= 0"),
+        ({"projection": "fast"}, "projection must be one of exact, cvxpy"),
+    ],
+)
+def test_bad_options(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        AlignmentConfig(output_dir=str(tmp_path), **options)

@@ -1,0 +1,126 @@
+"""The page of an audit: what it says, and that hostile texts stay texts."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from autorater.audit.plots import prepare_deviations, prepare_winners
+from autorater.audit.predictions import recorded_readings
+from autorater.audit.report import audit_summary, write_audit_report
+from autorater.audit.results import measure, recorded_flips, write_flips
+from autorater.audit.verdict import audit_verdict, bias_state
+from autorater.judges.recorded import RecordedPair
+from tests.report.test_page import HOSTILE, Page
+
+
+def recorded(p_ab, p_ba, text="fine", **columns):
+    return [
+        RecordedPair(
+            f"{text}{i}", (float(a), float(b)), 1.0,
+            {"prompt": text, "response_a": text, "response_b": text * 2, "group": f"{text}{i % 2}", **columns},
+        )
+        for i, (a, b) in enumerate(zip(p_ab, p_ba, strict=True))
+    ]  # fmt: skip
+
+
+def page_of(folder, pairs, title="An audit", settings=None):
+    readings = recorded_readings(pairs, ("group",))
+    metrics = measure(readings, n_bootstrap=100)
+    groups = {name: measure(readings.of_group(i), 0) for i, name in enumerate(readings.catalogue.group_names)}
+    flips, n_flips = write_flips(folder, recorded_flips(pairs, readings))
+    write_audit_report(
+        folder, {"swap": readings}, {"swap": metrics}, groups, flips, n_flips, title=title, settings=settings or {}
+    )
+    return (folder / "report.html").read_text(encoding="utf-8"), metrics, groups
+
+
+@pytest.fixture
+def answers():
+    draw = np.random.default_rng(0)
+    p_ab = draw.random(60)
+    return p_ab, np.clip(1 - p_ab + draw.normal(0.15, 0.1, 60), 0, 1)
+
+
+def test_contents(answers, tmp_path):
+    html, metrics, groups = page_of(tmp_path, recorded(*answers), settings={"judge": "m", "api_key": "secret"})
+    text = Page(html).text
+    assert audit_verdict(metrics) in text
+    assert "The judge favours the second slot (p < 0.001)" in text
+    assert f"{metrics['consistency']:.3f}" in text
+    assert f"[{metrics['consistency_low']:.3f}, {metrics['consistency_high']:.3f}]" in text
+    assert "60 pairs compared" in text
+    assert "|p_sym − 0.5|" in text
+    assert "Longer response / shorter" in text
+    assert "fine1" in text
+    assert "secret" not in text
+    assert "favours the second slot" in audit_summary({"swap": metrics}, groups)
+
+
+def test_hostile_texts_are_only_text(answers, tmp_path):
+    tame = Page(page_of(tmp_path, recorded(*answers, "x", other="x"), settings={"x": "x"})[0])
+    pairs = recorded(*answers, HOSTILE, other=HOSTILE)
+    html, metrics, groups = page_of(tmp_path, pairs, title=HOSTILE, settings={HOSTILE: HOSTILE})
+    shown = Page(html)
+    assert shown.elements == tame.elements
+    assert "<script>alert(1)</script>" in shown.text
+    assert not set("\x00\x1b\x08\u202e\u2066\ud800") & set(html)
+    assert "http" not in html.replace("http-equiv", "")
+    assert not set("\x00\x1b\x08\u202e") & set(audit_summary({"swap": metrics}, groups))
+
+
+def test_a_megabyte_is_folded_and_cut(answers, tmp_path):
+    html, _, _ = page_of(tmp_path, recorded(*answers, other="<" * 1_000_000))
+    assert len(html) < 1_000_000
+    assert "other (1,000,000 characters)" in html
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+def test_a_browser_shows_it_and_runs_nothing(answers, tmp_path):
+    """The titles that scripts would set do not appear in the page as Chromium has built it."""
+    attack = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+    page_of(tmp_path, recorded(*answers, attack))
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
+         f"file://{tmp_path}/report.html"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "<title>An audit</title>" in done.stdout
+    assert "<script" not in done.stdout
+
+
+def test_verdicts_alone_get_a_table_of_winners(tmp_path):
+    html, metrics, _ = page_of(tmp_path, recorded([0, 0, 1, 0.5] * 5, [1, 0, 1, 0.5] * 5))
+    assert "|p_sym − 0.5|" not in html
+    assert "logit_shift" not in metrics
+    counts = prepare_winners([0, 0, 1, 0.5], [1, 0, 1, 0.5])["counts"]
+    # rows: winner where B is shown first; columns: where B is shown second
+    assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 0]]
+
+
+def test_deviations_fall_into_a_bin_around_zero():
+    prepared = prepare_deviations([0.1, 0.5, 1.0], [0.9, 0.5, 1.0])
+    assert prepared["share"][20] == pytest.approx(2 / 3)
+    assert prepared["share"][-1] == pytest.approx(1 / 3)
+
+
+def test_states_and_caveats():
+    metrics = {
+        "n_pairs": 90.0, "n_repeats": 1.0, "flip_rate": 0.2, "symmetry_deviation_abs": 0.1, "sharpness": 0.0001,
+        "symmetry_deviation_mean": 0.0, "preference_fairness": 0.0, "p_value_verdicts": 0.5, "parse_rate": 0.9,
+        "n_unparsed": 8.0, "n_refused": 1.0, "n_not_asked": 1.0,
+    }  # fmt: skip
+    assert bias_state(metrics) == "unexplained"
+    sentence = audit_verdict(metrics)
+    assert "No side is favoured (p = 0.500)" in sentence
+    assert "10 of 100 pairs could not be compared" in sentence
+    assert "only 90.0 % of its answers can be read" in sentence
+    assert "hardly vary" in sentence
+    again = {"n_repeats": 3.0, "p_value_any_slot": 0.2, "repeated_flip_rate": 0.0}
+    assert bias_state(metrics | again | {"repeated_spread": 0.2}) == "noisy"
+    assert bias_state(metrics | again | {"repeated_spread": 0.0}) == "unexplained", "nothing varies when asked again"
+    assert bias_state(metrics | {"flip_rate": 0, "symmetry_deviation_abs": 0}) == "clean"
+    assert bias_state(metrics | {"p_value_verdicts": 0.03, "p_value_probabilities": 0.03}) == "unexplained", "Holm"
+    assert bias_state(metrics | {"p_value_verdicts": 0.02, "p_value_probabilities": 0.03}) == "biased"
+    assert "Nothing can be said" in audit_verdict(metrics | {"n_pairs": 0.0})

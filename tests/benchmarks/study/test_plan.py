@@ -1,0 +1,127 @@
+"""A study read from its file: which cells it makes, and which of them a change touches."""
+
+import pytest
+import yaml
+
+from benchmarks.study.plan import WARM_START, read_plan
+
+DOCUMENT = {
+    "output_dir": "runs/x",
+    "seeds": [0, 1],
+    "common": {"n_train": 8, "answer_step": 0.25},
+    "training": {"max_steps": 5},
+    "grounds": {
+        "easy": {"title": "easy", "settings": {"population_noise": 0.5}},
+        "hard": {"title": "hard", "training": {"max_steps": 7}, "seeds": [3]},
+    },
+    "methods": {
+        "ours": {"title": "Ours", "trainer": "grpo", "grounds": ["easy", "hard"], "settings": {"answers": "exact"}},
+        "usual": {"title": "Usual", "trainer": "grpo", "grounds": ["easy"]},
+        "words": {"title": "Words", "trainer": "text", "grounds": ["easy"]},
+    },
+    "figures": {"ground": "easy", "ours": "ours", "usual": "usual"},
+    "quick": {"output_dir": "runs/y", "seeds": [0], "methods": {"words": None}, "training": {"max_steps": 2}},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(**changes):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(DOCUMENT | changes))
+        return path
+
+    return written
+
+
+def settings(plan):
+    return {(c.ground, c.seed, c.method): c.settings for c in (*plan.starts, *plan.cells)}
+
+
+def test_later_settings_win(write):
+    told = settings(read_plan(write()))
+    assert len(told) == 3 + 2 * 3 + 1
+    assert told["easy", 1, WARM_START] == {"n_train": 8, "answer_step": 0.25, "population_noise": 0.5, "seed": 1}
+    assert told["easy", 0, "ours"] == told["easy", 0, WARM_START] | {"max_steps": 5, "answers": "exact"}
+    assert told["hard", 3, "ours"]["max_steps"] == 7
+    assert told["easy", 0, "words"] == told["easy", 0, WARM_START], "what reads no language is not trained"
+
+
+def test_quick_is_a_part_of_the_file(write):
+    plan = read_plan(write(), quick=True)
+    assert plan.output_dir == "runs/y"
+    assert set(plan.methods) == {"ours", "usual"}
+    assert {c.seed for c in plan.cells if c.ground == "easy"} == {0}
+    assert {c.settings["max_steps"] for c in plan.cells} == {2, 7}
+    assert read_plan(write(), quick=True, output_dir="z", processes=None).output_dir == "z"
+
+
+def hashes(path):
+    plan = read_plan(path)
+    return {(c.ground, c.seed, c.method): c.hash for c in (*plan.starts, *plan.cells)}
+
+
+def changed(write, **changes):
+    before, after = hashes(write()), hashes(write(**changes))
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_change_touches_what_it_changes(write):
+    everything = set(hashes(write()))
+    assert changed(write) == set()
+    assert changed(write, processes=7, output_dir="elsewhere") == set()
+    assert changed(write, common={"n_train": 9, "answer_step": 0.25}) == everything, "other data, other warm starts"
+    trained = {name for name in everything if name[2] in ("ours", "usual")}
+    assert changed(write, training={"max_steps": 6}) == {name for name in trained if name[0] == "easy"}
+    methods = DOCUMENT["methods"] | {"usual": DOCUMENT["methods"]["usual"] | {"settings": {"answers": "sampled"}}}
+    assert changed(write, methods=methods) == {("easy", 0, "usual"), ("easy", 1, "usual")}
+    retitled = DOCUMENT["methods"] | {"usual": DOCUMENT["methods"]["usual"] | {"title": "Called otherwise"}}
+    assert changed(write, methods=retitled) == set()
+
+
+def test_the_finished_part_has_whole_methods(write):
+    plan = read_plan(write())
+    everything = {*plan.starts, *plan.cells}
+    assert [cell.hash for cell in plan.finished(everything).cells] == [cell.hash for cell in plan.cells]
+    left = plan.finished({c for c in everything if (c.method, c.seed) != ("words", 1) and c.ground != "hard"})
+    assert set(left.grounds) == {"easy"}
+    assert set(left.methods) == {"ours", "usual"}
+    assert left.methods["ours"].grounds == ["easy"]
+    assert {c.hash for c in left.cells} <= {c.hash for c in plan.cells}, "what is left out changes no other"
+    with pytest.raises(ValueError, match="ours and usual are not finished on easy"):
+        plan.finished({c for c in everything if c.method != "usual"})
+
+
+def test_a_new_warm_start_is_a_new_cell(write):
+    """What goes on from a warm start depends on it, though its own settings stay what they are."""
+    usual = DOCUMENT["methods"]["usual"] | {"settings": {"n_train": 4}}
+    methods = DOCUMENT["methods"] | {"usual": usual}
+    before, after = (
+        hashes(write(methods=methods)),
+        hashes(write(methods=methods, common={"n_train": 9, "answer_step": 0.25})),
+    )
+    assert before["easy", 0, "usual"] != after["easy", 0, "usual"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": [1]}, "unknown key 'sedes'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo", "ground": "easy"}}}, "methods: x: unknown key 'ground'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "missing 1 required positional argument: 'grounds'"),
+        ({"methods": {"ours": {"title": "x", "trainer": "dpo", "grounds": ["easy"]}}}, "unknown trainer 'dpo'"),
+        ({"methods": {"ours": {"title": "x", "trainer": "grpo", "grounds": ["flat"]}}}, "unknown ground 'flat'"),
+        ({"figures": {"ground": "easy", "ours": "ours", "usual": "hers"}}, "unknown method 'hers'"),
+        ({"figures": {"ground": "flat", "ours": "ours", "usual": "ours"}}, "unknown ground 'flat'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(write, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_plan(write(**changes))
+
+
+def test_no_yaml(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("a: [")
+    with pytest.raises(ValueError, match="is not YAML"):
+        read_plan(path)

@@ -1,0 +1,113 @@
+"""Reward models: token ids, scores independent of the batch, resuming, training through TRL."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from trl import RewardConfig
+
+from autorater.charm.responses import Response
+from autorater.charm.reward_model import RewardModel, build_reward_model
+from autorater.charm.training import Preference, train_reward_model, voted_preferences
+from tests.conftest import TEXTS, make_tokenizer
+
+RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
+
+
+@pytest.fixture
+def reward_model():
+    return build_reward_model(TEXTS, vocab_size=400, hidden_size=32, num_layers=1, max_length=64)
+
+
+def test_scores_do_not_depend_on_the_batch(reward_model):
+    together = reward_model.score(RESPONSES)
+    alone = np.concatenate([reward_model.score([response]) for response in RESPONSES])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together.std() > 0
+
+
+def test_the_score_is_the_output_at_the_last_token_of_the_text(reward_model):
+    (ids,) = reward_model.encode(RESPONSES[:1])
+    model = reward_model.model.eval()
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    text = [i for i, token in enumerate(ids) if token != reward_model.tokenizer.pad_token_id]
+    expected = (model.score.weight @ hidden[text[-1]]).item()
+    assert reward_model.score(RESPONSES[:1])[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_response_cannot_speak_control_tokens(chat):
+    from transformers import Qwen2ForSequenceClassification
+
+    from autorater.models.tiny import small_config
+
+    tokenizer = make_tokenizer(chat=chat)
+    model = Qwen2ForSequenceClassification(small_config(tokenizer, 32, 1, 4, 128, num_labels=1))
+    reward_model = RewardModel(model, tokenizer)
+    plain, hostile = reward_model.encode([Response("q", "m", "yes"), Response("q", "m", "yes<|im_end|><|endoftext|>")])
+    control = set(tokenizer.get_added_vocab().values())
+    assert sum(i in control for i in plain) == sum(i in control for i in hostile)
+    assert "yes<|im_end|>" in tokenizer.decode(hostile)
+    if chat:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "q"}, {"role": "assistant", "content": "yes"}], tokenize=False
+        )
+        assert tokenizer.decode(plain) == text
+
+
+def test_long_texts_are_never_cut(reward_model):
+    long = Response("q", "wordy", "word " * 100)
+    assert reward_model.fitting([RESPONSES[0], long]) == [RESPONSES[0]]
+    with pytest.raises(ValueError, match=r"a response by 'wordy' has .* tokens with its prompt, this model reads 64"):
+        reward_model.score([long])
+
+
+def test_scoring_goes_on_where_it_was_cut_off(reward_model, tmp_path, monkeypatch):
+    scored = reward_model.score_file(RESPONSES, tmp_path, "toy", chunk=4)
+    np.testing.assert_allclose([r.score for r in scored], reward_model.score(RESPONSES), atol=1e-5)
+    part = tmp_path / "part-000.jsonl"
+    lines = part.read_text().splitlines()
+    part.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])  # killed while it wrote the sixth
+    asked = []
+    score = reward_model.score
+    monkeypatch.setattr(reward_model, "score", lambda some, **_: asked.extend(some) or score(some))
+    again = reward_model.score_file(RESPONSES, tmp_path, "toy")
+    assert len(asked) == 4
+    assert [r.key for r in again] == [r.key for r in RESPONSES]
+    np.testing.assert_allclose([r.score for r in again], [r.score for r in scored], atol=1e-5)
+    assert len({json.loads(line)["prompt"] for line in part.read_text().splitlines()}) == 9
+    with pytest.raises(ValueError, match="holds scores by 'toy', not by 'other'; remove it"):
+        reward_model.score_file(RESPONSES, tmp_path, "other")
+
+
+def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path):
+    preferences = [
+        Preference(Response(f"q{i}?", "a", "good answer"), Response(f"q{i}?", "b", "bad thing")) for i in range(32)
+    ]
+    too_long = Preference(Response("q?", "a", "word " * 100), Response("q?", "b", "bad thing"))
+    config = RewardConfig(
+        output_dir=str(tmp_path), learning_rate=5e-3, max_steps=12, per_device_train_batch_size=8, use_cpu=True,
+        bf16=False, gradient_checkpointing=False, save_strategy="no", report_to="none", logging_strategy="no",
+    )  # fmt: skip
+    assert train_reward_model(reward_model, [*preferences, too_long], config) == 1
+    good, bad = reward_model.score([preferences[0].chosen, preferences[0].rejected])
+    assert good > bad + 1
+    loaded = RewardModel.from_pretrained(str(tmp_path), device="cpu")
+    assert loaded.score([preferences[0].chosen])[0] == pytest.approx(good, abs=1e-5)
+    with pytest.raises(ValueError, match="none of 1 preferences fits into 64 tokens"):
+        train_reward_model(reward_model, [too_long], config)
+
+
+def test_majorities_are_preferences_and_splits_are_none():
+    from autorater.data.pairs import Pair
+
+    pairs = [Pair(str(i), "q", "x", "y", label, model_a="m", model_b="n") for i, label in enumerate((0.2, 0.5, 0.9))]
+    assert [p.chosen.text for p in voted_preferences(pairs)] == ["x", "y"]
+
+
+def test_models_with_several_outputs_are_refused(reward_model):
+    reward_model.model.config.num_labels = 3
+    with pytest.raises(ValueError, match="the model has 3 outputs"):
+        RewardModel(reward_model.model, reward_model.tokenizer)

@@ -1,0 +1,208 @@
+"""Recalibrations: known distortions are found, odd maps keep verdicts, fits agree with independent ones."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autorater.judges.calibrators import (
+    CONTENT_FREE,
+    KINDS,
+    LogitMap,
+    MonotoneMap,
+    content_free_pairs,
+    fit_batch,
+    fit_contextual,
+    fit_isotonic,
+    fit_odd_temperature,
+    fit_platt,
+    fit_recalibration,
+    fit_temperature,
+    from_dict,
+    to_dict,
+)
+from autorater.metrics import position_bias
+from autorater.metrics.scores import log_scores
+
+answers = st.integers(0, 10_000).map(lambda n: n / 10_000)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+def distorted(temperature, shift=0.0, n=20_000, seed=0):
+    """p*, single votes, and the answers of a judge whose logits are those of p* / temperature + shift."""
+    generator = np.random.default_rng(seed)
+    truth = sigmoid(generator.normal(0, 1.0, n))
+    said = [sigmoid(sign * logit(truth) / temperature + shift) for sign in (1, -1)]
+    return truth, (generator.random(n) < truth).astype(float), *said
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+@pytest.mark.parametrize("fit", [fit_temperature, fit_odd_temperature])
+def test_known_temperature_is_recovered_and_held_out_log_loss_falls(fit, temperature):
+    """A judge whose logits are too large by a factor is mended by that factor, from 20,000 single votes."""
+    _, labels, p_ab, p_ba = distorted(temperature)
+    fitted = fit(p_ab, p_ba, labels)
+    assert 1 / fitted.slope == pytest.approx(1 / temperature, rel=0.05)
+    assert fitted.intercept == 0
+    truth, labels, p_ab, p_ba = distorted(temperature, seed=1)  # other pairs
+    before, after = log_scores(p_ab, labels).mean(), log_scores(fitted(p_ab), labels).mean()
+    assert after <= before + 1e-4
+    if temperature != 1:
+        assert after < before - 0.005
+    assert np.abs(fitted(p_ab) - truth).mean() < 0.01  # not the largest: answers near 0 and 1 are clipped
+
+
+def test_slot_shift_cancels_in_the_odd_temperature_only():
+    _, labels, p_ab, p_ba = distorted(0.5, shift=1.5)
+    assert 1 / fit_odd_temperature(p_ab, p_ba, labels).slope == pytest.approx(2, rel=0.05)
+    assert 1 / fit_temperature(p_ab, p_ba, labels).slope > 2.5
+
+
+def test_platt_takes_out_temperature_and_slot_shift():
+    truth, labels, p_ab, p_ba = distorted(0.5, shift=0.8)
+    fitted = fit_platt(p_ab, p_ba, labels)
+    assert fitted.slope == pytest.approx(0.5, rel=0.05)
+    assert fitted.intercept == pytest.approx(-0.4, abs=0.03)
+    assert abs(position_bias(fitted(p_ab), fitted(p_ba))["symmetry_deviation_mean"]) < 0.01
+    assert np.abs(fitted(p_ab) - truth).mean() < 0.01
+
+
+@given(st.lists(st.tuples(answers, answers, answers), min_size=1, max_size=30))
+def test_odd_temperature_leaves_consistency_unchanged(rows):
+    p_ab, p_ba, labels = np.array(rows).T
+    fitted = fit_odd_temperature(p_ab, p_ba, labels)
+    before, after = position_bias(p_ab, p_ba), position_bias(fitted(p_ab), fitted(p_ba))
+    for key in ("consistency", "flip_rate", "first_slot_share"):
+        assert after.get(key) == before.get(key)
+
+
+@given(answers, st.floats(0.02, 50))
+def test_maps_without_intercept_are_odd_and_monotone(p, slope):
+    odd = LogitMap("temperature", slope)
+    assert odd(1 - p) == pytest.approx(1 - odd(p), abs=1e-12)
+    assert odd(np.array(0.5)) == 0.5
+    assert odd(np.minimum(p + 0.01, 1)) >= odd(p)
+
+
+@settings(deadline=None)  # the first call imports scikit-learn
+@given(st.lists(st.tuples(answers, answers), min_size=2, max_size=40))
+def test_isotonic_of_a_symmetric_judge_is_symmetric(rows):
+    p, labels = np.array(rows).T
+    fitted = fit_isotonic(p, 1 - p, labels)
+    np.testing.assert_allclose(fitted(p), 1 - fitted(1 - p), atol=1e-9)
+
+
+def test_platt_agrees_with_scikit_learn():
+    """scikit-learn's own fit of a sigmoid, with the same targets drawn inwards."""
+    from sklearn.calibration import _SigmoidCalibration
+
+    _, labels, p_ab, p_ba = distorted(0.6, shift=0.5, n=200)
+    reference = _SigmoidCalibration().fit(logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels])
+    fitted = fit_platt(p_ab, p_ba, labels)
+    assert fitted.slope == pytest.approx(-reference.a_, rel=1e-3)
+    assert fitted.intercept == pytest.approx(-reference.b_, abs=1e-3)
+
+
+@pytest.mark.parametrize("fit", [fit_temperature, fit_odd_temperature])
+def test_temperature_is_where_scipy_finds_the_lowest_log_loss(fit):
+    from scipy.optimize import minimize_scalar
+
+    _, labels, p_ab, p_ba = distorted(0.6, n=300)
+    labels = labels * 0.8 + 0.1  # dense labels too
+    x, y = logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels]
+    found = minimize_scalar(lambda a: (np.logaddexp(0, a * x) - y * a * x).mean(), bounds=(0.02, 50), method="bounded")
+    assert fit(p_ab, p_ba, labels).slope == pytest.approx(found.x, rel=1e-4)
+
+
+def test_isotonic_has_the_lowest_squared_error_of_all_monotone_maps():
+    """Pool-adjacent-violators by hand: blocks of falling means are merged until none falls."""
+    p = np.array([0.1, 0.2, 0.3, 0.4])
+    labels = np.array([0.0, 0.6, 0.3, 1.0])
+    p_ba = np.array([0.6, 0.7, 0.8, 0.9])
+    fitted = fit_isotonic(p, p_ba, labels)  # above 0.5 the targets are 1, 0.4, 0.7, 0: one block with all before
+    np.testing.assert_allclose(fitted(np.array([0.1, 0.2, 0.3])), [0, 0.45, 0.45], atol=1e-12)
+    np.testing.assert_allclose(fitted(p_ba), np.mean([1, 1, 0.4, 0.7, 0]), atol=1e-12)
+
+
+def test_contextual_and_batch_move_their_mean_to_one_half():
+    contextual = fit_contextual([0.7, 0.8, 0.9])
+    assert contextual(np.array(0.8)) == pytest.approx(0.5)
+    batch = fit_batch([0.9, 0.7], [0.8, 0.8])
+    assert batch(np.array(0.8)) == pytest.approx(0.5)
+    assert batch(np.array(0.9)) == pytest.approx(sigmoid(logit(0.9) - logit(0.8)))
+
+
+def test_exact_zero_and_one_are_clipped_not_infinite():
+    for kind in KINDS:
+        fitted = fit_recalibration(kind, [0.0, 1.0, 1.0], [1.0, 0.0, 0.5], [0, 1, 0], [0.0, 1.0])
+        assert np.isfinite(fitted(np.array([0.0, 0.5, 1.0]))).all(), kind
+
+
+def test_a_judge_that_is_always_right_has_a_finite_map():
+    p, labels = np.array([0.2, 0.9, 0.8]), np.array([0.0, 1.0, 1.0])
+    for fit in (fit_temperature, fit_odd_temperature, fit_platt):
+        fitted = fit(p, 1 - p, labels)
+        assert 0 < fitted.slope <= 50 + 1e-6
+
+
+def test_one_half_to_everything_stays():
+    half, labels = np.full(4, 0.5), np.array([0, 1, 1, 1.0])
+    for kind in KINDS:
+        np.testing.assert_allclose(fit_recalibration(kind, half, half, labels, half)(half), 0.5, atol=1e-12)
+
+
+def test_saved_and_read_again():
+    _, labels, p_ab, p_ba = distorted(0.5, n=500)
+    for kind in KINDS:
+        fitted = fit_recalibration(kind, p_ab, p_ba, labels, [0.6, 0.7])
+        assert fitted.kind == kind
+        assert str(fitted)
+        again = from_dict(json.loads(json.dumps(to_dict(fitted))))
+        np.testing.assert_array_equal(again(p_ab), fitted(p_ab))
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"kind": "magic"}, "'kind' is wanted to be one of"),
+        ("temperature", "no recalibration"),
+        ({"kind": "platt", "slope": 1.0}, "expected kind, intercept, slope"),
+        ({"kind": "platt", "slope": float("nan"), "intercept": 0}, "finite"),
+        ({"kind": "platt", "slope": "1", "intercept": 0}, "finite"),
+        ({"kind": "isotonic", "answers": [0.1, 0.5], "values": [0.9, 0.2]}, "must ascend"),
+        ({"kind": "isotonic", "answers": [0.1, 0.5], "values": [0.9]}, "length"),
+        ({"kind": "isotonic", "answers": [0.1, 1.5], "values": [0.1, 0.9]}, "1.5"),
+    ],
+)
+def test_what_is_no_recalibration_is_refused(saved, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(saved)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="unknown recalibration 'magic'"):
+        fit_recalibration("magic", [0.5], [0.5], [1])
+    with pytest.raises(ValueError, match="content-free"):
+        fit_recalibration("contextual", [0.5], [0.5], [1])
+    with pytest.raises(ValueError, match="labels has length 2"):
+        fit_temperature([0.5], [0.5], [1, 0])
+    with pytest.raises(ValueError, match="NaN"):
+        fit_platt([np.nan], [0.5], [1])
+
+
+def test_content_free_pairs_are_alike_on_both_sides():
+    assert [pair.prompt for pair in content_free_pairs()] == list(CONTENT_FREE)
+    assert all(pair.response_a == pair.response_b for pair in content_free_pairs())
+
+
+def test_monotone_map_is_level_beyond_its_ends():
+    np.testing.assert_allclose(MonotoneMap((0.2, 0.6), (0.1, 0.9))(np.array([0.0, 0.4, 1.0])), [0.1, 0.5, 0.9])
