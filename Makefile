@@ -32,6 +32,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/Dockerfile

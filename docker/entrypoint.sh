@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Process 1 of the container: starts a recipe with the accelerate config for the GPUs that it sees, and hands SIGTERM
-# to the training processes, which then leave a checkpoint.
+# Process 1 of the container: starts a recipe with the accelerate config for the GPUs that it sees, and forwards
+# SIGTERM to the training processes, which then save a checkpoint.
 #
-# It does not `exec` the launcher, on purpose. Linux drops a signal that process 1 has no handler for; `accelerate
-# launch` of one process passes none on; and torchrun, which it uses for several, kills them 30 s after it has passed
-# one on, however large the checkpoint. So the signal goes to the launcher's children; the status is then 143.
+# It does not `exec` the launcher, deliberately. Linux drops a signal for which process 1 has no handler; `accelerate
+# launch` of one process forwards no signal; and torchrun, used for several processes, kills them 30 s after it has
+# forwarded one, however large the checkpoint. So the signal goes to the launcher's children; the status is then 143.
 set -euo pipefail
 trap 'exit 143' TERM INT
 
@@ -99,17 +99,17 @@ launch() {
     total=$((nodes * processes))
     config=$(config_file "$gpus" "$total")
     echo "node $rank of $nodes, $processes process(es) on $gpus GPU(s), ${config#"$app/"}" >&2
-    # Every node starts itself. By default, accelerate would have DeepSpeed start the others over ssh, and write the
-    # environment to a file for them, secrets included.
+    # Every node is started separately. By default, accelerate lets DeepSpeed start the other nodes over ssh and write
+    # the environment to a file for them, secrets included.
     run accelerate launch --quiet --deepspeed_multinode_launcher standard --config_file "$config" \
         --num_machines "$nodes" --machine_rank "$rank" --num_processes "$total" \
         --main_process_ip "${MASTER_ADDR:-127.0.0.1}" --main_process_port "$port" "$recipes/$recipe.py" "$@"
 }
 
-# run COMMAND ARGUMENTS…: to its end, and ends with its status.
+# run COMMAND ARGUMENTS…: waits for its end and exits with its status.
 run() {
     local stopped='' launcher='' status=0
-    # USR1 is for this process alone: a cluster's scheduler may send it to all (docker/slurm.sbatch).
+    # USR1 is for this process only: a cluster's scheduler may send it to all (docker/slurm.sbatch).
     (
         trap '' USR1
         exec "$@"
@@ -126,7 +126,7 @@ run() {
     exit "$status"
 }
 
-# pass_on LAUNCHER: SIGTERM for the launcher's children, or for itself as long as it has none.
+# pass_on LAUNCHER: sends SIGTERM to the launcher's children, or to the launcher while it has none.
 pass_on() {
     local children
     children=$(cat "/proc/$1/task/"*/children 2>/dev/null) || true
@@ -157,7 +157,7 @@ case $command in
     versions) versions ;;
     train) launch grpo "$@" ;;
     ppo | sft | align | charm) launch "$command" "$@" ;;
-    # One process each, whatever there is to be seen.
+    # One process each, whatever GPUs are visible.
     evaluate) NNODES=1 NPROC_PER_NODE=1 ACCELERATE_CONFIG='' launch evaluate "$@" ;;
     compare) run python "$recipes/compare.py" "$@" ;;                # starts recipes of its own
     audit) run python "$recipes/audit_position_bias.py" "$@" ;;      # needs no torch, and has a status of its own: 3

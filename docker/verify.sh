@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Builds both images and uses them as a cluster would, with no container engine: needs root, buildah and iproute2.
+# Builds both images and runs them as a cluster does, without a container engine; requires root, buildah and iproute2.
 #
 #   BASE_IMAGE=debian:bookworm-slim bash docker/verify.sh
 #
 # A container here is process 1 of its own process, mount and network namespace: the image's user without any
 # capability, a read-only root, /output and /cache mounted, a /tmp of its own, and no network except between two nodes.
 #
-#   BASE_IMAGE      what both images are built on
-#   BUILD_VOLUMES   settings of apt and pip that the build needs here: "HOST:CONTAINER[:ro] …"
-#   SKIP_BUILD=1    takes localhost/autorater:train and :audit as they are
-#   KEEP=1          leaves the images and what the runs wrote
+#   BASE_IMAGE      base of both images
+#   BUILD_VOLUMES   settings of apt and pip that the build requires here: "HOST:CONTAINER[:ro] …"
+#   SKIP_BUILD=1    uses localhost/autorater:train and :audit
+#   KEEP=1          keeps the images and the files of the runs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
@@ -65,7 +65,7 @@ root_of() { # IMAGE: sets $root to the folder of its file system
 image_config() { buildah inspect --type image --format "$2" "$1"; }
 
 # container ROOT IMAGE VOLUMES ARGUMENTS…: as `docker run`, in the network namespace $NODE or in one in which only
-# loopback is up, with the variables in $SETTINGS. VOLUMES is a folder that gets output/ and cache/.
+# loopback is up, with the variables in $SETTINGS. VOLUMES is a folder for output/ and cache/.
 container() {
     local root=$1 image=$2 volumes=$3 environment user directory entrypoint
     shift 3
@@ -186,7 +186,7 @@ has_files "$work/train/output/grpo_simulated" \
     metrics.json predictions.jsonl report.html reliability.png model.safetensors
 find "$work/train/output" ! -user 10001 | grep . && fail "files of another user"
 
-# ---- 3: SIGTERM ends the training with a checkpoint, and the same command goes on from it
+# ---- 3: SIGTERM ends the training with a checkpoint, and the same command resumes from it
 say "SIGTERM: status 143 and a checkpoint; the same command resumes"
 run=$work/stopped/output/grpo_simulated
 long=(train "${small[@]}" --max_steps 60 --save_strategy steps --save_steps 10 --resume_from_checkpoint auto)
@@ -199,9 +199,9 @@ newest=$(find "$run" -name trainer_state.json -printf '%T@ %p\n' | sort -n | tai
 step=$(metric "$newest" global_step)
 ((step >= 10 && step < 60)) || fail "stopped at step $step"
 [[ ! -e $run/report.html ]] || fail "a report of a stopped run"
-echo "stopped behind step $step of 60"
+echo "stopped after step $step of 60"
 (container "$train_root" "$train" "$work/stopped" "${long[@]}") 2>&1 | tee "$work/resumed.log"
-grep -qi "checkpoint-$step" "$work/resumed.log" || fail "it did not go on from checkpoint-$step"
+grep -qi "checkpoint-$step" "$work/resumed.log" || fail "it did not resume from checkpoint-$step"
 has_files "$run" metrics.json report.html
 
 # ---- 4: two nodes

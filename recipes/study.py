@@ -1,12 +1,12 @@
-"""Train and read every method on the same grounds, votes, policies and seeds; tables and figures of all of it.
+"""Train and evaluate every method on the same datasets, votes, policies and seeds; write tables and figures.
 
-    python recipes/study.py --config recipes/configs/study.yaml             # everything; the file says how long
+    python recipes/study.py --config recipes/configs/study.yaml             # everything; see the file for the time
     python recipes/study.py --config recipes/configs/study.yaml --quick     # a small version
-    python recipes/study.py --config recipes/configs/study.yaml --finished  # run nothing, show what is there
+    python recipes/study.py --config recipes/configs/study.yaml --finished  # tables and figures of finished runs
 
-One cell is one method on one ground with one seed. A finished cell is kept in a file and is not run again while its
-settings stay as they are, so the study can be stopped (Ctrl-C) and continued, and a changed config runs what changed.
-In output_dir (with --quick: of the config's `quick` part): study.md, study.json, figures/, cells/ and the warm-started
+One run is one method on one dataset with one seed. A finished run is stored in a file and not executed again unless
+its settings change, so the study can be stopped (Ctrl-C) and resumed, and a changed config executes only what changed.
+In output_dir (with --quick: of the config's `quick` part): study.md, study.json, figures/, runs/ and the warm-started
 policies.
 """
 
@@ -24,37 +24,37 @@ from autorater.evaluation.results import prepare_output_dir
 from benchmarks.study.page import clock_text, write_study
 from benchmarks.study.plan import read_plan
 from benchmarks.study.results import Results
-from benchmarks.study.running import recorded, run_study
+from benchmarks.study.runner import recorded, run_study
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="The study, a YAML file.")
-    parser.add_argument("--quick", action="store_true", help="The small version that the file describes.")
-    parser.add_argument("--output_dir", help="In place of the config's.")
+    parser.add_argument("--quick", action="store_true", help="The small version defined in the file.")
+    parser.add_argument("--output_dir", help="Overrides the config's.")
     parser.add_argument(
-        "--finished", action="store_true", help="Run nothing; tables and figures of the methods that are finished."
+        "--finished", action="store_true", help="Execute nothing; tables and figures of the finished methods."
     )
-    parser.add_argument("--processes", type=int, help="Cells at a time, in place of the config's.")
+    parser.add_argument("--processes", type=int, help="Number of concurrent runs; overrides the config's.")
     args = parser.parse_args()
 
     began = time.perf_counter()
     plan = read_plan(args.config, quick=args.quick, output_dir=args.output_dir, processes=args.processes)
     folder = prepare_output_dir(plan.output_dir)
-    cells = [*plan.starts, *plan.cells]
-    there = {cell for cell in cells if recorded(cell, folder) is not None}
-    print(f"{len(cells)} cells, {len(there)} of them already there; {plan.processes} at a time")
+    runs = [*plan.starts, *plan.runs]
+    there = {run for run in runs if recorded(run, folder) is not None}
+    print(f"{len(runs)} runs, {len(there)} of them recorded; {plan.processes} at a time")
     if args.finished:
         plan = plan.finished(there)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by a scheduler: as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's signal acts like Ctrl-C
     try:
         results = run_study(plan, folder)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
     clock = {
         "seconds": round(time.perf_counter() - began, 1),
-        "cells_run": len(cells) - len(there) if not args.finished else 0,
+        "runs_executed": len(runs) - len(there) if not args.finished else 0,
         "cpu_seconds": round(sum(result["cpu_seconds"] for result in results.values()), 1),
     }
     write_study(Results(plan, results), folder, clock)

@@ -1,10 +1,12 @@
-"""A study: every method on the same grounds, with the same votes, policies and seeds, from one file.
+"""A study of methods: all trained on the same data, votes, policies and seeds, described by one YAML file.
 
-plan        grounds, methods and seeds, and the cells they make
-grounds     what a cell learns from and is measured on
-training    one way to train
-course      what it costs, and how calibrated the judge is meanwhile
-baselines   predictors that read no language
-cells       one cell: trained, read, measured
-running     all of them, each once, several at a time
+plan            datasets, methods and seeds, and the runs that they define
+data            training data and tests of a run
+training        trainers by name
+learning_curve  cost and calibration during training
+baselines       text baselines without a language model
+run             one run: train, judge, measure
+runner          all runs, several at a time, resumable
+results         estimates over seeds with intervals
+tables, figures, page   the report of the study
 """

@@ -1,13 +1,13 @@
-"""What a judge of texts should beat: predictors that read no language, fitted on the same votes.
+"""Text baselines without a language model, fitted on the same votes.
 
     constant   always 1/2
     length     σ(w · log((1 + characters of B) / (1 + characters of A)))
-    tfidf      σ(v · (TF-IDF(B) − TF-IDF(A)) + w · the same), words and pairs of words
+    tfidf      σ(v · (TF-IDF(B) − TF-IDF(A)) + w · the log ratio of lengths), words and word pairs
 
 Logistic regressions without an intercept on differences of features: swapping the responses turns p into 1 − p, so
-they favour no slot and both orders say the same. Fitted by scikit-learn on one vote a training pair, with its default
-regularization. On UKPConvArg1 the logarithm makes both stronger than the plain difference in length does (MSE 0.082
-and 0.073 against 0.086 and 0.077).
+they have no position bias. Fitted by scikit-learn on one vote per training pair, with its default regularization.
+On UKPConvArg1 the log ratio is better than the difference in length for both (MSE 0.082 and 0.073 against 0.086 and
+0.077).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from sklearn.linear_model import LogisticRegression
 from autorater.data.pairs import Pair
 
 BASELINES = ("constant", "length", "tfidf")
-_MIN_DOCUMENTS = 2  # words that only one training response has say nothing of others
+_MIN_DOCUMENTS = 2  # words in a single training response carry no information about others
 
 
 def baseline_probabilities(train: Sequence[Pair], held_out: Sequence[Pair]) -> dict[str, np.ndarray]:
-    """Pr[B preferred] of the held-out pairs, shape (N,), by the name of the baseline.
+    """Pr[B preferred] of the held-out pairs, shape (N,), by baseline.
 
     Args:
-        train: Pairs to learn from, their labels 0 or 1.
+        train: Training pairs with labels 0 or 1.
         held_out: N pairs.
 
     Raises:
-        ValueError: If a training label is not a single vote, or all are alike.
+        ValueError: If a training label is not a single vote, or all are equal.
     """
     votes = np.array([pair.label for pair in train])
     if not np.isin(votes, (0, 1)).all():
-        raise ValueError("the text baselines learn from single votes; set labels: sparse or n_votes: 1")
+        raise ValueError("the text baselines require single votes; set labels: sparse or n_votes: 1")
     texts = [text for pair in train for text in (pair.response_a, pair.response_b)]
     tfidf = TfidfVectorizer(ngram_range=(1, 2), min_df=_MIN_DOCUMENTS, sublinear_tf=True).fit(texts)
 

@@ -1,8 +1,8 @@
-"""The figures of a study, one a question; and one of all methods.
+"""The figures of a study, and one of all methods.
 
-`prepare_…` computes plain arrays from recorded cells, `plot_…` draws them on given axes, `…_figure` puts them
-together. Lines differ in marker and dash as well as in colour, so that they can be told apart in grey; the study's own
-method is the black one everywhere. What an interval is, is said in `benchmarks.study.results`.
+`prepare_…` computes plain arrays from recorded runs, `plot_…` draws them on given axes, `…_figure` combines them.
+Lines differ in marker and dash as well as in colour, so that they are distinguishable in grey; the study's own
+method is black in all figures. `benchmarks.study.results` defines the intervals.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def styles(n: int) -> list[Style]:
 
 
 def method_styles(results: Results, methods: Sequence[str]) -> list[Style]:
-    """The same for methods; the study's own is black, solid and a star."""
+    """Styles of methods; the study's own method is black, solid, with a star."""
     others = iter(styles(len(methods)))
     ours = {"color": COLORS[-1], "marker": "*", "dashes": ()}
     return [ours if method == results.plan.figures.ours else next(others) for method in methods]
@@ -50,7 +50,7 @@ def curve(x: Sequence[float], estimates: Sequence[Estimate]) -> Curve:
 
 
 def plot_curve(axes: Axes, points: Curve, style: Style, label: str) -> None:
-    """A line with the interval of every point; dots alone where there is nothing to connect."""
+    """A line with the interval of every point."""
     x, value, color = points["x"], points["value"], style["color"]
     axes.plot(x, value, **style, markersize=5.5, linewidth=1.7, label=label)
     if not np.isnan(points["low"]).all():
@@ -68,22 +68,22 @@ def _finish(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Numbers as they are on a logarithmic axis, at 1, 2 and 5."""
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _blank(size: tuple[float, float], results: Results) -> Figure:
-    """A white figure that says what its intervals are."""
+    """A white figure with a note about its intervals."""
     figure, n = blank_figure(size), len(results.plan.seeds)
-    told = f"mean of {n} seeds, 95 % interval of the mean (Student's t)" if n > 1 else "one seed, so no intervals"
-    figure.suptitle(told, fontsize=8.5, color=_GREY, x=0.99, ha="right")
+    note = f"mean of {n} seeds, 95 % interval of the mean (Student's t)" if n > 1 else "one seed, so no intervals"
+    figure.suptitle(note, fontsize=8.5, color=_GREY, x=0.99, ha="right")
     return figure
 
 
 def _show_means(axes: Axes, curves: Sequence[Curve], bottom: float | None = None) -> None:
-    """The range of the means with a margin: with two or three seeds an interval may go far beyond it."""
+    """Axis range of the means with a margin: with two or three seeds intervals can be much wider."""
     values = np.concatenate([points["value"] for points in curves])
     margin = 0.35 * (values.max() - min(values.min(), 0.0)) + 1e-6
     axes.set_ylim(values.min() - margin if bottom is None else bottom, values.max() + margin)
@@ -96,13 +96,13 @@ def _legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
     )
 
 
-def prepare_overconfidence(results: Results, ground: str, method: str) -> Curve:
+def prepare_overconfidence(results: Results, dataset: str, method: str) -> Curve:
     """How far answers for the response that the population prefers are above p*, by p*; both orders counted.
 
-    Slot bias cancels between the orders, so what is left is over- or underconfidence.
+    Position bias cancels between the orders, so the remainder is over- or underconfidence.
     """
     by_seed = []
-    for p_ab, p_ba, _, truth in results.answers(ground, method):
+    for p_ab, p_ba, _, truth in results.answers(dataset, method):
         prefers_b = truth > 0.5
         sure = np.where(prefers_b, truth, 1 - truth)
         answers = np.where(prefers_b, (p_ab + 1 - p_ba) / 2, 1 - (p_ab + 1 - p_ba) / 2)
@@ -114,13 +114,13 @@ def prepare_overconfidence(results: Results, ground: str, method: str) -> Curve:
     return curve(columns[..., 0].mean(axis=0), [over_seeds(column) for column in columns[..., 1].T])
 
 
-def overconfidence_figure(results: Results, ground: str) -> Figure:
+def overconfidence_figure(results: Results, dataset: str) -> Figure:
     """(a) Does dividing by the group's deviation cause overconfidence? As a function of p*."""
     methods = results.plan.figures.overconfidence
     figure = _blank((8, 5.6), results)
     axes = figure.add_subplot()
     axes.axhline(0, color=_GREY, linewidth=1, linestyle="--")
-    curves = [prepare_overconfidence(results, ground, method) for method in methods]
+    curves = [prepare_overconfidence(results, dataset, method) for method in methods]
     for method, points, style in zip(methods, curves, method_styles(results, methods), strict=True):
         plot_curve(axes, points, style, results.title(method))
     _show_means(axes, curves)
@@ -133,11 +133,11 @@ def overconfidence_figure(results: Results, ground: str) -> Figure:
     return figure
 
 
-def votes_figure(results: Results, ground: str) -> Figure:
-    """(b) Votes a pair: at equal training steps against the pairs, and against all votes that were bought."""
+def votes_figure(results: Results, dataset: str) -> Figure:
+    """(b) Votes per pair: against the number of pairs at equal training steps, and against the number of votes."""
     figure = _blank((10, 5), results)
     left, right = figure.subplots(1, 2, sharey=True)
-    points = vote_points(results, ground)
+    points = vote_points(results, dataset)
     kinds = sorted({n_votes for _, n_votes, _ in points})
     for n_votes, style in zip(kinds, styles(len(kinds)), strict=True):
         pairs = [n for n, m, _ in points if m == n_votes]
@@ -155,28 +155,28 @@ def votes_figure(results: Results, ground: str) -> Figure:
     return figure
 
 
-def prepare_course(results: Results, ground: str, method: str, key: str, x: str = "step") -> Curve:
-    """A metric while training, at the points that all seeds have; `x` may be `step`, `seconds` or `tokens`."""
-    courses = [result["course"] for result in results.of(ground, method)]
-    points = list(zip(*courses, strict=True))
+def prepare_learning_curve(results: Results, dataset: str, method: str, key: str, x: str = "step") -> Curve:
+    """A metric during training, at the evaluations common to all seeds; `x` may be `step`, `seconds` or `tokens`."""
+    curves = [result["learning_curve"] for result in results.of(dataset, method)]
+    points = list(zip(*curves, strict=True))
     return curve(
         [np.mean([point[x] for point in seeds]) for seeds in points],
         [over_seeds([point[key] for point in seeds]) for seeds in points],
     )
 
 
-def course_figure(results: Results, ground: str) -> Figure:
-    """(c) How calibration and bias move during training."""
-    methods = results.plan.figures.course
+def learning_curve_figure(results: Results, dataset: str) -> Figure:
+    """(c) Calibration and position bias during training."""
+    methods = results.plan.figures.learning_curve
     figure = _blank((11, 4.9), results)
     panels = figure.subplots(1, 3)
     named = {
         "excess_brier": ("excess Brier score", "Calibration"),
         "gap": ("mean answer − vote share\non the side answered", "Overconfidence"),
-        "symmetry_deviation_abs": ("mean |SD| (probability)", "Slot bias"),
+        "symmetry_deviation_abs": ("absolute position bias (probability)", "Position bias"),
     }
     for axes, (key, (label, title)) in zip(panels, named.items(), strict=True):
-        curves = [prepare_course(results, ground, method, key) for method in methods]
+        curves = [prepare_learning_curve(results, dataset, method, key) for method in methods]
         steps = curves[0]["x"]
         apart = np.linspace(-0.12, 0.12, len(methods)) * np.ptp(steps) / max(1, len(steps) - 1)
         for method, points, style, shift in zip(methods, curves, method_styles(results, methods), apart, strict=True):
@@ -191,7 +191,7 @@ def course_figure(results: Results, ground: str) -> Figure:
 def plot_rows(
     axes: Axes, rows: Sequence[tuple[str, Estimate]], style: Style, label: str = "", shift: float = 0.0
 ) -> None:
-    """One dot with its interval a row, the first on top."""
+    """One dot with its interval per row, the first on top."""
     y = np.arange(len(rows)) + shift
     estimates = [estimate for _, estimate in rows]
     low, value, high = (np.array([getattr(e, name) for e in estimates]) for name in ("low", "value", "high"))
@@ -208,7 +208,7 @@ def _row_panels(
     panels: Sequence[tuple[str, Mapping[str, Callable[[str], Estimate | None]]]],
     row: float = 0.42,
 ) -> Figure:
-    """Methods as rows; every panel has a label and one or several figures a method, by their names."""
+    """Methods as rows; every panel has a label and one or several values per method, by name."""
     figure = _blank((10.5, 1.6 + row * len(methods)), results)
     everything = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (label, series) in zip(everything, panels, strict=True):
@@ -222,18 +222,18 @@ def _row_panels(
     return figure
 
 
-def orders_figure(results: Results, ground: str) -> Figure:
-    """(d) What swap augmentation, coupling and swap averaging each buy."""
+def orders_figure(results: Results, dataset: str) -> Figure:
+    """(d) Effect of swap augmentation, coupling and swap averaging."""
 
     def of(key: str) -> Callable[[str], Estimate | None]:
-        return lambda method: results.estimate(ground, method, key)
+        return lambda method: results.estimate(dataset, method, key)
 
     panels = [
         (
             "excess Brier score",
             {"each order by itself": of("excess_brier"), "swap averaged": of("excess_brier_symmetrized")},
         ),
-        ("mean |SD| (probability), each order by itself", {"": of("symmetry_deviation_abs")}),
+        ("absolute position bias (probability), each order", {"": of("symmetry_deviation_abs")}),
     ]
     figure = _row_panels(results, results.plan.figures.orders, panels)
     for axes in figure.axes:
@@ -241,25 +241,25 @@ def orders_figure(results: Results, ground: str) -> Figure:
     return figure
 
 
-def objective_figure(results: Results, ground: str) -> Figure:
-    """(e) Accuracy on pairs with one right answer."""
+def objective_figure(results: Results, dataset: str) -> Figure:
+    """(e) Accuracy on pairs with one correct answer."""
     panels = [
-        ("share of pairs judged right (0 to 1)",
-         {"in both orders": lambda m: objective_accuracy(results, ground, m)[0],
-          "each order by itself": lambda m: objective_accuracy(results, ground, m)[1]}),
-        ("mean (answer − right answer)²", {"": lambda m: results.estimate(ground, m, "excess_brier", "objective")}),
+        ("share of pairs judged correctly (0 to 1)",
+         {"in both orders": lambda m: objective_accuracy(results, dataset, m)[0],
+          "each order by itself": lambda m: objective_accuracy(results, dataset, m)[1]}),
+        ("mean (answer − right answer)²", {"": lambda m: results.estimate(dataset, m, "excess_brier", "objective")}),
     ]  # fmt: skip
     return _row_panels(results, results.plan.figures.objective, panels)
 
 
-def cost_figure(results: Results, ground: str) -> Figure:
+def cost_figure(results: Results, dataset: str) -> Figure:
     """(f) Time and tokens to a given calibration."""
     methods, target = results.plan.figures.cost, results.plan.figures.target
     figure = _blank((10.5, 5.4), results)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, x in zip(panels, ("seconds", "tokens"), strict=True):
         for method, style in zip(methods, method_styles(results, methods), strict=True):
-            points = prepare_course(results, ground, method, "excess_brier", x)
+            points = prepare_learning_curve(results, dataset, method, "excess_brier", x)
             trained = {name: column[1:] for name, column in points.items()}  # the first cost nothing: log 0
             trained["low"] = np.maximum(trained["low"], _FLOOR)
             plot_curve(axes, trained, style, results.title(method))
@@ -278,17 +278,17 @@ def cost_figure(results: Results, ground: str) -> Figure:
     return figure
 
 
-def methods_figure(results: Results, ground: str) -> Figure:
-    """All methods of a ground: calibration and slot bias."""
+def methods_figure(results: Results, dataset: str) -> Figure:
+    """All methods of a dataset: calibration and position bias."""
     panels = [
-        (title, {"": lambda method, key=key: results.estimate(ground, method, key)})
+        (title, {"": lambda method, key=key: results.estimate(dataset, method, key)})
         for key, title in (
             ("excess_brier", "excess Brier score (log scale)"),
-            ("symmetry_deviation_abs", "mean |SD| (probability)"),
+            ("symmetry_deviation_abs", "absolute position bias (probability)"),
             ("gap", "overconfidence (probability)"),
         )
     ]
-    figure = _row_panels(results, results.methods(ground), panels, 0.33)
+    figure = _row_panels(results, results.methods(dataset), panels, 0.33)
     figure.axes[0].set_xscale("log")
     _plain_numbers(figure.axes[0].xaxis)
     figure.axes[2].axvline(0, color=_GREY, linewidth=1, linestyle="--")
@@ -299,9 +299,9 @@ FIGURES: dict[str, tuple[Callable[[Results, str], Figure], str]] = {
     "methods": (methods_figure, ""),
     "overconfidence": (overconfidence_figure, "overconfidence"),
     "votes": (votes_figure, "votes"),
-    "course": (course_figure, "course"),
+    "learning_curve": (learning_curve_figure, "learning_curve"),
     "orders": (orders_figure, "orders"),
     "objective": (objective_figure, "objective"),
     "cost": (cost_figure, "cost"),
 }
-"""Name of the file, what draws it, and the list of the plan that must not be empty for it."""
+"""File name, drawing function, and the list of the plan that must not be empty."""

@@ -1,7 +1,7 @@
-"""What a study leaves to be read: `study.json`, a table and a figure a question, and `study.md` that holds them all.
+"""The files of a study: `study.json`, figures, and `study.md` with all tables and figures.
 
-`study.json` has the time, the headline, and of every ground, method, reading, test and metric the mean over the seeds,
-its interval and the numbers of the seeds. What was said of each pair is in the cells.
+`study.json` has the time, the headline, and for every dataset, method, prediction, test and metric the mean over the
+seeds, its interval and the values of the seeds. Predictions of single pairs are in the files of the runs.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from benchmarks.study.tables import (
     cost_table,
     headline,
     headline_text,
+    judging_methods_table,
     methods_table,
     objective_table,
     orders_table,
-    readings_table,
     recorded_table,
     votes_table,
 )
 
 _INTERVALS = (
     "Numbers are means over the seeds ({seeds}); brackets are 95 % intervals: Student's t over the seeds on simulated "
-    "grounds (each seed has its own texts, votes, policy and held-out pairs), the bootstrap over pairs on recorded "
+    "datasets (each seed has its own texts, votes, policy and held-out pairs), the bootstrap over pairs on recorded "
     "votes (all seeds share the held-out pairs). Excess Brier is mean (answer − p*)² over both orders; overconfidence "
-    "is the mean of answer − vote share on the side that the answer is on; SD = p_ab + p_ba − 1. CPU seconds "
-    "and tokens are those of training steps, the shared warm start not counted."
+    "is the mean of answer − vote share on the side that the answer favours; absolute position bias is mean "
+    "|p_ab + p_ba − 1|. CPU seconds "
+    "and tokens are those of training steps without the shared warm start."
 )
 _QUESTIONS = {
     "overconfidence": "(a) Does dividing by the group's deviation cause overconfidence?",
-    "votes": "(b) How many sparse votes is one dense label worth?",
-    "course": "(c) How calibration and bias move during training",
-    "orders": "(d) What swap augmentation, coupling and swap averaging each buy",
-    "objective": "(e) Is accuracy on objective pairs kept?",
+    "votes": "(b) How many sparse votes are equivalent to one dense label?",
+    "learning_curve": "(c) Calibration and position bias during training",
+    "orders": "(d) Effect of swap augmentation, coupling and swap averaging",
+    "objective": "(e) Is accuracy on objective pairs preserved?",
     "cost": "(f) Time and tokens to a given calibration",
 }
 _TABLES: dict[str, Callable[[Results, str], str]] = {
@@ -51,12 +52,12 @@ _TABLES: dict[str, Callable[[Results, str], str]] = {
 
 
 def write_study(results: Results, folder: str | Path, clock: Mapping[str, float]) -> str:
-    """Writes everything.
+    """Writes all files.
 
     Args:
-        results: Of a finished study.
+        results: Results of a finished study.
         folder: An existing folder.
-        clock: Seconds that the study took: of this run, and of all its cells.
+        clock: Seconds of this execution, and of all runs.
 
     Returns:
         The text of `study.md`.
@@ -65,75 +66,78 @@ def write_study(results: Results, folder: str | Path, clock: Mapping[str, float]
     Path(folder, "figures").mkdir(exist_ok=True)
     for name, (draw, needed) in FIGURES.items():
         if not needed or getattr(figures, needed):
-            Path(folder, "figures", f"{name}.png").write_bytes(png(draw(results, figures.ground)))
-    told = headline(results, figures.ground)
-    document = {"clock": dict(clock), "headline": told, "grounds": _numbers(results)}
+            Path(folder, "figures", f"{name}.png").write_bytes(png(draw(results, figures.dataset)))
+    ratios = headline(results, figures.dataset)
+    document = {"clock": dict(clock), "headline": ratios, "datasets": _numbers(results)}
     Path(folder, "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    text = _text(results, told, clock)
+    text = _text(results, ratios, clock)
     Path(folder, "study.md").write_text(text, encoding="utf-8")
     return text
 
 
-def _text(results: Results, told: Mapping, clock: Mapping[str, float]) -> str:
-    plan, ground = results.plan, results.plan.figures.ground
+def _text(results: Results, ratios: Mapping, clock: Mapping[str, float]) -> str:
+    plan, dataset = results.plan, results.plan.figures.dataset
     parts = [
         "# The study",
-        f"{len(results.cells)} cells, {clock['cpu_seconds'] / 60:.0f} minutes of CPU time; {clock_text(clock)}.",
+        f"{len(results.runs)} runs, {clock['cpu_seconds'] / 60:.0f} minutes of CPU time; {clock_text(clock)}.",
         _INTERVALS.format(seeds=len(plan.seeds)),
-        f"## Ours against the usual recipe ({plan.grounds[ground].title})",
+        f"## Ours against the usual recipe ({plan.datasets[dataset].title})",
         f"{results.title(plan.figures.ours)} against {results.title(plan.figures.usual)}, at equal votes:",
-        headline_text(told),
+        headline_text(ratios),
     ]
-    for name, where in plan.grounds.items():
+    for name, where in plan.datasets.items():
         if not results.of(name, WARM_START):
             continue
         if results.estimate(name, WARM_START, "excess_brier") is None:
             parts += [f"## Recorded votes: {where.title}", recorded_table(results, name), _left_out(results, name)]
             continue
         parts += [f"## All methods: {where.title}", methods_table(results, name)]
-        if name == ground:
+        if name == dataset:
             parts.append("![All methods](figures/methods.png)")
         for test in where.tests:
             if test != "objective":
                 parts += [f"### The same judges, another population ({test})", methods_table(results, name, test)]
-    parts += [f"## The warm start read in every way ({plan.grounds[ground].title})", readings_table(results, ground)]
+    parts += [
+        f"## The warm start by every judging method ({plan.datasets[dataset].title})",
+        judging_methods_table(results, dataset),
+    ]
     for name, question in _QUESTIONS.items():
         if getattr(plan.figures, name):
             parts.append(f"## {question}")
-            parts += [_TABLES[name](results, ground)] if name in _TABLES else []
+            parts += [_TABLES[name](results, dataset)] if name in _TABLES else []
             parts.append(f"![{question}](figures/{name}.png)")
     return "\n\n".join(parts) + "\n"
 
 
 def clock_text(clock: Mapping[str, float]) -> str:
-    """How long it took, in words."""
-    return f"this run took {clock['seconds'] / 60:.1f} minutes and ran {clock['cells_run']} of the cells"
+    """Execution time, in words."""
+    return f"this execution took {clock['seconds'] / 60:.1f} minutes and executed {clock['runs_executed']} runs"
 
 
-def _left_out(results: Results, ground: str) -> str:
-    start = results.of(ground, WARM_START)[0]
-    return f"Held-out pairs whose prompt is too long, left out for all methods: {start['left_out'][TEST]}."
+def _left_out(results: Results, dataset: str) -> str:
+    start = results.of(dataset, WARM_START)[0]
+    return f"Held-out pairs with over-long prompts, dropped for all methods: {start['left_out'][TEST]}."
 
 
 def _numbers(results: Results) -> dict:
-    """ground → method → reading → test → metric → mean, interval and seeds."""
+    """dataset → method → prediction → test → metric → mean, interval and seeds."""
     numbers: dict = {}
-    for ground in results.plan.grounds:
-        names = dict.fromkeys(cell.method for cell in results.cells if cell.ground == ground)
+    for dataset in results.plan.datasets:
+        names = dict.fromkeys(run.method for run in results.runs if run.dataset == dataset)
         for method in names:
-            cells = results.of(ground, method)
-            entry: dict = {"readings": {}}
+            runs = results.of(dataset, method)
+            entry: dict = {"predictions": {}}
             for figure in ("training_seconds", "training_tokens", "cpu_seconds"):
-                if figure in cells[0]:
-                    entry[figure] = asdict(over_seeds([cell[figure] for cell in cells]))
-            for reading, tests in cells[0]["readings"].items():
-                entry["readings"][reading] = {
-                    test: {"reason": said["reason"]} if "reason" in said else {
+                if figure in runs[0]:
+                    entry[figure] = asdict(over_seeds([run[figure] for run in runs]))
+            for prediction, tests in runs[0]["predictions"].items():
+                entry["predictions"][prediction] = {
+                    test: {"reason": recorded["reason"]} if "reason" in recorded else {
                         key: asdict(estimate)
-                        for key in said["metrics"]
-                        if (estimate := results.estimate(ground, method, key, test, reading)) is not None
+                        for key in recorded["metrics"]
+                        if (estimate := results.estimate(dataset, method, key, test, prediction)) is not None
                     }
-                    for test, said in tests.items()
+                    for test, recorded in tests.items()
                 }  # fmt: skip
-            numbers.setdefault(ground, {})[method] = entry
+            numbers.setdefault(dataset, {})[method] = entry
     return numbers

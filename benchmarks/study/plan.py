@@ -1,14 +1,14 @@
-"""What a study is made of: grounds, methods and seeds, read from one YAML file, and the cells they make.
+"""The plan of a study: datasets, methods and seeds, read from one YAML file, and the runs that they define.
 
-    ground    data with a way to measure on it, and the policy that is built and warm-started there
-    method    a way to train that policy (or to read it as it is), with its settings
-    cell      a method on a ground with a seed; its settings, hashed, say whether a recorded one is still good
+    dataset   training data with its tests, and the policy that is built and warm-started for it
+    method    a trainer with its settings, or a text baseline
+    run       a method on a dataset with a seed; a hash of its settings decides whether a recorded run is still valid
 
-Later settings win: `common`, the ground's, then for trained methods `training`, the ground's `training`, the method's.
-The first cell of a ground and a seed is its warm start, from which all the others of that ground and seed go on.
-`quick` holds what is different in a small version of the study; a null there takes an entry out.
+Later settings override earlier ones: `common`, the dataset's, then for trained methods `training`, the dataset's
+`training`, the method's. The first run of a dataset and seed is its warm start; all others of that dataset and seed
+start from it. `quick` holds the changes for a small version of the study; a null removes an entry.
 
-Deliberately left out: what the settings mean. They are checked where they are used, by the configs of the trainers.
+Deliberately left out: the meaning of settings. The configs of the trainers check them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ import yaml
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text"]
 WARM_START = "warm start"
-_LISTS = ("overconfidence", "votes", "course", "orders", "objective", "cost")  # of methods, in `Figures`
-_FORMAT = 1  # of a cell's file; another number runs everything again
+_LISTS = ("overconfidence", "votes", "learning_curve", "orders", "objective", "cost")  # of methods, in `Figures`
+_FORMAT = 1  # of a run's file; a new number invalidates all recorded runs
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Data, and the policy on it.
+class StudyDataset:
+    """A dataset and its policy.
 
     Attributes:
-        title: In tables.
-        settings: Of the data, the policy and its warm start.
-        training: Of all methods that train here.
-        tests: More tests than the held-out pairs, by name, see `benchmarks.study.grounds`.
-        seeds: In place of the study's.
+        title: Name in tables.
+        settings: Settings of the data, the policy and its warm start.
+        training: Settings of all methods trained on it.
+        tests: Tests in addition to the held-out pairs, by name, see `benchmarks.study.data`.
+        seeds: Overrides the seeds of the study.
     """
 
     title: str
@@ -50,43 +50,43 @@ class Ground:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train.
+    """A trainer with its settings.
 
     Attributes:
-        title: In tables and figures.
-        trainer: What trains.
-        grounds: Where.
-        settings: Of the trainer.
+        title: Name in tables and figures.
+        trainer: Name of the trainer.
+        datasets: Names of the datasets it is trained on.
+        settings: Settings of the trainer.
     """
 
     title: str
     trainer: Trainer
-    grounds: Sequence[str]
+    datasets: Sequence[str]
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Names of methods, by the question they answer.
+    """Names of the methods in each figure.
 
     Attributes:
-        ours, usual: The two sides of the headline.
-        overconfidence: (a) Is the group's deviation to blame?
-        votes: (b) Exact answers on other numbers of pairs and of votes a pair.
-        course: (c) Calibration and bias while training.
+        ours, usual: The two methods of the headline.
+        overconfidence: (a) Does dividing by the group's deviation cause overconfidence?
+        votes: (b) Exact answers on other numbers of pairs and votes per pair.
+        learning_curve: (c) Calibration and bias while training.
         orders: (d) Swap augmentation, coupling, swap averaging.
-        objective: (e) Accuracy where there is one right answer.
+        objective: (e) Accuracy on pairs with one correct answer.
         cost: (f) Time and tokens to `target`.
-        target: Excess Brier score to reach.
-        ground: Where all that is looked at.
+        target: Excess Brier score of (f).
+        dataset: Name of the dataset of all figures.
     """
 
-    ground: str
+    dataset: str
     ours: str
     usual: str
     overconfidence: Sequence[str] = ()
     votes: Sequence[str] = ()
-    course: Sequence[str] = ()
+    learning_curve: Sequence[str] = ()
     orders: Sequence[str] = ()
     objective: Sequence[str] = ()
     cost: Sequence[str] = ()
@@ -94,48 +94,48 @@ class Figures:
 
     @property
     def named(self) -> set[str]:
-        """All methods that are named."""
+        """All methods in the figures."""
         return {self.ours, self.usual}.union(*(getattr(self, name) for name in _LISTS))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A method on a ground with a seed.
+class Run:
+    """A method on a dataset with a seed.
 
     Attributes:
-        ground, seed, method: Which.
-        trainer: What trains.
-        settings: What it is told.
-        tests: More tests, by name.
-        start: The warm start that it goes on from; None of a warm start itself.
+        dataset, seed, method: Names and seed.
+        trainer: Name of the trainer.
+        settings: All settings.
+        tests: Additional tests, by name.
+        start: The warm start it starts from; None for a warm start.
     """
 
-    ground: str
+    dataset: str
     seed: int
     method: str
     trainer: Trainer
     settings: Mapping[str, object]
     tests: Mapping[str, Mapping[str, object]]
-    start: Cell | None = None
+    start: Run | None = None
 
     def __hash__(self) -> int:
         return hash(self.path)
 
     @property
     def path(self) -> Path:
-        """Of its file, within the study's folder."""
-        return Path("cells", self.ground, str(self.seed), f"{self.method.replace(' ', '_')}.json")
+        """Path of its file in the folder of the study."""
+        return Path("runs", self.dataset, str(self.seed), f"{self.method.replace(' ', '_')}.json")
 
     @property
     def policy(self) -> Path:
-        """Of the warm-started policy, within the study's folder."""
-        return Path("policies", self.ground, str(self.seed), "warm_start")
+        """Path of the warm-started policy in the folder of the study."""
+        return Path("policies", self.dataset, str(self.seed), "warm_start")
 
     @cached_property
     def hash(self) -> str:
-        """Of everything that decides what comes out, the warm start included."""
-        told = [_FORMAT, self.ground, self.seed, self.trainer, self.settings, self.tests]
-        text = json.dumps([*told, self.start and self.start.hash], sort_keys=True)
+        """Hash of everything that the result depends on, including the warm start."""
+        inputs = [_FORMAT, self.dataset, self.seed, self.trainer, self.settings, self.tests]
+        text = json.dumps([*inputs, self.start and self.start.hash], sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -144,18 +144,18 @@ class Plan:
     """A whole study.
 
     Attributes:
-        output_dir: Where everything goes.
-        seeds: Repeats, each with its own texts, votes and policy.
-        grounds, methods: By name; cells run in the order of the methods, so the long ones belong first.
-        figures: Which methods answer which question.
-        common: Settings of every cell.
+        output_dir: Folder of the results.
+        seeds: Each seed has its own texts, votes and policy.
+        datasets, methods: By name. Runs start in the order of the methods, so long ones should be first.
+        figures: Methods of each figure.
+        common: Settings of every run.
         training: Settings of every method that trains.
-        processes: Cells at a time.
+        processes: Number of concurrent runs.
     """
 
     output_dir: str
     seeds: Sequence[int]
-    grounds: Mapping[str, Ground]
+    datasets: Mapping[str, StudyDataset]
     methods: Mapping[str, Method]
     figures: Figures
     common: Mapping[str, object] = field(default_factory=dict)
@@ -163,63 +163,65 @@ class Plan:
     processes: int = 2
 
     @property
-    def starts(self) -> list[Cell]:
-        """The warm starts of every ground and seed."""
-        return [self._start(ground, seed) for ground in self.grounds for seed in self._seeds(ground)]
+    def starts(self) -> list[Run]:
+        """The warm starts of every dataset and seed."""
+        return [self._start(dataset, seed) for dataset in self.datasets for seed in self._seeds(dataset)]
 
     @property
-    def cells(self) -> list[Cell]:
-        """All the others, those of a method side by side."""
+    def runs(self) -> list[Run]:
+        """All other runs, grouped by method."""
         return [
-            self._cell(name, method, ground, seed)
+            self._run(name, method, dataset, seed)
             for name, method in self.methods.items()
-            for ground in method.grounds
-            for seed in self._seeds(ground)
+            for dataset in method.datasets
+            for seed in self._seeds(dataset)
         ]
 
-    def finished(self, cells: Set[Cell]) -> Plan:
-        """The part of the study whose cells are all among these: methods on grounds with all of their seeds.
+    def finished(self, runs: Set[Run]) -> Plan:
+        """The part of the study whose runs are complete: methods on datasets with all of their seeds.
 
         Raises:
-            ValueError: If the ground or the two methods of the headline are not in it.
+            ValueError: If the dataset or the two methods of the headline are not complete.
         """
-        missing = {(c.ground, c.method) for c in (*self.starts, *self.cells) if c not in cells}
-        grounds = {name: ground for name, ground in self.grounds.items() if (name, WARM_START) not in missing}
+        missing = {(c.dataset, c.method) for c in (*self.starts, *self.runs) if c not in runs}
+        datasets = {name: dataset for name, dataset in self.datasets.items() if (name, WARM_START) not in missing}
         methods = {}
         for name, method in self.methods.items():
-            if left := [g for g in method.grounds if g in grounds and (g, name) not in missing]:
-                methods[name] = replace(method, grounds=left)
-        there = {WARM_START, *(n for n, method in methods.items() if self.figures.ground in method.grounds)}
+            if left := [g for g in method.datasets if g in datasets and (g, name) not in missing]:
+                methods[name] = replace(method, datasets=left)
+        there = {WARM_START, *(n for n, method in methods.items() if self.figures.dataset in method.datasets)}
         if not {self.figures.ours, self.figures.usual} <= there:
-            raise ValueError(f"{self.figures.ours} and {self.figures.usual} are not finished on {self.figures.ground}")
+            raise ValueError(
+                f"{self.figures.ours} and {self.figures.usual} are not finished on {self.figures.dataset}"
+            )
         lists = {name: [m for m in getattr(self.figures, name) if m in there] for name in _LISTS}
-        return replace(self, grounds=grounds, methods=methods, figures=replace(self.figures, **lists))
+        return replace(self, datasets=datasets, methods=methods, figures=replace(self.figures, **lists))
 
-    def _seeds(self, ground: str) -> Sequence[int]:
-        return self.seeds if self.grounds[ground].seeds is None else self.grounds[ground].seeds
+    def _seeds(self, dataset: str) -> Sequence[int]:
+        return self.seeds if self.datasets[dataset].seeds is None else self.datasets[dataset].seeds
 
-    def _start(self, ground: str, seed: int) -> Cell:
-        where = self.grounds[ground]
+    def _start(self, dataset: str, seed: int) -> Run:
+        where = self.datasets[dataset]
         settings = {**self.common, **where.settings, "seed": seed}
-        return Cell(ground, seed, WARM_START, "warm_start", settings, where.tests)
+        return Run(dataset, seed, WARM_START, "warm_start", settings, where.tests)
 
-    def _cell(self, name: str, method: Method, ground: str, seed: int) -> Cell:
-        start, where = self._start(ground, seed), self.grounds[ground]
+    def _run(self, name: str, method: Method, dataset: str, seed: int) -> Run:
+        start, where = self._start(dataset, seed), self.datasets[dataset]
         trained = {} if method.trainer == "text" else {**self.training, **where.training}
         settings = {**start.settings, **trained, **method.settings, "seed": seed}
-        return Cell(ground, seed, name, method.trainer, settings, where.tests, start)
+        return Run(dataset, seed, name, method.trainer, settings, where.tests, start)
 
 
-def read_plan(path: str | Path, *, quick: bool = False, **told: object) -> Plan:
+def read_plan(path: str | Path, *, quick: bool = False, **overrides: object) -> Plan:
     """Reads a study from a YAML file.
 
     Args:
         path: The file.
-        quick: Apply what stands under `quick`.
-        told: Fields of `Plan` in place of the file's; None leaves the file's.
+        quick: Apply the changes under `quick`.
+        overrides: Fields of `Plan` that override the file; None keeps the file's value.
 
     Raises:
-        ValueError: If a key or a name is unknown or missing; says which.
+        ValueError: If a key or a name is unknown or missing.
     """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -230,8 +232,8 @@ def read_plan(path: str | Path, *, quick: bool = False, **told: object) -> Plan:
     changes = document.pop("quick", {})
     if quick:
         document = _merged(document, changes)
-    document |= {name: value for name, value in told.items() if value is not None}
-    for kind, cls in (("grounds", Ground), ("methods", Method)):
+    document |= {name: value for name, value in overrides.items() if value is not None}
+    for kind, cls in (("datasets", StudyDataset), ("methods", Method)):
         entries = document.get(kind) or {}
         document[kind] = {name: _made(cls, entry, f"{path}: {kind}: {name}") for name, entry in entries.items()}
     document["figures"] = _made(Figures, document.get("figures") or {}, f"{path}: figures")
@@ -241,7 +243,7 @@ def read_plan(path: str | Path, *, quick: bool = False, **told: object) -> Plan:
 
 
 def _merged(base: Mapping, changes: Mapping) -> dict:
-    """`base` with the changes, mapping by mapping; a null takes an entry out."""
+    """`base` with nested changes; a null removes an entry."""
     merged = dict(base)
     for name, value in changes.items():
         if value is None:
@@ -253,12 +255,12 @@ def _merged(base: Mapping, changes: Mapping) -> dict:
     return merged
 
 
-def _made(cls: type, told: Mapping, where: str):
+def _made(cls: type, entries: Mapping, where: str):
     known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(told) - known):
+    if unknown := sorted(set(entries) - known):
         raise ValueError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
     try:
-        return cls(**told)
+        return cls(**entries)
     except TypeError as error:
         raise ValueError(f"{where}: {str(error).split('() ')[-1]}") from None
 
@@ -267,10 +269,10 @@ def _check_names(plan: Plan, path: str | Path) -> None:
     for name, method in plan.methods.items():
         if method.trainer not in get_args(Trainer)[1:]:
             raise ValueError(f"{path}: {name}: unknown trainer {method.trainer!r}; known: {get_args(Trainer)[1:]}")
-        for ground in method.grounds:
-            if ground not in plan.grounds:
-                raise ValueError(f"{path}: {name}: unknown ground {ground!r}; known: {', '.join(plan.grounds)}")
-    if plan.figures.ground not in plan.grounds:
-        raise ValueError(f"{path}: figures: unknown ground {plan.figures.ground!r}")
+        for dataset in method.datasets:
+            if dataset not in plan.datasets:
+                raise ValueError(f"{path}: {name}: unknown dataset {dataset!r}; known: {', '.join(plan.datasets)}")
+    if plan.figures.dataset not in plan.datasets:
+        raise ValueError(f"{path}: figures: unknown dataset {plan.figures.dataset!r}")
     if missing := sorted(plan.figures.named - {WARM_START} - set(plan.methods)):
         raise ValueError(f"{path}: figures: unknown method {missing[0]!r}; known: {', '.join(plan.methods)}")

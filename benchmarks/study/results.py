@@ -1,13 +1,13 @@
-"""What the cells of a study add up to: estimates with intervals, computed from what was recorded and nothing else.
+"""Estimates over the runs of a study, with intervals.
 
-Two kinds of interval, 95 % each:
+Two kinds of 95 % interval:
 
-    over seeds    simulated grounds, where every seed has its own texts, votes, policy and held-out pairs: Student's t
-                  on one number a seed. With three seeds it is wide (t = 4.3)
-    over pairs    recorded votes, where all seeds share the held-out pairs: the bootstrap over pairs of what the seeds
-                  have on average; what another seed would change is in the seeds' own numbers, kept beside it
+    over seeds    simulated datasets, where every seed has its own texts, votes, policy and held-out pairs: Student's t
+                  over one number per seed. With three seeds it is wide (t = 4.3)
+    over pairs    recorded votes, where all seeds share the held-out pairs: bootstrap over pairs of the mean over
+                  seeds; the variation over seeds is shown by the values of the seeds
 
-Deliberately left out: words and pictures (`tables`, `figures`).
+Deliberately left out: text and plots (`tables`, `figures`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from autorater.metrics.intervals import Mean, bootstrap
-from benchmarks.study.plan import WARM_START, Cell, Plan
+from benchmarks.study.plan import WARM_START, Plan, Run
 
 TEST, MEAN, RECALIBRATED = "test", "answer_mean", "answer_mean+odd_temperature"
 _LEVEL = 0.95
@@ -27,7 +27,7 @@ _SHARES = (
     "agreement", "brier", "consistency", "ece", "excess_brier", "mse_dense", "parse_rate", "sharpness",
     "symmetry_deviation_abs",
 )  # fmt: skip
-"""Metrics that begin so are between 0 and 1, and so are their intervals."""
+"""Metrics with these prefixes are between 0 and 1, and so are their intervals."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Estimate:
 
     Attributes:
         value: The mean.
-        low, high: Its 95 % interval; NaN of a single seed.
-        seeds: One number a seed.
+        low, high: Its 95 % interval; NaN for a single seed.
+        seeds: One number per seed.
     """
 
     value: float
@@ -47,14 +47,14 @@ class Estimate:
 
 
 def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
-    """The mean of one number a seed, with Student's interval as far as it is within the bounds.
+    """The mean of one number per seed with Student's interval, clipped to the bounds.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no values.
     """
     numbers = np.asarray(values, dtype=float)
     if numbers.size == 0:
-        raise ValueError("no seed has this figure")
+        raise ValueError("no seed has a value")
     mean, half = float(numbers.mean()), np.nan
     if numbers.size > 1:
         half = float(student.ppf((1 + _LEVEL) / 2, numbers.size - 1) * numbers.std(ddof=1) / numbers.size**0.5)
@@ -63,77 +63,82 @@ def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, 
 
 @dataclass(frozen=True)
 class Results:
-    """The recorded cells of a plan.
+    """The recorded runs of a plan.
 
     Args:
         plan: The study.
-        cells: The results of its cells.
+        runs: Results by run.
     """
 
     plan: Plan
-    cells: Mapping[Cell, dict]
+    runs: Mapping[Run, dict]
 
-    def of(self, ground: str, method: str) -> list[dict]:
-        """The results of a method on a ground, by seed."""
-        found = [(c.seed, result) for c, result in self.cells.items() if (c.ground, c.method) == (ground, method)]
+    def of(self, dataset: str, method: str) -> list[dict]:
+        """The results of a method on a dataset, by seed."""
+        found = [(c.seed, result) for c, result in self.runs.items() if (c.dataset, c.method) == (dataset, method)]
         return [result for _, result in sorted(found, key=lambda pair: pair[0])]
 
-    def has(self, ground: str, method: str, test: str = TEST) -> bool:
-        """Whether a method was measured on a test of a ground."""
-        return any(test in reading for result in self.of(ground, method) for reading in result["readings"].values())
+    def has(self, dataset: str, method: str, test: str = TEST) -> bool:
+        """Whether a method was measured on a test of a dataset."""
+        return any(test in tests for result in self.of(dataset, method) for tests in result["predictions"].values())
 
     def title(self, method: str) -> str:
-        """Of a method."""
+        """Title of a method."""
         return "warm start, not trained" if method == WARM_START else self.plan.methods[method].title
 
-    def methods(self, ground: str) -> list[str]:
-        """The warm start and all trained methods of a ground."""
-        trained = [n for n, m in self.plan.methods.items() if ground in m.grounds and m.trainer != "text"]
+    def methods(self, dataset: str) -> list[str]:
+        """The warm start and all trained methods of a dataset."""
+        trained = [n for n, m in self.plan.methods.items() if dataset in m.datasets and m.trainer != "text"]
         return [WARM_START, *trained]
 
-    def estimate(self, ground: str, method: str, key: str, test: str = TEST, reading: str = MEAN) -> Estimate | None:
-        """A metric over the seeds; None where a seed does not have it."""
+    def estimate(
+        self, dataset: str, method: str, key: str, test: str = TEST, prediction: str = MEAN
+    ) -> Estimate | None:
+        """A metric over the seeds; None if a seed lacks it."""
         metrics = [
-            result["readings"].get(reading, {}).get(test, {}).get("metrics") for result in self.of(ground, method)
+            result["predictions"].get(prediction, {}).get(test, {}).get("metrics")
+            for result in self.of(dataset, method)
         ]
         if not metrics or any(m is None or key not in m for m in metrics):
             return None
         return over_seeds([m[key] for m in metrics], (0, 1) if key.startswith(_SHARES) else (-np.inf, np.inf))
 
-    def figure(self, ground: str, method: str, name: str) -> Estimate | None:
-        """A number of the cell itself (`training_seconds`, …) over the seeds."""
-        values = [result[name] for result in self.of(ground, method) if name in result]
+    def figure(self, dataset: str, method: str, name: str) -> Estimate | None:
+        """A number of the run itself (`training_seconds`, …) over the seeds."""
+        values = [result[name] for result in self.of(dataset, method) if name in result]
         return over_seeds(values) if values else None
 
-    def answers(self, ground: str, method: str, test: str = TEST, reading: str = MEAN) -> list[tuple[np.ndarray, ...]]:
-        """By seed: `p_ab`, `p_ba`, labels and p* (NaN where it is not known), shape (N,) each."""
+    def answers(
+        self, dataset: str, method: str, test: str = TEST, prediction: str = MEAN
+    ) -> list[tuple[np.ndarray, ...]]:
+        """By seed: `p_ab`, `p_ba`, labels and p* (NaN where unknown), shape (N,) each."""
         columns = []
-        starts = self.of(ground, WARM_START)
-        for result, start in zip(self.of(ground, method), starts, strict=True):
-            said, known = result["readings"][reading][test], start["pairs"][test]
+        starts = self.of(dataset, WARM_START)
+        for result, start in zip(self.of(dataset, method), starts, strict=True):
+            predicted, known = result["predictions"][prediction][test], start["pairs"][test]
             truth = known["true_probability"] or [np.nan] * len(known["label"])
             columns.append(
-                tuple(np.array(c, dtype=float) for c in (said["p_ab"], said["p_ba"], known["label"], truth))
+                tuple(np.array(c, dtype=float) for c in (predicted["p_ab"], predicted["p_ba"], known["label"], truth))
             )
         return columns
 
     def mean_over_pairs(
         self,
-        ground: str,
+        dataset: str,
         method: str,
         of_pair: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-        reading: str = MEAN,
+        prediction: str = MEAN,
         n_bootstrap: int = 2000,
     ) -> Estimate:
         """A mean over the pairs that all seeds share, with its bootstrap interval over pairs.
 
         Args:
-            ground, method, reading: As in `estimate`.
-            of_pair: `p_ab`, `p_ba` and labels, to one number a pair.
+            dataset, method, prediction: As in `estimate`.
+            of_pair: Maps `p_ab`, `p_ba` and labels to one number per pair.
             n_bootstrap: Rounds.
         """
         by_seed = np.stack(
-            [of_pair(p_ab, p_ba, label) for p_ab, p_ba, label, _ in self.answers(ground, method, TEST, reading)]
+            [of_pair(p_ab, p_ba, label) for p_ab, p_ba, label, _ in self.answers(dataset, method, TEST, prediction)]
         )
         pairs = by_seed.mean(axis=0)
         ends = bootstrap({"it": Mean(pairs)}, n_bootstrap)
@@ -142,11 +147,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Reached:
-    """The first point of a course at which a target was met, or its end.
+    """The first point of a learning curve that meets a target, or its end.
 
     Attributes:
-        reached: Whether it was.
-        step, seconds, tokens: There.
+        reached: Whether the target was met.
+        step, seconds, tokens: At that point.
     """
 
     reached: bool
@@ -155,31 +160,31 @@ class Reached:
     tokens: int
 
 
-def first_below(course: Sequence[Mapping[str, float]], key: str, target: float) -> Reached:
-    """Where a metric was first at most `target`, among the points where it was measured.
+def first_below(learning_curve: Sequence[Mapping[str, float]], key: str, target: float) -> Reached:
+    """The first evaluation at which a metric is at most `target`.
 
     Raises:
-        ValueError: If nothing was measured.
+        ValueError: If there was no evaluation during training.
     """
-    if not course:
-        raise ValueError("nothing was measured while training; set curve_steps")
-    met = next((point for point in course if point[key] <= target), None)
-    there = met or course[-1]
+    if not learning_curve:
+        raise ValueError("no evaluation during training; set curve_steps")
+    met = next((point for point in learning_curve if point[key] <= target), None)
+    there = met or learning_curve[-1]
     return Reached(met is not None, there["step"], there["seconds"], there["tokens"])
 
 
 def sparse_pairs_needed(n_pairs: Sequence[float], scores: Sequence[float], score: float) -> tuple[float, str]:
-    """How many single votes, one a pair, give a score: on a line through the measured ones over log(pairs).
+    """Number of pairs with one vote each that reaches a score, interpolated over log(pairs).
 
     Args:
         n_pairs: Numbers of pairs with one vote each, ascending.
-        scores: What each gave; lower is better.
-        score: What is to be matched.
+        scores: Their scores; lower is better.
+        score: The score to match.
 
     Returns:
-        The number of pairs, and `<` or `>` where it is beyond the measured ones (then it is the outermost of them).
+        The number of pairs, and `<` or `>` if it is outside the measured range (then it is the nearest end).
     """
-    scores = np.minimum.accumulate(np.asarray(scores, dtype=float))  # more votes do not hurt; noise may say so
+    scores = np.minimum.accumulate(np.asarray(scores, dtype=float))  # more votes do not hurt, up to noise
     if score > scores[0]:
         return float(n_pairs[0]), "<"
     if score < scores[-1]:

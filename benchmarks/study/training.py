@@ -1,12 +1,12 @@
-"""One way to train, from its settings to a trained judge.
+"""Trainers by name, from settings to a trained judge.
 
-    grpo, ppo    `JudgeGRPOTrainer`, `JudgePPOTrainer`: sampled or exact answers, every reward
+    grpo, ppo    GRPO with sampled or exact answers, PPO; every reward
     sft          `JudgeSFTTrainer`: the share as text, or a score of the exact answers
     alignment    `AlignmentTrainer`: a distribution over the letters A and B (and tie); on single votes and without its
-                 KL this is supervised learning of the letter that the vote said
+                 KL this is supervised training on the letter of the vote
 
-All go on from the same warm-started policy. Deliberately left out: reports and saved models; a study keeps what was
-said of the held-out pairs.
+All start from the same warm-started policy. Deliberately left out: reports and saved models; a study keeps the
+predictions on held-out pairs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from autorater.training.config import JudgeArguments, JudgeGRPOConfig
 from autorater.training.grpo import JudgeGRPOTrainer, training_rows
 from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
-from benchmarks.study.course import Course
-from benchmarks.study.grounds import StudyArguments
+from benchmarks.study.data import StudyArguments
+from benchmarks.study.learning_curve import LearningCurve
 
 CONFIGS = {
     "warm_start": JudgeGRPOConfig,
@@ -54,17 +54,17 @@ _QUIET = {
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
 }
-_OF_ANSWERS = {"answer_step"}  # told to all, of use to those that answer in numbers
+_OF_ANSWERS = {"answer_step"}  # given to all trainers, used by those with numeric answers
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a trainer is given.
+class TrainingSpec:
+    """Inputs of a trainer.
 
     Attributes:
-        judge: Reads the model that will be trained.
-        args, study, training: As parsed.
-        pairs, prompts: To learn from, none too long, with their prompts in both orders.
+        judge: Judge of the model to train.
+        args, study, training: Parsed settings.
+        pairs, prompts: Training pairs and their prompts in both orders, none too long.
     """
 
     judge: Judge
@@ -79,86 +79,86 @@ def parse_settings(trainer: str, settings: Mapping[str, object], folder: str | P
     """`JudgeArguments`, `StudyArguments` and the trainer's config.
 
     Raises:
-        ValueError: If a setting is unknown to all three, or has a value that it cannot have.
+        ValueError: If a setting is unknown to all three or has an invalid value.
     """
     config = CONFIGS[trainer]
     known = {f.name for f in fields(config)}
     numbers = {f.name for c in (JudgeArguments, StudyArguments, config) for f in fields(c) if type(f.default) is float}
     for name, value in settings.items():
         if name in numbers and isinstance(value, str):
-            raise ValueError(f"{name} must be a number, got {value!r} (to YAML 1.0e6 is a word, 1.0e+6 a number)")
-    told = {name: value for name, value in settings.items() if name in known or name not in _OF_ANSWERS}
+            raise ValueError(f"{name} must be a number, got {value!r} (YAML parses 1.0e6 as text, 1.0e+6 as a number)")
+    used = {name: value for name, value in settings.items() if name in known or name not in _OF_ANSWERS}
     quiet = _QUIET | {"output_dir": str(folder)}
-    return TrlParser((JudgeArguments, StudyArguments, config)).parse_dict({**told, **quiet})
+    return TrlParser((JudgeArguments, StudyArguments, config)).parse_dict({**used, **quiet})
 
 
 def open_judge(trainer: str, policy: str | Path, args: JudgeArguments, answer_step: float, ties: bool) -> Judge:
-    """The policy in a folder, asked as this trainer trains it: for a number, or for one of the letters."""
+    """The judge of a saved policy, with numeric answers or letters as the trainer requires."""
     model, tokenizer = load_policy(str(policy), dtype="float32")
     if trainer == "alignment":
         return LabelJudge(model, tokenizer, LabelFormat(pair_task(ties), args.prompt_layout))
     return Judge(model, tokenizer, args.prompt_format, answer_step)
 
 
-def train(trainer: str, lesson: Lesson, held_out: Sequence[Pair]) -> Course:
+def train(trainer: str, spec: TrainingSpec, held_out: Sequence[Pair]) -> LearningCurve:
     """Trains the judge's model in place.
 
     Args:
-        trainer: A name of the module's list.
-        lesson: What it is given.
-        held_out: Pairs that its course is measured on.
+        trainer: Name of the trainer.
+        spec: Its inputs.
+        held_out: Pairs of the learning curve.
     """
-    judge, study = lesson.judge, lesson.study
-    if lesson.args.train_only:
-        train_only(judge.model, lesson.args.train_only)
-    pairs, prompts, _ = drop_long(held_out, judge.encoder.encode(held_out), lesson.args.max_prompt_tokens)
-    course = Course(judge, pairs, prompts, study.n_curve_pairs, study.curve_steps)
-    made = _TRAINERS[trainer](lesson)
-    made.add_callback(course)
-    show_progress(made)
-    course.watch(judge.model)
-    made.train()
-    judge.model = made.accelerator.unwrap_model(made.model)
-    return course
+    judge, study = spec.judge, spec.study
+    if spec.args.train_only:
+        train_only(judge.model, spec.args.train_only)
+    pairs, prompts, _ = drop_long(held_out, judge.encoder.encode(held_out), spec.args.max_prompt_tokens)
+    learning_curve = LearningCurve(judge, pairs, prompts, study.n_curve_pairs, study.curve_steps)
+    runner = _TRAINERS[trainer](spec)
+    runner.add_callback(learning_curve)
+    show_progress(runner)
+    learning_curve.watch(judge.model)
+    runner.train()
+    judge.model = runner.accelerator.unwrap_model(runner.model)
+    return learning_curve
 
 
-def _grpo(lesson: Lesson, trainer_class: type[JudgeGRPOTrainer] = JudgeGRPOTrainer) -> Trainer:
-    rows = training_rows(lesson.pairs, lesson.prompts, lesson.training.orders)
-    if not lesson.study.both_orders:
-        if lesson.training.orders != "separate":
-            raise ValueError("both_orders: false needs orders: separate")
+def _grpo(spec: TrainingSpec, trainer_class: type[JudgeGRPOTrainer] = JudgeGRPOTrainer) -> Trainer:
+    rows = training_rows(spec.pairs, spec.prompts, spec.training.orders)
+    if not spec.study.both_orders:
+        if spec.training.orders != "separate":
+            raise ValueError("both_orders: false requires orders: separate")
         rows = rows[::2]
     return trainer_class(
-        lesson.judge.model,
-        getattr(rewards, f"{lesson.args.reward}_reward"),
-        lesson.training,
-        lesson.judge.tree,
+        spec.judge.model,
+        getattr(rewards, f"{spec.args.reward}_reward"),
+        spec.training,
+        spec.judge.tree,
         train_dataset=Dataset.from_list(rows),
-        processing_class=lesson.judge.tokenizer,
+        processing_class=spec.judge.tokenizer,
     )
 
 
-def _sft(lesson: Lesson) -> Trainer:
-    rows = sft_rows(lesson.pairs, lesson.prompts, lesson.judge.tokenizer, lesson.training)
+def _sft(spec: TrainingSpec) -> Trainer:
+    rows = sft_rows(spec.pairs, spec.prompts, spec.judge.tokenizer, spec.training)
     return JudgeSFTTrainer(
-        lesson.judge.model,
-        lesson.training,
-        lesson.judge.tree,
+        spec.judge.model,
+        spec.training,
+        spec.judge.tree,
         train_dataset=Dataset.from_list(rows),
-        processing_class=lesson.judge.tokenizer,
+        processing_class=spec.judge.tokenizer,
     )
 
 
-def _alignment(lesson: Lesson) -> Trainer:
-    task = lesson.judge.encoder.format.task
-    items = pair_items(lesson.pairs, "tie" in task.labels)
-    prompts = [prompt for both in lesson.prompts for prompt in both]
+def _alignment(spec: TrainingSpec) -> Trainer:
+    task = spec.judge.encoder.format.task
+    items = pair_items(spec.pairs, "tie" in task.labels)
+    prompts = [prompt for both in spec.prompts for prompt in both]
     rows = alignment_rows(ItemSet(task, items.items), prompts)
     return AlignmentTrainer(
-        lesson.judge.model,
-        lesson.training,
-        lesson.judge.tree,
-        lesson.judge.tokenizer.pad_token_id,
+        spec.judge.model,
+        spec.training,
+        spec.judge.tree,
+        spec.judge.tokenizer.pad_token_id,
         train_dataset=Dataset.from_list(rows),
     )
 

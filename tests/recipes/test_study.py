@@ -1,4 +1,4 @@
-"""The study as a person runs it: every kind of cell, continued, and run again where its settings have changed."""
+"""The study as a person runs it: every kind of run, continued, and run again where its settings have changed."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def document(folder):
             "warm_start_steps": 2, "warm_start_batch_size": 4,
         },
         "training": {"max_steps": 2, "curve_steps": 1, "n_curve_pairs": 6},
-        "grounds": {
+        "datasets": {
             "simulated": {
                 "title": "Simulated",
                 "tests": {"shifted": {"population_noise": 2.0}, "objective": {"n_pairs": 5}},
@@ -66,9 +66,9 @@ def document(folder):
                 },
             },
         },
-        "methods": {n: {"title": n, "trainer": t, "grounds": g, "settings": s} for n, (t, g, s) in methods.items()},
+        "methods": {n: {"title": n, "trainer": t, "datasets": g, "settings": s} for n, (t, g, s) in methods.items()},
         "figures": {
-            "ground": "simulated", "ours": "ours", "usual": "usual", "overconfidence": trained, "course": trained,
+            "dataset": "simulated", "ours": "ours", "usual": "usual", "overconfidence": trained, "learning_curve": trained,
             "votes": ["ours", "dense"], "orders": ["one order", "ours"], "objective": ["warm start", "ours"],
             "cost": trained,
         },
@@ -97,23 +97,23 @@ def finished(told):
     return folder, done
 
 
-def cells(folder):
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.json")}
+def runs(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*.json")}
 
 
 def test_it_leaves_everything_behind(finished):
     folder, done = finished
-    assert "22 cells, 0 of them already there" in done.stdout
+    assert "22 runs, 0 of them recorded" in done.stdout
     assert "Traceback" not in done.stderr
-    assert len(cells(folder)) == 22
+    assert len(runs(folder)) == 22
     numbers = json.loads((folder / "study.json").read_text())
-    assert numbers["clock"]["cells_run"] == 22
-    tests = numbers["grounds"]["simulated"]["ours"]["readings"]["answer_mean"]
+    assert numbers["clock"]["runs_executed"] == 22
+    tests = numbers["datasets"]["simulated"]["ours"]["predictions"]["answer_mean"]
     assert set(tests) == {"test", "shifted", "objective"}
     assert len(tests["test"]["excess_brier"]["seeds"]) == 2
     assert tests["test"]["excess_brier"] != tests["shifted"]["excess_brier"], "p* has changed"
-    assert numbers["grounds"]["simulated"]["ours"]["training_tokens"]["value"] > 0
-    assert {"constant", "length", "tfidf"} == set(numbers["grounds"]["recorded"]["words"]["readings"])
+    assert numbers["datasets"]["simulated"]["ours"]["training_tokens"]["value"] > 0
+    assert {"constant", "length", "tfidf"} == set(numbers["datasets"]["recorded"]["words"]["predictions"])
     text = (folder / "study.md").read_text()
     assert "verbalized with reasoning | not available: the compact layout has no words" in text
     assert "Recorded votes: Recorded" in text
@@ -123,24 +123,24 @@ def test_it_leaves_everything_behind(finished):
 
 def test_it_goes_on_and_runs_what_changed(finished, told):
     folder, _ = finished
-    before = cells(folder)
+    before = runs(folder)
     methods = told["methods"] | {"ours": told["methods"]["ours"] | {"settings": EXACT | {"symmetry_coef": 2.0}}}
-    (folder / "cells" / "simulated" / "1" / "words.json").unlink()
+    (folder / "runs" / "simulated" / "1" / "words.json").unlink()
     done = study(write(folder.parent, told | {"methods": methods}))
     assert done.returncode == 0, done.stderr
-    assert "22 cells, 18 of them already there" in done.stdout
-    after = cells(folder)
+    assert "22 runs, 18 of them recorded" in done.stdout
+    after = runs(folder)
     ours = {name for name in before if name.endswith("ours.json")}
-    assert {name for name in before if after[name] != before[name]} == ours | {"cells/simulated/1/words.json"}
+    assert {name for name in before if after[name] != before[name]} == ours | {"runs/simulated/1/words.json"}
 
 
-def test_a_bad_setting_fails_its_cells_and_no_others(finished, told):
+def test_a_bad_setting_fails_its_runs_and_no_others(finished, told):
     folder, _ = finished
     methods = told["methods"] | {"letters": told["methods"]["letters"] | {"settings": {"no_such_key": 1}}}
     done = study(write(folder.parent, told | {"methods": methods}))
     assert done.returncode == 2
-    assert "3 cells failed: letters (simulated, seed 0)" in done.stderr
-    assert "no_such_key" in (folder / "cells" / "simulated" / "0" / "letters.error.txt").read_text()
+    assert "3 runs failed: letters (simulated, seed 0)" in done.stderr
+    assert "no_such_key" in (folder / "runs" / "simulated" / "0" / "letters.error.txt").read_text()
 
 
 @pytest.mark.slow
@@ -150,14 +150,14 @@ def test_it_can_be_stopped_and_continued(told, tmp_path):
         [sys.executable, "recipes/study.py", "--config", str(config)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    while len(cells(tmp_path / "study")) < 4:
+    while len(runs(tmp_path / "study")) < 4:
         time.sleep(0.2)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert errors.strip().endswith("the same command goes on from here")
     assert "Traceback" not in errors
-    there = cells(tmp_path / "study")
+    there = runs(tmp_path / "study")
     assert 4 <= len(there) < 22
     assert study(config).returncode == 0
-    assert {name: time for name, time in cells(tmp_path / "study").items() if name in there} == there
+    assert {name: time for name, time in runs(tmp_path / "study").items() if name in there} == there

@@ -32,8 +32,8 @@ def test_length_is_a_penalized_logistic_regression(pairs):
         return np.logaddexp(0, w * x).sum() - (y * w * x).sum() + w**2 / 2
 
     w = minimize(lambda w: loss(w[0]), [0.0], tol=1e-10).x[0]
-    said = baseline_probabilities(train, held_out)["length"]
-    assert said == pytest.approx(1 / (1 + np.exp(-w * ratios(held_out))), abs=1e-4)
+    predicted = baseline_probabilities(train, held_out)["length"]
+    assert predicted == pytest.approx(1 / (1 + np.exp(-w * ratios(held_out))), abs=1e-4)
 
 
 def test_swapping_the_responses_turns_every_answer(pairs):
@@ -63,6 +63,6 @@ def test_reference_figures_on_human_votes():
     """Not weaker than the figures that came with the data: 0.1156, 0.0848 and 0.0744."""
     train, test = (load_pairs(str(CONVINCING / f"convincing_{part}.jsonl.gz")) for part in ("train", "test"))
     labels = np.array([pair.label for pair in test])
-    said = baseline_probabilities(with_sparse_labels(train, 0), test)
-    errors = {name: np.mean((p - labels) ** 2) for name, p in said.items()}
+    predicted = baseline_probabilities(with_sparse_labels(train, 0), test)
+    errors = {name: np.mean((p - labels) ** 2) for name, p in predicted.items()}
     assert errors == pytest.approx({"constant": 0.1156, "length": 0.0820, "tfidf": 0.0735}, abs=0.0005)

@@ -1,4 +1,4 @@
-"""A study read from its file: which cells it makes, and which of them a change touches."""
+"""A study read from its file: which runs it makes, and which of them a change touches."""
 
 import pytest
 import yaml
@@ -10,16 +10,16 @@ DOCUMENT = {
     "seeds": [0, 1],
     "common": {"n_train": 8, "answer_step": 0.25},
     "training": {"max_steps": 5},
-    "grounds": {
+    "datasets": {
         "easy": {"title": "easy", "settings": {"population_noise": 0.5}},
         "hard": {"title": "hard", "training": {"max_steps": 7}, "seeds": [3]},
     },
     "methods": {
-        "ours": {"title": "Ours", "trainer": "grpo", "grounds": ["easy", "hard"], "settings": {"answers": "exact"}},
-        "usual": {"title": "Usual", "trainer": "grpo", "grounds": ["easy"]},
-        "words": {"title": "Words", "trainer": "text", "grounds": ["easy"]},
+        "ours": {"title": "Ours", "trainer": "grpo", "datasets": ["easy", "hard"], "settings": {"answers": "exact"}},
+        "usual": {"title": "Usual", "trainer": "grpo", "datasets": ["easy"]},
+        "words": {"title": "Words", "trainer": "text", "datasets": ["easy"]},
     },
-    "figures": {"ground": "easy", "ours": "ours", "usual": "usual"},
+    "figures": {"dataset": "easy", "ours": "ours", "usual": "usual"},
     "quick": {"output_dir": "runs/y", "seeds": [0], "methods": {"words": None}, "training": {"max_steps": 2}},
 }
 
@@ -34,31 +34,31 @@ def write(tmp_path):
     return written
 
 
-def settings(plan):
-    return {(c.ground, c.seed, c.method): c.settings for c in (*plan.starts, *plan.cells)}
+def settings_by_run(plan):
+    return {(c.dataset, c.seed, c.method): c.settings for c in (*plan.starts, *plan.runs)}
 
 
 def test_later_settings_win(write):
-    told = settings(read_plan(write()))
-    assert len(told) == 3 + 2 * 3 + 1
-    assert told["easy", 1, WARM_START] == {"n_train": 8, "answer_step": 0.25, "population_noise": 0.5, "seed": 1}
-    assert told["easy", 0, "ours"] == told["easy", 0, WARM_START] | {"max_steps": 5, "answers": "exact"}
-    assert told["hard", 3, "ours"]["max_steps"] == 7
-    assert told["easy", 0, "words"] == told["easy", 0, WARM_START], "what reads no language is not trained"
+    settings = settings_by_run(read_plan(write()))
+    assert len(settings) == 3 + 2 * 3 + 1
+    assert settings["easy", 1, WARM_START] == {"n_train": 8, "answer_step": 0.25, "population_noise": 0.5, "seed": 1}
+    assert settings["easy", 0, "ours"] == settings["easy", 0, WARM_START] | {"max_steps": 5, "answers": "exact"}
+    assert settings["hard", 3, "ours"]["max_steps"] == 7
+    assert settings["easy", 0, "words"] == settings["easy", 0, WARM_START], "what reads no language is not trained"
 
 
 def test_quick_is_a_part_of_the_file(write):
     plan = read_plan(write(), quick=True)
     assert plan.output_dir == "runs/y"
     assert set(plan.methods) == {"ours", "usual"}
-    assert {c.seed for c in plan.cells if c.ground == "easy"} == {0}
-    assert {c.settings["max_steps"] for c in plan.cells} == {2, 7}
+    assert {c.seed for c in plan.runs if c.dataset == "easy"} == {0}
+    assert {c.settings["max_steps"] for c in plan.runs} == {2, 7}
     assert read_plan(write(), quick=True, output_dir="z", processes=None).output_dir == "z"
 
 
 def hashes(path):
     plan = read_plan(path)
-    return {(c.ground, c.seed, c.method): c.hash for c in (*plan.starts, *plan.cells)}
+    return {(c.dataset, c.seed, c.method): c.hash for c in (*plan.starts, *plan.runs)}
 
 
 def changed(write, **changes):
@@ -81,18 +81,18 @@ def test_a_change_touches_what_it_changes(write):
 
 def test_the_finished_part_has_whole_methods(write):
     plan = read_plan(write())
-    everything = {*plan.starts, *plan.cells}
-    assert [cell.hash for cell in plan.finished(everything).cells] == [cell.hash for cell in plan.cells]
-    left = plan.finished({c for c in everything if (c.method, c.seed) != ("words", 1) and c.ground != "hard"})
-    assert set(left.grounds) == {"easy"}
+    everything = {*plan.starts, *plan.runs}
+    assert [run.hash for run in plan.finished(everything).runs] == [run.hash for run in plan.runs]
+    left = plan.finished({c for c in everything if (c.method, c.seed) != ("words", 1) and c.dataset != "hard"})
+    assert set(left.datasets) == {"easy"}
     assert set(left.methods) == {"ours", "usual"}
-    assert left.methods["ours"].grounds == ["easy"]
-    assert {c.hash for c in left.cells} <= {c.hash for c in plan.cells}, "what is left out changes no other"
+    assert left.methods["ours"].datasets == ["easy"]
+    assert {c.hash for c in left.runs} <= {c.hash for c in plan.runs}, "what is left out changes no other"
     with pytest.raises(ValueError, match="ours and usual are not finished on easy"):
         plan.finished({c for c in everything if c.method != "usual"})
 
 
-def test_a_new_warm_start_is_a_new_cell(write):
+def test_a_new_warm_start_is_a_new_run(write):
     """What goes on from a warm start depends on it, though its own settings stay what they are."""
     usual = DOCUMENT["methods"]["usual"] | {"settings": {"n_train": 4}}
     methods = DOCUMENT["methods"] | {"usual": usual}
@@ -107,12 +107,12 @@ def test_a_new_warm_start_is_a_new_cell(write):
     ("changes", "message"),
     [
         ({"sedes": [1]}, "unknown key 'sedes'"),
-        ({"methods": {"x": {"title": "x", "trainer": "grpo", "ground": "easy"}}}, "methods: x: unknown key 'ground'"),
-        ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "missing 1 required positional argument: 'grounds'"),
-        ({"methods": {"ours": {"title": "x", "trainer": "dpo", "grounds": ["easy"]}}}, "unknown trainer 'dpo'"),
-        ({"methods": {"ours": {"title": "x", "trainer": "grpo", "grounds": ["flat"]}}}, "unknown ground 'flat'"),
-        ({"figures": {"ground": "easy", "ours": "ours", "usual": "hers"}}, "unknown method 'hers'"),
-        ({"figures": {"ground": "flat", "ours": "ours", "usual": "ours"}}, "unknown ground 'flat'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo", "dataset": "easy"}}}, "methods: x: unknown key 'dataset'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "missing 1 required positional argument: 'datasets'"),
+        ({"methods": {"ours": {"title": "x", "trainer": "dpo", "datasets": ["easy"]}}}, "unknown trainer 'dpo'"),
+        ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": ["flat"]}}}, "unknown dataset 'flat'"),
+        ({"figures": {"dataset": "easy", "ours": "ours", "usual": "hers"}}, "unknown method 'hers'"),
+        ({"figures": {"dataset": "flat", "ours": "ours", "usual": "ours"}}, "unknown dataset 'flat'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(write, changes, message):

@@ -1,4 +1,4 @@
-"""Figures and tables from recorded cells, against numbers worked out by hand or by another library."""
+"""Figures and tables from recorded runs, against numbers worked out by hand or by another library."""
 
 import json
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.study.figures import FIGURES, prepare_course, prepare_overconfidence
+from benchmarks.study.figures import FIGURES, prepare_learning_curve, prepare_overconfidence
 from benchmarks.study.page import write_study
 from benchmarks.study.plan import WARM_START
 from benchmarks.study.results import first_below, over_seeds, sparse_pairs_needed
 from benchmarks.study.tables import (
     headline,
+    judging_methods_table,
     methods_table,
     objective_accuracy,
-    readings_table,
     recorded_table,
     votes_table,
 )
@@ -32,11 +32,13 @@ def test_interval_over_seeds_is_students():
 
 
 def test_first_point_below_the_target():
-    course = [{"step": s, "seconds": s / 2, "tokens": 10 * s, "e": e} for s, e in enumerate((0.3, 0.1, 0.2, 0.05))]
-    assert first_below(course, "e", 0.1) == first_below(course[:2], "e", 0.1)
-    assert first_below(course, "e", 0.1).step == 1
-    assert not first_below(course, "e", 0.01).reached
-    assert first_below(course, "e", 0.01).seconds == 1.5
+    learning_curve = [
+        {"step": s, "seconds": s / 2, "tokens": 10 * s, "e": e} for s, e in enumerate((0.3, 0.1, 0.2, 0.05))
+    ]
+    assert first_below(learning_curve, "e", 0.1) == first_below(learning_curve[:2], "e", 0.1)
+    assert first_below(learning_curve, "e", 0.1).step == 1
+    assert not first_below(learning_curve, "e", 0.01).reached
+    assert first_below(learning_curve, "e", 0.01).seconds == 1.5
     with pytest.raises(ValueError, match="curve_steps"):
         first_below([], "e", 0.1)
 
@@ -61,18 +63,20 @@ def test_overconfidence_is_what_was_put_in(results):
 
 
 def test_headline(results):
-    told = headline(results, "contested")
-    assert told["excess_brier/intervals_apart"]
+    settings = headline(results, "contested")
+    assert settings["excess_brier/intervals_apart"]
     ours, usual = (
-        np.mean([r["readings"]["answer_mean"]["test"]["metrics"]["excess_brier"] for r in results.of("contested", m)])
+        np.mean(
+            [r["predictions"]["answer_mean"]["test"]["metrics"]["excess_brier"] for r in results.of("contested", m)]
+        )
         for m in ("ours", "usual")
     )
-    assert told["excess_brier/ratio"] == pytest.approx(ours / usual)
-    assert told["excess_brier/largest_ratio_of_a_seed"] >= told["excess_brier/ratio"]
+    assert settings["excess_brier/ratio"] == pytest.approx(ours / usual)
+    assert settings["excess_brier/largest_ratio_of_a_seed"] >= settings["excess_brier/ratio"]
 
 
 def test_course_is_the_mean_of_the_seeds(results):
-    points = prepare_course(results, "contested", "usual", "excess_brier", "tokens")
+    points = prepare_learning_curve(results, "contested", "usual", "excess_brier", "tokens")
     assert points["x"].tolist() == [0, 1000, 2000, 3000]
     assert points["value"][0] == pytest.approx(0.03 + 1e-4)
 
@@ -80,8 +84,8 @@ def test_course_is_the_mean_of_the_seeds(results):
 def test_objective_accuracy_counts_a_pair_once_or_by_order(results):
     both, each = objective_accuracy(results, "contested", "ours")
     assert both.value == each.value == 1
-    cell = results.of("contested", "ours")[0]["readings"]["answer_mean"]["objective"]
-    cell["p_ab"] = [1 - p for p in cell["p_ab"]]  # now wrong in one order
+    run = results.of("contested", "ours")[0]["predictions"]["answer_mean"]["objective"]
+    run["p_ab"] = [1 - p for p in run["p_ab"]]  # now wrong in one order
     both, each = objective_accuracy(results, "contested", "ours")
     assert both.seeds == (0, 1, 1)
     assert each.seeds == (0.5, 1, 1)
@@ -100,7 +104,7 @@ def test_tables_hold_what_was_recorded(results):
     excess = results.estimate("contested", "ours", "excess_brier")
     assert rows[3][2] == f"{excess.value:.4f} [{excess.low:.4f}, {excess.high:.4f}]"
     assert rows[3][1] == "100 × 1"
-    assert "not available: no words for it" in readings_table(results, "contested")
+    assert "not available: no words for it" in judging_methods_table(results, "contested")
     votes = votes_table(results, "contested").splitlines()
     assert [row.split(" | ")[:3] for row in votes[2:]] == [
         ["| 50", "1", "50"],
@@ -126,10 +130,10 @@ def test_figures_are_drawn(results, name):
 
 
 def test_everything_is_written(results, tmp_path):
-    text = write_study(results, tmp_path, {"seconds": 90.0, "cells_run": 3, "cpu_seconds": 120.0})
+    text = write_study(results, tmp_path, {"seconds": 90.0, "runs_executed": 3, "cpu_seconds": 120.0})
     assert (tmp_path / "study.md").read_text() == text
     document = json.loads((tmp_path / "study.json").read_text())
-    measured = document["grounds"]["contested"]["ours"]["readings"]["answer_mean"]["test"]["excess_brier"]
+    measured = document["datasets"]["contested"]["ours"]["predictions"]["answer_mean"]["test"]["excess_brier"]
     assert measured["value"] == pytest.approx(document["headline"]["excess_brier/ours"])
     assert len(measured["seeds"]) == 3
     assert document["clock"]["seconds"] == 90

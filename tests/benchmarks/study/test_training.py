@@ -1,4 +1,4 @@
-"""Settings of a cell: what a YAML file gets wrong is named."""
+"""Settings of a run: what a YAML file gets wrong is named."""
 
 import pytest
 

@@ -1,10 +1,10 @@
-"""The course of a training: what it has cost and how calibrated the judge is, every few steps.
+"""The learning curve of a training run: cost and calibration every few steps.
 
-Cost is counted in optimizer steps only, from before generation until after the update; measuring is not part of it.
+Cost includes optimizer steps only, from before generation until after the update; evaluation is excluded.
 
-    seconds   CPU time of this process, all its threads together: what others do on the machine does not stretch it
-    tokens    positions that go through the model, padding included: prompts, sampled answers, answer trees. One that
-              is read from a cache is not counted again, so the figure is the work of this implementation
+    seconds   CPU time of this process, all threads; other load on the machine does not count
+    tokens    positions processed by the model, including padding: prompts, sampled answers, answer trees. Cached
+              positions are not counted again, so this is the work of this implementation
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from autorater.prompts.encoder import EncodedPrompt
 WATCHED = ("excess_brier", "brier", "gap", "symmetry_deviation_abs", "agreement", "sharpness", "parse_rate")
 
 
-class Course(TrainerCallback):
-    """Counts seconds and tokens of training steps, and measures the judge between them.
+class LearningCurve(TrainerCallback):
+    """Counts seconds and tokens of training steps, and evaluates the judge between them.
 
     Args:
-        judge: Reads the model that is trained.
-        pairs, prompts: What it is measured on, taken evenly from all of them (a file may be sorted).
-        n_pairs: How many of them.
-        every: Steps between measurements; 0 for none.
+        judge: Judge of the trained model.
+        pairs, prompts: Held-out pairs; a subset is taken evenly (a file may be sorted).
+        n_pairs: Size of the subset.
+        every: Steps between evaluations; 0 for none.
 
     Attributes:
-        seconds, tokens: So far.
-        points: A measurement each: `step`, `seconds`, `tokens` and the watched metrics.
+        seconds, tokens: Totals so far.
+        points: One dictionary per evaluation: `step`, `seconds`, `tokens` and the watched metrics.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Course(TrainerCallback):
         self._began: float | None = None
 
     def watch(self, model: PreTrainedModel) -> None:
-        """Counts what goes through this model."""
+        """Counts the tokens of this model."""
         model.get_input_embeddings().register_forward_hook(self._count)
 
     def _count(self, module, inputs, output) -> None:

@@ -1,12 +1,12 @@
-"""What a cell learns from and is measured on.
+"""Training data and tests of a run.
 
-    test         the held-out pairs of the ground, from its own population; of recorded votes the file of them
-    shifted      the same texts judged by another population (`persona_shares`, `population_noise`): p* has changed
-    objective    held-out pairs on which every kind of annotator, sure of itself, prefers the same response: one right
-                 answer, the label 0 or 1 (`n_pairs`); p* of the population that trained the judge is not asked
+    test         the held-out pairs of the dataset, from its own population or file
+    shifted      the same texts with votes of another population (`persona_shares`, `population_noise`): p* differs
+    objective    held-out pairs on which every kind of annotator, with negligible noise, prefers the same response: one
+                 correct answer, label 0 or 1 (`n_pairs`); independent of the population of the training votes
 
-Calibration pairs, on which recalibrations are fitted, are drawn apart from all of these: simulated ones from the
-subjects and the population of the training pairs with one vote each, recorded ones from a file of their own.
+Calibration pairs, on which recalibrations are fitted, are drawn separately: simulated ones from the subjects and the
+population of the training pairs with one vote each, recorded ones from a separate file.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,48 +20,48 @@ from autorater.training.config import JudgeArguments
 from autorater.training.data import TrainingData, prepare_data
 
 TEST = "test"
-_FRESH = 10_000  # added to a seed: texts and votes that nothing else in the study has seen
-_SURE = 0.01  # noise at which every kind of annotator is sure of itself
+_FRESH = 10_000  # added to a seed: texts and votes used nowhere else in the study
+_SURE = 0.01  # noise at which annotators of a kind always agree
 
 
 @dataclass
 class StudyArguments:
-    """What a cell can be told besides its trainer's settings."""
+    """Settings of a run in addition to those of its trainer."""
 
     calibration_dataset_name: str | None = field(
         default=None, metadata={"help": "Recorded pairs that recalibrations are fitted on."}
     )
-    n_calibration: int = field(
-        default=400, metadata={"help": "Simulated pairs that they are fitted on, one vote each."}
-    )
+    n_calibration: int = field(default=400, metadata={"help": "Simulated calibration pairs, one vote each."})
     both_orders: bool = field(
-        default=True, metadata={"help": "False: without swap augmentation, every pair is learned as it is given."}
+        default=True, metadata={"help": "False: no swap augmentation, only the given order is used."}
     )
-    curve_steps: int = field(default=0, metadata={"help": "Steps between measurements while training; 0 for none."})
-    n_curve_pairs: int = field(default=150, metadata={"help": "Held-out pairs that are measured on while training."})
+    curve_steps: int = field(default=0, metadata={"help": "Steps between evaluations during training; 0 for none."})
+    n_curve_pairs: int = field(default=150, metadata={"help": "Held-out pairs of these evaluations."})
     n_bootstrap: int = field(default=500, metadata={"help": "Rounds of the bootstrap over pairs."})
 
 
-def prepare_ground(args: JudgeArguments, seed: int, more_tests: dict[str, dict]) -> tuple[TrainingData, dict]:
+def prepare_dataset(args: JudgeArguments, seed: int, more_tests: dict[str, dict]) -> tuple[TrainingData, dict]:
     """Training data, and all tests by name.
 
     Args:
-        args: The data.
-        seed: Draws texts and votes.
-        more_tests: What the tests other than `test` are told.
+        args: Settings of the data.
+        seed: Seed of texts and votes.
+        more_tests: Settings of the tests other than `test`, by name.
 
     Raises:
-        ValueError: If a test is unknown, or needs simulated annotators and the votes are recorded.
+        ValueError: If a test is unknown, or requires simulated annotators and the votes are recorded.
     """
     data = prepare_data(args, seed)
     tests = {TEST: data.held_out}
     makers = {"shifted": _shifted, "objective": _objective}
-    for name, told in more_tests.items():
+    for name, settings in more_tests.items():
         if name not in makers:
             raise ValueError(f"unknown test {name!r}; known: {', '.join(makers)}")
         if args.dataset_name is not None:
-            raise ValueError(f"test {name!r} needs simulated annotators, and {args.dataset_name} holds recorded votes")
-        tests[name] = makers[name](args, seed, **told)
+            raise ValueError(
+                f"test {name!r} requires simulated annotators, but {args.dataset_name} holds recorded votes"
+            )
+        tests[name] = makers[name](args, seed, **settings)
     return data, tests
 
 
@@ -70,12 +70,12 @@ def calibration_pairs(args: JudgeArguments, study: StudyArguments, seed: int) ->
     if args.dataset_name is None:
         return simulate_pairs(study.n_calibration, population(args), seed=seed + _FRESH).pairs
     if study.calibration_dataset_name is None:
-        raise ValueError("recorded votes need a calibration_dataset_name to fit recalibrations on")
+        raise ValueError("recorded votes require a calibration_dataset_name to fit recalibrations")
     return load_pairs(study.calibration_dataset_name)
 
 
 def population(args: JudgeArguments) -> Population:
-    """Who votes on a simulated ground."""
+    """The annotators of a simulated dataset."""
     everyone = Population(noise=args.population_noise, slot_bias=args.annotator_slot_bias)
     return everyone.with_shares(args.persona_shares)
 
@@ -102,7 +102,7 @@ def _objective(args: JudgeArguments, seed: int, n_pairs: int = 300) -> list[Pair
     drawn = simulate_pairs(20 * n_pairs, sure, seed=seed + _FRESH, held_out=True)
     agreed = [p for p in drawn.pairs if min(p.true_probability, 1 - p.true_probability) < 1e-6][:n_pairs]
     if len(agreed) < n_pairs:
-        raise ValueError(f"objective: only {len(agreed)} of {len(drawn.pairs)} pairs have one right answer")
+        raise ValueError(f"objective: only {len(agreed)} of {len(drawn.pairs)} pairs have one correct answer")
     return [_voted(pair, right := round(pair.true_probability), right, 1) for pair in agreed]
 
 
