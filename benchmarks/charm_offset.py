@@ -1,16 +1,15 @@
-"""CHARM's offset: a bracketed root against epochs of gradient descent, on the same scores.
+"""CHARM's offset: a bracketed root against gradient descent, on the same scores.
 
     python benchmarks/charm_offset.py
     python benchmarks/charm_offset.py --n_instructions 1000000 --repeats 3
 
-    ours       `autorater.charm.offset.fit_offset`
+    ours       `autorater.charm.fit_offset`
     descent    the paper's pseudo-code (arXiv 2504.10045, algorithm 1) in torch: Adam on (mean σ(s_O + Δ − s_R) − P)²
                from Δ = 0, a fixed number of epochs
 
-The paper does not say how many epochs or which learning rate. The descent gets its best: of the learning rates given,
-the one that needs the fewest epochs to come within `--tolerance` of the root, and it stops there, which it could not
-know by itself. `descent_converged_seconds` is what it takes to stop on its own, once Δ moves by less than a tenth of
-the tolerance over 20 epochs.
+The paper gives neither the number of epochs nor the learning rate. The descent uses the given learning rate with the
+fewest epochs to `--tolerance`, and stops there, which requires knowing the root. `descent_converged_seconds` uses a
+stopping rule: Δ changes by less than a tenth of the tolerance over 20 epochs.
 """
 
 import argparse
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     differences = torch.tensor(over - reference)
 
     def near_root(offsets: list[float]) -> bool:
-        """Within the tolerance for a window of epochs, so that a swing through the root does not count."""
+        """Within the tolerance for a window of epochs, so that crossing the root does not count."""
         recent = offsets[-_WINDOW:]
         arrived = len(recent) == _WINDOW and max(abs(offset - root) for offset in recent) <= args.tolerance
         return arrived or len(offsets) >= args.max_epochs

@@ -1,15 +1,16 @@
-"""Judgments a second from a server whose speed is known, and how the memory grows with the number of pairs.
+"""Judgments per second from a server of known speed, and memory as a function of the number of pairs.
 
     python benchmarks/endpoint_throughput.py
     python benchmarks/endpoint_throughput.py --delay 0.2 --concurrency 128 --n_pairs 4000
 
-    throughput   the audit's own road (questions, requests, journal) against `benchmarks/harness/fake_endpoint.py` in a process of
-                 its own, which answers after `--delay` seconds; `of_ideal` is the rate over concurrency / delay
-    memory       peak of the resident memory of a fresh process that audits few and ten times as many pairs of long
-                 responses, read from disk
+    throughput   the audit's client (requests, judgment store) against `benchmarks/harness/fake_endpoint.py` in a
+                 separate process, which answers after `--delay` seconds; `of_ideal` is the rate relative to
+                 concurrency / delay
+    memory       peak resident memory of a fresh process that audits few, and ten times as many, pairs of long
+                 responses from disk
 
-The server takes one core and the client another: with fewer, neither gets what it needs, and the rate says so.
-`client_seconds_per_request` is processor time and says what one core could do at most.
+The server and the client each use one core; with fewer cores the rate is lower. `client_seconds_per_request` is
+processor time.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def serving(delay: float) -> tuple[subprocess.Popen, str]:
 
 
 def audit(data: Path, folder: Path, url: str, n_pairs: int, concurrency: int) -> dict[str, float]:
-    """Asks all questions about a file; seconds on the clock and of the processor, and the peak of the memory."""
+    """Audits a file; wall seconds, processor seconds, and peak memory."""
     import openai  # noqa: F401  (takes about a second, once a run, and is no part of the rate)
 
     judge = EndpointJudge("m", base_url=url, concurrency=concurrency)

@@ -4,15 +4,15 @@
     python benchmarks/grpo_step.py --device cuda --shape qwen2.5-0.5b --prompt_tokens 512 1024 2048
     python benchmarks/grpo_step.py --device cuda --shape qwen2.5-7b --prompts 2 --lora_rank 16
 
-A step is generation, rewards, loss, backward pass, gradient clipping and optimizer, as `trainer.train()` runs them.
+A step includes generation, rewards, loss, backward pass, gradient clipping and optimizer, as in `trainer.train()`.
 Both sides train models of the same shape on the same prompt ids with the same loss settings.
 
-    trl       `trl.GRPOTrainer`; on a CPU also `sliced`, without the work its head does on prompts there
-    sampled   `JudgeGRPOTrainer(answers="sampled")`: the same G completions a prompt, the prompt read once
+    trl       `trl.GRPOTrainer`; on a CPU also `sliced`, whose head skips prompt positions
+    sampled   `JudgeGRPOTrainer(answers="sampled")`: the same G completions per prompt, the prompt processed once
     exact     `JudgeGRPOTrainer(answers="exact")`: no completions, the whole answer grid of the same prompts
 
-Completions have exactly `--completion_tokens` tokens on either side. The first step is not counted; there ours also
-compares its shared with its plain path. Peak memory is that of a first step, in a process of its own.
+Completions have exactly `--completion_tokens` tokens on either side. The first step is excluded; there ours also
+compares the shared with the plain path. Peak memory is measured in the first step of a separate process.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Namespace, folder: str) -> GRPOTrainer:
-    """A trainer whose `train()` is one step; optimizer and weights go on from call to call."""
+    """A trainer whose `train()` is one step; optimizer and weights persist between calls."""
     tokenizer = judge_tokenizer()
     encoder = PromptEncoder(tokenizer, PROMPT_FORMAT)
     pairs = pairs_of_length(encoder, prompt_tokens, args.prompts)
@@ -118,7 +118,7 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
 
 
 def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Namespace) -> int | None:
-    """Peak bytes of a first step above the weights. A tiny step before it loads what libraries load late."""
+    """Peak bytes of a first step above the weights. A tiny step before it triggers lazy imports."""
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
         for size in (TINY, shape):
@@ -129,7 +129,7 @@ def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Name
 
 
 def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, object]]:
-    """One record for every kind of answers, at one prompt length."""
+    """One record per kind of answers, at one prompt length."""
     shape = chosen_shape(args)
     names = [*(STOCK if args.device == "cpu" else ["trl"]), *args.answers]
     peak = {

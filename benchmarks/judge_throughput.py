@@ -1,26 +1,25 @@
-"""Pairs judged in both orders a second: one forward pass a prompt against greedy generation.
+"""Judged pairs per second, both orders: one forward pass per prompt against greedy generation.
 
     python benchmarks/judge_throughput.py
     python benchmarks/judge_throughput.py --device cuda --shape qwen2.5-7b --generate_batch_sizes 16 64 256
-    python benchmarks/judge_throughput.py --model runs/grpo_simulated      # a trained judge: do they agree?
+    python benchmarks/judge_throughput.py --model runs/grpo_simulated      # a trained judge: do the answers agree?
 
     exact      `Judge.judge_prompts`: the whole answer distribution, mean, mode, spread and greedy answer, with its
                default batches
-    generate   batched greedy `model.generate` on left-padded prompts of like length, at the fastest of the batch sizes
-               given; it stops at the first token of the closing tag, or after as many tokens as the longest answer
-    to_end     the same as people mostly run it: until the closing tag is written and the text has ended
+    generate   batched greedy `model.generate` on left-padded prompts of similar length, at the fastest of the given
+               batch sizes; it stops at the first token of the closing tag, or after the tokens of the longest answer
+    to_end     the usual way: until the closing tag is complete and the text has ended
 
-`ratio` is against `generate`, the headline; `ratio_to_end` stands beside it. Generation gets two advantages: its batch
-size is tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the
-shortest length at which "0.85" can be told from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
+`ratio` is relative to `generate`; `ratio_to_end` is reported too. Generation has two advantages: its batch size is
+tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the shortest
+length at which "0.85" differs from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
 
-How many tokens go through the model says what arithmetic allows where it is the limit: `exact_tokens` and
-`generate_tokens` a prompt, of which `common_tokens` are the same for all prompts (the instructions).
+The number of tokens limits the ratio where arithmetic is the bottleneck: `exact_tokens` and `generate_tokens` per
+prompt, of which `common_tokens` are the same for all prompts (the instructions).
 
-With `--model` the prompts are held-out simulated pairs as they come (length 0 in `--prompt_tokens`). `agreement` is
-the share of prompts of which the read-out says what greedy decoding writes, a number or none; `mode_is_greedy` is the
-share whose likeliest answer is that number, which is a matter of the judge, not of the read-out. With random weights
-both are null.
+With `--model` the prompts are held-out simulated pairs of natural length (0 in `--prompt_tokens`). `agreement` is the
+share of prompts for which the exact method reports the answer that greedy decoding generates, a number or none;
+`mode_is_greedy` is the share whose mode is that number. With random weights both are null.
 """
 
 import argparse
@@ -81,14 +80,14 @@ def build_judge(args: argparse.Namespace) -> Judge:
 
 
 def terminators(tree: AnswerTree) -> list[int]:
-    """The tokens that end an answer: the last one of every string of the tree."""
+    """The tokens that end an answer: the last token of every string of the tree."""
     n_reads = len(tree.edge_tokens)
     last = {path[path < n_reads][-1].item() for path in tree.paths}
     return sorted({tree.edge_tokens[read].item() for read in last})
 
 
 class GreedyJudge:
-    """What one would write without the answer tree. `model` is a copy: the judge's own attention stays out of it.
+    """The implementation without an answer tree. `model` is a copy, with standard attention.
 
     Args:
         to_end: Write on until the text ends, not only until the answer does.
@@ -109,7 +108,7 @@ class GreedyJudge:
 
     @torch.inference_mode()
     def answers(self, prompts: list[list[int]], batch_size: int) -> list[float | None]:
-        """Answers of N prompts; None where the text is none."""
+        """Answers of N prompts; None where the text does not parse."""
         answers: list[float | None] = [None] * len(prompts)
         by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         for start in range(0, len(prompts), batch_size):
@@ -128,7 +127,7 @@ class GreedyJudge:
 
 
 def on_grid(answers: list[float | None], tree: AnswerTree) -> np.ndarray:
-    """Answers as numbers, NaN where there is none or it is off the grid of the read-out."""
+    """Answers as numbers, NaN if unparsed or off the grid."""
     written = np.array([np.nan if answer is None else answer for answer in answers])
     known = np.isclose(written[:, None], tree.values).any(axis=1)
     return np.where(known, written, np.nan)
@@ -161,10 +160,10 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     )
     agreement = mode_is_greedy = None
     if args.model:
-        said = judge.judge_prompts(prompts)
+        judgments = judge.judge_prompts(prompts)
         written = on_grid(greedy.answers(flat, best), judge.tree)
-        agreement = float(np.isclose(said.greedy.reshape(-1), written, equal_nan=True).mean())
-        mode_is_greedy = float(np.isclose(said.mode.reshape(-1), written).mean())
+        agreement = float(np.isclose(judgments.greedy.reshape(-1), written, equal_nan=True).mean())
+        mode_is_greedy = float(np.isclose(judgments.mode.reshape(-1), written).mean())
     mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
     common = len(common_beginning(flat))
     return {

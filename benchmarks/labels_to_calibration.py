@@ -1,21 +1,21 @@
-"""Training time and votes until a judge is calibrated: exact answers, sampled answers, `trl.GRPOTrainer`.
+"""Training time and votes to a calibration target: exact answers, sampled answers, `trl.GRPOTrainer`.
 
     python benchmarks/labels_to_calibration.py
     python benchmarks/labels_to_calibration.py --policy_hidden_size 64 --policy_num_layers 2 --warm_start_steps 800
 
-On simulated annotators the truth is known, and so is the excess Brier score: how much worse than p* a judge is. Every
-run of a seed starts from one warm-started policy (built as in recipes/configs/grpo_simulated.yaml), learns from the
-same votes, and is measured on the same held-out pairs in both orders after every `--eval_every` steps. It stops at
-the target, or when its time is over.
+With simulated annotators the truth is known, and so is the excess Brier score relative to p*. All runs of a seed start
+from one warm-started policy (built as in recipes/configs/grpo_simulated.yaml), use the same votes, and are evaluated
+on the same held-out pairs in both orders every `--eval_every` steps. A run stops at the target or at the end of its
+budget.
 
-    exact     `JudgeGRPOTrainer(answers="exact")` as configured
-    sampled   `JudgeGRPOTrainer(answers="sampled")`, shared prefix, both orders of a pair in one group
-    stock     `trl.GRPOTrainer`, both orders of a pair as rows of their own; the best of `--stock_learning_rates`
+    exact     our trainer with `answers: exact`, as configured
+    sampled   our trainer with `answers: sampled`, shared prefix, both orders of a pair in one group
+    stock     `trl.GRPOTrainer`, both orders of a pair as separate rows; the best of `--stock_learning_rates`
 
-Same reward, `scale_rewards="none"`, loss, entropy bonus, temperature, and as many votes a step. The learning rate is
-constant after the warm-up, so that no side needs to know beforehand how long it will run. The clock runs in optimizer
-steps only. On a CPU it counts CPU time of the process, all its threads together, which others on the machine do not
-stretch; wall time stands beside it. Any other key of the recipe's config can be given too (--n_train, …).
+Same reward, `scale_rewards="none"`, loss, entropy bonus, temperature, and votes per step. The learning rate is
+constant after the warm-up, so that the length of a run need not be known. Only optimizer steps are timed: on a CPU as
+CPU time of the process, which does not depend on other load; wall time is reported too. Any other option of the
+recipe's config can be given (--n_train, …).
 """
 
 import argparse
@@ -75,7 +75,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 @dataclass
 class Run:
-    """How a training run went.
+    """Result of a training run.
 
     Attributes:
         seconds, wall_seconds, steps: Training until the target, or None.
@@ -112,7 +112,7 @@ class Run:
 
 
 class TargetCallback(TrainerCallback):
-    """Measures the policy and stops its training at the target or at the end of its time.
+    """Evaluates the policy and stops training at the target or at the end of the budget.
 
     The judge has a model of its own, which takes the weights over: to judge changes how a model's attention is
     called, and the training of TRL's trainer should not be touched.
@@ -146,7 +146,7 @@ class TargetCallback(TrainerCallback):
 
 
 class Lab:
-    """Votes, held-out pairs and the warm-started policy of one seed, and the runs that start from it."""
+    """Votes, held-out pairs and warm-started policy of one seed, and the runs that start from it."""
 
     def __init__(
         self, args: argparse.Namespace, judging: JudgeArguments, training: JudgeGRPOConfig, data: TrainingData
@@ -164,7 +164,7 @@ class Lab:
         return model.to(self.args.device), tokenizer
 
     def excess_brier(self, model: torch.nn.Module) -> float:
-        """Of the policy in its present state, over both orders."""
+        """Excess Brier score of the current policy, over both orders."""
         self.judge.model.load_state_dict(model.state_dict())
         return evaluate(self.judge, self.held_out, self.held_out_prompts, n_bootstrap=0).metrics["excess_brier"]
 
@@ -203,22 +203,22 @@ class Lab:
 
 
 def build_lab(args: argparse.Namespace, rest: list[str], seed: int, folder: str) -> Lab:
-    """Reads the recipe's config, simulates the pairs and warms the policy up."""
+    """Parses the recipe's config, simulates the pairs and warm-starts the policy."""
     fixed = {
         "output_dir": folder, "seed": seed, "lr_scheduler_type": "constant_with_warmup", "report_to": "none",
         "logging_strategy": "no", "disable_tqdm": True, "use_cpu": args.device == "cpu", "answers": "exact",
         "bf16": chosen_dtype(args) is torch.bfloat16, "dataloader_pin_memory": args.device == "cuda",
     }  # fmt: skip
-    told = [text for name, value in fixed.items() for text in (f"--{name}", str(value))]
+    overrides = [text for name, value in fixed.items() for text in (f"--{name}", str(value))]
     parser = TrlParser((JudgeArguments, JudgeGRPOConfig))
-    judging, training = parser.parse_args_and_config(["--config", str(CONFIG), *rest, *told])
+    judging, training = parser.parse_args_and_config(["--config", str(CONFIG), *rest, *overrides])
     if judging.dataset_name is not None:
         raise ValueError("the truth must be known: leave dataset_name out")
     return Lab(args, judging, training, prepare_data(judging, seed))
 
 
 def best_of(runs: list[Run]) -> Run:
-    """The run that got to the target first, or that got nearest."""
+    """The run that reached the target first, or came nearest."""
     return min(runs, key=lambda run: (run.seconds is None, run.seconds or run.best))
 
 

@@ -1,23 +1,23 @@
-"""What a recipe needs of a GPU's memory: model states counted exactly, activations estimated from above.
+"""Estimate of the GPU memory of a recipe: model states counted exactly, activations estimated from above.
 
-    python benchmarks/memory_estimate.py                 # of all recipes for models of 7 to 9 B
+    python benchmarks/memory_estimate.py                 # all recipes for models of 7 to 9 B
     python benchmarks/memory_estimate.py recipes/configs/exact_gemma-2-9b.yaml --zero_stage 3 --gpus 16
 
-Nothing is loaded: the model is built from its published sizes without memory, and its P parameters are counted. On
-each of W GPUs with bf16 mixed precision (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1; gradients as DeepSpeed
-steps them, in float32):
+No weights are loaded: the model is built from its published sizes on the meta device, and its P parameters are
+counted. On each of W GPUs with bf16 mixed precision (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1; gradients in
+float32, as DeepSpeed steps them):
 
     parameters  2 P, with ZeRO-3 2 P / W          gradients  4 P / W, with ZeRO-1 4 P
     optimizer   12 P / W (float32 copy, Adam's two moments)
-    reference   2 P where beta is not 0, with ZeRO-3 2 P / W
+    reference   2 P if beta is not 0, with ZeRO-3 2 P / W
 
     activations  with gradient checkpointing the input of every layer and the inside of one, for every token of a
-                 micro-batch of the longest prompts; with eager attention its scores too
-    logits       12 bytes for every place that is read and every word of the vocabulary: as they come (2), in float32
-                 (4), their gradients (4 + 2); 20 for sampled answers, whose entropies keep two more copies
-    vLLM         its share of the GPU, which sleeps while the activations are there
+                 micro-batch of the longest prompts; with eager attention also its scores
+    logits       12 bytes per evaluated position and vocabulary entry: bf16 (2), float32 (4), their gradients (4 + 2);
+                 20 for sampled answers, whose entropies keep two more copies
+    vLLM         its share of the GPU, which is released while activations exist
 
-Left out: buffers of communication and fragmentation, some GiB; plan with a tenth of the GPU to spare.
+Left out: communication buffers and fragmentation, some GiB; leave a tenth of the GPU free.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SIZES = {
         intermediate_size=14336, vocab_size=128256, tie_word_embeddings=False,
     ),
 }  # fmt: skip
-ANSWER_NODES = {0.05: 60, 0.01: 140}  # of a tree behind a tokenizer that splits digits, the closing tag included
+ANSWER_NODES = {0.05: 60, 0.01: 140}  # of a tree for a tokenizer that splits digits, including the closing tag
 
 
 def main() -> None:
@@ -56,12 +56,12 @@ def main() -> None:
     args = parser.parse_args()
     for path in args.configs:
         parts = estimate(path, args.zero_stage, args.gpus)
-        print(f"{path.stem}: {said(parts)}")
+        print(f"{path.stem}: {as_text(parts)}")
         print("    " + ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items()))
 
 
 def estimate(path: Path, zero_stage: int | None = None, gpus: int = 8) -> dict[str, float]:
-    """Bytes on a GPU by part.
+    """Bytes per GPU, by part.
 
     Args:
         path: Config of `recipes/grpo.py`, its command with the accelerate config in its comment.
@@ -76,13 +76,13 @@ def estimate(path: Path, zero_stage: int | None = None, gpus: int = 8) -> dict[s
     rows = recipe["per_device_train_batch_size"]
     exact = recipe["answers"] == "exact" and not recipe.get("reasoning")
     if exact:
-        prompts, behind = 2 * rows, ANSWER_NODES[recipe["answer_step"]]
+        prompts, suffix = 2 * rows, ANSWER_NODES[recipe["answer_step"]]
     else:  # a micro-batch holds whole groups; each order of a pair is read once
         prompts = -(-rows // recipe["num_generations"]) * (2 if recipe.get("orders", "coupled") == "coupled" else 1)
-        behind = rows // prompts * recipe["max_completion_length"]
+        suffix = rows // prompts * recipe["max_completion_length"]
     eager = recipe.get("attn_implementation") == "eager"
-    parts["activations"] = activations(config, prompts, recipe["max_prompt_tokens"], behind, eager)
-    parts["logits"] = (12 if exact else 20) * prompts * (1 + behind) * config.vocab_size
+    parts["activations"] = activations(config, prompts, recipe["max_prompt_tokens"], suffix, eager)
+    parts["logits"] = (12 if exact else 20) * prompts * (1 + suffix) * config.vocab_size
     if recipe.get("use_vllm") and recipe["vllm_mode"] == "colocate":
         parts["vLLM"] = recipe["vllm_gpu_memory_utilization"] * GPU_GIB * GIB
     return parts
@@ -103,19 +103,19 @@ def model_states(parameters: int, zero_stage: int, gpus: int, reference: bool) -
     }
 
 
-def activations(config: PreTrainedConfig, prompts: int, longest: int, behind: int, eager: bool) -> float:
-    """Bytes, for prompts of the longest length with so many tokens behind each."""
-    tokens = prompts * (longest + behind)
+def activations(config: PreTrainedConfig, prompts: int, longest: int, suffix: int, eager: bool) -> float:
+    """Bytes for prompts of the longest length with `suffix` tokens after each."""
+    tokens = prompts * (longest + suffix)
     heads, hidden = config.num_attention_heads, config.hidden_size
     head_dim = getattr(config, "head_dim", None) or hidden // heads
-    attention = 2 * (heads + 2 * config.num_key_value_heads) * head_dim  # before and behind the rotation
+    attention = 2 * (heads + 2 * config.num_key_value_heads) * head_dim  # before and after the rotation
     inside = 8 * hidden + attention + heads * head_dim + 4 * config.intermediate_size
-    scores = prompts * heads * (longest**2 + behind * (longest + behind)) * (2 + 4 + 2) if eager else 0
+    scores = prompts * heads * (longest**2 + suffix * (longest + suffix)) * (2 + 4 + 2) if eager else 0
     return 2 * tokens * (config.num_hidden_layers * hidden + 2 * inside) + scores  # the inside, and its gradients
 
 
-def said(parts: dict[str, float]) -> str:
-    """What is there at once, in a line, as the configs have it."""
+def as_text(parts: dict[str, float]) -> str:
+    """The parts that exist at the same time, in one line."""
     states = sum(parts[name] for name in ("parameters", "gradients", "optimizer", "reference"))
     total = states + max(parts["activations"] + parts["logits"], parts.get("vLLM", 0))
     return f"{total / GIB:.0f} GiB a GPU, of it {states / GIB:.0f} GiB model states"

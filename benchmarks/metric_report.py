@@ -1,17 +1,17 @@
-"""The whole metric report of a judge with its bootstrap intervals, against a loop over resamples.
+"""The metric report of a judge with bootstrap intervals, against a loop over resamples.
 
     python benchmarks/metric_report.py
     python benchmarks/metric_report.py --n_pairs 100000 --plain_rounds 1000      # nothing extrapolated
     python benchmarks/metric_report.py --topics 500                              # whole topics are resampled
 
     ours         `judge_metrics`: every metric, noise floors, and the intervals of fourteen metrics
-    plain        the same fourteen intervals and nothing else: the scores of every pair are worked out once; then each
+    plain        the same fourteen intervals only: the scores of every pair are computed once; then each
                  round draws pairs, gathers their scores and takes means
-    recomputed   as it is mostly written: each round draws pairs and calls the metrics on them
+    recomputed   the usual implementation: each round draws pairs and calls the metrics on them
 
-Both loops are NumPy within a round. A round costs the same whichever it is, so by default they run `--plain_rounds` of
-them and the time of `--n_bootstrap` is extrapolated; the record says so. Whole topics are drawn by our side only, the
-loops always draw pairs, which is cheaper.
+Both loops use NumPy within a round. All rounds cost the same, so by default `--plain_rounds` are run and the time of
+`--n_bootstrap` is extrapolated, as the record states. Only our side resamples whole topics; the loops resample pairs,
+which is cheaper.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def judged_pairs(n_pairs: int, topics: int) -> Table:
-    """Answers of an overconfident judge that leans to the second slot; hardly two of them are equal."""
+    """Answers of an overconfident judge that favours the second response; almost all distinct."""
     generator = np.random.default_rng(0)
     truth = generator.beta(0.8, 0.8, n_pairs)
     noise = 0.1 * generator.normal(size=(2, n_pairs))
@@ -55,12 +55,12 @@ def judged_pairs(n_pairs: int, topics: int) -> Table:
 
 
 def scores(p_ab: np.ndarray, p_ba: np.ndarray, labels: np.ndarray, true_probability: np.ndarray) -> Table:
-    """What the means of both loops are taken of: the score of each pair, or of each of its two answers, in a row."""
+    """Scores averaged by both loops: one per pair, or one per answer of a pair, per row."""
     p = np.stack([p_ab, p_ba])
     y, truth = np.stack([labels, 1 - labels]), np.stack([true_probability, 1 - true_probability])
     clipped = p.clip(EPSILON, 1 - EPSILON)
     side, majority = np.sign(p - 0.5), np.sign(y - 0.5)
-    said, voted = (np.where(np.abs(v - 0.5) <= TIE_BAND, 0, np.sign(v - 0.5)) for v in (p, y))
+    judged, voted = (np.where(np.abs(v - 0.5) <= TIE_BAND, 0, np.sign(v - 0.5)) for v in (p, y))
     deviation = p_ab + p_ba - 1
     consistent = (side[0] == -side[1]) * 1.0
     return {
@@ -71,7 +71,7 @@ def scores(p_ab: np.ndarray, p_ba: np.ndarray, labels: np.ndarray, true_probabil
         "gap": (side * (p - y)).mean(axis=0),
         "agreement": ((1 + side * majority) / 2 * (majority != 0)).mean(axis=0),
         "counted": (majority != 0).mean(axis=0),
-        "agreement_three_way": (said == voted).mean(axis=0),
+        "agreement_three_way": (judged == voted).mean(axis=0),
         "consistency": consistent,
         "flip_rate": 1 - consistent,
         "first_slot_share": (side < 0).mean(axis=0),
@@ -97,7 +97,7 @@ def values(table: Table) -> dict[str, float]:
 
 
 def loop(resample: Callable[[np.ndarray], dict[str, float]], n_pairs: int, n_rounds: int) -> dict[str, float]:
-    """Percentile intervals, one round after the other."""
+    """Percentile intervals, round by round."""
     generator = np.random.default_rng(0)
     rounds = [resample(generator.integers(n_pairs, size=n_pairs)) for _ in range(n_rounds)]
     ends = {}
@@ -120,7 +120,7 @@ def recomputed(pairs: Table, n_rounds: int) -> dict[str, float]:
 
 
 def peak_bytes(side: str, n_pairs: int, topics: int, n_rounds: int) -> int | None:
-    """Growth of the peak memory by one run of a side; called in a process of its own."""
+    """Growth of the peak memory by one run of a side; called in a separate process."""
     pairs = judged_pairs(n_pairs, topics)
     runs = {"ours": lambda: judge_metrics(**pairs, n_bootstrap=n_rounds), "plain": lambda: plain(pairs, n_rounds)}
     return peak_growth(runs[side], "cpu")

@@ -1,18 +1,18 @@
-"""Projection onto simplex ∩ ball: exact and batched, against CVXPY; and what the adversary made of it costs.
+"""Projection onto simplex ∩ ball: exact and batched, against CVXPY; and the cost of the adversary that uses it.
 
     python benchmarks/projection.py
     python benchmarks/projection.py --batch 4096 --classes 101 --cvxpy_rows 64
 
     exact     `project_simplex_ball` on the whole batch
     cvxpy     `CvxpyProjection`: CVXPY with Clarabel, compiled once, point, centre and radius as parameters (DPP), one
-              row after the other; `--cvxpy_rows` of the batch are timed, and all rows take proportionally longer
+              row at a time; `--cvxpy_rows` of the batch are timed and extrapolated
 
-Points are what an adversary projects: shares of votes moved by a gradient of the KL, within a ball around the shares.
+The points are those of an adversary: vote shares moved by a gradient of the KL, and a ball around the shares.
 `error` is the largest L2 distance between the two results.
 
 `adversary_share`: five steps of the adversary on 32 items, over one training step (forward, backward, optimizer) of
-recipes/align.py with the adversary in it, both in CPU seconds of this process. The share depends on the policy; the
-default is as large as that of recipes/grpo.py, about the smallest that one would train.
+recipes/align.py including the adversary, both in CPU seconds of this process. The share depends on the policy; the
+default has the size of that of recipes/grpo.py.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=1024, help="Rows.")
     parser.add_argument("--classes", type=int, default=5, help="K.")
-    parser.add_argument("--votes", type=int, default=5, help="Votes behind every row's shares.")
+    parser.add_argument("--votes", type=int, default=5, help="Votes per row.")
     parser.add_argument("--radius", type=float, default=0.1, help="Of the ball.")
     parser.add_argument("--cvxpy_rows", type=int, default=1024, help="Rows that CVXPY is timed on.")
     parser.add_argument("--repeats", type=int, default=3, help="Rounds that count.")
@@ -62,7 +62,7 @@ def instances(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Mean CPU seconds of a call, after one that does not count."""
+    """Mean CPU seconds of a call, after a warm-up call."""
     run()
     start = time.process_time()
     for _ in range(repeats):

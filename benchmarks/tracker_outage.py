@@ -1,15 +1,15 @@
-"""What a W&B server that falls silent costs a training: seconds of the training, against W&B offline.
+"""The cost of a W&B server that stops answering: training seconds relative to W&B offline.
 
     python benchmarks/tracker_outage.py
     python benchmarks/tracker_outage.py --n_runs 8 --max_steps 300
 
     offline   `WANDB_MODE=offline`
-    silent    W&B's own client against `tests/recipes/fake_wandb.py`, which lets a run begin and, from its first logged
-              step on, takes connections and answers nothing
+    silent    W&B's client against `benchmarks/harness/fake_wandb.py`, which accepts a run and, from its first logged
+              step on, accepts connections without answering
 
-Runs of `recipes/grpo.py` that log every step take turns; a pair of turns gives a ratio, and the median is the result.
-`seconds` is the training by the clock, `processor_seconds` what the process of the run used from start to end; on a
-machine that others use too, the second is the steadier one.
+Runs of `recipes/grpo.py` that log every step alternate; each pair of runs gives a ratio, and the median is reported.
+`seconds` is wall time of the training, `processor_seconds` the processor time of the whole process; on a shared
+machine the second is more stable.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def train(folder: Path, max_steps: int, server: FakeWandb | None) -> dict[str, float]:
-    """Seconds of a run, with a server that falls silent or without any."""
+    """Seconds of a run, with a silent server or offline."""
     from harness.interrupted import start
 
     os.environ.pop("WANDB_MODE", None)

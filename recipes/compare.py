@@ -1,11 +1,11 @@
-"""Run recipes side by side, each with its settings, and put what they reached into one table.
+"""Run several recipes, each with its settings, and write one table of their results.
 
-    python recipes/compare.py --config recipes/configs/compare_dense.yaml      # five ways to learn from vote shares
+    python recipes/compare.py --config recipes/configs/compare_dense.yaml      # five ways to train on vote shares
     python recipes/compare.py --config recipes/configs/compare_align.yaml      # alignment and its ablations
 
-The config names the runs; `common`, the group's and the run's keys go to the run's recipe, the later ones win.
-`recipe` is its name, `settings` the config it starts from, `start_from` another run whose warm start it shares.
-A run that has its metrics.json is not run again. In output_dir: a folder a run, and comparison.md.
+The config lists the runs. A recipe gets the options of `common`, of the group and of the run; later ones override earlier
+ones. `recipe` is the name of the recipe, `settings` its base config, `start_from` another run whose warm start it shares.
+A run with a metrics.json is not executed again. Writes one folder per run and comparison.md to output_dir.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import yaml
 from tqdm import tqdm
 
 from autorater.cli import run_script
+from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
 
 RECIPES = Path(__file__).parent
@@ -27,35 +28,35 @@ KEYS = {"output_dir", "seeds", "columns", "before", "common", "groups", "runs"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="What to compare, a YAML file.")
-    parser.add_argument("--output_dir", help="In place of the config's.")
+    parser.add_argument("--config", type=Path, required=True, help="The runs to compare, a YAML file.")
+    parser.add_argument("--output_dir", help="Overrides the config's.")
     args = parser.parse_args()
     plan = yaml.safe_load(args.config.read_text(encoding="utf-8"))
     if unknown := set(plan) - KEYS:
-        raise ValueError(f"{args.config}: unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(KEYS))}")
+        raise UserError(f"{args.config}: unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(KEYS))}")
     folder = prepare_output_dir(args.output_dir or plan["output_dir"])
 
     groups, seeds = plan.get("groups") or {"": {}}, plan.get("seeds", [0])
     jobs = [(group, seed, name) for group in groups for seed in seeds for name in plan["runs"]]
     results: dict[tuple[str, str], list[dict]] = {}
     for group, seed, name in tqdm(jobs, desc="runs", unit="run"):
-        told = {**plan.get("common", {}), **groups[group], **plan["runs"][name], "seed": seed}
+        options = {**plan.get("common", {}), **groups[group], **plan["runs"][name], "seed": seed}
         place = folder / (group or "all") / str(seed)
-        results.setdefault((group, name), []).append(_run(place, name, told))
+        results.setdefault((group, name), []).append(_run(place, name, options))
     table = _table(plan["columns"], plan.get("before"), results)
     (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
     print(table)
 
 
-def _run(place: Path, name: str, told: dict) -> dict:
-    """Metrics of one run, which is made where it is not there yet."""
+def _run(place: Path, name: str, options: dict) -> dict:
+    """Metrics of one run, which is executed if it has none."""
     output_dir = place / name.replace(" ", "_")
     metrics = output_dir / "metrics.json"
     if not metrics.exists():
         output_dir.mkdir(parents=True, exist_ok=True)
-        recipe, start, base = told.pop("recipe"), told.pop("start_from", None), told.pop("settings", None)
+        recipe, start, base = options.pop("recipe"), options.pop("start_from", None), options.pop("settings", None)
         settings = yaml.safe_load((RECIPES / "configs" / base).read_text(encoding="utf-8")) if base else {}
-        settings |= {**told, "output_dir": str(output_dir), "run_name": f"{place.name} {name}"}
+        settings |= {**options, "output_dir": str(output_dir), "run_name": f"{place.name} {name}"}
         if start is not None:
             settings["model_name_or_path"] = str(place / start.replace(" ", "_") / "warm_start")
         config = output_dir / "settings.yaml"
@@ -64,12 +65,12 @@ def _run(place: Path, name: str, told: dict) -> dict:
             command = [sys.executable, str(RECIPES / f"{recipe}.py"), "--config", str(config)]
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
-            raise ValueError(f"run {name!r} failed, see {log.name}")
+            raise UserError(f"run {name!r} failed, see {log.name}")
     return json.loads(metrics.read_text(encoding="utf-8"))
 
 
 def _table(columns: dict[str, str], before: str | None, results: dict[tuple[str, str], list[dict]]) -> str:
-    """Markdown; means over the seeds, with their standard deviation where there are several."""
+    """Markdown table: means over the seeds, with standard deviations for several seeds."""
     lines = [f"| | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
     last = None
     for (group, name), metrics in results.items():

@@ -1,10 +1,10 @@
-"""The ground floor: the answer format, the scoring rules, and the rewards made of both. Needs numpy, nothing more.
+"""Answer format, scoring rules and reward functions. Requires only NumPy.
 
-    answer.py      text -> probability or distribution, and back; what counts as an answer and what does not
-    scoring.py     S(p, y) on arrays: Brier, logarithmic, spherical, Kullback–Leibler, ranked probability
-    functions.py   reward functions for trl.GRPOTrainer: read the completion, score it, log how answers spread
+    answer.py      parses probabilities and distributions from text, and renders them
+    scoring.py     scoring rules S(p, y) on arrays: Brier, logarithmic, spherical, Kullback–Leibler, ranked probability
+    functions.py   reward functions for trl.GRPOTrainer: parse completions, score answers, log their distribution
 
-Left out on purpose: models, prompts, data files. A worker that only scores imports this and stays light.
+Deliberately left out: models, prompts, data files.
 """
 
 from rewards.answer import (

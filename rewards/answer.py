@@ -1,24 +1,23 @@
-"""The answer format: how a probability is written in a completion, and how it is read back.
+"""The answer format: parsing and rendering of verbalized probabilities.
 
     <think>…optional reasoning…</think><prob_rb_better>0.85</prob_rb_better>
 
-A text has an answer when, outside the reasoning, the opening tag and the closing tag occur exactly once each, in this
-order, with a plain ASCII decimal in [0, 1] between them. Anything else has none: there is no guessing, because every
-tolerated deviation is a second format that a policy can drift to.
+A text has an answer if, outside the reasoning, the opening tag and the closing tag occur exactly once each, in this
+order, with a plain ASCII decimal in [0, 1] between them. Anything else is unparsed: every tolerated deviation would be
+a second format that a policy can drift to.
 
-What counts as reasoning, chosen so that no reading can turn a thought into an answer:
+Reasoning, defined so that a thought is never parsed as an answer:
 
 - ``<think>`` up to the next ``</think>``; a further ``<think>`` in between is plain text.
-- A ``</think>`` that closes nothing ends reasoning that the prompt had opened (the chat templates of Qwen3 and
-  DeepSeek-R1 do): all that precedes it is reasoning, whatever it holds.
-- Reasoning that never ends leaves no answer, wherever an answer stood: the text was cut off in mid-thought.
+- An unmatched ``</think>`` ends reasoning that the prompt opened (as chat templates of Qwen3 and DeepSeek-R1 do): all
+  text before it is reasoning.
+- With reasoning that never ends there is no answer: the text was truncated within a thought.
 
-What counts as a decimal: digits with an optional fraction (``1``, ``0.85``, ``00.5``), or a fraction alone (``.5``).
-``1.``, signs, percent, commas, exponents, underscores and digits outside ASCII are refused. The bounds are checked on
-the digits, before any rounding to floating point: ``1.0000`` is 1, but ``1.`` followed by 400 zeros and a 1 is no
-answer.
+Decimal: digits with an optional fraction (``1``, ``0.85``, ``00.5``), or a fraction alone (``.5``). ``1.``, signs,
+percent, commas, exponents, underscores and non-ASCII digits are refused. The bounds are checked on the digits, before
+rounding to floating point: ``1.0000`` is 1, but ``1.`` followed by 400 zeros and a 1 is refused.
 
-Every function takes time linear in the text: completions are written by a model, hence by nobody one can trust.
+Every function takes time linear in the text, since completions are untrusted.
 """
 
 import math
@@ -36,7 +35,7 @@ _WHITE_SPACE = " \t\n\r\f\v"  # str.strip() alone would also drop no-break space
 _UNIT_DECIMAL = re.compile(r"0*1(?:\.0+)?|0+(?:\.[0-9]+)?|\.[0-9]+")
 _SEPARATOR = re.compile(rf"[{_WHITE_SPACE}]*,[{_WHITE_SPACE}]*|[{_WHITE_SPACE}]+")
 _THINK_TAG = re.compile("</?think>")
-_REASONING_MARK = "\0"  # stands where reasoning was; in no tag and no decimal, so nothing joins up across it
+_REASONING_MARK = "\0"  # replaces reasoning; in no tag and no decimal, so text does not join across it
 
 
 def parse_probability(text: str, *, prefilled: bool = False) -> float | None:
@@ -47,7 +46,7 @@ def parse_probability(text: str, *, prefilled: bool = False) -> float | None:
         prefilled: Whether the prompt already ended with the opening tag, so that ``text`` continues it.
 
     Returns:
-        The probability in [0, 1], or ``None`` where the text has no answer. Never raises.
+        The probability in [0, 1], or ``None`` if the text has no answer. Never raises.
 
     Example:
         >>> parse_probability("<think>B cites a source.</think><prob_rb_better>0.85</prob_rb_better>")
@@ -66,8 +65,8 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
 
         <class_probabilities>0.1 0.3 0.6</class_probabilities>
 
-    The rules are those of :func:`parse_probability`; the decimals are separated by white space, by one comma, or both.
-    Their sum may miss 1 by 0.01 a class, as rounded answers do, and is then made exact.
+    The rules are those of :func:`parse_probability`; decimals are separated by white space, one comma, or both. Their
+    sum may differ from 1 by 0.01 per class, because answers are rounded; the result is normalized.
 
     Args:
         text: A completion. Anything that is not a ``str`` has no answer.
@@ -75,7 +74,7 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
         prefilled: Whether the prompt already ended with the opening tag, so that ``text`` continues it.
 
     Returns:
-        ``n_classes`` probabilities that sum to 1, or ``None`` where the text has no answer.
+        ``n_classes`` probabilities that sum to 1, or ``None`` if the text has no answer.
 
     Raises:
         ValueError: If ``n_classes`` is below 2; never because of the text.
@@ -99,14 +98,14 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
 
 
 def answer_pattern(decimals: int = 2, *, reasoning: bool = False) -> str:
-    """A regular expression of completions that have an answer, for servers that can be held to one while they write.
+    """A regular expression of completions with an answer, for servers with constrained generation.
 
-    Narrower than what is read back: one digit in front of the point, no white space, reasoning without ``</`` in it.
+    Narrower than the parser: one digit before the point, no white space, reasoning without ``</``.
 
     Args:
-        decimals: Most digits behind the point, at least 1.
-        reasoning: Whether reasoning comes first and the model writes both tags; else the prompt ends with the opening
-            tag.
+        decimals: Maximum number of decimals, at least 1.
+        reasoning: Whether reasoning comes first and the model generates both tags; otherwise the prompt ends with the
+            opening tag.
 
     Example:
         >>> re.fullmatch(answer_pattern(), "0.85</prob_rb_better>") is not None
@@ -118,14 +117,14 @@ def answer_pattern(decimals: int = 2, *, reasoning: bool = False) -> str:
 
 
 def render_answer(value: float, decimals: int = 2) -> str:
-    """Write a probability the way an answer holds it.
+    """Render a probability as in an answer.
 
     Args:
         value: The probability, in [0, 1].
         decimals: Digits after the point, at least 0.
 
     Returns:
-        The decimal without tags, which :func:`parse_probability` reads back once it stands between them.
+        The decimal without tags; with tags :func:`parse_probability` parses it.
 
     Raises:
         ValueError: If ``value`` is NaN or outside [0, 1], or ``decimals`` is negative.
@@ -138,41 +137,41 @@ def render_answer(value: float, decimals: int = 2) -> str:
         raise ValueError(f"an answer is a probability in [0, 1], got {value!r}")
     if decimals < 0:
         raise ValueError(f"decimals must be at least 0, got {decimals}")
-    return f"{abs(value):.{decimals}f}"  # abs: negative zero would be written with its sign
+    return f"{abs(value):.{decimals}f}"  # abs: negative zero would be rendered with a sign
 
 
 def completion_text(completion: str | Sequence[Mapping]) -> str:
-    """Text of a completion in either form TRL hands to a reward function.
+    """Text of a completion in either form that TRL passes to a reward function.
 
     Args:
-        completion: The text, or chat messages whose last assistant message (a message without a role counts as one)
-            holds it, as a string, as ``{"type": "text", "text": …}`` blocks, or as ``None``.
+        completion: The text, or chat messages. The last assistant message (or message without a role) is used; its
+            content is a string, ``{"type": "text", "text": …}`` blocks, or ``None``.
 
     Returns:
-        The text; empty where no assistant message has any.
+        The text; empty if no assistant message has any.
 
     Raises:
         TypeError: If the completion is neither a string nor a list of messages.
     """
     if isinstance(completion, str):
         return completion
-    spoken = [message for message in _messages(completion) if message.get("role", "assistant") == "assistant"]
-    return _content_text(spoken[-1]) if spoken else ""
+    replies = [message for message in _messages(completion) if message.get("role", "assistant") == "assistant"]
+    return _content_text(replies[-1]) if replies else ""
 
 
 def is_prefilled(prompt: str | Sequence[Mapping], open_tag: str = OPEN_TAG) -> bool:
     """Whether a prompt ends with the answer's opening tag, so that the completion starts inside the answer.
 
     Note:
-        TRL closes the last message of a conversational prompt and opens a new one, so that the model starts a fresh
-        answer after all. There, prefill with a plain-text prompt.
+        TRL closes the last message of a conversational prompt and opens a new one, so the model starts a new answer.
+        Use a plain-text prompt to prefill.
 
     Args:
-        prompt: The text, or chat messages whose last message is looked at.
+        prompt: The text, or chat messages, of which the last is used.
         open_tag: The opening tag.
 
     Returns:
-        True if the prompt's text, white space at its end aside, ends with ``open_tag``.
+        True if the text, ignoring trailing white space, ends with ``open_tag``.
 
     Raises:
         TypeError: If the prompt is neither a string nor a list of messages.

@@ -1,14 +1,13 @@
-"""Reward functions for GRPO: a completion is read once, and its answer scored against the label of its row.
+"""Reward functions for GRPO: parse each completion once and score its answer against the label of its row.
 
     trl grpo --reward_funcs rewards.brier_reward …
     GRPOTrainer(reward_funcs=[LogReward(epsilon=0.01)], …)
 
-An answer that cannot be read earns the worst that a readable one can earn, so that the format is learned from the
-same signal as the probability. It never earns ``None`` or NaN: to TRL these mean "not scored", and the penalty would
-be gone.
+An unparsed answer gets the worst reward of a parsed one, so that the format is learned from the same signal as the
+probability. It never gets ``None`` or NaN, which mean "not scored" to TRL and would remove the penalty.
 
-Each reward also gives ``score`` and ``invalid_score`` as arrays, for whoever sums over all answers instead of drawing
-some. Instances hold numbers only: they can be pickled, copied and compared; TRL logs them under their ``__name__``.
+Each reward also provides ``score`` and ``invalid_score`` on arrays, for sums over all answers. Instances hold only
+numbers: they can be pickled, copied and compared. TRL logs them under their ``__name__``.
 
 Train with ``scale_rewards="none"``: TRL's default divides by the group's standard deviation, which turns every rule
 here into majority voting (arXiv 2508.11800).
@@ -34,10 +33,10 @@ from rewards.answer import (
 
 
 class Reward(ABC):
-    """What all rewards share: reading completions, checking labels, logging.
+    """Base class of rewards: parses completions, checks labels, logs.
 
-    The hooks are written for an answer that is one probability; a subclass with another answer overrides them all. A
-    subclass sets ``__name__``, under which TRL logs its instances.
+    The hooks are for answers that are one probability; a subclass with other answers overrides them all. A subclass
+    sets ``__name__``, under which TRL logs its instances.
     """
 
     __name__: str
@@ -56,25 +55,25 @@ class Reward(ABC):
         """
 
     def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
-        """Reward of an answer that cannot be read: no valid answer to the same label earns less.
+        """Reward of an unparsed answer: no valid answer with the same label gets less.
 
         Args:
             y: Labels in [0, 1].
 
         Returns:
-            Rewards, of the shape of ``y``; 0 unless the rule says otherwise.
+            Rewards, of the shape of ``y``; 0 by default.
         """
         return np.zeros(np.shape(y))
 
     def parse(self, text: str, prefilled: bool) -> Any | None:
-        """The answer that a completion gives, or ``None``."""
+        """The answer of a completion, or ``None``."""
         return parse_probability(text, prefilled=prefilled)
 
     def check_label(self, value: Any) -> Any:
         """The label as a number in [0, 1].
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it is not one.
         """
         try:
             label = float(value)
@@ -94,24 +93,24 @@ class Reward(ABC):
         log_extra: Callable[[str, list], None] | None = None,
         **columns: Any,
     ) -> list[float]:
-        """Score a batch, in the form in which ``trl.GRPOTrainer`` calls a reward function.
+        """Score a batch, with the signature of a reward function of ``trl.GRPOTrainer``.
 
         Args:
             completions: Texts or lists of chat messages.
-            prompts: Texts or lists of chat messages, one a completion; they tell whether the answer was prefilled.
-            label: One label a completion.
+            prompts: Texts or lists of chat messages, one per completion; they show whether the answer was prefilled.
+            label: One label per completion.
             log_metric: TRL's hook for scalars: ``answers/parse_rate``, ``answers/distinct_answers`` and, for answers
-                that are one probability, ``answers/share_at_0`` and ``answers/share_at_1`` (of all completions).
-            log_extra: TRL's hook for columns of the completions table: the answer and the label, under the reward's
-                name, because TRL would append the columns of two rewards if they had one name.
+                that are one probability, ``answers/fraction_at_0`` and ``answers/fraction_at_1`` (of all completions).
+            log_extra: TRL's hook for columns of the completions table: the answer and the label, with the reward's
+                name as prefix, because TRL would append equally named columns of two rewards.
             **columns: All else TRL passes; ignored.
 
         Returns:
-            One finite reward a completion.
+            One finite reward per completion.
 
         Raises:
-            ValueError: If there is no ``label`` column, lengths differ, or a label is not what the rule needs; the
-                message names the row and the value.
+            ValueError: If there is no ``label`` column, lengths differ, or a label is invalid; the message names the
+                row and the value.
         """
         labels = self._checked_labels(label, len(completions))
         prefilled = self._prefilled(prompts, len(completions))
@@ -136,15 +135,15 @@ class Reward(ABC):
 
     def _checked_labels(self, label: Sequence | None, n_rows: int) -> list:
         if label is None:
-            raise ValueError(f"{self.__name__} needs a 'label' column in the dataset, and there is none")
+            raise ValueError(f"{self.__name__} requires a 'label' column in the dataset, but there is none")
         if len(label) != n_rows:
             raise ValueError(f"{self.__name__} got {n_rows} completions and {len(label)} values of 'label'")
         checked = []
         for row, value in enumerate(label):
             try:
                 checked.append(self.check_label(value))
-            except ValueError as wanted:
-                raise ValueError(f"row {row}, column 'label': got {value!r}, want {wanted}") from None
+            except ValueError as expected:
+                raise ValueError(f"row {row}, column 'label': got {value!r}, expected {expected}") from None
         return checked
 
     def _prefilled(self, prompts: Sequence | None, n_rows: int) -> list[bool]:
@@ -159,8 +158,8 @@ class Reward(ABC):
         return {
             "parse_rate": len(valid) / len(answers),
             "distinct_answers": float(len(set(valid))),
-            "share_at_0": valid.count(0.0) / len(answers),
-            "share_at_1": valid.count(1.0) / len(answers),
+            "fraction_at_0": valid.count(0.0) / len(answers),
+            "fraction_at_1": valid.count(1.0) / len(answers),
         }
 
 
@@ -217,8 +216,8 @@ class LogReward(Reward):
 class KLReward(Reward):
     """−KL(Bern(y) ‖ Bern(p′)), in [log ε, 0], for dense labels. See :func:`rewards.scoring.kullback_leibler`.
 
-    An invalid answer earns what the worse of the answers 0 and 1 earns with the same label: the divergence is convex
-    in the answer, so no valid answer to this label earns less.
+    An invalid answer gets the reward of the worse of the answers 0 and 1 for the same label: the divergence is convex
+    in the answer, so no valid answer gets less.
 
     Args:
         epsilon: Clip of the answer, in (0, 0.5).
@@ -285,17 +284,17 @@ class RankedProbabilityReward(Reward):
         """The label as a distribution over the classes.
 
         Raises:
-            ValueError: If it is neither a class nor votes for each.
+            ValueError: If it is neither a class nor one number of votes per class.
         """
-        wanted = f"a class from 0 to {self.n_classes - 1}, or {self.n_classes} votes, not negative and not all 0"
+        expected = f"a class from 0 to {self.n_classes - 1}, or {self.n_classes} votes, not negative and not all 0"
         try:
             label = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError):
-            raise ValueError(wanted) from None
+            raise ValueError(expected) from None
         if not isinstance(value, str) and label.ndim == 0 and label in range(self.n_classes):
             return scoring.class_indicator(int(label), self.n_classes).tolist()
         if label.shape != (self.n_classes,) or not (label >= 0).all() or not 0 < label.sum() < np.inf:
-            raise ValueError(wanted)
+            raise ValueError(expected)
         return (label / label.sum()).tolist()
 
     def _summary(self, answers: list) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Scoring rules S(p, y): how good the answer p is once the label y is known. Higher is better.
+"""Scoring rules S(p, y) of an answer p and a label y. Higher is better.
 
     brier                1 − (p − y)²                                       Brier 1950
     logarithmic          y log p′ + (1−y) log(1−p′)                         Good 1952
@@ -7,12 +7,12 @@
     ranked_probability   1 − Σ_m (F_m − O_m)² / (K−1)                       Epstein 1969, Murphy 1971
 
 with p′ = clip(p, ε, 1−ε). Each is strictly proper (Gneiting & Raftery 2007): for votes drawn with probability p*, the
-expected score is greatest at p = p* and nowhere else; where p is clipped, for p* inside [ε, 1−ε]. A vote share may
-stand for its votes: up to a term that no answer can change, its score is the mean of theirs.
+expected score has its unique maximum at p = p*; with clipping, for p* inside [ε, 1−ε]. A vote share can replace its
+votes: its score is the mean of theirs, up to a term that does not depend on the answer.
 
-Functions of arrays that broadcast, so that a grid of answers against a batch of labels is one call. They trust their
-arguments; labels are checked where they enter, in ``rewards.functions``. No normalization by the spread of a group of
-scores: that would turn each of these rules into majority voting (arXiv 2508.11800).
+All functions broadcast, so that a grid of answers against a batch of labels is one call. They do not check arguments;
+``rewards.functions`` checks labels. Deliberately left out: normalization by the deviation of a group of scores, which
+would turn each of these rules into majority voting (arXiv 2508.11800).
 """
 
 import numpy as np

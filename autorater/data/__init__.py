@@ -7,6 +7,6 @@ formats     items from published file layouts
 tables      rows of JSONL, CSV, Parquet, datasets
 fields      checks of single values
 population  simulated annotators with a known truth
-curriculum  responses that grow, for policies from scratch
-errors      what a user can fix
+curriculum  growing responses, for policies from scratch
+errors      errors that a user can fix
 """

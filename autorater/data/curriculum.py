@@ -1,15 +1,14 @@
-"""A curriculum for a policy that has to find out that there are two responses to compare: they grow.
+"""A curriculum of growing responses, for policies from scratch that must learn to compare two texts.
 
     share of the words = exp(−3 u · max(0, 1 − t / 0.7)),  u uniform in [0, 1], t from 0 to 1 along the list
 
-What is to be compared is found out on short responses and then carried over to long ones (Bengio et al., ICML 2009). A
-policy of two layers that was taught on cuts of all lengths mixed had found out nothing after 900 steps; taught in this
-order, its answers correlated with the lengths by 0.96.
+The comparison is learned on short responses and transferred to long ones (Bengio et al., ICML 2009). A policy of two
+layers learned nothing in 900 steps from mixed lengths; in this order its answers correlated with the lengths by 0.96.
 
-A fifth of the words are swapped for words drawn evenly from all different ones. Otherwise the policy measures the
-words of its own texts well and trips over those of others: capitals, digits, rows of dots, names.
+A fifth of the words are replaced by words drawn uniformly from all distinct ones. Otherwise the policy generalizes
+badly to words of other texts: capitals, digits, rows of dots, names.
 
-Deliberately left out: pairs to be measured on, which stay whole.
+Deliberately left out: held-out pairs, which are not shortened.
 """
 
 import re
@@ -22,20 +21,20 @@ from autorater.data.pairs import Pair
 
 _WORD = re.compile(r"(\S+)(\s*)")
 _HARDEST_CUT = 3.0  # to one twentieth of the words
-_GROWN = 0.7  # of the list; behind it responses are whole
+_GROWN = 0.7  # of the list; then responses are complete
 _SWAPPED = 0.2  # of the words
 
 
 def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
-    """Pairs to be learned in their order, from responses of a few words to whole ones.
+    """Pairs in training order, from responses of a few words to complete ones.
 
     Args:
         pairs: N pairs.
-        n: How many to make of them; each pair is taken as often as any other, or once more.
+        n: Number of pairs to return; all pairs are used equally often, up to one.
         seed: Draws the order and the shares, which differ between the two responses of a pair.
 
     Returns:
-        n pairs. Of a response its beginning is left, at least one word; the label stays that of the whole pair.
+        n pairs. Each response keeps its beginning, at least one word; the label is that of the complete pair.
     """
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
@@ -48,10 +47,10 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
         beginning = words[: max(1, round(share * len(words)))]
         swapped = rng.random(len(beginning)) < _SWAPPED
         others = iter(different[rng.integers(len(different), size=swapped.sum())] if swapped.any() else ())
-        told = (
+        pieces = (
             f"{next(others) if swap else word}{space}" for (word, space), swap in zip(beginning, swapped, strict=True)
         )
-        return "".join(told).rstrip()
+        return "".join(pieces).rstrip()
 
     return [
         replace(pairs[row], response_a=shown(responses[row][0], in_a), response_b=shown(responses[row][1], in_b))

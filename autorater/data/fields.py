@@ -10,45 +10,41 @@ Row = dict[str, Any]
 
 
 def bad_value(column: str, value: object, expected: str) -> DataError:
-    """The error about a value, cut where it is long; who reads the file puts its name and line in front."""
+    """The error about a value, shortened if the value is long; the caller adds the file and the line."""
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return DataError(f"column {column!r}: got {shown}; expected {expected}")
 
 
 def given_in(row: Row, column: str) -> Any:
+    """The value of an optional column; null and the empty string are None."""
     value = row.get(column)
     return None if isinstance(value, str) and not value else value
 
 
 def text_in(value: object, column: str) -> str:
-    """The value, if it is text that is not blank.
-
-    Raises:
-        DataError: If it is not.
-    """
+    """The value, checked to be text that is not blank."""
     if not isinstance(value, str) or not value or value.isspace():
         raise bad_value(column, value, "text that is not blank")
     return check_unicode(value, column)
 
 
 def check_unicode(value: str, column: str) -> str:
+    """The text, checked to be encodable: JSON can escape half of a surrogate pair, which no tokenizer accepts."""
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair; no tokenizer takes it
+    except UnicodeEncodeError:
         raise bad_value(column, value, "text without lone surrogates") from None
     return value
 
 
 def name_in(row: Row, column: str) -> str | None:
-    """A name or number in a column, as text; None where there is none.
-
-    Raises:
-        DataError: If it is anything else.
-    """
+    """A name or a whole number in an optional column, as text. 3.0, which pandas writes for 3, is "3"."""
     value = given_in(row, column)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -57,7 +53,7 @@ def name_in(row: Row, column: str) -> str | None:
 
 
 def number_of(value: object) -> float:
-    """The number, or NaN where there is none. Text counts where it is a plain ASCII number: CSV knows nothing else."""
+    """The number, or NaN if there is none. Text in plain ASCII notation is a number, since CSV has only text."""
     is_text = isinstance(value, str) and value.isascii() and "_" not in value
     if isinstance(value, bool) or not (is_text or isinstance(value, (int, float))):
         return float("nan")
@@ -68,6 +64,7 @@ def number_of(value: object) -> float:
 
 
 def probability_in(row: Row, column: str) -> float | None:
+    """A number in [0, 1] in an optional column."""
     value = given_in(row, column)
     if value is None:
         return None
@@ -78,6 +75,7 @@ def probability_in(row: Row, column: str) -> float | None:
 
 
 def count_in(value: object, column: str) -> int:
+    """A number of votes, at least 0."""
     number = number_of(value)
     if not (number >= 0 and number.is_integer()):
         raise bad_value(column, value, "a whole number of votes, 0 or more")

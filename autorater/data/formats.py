@@ -1,4 +1,4 @@
-"""Files of items: our own columns, and five published data sets as they are published.
+"""Items from files: our own columns, and five published datasets in their published layout.
 
     own         labels, counts and texts (titles to texts) or prompt; optional id, topic, true_distribution, question,
                 ordinal
@@ -7,12 +7,12 @@
     SummEval    text, decoded, expert_annotations, turker_annotations (model_annotations.aligned.paired.jsonl)
     MT-Bench    question_id, model_a, model_b, winner, conversation_a, conversation_b, turn (human judgments)
 
-Which of them a file is tells its first row; the formats are those of `autorater.data.loading` (JSONL, JSONL.gz, CSV,
-Parquet). A CSV cell that holds a list or a mapping is JSON. Every vote in a file is counted: rows without a majority
-("-" in SNLI) stay, SummEval's experts and crowd count alike (arXiv 2505.12301), rows of MT-Bench that are votes on
-one pair of answers are one item. Whatever is wrong with a row is a `DataError`, as in `load_pairs`.
+The first row decides which layout a file has; the sources are those of `load_pairs`. Lists and mappings in CSV fields
+are JSON. Every vote is counted: rows without a majority ("-" in SNLI) are kept, experts and crowd of SummEval count
+equally (arXiv 2505.12301), and rows of MT-Bench that are votes on the same pair of answers are one item. An invalid
+row is a `DataError`, as in `load_pairs`.
 
-Deliberately left out: data sets that publish only a majority label, such as SNLI on the Hub.
+Deliberately left out: datasets that publish only a majority label, such as SNLI on the Hub.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from autorater.data.errors import DataError
-from autorater.data.fields import bad_value, name_in, text_in
+from autorater.data.fields import Row, bad_value, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
-from autorater.data.tables import Row, iter_rows
+from autorater.data.tables import first_row, iter_rows, located
 
 _NLI = Task(
     labels=("entailment", "neutral", "contradiction"),
@@ -43,7 +42,7 @@ _ABDUCTIVE = Task(
 _SUMMARY = Task(
     labels=("1", "2", "3", "4", "5"),
     titles=("Article", "Summary", "Quality"),
-    question="People rated a summary of an article from 1 (worst) to 5 (best) for the quality that is named.",
+    question="People rated a summary of an article from 1 (worst) to 5 (best) for the named quality.",
     ordinal=True,
 )
 _QUALITIES = {
@@ -58,7 +57,7 @@ _CONVERSATIONS = Task(
     question="People were asked in which of two conversations with the same questions the assistant did better.",
     ordinal=True,
 )
-_STRUCTURED = {  # cells that hold more than a text or a number
+_STRUCTURED = {  # columns of lists or mappings
     "annotator_labels", "conversation_a", "conversation_b", "counts", "example", "expert_annotations",
     "label_counter", "labels", "texts", "true_distribution", "turker_annotations",
 }  # fmt: skip
@@ -66,26 +65,24 @@ _WINNERS = {"model_a": 0, "tie": 1, "tie (inconsistent)": 1, "model_b": 2}
 
 
 def load_items(source: str | os.PathLike[str]) -> ItemSet:
-    """Reads items from a file.
+    """Reads items from a source in one of the layouts above.
 
     Args:
-        source: A `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file of one of the layouts above.
+        source: As in `load_pairs`.
 
     Returns:
-        At least one item, in the order of the file, with distinct ids.
+        At least one item, in the order of the source, with distinct ids.
 
     Raises:
-        DataError: If the file is not there or cannot be read, has none of the layouts, holds no row, or a row is bad.
+        DataError: If the source does not exist, cannot be read, is empty, has none of the layouts, or a row is
+            invalid.
     """
-    rows = iter_rows(source)
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"{os.fspath(source)}: no rows; expected at least one item")
-    read = _layout(os.fspath(source), first[1])
+    _, first, rows = first_row(iter_rows(source), os.fspath(source), "item")
+    read = _layout(os.fspath(source), first)
     task: Task | None = None
     items: dict[str, Item] = {}
-    for index, (place, row) in enumerate(chain([first], rows)):
-        try:
+    for index, (place, row) in enumerate(rows):
+        with located(os.fspath(source)), located(place):
             row_task, found = read({name: _decoded(name, value) for name, value in row.items()}, index)
             task = task or row_task
             if row_task != task:
@@ -95,8 +92,6 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
                 if known is not None:
                     item = _merged(known, item, may_repeat=read is _mt_bench)
                 items[item.id] = item
-        except DataError as error:
-            raise DataError(f"{os.fspath(source)}: {place}: {error}") from None
     return ItemSet(task, list(items.values()))
 
 
@@ -139,9 +134,6 @@ def _merged(known: Item, item: Item, may_repeat: bool) -> Item:
     return replace(known, counts=tuple(a + b for a, b in zip(known.counts, item.counts, strict=True)))
 
 
-# One row of each layout.
-
-
 def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
     labels = row["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -150,8 +142,8 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
     if not isinstance(texts, Mapping):
         raise bad_value("texts", texts, "a mapping of titles to texts, or one text in the column prompt")
     try:
-        told = {"question": text_in(row["question"], "question")} if row.get("question") else {}
-        task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **told)
+        question = {"question": text_in(row["question"], "question")} if row.get("question") else {}
+        task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **question)
     except ValueError as error:
         raise DataError(f"column 'labels': {error}") from None
     item = Item(
@@ -167,7 +159,7 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
 def _nli(row: Row, index: int) -> tuple[Task, list[Item]]:
     votes = _votes(row["annotator_labels"], "annotator_labels", _NLI.labels)
     topic = name_in(row, "promptID") or name_in(row, "captionID")
-    texts = (_said(row, "sentence1"), _said(row, "sentence2"))
+    texts = (_published_text(row, "sentence1"), _published_text(row, "sentence2"))
     return _NLI, [Item(name_in(row, "pairID") or str(index), texts, votes, topic)]
 
 
@@ -184,7 +176,7 @@ def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
     if unknown:
         raise bad_value("label_counter", unknown[0], f"the labels {', '.join(keys)}")
     counts = _counts([counter.get(key) or 0 for key in keys], task.labels, "label_counter")  # Parquet fills with null
-    return task, [Item(name_in(row, "uid") or str(index), tuple(_said(example, t) for t in texts), counts)]
+    return task, [Item(name_in(row, "uid") or str(index), tuple(_published_text(example, t) for t in texts), counts)]
 
 
 def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
@@ -196,7 +188,7 @@ def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
     for quality, meaning in _QUALITIES.items():
         grades = [str(annotation.get(quality)) for annotation in annotations]
         votes = _votes(grades, quality, _SUMMARY.labels)
-        texts = (_said(row, "text"), _said(row, "decoded"), meaning)
+        texts = (_published_text(row, "text"), _published_text(row, "decoded"), meaning)
         items.append(Item(f"{name}/{quality}", texts, votes, topic=name_in(row, "id")))
     return _SUMMARY, items
 
@@ -205,13 +197,13 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     winner = row["winner"]
     if winner not in _WINNERS:
         raise bad_value("winner", winner, f"one of {', '.join(_WINNERS)}")
-    turn = int(row["turn"]) if str(row["turn"]) in ("1", "2") else None
-    if turn is None:
+    if (name := name_in(row, "turn")) not in ("1", "2"):
         raise bad_value("turn", row["turn"], "1 or 2")
+    turn = int(name)
     sides = [(name_in(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", turn)) for x in "ab"]
     votes = [0.0, 0.0, 0.0]
     votes[_WINNERS[winner]] = 1.0
-    if sides[0][0] > sides[1][0]:  # the same two answers may have been shown in either order
+    if sides[0][0] > sides[1][0]:  # the same two answers may be in either order
         sides, votes = sides[::-1], votes[::-1]
     (model_a, text_a), (model_b, text_b) = sides
     question = name_in(row, "question_id")
@@ -219,11 +211,8 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     return _CONVERSATIONS, [Item(name, (text_a, text_b), tuple(votes), topic=question)]
 
 
-# Cells.
-
-
 def _decoded(column: str, value: Any) -> Any:
-    """A list or a mapping that a CSV cell holds as JSON; what is none is left for the checks to refuse."""
+    """A list or mapping, which a CSV file holds as JSON; invalid JSON is left to the checks."""
     if column not in _STRUCTURED or not isinstance(value, str):
         return value
     try:
@@ -232,8 +221,8 @@ def _decoded(column: str, value: Any) -> Any:
         return value
 
 
-def _said(row: Mapping[str, Any], column: str) -> str:
-    """A text of a published file, where a few are empty."""
+def _published_text(row: Mapping[str, Any], column: str) -> str:
+    """A text of a published file, possibly empty."""
     value = row.get(column)
     if not isinstance(value, str):
         raise bad_value(column, value, "text")
@@ -255,9 +244,9 @@ def _conversation(row: Row, column: str, turn: int) -> str:
 
 
 def _votes(names: Any, column: str, labels: tuple[str, ...]) -> tuple[float, ...]:
-    """Counts from one label a vote."""
+    """Counts from a list with one label per vote."""
     if not isinstance(names, list):
-        raise bad_value(column, names, "a list of labels, one a vote")
+        raise bad_value(column, names, "a list of labels, one per vote")
     counted = Counter(names)
     unknown = [name for name in counted if name not in labels]
     if unknown:

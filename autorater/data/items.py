@@ -1,13 +1,13 @@
-"""Items: texts that several annotators gave one of K labels to, and the question they were asked.
+"""Items: texts that several annotators labelled with one of K labels, and the task of the annotators.
 
     NLI        premise, hypothesis               entailment, neutral, contradiction
     Likert     source, summary, quality          1, 2, 3, 4, 5 (ordinal)
     A/tie/B    prompt, response_a, response_b     A, tie, B (ordinal)
 
-The annotators' answers are counts, one number a label; their shares are the empirical distribution. A pair of
-responses is two such items, one an order (`pair_items`). Files of items are read in `autorater.data.formats`.
+Votes are counts, one number per label; their shares are the empirical distribution. A pair of responses gives two
+items, one per order (`pair_items`). `autorater.data.formats` reads files of items.
 
-Deliberately left out: which annotator said what, and labels that differ from item to item.
+Deliberately left out: votes of single annotators, and labels that differ between items.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from autorater.data.pairs import Pair
 
 @dataclass(frozen=True)
 class Task:
-    """What annotators were asked, of every item of a data set.
+    """The task of the annotators, the same for all items of a dataset.
 
     Attributes:
-        labels: The K labels, at least 2, distinct; in their order where they have one.
-        titles: What each text of an item is called in the prompt, at least one.
-        question: What is to be said of an item, in words.
-        ordinal: Whether the order of the labels means something.
+        labels: The K labels, at least 2, distinct; ordered if `ordinal`.
+        titles: Name of each text of an item in the prompt, at least one.
+        question: The instruction, as a sentence.
+        ordinal: Whether the labels are ordered.
 
     Raises:
-        ValueError: If there are fewer than two labels, or two of them are alike, or there is no text.
+        ValueError: If there are fewer than two labels, equal labels, or no text.
     """
 
     labels: tuple[str, ...]
@@ -51,14 +51,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Texts and what annotators said of them.
+    """Texts and their votes.
 
     Attributes:
-        id: Unique in its data set.
-        texts: One a title of the task.
-        counts: Votes for each label of the task (or their weights), ≥ 0, not all 0.
-        topic: A group that should not be divided by a split.
-        true_distribution: The population's distribution over the labels, where the annotators are simulated.
+        id: Unique in its dataset.
+        texts: One per title of the task.
+        counts: Votes for each label (or weights), ≥ 0, not all 0.
+        topic: A group that a split must not divide.
+        true_distribution: The population's distribution over the labels, if the annotators are simulated.
     """
 
     id: str
@@ -73,7 +73,7 @@ class ItemSet:
     """Items of one task.
 
     Raises:
-        ValueError: If an item does not fit the task, or its counts are no distribution.
+        ValueError: If an item does not match the task, or its counts are invalid.
     """
 
     task: Task
@@ -100,17 +100,17 @@ class ItemSet:
 
     @property
     def truth(self) -> np.ndarray | None:
-        """Distributions of the population, shape (N, K), or None if one of them is not known."""
+        """Distributions of the population, shape (N, K), or None if one is unknown."""
         truth = [item.true_distribution for item in self.items]
         return None if None in truth else np.array(truth)
 
     def select(self, rows: Iterable[int]) -> ItemSet:
-        """The items with these numbers."""
+        """The items with these indices."""
         return ItemSet(self.task, [self.items[i] for i in rows])
 
 
 def check_counts(counts: Sequence[float], labels: Sequence[str], where: str) -> None:
-    """Raises ValueError if counts are not one number ≥ 0 a label, or there is no vote at all."""
+    """Raises ValueError if counts are not one number ≥ 0 per label, or all are 0."""
     if len(counts) != len(labels):
         raise ValueError(f"{where}: {len(counts)} counts for the {len(labels)} labels {list(labels)}")
     if not all(np.isfinite(count) and count >= 0 for count in counts):
@@ -124,7 +124,7 @@ PAIR_TEXTS = ("prompt", "response_a", "response_b")
 
 
 def pair_task(ties: bool = True) -> Task:
-    """The task of choosing between two responses, with or without a tie."""
+    """The task of choosing one of two responses, with or without a tie."""
     return Task(
         labels=PAIR_LABELS if ties else PAIR_LABELS[::2],
         titles=("Question", "Response A", "Response B"),
@@ -134,7 +134,7 @@ def pair_task(ties: bool = True) -> Task:
 
 
 def label_values(labels: Sequence[str]) -> np.ndarray:
-    """Pr[B preferred] that a label of a pair stands for, shape (K,): A 0, tie ½, B 1.
+    """Pr[B preferred] of the labels of a pair, shape (K,): A 0, tie ½, B 1.
 
     Raises:
         ValueError: If the labels are not those of a pair.
@@ -148,21 +148,21 @@ def label_values(labels: Sequence[str]) -> np.ndarray:
 def pair_items(pairs: Sequence[Pair], ties: bool | None = None) -> ItemSet:
     """Both orders of every pair as items: ab, ba, ab, ba, …
 
-    A pair whose single votes are not known has its label for weights, 1 − label for A and label for B.
+    Without votes the weights are 1 − label for A and label for B.
 
     Args:
         pairs: N pairs.
-        ties: Whether `tie` is a label; by default where a pair has such a vote.
+        ties: Whether `tie` is a label; by default if a pair has such a vote.
 
     Returns:
-        2 N items; in the second of each two the responses and the counts have changed places.
+        2 N items; in every second one the responses and the counts are swapped.
 
     Raises:
         ValueError: If there are tie votes and `ties` is False.
     """
     voted = any(pair.votes_tie for pair in pairs)
     if voted and ties is False:
-        raise ValueError("some pairs have tie votes, and the labels have no tie")
+        raise ValueError("some pairs have tie votes, but the labels have no tie")
     task = pair_task(voted if ties is None else ties)
     items = []
     for pair in pairs:

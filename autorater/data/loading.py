@@ -1,14 +1,9 @@
-"""Files of pairs: JSONL, JSONL.gz, CSV, Parquet, `save_to_disk` folders and Hub data sets.
+"""Pairs from JSONL, JSONL.gz, CSV and Parquet files, `save_to_disk` folders and Hub datasets; and pairs to JSONL.
 
 Columns: `prompt, response_a, response_b` and either `label` or `votes_a, votes_b[, votes_tie]`; optional `id, topic,
-model_a, model_b, true_probability` and, beside a label without its votes, `n_votes`. Other columns are not read.
-Whatever is wrong with a row is a `DataError` that names the file, the line, the column, the value and what would be
-right. No row is dropped or repaired, unless it is asked for: `allow_odd_responses` keeps responses that are blank or
-not text, and says how many.
-
-Files of single responses, with or without scores: JSONL with the columns `prompt, model, response[, score]`.
-
-Only `save_to_disk` folders and Hub names need `datasets`; the rest is the standard library and pyarrow.
+model_a, model_b, true_probability` and, for a label without votes, `n_votes`. Other columns are ignored. An invalid
+row is a `DataError` that names the file, the line, the column, the value and what would be right. No row is dropped or
+repaired, unless requested: `allow_odd_responses` keeps responses that are blank or not text, and counts them.
 """
 
 from __future__ import annotations
@@ -26,14 +21,10 @@ from dataclasses import fields
 from autorater.data.errors import DataError, DataWarning
 from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in, text_in
 from autorater.data.pairs import Pair, vote_share
-from autorater.data.tables import check_distinct, open_source
+from autorater.data.tables import check_distinct, iter_rows, located
 
 TEXT_COLUMNS = ("prompt", "response_a", "response_b")
-
-
 VOTE_COLUMNS = ("votes_a", "votes_b", "votes_tie")
-
-
 COLUMNS = tuple(field.name for field in fields(Pair))
 
 
@@ -42,29 +33,28 @@ def load_pairs(
 ) -> list[Pair]:
     """Reads pairs from a file, a folder or the Hub.
 
-    The label is the one given, else the vote share (a tie vote counts one half); where a row has both they must agree
-    within 1e-6. In optional columns null and the empty string mean absent. A pair without an id has its row index for
-    an id. Blank lines of JSONL and CSV files are skipped, but count as lines.
+    The label is the given one, else the vote share (a tie vote counts one half); if a row has both they must agree
+    within 1e-6. In optional columns null and the empty string mean absent. A pair without an id gets its row index as
+    id. Blank lines of JSONL and CSV files are skipped, but count as lines.
 
     Args:
         source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or the name of
-            a data set on the Hub.
-        split: Which split of a Hub data set or a saved `DatasetDict`. Files and saved `Dataset`s have only one, so it
-            is not looked at.
-        allow_odd_responses: Keep a blank response (saying nothing is an answer too, and people voted on it), and read
-            a JSON `true`, `false` or number in the place of a response as its JSON text (a converter took a model's
-            text for one). A null is still no response.
+            a dataset on the Hub.
+        split: Split of a Hub dataset or a saved `DatasetDict`; ignored for sources without splits.
+        allow_odd_responses: Keep blank responses (an empty answer is an answer, and people voted on it), and read a
+            JSON `true`, `false` or number in place of a response as its JSON text (a converter has changed the type).
+            A null is still no response.
 
     Returns:
         At least one pair, in the order of the source. Labels and probabilities are in [0, 1], ids are distinct, the
         prompt and the responses are not blank.
 
     Raises:
-        DataError: If the source is not there or cannot be read, holds no row, or a row is not a pair.
-        ImportError: If `datasets` is needed and not installed.
+        DataError: If the source does not exist, cannot be read or is empty, or a row is not a pair.
+        ImportError: If `datasets` is required and not installed.
 
     Warns:
-        DataWarning: With `allow_odd_responses`, if there are odd responses: how many of which kind.
+        DataWarning: With `allow_odd_responses`, the kinds and numbers of odd responses.
     """
     odd: Counter[str] | None = Counter() if allow_odd_responses else None
     pairs = list(_iter_pairs(source, split, odd))
@@ -77,10 +67,10 @@ def load_pairs(
 
 
 def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Iterator[Pair]:
-    """The pairs of `load_pairs` one at a time, so that a file larger than the memory can be gone through.
+    """The pairs of `load_pairs` one at a time, for files larger than memory.
 
-    Of the pairs that have gone by, only a hash of the id is kept. Arguments and errors are those of `load_pairs`; an
-    error is raised when its row is reached.
+    Only hashes of earlier ids are kept. Arguments and errors are those of `load_pairs`; an error is raised when its
+    row is reached.
     """
     return _iter_pairs(source, split, None)
 
@@ -88,22 +78,29 @@ def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Itera
 def _iter_pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | None) -> Iterator[Pair]:
     seen: set[int] = set()
     index = -1
-    place, rows = open_source(source, split, _check_header, COLUMNS)
-    try:
-        with closing(rows):
-            for index, (position, row) in enumerate(rows):
-                try:
-                    pair = _pair(row, index, odd)
-                    if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
-                        raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
-                except DataError as error:
-                    raise DataError(f"{place(position)}: {error}") from None
-                seen.add(hash(pair.id))
-                yield pair
-        if index < 0:
-            raise DataError("no rows; expected at least one pair")
-    except DataError as error:
-        raise DataError(f"{os.fspath(source)}: {error}") from error.__cause__
+    with closing(_rows(source, split)) as rows:
+        for index, (place, row) in enumerate(rows):
+            with located(os.fspath(source)), located(place):
+                pair = _pair(row, index, odd)
+                if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
+                    raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
+            seen.add(hash(pair.id))
+            yield pair
+    if index < 0:
+        raise DataError(f"{os.fspath(source)}: no rows; expected at least one pair")
+
+
+def _rows(source: str | os.PathLike[str], split: str) -> Iterator[tuple[str, Row]]:
+    return iter_rows(source, split=split, check=_check_header, columns=COLUMNS)
+
+
+def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) -> str | None:
+    """The place of an id in the first `before` rows; None if two ids have the same hash by chance."""
+    with closing(_rows(source, split)) as rows:
+        for index, (place, row) in zip(range(before), rows, strict=False):
+            if (name_in(row, "id") or str(index)) == id:
+                return place
+    return None
 
 
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
@@ -145,6 +142,11 @@ def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     )
 
 
+def _check_header(names: Sequence[str]) -> None:
+    _check_columns(names)
+    check_distinct([name for name in names if name in COLUMNS])
+
+
 def _check_columns(names: Collection[str]) -> None:
     voted = "votes_a" in names or "votes_b" in names
     needed = TEXT_COLUMNS if "label" in names else (*TEXT_COLUMNS, *(("votes_a", "votes_b") if voted else ("label",)))
@@ -157,7 +159,7 @@ def _check_columns(names: Collection[str]) -> None:
 
 
 def _response(value: object, column: str, odd: Counter[str] | None) -> str:
-    """A response; where odd ones are allowed, they are counted in `odd`."""
+    """A response; odd ones are counted if they are allowed."""
     if odd is None or value is None:
         return text_in(value, column)
     if isinstance(value, bool | int | float):
@@ -170,6 +172,7 @@ def _response(value: object, column: str, odd: Counter[str] | None) -> str:
 
 
 def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
+    """Label, number of votes, and the votes by column if they are given."""
     label = probability_in(row, "label")
     n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
     given = {column: given_in(row, column) for column in VOTE_COLUMNS}
@@ -177,7 +180,7 @@ def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
         if label is None:
             raise bad_value("label", None, "a number in [0, 1], or else whole numbers in votes_a and votes_b")
         if n_votes == 0:
-            raise bad_value("n_votes", row["n_votes"], "at least one vote, or null where their number is not known")
+            raise bad_value("n_votes", row["n_votes"], "at least one vote, or null if their number is unknown")
         return label, n_votes, {}
     if given["votes_tie"] is None:
         given["votes_tie"] = 0
@@ -190,25 +193,5 @@ def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
     share = vote_share(**votes)
     if label is not None and abs(label - share) > 1e-6:
         counts = ", ".join(f"{column} = {count}" for column, count in votes.items())
-        raise bad_value(
-            "label", row["label"], f"{share:.6g}, the share for B of {counts}, or no label beside the votes"
-        )
+        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of {counts}, or no label with the votes")
     return share if label is None else label, total, votes
-
-
-def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) -> str | None:
-    """Where in the first `before` rows the id stands; None if two ids have the same hash by chance."""
-    place, rows = open_source(source, split, _check_header, COLUMNS)
-    with closing(rows):
-        for index, (position, row) in zip(range(before), rows, strict=False):
-            if (name_in(row, "id") or str(index)) == id:
-                return place(position)
-    return None
-
-
-def _check_header(names: Sequence[str], place: str) -> None:
-    try:
-        _check_columns(names)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from None
-    check_distinct([name for name in names if name in COLUMNS], place)

@@ -1,11 +1,9 @@
 """Pairs: two responses to one prompt, with the probability that the second is preferred.
 
-Here is the schema, and what is done to a list of pairs before training: one seeded vote per pair (sparse labels),
-both orders of every pair (swap augmentation), and splits by whole groups. Reading and writing files is in
-`autorater.data.loading`.
+Also the operations on pairs before training: one seeded vote per pair (sparse labels), both orders of every pair (swap
+augmentation), and splits by whole groups. `autorater.data.loading` reads and writes files.
 
-The order in which these are applied matters once: split first, because both orders of a pair belong on the same side.
-Sparse labels and swaps commute.
+Split before swapping, since both orders of a pair belong on the same side. Sparse labels and swaps commute.
 """
 
 from __future__ import annotations
@@ -20,22 +18,19 @@ GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "respons
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two responses to a prompt and what annotators thought of them.
+    """Two responses to a prompt and the votes of annotators.
 
     Attributes:
-        id: Unique in its data set.
-        prompt: What both responses answer.
+        id: Unique in its dataset.
+        prompt: The prompt of both responses.
         response_a: The response shown first.
         response_b: The response shown second.
         label: Pr[B preferred], in [0, 1]; a vote share, a given probability, or a single vote.
-        n_votes: Number of votes behind the label, at least 1, or None where it is not known.
-        topic: A group that should not be divided by a split.
-        model_a: What wrote `response_a`.
-        model_b: What wrote `response_b`.
-        true_probability: The population's Pr[B preferred], in [0, 1], where the annotators are simulated.
-        votes_a: Votes for A, or None where the single votes are not known; then those below are None too.
-        votes_b: Votes for B.
-        votes_tie: Votes for neither.
+        n_votes: Number of votes of the label, at least 1, or None if unknown.
+        topic: A group that a split must not divide.
+        model_a, model_b: Names of the models that wrote the responses.
+        true_probability: The population's Pr[B preferred], in [0, 1], if the annotators are simulated.
+        votes_a, votes_b, votes_tie: Votes for A, for B, for neither; None if unknown.
     """
 
     id: str
@@ -53,7 +48,7 @@ class Pair:
     votes_tie: int | None = None
 
     def swapped(self) -> Pair:
-        """The same pair in the other order, under the same id: responses, models, votes and probabilities turned."""
+        """The same pair in the other order with the same id: responses, models, votes and probabilities swapped."""
         return replace(
             self,
             response_a=self.response_b,
@@ -70,11 +65,6 @@ class Pair:
 def vote_share(votes_a: int, votes_b: int, votes_tie: int = 0) -> float:
     """The share of votes for B, a tie vote counting one half.
 
-    Args:
-        votes_a: Votes for A, at least 0.
-        votes_b: Votes for B, at least 0.
-        votes_tie: Votes for neither, at least 0.
-
     Returns:
         `(votes_b + votes_tie / 2) / (votes_a + votes_b + votes_tie)`, in [0, 1].
 
@@ -85,28 +75,28 @@ def vote_share(votes_a: int, votes_b: int, votes_tie: int = 0) -> float:
 
 
 def _bits(seed: int, name: str) -> int:
-    """128 bits that depend on nothing but the seed and the name: not on the process, the epoch or the row order."""
+    """128 bits that depend only on the seed and the name, not on the process, the epoch or the row order."""
     return int.from_bytes(blake2b(f"{seed}:{name}".encode(), digest_size=16).digest(), "big")
 
 
 def sparse_label(pair: Pair, seed: int) -> float:
-    """Draws one vote of a pair: the label a single annotator would have given.
+    """Draws one vote of a pair.
 
-    With votes, one of them is drawn at random, and a tie vote is settled by a fair coin; without, the draw is
-    Bernoulli(label). The randomness is a hash of the seed and the id, so a pair's vote is the same in every epoch,
-    after a resume and in any order of the rows. The swapped pair, with or without the id suffix of `with_swaps`, has
-    the complementary vote, unless A and B are alike in responses, models and votes: then the swap is the pair itself.
+    With votes, one of them is drawn at random, and a fair coin decides a tie vote; without, the draw is
+    Bernoulli(label). The randomness is a hash of the seed and the id, so the vote is the same in every epoch, after a
+    resume and in any order of the rows. The swapped pair, with or without the id suffix of `with_swaps`, has the
+    complementary vote, unless A and B are equal in responses, models and votes.
 
     Args:
         pair: The pair.
-        seed: Any integer; other seeds give independent draws.
+        seed: Any integer; different seeds give independent draws.
 
     Returns:
         1.0 where the vote prefers B, else 0.0. Its mean over seeds is the vote share.
     """
     side_a = (pair.response_a, pair.model_a or "", 1.0 - pair.label)
     side_b = (pair.response_b, pair.model_b or "", pair.label)
-    if side_a > side_b:  # draw in one fixed order of the two sides, so that a swap can only complement the vote
+    if side_a > side_b:  # draw in a fixed order of the sides, so that a swap complements the vote
         return 1.0 - _vote_for_b(pair.swapped(), seed)
     return _vote_for_b(pair, seed)
 
@@ -124,16 +114,16 @@ def _vote_for_b(pair: Pair, seed: int) -> float:
 
 
 def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
-    """Replaces every label by one drawn vote, and the votes by that vote.
+    """Replaces label and votes of every pair by one drawn vote.
 
-    A pair that has no votes and whose label is already 0 or 1 stays as it is.
+    A pair without votes and with a label of 0 or 1 is unchanged.
 
     Args:
         pairs: N pairs.
         seed: Passed to `sparse_label`.
 
     Returns:
-        N pairs in the given order, each label 0.0 or 1.0; the dense labels are not kept.
+        N pairs in the given order, each label 0.0 or 1.0.
     """
     sparse = []
     for pair in pairs:
@@ -146,7 +136,7 @@ def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
 
 
 def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
-    """Follows every pair by its swap, whose id ends in `#ba`.
+    """Adds the swap of every pair, with an id that ends in `#ba`.
 
     Args:
         pairs: N pairs.
@@ -155,7 +145,7 @@ def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
         2 N pairs: ab, ba, ab, ba, …
 
     Raises:
-        ValueError: If an id already ends in `#ba`: the pairs have been augmented before.
+        ValueError: If an id already ends in `#ba`.
     """
     both = []
     for pair in pairs:
@@ -168,20 +158,20 @@ def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
 def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Splits pairs by whole groups: no value of `column` is on both sides.
 
-    Groups are visited in an order fixed by the seed and their names, and held out while that brings the held-out side
-    nearer to `fraction` of the pairs. Which groups are held out does not depend on the order of the pairs.
+    Groups are visited in an order given by the seed and their names, and held out while this brings the held-out side
+    closer to `fraction` of the pairs. The result does not depend on the order of the pairs.
 
     Args:
         pairs: N pairs; both sides keep their order.
-        column: One of `GROUP_COLUMNS`. Split before `with_swaps` where the column is not the same in both orders.
-        fraction: Wanted share of held-out pairs, in (0, 1).
+        column: One of `GROUP_COLUMNS`. Split before `with_swaps` if the column differs between the orders.
+        fraction: Target share of held-out pairs, in (0, 1).
         seed: Any integer.
 
     Returns:
-        `(train, held_out)`, each at least one group. A response may still be on both sides, see `leaked_responses`.
+        `(train, held_out)`, each at least one group. A response may be on both sides, see `leaked_responses`.
 
     Raises:
-        ValueError: If the column is unknown, absent from a pair, or the same in all; if `fraction` is not in (0, 1).
+        ValueError: If the column is unknown, missing in a pair, or has one value; if `fraction` is not in (0, 1).
     """
     if column not in GROUP_COLUMNS:
         raise ValueError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
@@ -213,9 +203,9 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
 
 
 def leaked_responses(train: Iterable[Pair], held_out: Iterable[Pair]) -> int:
-    """Counts the distinct response texts that are on both sides of a split, in either slot.
+    """Counts the distinct response texts on both sides of a split.
 
-    A few may be chance ("Yes."); many mean that a coarser column should have been split by.
+    A few may be chance ("Yes."); if there are many, split by a coarser column.
     """
     seen = {text for pair in train for text in (pair.response_a, pair.response_b)}
     return len(seen & {text for pair in held_out for text in (pair.response_a, pair.response_b)})

@@ -1,21 +1,21 @@
 """Simulated annotators whose disagreement is known exactly.
 
-A population is a mixture of personas. Persona h weighs the traits z of a response (does it give an example, does it
-warn, is it warm …) with a taste w_h and prefers B over A with probability
+A population is a mixture of personas. Persona h weights the traits z of a response (gives an example, warns, is warm, …)
+with a taste w_h and prefers B over A with probability
 
     Pr[B | h] = sigmoid((w_h · (z_B − z_A)) / noise),            p*(x) = Σ_h share_h Pr[B | h]
 
-so p* (`true_probability`) is computed, not estimated: what a real data set can never give, and the only way to see
-whether a judge that says 0.7 should have said 0.7. Responses are short English built from phrases, one phrase a trait.
+so p* (`true_probability`) is computed, not estimated. Real data never provide it, and only with it can one tell whether
+an answer of 0.7 should have been 0.7. Responses are short English texts built from phrases, one phrase per trait.
 
-Annotators may favour a slot (`slot_bias` logits towards the response they saw second). They see either order with
-equal chance, so p* stays symmetric: swapping the responses turns p* into 1 − p*.
+Annotators may favour the response shown second (`position_bias`, in logits). They see both orders equally often, so p*
+remains symmetric: swapping the responses turns p* into 1 − p*.
 
-The same personas grade single responses from 1 to 5, by an ordered logit of how much they like it:
+The same personas grade single responses from 1 to 5, by an ordered logit of their liking:
 
     Pr[grade ≤ k | h] = sigmoid((θ_k − w_h · z) / noise)
 
-Deliberately left out: Bradley–Terry consistency (a mixture of personas need not have it), annotator ids, ties.
+Deliberately left out: annotator ids, ties. A mixture of personas need not satisfy a Bradley–Terry model.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ import numpy as np
 from autorater.data.items import Item, ItemSet, Task
 from autorater.data.pairs import Pair
 
-# trait -> ways of showing it; {s} is the subject of the question
+# trait -> phrases that show it; {s} is the subject of the question
 PHRASES: dict[str, tuple[str, ...]] = {
     "warmth": ("What a lovely question!", "Do not worry, you are doing fine.", "It is kind of you to ask."),
     "example": ("For example, my aunt did so.", "For instance, a school tried it.", "As an example, take Monday."),
@@ -89,14 +89,14 @@ _SUBJECTS = (  # noqa: SIM905
 
 @dataclass(frozen=True)
 class Persona:
-    """One kind of annotator: `share` of the population (any positive weight), `taste` in logits a trait."""
+    """One kind of annotator: `share` of the population (any positive weight), `taste` in logits per trait."""
 
     name: str
     share: float
     taste: dict[str, float]
 
 
-# Everyone likes an example and a clear order of steps; they part over the rest, which is where they disagree.
+# All personas like examples and clear steps; they disagree about the other traits.
 PERSONAS: tuple[Persona, ...] = (
     Persona("everyday reader", 4, {"example": 3.0, "steps": 2.6, "warmth": 1.4, "nuance": -2.2}),
     Persona("specialist", 1, {"example": 1.4, "steps": 1.0, "source": 3.4, "warmth": -1.6}),
@@ -108,7 +108,7 @@ PERSONAS: tuple[Persona, ...] = (
 )
 
 
-_GRADE_THRESHOLDS = (-1.0, 1.0, 3.0, 5.0)  # of the liking, in logits; what a response earns on average is near 2
+_GRADE_THRESHOLDS = (-1.0, 1.0, 3.0, 5.0)  # of the liking, in logits; the mean liking is near 2
 GRADE_TASK = Task(
     labels=("1", "2", "3", "4", "5"),
     titles=("Question", "Response"),
@@ -116,8 +116,8 @@ GRADE_TASK = Task(
     ordinal=True,
 )
 
-# Not in the population: the one opinionated grader whose verdicts the warm start imitates. It is impressed by the same
-# things as the everyday reader and by sources, and knows nothing of the others.
+# Not in the population: the single grader whose verdicts the warm start imitates. It likes what the everyday reader
+# likes, and sources.
 GRADER = Persona(
     "grader", 1, {"example": 2.6, "steps": 2.0, "source": 1.6, "warmth": 1.0, "caution": 0.6, "nuance": -1.4}
 )
@@ -129,14 +129,14 @@ class Population:
 
     Args:
         personas: Kinds of annotators; their shares are normalized.
-        noise: Temperature of every choice, > 0. Small: personas are sure of themselves and p* takes few values;
-            large: everybody tosses coins and p* goes to 0.5.
-        slot_bias: Logits that an annotator adds to the response seen second. Orders are shown with equal chance.
+        noise: Temperature of every choice, > 0. If small, personas decide deterministically and p* takes few values; if
+            large, p* tends to 0.5.
+        position_bias: Logits that an annotator adds to the response shown second. Both orders are equally likely.
     """
 
     personas: tuple[Persona, ...] = PERSONAS
     noise: float = 1.0
-    slot_bias: float = 0.0
+    position_bias: float = 0.0
 
     def __post_init__(self):
         if self.noise <= 0:
@@ -162,17 +162,17 @@ class Population:
         taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
         share = np.array([p.share for p in self.personas], dtype=float)
         logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ taste.T / self.noise  # (N, H)
-        by_persona = (_sigmoid(logit + self.slot_bias) + _sigmoid(logit - self.slot_bias)) / 2
+        by_persona = (_sigmoid(logit + self.position_bias) + _sigmoid(logit - self.position_bias)) / 2
         return by_persona @ (share / share.sum())
 
     def grades(self, traits: np.ndarray) -> np.ndarray:
-        """Exact distribution of the grades 1 to 5 that the population gives.
+        """Exact distribution of the population's grades 1 to 5.
 
         Args:
             traits: Traits of the responses, shape (N, len(TRAITS)).
 
         Returns:
-            Shape (N, 5), in (0, 1), rows that sum to 1.
+            Shape (N, 5), in (0, 1), rows sum to 1.
         """
         taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
         share = np.array([p.share for p in self.personas], dtype=float)
@@ -182,7 +182,7 @@ class Population:
         return share / share.sum() @ np.diff(edges, axis=-1)
 
     def with_shares(self, shares: list[float] | None) -> "Population":
-        """The same personas in other proportions (None: unchanged)."""
+        """The same personas with other shares (None: unchanged)."""
         if shares is None:
             return self
         if len(shares) != len(self.personas):
@@ -193,7 +193,7 @@ class Population:
 
 @dataclass(frozen=True)
 class SimulatedPairs:
-    """Pairs with the traits they were built from: `traits_a`, `traits_b` of shape (N, len(TRAITS)), 0 or 1."""
+    """Pairs and their traits: `traits_a`, `traits_b` of shape (N, len(TRAITS)), 0 or 1."""
 
     pairs: list[Pair]
     traits_a: np.ndarray = field(repr=False)
@@ -212,11 +212,11 @@ def simulate_pairs(
 
     Args:
         n_pairs: Number of pairs.
-        population: Who votes; the default is `PERSONAS`.
-        n_votes: Votes a pair, ≥ 1; each by a freshly drawn annotator.
+        population: The annotators; the default is `PERSONAS`.
+        n_votes: Votes per pair, ≥ 1; each by a newly drawn annotator.
         seed: Draws texts and votes; the same seed gives the same pairs.
-        held_out: Build the questions from a fifth of the subjects that is never used with `held_out=False`, so
-            no response of a training pair returns in a test pair.
+        held_out: Use the fifth of the subjects that `held_out=False` never uses, so that no response of a training
+            pair is in a test pair.
 
     Raises:
         ValueError: If `n_pairs` or `n_votes` is below 1.
@@ -253,7 +253,7 @@ def simulate_pairs(
 
 @dataclass(frozen=True)
 class SimulatedItems:
-    """Graded responses with the traits they were built from: shape (N, len(TRAITS)), 0 or 1."""
+    """Graded responses and their traits: shape (N, len(TRAITS)), 0 or 1."""
 
     items: ItemSet
     traits: np.ndarray = field(repr=False)
@@ -271,7 +271,7 @@ def simulate_items(
 
     Args:
         n_items: Number of items.
-        population, n_votes, seed, held_out: As in `simulate_pairs`; nobody sees two slots here.
+        population, n_votes, seed, held_out: As in `simulate_pairs`.
 
     Raises:
         ValueError: If `n_items` or `n_votes` is below 1.
@@ -300,7 +300,7 @@ def simulate_items(
 
 
 def subjects(held_out: bool) -> list[str]:
-    """What questions are about: four fifths of the subjects, or the fifth that is held out."""
+    """The subjects of questions: four fifths of all, or the held-out fifth."""
     return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
 
 
@@ -310,7 +310,7 @@ def write_question(rng: np.random.Generator, subject: str) -> str:
 
 
 def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, more: Sequence[str] = ()) -> str:
-    """An answer that shows the traits, shape (len(TRAITS),), 0 or 1, and has `more` phrases, in any order."""
+    """A response with phrases for its traits, shape (len(TRAITS),), 0 or 1, and `more` phrases, in random order."""
     phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
     return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)

@@ -1,7 +1,7 @@
 """Rows of a source: JSONL, JSONL.gz, CSV and Parquet files, `save_to_disk` folders and Hub datasets.
 
-What the columns mean is the business of the caller (`autorater.data.loading`, `autorater.data.formats`). Only
-`save_to_disk` folders and Hub names need `datasets`; the rest is the standard library and pyarrow.
+The meaning of the columns is left to the caller (`autorater.data.loading`, `autorater.data.formats`). Only
+`save_to_disk` folders and Hub names require `datasets`; the rest uses the standard library and pyarrow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,93 +22,77 @@ from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-
-
 _LOCAL_SUFFIXES = (*_SUFFIXES, ".gz", ".json", ".tsv", ".txt", ".arrow")  # never the end of a Hub name
-
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_TABLE_ROWS = 4096  # rows converted to Python objects at a time
+_CSV_FIELD = 2**31 - 1  # the default limit of the csv module, 131,072 characters, is less than a long response
+
+Rows = Iterator[tuple[str, Row]]
+"""The place of a row, such as `line 3`, and the row."""
+HeaderCheck = Callable[[Sequence[str]], None]
 
 
-_TABLE_ROWS = 4096  # rows turned into Python objects at a time
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Prefixes a `DataError` raised inside with a place: a file, a line."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error.__cause__
 
 
-_CSV_CELL = 2**31 - 1  # the csv module's default of 131,072 characters is less than a long response
+def check_distinct(names: Sequence[str]) -> None:
+    """Raises DataError if a column name occurs twice."""
+    for column in names:
+        if names.count(column) > 1:
+            raise DataError(f"column {column!r} is there {names.count(column)} times; expected it once")
 
 
-Rows = Iterator[tuple[int, Row]]
-HeaderCheck = Callable[[Sequence[str], str], None]
-
-
-def iter_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
-    """The rows of a table that does not hold pairs, one at a time, with any columns.
+def iter_rows(
+    source: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    check: HeaderCheck = check_distinct,
+    columns: Sequence[str] | None = None,
+) -> Rows:
+    """The rows of a source, one at a time.
 
     Args:
-        path: A file whose name ends in `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`.
+        source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or a Hub name.
+        split: Split of a Hub dataset or a saved `DatasetDict`.
+        check: Called with the column names of a source that has a header.
+        columns: The columns to read of Parquet files and datasets; all by default.
 
     Yields:
-        The place of a row, such as `line 3`, and the row as a mapping; cells of a CSV file are text.
+        The place of a row, such as `line 3`, and the row as a mapping; fields of a CSV file are text.
 
     Raises:
-        DataError: If the file is not there or cannot be read; raised when the place is reached.
+        DataError: If the source does not exist or cannot be read; raised when that place is reached, with the source.
     """
-    place, rows = _open_file(Path(path), check_distinct, None)
-    try:
-        with closing(rows):
-            for position, row in rows:
-                yield place(position), row
-    except DataError as error:
-        raise DataError(f"{os.fspath(path)}: {error}") from error.__cause__
+    with located(os.fspath(source)), closing(_open(source, split, check, columns)) as rows:
+        yield from rows
 
 
-def open_source(
-    source: str | os.PathLike[str], split: str, check: HeaderCheck, columns: Sequence[str]
-) -> tuple[Callable[[int], str], Rows]:
-    """Opens a file, a folder written by `save_to_disk`, or a Hub dataset.
-
-    Args:
-        source: Where the rows are.
-        split: Split of a Hub dataset or a saved `DatasetDict`.
-        check: Called with the column names and the place of the header, where there is a header.
-        columns: The columns that are read of Parquet files and datasets.
-
-    Returns:
-        A function that names the place of a position, and positions with rows.
-
-    Raises:
-        DataError: If the source is not there; if it cannot be read, when that place is reached.
-    """
-    path = Path(source)
-    name = os.fspath(source)
+def _open(source: str | os.PathLike[str], split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
+    path, name = Path(source), os.fspath(source)
     if path.is_dir():
-        return _table_row, _saved_rows(path, split, check, columns)
-    if path.exists():
-        return _open_file(path, check, columns)
+        return _saved_rows(path, split, check, columns)
+    if path.is_file():
+        return _file_rows(path, check, columns)
     if not isinstance(source, str) or name.lower().endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(name):
-        raise DataError(f"{name}: no such file; expected a file, a folder, or a Hub name such as org/name")
-    return _table_row, _hub_rows(name, split, check, columns)
+        raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
+    return _hub_rows(name, split, check, columns)
 
 
-def line_place(position: int) -> str:
-    return f"line {position}"
-
-
-def _table_row(position: int) -> str:
-    return f"row {position} (counted from 0)"
-
-
-def _open_file(path: Path, check: HeaderCheck, columns: Sequence[str] | None) -> tuple[Callable[[int], str], Rows]:
-    """Rows of a file, its header checked where it has one; of a Parquet file only the given columns, or all."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a name that ends in {', '.join(_SUFFIXES)}")
+def _file_rows(path: Path, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
     name = path.name.lower()
     if name.endswith((".jsonl", ".jsonl.gz")):
-        return line_place, json_rows(path)
+        return _json_rows(path)
     if name.endswith(".csv"):
-        return line_place, _csv_rows(path, check)
+        return _csv_rows(path, check)
     if name.endswith(".parquet"):
-        return _table_row, _parquet_rows(path, check, columns)
-    raise DataError(f"{path}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
+        return _parquet_rows(path, check, columns)
+    raise DataError(f"unknown file type; expected a name that ends in {', '.join(_SUFFIXES)}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -133,7 +118,7 @@ def _object(items: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def json_rows(path: Path) -> Rows:
+def _json_rows(path: Path) -> Rows:
     decode = json.JSONDecoder(object_pairs_hook=_object).decode
     for number, text in _lines(path):
         if text.isspace():
@@ -142,43 +127,46 @@ def json_rows(path: Path) -> Rows:
             row = decode(text)
         except json.JSONDecodeError as error:
             found = f"{error.msg} at character {error.pos + 1}"
-            raise DataError(f"line {number}: not JSON ({found}); expected one JSON object a line") from error
+            raise DataError(f"line {number}: not JSON ({found}); expected one JSON object per line") from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"line {number}: not usable JSON ({error}); expected one JSON object a line") from error
+            raise DataError(f"line {number}: not usable JSON ({error}); expected one JSON object per line") from error
         if not isinstance(row, dict):
             raise DataError(f"line {number}: {bad_value('(all)', row, 'a JSON object with the columns as keys')}")
-        yield number, row
+        yield f"line {number}", row
 
 
 def _csv_rows(path: Path, check: HeaderCheck) -> Rows:
     reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header: list[str] | None = None
-    limit = csv.field_size_limit(_CSV_CELL)
+    limit = csv.field_size_limit(_CSV_FIELD)
     start = 1
     try:
-        for cells in reader:
-            if not cells:
+        for values in reader:
+            if not values:
                 pass
             elif header is None:
-                header = cells
-                check(header, line_place(start))
-            elif len(cells) != len(header):
-                raise DataError(f"{line_place(start)}: {len(cells)} cells; expected {len(header)}, as in the header")
+                header = values
+                with located(f"line {start}"):
+                    _check_separator(header)
+                    check(header)
+            elif len(values) != len(header):
+                raise DataError(f"line {start}: {len(values)} fields; expected {len(header)}, as in the header")
             else:
-                yield start, dict(zip(header, cells, strict=True))
+                yield f"line {start}", dict(zip(header, values, strict=True))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(
-            f"{line_place(start)}: not CSV ({error}); expected cells with commas or quotes quoted"
-        ) from error
+        raise DataError(f"line {start}: not CSV ({error}); expected quotes around fields with commas") from error
     finally:
         csv.field_size_limit(limit)
 
 
-def check_distinct(names: Sequence[str], place: str) -> None:
-    for column in names:
-        if names.count(column) > 1:
-            raise DataError(f"{place}: column {column!r} is there {names.count(column)} times; expected it once")
+def _check_separator(header: Sequence[str]) -> None:
+    first = header[0]
+    if first.lower().startswith("sep="):
+        raise DataError(f"got {first!r}, a line that only Excel reads; expected the header: remove this line")
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in first:
+            raise DataError(f"the header is separated by {name}: {first[:80]!r}; expected commas")
 
 
 def _rows_of_tables(tables: Iterable[Any]) -> Rows:
@@ -189,7 +177,8 @@ def _rows_of_tables(tables: Iterable[Any]) -> Rows:
         except UnicodeDecodeError as error:
             place = f"rows {start} to {start + table.num_rows - 1}"
             raise DataError(f"{place}: text that is not UTF-8 ({error}); expected UTF-8") from error
-        yield from enumerate(rows, start)
+        for index, row in enumerate(rows, start):
+            yield f"row {index} (counted from 0)", row
         start += table.num_rows
 
 
@@ -200,7 +189,8 @@ def _parquet_rows(path: Path, check: HeaderCheck, columns: Sequence[str] | None)
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            check(names, "schema")
+            with located("schema"):
+                check(names)
             used = names if columns is None else [column for column in columns if column in names]
             yield from _rows_of_tables(file.iter_batches(_TABLE_ROWS, columns=used))
     except (pa.ArrowException, OSError) as error:
@@ -211,22 +201,23 @@ def _import_datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f"{source}: reading this needs `datasets`: pip install 'autorater[train]'") from error
+        raise ImportError(f"{source}: reading this requires `datasets`: pip install 'autorater-rl[train]'") from error
     return datasets
 
 
-def _dataset_rows(dataset: Any, check: HeaderCheck, columns: Sequence[str]) -> Rows:
-    check(dataset.column_names, "columns")
-    used = [column for column in columns if column in dataset.column_names]
+def _dataset_rows(dataset: Any, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
+    with located("columns"):
+        check(dataset.column_names)
+    used = [column for column in columns or dataset.column_names if column in dataset.column_names]
     yield from _rows_of_tables(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))
 
 
-def _saved_rows(path: Path, split: str, check: HeaderCheck, columns: Sequence[str]) -> Rows:
+def _saved_rows(path: Path, split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
     datasets = _import_datasets(str(path))
     try:
         saved = datasets.load_from_disk(path)
-    except (OSError, ValueError, IndexError) as error:  # IndexError: a saved data set without rows
-        raise DataError(f"not a readable data set ({error}); expected a folder written by save_to_disk") from error
+    except (OSError, ValueError, IndexError) as error:  # IndexError: a saved dataset without rows
+        raise DataError(f"not a readable dataset ({error}); expected a folder written by save_to_disk") from error
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise DataError(f"no split {split!r}; expected one of {', '.join(saved)}")
@@ -234,11 +225,25 @@ def _saved_rows(path: Path, split: str, check: HeaderCheck, columns: Sequence[st
     yield from _dataset_rows(saved, check, columns)
 
 
-def _hub_rows(name: str, split: str, check: HeaderCheck, columns: Sequence[str]) -> Rows:
+def _hub_rows(name: str, split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
     datasets = _import_datasets(name)
     try:
         dataset = datasets.load_dataset(name, split=split)
     except (OSError, ValueError) as error:
-        expected = "a file or folder, or the name of a Hub data set that has this split"
+        expected = "a file or folder, or the name of a Hub dataset that has this split"
         raise DataError(f"split {split!r} not loaded from the Hub ({error}); expected {expected}") from error
     yield from _dataset_rows(dataset, check, columns)
+
+
+def first_row(rows: Rows, source: object, expected: str) -> tuple[str, Row, Rows]:
+    """The first row with its place, and all rows; a source without rows is a DataError.
+
+    Args:
+        rows: Rows from their start.
+        source: The source, for the message.
+        expected: What the source should hold at least one of.
+    """
+    place, row = next(rows, ("", None))
+    if row is None:
+        raise DataError(f"{source}: no rows; expected at least one {expected}")
+    return place, row, chain([(place, row)], rows)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments
 from autorater.judges.local import Judge
-from autorater.prompts.batching import like_lengths, pad_prompts
+from autorater.prompts.batching import similar_lengths, pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 
 
@@ -55,7 +55,7 @@ class LetterLogits:
         was_training = model.training
         model.eval()
         with tqdm(total=len(prompts), desc="reading letters", unit="prompt", disable=not progress, leave=False) as bar:
-            for rows in like_lengths([len(ids) for ids in prompts], self.judge.max_batch_tokens):
+            for rows in similar_lengths([len(ids) for ids in prompts], self.judge.max_batch_tokens):
                 ids, mask = pad_prompts([prompts[i] for i in rows], self.judge.tokenizer.pad_token_id, device)
                 positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
                 logits = model(

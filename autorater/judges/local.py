@@ -25,7 +25,7 @@ from autorater.judges.judgments import Judgments
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import check_model_path, load_policy
 from autorater.models.sharding import in_step, is_sharded
-from autorater.prompts.batching import like_lengths, longest_prompt, pad_prompts
+from autorater.prompts.batching import similar_lengths, longest_prompt, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
@@ -180,7 +180,7 @@ class Judge:
         self.model.eval()
         try:
             with tqdm(total=len(flat), desc="judging", unit="prompt", disable=not progress, leave=False) as bar:
-                for rows in in_step(like_lengths(sizes, self.max_batch_tokens), self.model):
+                for rows in in_step(similar_lengths(sizes, self.max_batch_tokens), self.model):
                     batch = [flat[i] for i in rows]
                     if self.encoder.format.reasoning:
                         yield rows, [self._behind_reasoning(batch) for _ in range(self.n_reasonings)]

@@ -15,20 +15,20 @@ if TYPE_CHECKING:  # the words of a prompt are also sent to servers, which needs
 T = TypeVar("T")
 
 
-def longest_prompt(model: PreTrainedModel, answer_tokens: int, wanted: int | None = None) -> int:
-    """Longest prompt, in tokens, that leaves a model room for an answer; at most `wanted`."""
+def longest_prompt(model: PreTrainedModel, answer_tokens: int, limit: int | None = None) -> int:
+    """Longest prompt, in tokens, that leaves a model room for an answer; at most `limit`."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [limit for limit in (wanted, context and context - answer_tokens) if limit is not None]
+    limits = [n for n in (limit, context and context - answer_tokens) if n is not None]
     return min(limits, default=sys.maxsize)
 
 
 def drop_long(
     pairs: Sequence[T], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], max_tokens: int
 ) -> tuple[list[T], list[tuple[EncodedPrompt, EncodedPrompt]], int]:
-    """Leaves out the pairs (or what stands for them) whose prompt is too long in either order, and counts them.
+    """Drops the pairs (or items) whose prompt is too long in either order.
 
     Returns:
-        The pairs and prompts that stay, and the number left out.
+        The pairs and prompts that remain, and the number of dropped pairs.
     """
     kept = [
         (pair, both) for pair, both in zip(pairs, prompts, strict=True) if max(len(p.ids) for p in both) <= max_tokens
@@ -36,12 +36,12 @@ def drop_long(
     return [pair for pair, _ in kept], [both for _, both in kept], len(pairs) - len(kept)
 
 
-def like_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Row numbers of prompts of like size, the largest first, in batches.
+def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Batches of row indices of prompts of similar size, the largest first.
 
     Args:
-        sizes: Tokens that every prompt takes with what is put behind it.
-        budget: Tokens of a batch at most, padding included; a single prompt may be larger.
+        sizes: Tokens of every prompt including its suffixes.
+        budget: Maximum tokens of a batch, including padding; a single prompt may be larger.
     """
     rows: list[int] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):

@@ -1,4 +1,8 @@
-"""The wording of judge prompts, and markers that a response may not imitate."""
+"""The wording of judge prompts, and the markers that texts from the data must not imitate.
+
+The judge is asked for a number or, as a baseline, for one of the letters A and B. Two layouts: `full` explains the
+task and is for pretrained models; `compact` has no explanation and is for small policies trained from scratch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rewards.answer import OPEN_TAG
 
-if TYPE_CHECKING:  # the words of a prompt are also sent to servers, which needs no torch
+if TYPE_CHECKING:
     pass
 
 
@@ -71,13 +75,13 @@ _MARKERS = re.compile(
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a judge is asked. Saved with the model, so that it is asked the same way ever after.
+    """The format of a judge prompt, saved with the model.
 
     Args:
         layout: `full` (explains the task) or `compact`.
-        reasoning: Ask for `<think>…</think>` first. If not, the prompt ends with the opening answer tag, and the
+        reasoning: Request `<think>…</think>` first. Otherwise the prompt ends with the opening answer tag, and the
             completion is the number.
-        answer: `number`, or `letter`: which response, A or B; there is no tag then, and no reasoning.
+        answer: `number`, or `letter` (A or B, without a tag and without reasoning).
     """
 
     layout: str = "full"
@@ -90,9 +94,9 @@ class PromptFormat:
         if self.answer not in ("number", "letter"):
             raise ValueError(f"an answer must be 'number' or 'letter', got {self.answer!r}")
         if self.reasoning and self.layout == "compact":
-            raise ValueError("the compact layout has no words to ask for reasoning; use layout 'full'")
+            raise ValueError("the compact layout cannot request reasoning; use layout 'full'")
         if self.reasoning and self.answer == "letter":
-            raise ValueError("a letter is asked for without reasoning; use answer 'number'")
+            raise ValueError("a letter is answered without reasoning; use answer 'number'")
 
     @property
     def text(self) -> str:
@@ -103,24 +107,24 @@ class PromptFormat:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the slots in `text`: columns of a pair."""
+        """Names of the slots in `text`, which are columns of a pair."""
         return _SLOTS
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """Markers of the layout that `neutralize` does not know by itself."""
+        """Markers of the layout that `neutralize` does not include."""
         return ()
 
     @property
     def gap(self) -> str:
-        """What stands between the text and the answer where no chat template puts something there."""
+        """Text between prompt and answer if there is no chat template."""
         if self.layout == "full":
             return "\n\n"
         return " " if self.answer == "number" else ""  # a letter is one token with the space in front of it
 
     @property
     def prefill(self) -> str:
-        """The beginning of the answer, which is part of the prompt."""
+        """Beginning of the answer, which is part of the prompt."""
         return "" if self.reasoning or self.answer == "letter" else OPEN_TAG
 
     def to_dict(self) -> dict:
@@ -128,7 +132,7 @@ class PromptFormat:
 
 
 class SlotFormat(Protocol):
-    """What a `PromptEncoder` needs of a format: of `PromptFormat` for probabilities of pairs, or of another one."""
+    """Interface of prompt formats: `PromptFormat` for pairs, `LabelFormat` for items."""
 
     text: str
     slots: tuple[str, ...]
@@ -139,10 +143,11 @@ class SlotFormat(Protocol):
 
 
 def neutralize(text: str, titles: Sequence[str] = ()) -> str:
-    """Takes the bracket off every answer tag, reasoning tag and layout marker in a text that is data.
+    """Replaces the bracket of every answer tag, reasoning tag and layout marker in a text from the data.
 
     Args:
-        titles: Markers of a layout besides those of pairs, without their brackets.
+        text: The text.
+        titles: Markers of a layout in addition to those of pairs, without brackets.
     """
     text = _MARKERS.sub("(", text)
     if titles:

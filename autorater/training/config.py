@@ -56,7 +56,7 @@ class JudgeArguments:
     persona_shares: list[float] | None = field(
         default=None, metadata={"help": "Shares of the simulated personas, in the order of `population.PERSONAS`."}
     )
-    annotator_slot_bias: float = field(
+    annotator_position_bias: float = field(
         default=0.0, metadata={"help": "Logits that a simulated annotator adds to the response seen second."}
     )
 

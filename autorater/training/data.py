@@ -61,7 +61,7 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
 
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
-    population = Population(noise=args.population_noise, slot_bias=args.annotator_slot_bias)
+    population = Population(noise=args.population_noise, position_bias=args.annotator_position_bias)
     population = population.with_shares(args.persona_shares)
     train = simulate_pairs(args.n_train, population, n_votes=args.n_votes, seed=seed)
     test = simulate_pairs(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)

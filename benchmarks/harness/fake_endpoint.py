@@ -1,10 +1,10 @@
-"""An OpenAI-compatible server that misbehaves on purpose, in a process of its own; standard library only.
+"""An OpenAI-compatible server with deliberate faults; standard library only, run as a separate process.
 
     python benchmarks/harness/fake_endpoint.py --faults 0.2 --delay 0.05        # prints its port, then serves
 
-The answer to a question is a function of its text alone: a hash of both responses for the merit, plus `--shift` in
-log-odds for the second slot. A share of requests gets one of seven faults instead. `GET /stats` tells how many
-requests came, how many were answered well, and the largest number of good answers to the same question.
+The answer depends only on the text of the request: a hash of each response gives its merit, plus `--shift` in log-odds
+for the second response. A share of requests gets one of seven faults instead. `GET /stats` returns the number of
+requests, the number of correct answers, and the largest number of correct answers to the same request.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _RESPONSES = re.compile(r"\[The Start of Response (\w)\]\n(.*?)\n\[The End of Re
 
 
 def merit(text: str) -> float:
-    """Of a response, in (−2, 2); depends on its text alone."""
+    """Merit of a response, in (−2, 2); depends only on its text."""
     return 4 * int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32 - 2
 
 

@@ -1,4 +1,4 @@
-"""Just enough of a W&B server for its own client to start a run, until it falls silent."""
+"""A minimal W&B server: its client can start a run, then the server stops answering."""
 
 import json
 import threading

@@ -1,7 +1,7 @@
-"""What a benchmark runs on: Qwen2 models of a given shape with random weights, and judge prompts of an exact length.
+"""Inputs of the benchmarks: Qwen2 models of a given shape with random weights, and judge prompts of an exact length.
 
-Speed does not depend on what the weights are, nor on what a prompt says; it does depend on their sizes, so these are
-exact: parameters, vocabulary, and the number of prompt tokens.
+Speed does not depend on the values of weights and tokens but on their numbers, so these are exact: parameters,
+vocabulary, and prompt tokens.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _FILLER = " so"
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a Qwen2 model."""
+    """Shape of a Qwen2 model."""
 
     vocab_size: int
     hidden_size: int
@@ -85,7 +85,7 @@ def random_model(
 
 
 def judge_tokenizer(seed: int = 0) -> PreTrainedTokenizerBase:
-    """A tokenizer that knows the words of the simulated pairs and of the answer."""
+    """A tokenizer trained on the words of the simulated pairs and of the answer."""
     words = f"{PROMPT_FORMAT.text} {OPEN_TAG} {CLOSE_TAG} {_FILLER}"
     texts = [text for pair in simulate_pairs(500, seed=seed).pairs for text in (pair.prompt, pair.response_a, words)]
     return build_tokenizer(texts, max(SHAPES["small"].vocab_size, 2048))
@@ -108,7 +108,7 @@ def _lengthen(encoder: PromptEncoder, pair: Pair, n_tokens: int, more: Iterable[
         return len(encoder.encode([candidate])[0][0].ids)
 
     if size(pair) > n_tokens:
-        raise ValueError(f"a judge prompt needs {size(pair)} tokens here, asked for {n_tokens}")
+        raise ValueError(f"a judge prompt needs {size(pair)} tokens, but {n_tokens} were requested")
     for other in more:
         longer = replace(
             pair,

@@ -1,10 +1,10 @@
-"""A recipe that is killed again and again, and started again with the same command, without importing everything anew.
+"""A recipe that is killed repeatedly and restarted with the same command, without repeated imports.
 
     python benchmarks/harness/interrupted.py recipes/grpo.py FOLDER '[["a", []], ["b", [0.8, 1.3]]]' --max_steps=60 …
 
-Libraries are imported once; every start is a fork. Of each run, whose output folder is FOLDER/name, a start is killed
-with SIGKILL so many seconds after its training has begun (after its start, where they are negative), and so on; the
-last start is left alone, and has to end well.
+Libraries are imported once; every start is a fork. For each run, with output folder FOLDER/name, each start is killed
+with SIGKILL the given number of seconds after its training has begun (after its start, if negative); the last start
+runs to its end and must succeed.
 """
 
 import json
@@ -49,16 +49,16 @@ def has_ended(child: int) -> bool:
 def main() -> None:
     recipe, folder, runs, *arguments = sys.argv[1:]
     for name, moments in json.loads(runs):
-        told, log = [*arguments, f"--output_dir={folder}/{name}"], Path(folder, name, "log.jsonl")
+        options, log = [*arguments, f"--output_dir={folder}/{name}"], Path(folder, name, "log.jsonl")
         for moment in moments:
-            before, child = began(log), start(recipe, told)
+            before, child = began(log), start(recipe, options)
             while moment >= 0 and began(log) == before and not has_ended(child):
                 time.sleep(0.01)
             time.sleep(abs(moment))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             print(f"{moment:.2f} s: {'killed' if os.WIFSIGNALED(status) else 'had ended'}", flush=True)
-        _, status = os.waitpid(start(recipe, told), 0)
+        _, status = os.waitpid(start(recipe, options), 0)
         if status:
             sys.exit(os.waitstatus_to_exitcode(status))
 

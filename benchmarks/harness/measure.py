@@ -1,9 +1,9 @@
-"""Honest figures: sides timed in turn, peak memory in a process of its own, and the machine they come from.
+"""Measurements: alternating timings, peak memory in a separate process, and the machine.
 
-    time      one warm-up of every side, then A B A B …; what slows the machine for a while slows all sides alike
-    memory    growth of the peak over what was there before: torch's allocator on a GPU, resident memory on a CPU
+    time      one warm-up of every side, then A B A B …; temporary load slows all sides equally
+    memory    growth of the peak: torch's allocator on a GPU, resident memory on a CPU
 
-Deliberately left out: profiling. A benchmark says how much, not where.
+Deliberately left out: profiling.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def chosen_dtype(args: argparse.Namespace) -> torch.dtype:
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits for all work on the device."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -61,7 +61,7 @@ def timed(run: Callable[[], object], device: str) -> Callable[[], float]:
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median seconds of every side, run in turn after one warm-up each.
+    """Median seconds of every side, alternating after one warm-up each.
 
     Args:
         sides: Callables that return the seconds they took.
@@ -84,12 +84,12 @@ def in_fresh_process(function: Callable, *args):
 
 
 def peak_growth(run: Callable[[], object], device: str) -> int | None:
-    """Bytes by which the peak of the memory in use rises above its level before, while `run` runs.
+    """Growth of peak memory in bytes while `run` runs.
 
-    Call it in a fresh process: a process keeps memory that it has freed, and would use it again unseen.
+    Call it in a fresh process: a process keeps freed memory and would reuse it unnoticed.
 
     Returns:
-        The growth, or None on a CPU whose system does not tell (only Linux does).
+        The growth, or None on a CPU without Linux.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -116,7 +116,7 @@ def ratio(plain: float | None, ours: float | None) -> float | None:
 
 
 def machine(device: str, dtype: torch.dtype) -> dict[str, object]:
-    """What the figures depend on beside the code."""
+    """Hardware and versions of the measurements."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
-"""The other side: TRL's own `GRPOTrainer` on the prompt ids that ours reads, and a clock for whole steps.
+"""TRL's `GRPOTrainer` on our prompt ids, and a clock for whole steps.
 
-STOCK["trl"]      as it is
-STOCK["sliced"]   without the work that its language-model head does on prompts where there is no Triton
+STOCK["trl"]      unchanged
+STOCK["sliced"]   with a language-model head that skips prompt positions, as with Triton
 """
 
 import time
@@ -15,7 +15,7 @@ from harness.measure import synchronize
 
 
 class StockGRPOTrainer(GRPOTrainer):
-    """`trl.GRPOTrainer`, with prompts that come tokenized (column `prompt_ids`).
+    """`trl.GRPOTrainer` with tokenized prompts (column `prompt_ids`).
 
     TRL would tokenize the prompt as one text, and its ids could differ from ours where the pieces of a prompt meet.
     Nothing else is changed; that it need not tokenize is to its advantage.
@@ -83,7 +83,7 @@ class StepClock(TrainerCallback):
 
 
 def add_clock(trainer: Trainer, device: str) -> StepClock:
-    """Puts a clock in the place of the trainer's own output, which would go to stdout."""
+    """Replaces the trainer's output, which would go to stdout, by a clock."""
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
     clock = StepClock(device)

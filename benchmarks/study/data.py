@@ -76,7 +76,7 @@ def calibration_pairs(args: JudgeArguments, study: StudyArguments, seed: int) ->
 
 def population(args: JudgeArguments) -> Population:
     """The annotators of a simulated dataset."""
-    everyone = Population(noise=args.population_noise, slot_bias=args.annotator_slot_bias)
+    everyone = Population(noise=args.population_noise, position_bias=args.annotator_position_bias)
     return everyone.with_shares(args.persona_shares)
 
 

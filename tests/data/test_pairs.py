@@ -298,7 +298,7 @@ def test_no_rows(tmp_path):
     pq.write_table(empty, tmp_path / "a.parquet")
     refusal(tmp_path / "a.parquet", "no rows")
     datasets.Dataset(empty).save_to_disk(tmp_path / "saved")
-    refusal(tmp_path / "saved", "not a readable data set")
+    refusal(tmp_path / "saved", "not a readable dataset")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
     refusal(tmp_path / "a.jsonl.gz", "no rows")
 
@@ -310,8 +310,8 @@ def test_bad_csv(tmp_path):
     cases = {
         head + good + good + "Tea?,Yes.,No.,B\n": ("line 10: column 'label'", "'B'"),
         head + "\n" + good + '"Tea\n?",Yes.,"N\no.",7\n': ("line 7: column 'label'", "'7'"),
-        head + good + "Tea?,Yes.,No.\n": ("line 6: 3 cells", "expected 4"),
-        head + good + "Tea?,Yes.,No, thanks.,0.5\n": ("line 6: 5 cells", "expected 4"),
+        head + good + "Tea?,Yes.,No.\n": ("line 6: 3 fields", "expected 4"),
+        head + good + "Tea?,Yes.,No, thanks.,0.5\n": ("line 6: 5 fields", "expected 4"),
         head + good + 'Tea?,"Yes."!,No.,0.5\n': ("line 6: not CSV",),
         head + good + 'Tea?,"Yes.,No.,0.5\n' + "a,b,c,1\n" * 9: ("line 6: not CSV", "unexpected end of data"),
         head.replace("response_b", "response_a") + good: ("line 1: column 'response_b'", "missing"),
@@ -359,7 +359,7 @@ def test_no_such_source(tmp_path, monkeypatch):
     ):
         refusal(source, "no such file")
     (tmp_path / "a.txt").write_text("x")
-    refusal(tmp_path / "a.txt", "unknown kind of file", ".jsonl.gz")
+    refusal(tmp_path / "a.txt", "unknown file type", ".jsonl.gz")
 
 
 def test_folder_that_is_no_data_set(tmp_path):
@@ -386,7 +386,7 @@ def test_hub_names(monkeypatch):
 def test_datasets_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     for source in ("org/name", tmp_path):
-        with pytest.raises(ImportError, match=r"pip install 'autorater\[train\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'autorater-rl\[train\]'"):
             load_pairs(source)
 
 
@@ -732,3 +732,23 @@ def test_rows_of_any_table(tmp_path):
         list(iter_rows(tmp_path / "t.csv"))
     with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         list(iter_rows(tmp_path / "nowhere.csv"))
+
+
+def test_whole_numbers_as_pandas_writes_them_are_names(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "votes_a": 1.0, "votes_b": 2.0}
+    path.write_text(json.dumps(row | {"id": 0.0, "topic": 1.0}) + "\n")
+    (pair,) = load_pairs(path)
+    assert (pair.id, pair.topic, pair.votes_b) == ("0", "1", 2)
+    path.write_text(json.dumps(row | {"id": 0.5}) + "\n")
+    refusal(path, "line 1", "'id'", "0.5", "a whole number")
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [("prompt;response_a;response_b;label", "semicolons"), ("sep=;", "'sep=;'"), ("prompt\tresponse_a", "tabs")],
+)
+def test_other_separators_are_named(tmp_path, head, found):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{head}\nTea?;Yes.;No.;0.5\n")
+    refusal(path, "line 1", found)

@@ -11,22 +11,22 @@ def brute_force(population, a, b):
     total = 0.0
     for persona in population.personas:
         logit = sum(persona.taste.get(t, 0) * (b[i] - a[i]) for i, t in enumerate(TRAITS)) / population.noise
-        shown_second = [1 / (1 + np.exp(-(logit + s * population.slot_bias))) for s in (1, -1)]
+        shown_second = [1 / (1 + np.exp(-(logit + s * population.position_bias))) for s in (1, -1)]
         total += persona.share * np.mean(shown_second)
     return total / sum(p.share for p in population.personas)
 
 
-@pytest.mark.parametrize("population", [Population(), Population(noise=2.5), Population(slot_bias=1.5)])
+@pytest.mark.parametrize("population", [Population(), Population(noise=2.5), Population(position_bias=1.5)])
 def test_preference_equals_brute_force(population):
     pairs = simulate_pairs(40, population, seed=3)
     expected = [brute_force(population, a, b) for a, b in zip(pairs.traits_a, pairs.traits_b, strict=True)]
     np.testing.assert_allclose([p.true_probability for p in pairs.pairs], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("slot_bias", [0.0, 2.0])
-def test_swapping_the_responses_turns_the_truth(slot_bias):
+@pytest.mark.parametrize("position_bias", [0.0, 2.0])
+def test_swapping_the_responses_turns_the_truth(position_bias):
     pairs = simulate_pairs(30, seed=1)
-    population = Population(slot_bias=slot_bias)
+    population = Population(position_bias=position_bias)
     forward = population.preference(pairs.traits_a, pairs.traits_b)
     np.testing.assert_allclose(population.preference(pairs.traits_b, pairs.traits_a), 1 - forward)
 

@@ -120,7 +120,7 @@ def test_labels_of_other_number_types(value):
 
 @pytest.mark.parametrize("reward", ALL, ids=repr)
 def test_a_missing_column_is_named(reward):
-    with pytest.raises(ValueError, match=f"{reward.__name__} needs a 'label' column"):
+    with pytest.raises(ValueError, match=f"{reward.__name__} requires a 'label' column"):
         reward(prompts=["?"], completions=["!"], solution=[1])
 
 
@@ -161,13 +161,13 @@ def test_what_is_logged():
     assert log.metrics == {
         "answers/parse_rate": 0.8,
         "answers/distinct_answers": 3.0,
-        "answers/share_at_0": 0.4,
-        "answers/share_at_1": 0.2,
+        "answers/fraction_at_0": 0.4,
+        "answers/fraction_at_1": 0.2,
     }
     assert log.columns == {"brier_reward/answer": [0.0, 0.0, 1.0, 0.5, None], "brier_reward/label": [0.0] * 5}
 
 
-def test_ordered_classes_have_no_share_at_0():
+def test_ordered_classes_have_no_fraction_at_0():
     log = Log()
     RankedProbabilityReward(2)(
         completions=["<class_probabilities>0 1</class_probabilities>"], label=[1], log_metric=log.metric

@@ -83,7 +83,7 @@ def test_every_reward_trains(train, reward, conversational):
         assert entry["answers/parse_rate"] == 1.0
         assert 1 <= entry["answers/distinct_answers"] <= 4
         if completions is ANSWERS:
-            assert 0 <= entry["answers/share_at_0"] + entry["answers/share_at_1"] <= 1
+            assert 0 <= entry["answers/fraction_at_0"] + entry["answers/fraction_at_1"] <= 1
     assert any(entry["reward_std"] > 0 for entry in history)  # the answers were told apart
 
 
@@ -115,7 +115,7 @@ def test_two_rewards_share_one_table_of_completions(train, tmp_path):
 
 
 def test_a_dataset_without_labels_stops_with_the_column_named(train):
-    with pytest.raises(ValueError, match="brier_reward needs a 'label' column"):
+    with pytest.raises(ValueError, match="brier_reward requires a 'label' column"):
         train(brier_reward, dataset(conversational=False).remove_columns("label"), ANSWERS)
 
 
