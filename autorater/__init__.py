@@ -1,28 +1,21 @@
-"""autorater: LLM judges that say how likely it is that one response is preferred, and mean it.
+"""autorater: LLM judges that state the probability that one of two responses is preferred, trained to be calibrated.
 
-pairs, loading       a pair of responses with its votes; reading it from files
-items, loading_items texts with counts of K labels; reading them, published data sets included
-responses            what models wrote to prompts, one at a time, with scores
-population, arena    simulated annotators and models with a known truth
-prompts              the judge prompt, as text and as token ids
-policy, reward_model the language model and the reward model, loaded or built from scratch
-prefix, token_tree   one forward pass for a prompt with everything behind it; finitely many strings behind a prompt
-answers, labels      the exact distribution over numbers and over labels
-reasoning            where a reasoning ends and its answer is read
-judges               what gives probabilities: models, servers, records, judging methods, wrappers around any judge
-recalibration        answers mapped to better ones by a curve fitted on other votes
-training             warm start, GRPO, PPO, SFT, alignment, reward models; runs that die and go on; tracking
-projection           the nearest distribution within a distance of another (simplex ∩ ball)
-charm, elo           reward models calibrated by Elo; Elo from a table or from votes
-metrics              calibration, agreement, position bias, several classes, groups of pairs, intervals
-evaluation (…_items) a judge measured on held-out pairs or items; `reward_evaluation` a reward model on whole models
-comparison, audit    judging methods on the same pairs; a judge read twice, its journal, figures and flips
-study                every method on the same grounds, votes and seeds; its tables and figures
-report, console      pictures and pages; what a script prints
-sharding, preemption several processes with a part of the model each; being asked to leave
+data        pairs and items with their votes, files, simulated annotators
+prompts     judge prompts as text and as token ids
+models      language models: loading, tiny ones from scratch, shared prefixes, exact distributions over answers
+judges      a probability for every pair, from a model, a server or recorded judgments; judging methods, calibrators
+metrics     scores, calibration, agreement, position bias, confidence intervals
+evaluation  a judge measured on held-out pairs; judging methods compared
+report      plots, HTML pages, tables, model cards
+training    warm start, GRPO, RLOO, PPO, SFT; checkpoints and tracking
+audit       position bias and other probes of any judge
+alignment   judges that match a distribution over labels
+charm       reward models calibrated by Elo ratings
+projection  the nearest distribution within a given distance of another
+cli         arguments, logging and exit status of the scripts
 
-Data flows one way: pairs → prompts → answers → rewards → update → metrics → report. Importing this package imports no
-torch; `Judge` does when it is first touched.
+Data flows in one direction: pairs → prompts → answers → rewards → update → metrics → report. The package `rewards`
+scores the answers. Importing this package requires no torch; `Judge` imports it when it is first used.
 """
 
 from importlib import import_module

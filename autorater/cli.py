@@ -1,56 +1,186 @@
-"""What a script prints: few lines, in order, from one process, and an error in one line.
+"""The frame of every script: options from a YAML file and the command line, one logger, errors in one line.
 
-Deliberately left out: logging set-up of other libraries beyond asking them to be quiet.
+Exit status: 0; 2 after a user's mistake; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
+
+Deliberately left out: the log levels of other libraries (`autorater.models.libraries`).
 """
 
-import os
+import argparse
+import difflib
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
-from autorater.data.errors import AlreadyFinished
-from autorater.training.preemption import is_main, leaving_when_asked
+from autorater.data.errors import AlreadyFinished, UserError
+from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Runs `main` so that a mistake of the user ends in one line on stderr and exit status 2, not in a traceback.
-
-    A signal that asks the process to leave ends in another line and status 143 (`autorater.training.preemption`).
-    """
+def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> None:
+    """Runs `main`. A `UserError` becomes one line and status 2, Ctrl-C the line `interrupted` and status 130."""
     try:
-        with leaving_when_asked():
+        with exit_on_signal(), _logging():
             main()
-    except AlreadyFinished as told:
+    except AlreadyFinished as message:
         if is_main():
-            print(told)
-    except (ValueError, OSError) as error:
-        if os.environ.get("AUTORATER_TRACEBACK"):
-            raise
-        print(f"error: {error}\n(AUTORATER_TRACEBACK=1 shows where)", file=sys.stderr)
+            print(message)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")  # one write: several processes may fail at once
         sys.exit(2)
+    except KeyboardInterrupt:
+        if is_main():
+            print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
-def config_arguments(argv: list[str], default_config: Path) -> list[str]:
-    """The command line, with `--config default_config` in front where it names neither a config nor a model.
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Prints what autorater logs, by the main process only: information as plain lines, warnings on stderr."""
+    logger = logging.getLogger("autorater")
+    information, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    information.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+    level, handlers, propagate = logger.level, logger.handlers, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.handlers = [information, warnings] if is_main() else [logging.NullHandler()]
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
 
-    `--config=FILE`, which `TrlParser` does not know, becomes `--config FILE`.
+
+class Arguments(tuple):
+    """Parsed dataclasses; `given` holds the names of the options that the user set."""
+
+    given: frozenset[str] = frozenset()
+
+
+def parse_arguments(dataclasses: Sequence[type], default_config: Path, argv: Sequence[str] | None = None) -> Arguments:
+    """Parses the command line, and the YAML file of `--config`, into dataclasses; the command line wins.
+
+    Args:
+        dataclasses: Their fields are the options. `--help` shows a field under the `_argument_group_name` of the class
+            that defines it; other fields under "objective", or under their library (TRL, transformers).
+        default_config: The YAML file to use if the command line names neither a file nor a model.
+        argv: The command line; default: that of this process.
 
     Raises:
-        ValueError: If the config that it names is not YAML.
+        UserError: If the file cannot be read, or an option is unknown or has an invalid value.
     """
+    argv = config_arguments(sys.argv[1:] if argv is None else argv, default_config)
+    parser = _recipe_parser(dataclasses)
+    if argv[-1:] == ["--config"]:
+        raise UserError("--config: expected a file")
+    given: set[str] = set()
+    if "--config" in argv:
+        path = Path(argv[argv.index("--config") + 1])
+        config = _read_config(path)
+        _check_keys(config, parser, f"in {path}")
+        given = set() if path == default_config else set(config)
+    try:
+        *parsed, unknown = parser.parse_args_and_config(argv, return_remaining_strings=True)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    _check_keys([word.lstrip("-").split("=")[0] for word in unknown[:1]], parser, "on the command line")
+    parsed = Arguments(parsed)
+    parsed.given = frozenset(given | _on_command_line(parser, argv))
+    return parsed
+
+
+def config_arguments(argv: Sequence[str], default_config: Path) -> list[str]:
+    """The command line with `--config default_config` if it names neither a config nor a model."""
+    # TrlParser does not parse --config=FILE
     argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    if "--config" in argv[:-1]:
-        _check_yaml(Path(argv[argv.index("--config") + 1]))
     given = {argument.split("=")[0] for argument in argv}
     if given & {"--config", "--model_name_or_path", "-h", "--help"}:
         return argv
     return ["--config", str(default_config), *argv]
 
 
-def _check_yaml(path: Path) -> None:
+def _read_config(path: Path) -> dict:
     import yaml
 
     try:
-        yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected `option: value` lines, got {type(config).__name__}")
+    return config
+
+
+def _check_keys(keys: Sequence[str], parser: argparse.ArgumentParser, source: str) -> None:
+    known = {action.dest for action in parser._actions} | {"env"}  # `env`: environment variables, set by TrlParser
+    for key in keys:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"unknown option {key} {source}{hint}")
+
+
+def _on_command_line(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:
+    for action in parser._actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    return set(vars(parser.parse_known_args(argv)[0]))
+
+
+def _recipe_parser(dataclasses: Sequence[type]):
+    from trl import TrlParser
+
+    class RecipeParser(TrlParser):
+        """`TrlParser` whose help is divided into sections and whose errors are one line."""
+
+        def _add_dataclass_arguments(self, dtype: type) -> None:
+            types = get_type_hints(dtype)
+            for field in fields(dtype):
+                if field.init:
+                    field.type = types[field.name]
+                    self._parse_dataclass_field(self._section(dtype, field.name), field)
+
+        def _section(self, dtype: type, name: str) -> argparse._ArgumentGroup:
+            title = _section_title(dtype, name)
+            groups = {group.title: group for group in self._action_groups}
+            return groups.get(title) or self.add_argument_group(title)
+
+        def format_help(self) -> str:
+            last = ("transformers", "TRL")
+            self._action_groups.sort(key=lambda group: [group.title.startswith(name) for name in last])
+            return super().format_help()
+
+        def error(self, message: str) -> None:
+            raise UserError(message)
+
+    description = getattr(sys.modules["__main__"], "__doc__", None)
+    return RecipeParser(
+        dataclasses, usage="%(prog)s [--config FILE] [--option value …]", description=description,
+        formatter_class=_HelpFormatter,
+    )  # fmt: skip
+
+
+def _section_title(dtype: type, name: str) -> str:
+    """The heading of a field: that of the dataclass that defines it, or its library."""
+    owners = [base for base in dtype.__mro__ if name in vars(base).get("__annotations__", {})]
+    for owner in owners:
+        if "_argument_group_name" in vars(owner):
+            return owner._argument_group_name
+    library = owners[0].__module__.split(".")[0]
+    if library not in ("trl", "transformers"):
+        return "objective"
+    public = next(b for b in dtype.__mro__ if b.__module__.startswith(f"{library}.") and b.__name__[0] != "_")
+    return f"{'TRL' if library == 'trl' else library} {public.__name__}"
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows one spelling of every option, with the type of its value."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        value = self._format_args(action, getattr(action.type, "__name__", "value").upper().replace("STRING_TO_", ""))
+        return f"{action.option_strings[0]} {value}".rstrip()

@@ -23,9 +23,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from autorater.audit.judging import ask_missing, endpoint_asker
+from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
-from autorater.audit.store import Journal
+from autorater.audit.store import JudgmentStore
 from autorater.data.loading import iter_pairs
 from autorater.judges.endpoint import EndpointJudge
 
@@ -62,15 +62,15 @@ def audit(data: Path, folder: Path, url: str, n_pairs: int, concurrency: int) ->
 
     judge = EndpointJudge("m", base_url=url, concurrency=concurrency)
     plan = Plan(n_pairs)
-    journal = Journal(folder, plan.n_questions, plan.slot_of, {})
+    store = JudgmentStore(folder, plan.n_requests, plan.number_of, {})
 
     def pairs() -> Iterator:
         yield from iter_pairs(data)
 
     clock, processor = time.perf_counter(), time.process_time()
-    ask_missing(endpoint_asker(judge), plan, pairs(), journal)
+    judge_remaining(judge, plan, pairs(), store)
     seconds = {"seconds": time.perf_counter() - clock, "processor": time.process_time() - processor}
-    journal.close()
+    store.close()
     # not getrusage, which counts what the parent held when it started this process
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return seconds | {"peak_bytes": 1024 * int(peak[1])}
@@ -91,7 +91,7 @@ def measured(n_pairs: int, n_characters: int, delay: float, concurrency: int) ->
 
 
 def main(argv: list[str] | None = None) -> None:
-    from harness.measure import emit, say  # not above: the process that asks has no torch, as in an audit
+    from harness.measure import emit, say  # imported here: the measured process has no torch, as in an audit
 
     args = parse(argv)
     say("throughput")

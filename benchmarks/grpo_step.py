@@ -8,8 +8,8 @@ A step includes generation, rewards, loss, backward pass, gradient clipping and 
 Both sides train models of the same shape on the same prompt ids with the same loss settings.
 
     trl       `trl.GRPOTrainer`; on a CPU also `sliced`, whose head skips prompt positions
-    sampled   `JudgeGRPOTrainer(answers="sampled")`: the same G completions per prompt, the prompt processed once
-    exact     `JudgeGRPOTrainer(answers="exact")`: no completions, the whole answer grid of the same prompts
+    sampled   `SampledGRPOTrainer`: the same G completions per prompt, the prompt processed once
+    exact     `ExactGRPOTrainer`: no completions, the whole answer grid of the same prompts
 
 Completions have exactly `--completion_tokens` tokens on either side. The first step is excluded; there ours also
 compares the shared with the plain path. Peak memory is measured in the first step of a separate process.
@@ -49,7 +49,8 @@ from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
 from autorater.prompts.encoder import PromptEncoder
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.data import training_rows
+from autorater.training.grpo import grpo_trainer
 from rewards import brier_reward
 
 
@@ -69,8 +70,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0 for all weights.")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
     args = parser.parse_args(argv)
-    if "exact" in args.answers and args.prompts % 2:
-        parser.error("--prompts must be even where answers are exact (GRPOConfig's check of the batch size)")
+    if "exact" in args.answers and args.prompts < 2:
+        parser.error("--prompts must be at least 2 where answers are exact (GRPOConfig's check of the batch size)")
     return args
 
 
@@ -81,13 +82,16 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
     pairs = pairs_of_length(encoder, prompt_tokens, args.prompts)
     rows = training_rows(pairs, encoder.encode(pairs), orders="separate")
     dtype = chosen_dtype(args)
+    generation = {
+        "num_generations": args.num_generations,
+        "max_completion_length": args.completion_tokens,
+        "generation_kwargs": {"min_new_tokens": args.completion_tokens},  # with the maximum: all equally long
+    }
     options = {
         "output_dir": folder,
         "max_steps": 1,
         "per_device_train_batch_size": args.prompts * (1 if side == "exact" else args.num_generations),
-        "num_generations": args.num_generations,
-        "max_completion_length": args.completion_tokens,
-        "generation_kwargs": {"min_new_tokens": args.completion_tokens},  # with the maximum: all equally long
+        **({} if side == "exact" else generation),
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
         "entropy_coef": 0.02,
@@ -110,7 +114,7 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
     }
     if side in STOCK:
         return STOCK[side](args=GRPOConfig(**options), **everything)
-    return JudgeGRPOTrainer(
+    return grpo_trainer(
         args=JudgeGRPOConfig(**options, answers=side, orders="separate", answer_step=args.answer_step),
         answer_tree=AnswerTree(tokenizer, encoder.context, args.answer_step),
         **everything,

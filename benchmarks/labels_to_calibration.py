@@ -36,16 +36,17 @@ from autorater.judges import Judge
 from autorater.models.libraries import quiet_libraries
 from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
-from autorater.training.config import JudgeArguments, JudgeGRPOConfig
-from autorater.training.data import TrainingData, prepare_data
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.arguments import JudgeArguments
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.data import TrainingData, prepare_data, training_rows
+from autorater.training.grpo import grpo_trainer
 from autorater.training.warm_start import build_warm_policy
 
 CONFIG = Path(__file__).resolve().parents[1] / "recipes" / "configs" / "grpo_simulated.yaml"
 _SHARED_SETTINGS = (
-    "entropy_coef", "loss_type", "lr_scheduler_type", "max_completion_length", "scale_rewards", "temperature",
-    "warmup_steps", "gradient_checkpointing", "bf16", "use_cpu", "seed", "logging_strategy", "save_strategy",
-    "report_to", "disable_tqdm", "dataloader_pin_memory",
+    "entropy_coef", "loss_type", "lr_scheduler_type", "scale_rewards", "temperature", "warmup_steps",
+    "gradient_checkpointing", "bf16", "use_cpu", "seed", "logging_strategy", "save_strategy", "report_to",
+    "disable_tqdm", "dataloader_pin_memory",
 )  # fmt: skip
 _NO_LIMIT = 1_000_000
 
@@ -184,13 +185,14 @@ class Lab:
             "learning_rate": learning_rate,
             "max_steps": max_steps,
             "per_device_train_batch_size": batch if side == "exact" else batch * group,
-            "num_generations": group,
         }
+        if side != "exact":
+            options |= {"num_generations": group, "max_completion_length": self.training.max_completion_length}
         model, tokenizer = self._policy()
         orders = "separate" if side == "stock" else "coupled"
         everything = {
             "model": model,
-            "reward_funcs": getattr(rewards, f"{self.judging.reward}_reward"),
+            "reward_funcs": getattr(rewards, f"{self.training.reward}_reward"),
             "train_dataset": Dataset.from_list(training_rows(self.train, self.prompts, orders)),
             "processing_class": tokenizer,
         }
@@ -199,7 +201,7 @@ class Lab:
         ours = {"answers": side, "orders": orders, "answer_step": self.training.answer_step}
         if side == "exact":
             ours["symmetry_coef"] = self.training.symmetry_coef
-        return JudgeGRPOTrainer(args=JudgeGRPOConfig(**options, **ours), answer_tree=self.judge.tree, **everything)
+        return grpo_trainer(args=JudgeGRPOConfig(**options, **ours), answer_tree=self.judge.tree, **everything)
 
 
 def build_lab(args: argparse.Namespace, rest: list[str], seed: int, folder: str) -> Lab:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from harness.measure import alternate, emit, in_fresh_process, machine, peak_growth, ratio, say, timed
 
-from autorater.metrics import judge_metrics
+from autorater.metrics import Targets, judge_metrics
 
 EPSILON = 1e-3
 TIE_BAND = 0.05
@@ -34,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n_pairs", type=int, default=1_000_000, help="Each is judged in two orders.")
     parser.add_argument("--n_bootstrap", type=int, default=1000)
     parser.add_argument("--plain_rounds", type=int, default=10, help="Rounds of the loops that are run and timed.")
-    parser.add_argument("--topics", type=int, default=0, help="Topics that hang together; 0 for none.")
+    parser.add_argument("--topics", type=int, default=0, help="Clusters that are resampled whole; 0 for none.")
     parser.add_argument("--repeats", type=int, default=3, help="Rounds of measurement that count, per side.")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(argv)
@@ -107,6 +107,11 @@ def loop(resample: Callable[[np.ndarray], dict[str, float]], n_pairs: int, n_rou
     return ends
 
 
+def ours(pairs: Table, n_rounds: int) -> dict[str, float]:
+    targets = Targets(pairs["labels"], true_probability=pairs["true_probability"], clusters=pairs.get("clusters"))
+    return judge_metrics(np.stack([pairs["p_ab"], pairs["p_ba"]], axis=1), targets, n_bootstrap=n_rounds)
+
+
 def plain(pairs: Table, n_rounds: int) -> dict[str, float]:
     table = scores(**{name: column for name, column in pairs.items() if name != "clusters"})
     n_pairs = pairs["p_ab"].size
@@ -122,7 +127,7 @@ def recomputed(pairs: Table, n_rounds: int) -> dict[str, float]:
 def peak_bytes(side: str, n_pairs: int, topics: int, n_rounds: int) -> int | None:
     """Growth of the peak memory by one run of a side; called in a separate process."""
     pairs = judged_pairs(n_pairs, topics)
-    runs = {"ours": lambda: judge_metrics(**pairs, n_bootstrap=n_rounds), "plain": lambda: plain(pairs, n_rounds)}
+    runs = {"ours": lambda: ours(pairs, n_rounds), "plain": lambda: plain(pairs, n_rounds)}
     return peak_growth(runs[side], "cpu")
 
 
@@ -132,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     say(f"{args.n_pairs} pairs, {args.n_bootstrap} rounds; the loops run {args.plain_rounds}")
     seconds = alternate(
         {
-            "ours": timed(partial(judge_metrics, **pairs, n_bootstrap=args.n_bootstrap), "cpu"),
+            "ours": timed(partial(ours, pairs, args.n_bootstrap), "cpu"),
             "plain": timed(partial(plain, pairs, args.plain_rounds), "cpu"),
             "recomputed": timed(partial(recomputed, pairs, args.plain_rounds), "cpu"),
         },

@@ -1,11 +1,14 @@
-"""Audit a judge: does it care which response is shown first?
+"""Audit a judge: does the order of the responses change its verdicts?
 
-    python recipes/audit_position_bias.py --judge recorded:verdicts.jsonl                       # verdicts that exist
-    python recipes/audit_position_bias.py --judge endpoint:gpt-4o-mini --dataset_name votes.jsonl
-    python recipes/audit_position_bias.py --judge runs/grpo_simulated --dataset_name votes.jsonl
+    python recipes/audit_position_bias.py --judge recorded:verdicts.jsonl --group_by judge,prompting
+    python recipes/audit_position_bias.py --judge runs/grpo_simulated --dataset_name votes.jsonl --fail_above 0.1
+    python recipes/audit_position_bias.py --judge endpoint:gpt-4o-mini --dataset_name votes.jsonl --concurrency 32 \\
+        --max_requests 5000 --price_in 0.15 --price_out 0.60 --output_dir runs/audit-gpt
+    python recipes/audit_position_bias.py --judge endpoint:qwen --base_url http://localhost:8000/v1 \\
+        --dataset_name votes.jsonl --probe swap,injection --repeats 3 --temperature 1
 
-Every pair is read twice, with the responses swapped in between, and the judge is told by how much it contradicts
-itself: with intervals, a test against no bias, a picture, and the pairs that flip.
+Every pair is judged in both orders. The report shows how often the judge contradicts itself, with intervals, a test of
+the hypothesis of no bias, a figure, and the pairs whose winner changes.
 """
 
 import sys
@@ -15,24 +18,17 @@ from autorater.audit.run import run_audit
 from autorater.cli import run_script
 from autorater.evaluation.results import prepare_output_dir
 
-BIASED, INTERRUPTED = 3, 130
+BIASED = 3  # exit status
 
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:], __doc__)
     folder = prepare_output_dir(args.output_dir)
-    outcome = run_audit(args, folder, print)
-    print(f"\n{outcome.summary}\n\nreport: {folder / 'report.html'}")
-    if outcome.unfinished:
-        raise ValueError(outcome.unfinished)
-    if args.fail_above is not None and outcome.metrics["flip_rate"] > args.fail_above:
-        print(f"flip_rate {outcome.metrics['flip_rate']:.4f} is above {args.fail_above}", file=sys.stderr)
+    flip_rate = run_audit(args, folder).get("flip_rate", 0.0)
+    if args.fail_above is not None and flip_rate > args.fail_above:
+        print(f"flip_rate {flip_rate:.4f} is above {args.fail_above}", file=sys.stderr)
         sys.exit(BIASED)
 
 
 if __name__ == "__main__":
-    try:
-        run_script(main)
-    except KeyboardInterrupt:
-        print("interrupted; what was judged is kept, the same command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    run_script(main, interrupted="interrupted; all judgments so far are stored, and the same command resumes")

@@ -1,19 +1,17 @@
-"""Train a judge on the vote shares themselves, as text or on its exact answers, and measure it in both orders.
+"""Train a judge on vote shares, as text or on its exact answers, and evaluate it in both orders.
 
     accelerate launch recipes/sft.py                                               # simulated annotators, on a CPU
     accelerate launch recipes/sft.py --objective tokenized_brier                   # or tokenized_log
-    accelerate launch recipes/sft.py --dataset_name votes.jsonl --split_by topic     # your votes, small policy
+    accelerate launch recipes/sft.py --dataset_name votes.jsonl --split_by topic   # your votes, small policy
     accelerate launch recipes/sft.py --dataset_name votes.jsonl --model_name_or_path Qwen/Qwen2.5-7B-Instruct
 
-With neither --config nor --model_name_or_path it takes its settings from recipes/configs/sft_simulated.yaml; every key
-can be given on the command line, which wins. In --output_dir it leaves what recipes/grpo.py leaves: metrics.json,
-predictions.jsonl, report.html, reliability.png and the judge.
+Without --config and --model_name_or_path the settings are those of recipes/configs/sft_simulated.yaml. Options on the
+command line override a config. Writes the same files as recipes/grpo.py to --output_dir.
 """
 
-import sys
 from pathlib import Path
 
-from autorater.cli import config_arguments, run_script
+from autorater.cli import parse_arguments, run_script
 from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
@@ -22,15 +20,15 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
 def main() -> None:
     quiet_libraries()
     from datasets import Dataset
-    from trl import ModelConfig, TrlParser, get_peft_config
+    from trl import ModelConfig, get_peft_config
 
-    from autorater.training.config import DenseArguments
+    from autorater.training.arguments import DenseArguments
     from autorater.training.run import open_run
     from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 
-    parser = TrlParser((DenseArguments, JudgeSFTConfig, ModelConfig))
-    args, training, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
-    run = open_run(args, training, model_config, args.prompt_format)
+    parsed = parse_arguments((DenseArguments, JudgeSFTConfig, ModelConfig), DEFAULT_CONFIG)
+    args, training, model_config = parsed
+    run = open_run(args, training, model_config, args.prompt_format, given=parsed.given)
     trainer = JudgeSFTTrainer(
         run.judge.model,
         training,
@@ -39,7 +37,7 @@ def main() -> None:
         processing_class=run.judge.tokenizer,
         peft_config=get_peft_config(model_config),
     )
-    run.finish(trainer, title=f"SFT on vote shares ({training.objective})")
+    run.finish(trainer, title=f"SFT on vote shares ({training.objective})", method="sft")
 
 
 if __name__ == "__main__":

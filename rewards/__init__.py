@@ -1,21 +1,14 @@
 """Answer format, scoring rules and reward functions. Requires only NumPy.
 
-    answer.py      parses probabilities and distributions from text, and renders them
-    scoring.py     scoring rules S(p, y) on arrays: Brier, logarithmic, spherical, Kullback–Leibler, ranked probability
-    functions.py   reward functions for trl.GRPOTrainer: parse completions, score answers, log their distribution
-
-Deliberately left out: models, prompts, data files.
+answer     parses probabilities and distributions from text, and renders them
+scoring    scoring rules S(p, y) on arrays: Brier, logarithmic, spherical, Kullback–Leibler, ranked probability
+functions  reward functions for trl.GRPOTrainer: parse completions, score answers, log their distribution; the reward
+           of an invalid answer
 """
 
 from rewards.answer import (
-    CLASS_CLOSE_TAG,
-    CLASS_OPEN_TAG,
     CLOSE_TAG,
     OPEN_TAG,
-    THINK_CLOSE,
-    THINK_OPEN,
-    completion_text,
-    is_prefilled,
     parse_distribution,
     parse_probability,
     render_answer,
@@ -34,12 +27,8 @@ from rewards.functions import (
 )
 
 __all__ = [
-    "CLASS_CLOSE_TAG",
-    "CLASS_OPEN_TAG",
     "CLOSE_TAG",
     "OPEN_TAG",
-    "THINK_CLOSE",
-    "THINK_OPEN",
     "BrierReward",
     "KLReward",
     "LogReward",
@@ -47,8 +36,6 @@ __all__ = [
     "Reward",
     "SphericalReward",
     "brier_reward",
-    "completion_text",
-    "is_prefilled",
     "kl_reward",
     "log_reward",
     "parse_distribution",

@@ -69,9 +69,8 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
     sum may differ from 1 by 0.01 per class, because answers are rounded; the result is normalized.
 
     Args:
-        text: A completion. Anything that is not a ``str`` has no answer.
+        text, prefilled: As in :func:`parse_probability`.
         n_classes: Number of classes, at least 2.
-        prefilled: Whether the prompt already ended with the opening tag, so that ``text`` continues it.
 
     Returns:
         ``n_classes`` probabilities that sum to 1, or ``None`` if the text has no answer.
@@ -160,18 +159,10 @@ def completion_text(completion: str | Sequence[Mapping]) -> str:
 
 
 def is_prefilled(prompt: str | Sequence[Mapping], open_tag: str = OPEN_TAG) -> bool:
-    """Whether a prompt ends with the answer's opening tag, so that the completion starts inside the answer.
+    """Whether a prompt (text, or the last chat message) ends with the opening tag, ignoring trailing white space.
 
-    Note:
-        TRL closes the last message of a conversational prompt and opens a new one, so the model starts a new answer.
-        Use a plain-text prompt to prefill.
-
-    Args:
-        prompt: The text, or chat messages, of which the last is used.
-        open_tag: The opening tag.
-
-    Returns:
-        True if the text, ignoring trailing white space, ends with ``open_tag``.
+    The completion then starts inside the answer. Use a plain-text prompt for this: TRL closes the last message of a
+    conversational prompt and opens a new one, so the model starts a new answer.
 
     Raises:
         TypeError: If the prompt is neither a string nor a list of messages.

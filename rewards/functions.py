@@ -35,7 +35,7 @@ from rewards.answer import (
 class Reward(ABC):
     """Base class of rewards: parses completions, checks labels, logs.
 
-    The hooks are for answers that are one probability; a subclass with other answers overrides them all. A subclass
+    Its methods are for answers that are one probability; a subclass with other answers overrides them all. A subclass
     sets ``__name__``, under which TRL logs its instances.
     """
 
@@ -44,25 +44,10 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Reward of valid answers.
-
-        Args:
-            p: Answers in [0, 1].
-            y: Labels in [0, 1], a shape that broadcasts with ``p``.
-
-        Returns:
-            Rewards, of the broadcast shape.
-        """
+        """Reward of valid answers p in [0, 1] for labels y in [0, 1], of the shape to which they broadcast."""
 
     def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
-        """Reward of an unparsed answer: no valid answer with the same label gets less.
-
-        Args:
-            y: Labels in [0, 1].
-
-        Returns:
-            Rewards, of the shape of ``y``; 0 by default.
-        """
+        """Reward of an unparsed answer, of the shape of ``y``; no valid answer with the same label gets less."""
         return np.zeros(np.shape(y))
 
     def parse(self, text: str, prefilled: bool) -> Any | None:
@@ -173,9 +158,7 @@ class BrierReward(Reward):
     """
 
     __name__ = "brier_reward"
-
-    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        return scoring.brier(p, y)
+    score = staticmethod(scoring.brier)
 
 
 @dataclass(frozen=True)
@@ -183,9 +166,7 @@ class SphericalReward(Reward):
     """Spherical score, in [0, 1]; 0 for an invalid answer. See :func:`rewards.scoring.spherical`."""
 
     __name__ = "spherical_reward"
-
-    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        return scoring.spherical(p, y)
+    score = staticmethod(scoring.spherical)
 
 
 @dataclass(frozen=True)
@@ -203,7 +184,8 @@ class LogReward(Reward):
     __name__ = "log_reward"
 
     def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
+        if not 0.0 < self.epsilon < 0.5:
+            raise ValueError(f"epsilon must be in (0, 0.5), got {self.epsilon!r}")
 
     def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
         return scoring.logarithmic(p, y, self.epsilon)
@@ -213,24 +195,15 @@ class LogReward(Reward):
 
 
 @dataclass(frozen=True)
-class KLReward(Reward):
+class KLReward(LogReward):
     """−KL(Bern(y) ‖ Bern(p′)), in [log ε, 0], for dense labels. See :func:`rewards.scoring.kullback_leibler`.
 
-    An invalid answer gets the reward of the worse of the answers 0 and 1 for the same label: the divergence is convex
-    in the answer, so no valid answer gets less.
-
-    Args:
-        epsilon: Clip of the answer, in (0, 0.5).
-
-    Raises:
-        ValueError: If ``epsilon`` is outside (0, 0.5).
+    The logarithmic score plus the entropy of the label; ``epsilon`` as in :class:`LogReward`. An invalid answer gets
+    the reward of the worse of the answers 0 and 1 for the same label: the divergence is convex in the answer, so no
+    valid answer gets less.
     """
 
-    epsilon: float = 1e-3
     __name__ = "kl_reward"
-
-    def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
 
     def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
         return scoring.kullback_leibler(p, y, self.epsilon)
@@ -262,15 +235,7 @@ class RankedProbabilityReward(Reward):
             raise ValueError(f"n_classes must be at least 2, got {self.n_classes!r}")
 
     def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Reward of valid answers.
-
-        Args:
-            p: Distributions, shape (…, K).
-            y: One class, or distributions or vote counts of shape (…, K).
-
-        Returns:
-            Rewards, of the broadcast leading shape.
-        """
+        """Reward of distributions p for one class or for distributions or vote counts y, shape (…, K) each."""
         return scoring.ranked_probability(p, y)
 
     def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
@@ -300,11 +265,6 @@ class RankedProbabilityReward(Reward):
     def _summary(self, answers: list) -> dict[str, float]:
         summary = super()._summary(answers)
         return {name: summary[name] for name in ("parse_rate", "distinct_answers")}
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if not 0.0 < epsilon < 0.5:
-        raise ValueError(f"epsilon must be in (0, 0.5), got {epsilon!r}")
 
 
 brier_reward = BrierReward()

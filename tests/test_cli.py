@@ -1,19 +1,22 @@
-"""What a script says: one line for a mistake, and the config that it takes by itself."""
+"""Scripts: options from YAML and the command line, one line for a user's mistake, one logger."""
 
+import logging
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from autorater.cli import config_arguments, run_script
+from autorater.cli import config_arguments, parse_arguments, run_script
+from autorater.data.errors import AlreadyFinished, UserError
 from autorater.evaluation.results import prepare_output_dir
 
 DEFAULT = Path("default.yaml")
 
 
 @pytest.mark.parametrize("argv", [["--model_name_or_path=m"], ["--help"], ["-h"]])
-def test_own_config_or_model_keeps_the_default_away(argv):
+def test_own_config_or_model_replaces_the_default_config(argv):
     assert config_arguments(argv, DEFAULT) == argv
 
 
@@ -28,19 +31,123 @@ def test_config_may_be_given_with_an_equals_sign(tmp_path):
     assert config_arguments([f"--config={config}", "--seed=2"], DEFAULT) == ["--config", str(config), "--seed=2"]
 
 
-def test_mistakes_are_one_line(capsys, monkeypatch):
-    monkeypatch.delenv("AUTORATER_TRACEBACK", raising=False)
+@dataclass
+class Data:
+    _argument_group_name = "data"
 
+    n_train: int = field(default=3, metadata={"help": "Pairs."})
+    shuffled: bool = field(default=True, metadata={"help": "Shuffle."})
+
+
+@dataclass
+class Policy:
+    hidden_size: int = 8
+    rate: float = 0.1
+
+    def __post_init__(self):
+        if self.hidden_size > 100:
+            raise ValueError("hidden_size is too large")
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "default.yaml"
+    path.write_text("n_train: 5\nrate: 1e-3\n")
+    return path
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
+    data, policy = parsed = parse_arguments((Data, Policy), config, ["--hidden_size=16", "--no_shuffled"])
+    assert (data.n_train, data.shuffled, policy.hidden_size, policy.rate) == (5, False, 16, 0.001)
+    assert parsed.given == {"hidden_size", "shuffled"}, "the default config is not the user's"
+    own = config.with_name("own.yaml")
+    own.write_text("rate: 0.5\n")
+    parsed = parse_arguments((Data, Policy), config, [f"--config={own}", "--n_train", "7"])
+    assert (parsed[0].n_train, parsed[1].rate, parsed.given) == (7, 0.5, {"rate", "n_train"})
+
+
+@pytest.mark.parametrize(
+    ("content", "argv", "message"),
+    [
+        ("n_trian: 1\n", [], r"unknown option n_trian in .*own\.yaml; did you mean n_train\?"),
+        ("rate: 1\n", ["--n_trian=1"], "unknown option n_trian on the command line; did you mean n_train"),
+        ("rate: fast\n", [], "invalid float value: 'fast'"),
+        ("rate: 1\n", ["--n_train=x"], "invalid int value: 'x'"),
+        ("rate: 1\n", ["--hidden_size=101"], "hidden_size is too large"),
+        ("a: [\n", [], r"own\.yaml is not YAML"),
+        ("- a\n", [], r"own\.yaml: expected `option: value` lines, got list"),
+        (None, [], r"own\.yaml cannot be read: No such file"),
+        ("rate: 1\n", ["--config"], "--config: expected a file"),
+    ],
+)
+def test_wrong_options_are_user_errors(config, content, argv, message):
+    own = config.with_name("own.yaml")
+    if content is not None:
+        own.write_text(content)
+    with pytest.raises(UserError, match=message):
+        parse_arguments((Data, Policy), config, ["--config", str(own), *argv])
+
+
+def test_help_shows_our_options_first(config, capsys):
+    trl = pytest.importorskip("trl")
+    from autorater.training.config import JudgeGRPOConfig
+
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments((Data, JudgeGRPOConfig, trl.ModelConfig), config, ["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    titles = ["data:", "objective:", "TRL GRPOConfig:", "TRL ModelConfig:", "transformers TrainingArguments:"]
+    places = [text.index(f"\n{title}\n") for title in titles]
+    assert places == sorted(places)
+    for option, title in {"n_train": 0, "symmetry_coef": 1, "epsilon_high": 2, "lora_r": 3, "weight_decay": 4}.items():
+        end = places[title + 1] if title + 1 < len(places) else len(text)
+        assert places[title] < text.index(f"\n  --{option} ") < end, option
+
+
+def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
     def main():
-        raise ValueError("row 3: no")
+        raise UserError("row 3: no label")
 
     with pytest.raises(SystemExit) as stopped:
         run_script(main)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: row 3: no\n")
-    monkeypatch.setenv("AUTORATER_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="row 3"):
-        run_script(main)
+    assert capsys.readouterr().err == "error: row 3: no label\n"
+    for error in (ValueError("a bug"), OSError("another")):
+        with pytest.raises(type(error), match=str(error)):
+            run_script(lambda error=error: (_ for _ in ()).throw(error))
+
+
+def test_nothing_left_to_do_is_no_error(capsys):
+    def main():
+        raise AlreadyFinished("the run is finished")
+
+    run_script(main)
+    assert capsys.readouterr().out == "the run is finished\n"
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run_script(main, interrupted="interrupted; all judgments are saved")
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted; all judgments are saved\n"
+
+
+@pytest.mark.parametrize(("rank", "out", "err"), [("0", "1,000 pairs\n", "warning: two are empty\n"), ("1", "", "")])
+def test_only_the_main_process_prints_what_is_logged(capsys, monkeypatch, rank, out, err):
+    def main():
+        logger = logging.getLogger("autorater.anything")
+        logger.info("1,000 pairs")
+        logger.debug("details")
+        logger.warning("two are empty")
+
+    monkeypatch.setenv("RANK", rank)
+    before = list(logging.getLogger("autorater").handlers)
+    run_script(main)
+    assert capsys.readouterr() == (out, err)
+    assert logging.getLogger("autorater").handlers == before
 
 
 def test_output_dir_is_tried_before_the_run(tmp_path):
@@ -55,7 +162,7 @@ def test_output_dir_is_tried_before_the_run(tmp_path):
 
 def test_the_base_install_needs_no_torch():
     code = (
-        "import sys, autorater, rewards, autorater.metrics, autorater.report, autorater.data.population;"
+        "import sys, autorater.cli, rewards, autorater.metrics, autorater.report, autorater.data.population;"
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'trl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

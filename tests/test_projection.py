@@ -75,8 +75,10 @@ def test_optimality_conditions_hold_to_1e_10(classes):
         ones = np.ones((classes, 1))
         conditions = np.concatenate([ball, ones, -ones, -np.eye(classes)[:, x == 0]], axis=1)
         _, residual = nnls(conditions, y - x)
-        turned = 4e-16 / r * np.linalg.norm(y - x)  # x has 16 digits, so the direction x − c has fewer in a tiny ball
-        assert residual <= 1e-10 * (1 + np.abs(y).max()) + turned
+        rounding = (
+            4e-16 / r * np.linalg.norm(y - x)
+        )  # x has 16 digits, so the direction x − c has fewer in a tiny ball
+        assert residual <= 1e-10 * (1 + np.abs(y).max()) + rounding
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -104,7 +106,7 @@ def test_corner_cases():
     np.testing.assert_allclose(project_simplex_ball([0.3, 0.7], [0.5, 0.5], 1.0), [0.3, 0.7], atol=1e-15)
     np.testing.assert_allclose(project_simplex_ball([9.0, 0.0, 0.0], [1 / 3] * 3, np.inf), [1, 0, 0], atol=1e-15)
     np.testing.assert_array_equal(project_simplex_ball([7.0], [1.0], 0.3), [1.0])
-    # towards a face whose middle is all that the ball reaches of it
+    # the ball touches only the middle of the nearest face
     middle = project_simplex_ball([0.5, 0.5, -9.0], [1 / 3] * 3, 6**-0.5)
     np.testing.assert_allclose(middle, [0.5, 0.5, 0.0], atol=1e-12)
 
@@ -166,14 +168,14 @@ def test_arrays_in_give_arrays_out():
         ([0.5, 0.5], [np.nan, 0.5], 0.1, "center must be finite"),
         ([0.5, 0.5], [0.5, 0.5], -0.1, "radius must be >= 0, got -0.1"),
         ([0.5, 0.5], [0.5, 0.5], np.nan, "radius must be >= 0, got nan"),
-        ([0.5, 0.5], [0.5, 0.6], 0.1, "adds up to 1.1"),
-        ([0.5, 0.5], [1.5, -0.5], 0.1, "an entry of -0.5"),
+        ([0.5, 0.5], [0.5, 0.6], 0.1, "the sum of center must be 1, got 1.1"),
+        ([0.5, 0.5], [1.5, -0.5], 0.1, "entries of center must be >= 0, got -0.5"),
         ([0.5, 0.5], [0.2, 0.3, 0.5], 0.1, "same K >= 1 classes"),
         ([], [], 0.1, "same K >= 1 classes"),
         (0.5, [1.0], 0.1, "same K >= 1 classes"),
-        (np.zeros((2, 2)), [0.5, 0.5], np.ones(3), "leading dimensions do not fit"),
+        (np.zeros((2, 2)), [0.5, 0.5], np.ones(3), "leading dimensions do not broadcast"),
     ],
 )
-def test_what_is_wrong_is_said(points, center, radius, message):
+def test_invalid_arguments(points, center, radius, message):
     with pytest.raises(ValueError, match=message):
         project_simplex_ball(points, center, radius)

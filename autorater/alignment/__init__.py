@@ -1,10 +1,12 @@
-"""Distribution alignment (arXiv 2505.12301): judges of any label set, trained on the distribution of the votes.
+"""Distribution alignment (arXiv 2505.12301): judges with any label set, trained on the distribution of the votes.
 
 labels      label formats, and the exact distribution over labels
 judge       a judge that answers with a label
-data        items of a run, read or simulated
-warm_start  a policy from scratch learns to answer with a label
+arguments   the options of a run
+data        the items of a run, read or simulated
 adversary   the worst distribution near the vote shares
 trainer     the objective and its trainer
-evaluation  distributions measured on held-out items
+run         a run from the data to the report
+evaluation  metrics of a judge on held-out items
+report      report and model card of a judge of items
 """

@@ -1,13 +1,13 @@
-"""An adversary for distributions: what the annotators' shares may have been, at worst.
+"""An adversary for distributions: the worst of the distributions that the vote shares are compatible with.
 
-A few votes give shares p̂ that miss the population's distribution. Within what they may have missed, the training is
-told the distribution that is furthest from the model's q (arXiv 2505.12301):
+The shares p̂ of a few votes differ from the population's distribution. Within a ball around p̂, the training uses the
+distribution that is farthest from the model's q (arXiv 2505.12301):
 
     max_p KL(p ‖ q) over {p in the simplex, ‖p − p̂‖ ≤ r}, by steps p ← P(p + η ∇_p KL), ∇_p KL = log(p / q) + 1
 
-P is the projection of `autorater.projection`. The KL is convex in p, so with an exact projection every step of any
-size raises it by ‖step‖² / η at least. It is a local search all the same: at a label without a vote the slope is −∞,
-so first-order ascent never gives it mass, and an item on which all votes agree (a vertex) stays as it is.
+P is the projection of `autorater.projection`. The KL is convex in p, so with an exact projection every step raises it
+by at least ‖step‖² / η. It is a local search: at a label without a vote the slope is −∞, so first-order ascent never
+gives it mass, and an item on which all votes agree (a vertex) does not change.
 
 Random perturbations, against which the paper measures robustness, are here too.
 """
@@ -19,7 +19,7 @@ import torch
 
 from autorater.projection import project_simplex_ball
 
-_FLOOR = 1e-12  # stands for 0 in the logarithm: log 1e-12 is far enough down to keep an empty label empty
+_FLOOR = 1e-12  # replaces 0 in the logarithm: log 1e-12 is low enough to keep an empty label empty
 
 Projection = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
 
@@ -39,11 +39,11 @@ def worst_case(
     Args:
         shares: Empirical distributions, shape (…, K).
         log_q: Logarithms of the model's distributions, shape (…, K).
-        radius: Of the L2 ball around the shares, ≥ 0; a number or one a distribution, shape (…).
+        radius: Radius of the L2 ball around the shares, ≥ 0; one number, or one per distribution, shape (…).
         steps, step_size: Of the projected gradient ascent.
-        project: `project_simplex_ball`, or something else with its meaning.
-        differentiable: Let gradients flow from the result into `shares`, `log_q` and `radius`. Training does not need
-            it: at a maximum the derivative of the loss does not pass through the argument.
+        project: `project_simplex_ball`, or a function with the same arguments.
+        differentiable: Let gradients flow from the result into `shares`, `log_q` and `radius`. Training does not
+            require it: at a maximum the derivative of the loss does not depend on the argument.
 
     Returns:
         Shape (…, K); KL(result ‖ q) ≥ KL(shares ‖ q).
@@ -51,18 +51,18 @@ def worst_case(
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         p = shares
         for _ in range(steps):
-            ascent = p.clamp_min(_FLOOR).log() - log_q  # the + 1 moves nothing within the simplex
+            ascent = p.clamp_min(_FLOOR).log() - log_q  # the + 1 has no effect within the simplex
             p = project(p + step_size * ascent, shares, radius)
         return p
 
 
 def random_perturbation(shares: np.ndarray, size: float, seed: int) -> np.ndarray:
-    """Distributions at an L2 distance of `size` from the shares in random directions, or nearer at the simplex's rim.
+    """Distributions at an L2 distance of `size` from the shares in random directions; nearer at the boundary.
 
     Args:
         shares: Distributions, shape (N, K).
         size: ≥ 0.
-        seed: Of the directions.
+        seed: Draws the directions.
 
     Returns:
         Shape (N, K).

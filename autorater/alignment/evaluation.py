@@ -1,7 +1,7 @@
-"""A judge measured on held-out items: distributions over K labels against the votes, and against the truth if known.
+"""A judge evaluated on held-out items: distributions over K labels against the votes, and the truth if it is known.
 
-Besides the metrics of distributions (`autorater.metrics.class_metrics`), and the mass that the judge puts on labels at
-all: how the KL changes when the held-out shares are moved in random directions (arXiv 2505.12301, Table 3).
+In addition to the metrics of distributions (`autorater.metrics.class_metrics`): the mass of all labels, and the change
+of the KL if the held-out shares are moved in random directions (arXiv 2505.12301, Table 3).
 """
 
 import json
@@ -14,34 +14,43 @@ import numpy as np
 from autorater.alignment.adversary import random_perturbation
 from autorater.alignment.judge import LabelJudge
 from autorater.data.items import ItemSet
-from autorater.evaluation.results import before_and_after, write_metrics
 from autorater.metrics import class_metrics
 from autorater.prompts.encoder import EncodedPrompt
 
 PERTURBATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # L2 distances, the paper's range
-_TRUE = ("kl", "total_variation", "mse_dense", "kl_low", "kl_high")
-_SHOWN = {
-    "kl_true": "KL to the true distribution",
-    "kl": "KL to the shares of the votes",
-    "total_variation": "Total variation (DistCE)",
-    "accuracy": "Accuracy on the majority",
-    "ece_classwise": "Calibration error, classwise",
-    "ece_toplabel": "Calibration error, likeliest",
-    "ranked_probability_score": "Ranked probability score",
-    "label_mass": "Mass on the labels",
-    "kl_perturbed_0.1": "KL, shares perturbed by 0.10",
-    "kl_perturbed_0.25": "KL, shares perturbed by 0.25",
-}
+_AGAINST_TRUTH = ("kl", "total_variation", "mse_dense", "kl_low", "kl_high")
 
 
 @dataclass(frozen=True)
 class ItemEvaluation:
-    """What a judge said of N items, shape (N, K), and how good that was."""
+    """The distributions that a judge predicts for N items, and their metrics.
+
+    Attributes:
+        items: The items.
+        predicted: Distributions, shape (N, K).
+        valid: Mass of all labels, shape (N,).
+        metrics: Flat metrics.
+    """
 
     items: ItemSet
     predicted: np.ndarray
     valid: np.ndarray
     metrics: dict[str, float]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probability of each label of each item, shape (N K,)."""
+        return self.predicted.ravel()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The vote shares of `probabilities`, shape (N K,)."""
+        return self.items.shares.ravel()
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """The true values of `probabilities`, shape (N K,), if they are known."""
+        return None if self.items.truth is None else self.items.truth.ravel()
 
 
 def evaluate_items(
@@ -52,11 +61,12 @@ def evaluate_items(
     n_bootstrap: int = 1000,
     progress: bool = False,
 ) -> ItemEvaluation:
-    """Judges every item and measures the distributions.
+    """Judges every item and computes the metrics.
 
     Args:
+        judge: The judge.
         items: N items of the judge's task.
-        prompts: Their prompts, where they are encoded already.
+        prompts: Their prompts, if they are encoded already.
         n_bootstrap: Rounds of the bootstrap over items; 0 for no intervals.
         progress: Show a progress bar.
     """
@@ -65,25 +75,22 @@ def evaluate_items(
     metrics = class_metrics(predicted, items.counts, **options) | {"label_mass": float(valid.mean())}
     if items.truth is not None:
         against_truth = class_metrics(predicted, items.truth, **options)
-        metrics |= {f"{name}_true": against_truth[name] for name in _TRUE if name in against_truth}
-    metrics |= robustness(predicted, items.shares)
-    return ItemEvaluation(items, predicted, valid, metrics)
+        metrics |= {f"{name}_true": against_truth[name] for name in _AGAINST_TRUTH if name in against_truth}
+    return ItemEvaluation(items, predicted, valid, metrics | robustness(predicted, items.shares))
 
 
 def robustness(predicted: np.ndarray, shares: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Mean KL(perturbed shares ‖ prediction) as `kl_perturbed_…`, one key a size of `PERTURBATIONS`."""
-    perturbed = {size: random_perturbation(shares, size, seed) for size in PERTURBATIONS}
+    """Mean KL(perturbed shares ‖ prediction) as `kl_perturbed_SIZE`, for every size of `PERTURBATIONS`."""
     return {
-        f"kl_perturbed_{size:g}": class_metrics(predicted, moved, n_bootstrap=0)["kl"]
-        for size, moved in perturbed.items()
+        f"kl_perturbed_{size:g}": class_metrics(predicted, random_perturbation(shares, size, seed), n_bootstrap=0)[
+            "kl"
+        ]
+        for size in PERTURBATIONS
     }
 
 
-def write_item_run(
-    folder: str | Path, before: ItemEvaluation, after: ItemEvaluation, *, training_seconds: float | None = None
-) -> None:
-    """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line an item)."""
-    write_metrics(folder, before_and_after(before.metrics, after.metrics, training_seconds))
+def write_item_predictions(folder: str | Path, before: ItemEvaluation, after: ItemEvaluation) -> None:
+    """Writes `predictions.jsonl`, one line per item."""
     with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
         for i, item in enumerate(after.items.items):
             record = {
@@ -96,26 +103,5 @@ def write_item_run(
                 "true_distribution": item.true_distribution,
                 "topic": item.topic,
             }
-            kept = {name: value for name, value in record.items() if value is not None}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
-
-
-def item_table(before: ItemEvaluation, after: ItemEvaluation) -> str:
-    """The headline metrics before and after training with their 95 % intervals, as fixed-width text."""
-    lines = [("", "before", "after")]
-    for name, label in _SHOWN.items():
-        if name in after.metrics:
-            lines.append((label, *(_figure(e.metrics, name) for e in (before, after))))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def _figure(metrics: dict[str, float], name: str) -> str:
-    low, high = _bound(metrics, name, "low"), _bound(metrics, name, "high")
-    interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
-    return f"{metrics[name]:.4f}{interval}"
-
-
-def _bound(metrics: dict[str, float], name: str, side: str) -> float | None:
-    stem = f"{name.removesuffix('_true')}_{side}"
-    return metrics.get(f"{stem}_true" if name.endswith("_true") else stem)
+            known = {name: value for name, value in record.items() if value is not None}
+            file.write(json.dumps(known, ensure_ascii=False) + "\n")

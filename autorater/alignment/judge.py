@@ -1,7 +1,7 @@
-"""A judge that is asked for a label: of items the distribution over the labels, of pairs the probability of B.
+"""A judge that answers with a label: the distribution over the labels of items, Pr[B preferred] of pairs.
 
-Where the labels are those of a pair (A, perhaps tie, B), Pr[B preferred] = q_B + q_tie / 2 in either order, so such a
-judge stands in wherever one that verbalizes numbers does. How it was asked is saved with the model (`autorater.json`).
+If the labels are those of a pair (A, perhaps tie, B), Pr[B preferred] = q_B + q_tie / 2, so such a judge of pairs can
+replace one that verbalizes numbers. The label format is saved with the model (`autorater.json`).
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.alignment.labels import LabelFormat, LabelTree
+from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
 from autorater.judges.local import FORMAT_FILE, Judge, read_format
 from autorater.models.loading import load_policy
@@ -20,28 +20,19 @@ from autorater.prompts.encoder import EncodedPrompt
 
 
 class LabelJudge(Judge):
-    """A causal language model that is read at its judgment token.
+    """A causal language model that answers with a label.
 
     Args:
-        model: Any causal LM; it is used on the device where it is.
+        model: Any causal LM, on the device to use.
         tokenizer: Its (fast) tokenizer.
-        label_format: The task, the prompt's layout and the words of the labels.
-        max_batch_tokens: Upper bound of prompt and label tokens in one forward pass.
+        prompt_format: A `LabelFormat`: the task, the layout of the prompt and the words of the labels.
+        options: As in `Judge`.
 
     Raises:
-        ValueError: If the words of the labels cannot be told apart by their tokens.
+        UserError: If the tokens of the labels do not distinguish them.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        label_format: LabelFormat,
-        max_batch_tokens: int = 16_384,
-    ):
-        super().__init__(model, tokenizer, label_format, max_batch_tokens=max_batch_tokens)
-
-    def _plant_tree(self, answer_step: float) -> LabelTree:
+    def _build_tree(self, answer_step: float) -> LabelTree:
         task = self.encoder.format.task
         of_pairs = task.labels in (pair_task().labels, pair_task(ties=False).labels)
         values = label_values(task.labels) if of_pairs else None
@@ -49,23 +40,21 @@ class LabelJudge(Judge):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, *, device: str | None = None, **model_init_kwargs) -> "LabelJudge":
-        """Loads a judge that was trained here.
+        """Loads a judge that `recipes/align.py` trained.
 
         Raises:
-            ValueError: If the folder holds a model that is not asked for labels.
+            UserError: If there is no such judge.
         """
         saved = read_format(name_or_path).get("label_format")
         if saved is None:
-            raise ValueError(
-                f"{name_or_path}: no label_format in {FORMAT_FILE}; expected a judge from recipes/align.py"
-            )
+            raise UserError(f"{name_or_path}: no label_format in {FORMAT_FILE}; expected a judge of recipes/align.py")
         task = Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["task"].items()})
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, LabelFormat(task, saved["layout"], saved["synonyms"]))
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes how this judge is asked beside its weights."""
+        """Writes the label format to `autorater.json` beside the weights."""
         saved = {"label_format": self.encoder.format.to_dict()}
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
@@ -76,15 +65,15 @@ class LabelJudge(Judge):
     def distributions(
         self, prompts: Sequence[EncodedPrompt], *, progress: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads N prompts that `encode` made.
+        """Judges N prompts of `encode`.
 
         Returns:
-            The distributions over the labels, shape (N, K), and the probability that there is a label at all, (N,).
+            The distributions over the labels, shape (N, K), and the mass of all labels, shape (N,).
 
         Raises:
-            ValueError: If a prompt is longer than the model can read.
+            ValueError: If a prompt is longer than the context of the model.
         """
         probs, valid = np.empty((len(prompts), len(self.tree.names))), np.empty(len(prompts))
-        for rows, (labels,) in self.read([(prompt,) for prompt in prompts], progress=progress):
-            probs[rows], valid[rows] = labels.probs.double().cpu().numpy(), labels.valid.double().cpu().numpy()
+        for rows, (labels,) in self.read(prompts, progress=progress):
+            probs[rows], valid[rows] = labels.probs.cpu().numpy(), labels.valid.clamp_max(1).cpu().numpy()
         return probs / probs.sum(axis=1, keepdims=True), valid

@@ -1,34 +1,32 @@
-"""Distribution alignment (arXiv 2505.12301): a judge's distribution over labels learns the annotators'.
+"""Distribution alignment (arXiv 2505.12301): a judge's distribution over labels is trained towards the annotators'.
 
     loss = mean over items of  α KL(p ‖ q) + (1 − α) CE(majority, q),     α = 0.8
 
-q is the model's distribution over the labels (`autorater.alignment.labels`), p the votes' shares p̂ or, with the adversary, the
-worst distribution near them (`autorater.alignment.adversary`), CE(majority, q) = −log q of the label with most votes,
-the mean of them where several have. The mixture is the paper's: KL carries the distribution, and a little CE steadies
-the training. It also pulls q towards the majority: with enough items the optimum of α = 1 is the true distribution,
-and that of α < 1 is not.
+q is the model's distribution over the labels (`autorater.alignment.labels`). p are the shares p̂ of the votes or, with
+the adversary, the worst distribution near them (`autorater.alignment.adversary`). CE(majority, q) is −log q of the
+label with most votes, the mean over tied labels. The mixture is the paper's: KL fits the distribution, and a little CE
+steadies the training. CE also pulls q towards the majority: with enough items the optimum of α = 1 is the true
+distribution, and that of α < 1 is not.
 
-Ablations: `adversary` (p = p̂), `kl` (CE alone: single-point alignment, the adversary has nothing to do), `ce` (α = 1).
+Ablations: `adversary` (p = p̂), `kl` (CE alone: single-point alignment, without an adversary), `ce` (α = 1).
 
-Deliberately left out: a term for the mass outside the labels. It is logged (`mass`), and it shows where a model that
-has learned its labels' proportions does not say labels.
+Deliberately left out: a term for the mass outside the labels. The mass of the labels is logged (`mass`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from transformers import Trainer, TrainingArguments
 
-from autorater.alignment.adversary import Projection, worst_case
+from autorater.alignment.adversary import worst_case
 from autorater.alignment.labels import LabelTree
+from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
-from autorater.projection import CvxpyProjection, project_simplex_ball
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
-from autorater.training.config import RunConfig, check_choices
+from autorater.training.config import RunConfig
 from autorater.training.faults import check_lengths
 
 TERMS = ("adversary", "kl", "ce")
@@ -38,41 +36,32 @@ TERMS = ("adversary", "kl", "ce")
 class AlignmentConfig(RunConfig, TrainingArguments):
     """`TrainingArguments` with the objective of distribution alignment."""
 
-    alpha: float = field(default=0.8, metadata={"help": "Weight of the KL; 1 − alpha is that of the cross-entropy."})
+    alpha: float = field(default=0.8, metadata={"help": "Weight of the KL; 1 − alpha is the weight of the CE."})
     radius: float = field(default=0.1, metadata={"help": "L2 radius within which the adversary moves the shares."})
-    adversary_steps: int = field(default=5, metadata={"help": "Its projected gradient steps."})
-    adversary_step_size: float = field(default=0.05, metadata={"help": "Their size."})
-    projection: Literal["exact", "cvxpy"] = field(
-        default="exact", metadata={"help": "`exact`; `cvxpy`: a general solver, some milliseconds a row and step."}
-    )
+    adversary_steps: int = field(default=5, metadata={"help": "Projected gradient steps of the adversary."})
+    adversary_step_size: float = field(default=0.05, metadata={"help": "Size of its steps."})
     ablate: list[str] | None = field(
         default=None, metadata={"help": "Terms to leave out: adversary, kl, ce; without kl there is no adversary."}
     )
 
     def __post_init__(self):
-        check_choices(self)
-        unknown = sorted(set(self.ablate or []) - set(TERMS))
-        if unknown:
-            raise ValueError(f"ablate must be some of {', '.join(TERMS)}; got {unknown[0]!r}")
-        if {"kl", "ce"} <= set(self.ablate or []):
-            raise ValueError("without kl and ce there is nothing to learn from")
+        ablated = set(self.ablate or [])
+        if unknown := sorted(ablated - set(TERMS)):
+            raise UserError(f"ablate must be some of {', '.join(TERMS)}; got {unknown[0]!r}")
+        if {"kl", "ce"} <= ablated:
+            raise UserError("ablate: without kl and ce there is no loss")
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
+            raise UserError(f"alpha must be in [0, 1], got {self.alpha}")
         if self.radius < 0 or self.adversary_step_size < 0 or self.adversary_steps < 0:
-            raise ValueError("radius, adversary_steps and adversary_step_size must be >= 0")
+            raise UserError("radius, adversary_steps and adversary_step_size must be >= 0")
         super().__post_init__()
 
-    def objective(self, n_classes: int) -> "AlignmentObjective":
-        """What is minimized, for K labels."""
+    def objective(self) -> "AlignmentObjective":
+        """The loss without the ablated terms."""
         ablated = set(self.ablate or [])
         alpha = 0.0 if "kl" in ablated else 1.0 if "ce" in ablated else self.alpha
-        return AlignmentObjective(
-            alpha=alpha,
-            radius=0.0 if "adversary" in ablated or not alpha else self.radius,
-            steps=self.adversary_steps,
-            step_size=self.adversary_step_size,
-            project=CvxpyProjection(n_classes) if self.projection == "cvxpy" else project_simplex_ball,
-        )
+        radius = 0.0 if "adversary" in ablated or not alpha else self.radius
+        return AlignmentObjective(alpha, radius, self.adversary_steps, self.adversary_step_size)
 
 
 @dataclass(frozen=True)
@@ -81,19 +70,17 @@ class AlignmentObjective:
 
     Args:
         alpha: Weight of the KL, in [0, 1].
-        radius: Of the adversary's ball; 0 for no adversary.
+        radius: Radius of the adversary's ball; 0 for no adversary.
         steps, step_size: Its steps.
-        project: Its projection.
     """
 
     alpha: float = 0.8
     radius: float = 0.0
     steps: int = 5
     step_size: float = 0.05
-    project: Projection = project_simplex_ball
 
     def __call__(self, log_q: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss and what there is to log.
+        """Loss and values to log.
 
         Args:
             log_q: Logarithms of the model's distributions, shape (B, K).
@@ -104,14 +91,7 @@ class AlignmentObjective:
         """
         target = shares
         if self.radius:
-            target = worst_case(
-                shares,
-                log_q.detach(),
-                self.radius,
-                steps=self.steps,
-                step_size=self.step_size,
-                project=self.project,
-            )
+            target = worst_case(shares, log_q.detach(), self.radius, steps=self.steps, step_size=self.step_size)
         at_worst = kl_divergence(target, log_q)
         cross_entropy = -(majority(shares) * log_q).sum(dim=-1)
         loss = self.alpha * at_worst + (1 - self.alpha) * cross_entropy
@@ -125,7 +105,7 @@ def kl_divergence(p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def majority(shares: torch.Tensor) -> torch.Tensor:
-    """All mass on the label with most votes, in equal parts where several have; shape (…, K)."""
+    """All mass on the label with most votes, divided equally among tied labels; shape (…, K)."""
     most = (shares == shares.amax(dim=-1, keepdim=True)).to(shares.dtype)
     return most / most.sum(dim=-1, keepdim=True)
 
@@ -139,20 +119,19 @@ def alignment_rows(items: ItemSet, prompts: Sequence[EncodedPrompt]) -> list[dic
 
 
 class AlignmentTrainer(ResumableTrainer, Trainer):
-    """`transformers.Trainer` on rows of `alignment_rows`: reads the labels behind each prompt, and that is all.
+    """`transformers.Trainer` on rows of `alignment_rows`, with the loss of `AlignmentObjective`.
 
     Args:
         model: A causal LM.
-        args: The objective among them.
-        tree: The labels behind this tokenizer's prompts.
-        pad_token_id: Fills prompts up.
-        kwargs: Everything else as in `Trainer`.
+        args: The options, with the objective.
+        tree: The labels for this tokenizer's prompts.
+        pad_token_id: Pads prompts.
+        kwargs: As in `Trainer`.
     """
 
     def __init__(self, model, args: AlignmentConfig, tree: LabelTree, pad_token_id: int, **kwargs):
         super().__init__(model, args, data_collator=self._collate, **kwargs)
-        self.tree, self.pad_token_id = tree, pad_token_id
-        self.objective = args.objective(len(tree.names))
+        self.tree, self.pad_token_id, self.objective = tree, pad_token_id, args.objective()
         self.model_accepts_loss_kwargs = False  # the loss is a mean over items: divided by accumulation steps
         self._logged: dict[str, list[float]] = {}
         check_lengths(self.model, self.train_dataset["prompt_ids"], tree.depth, "prompt_ids")
@@ -162,9 +141,9 @@ class AlignmentTrainer(ResumableTrainer, Trainer):
         return {"prompt_ids": ids, "prompt_mask": mask, "shares": torch.tensor([row["shares"] for row in rows])}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        read = self.tree.distribution(model, inputs["prompt_ids"], inputs["prompt_mask"])
-        loss, log = self.objective(read.log_probs, inputs["shares"])
-        for name, values in {**log, "mass": read.valid.detach()}.items():
+        log_mass = self.tree.log_mass(model, inputs["prompt_ids"], inputs["prompt_mask"])
+        loss, log = self.objective(log_mass.log_softmax(dim=-1), inputs["shares"])
+        for name, values in {**log, "mass": log_mass.detach().exp().sum(dim=-1)}.items():
             self._logged.setdefault(name, []).append(values.mean().item())
         return self.finite(loss)
 

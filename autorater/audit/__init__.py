@@ -1,13 +1,17 @@
-"""Auditing a judge for position bias, and for other things that it should not care for. Needs no torch.
+"""Audit of a judge: position bias, and bias from padding, injected instructions and labels. Needs no torch.
 
-probes      ways to show a pair twice in which something that should not matter changes sides
-plan        the questions of an audit, numbered
-asking      asking a judge all that is not answered yet
-journal     every judgment, written once as it arrives; how a killed run goes on
-readings    what was said, as arrays
-results     figures and flips
-arguments   what the script can be told
+arguments    the command line
+probes       two presentations of a pair that should not change an unbiased judge's probability
+plan         the requests of an audit, numbered
+judging      sends the requests that have no judgment yet
+store        every judgment on disk, written once; an interrupted run resumes from it
+predictions  the judgments as arrays
+results      metrics and flips
+verdict      the result in a sentence
+plots        figures of the report
+report       report.html (template: report.html.j2) and the summary for the terminal
+run          all of these in order
 
-Data flows one way: pairs → plan → judge → journal → readings → results → `autorater.audit.report`. Deliberately left
-out: what a judge is (`autorater.judges`) and the figures themselves (`autorater.metrics.position_audit`).
+Deliberately left out: the judges (`autorater.judges`) and the formulas of the metrics
+(`autorater.metrics.position_audit`).
 """

@@ -1,114 +1,82 @@
-"""Asking a judge all that is not answered yet, and writing down every answer as it comes.
+"""Sends a judge every request that has no judgment yet, and stores every answer as it arrives.
 
-Pairs are taken from a file one after the other, questions when their turn comes, and answers go to the journal: no
-more texts are in memory than questions are under way, whatever the number of pairs.
+Requests are taken from an iterator over the pairs when the judge can take them, so memory holds only the texts of the
+requests in progress, whatever the number of pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from autorater.audit.plan import Plan, Question
-from autorater.audit.store import Journal
+from autorater.audit.plan import Plan, Request
+from autorater.audit.store import JudgmentStore
 from autorater.data.pairs import Pair
-from autorater.judges.answer import Answer
 from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.judgments import Answer
 
 if TYPE_CHECKING:
     from autorater.judges import Judge
 
-_LOCAL_BATCH = 256  # prompts among which the local judge finds those of like length
-Ask = Callable[[Iterable[Question], Callable[[Question, Answer], None]], None]
+_LOCAL_BATCH = 256  # requests among which the local judge forms batches of similar length
+_Receive = Callable[[Request, Answer], None]
 
 
-def ask_missing(ask: Ask, plan: Plan, pairs: Iterable[Pair], journal: Journal, *, progress: bool = False) -> None:
-    """Asks every question of the plan that the journal has no answer to.
+def judge_remaining(
+    judge: Judge | EndpointJudge, plan: Plan, pairs: Iterable[Pair], store: JudgmentStore, *, progress: bool = False
+) -> None:
+    """Judges every request of the plan that has no judgment in the store.
 
     Args:
-        ask: How the judge is asked, see `endpoint_asker` and `local_asker`.
-        plan: What to ask.
+        judge: A local judge, or one behind an endpoint.
+        plan: All requests.
         pairs: The pairs, in the same order in every run.
-        journal: Where the answers go.
+        store: Where the judgments are written.
         progress: Show a progress bar, if there is a terminal.
     """
-    bar = tqdm(
-        total=plan.n_questions,
-        initial=len(journal),
-        desc="judging",
-        unit="question",
-        disable=None if progress else True,
-        leave=False,
-    )
+    judge_requests = _judge_by_endpoint if isinstance(judge, EndpointJudge) else _judge_locally
+    hidden = None if progress else True  # None: hidden without a terminal
+    bar = tqdm(total=plan.n_requests, initial=len(store), desc="judging", unit="request", disable=hidden, leave=False)
     with bar:
 
-        def receive(question: Question, answer: Answer) -> None:
-            journal.append(question.slot, _record(question, answer))
+        def receive(request: Request, answer: Answer) -> None:
+            store.append(request.number, _record(request, answer))
             bar.update()
 
-        with closing(plan.questions(pairs, done=journal)) as questions:
-            ask(questions, receive)
+        judge_requests(judge, plan.requests(pairs, done=store), receive)
 
 
-def endpoint_asker(judge: EndpointJudge) -> Ask:
-    """Asks a judge behind an endpoint, many questions at a time."""
-
-    def ask(questions: Iterable[Question], receive: Callable[[Question, Answer], None]) -> None:
-        judge.ask(((q, judge.message(q.reading.pair, q.reading.names)) for q in questions), receive)
-
-    return ask
+def _judge_by_endpoint(judge: EndpointJudge, requests: Iterable[Request], receive: _Receive) -> None:
+    judge.ask(((r, judge.message(r.presentation.pair, r.presentation.names)) for r in requests), receive)
 
 
-def local_asker(judge: Judge) -> Ask:
-    """Asks a judge on this machine: one forward pass a question. A prompt that it cannot read is refused."""
+def _judge_locally(judge: Judge, requests: Iterator[Request], receive: _Receive) -> None:
     from autorater.prompts.batching import longest_prompt
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
-
-    def ask(questions: Iterable[Question], receive: Callable[[Question, Answer], None]) -> None:
-        questions = iter(questions)
-        while batch := list(islice(questions, _LOCAL_BATCH)):
-            prompts = [both[0] for both in judge.encoder.encode([question.reading.pair for question in batch])]
-            read = [i for i, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
-            flat = [prompts[i] for i in read]
-            flat += flat[: len(flat) % 2]  # the judge takes prompts by twos
-            judgments = judge.judge_prompts(list(zip(flat[::2], flat[1::2], strict=True))) if flat else None
-            place = {i: k for k, i in enumerate(read)}
-            for i, question in enumerate(batch):
-                if i in place:
-                    row, column = divmod(place[i], 2)
-                    valid = float(judgments.valid[row, column])
-                    said = round(float(judgments.mean[row, column]), 6) if valid > 0 else None
-                    status = "unparsed" if said is None else "answered"
-                    receive(question, Answer(status, said, valid=round(valid, 6)))
-                else:
-                    reason = f"its prompt has {len(prompts[i].ids)} tokens, this model reads {longest}"
-                    receive(question, Answer("refused", error=reason))
-
-    return ask
+    while batch := list(islice(requests, _LOCAL_BATCH)):
+        encoded = judge.encoder.encode([request.presentation.pair for request in batch])
+        prompts = [in_order_ab for in_order_ab, _ in encoded]
+        short = [i for i, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
+        read = judge.read_prompts([prompts[i] for i in short])
+        answers = {i: _local_answer(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
+        for i, request in enumerate(batch):
+            reason = f"its prompt has {len(prompts[i].ids)} tokens; the longest that fits this model has {longest}"
+            receive(request, answers.get(i, Answer("refused", error=reason)))
 
 
-def _record(question: Question, answer: Answer) -> dict[str, object]:
-    """A line of the journal: nothing in it depends on when or in which run it was written."""
-    told = {
-        "probability": answer.probability,
-        "text": answer.text,
-        "valid": answer.valid,
-        "error": answer.error,
-        "finish_reason": answer.finish_reason,
-        "prompt_tokens": answer.prompt_tokens or None,
-        "completion_tokens": answer.completion_tokens or None,
-    }
-    return {
-        "pair": question.index,
-        "id": question.id,
-        "probe": question.probe,
-        "order": question.order,
-        "repeat": question.repeat,
-        "status": answer.status,
-        **{name: value for name, value in told.items() if value is not None},
-    }
+def _local_answer(mean: float, valid: float) -> Answer:
+    status, probability = ("answered", round(float(mean), 6)) if valid > 0 else ("unparsed", None)
+    return Answer(status, probability, valid=round(float(valid), 6))
+
+
+def _record(request: Request, answer: Answer) -> dict[str, object]:
+    """A line of the store. It does not depend on when, or in which run, it is written."""
+    record = {name: getattr(request, name) for name in ("id", "probe", "order", "repeat")} | asdict(answer)
+    for tokens in ("prompt_tokens", "completion_tokens"):
+        record[tokens] = record[tokens] or None
+    return {"pair": request.index} | {name: value for name, value in record.items() if value is not None}

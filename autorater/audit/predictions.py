@@ -1,13 +1,13 @@
-"""What a judge said of every pair, as arrays: from the journal of a run, or from a file of recorded verdicts.
+"""The predictions of a judge as arrays: from the judgment store of a run, or from a file of recorded verdicts.
 
-A probability is told as that of the side that may be favoured, see `autorater.audit.probes`. Texts stay in their
-files; a pair takes about a hundred bytes.
+A prediction is Pr[the possibly favoured side is better], see `autorater.audit.probes`. Texts stay in their files; a
+pair takes about a hundred bytes.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -15,31 +15,31 @@ import numpy as np
 
 from autorater.audit.plan import Plan
 from autorater.audit.probes import PROBES
-from autorater.audit.store import Journal
+from autorater.audit.store import JudgmentStore
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.recorded import RecordedPair
 
-NOT_ASKED, ANSWERED, UNPARSED, REFUSED = range(4)
+NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
 _STATUS = {"answered": ANSWERED, "unparsed": UNPARSED, "refused": REFUSED}
 GROUP_COLUMNS = ("topic", "model_a", "model_b", "prompt")
+_Row = tuple[float, Sequence[str], str]  # label, texts (the responses last), group
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """What is known of N pairs apart from their texts.
+class PairIndex:
+    """N pairs without their texts.
 
     Attributes:
-        labels: shape (N,), Pr[B preferred]; NaN where it is not known.
-        lengths: shape (N, 2), characters of the responses; 0 where they are not known.
-        groups: shape (N,), number of each pair's group.
-        group_names: Names of the groups, by number; one name without grouping.
-        fingerprint: Changes with any text of any pair, and with their order.
+        labels: shape (N,), Pr[B preferred]; NaN if unknown.
+        lengths: shape (N, 2), characters of the responses; 0 if unknown.
+        groups: shape (N,), names of the groups; all equal without grouping.
+        fingerprint: Hash of all texts, in order.
     """
 
     labels: np.ndarray
     lengths: np.ndarray
     groups: np.ndarray
-    group_names: tuple[str, ...]
     fingerprint: str
 
     def __len__(self) -> int:
@@ -47,126 +47,104 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Readings:
-    """Both readings of N pairs, R times.
+class Predictions:
+    """The predictions for both presentations of N pairs, with R repetitions.
 
     Attributes:
-        catalogue: The pairs.
-        answers: shape (N, 2, R), Pr[favoured side better]; NaN where there is no answer.
-        status: shape (N, 2, R), `NOT_ASKED`, `ANSWERED`, `UNPARSED` or `REFUSED`.
-        valid: Mean probability that an answer can be read, where the judge tells; else the share that could be.
+        pairs: The pairs.
+        answers: shape (N, 2, R), Pr[favoured side better]; NaN if there is no answer.
+        status: shape (N, 2, R), `NOT_JUDGED`, `ANSWERED`, `UNPARSED` or `REFUSED`.
+        parse_rate: Mean probability that an answer parses, if the judge states it; else the fraction that parsed.
     """
 
-    catalogue: Catalogue
+    pairs: PairIndex
     answers: np.ndarray
     status: np.ndarray
-    valid: float
+    parse_rate: float
 
-    def of_group(self, group: int) -> Readings:
-        """The readings of the pairs of one group."""
-        here = self.catalogue.groups == group
-        pairs = self.catalogue
-        kept = replace(pairs, labels=pairs.labels[here], lengths=pairs.lengths[here], groups=pairs.groups[here])
+    def of_group(self, group: str) -> Predictions:
+        """The predictions for the pairs of one group."""
+        here = self.pairs.groups == group
+        columns = {name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups")}
         status = self.status[here]
-        return Readings(kept, self.answers[here], status, _share_readable(status))
+        return Predictions(replace(self.pairs, **columns), self.answers[here], status, _fraction_parsed(status))
 
 
-class _Cataloguer:
-    """Gathers a catalogue, one pair at a time."""
-
-    def __init__(self):
-        self.labels, self.lengths, self.groups = array("d"), array("q"), array("q")
-        self.numbers: dict[str, int] = {}
-        self.digest = blake2b(digest_size=16)
-
-    def add(self, label: float, texts: Sequence[str], group: str) -> None:
-        self.labels.append(label)
-        self.lengths.extend([len(text) for text in texts[-2:]])
-        self.groups.append(self.numbers.setdefault(group, len(self.numbers)))
-        for text in texts:
-            self.digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
-
-    def finish(self) -> Catalogue:
-        lengths = np.array(self.lengths).reshape(-1, 2)
-        return Catalogue(
-            np.array(self.labels), lengths, np.array(self.groups), tuple(self.numbers), self.digest.hexdigest()
-        )
-
-
-def catalogue_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> Catalogue:
-    """Goes through pairs once.
-
-    Args:
-        pairs: At least one pair.
-        group_by: Columns from `GROUP_COLUMNS`; their values together name a group.
+def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairIndex:
+    """Indexes one or more pairs in one pass; the values of the columns `group_by` together name a group.
 
     Raises:
-        ValueError: If a column is unknown, or a pair lacks it.
+        UserError: If a column is not in `GROUP_COLUMNS`, or a pair has no value in it.
     """
     for column in group_by:
         if column not in GROUP_COLUMNS:
-            raise ValueError(f"cannot group by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
-    gathered = _Cataloguer()
-    for pair in pairs:
-        values = [getattr(pair, column) for column in group_by]
-        if None in values:
-            column = group_by[values.index(None)]
-            raise ValueError(f"pair {pair.id!r} has no {column}; expected one in every pair to group by")
-        gathered.add(pair.label, (pair.id, pair.prompt, pair.response_a, pair.response_b), "/".join(values))
-    return gathered.finish()
+            raise UserError(f"cannot group by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
+
+    def rows() -> Iterator[_Row]:
+        for pair in pairs:
+            group = _group(pair.id, {column: getattr(pair, column) for column in group_by}, group_by)
+            yield pair.label, (pair.id, pair.prompt, pair.response_a, pair.response_b), group
+
+    return _index(rows())
 
 
-def recorded_readings(pairs: Iterable[RecordedPair], group_by: Sequence[str] = ()) -> Readings:
-    """The readings of a recorded file, of which there is one repetition.
-
-    Args:
-        pairs: At least one pair.
-        group_by: Columns of the file; their values together name a group.
+def recorded_predictions(pairs: Iterable[RecordedPair], group_by: Sequence[str] = ()) -> Predictions:
+    """The predictions of a recorded file, without repetitions; the values of the columns `group_by` name a group.
 
     Raises:
-        ValueError: If a row lacks a column to group by.
+        UserError: If a row has no value in a column to group by.
     """
-    gathered, answers = _Cataloguer(), array("d")
-    for pair in pairs:
-        missing = [column for column in group_by if pair.row.get(column) in (None, "")]
-        if missing:
-            raise ValueError(f"pair {pair.id!r} has no {missing[0]!r} to group by; its columns are {list(pair.row)}")
-        texts = [str(pair.row.get(name) or "") for name in ("prompt", "response_a", "response_b")]
-        gathered.add(pair.label, texts, "/".join(str(pair.row[column]) for column in group_by))
-        answers.extend(pair.answers)
-    said = np.array(answers).reshape(-1, 2, 1)
-    status = np.where(np.isnan(said), UNPARSED, ANSWERED).astype(np.uint8)
-    return Readings(gathered.finish(), said, status, _share_readable(status))
+    answers = array("d")
+
+    def rows() -> Iterator[_Row]:
+        for pair in pairs:
+            answers.extend(pair.answers)
+            texts = [str(pair.row.get(name) or "") for name in ("prompt", "response_a", "response_b")]
+            yield pair.label, texts, _group(pair.id, pair.row, group_by)
+
+    index = _index(rows())
+    answers = np.array(answers).reshape(-1, 2, 1)
+    status = np.where(np.isnan(answers), UNPARSED, ANSWERED).astype(np.uint8)
+    return Predictions(index, answers, status, _fraction_parsed(status))
 
 
-def journal_readings(journal: Journal, plan: Plan, catalogue: Catalogue, probe: str) -> Readings:
-    """The readings of one probe, from the journal."""
+def stored_predictions(store: JudgmentStore, plan: Plan, pairs: PairIndex, probe: str) -> Predictions:
+    """The predictions of one probe, from the judgment store."""
     shape = (plan.n_pairs, 2, plan.n_repeats)
     answers, status = np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
-    validity, n_valid = 0.0, 0
-    orders = PROBES[probe].orders
-    for record in journal.records():
-        if record["probe"] != probe:
-            continue
-        side = orders.index(record["order"])
-        place = record["pair"], side, record["repeat"]
+    valid_sum, n_valid = 0.0, 0
+    for record in (record for record in store.records() if record["probe"] == probe):
+        place = record["pair"], PROBES[probe].orders.index(record["order"]), record["repeat"]
         status[place] = _STATUS[record["status"]]
-        if (said := record.get("probability")) is not None:
-            answers[place] = said
-        if (valid := record.get("valid")) is not None:
-            validity, n_valid = validity + valid, n_valid + 1
-    for side, turned in enumerate(turns(probe)):
-        if turned:
-            answers[:, side] = 1 - answers[:, side]
-    return Readings(catalogue, answers, status, validity / n_valid if n_valid else _share_readable(status))
+        answers[place] = record.get("probability", np.nan)
+        if "valid" in record:
+            valid_sum, n_valid = valid_sum + record["valid"], n_valid + 1
+    if PROBES[probe].complement:
+        answers[:, 1] = 1 - answers[:, 1]
+    return Predictions(pairs, answers, status, valid_sum / n_valid if n_valid else _fraction_parsed(status))
 
 
-def turns(probe: str) -> tuple[bool, bool]:
-    """Whether each reading of a probe is told as the complement of what the judge said."""
-    nobody = Pair("", "", "", "", 0.5)
-    return tuple(reading.turned for reading in PROBES[probe].readings(nobody))
+def _group(id: str, row: Mapping[str, object], group_by: Sequence[str]) -> str:
+    for column in group_by:
+        if row.get(column) in (None, ""):
+            raise UserError(f"pair {id!r} has no {column!r} to group by; expected a value in every pair")
+    return "/".join(str(row[column]) for column in group_by)
 
 
-def _share_readable(status: np.ndarray) -> float:
+def _index(rows: Iterable[_Row]) -> PairIndex:
+    labels, lengths, groups = array("d"), array("q"), []
+    names: dict[str, str] = {}  # one string for each group, not one for each pair
+    digest = blake2b(digest_size=16)
+    for label, texts, group in rows:
+        labels.append(label)
+        lengths.extend(map(len, texts[-2:]))
+        groups.append(names.setdefault(group, group))
+        for text in texts:
+            digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    columns = np.array(labels), np.array(lengths).reshape(-1, 2), np.array(groups, dtype=object)
+    return PairIndex(*columns, digest.hexdigest())
+
+
+def _fraction_parsed(status: np.ndarray) -> float:
     n_answered, n_unparsed = (status == ANSWERED).sum(), (status == UNPARSED).sum()
     return float(n_answered / max(1, n_answered + n_unparsed))

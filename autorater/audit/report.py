@@ -1,62 +1,60 @@
-"""The page of an audit (`report.html`), and what is printed at its end.
-
-How a page is kept harmless and in one file is in `rendering`.
-"""
+"""The report of an audit: `report.html`, from the template `report.html.j2`, and a summary for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from autorater.audit.glossary import audit_rows
+import numpy as np
+
 from autorater.audit.plots import audit_figure
-from autorater.audit.predictions import Readings
+from autorater.audit.predictions import Predictions
 from autorater.audit.probes import PROBES
-from autorater.audit.template import AUDIT_PAGE
-from autorater.audit.verdict import audit_verdict, corrected_p_values, finding, p_text
+from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
+from autorater.metrics.position import Stratum, deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
-from autorater.metrics.position_strata import Stratum, deviation_by_length, deviation_by_margin
-from autorater.report.glossary import Cell, Metric, cell
-from autorater.report.rendering import FOLD, data_uri, png, render
-from autorater.report.tables import settings_rows
+from autorater.report.glossary import FormattedValue, Metric
+from autorater.report.rendering import data_uri, png, render
+from autorater.report.tables import fixed_width, settings_rows
 from autorater.report.text import visible_line
 
-_NOT_TEXTS = ("id", "probe", "p_ab", "p_ba", "symmetry_deviation", "said")
-_NAMES = {"prompt": "Prompt", "response_a": "Response A", "response_b": "Response B"}
-_GROUP_METRICS = (
-    Metric("consistency", "Consistency", "", None),
-    Metric("first_slot_share", "First-slot share", "", None),
-    Metric("symmetry_deviation_mean", "Mean SD", "", "zero"),
+_DEVIATION = "p_ab + p_ba − 1"
+_SIGN = "above 0 favours the second response"
+
+AUDIT_METRICS = (
+    Metric("consistency", "Consistency", "fraction of pairs with the same winner in both presentations", "higher"),
+    Metric("flip_rate", "Flip rate", "1 − consistency", "lower"),
+    Metric("first_slot_share", "First-slot share", "verdicts for the response shown first; 0.5 is fair", None),
+    Metric("second_slot_share", "Second-slot share", "1 − first-slot share", None),
+    Metric("primacy_share", "Primacy share", "fraction of pairs whose verdicts favour the first position", "lower"),
+    Metric("recency_share", "Recency share", "fraction of pairs whose verdicts favour the second position", "lower"),
+    Metric("preference_fairness", "Preference fairness", "recency share − primacy share, in [−1, 1]", "zero"),
+    Metric("symmetry_deviation_mean", "Position bias (signed)", f"mean {_DEVIATION}; {_SIGN}", "zero"),
+    Metric("symmetry_deviation_abs", "Position bias (absolute)", f"mean |{_DEVIATION}|", "lower"),
+    Metric("logit_shift", "Logit shift", "log-odds that the second position adds to an answer", "zero"),
+    Metric("sharpness", "Sharpness", "variance of the answers; the absolute position bias shrinks with it", None, 4),
+    Metric("accuracy", "Accuracy", "fraction of answers whose winner is that of the label", "higher"),
+    Metric("position_consistent_accuracy", "Accuracy in both orders", "right in both presentations", "higher"),
+    Metric("repetition_stability", "Repetition stability", "share of the commonest verdict of a request", "higher"),
+    Metric("repeated_flip_rate", "Flip rate, repeated", "the same request gets another winner: noise", "lower"),
+    Metric("repeated_spread", "Spread, repeated", "standard deviation of answers to the same request: noise", "lower"),
+    Metric("slot_effect", "Position effect, no noise", f"root mean square of {_DEVIATION}, noise removed", "lower"),
+    Metric("p_value_verdicts", "p-value, verdicts", "exact sign-flip test: no position is favoured", None),
+    Metric("p_value_probabilities", "p-value, probabilities", f"the same test on {_DEVIATION}", None),
+    Metric("p_value_any_slot", "p-value, any position", "permutation test: no pair depends on the order", None),
+    Metric("parse_rate", "Parse rate", "probability that an answer parses to a number in [0, 1]", "higher"),
 )
-_GROUP_HEADS = ("Pairs", "Left out", "Consistency", "First-slot share", "Mean SD", "p", "Finding")
 
-
-@dataclass(frozen=True)
-class Flip:
-    """A pair that flips, as it is shown."""
-
-    id: str
-    probe: str
-    p_ab: float
-    p_ba: float
-    deviation: float
-    texts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A probe: its metrics, its sentence and its picture (empty if there is none)."""
-
-    title: str
-    verdict: str
-    rows: list[tuple[Metric, Cell]]
-    picture: str
+_NUMBERS = ("id", "probe", "p_ab", "p_ba", "symmetry_deviation")
+_NAMES = {"prompt": "Prompt", "response_a": "Response A", "response_b": "Response B", "label": "Label"}
+_GROUP_KEYS = ("consistency", "first_slot_share", "symmetry_deviation_mean")
+_GROUP_METRICS = [metric for metric in AUDIT_METRICS if metric.key in _GROUP_KEYS]
+_GROUP_HEADER = ("Pairs", "Left out", *(metric.label for metric in _GROUP_METRICS), "p", "Finding")
 
 
 def write_audit_report(
     folder: str | Path,
-    readings: Mapping[str, Readings],
+    predictions: Mapping[str, Predictions],
     metrics: Mapping[str, Mapping[str, float]],
     groups: Mapping[str, Mapping[str, float]],
     flips: Sequence[Mapping[str, object]],
@@ -69,94 +67,103 @@ def write_audit_report(
 
     Args:
         folder: An existing folder.
-        readings: What the judge said, by probe; the first probe is the headline.
-        metrics: The figures of `autorater.audit.results.measure`, by probe.
-        groups: The same by group, of the first probe.
-        flips: The pairs to show, as in `flips.jsonl`, of all `n_flips`.
+        predictions: The predictions of the judge by probe; the headline is about the first probe.
+        metrics: Metrics by probe, from `autorater.audit.results.measure`.
+        groups: Metrics of the first probe by group.
+        flips: The pairs to show, as in `flips.jsonl`, out of `n_flips`.
         title: Heading of the page.
-        settings: What the run was told, by name; values are shown as text, those of tokens and keys are hidden.
+        settings: Settings of the run by name; values of tokens, keys and passwords are hidden.
     """
-    headline, *_ = readings
-    margins, lengths = _strata(readings[headline])
+    headline = next(iter(predictions))
+    margins, lengths = _strata(predictions[headline])
     page = render(
-        AUDIT_PAGE,
+        Path(__file__).with_name("report.html.j2"),
         title=title,
         verdict=audit_verdict(metrics[headline], headline),
         counts=counts_line(metrics[headline]),
-        sections=[_section(name, readings[name], metrics[name]) for name in readings],
+        sections=[_section(probe, predictions[probe], metrics[probe]) for probe in predictions],
         margins=margins,
         lengths=lengths,
-        group_heads=_GROUP_HEADS,
-        groups=[{"name": name, "cells": _group_cells(group)} for name, group in groups.items()],
-        flips=[_shown(flip) for flip in flips],
+        group_header=_GROUP_HEADER,
+        groups=[(name, _group_values(group, headline)) for name, group in groups.items()],
+        flips=[{**flip, "texts": _texts(flip)} for flip in flips],
         n_flips=n_flips,
         settings=settings_rows(settings),
-        fold=FOLD,
     )
     Path(folder, "report.html").write_text(page, encoding="utf-8")
 
 
 def audit_summary(metrics: Mapping[str, Mapping[str, float]], groups: Mapping[str, Mapping[str, float]]) -> str:
     """Metrics and findings as text for the terminal, without a final newline."""
-    lines = []
-    for probe, figures in metrics.items():
-        lines += [f"{probe}: {audit_verdict(figures, probe)}", f"  {counts_line(figures)}"]
-        lines += [f"  {metric.label:<25} {cell.text}" for metric, cell in audit_rows(figures)]
+    parts = []
+    for probe, values in metrics.items():
+        table = fixed_width([(f"  {metric.label}", value.text) for metric, value in audit_rows(values)])
+        parts.append(f"{probe}: {audit_verdict(values, probe)}\n  {counts_line(values)}\n{table}")
     if groups:
-        cells = {visible_line(name, 60): _group_cells(figures) for name, figures in groups.items()}
-        table = [("group", *_GROUP_HEADS), *((name, *(c.value or "-" for c in row)) for name, row in cells.items())]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
-    return "\n".join(lines)
+        rows = [
+            (visible_line(name, 60), *(value.value or "-" for value in _group_values(values, next(iter(metrics)))))
+            for name, values in groups.items()
+        ]
+        parts.append(fixed_width([("Group", *_GROUP_HEADER), *rows]))
+    return "\n\n".join(parts)
+
+
+def audit_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, FormattedValue]]:
+    """The metrics that are present, with their values as text."""
+    return [
+        (metric, FormattedValue(p_text(metrics[metric.key])) if metric.key in TESTS else metric.format(metrics))
+        for metric in AUDIT_METRICS
+        if metric.key in metrics
+    ]
 
 
 def counts_line(metrics: Mapping[str, float]) -> str:
     """How many pairs were compared, and how many were left out and why."""
-    reasons = {"n_unparsed": "without a readable answer", "n_refused": "refused", "n_not_asked": "not asked"}
-    left_out = [f"{metrics[key]:,.0f} {words}" for key, words in reasons.items()]
-    answers = (
-        f"{metrics['n_unparsed_answers']:,.0f} unreadable and {metrics['n_refused_answers']:,.0f} refused answers"
-    )
-    return f"{metrics['n_pairs']:,.0f} pairs compared; left out: {', '.join(left_out)} ({answers} in all)."
+    reasons = {"n_unparsed": "unparsed", "n_refused": "refused", "n_not_asked": "not judged"}
+    left_out = ", ".join(f"{metrics[key]:,.0f} {reason}" for key, reason in reasons.items())
+    answers = f"{metrics['n_unparsed_answers']:,.0f} unparsed and {metrics['n_refused_answers']:,.0f} refused answers"
+    return f"{metrics['n_pairs']:,.0f} pairs compared; left out: {left_out} (in total {answers})."
 
 
-def _section(probe: str, readings: Readings, metrics: Mapping[str, float]) -> Section:
-    p_ab, p_ba = _compared_means(readings)
-    picture = data_uri(png(audit_figure(p_ab, p_ba))) if len(p_ab) else ""
-    title = f"{probe.capitalize()}: {PROBES[probe].change}"
-    return Section(title, audit_verdict(metrics, probe), audit_rows(metrics), picture)
+def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float]) -> dict[str, object]:
+    p_ab, p_ba, _ = _compared_means(predictions)
+    return {
+        "title": f"{probe.capitalize()}: {PROBES[probe].change}",
+        "verdict": audit_verdict(metrics, probe),
+        "rows": audit_rows(metrics),
+        "picture": data_uri(png(audit_figure(p_ab, p_ba))) if len(p_ab) else "",
+    }
 
 
-def _compared_means(readings: Readings):
-    kept = compared(readings.answers).any(axis=1)
-    return pair_means(readings.answers[kept])
+def _compared_means(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """p_ab, p_ba and lengths of the compared pairs."""
+    kept = compared(predictions.answers).any(axis=1)
+    return *pair_means(predictions.answers[kept]), predictions.pairs.lengths[kept]
 
 
-def _strata(readings: Readings) -> tuple[list[Stratum], list[Stratum]]:
-    p_ab, p_ba = _compared_means(readings)
+def _strata(predictions: Predictions) -> tuple[list[Stratum], list[Stratum]]:
+    p_ab, p_ba, lengths = _compared_means(predictions)
     if not len(p_ab):
         return [], []
     by_margin = [] if only_verdicts(p_ab, p_ba) else deviation_by_margin(p_ab, p_ba)
-    lengths = readings.catalogue.lengths[compared(readings.answers).any(axis=1)]
-    by_length = deviation_by_length(p_ab, p_ba, *lengths.T) if (lengths > 0).all() else []
-    return by_margin, by_length
+    return by_margin, deviation_by_length(p_ab, p_ba, *lengths.T) if (lengths > 0).all() else []
 
 
-def _group_cells(metrics: Mapping[str, float]) -> list[Cell]:
-    n_unread = metrics["n_unparsed"] + metrics["n_refused"] + metrics["n_not_asked"]
-    counts = [Cell(f"{metrics['n_pairs']:,.0f}"), Cell(f"{n_unread:,.0f}")]
-    figures = [cell(metric, metrics) for metric in _GROUP_METRICS]
-    p_value = Cell(p_text(min(corrected_p_values(metrics).values()))) if metrics["n_pairs"] else Cell()
-    return [*counts, *figures, p_value, Cell(finding(metrics))]
+def _group_values(metrics: Mapping[str, float], probe: str) -> list[FormattedValue]:
+    n_left_out = metrics["n_unparsed"] + metrics["n_refused"] + metrics["n_not_asked"]
+    counts = [FormattedValue(f"{n:,.0f}") for n in (metrics["n_pairs"], n_left_out)]
+    p_value = p_text(min(corrected_p_values(metrics).values())) if metrics["n_pairs"] else ""
+    values = [metric.format(metrics) for metric in _GROUP_METRICS]
+    return [*counts, *values, FormattedValue(p_value), FormattedValue(finding(metrics, probe))]
 
 
-def _shown(flip: Mapping[str, object]) -> Flip:
-    texts = [
-        (_NAMES.get(name, name), str(value))
-        for name, value in flip.items()
-        if name not in _NOT_TEXTS and value not in (None, "")
-    ]
-    for order, said in flip.get("said", {}).items():
-        texts += [(f"Said in reading {order}", str(text)) for text in said if text]
-    numbers = (float(flip[name]) for name in ("p_ab", "p_ba", "symmetry_deviation"))
-    return Flip(str(flip["id"]), str(flip["probe"]), *numbers, tuple(texts))
+def _texts(flip: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Names and texts of the columns of a flip that are not shown as numbers."""
+    texts = []
+    for name, value in flip.items():
+        if name == "answers" and isinstance(value, dict) and set(value) <= set(PROBES[flip["probe"]].orders):
+            shown = ((order, text) for order, answers in value.items() for text in answers if text)
+            texts += [(f"Answer, presentation {order}", str(text)) for order, text in shown]
+        elif name not in _NUMBERS and value not in (None, ""):
+            texts.append((_NAMES.get(name, name), str(value)))
+    return texts

@@ -1,7 +1,7 @@
-"""The figures of an audit: the metrics of every probe and group as flat keys, and the pairs that flip.
+"""The results of an audit: the metrics of every probe and group under flat keys, and the pairs that flip.
 
-Keys of the probe `swap` stand bare, those of others as `verbosity/consistency`; those of groups as
-`GROUP/consistency`. A pair that has no repetition with both answers is left out of the metrics and counted.
+Keys of the probe `swap` have no prefix, those of the others have the form `verbosity/consistency`, those of groups
+`GROUP/consistency`. A pair that has no repetition with both answers is left out of the metrics, and counted.
 """
 
 from __future__ import annotations
@@ -13,45 +13,42 @@ from pathlib import Path
 import numpy as np
 
 from autorater.audit.plan import Plan
-from autorater.audit.predictions import REFUSED, UNPARSED, Readings
+from autorater.audit.predictions import REFUSED, UNPARSED, Predictions
 from autorater.audit.probes import PROBES
-from autorater.audit.store import Journal
+from autorater.audit.store import JudgmentStore
 from autorater.data.pairs import Pair
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
 
-METRICS_FILE, FLIPS_FILE = "metrics.json", "flips.jsonl"
 
-
-def measure(readings: Readings, n_bootstrap: int = 1000) -> dict[str, float]:
-    """The metrics of `audit_metrics` over the pairs that can be compared, and what was left out.
+def measure(predictions: Predictions, n_bootstrap: int = 1000) -> dict[str, float]:
+    """The metrics of `audit_metrics` over the pairs that can be compared, and the number of the others.
 
     Returns:
-        Beside the metrics: `n_unparsed`, `n_refused` and `n_not_asked`, pairs left out because an answer could not be
-        read, a request was refused, or the budget ran out; `n_unparsed_answers` and `n_refused_answers`, single
-        answers; `parse_rate`, the probability that an answer can be read. Without a pair to compare there are only
-        these, and `n_pairs` is 0.
+        In addition to the metrics: `n_unparsed`, `n_refused` and `n_not_asked`, pairs left out because an answer does
+        not parse, a request was refused, or the budget ran out; `n_unparsed_answers` and `n_refused_answers`, single
+        answers; `parse_rate`. If no pair can be compared, there are only these, and `n_pairs` is 0.
     """
-    left_out = ~compared(readings.answers).any(axis=1)
-    status = readings.status[left_out]
+    left_out = ~compared(predictions.answers).any(axis=1)
+    status = predictions.status[left_out]
     refused = (status == REFUSED).any(axis=(1, 2))
     unparsed = (status == UNPARSED).any(axis=(1, 2)) & ~refused
-    report = {"n_pairs": 0.0}
+    metrics = {"n_pairs": 0.0}
     if not left_out.all():
-        report = audit_metrics(readings.answers, readings.catalogue.labels, n_bootstrap=n_bootstrap)
-    return report | {
+        metrics = audit_metrics(predictions.answers, predictions.pairs.labels, n_bootstrap=n_bootstrap)
+    return metrics | {
         "n_unparsed": float(unparsed.sum()),
         "n_refused": float(refused.sum()),
         "n_not_asked": float((~refused & ~unparsed).sum()),
-        "n_unparsed_answers": float((readings.status == UNPARSED).sum()),
-        "n_refused_answers": float((readings.status == REFUSED).sum()),
-        "parse_rate": readings.valid,
+        "n_unparsed_answers": float((predictions.status == UNPARSED).sum()),
+        "n_refused_answers": float((predictions.status == REFUSED).sum()),
+        "parse_rate": predictions.parse_rate,
     }
 
 
 def flat_metrics(by_probe: Mapping[str, Mapping[str, float]], by_group: Mapping[str, Mapping[str, float]]) -> dict:
-    """One mapping with the keys described above."""
+    """All metrics in one mapping, with the keys described above."""
     flat = dict(by_probe.get("swap", {}))
     for prefix, metrics in (*by_probe.items(), *by_group.items()):
         if prefix != "swap":
@@ -59,64 +56,41 @@ def flat_metrics(by_probe: Mapping[str, Mapping[str, float]], by_group: Mapping[
     return flat
 
 
-def flipping(readings: Readings) -> np.ndarray:
-    """Numbers of the pairs that have another winner in some repetition when they are turned, in order."""
-    said = verdicts(readings.answers)
-    flips = (said[:, 0] != -said[:, 1]) & compared(readings.answers)
-    return np.flatnonzero(flips.any(axis=1))
+def flipping(predictions: Predictions) -> list[int]:
+    """Indices of the pairs whose winner changes between the presentations in some repetition, in order."""
+    first, second = np.moveaxis(verdicts(predictions.answers), 1, 0)
+    flips = (first != -second) & compared(predictions.answers)
+    return np.flatnonzero(flips.any(axis=1)).tolist()
 
 
-def journal_flips(
-    pairs: Iterable[Pair], readings: Readings, journal: Journal, plan: Plan, probe: str
+def stored_flips(
+    pairs: Iterable[Pair], predictions: Predictions, store: JudgmentStore, plan: Plan, probe: str
 ) -> Iterator[dict[str, object]]:
-    """The pairs that flip, with their texts and what the judge said; pairs are gone through once more."""
-    flips = iter(flipping(readings).tolist())
-    wanted = next(flips, None)
-    for index, pair in enumerate(pairs):
-        if wanted is None:
-            return
-        if index == wanted:
-            said = {
-                order: [
-                    journal[slot].get("text")
-                    for repeat in range(plan.n_repeats)
-                    if (slot := plan.slot(index, probe, repeat, order)) in journal
-                ]
-                for order in PROBES[probe].orders
-            }
-            yield {
-                **_flip(readings, index, pair.id, probe),
-                "label": pair.label,
-                "prompt": pair.prompt,
-                "response_a": pair.response_a,
-                "response_b": pair.response_b,
-                "said": {order: texts for order, texts in said.items() if any(texts)},
-            }
-            wanted = next(flips, None)
-
-
-def recorded_flips(pairs: Iterable[RecordedPair], readings: Readings) -> Iterator[dict[str, object]]:
-    """The recorded pairs that flip, with all that is in their rows."""
-    flips = set(flipping(readings).tolist())
+    """The pairs that flip, with their texts and the judge's answers, in one more pass over the pairs."""
+    flips = set(flipping(predictions))
     for index, pair in enumerate(pairs):
         if index in flips:
-            yield {**pair.row, **_flip(readings, index, pair.id, "swap")}
+            answers = {}
+            for order in PROBES[probe].orders:
+                numbers = [plan.number(index, probe, repeat, order) for repeat in range(plan.n_repeats)]
+                answers[order] = [store[number].get("text") for number in numbers if number in store]
+            row = {name: getattr(pair, name) for name in ("label", "prompt", "response_a", "response_b")}
+            row["answers"] = {order: texts for order, texts in answers.items() if any(texts)}
+            yield _flip(predictions, index, pair.id, probe) | row
 
 
-def _flip(readings: Readings, index: int, id: str, probe: str) -> dict[str, object]:
-    p_ab, p_ba = (float(side[0]) for side in pair_means(readings.answers[index : index + 1]))
-    return {
-        "id": id,
-        "probe": probe,
-        "p_ab": round(p_ab, 6),
-        "p_ba": round(p_ba, 6),
-        "symmetry_deviation": round(p_ab + p_ba - 1, 6),
-    }
+def recorded_flips(pairs: Iterable[RecordedPair], predictions: Predictions) -> Iterator[dict[str, object]]:
+    """The recorded pairs that flip, with all columns of their rows."""
+    flips = set(flipping(predictions))
+    for index, pair in enumerate(pairs):
+        if index in flips:
+            yield {**pair.row, **_flip(predictions, index, pair.id, "swap")}
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Writes `metrics.json`."""
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+def _flip(predictions: Predictions, index: int, id: str, probe: str) -> dict[str, object]:
+    p_ab, p_ba = (float(side[0]) for side in pair_means(predictions.answers[index : index + 1]))
+    numbers = {"p_ab": p_ab, "p_ba": p_ba, "symmetry_deviation": p_ab + p_ba - 1}
+    return {"id": id, "probe": probe} | {name: round(value, 6) for name, value in numbers.items()}
 
 
 def write_flips(
@@ -125,13 +99,13 @@ def write_flips(
     """Writes `flips.jsonl`, in the order of the data.
 
     Returns:
-        Those that deviate most, the worst first, and the number of all.
+        The flips with the largest absolute symmetry deviation, largest first, and the number of all flips.
     """
-    worst: list[tuple[float, int, Mapping[str, object]]] = []
-    number = -1
-    with (folder / FLIPS_FILE).open("w", encoding="utf-8") as file:
-        for number, flip in enumerate(flips):
+    worst: list[Mapping[str, object]] = []
+    n_flips = 0
+    with (folder / "flips.jsonl").open("w", encoding="utf-8") as file:
+        for flip in flips:
+            n_flips += 1
             file.write(json.dumps(flip, ensure_ascii=True, default=str) + "\n")
-            worst.append((-abs(flip["symmetry_deviation"]), number, flip))
-            worst = sorted(worst, key=lambda item: item[:2])[:n_shown]
-    return [flip for _, _, flip in worst], number + 1
+            worst = sorted([*worst, flip], key=lambda flip: -abs(flip["symmetry_deviation"]))[:n_shown]
+    return worst, n_flips

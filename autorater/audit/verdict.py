@@ -1,13 +1,13 @@
-"""One sentence about an audited judge: does it favour a slot, is it only noisy, or is there nothing to see?
+"""The result of an audit in a sentence: is one side favoured, is the judge only noisy, or are its answers consistent?
 
-    biased       one side is favoured: a sign-flip test rejects that none is
-    unsteady     sides are favoured, now one, now the other: swapping changes more than asking again does
-    noisy        answers contradict each other as much when the question is repeated as when it is swapped
-    unexplained  answers contradict each other in no direction, and asking again did not show noise, or was not done
-    clean        the answers of both orders agree
+    biased        one side is favoured: a sign-flip test rejects that neither is
+    mixed         each side is favoured in some pairs: swapping changes more than repeating the same request does
+    noisy         answers contradict each other when the same request is repeated, and neither side is favoured
+    inconclusive  answers contradict each other and neither side is favoured; without noise, or without repetitions
+    consistent    the answers for both presentations agree
 
-The tests made for one judge (verdicts, probabilities, any slot) are corrected together (Holm), so that a judge without
-bias is called biased or unsteady once in twenty audits at most. What is small enough to be clean is a convention.
+The tests of one judge (verdicts, probabilities, any position) are corrected together (Holm), so that an unbiased judge
+is called biased or mixed in at most one of twenty audits. The thresholds for consistency are a convention.
 """
 
 from __future__ import annotations
@@ -15,35 +15,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from autorater.audit.probes import PROBES, Probe
+from autorater.audit.probes import PROBES
 from autorater.metrics.significance import holm
 
-State = Literal["biased", "unsteady", "noisy", "unexplained", "clean"]
+State = Literal["biased", "mixed", "noisy", "inconclusive", "consistent"]
+TESTS = ("p_value_verdicts", "p_value_probabilities", "p_value_any_slot")
 
 _LEVEL = 0.05
-_CLEAN_FLIPS, _CLEAN_DEVIATION = 0.01, 0.01
-TESTS = ("p_value_verdicts", "p_value_probabilities", "p_value_any_slot")
-_READABLE = 0.98
-_FLAT = 0.001  # variance of the answers below which they say little about any pair
+_CONSISTENT_FLIPS, _CONSISTENT_DEVIATION = 0.01, 0.01
+_HIGH_PARSE_RATE = 0.98
+_FLAT = 0.001  # variance of the answers below which they carry little information about any pair
 
 
 def corrected_p_values(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The p-values among the metrics, corrected for being several."""
-    made = [name for name in TESTS if name in metrics]
-    return dict(zip(made, holm([metrics[name] for name in made]), strict=True))
+    """The p-values among the metrics, corrected for multiple testing."""
+    tests = [name for name in TESTS if name in metrics]
+    return dict(zip(tests, holm([metrics[name] for name in tests]), strict=True))
 
 
 def bias_state(metrics: Mapping[str, float]) -> State:
-    """Which of the above a judge is, from the metrics of `autorater.metrics.position_audit.audit_metrics`."""
+    """The state of a judge, from the metrics of `autorater.metrics.position_audit.audit_metrics`."""
     p_values = corrected_p_values(metrics)
     if min(p_values["p_value_verdicts"], p_values.get("p_value_probabilities", 1.0)) < _LEVEL:
         return "biased"
     if p_values.get("p_value_any_slot", 1.0) < _LEVEL:
-        return "unsteady"
-    if metrics["flip_rate"] <= _CLEAN_FLIPS and metrics["symmetry_deviation_abs"] <= _CLEAN_DEVIATION:
-        return "clean"
+        return "mixed"
+    if metrics["flip_rate"] <= _CONSISTENT_FLIPS and metrics["symmetry_deviation_abs"] <= _CONSISTENT_DEVIATION:
+        return "consistent"
     noise = max(metrics.get("repeated_flip_rate", 0.0), metrics.get("repeated_spread", 0.0))
-    return "noisy" if noise > _CLEAN_DEVIATION else "unexplained"
+    return "noisy" if noise > _CONSISTENT_DEVIATION else "inconclusive"
+
+
+def favoured_side(metrics: Mapping[str, float], probe: str = "swap") -> str:
+    """The side that a biased judge favours, in words, by the test with the smaller p-value."""
+    p_values = corrected_p_values(metrics)
+    by_verdicts = p_values["p_value_verdicts"] <= p_values.get("p_value_probabilities", 1.0)
+    direction = metrics["preference_fairness" if by_verdicts else "symmetry_deviation_mean"]
+    return PROBES[probe].favoured if direction > 0 else PROBES[probe].other
 
 
 def finding(metrics: Mapping[str, float], probe: str = "swap") -> str:
@@ -51,62 +59,39 @@ def finding(metrics: Mapping[str, float], probe: str = "swap") -> str:
     if not metrics["n_pairs"]:
         return "nothing to compare"
     return {
-        "biased": f"favours {favoured_side(metrics, PROBES[probe])}",
-        "unsteady": "favours now one side, now the other",
+        "biased": f"favours {favoured_side(metrics, probe)}",
+        "mixed": "side depends on the pair",
         "noisy": "noisy, not biased",
-        "unexplained": "no side favoured",
-        "clean": "clean",
+        "inconclusive": "no side favoured",
+        "consistent": "consistent",
     }[bias_state(metrics)]
 
 
 def p_text(p_value: float) -> str:
-    """A p-value for people."""
+    """A p-value as text."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def favoured_side(metrics: Mapping[str, float], probe: Probe) -> str:
-    """What a biased judge favours, in words; by the test that speaks more clearly."""
-    p_values = corrected_p_values(metrics)
-    by_verdicts = p_values["p_value_verdicts"] <= p_values.get("p_value_probabilities", 1.0)
-    leaning = metrics["preference_fairness" if by_verdicts else "symmetry_deviation_mean"]
-    return probe.favoured if leaning > 0 else probe.other
-
-
 def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
-    """The sentence; computed from the figures alone."""
+    """The result of a probe in a sentence, from its metrics."""
     if not metrics["n_pairs"]:
-        return "Nothing can be said: no pair has a readable answer in both orders."
-    described, state = PROBES[probe], bias_state(metrics)
-    flips = f"the winner changes in {_percent(metrics, 'flip_rate')} of pairs when {described.change}"
-    tests = [corrected_p_values(metrics)[name] for name in TESTS if name in metrics]
-    chance = f"p {p_text(min(tests))}" if min(tests) < 0.001 else f"p = {p_text(min(tests))}"
-    if state == "biased":
-        side = favoured_side(metrics, described)
-        size = f"mean SD {metrics['symmetry_deviation_mean']:+.3f}"
-        if "logit_shift" in metrics:
-            size += f", a shift of {metrics['logit_shift']:+.2f} in log-odds"
-        sentence = f"The judge favours {side} ({chance}): {flips}; {size}"
-    elif state == "unsteady":
-        sentence = (
-            f"The judge favours now one side, now the other ({chance}): {flips}, more than when a question is only "
-            f"repeated ({100 * metrics['repeated_flip_rate']:.1f} %)"
-        )
-    elif state == "noisy":
-        sentence = (
-            f"The judge is noisy, not biased: {flips}, and in {100 * metrics['repeated_flip_rate']:.1f} % when a "
-            f"question is only repeated; neither side is favoured ({chance})"
-        )
-    elif state == "unexplained":
-        sentence = (
-            f"No side is favoured ({chance}), but {flips}: noise, or a bias that differs from pair to pair; more "
-            "pairs and repetitions would tell them apart"
-        )
-    else:
-        sentence = (
-            f"The judge is clean: {flips}, and answers move by {metrics['symmetry_deviation_abs']:.3f} on average"
-        )
-    caveats = _caveats(metrics)
-    return f"{sentence}{'; but ' + ' and '.join(caveats) if caveats else ''}."
+        return "No result: no pair has a parsed answer for both presentations."
+    flips = f"the winner changes in {_percent(metrics, 'flip_rate')} of pairs when {PROBES[probe].change}"
+    repeated = f"in {100 * metrics.get('repeated_flip_rate', 0):.1f} % when the same request is repeated"
+    shift = f", a shift of {metrics['logit_shift']:+.2f} in log-odds" if "logit_shift" in metrics else ""
+    p_value = p_text(min(corrected_p_values(metrics).values()))
+    chance = f"p {p_value}" if p_value.startswith("<") else f"p = {p_value}"
+    sentence = {
+        "biased": f"The judge favours {favoured_side(metrics, probe)} ({chance}): {flips}; "
+        f"the mean symmetry deviation is {metrics['symmetry_deviation_mean']:+.3f}{shift}",
+        "mixed": f"The judge favours different sides in different pairs ({chance}): {flips}, but only {repeated}",
+        "noisy": f"The judge is noisy, not biased: {flips}, and {repeated}; neither side is favoured ({chance})",
+        "inconclusive": f"No side is favoured ({chance}), but {flips}. This is noise, or a bias that differs from "
+        "pair to pair; more pairs and repetitions would separate the two",
+        "consistent": f"The judge is consistent: {flips}, and its answers change by "
+        f"{metrics['symmetry_deviation_abs']:.3f} on average",
+    }[bias_state(metrics)]
+    return ". ".join([sentence, *_caveats(metrics)]) + "."
 
 
 def _caveats(metrics: Mapping[str, float]) -> list[str]:
@@ -114,10 +99,10 @@ def _caveats(metrics: Mapping[str, float]) -> list[str]:
     left_out = sum(metrics[name] for name in ("n_unparsed", "n_refused", "n_not_asked"))
     if left_out:
         caveats.append(f"{left_out:,.0f} of {left_out + metrics['n_pairs']:,.0f} pairs could not be compared")
-    if metrics["parse_rate"] < _READABLE:
-        caveats.append(f"only {100 * metrics['parse_rate']:.1f} % of its answers can be read")
+    if metrics["parse_rate"] < _HIGH_PARSE_RATE:
+        caveats.append(f"Only {100 * metrics['parse_rate']:.1f} % of its answers parse")
     if metrics["sharpness"] < _FLAT:
-        caveats.append("its answers hardly vary, so they say little about any pair")
+        caveats.append("Its answers hardly vary, so they carry little information about any pair")
     return caveats
 
 

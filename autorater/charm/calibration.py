@@ -1,8 +1,4 @@
-"""What a CHARM run is told, its data, and its preference sets. The method itself is `autorater.charm.offset`.
-
-Responses to calibrate on and to measure on, Elo and held-out votes are read, or a simulated arena's. Prompts are
-divided before anything is fitted: nothing that is measured has been trained or calibrated on, nor been used for Elo.
-"""
+"""The calibration of a reward model: the over-valued model against a reference, the offset, two preference sets."""
 
 from __future__ import annotations
 
@@ -10,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autorater.charm.offset import empirical_win_rate, expected_win_rate, fit_offset, preferences
-from autorater.charm.responses import Response, by_model, meetings, scores_of
-from autorater.charm.training import Preference
+from autorater.charm.responses import Preference, Response, Scores, by_model, matchups, scores_of
+from autorater.data.errors import UserError
 from autorater.metrics.systems import check_rated
-
-VERSIONS = ("original", "uncalibrated", "calibrated")
-
-
-"""The reward model as it came, trained on with its own preferences, and with debiased ones."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +16,14 @@ class Calibration:
     """The over-valued model against the reference, on the prompts to calibrate on.
 
     Attributes:
-        overvalued, reference: The models.
+        overvalued, reference: The two models.
         n_prompts: Prompts that both answered.
         expected: Win rate of the over-valued model by Elo.
-        empirical: By the reward model.
+        empirical: Its win rate by the reward model.
         offset: Δ.
-        sets: The preference set of both continued trainings.
-        turned: Preferences that the offset has turned round.
-        undecided: Pairs of responses with equal scores, left out, by version.
+        sets: Preferences for the continued training by version: `uncalibrated` and `calibrated`.
+            Responses with equal scores are left out.
+        turned: Number of preferences that the offset changes.
     """
 
     overvalued: str
@@ -43,51 +34,60 @@ class Calibration:
     offset: float
     sets: dict[str, list[Preference]]
     turned: int
-    undecided: dict[str, int]
 
     @property
     def text(self) -> str:
-        """In a line."""
+        """The calibration in one line."""
         return (
-            f"{self.overvalued} against {self.reference} on {self.n_prompts:,} prompts: wins {self.empirical:.3f}, by "
-            f"Elo {self.expected:.3f}; offset {self.offset:+.3f} turns {self.turned:,} preferences"
+            f"{self.overvalued} against {self.reference} on {self.n_prompts:,} prompts: win rate {self.empirical:.3f},"
+            f" by Elo {self.expected:.3f}; the offset {self.offset:+.3f} changes {self.turned:,} preferences"
         )
 
 
-def calibrate(responses: Sequence[Response], elo: Mapping[str, float], overvalued: str, reference: str) -> Calibration:
-    """Fits the offset and makes the two preference sets.
+def calibrate(
+    responses: Sequence[Response], scores: Scores, elo: Mapping[str, float], overvalued: str, reference: str
+) -> Calibration:
+    """Fits the offset and builds the two preference sets.
 
     Args:
-        responses: Scored responses to calibrate on.
+        responses: Responses to calibrate on.
+        scores: Their scores; responses without a score are ignored.
         elo: Elo by model.
         overvalued, reference: The two models.
 
     Raises:
-        ValueError: If they are the same, one has no responses or no Elo, or both answered no common prompt.
+        UserError: If they are the same model, one has no responses, they answered no common prompt, or their Elo
+            differs so much that the expected win rate is 0 or 1.
+        ValueError: If one has no Elo, or a score is NaN.
     """
     if overvalued == reference:
-        raise ValueError(f"overvalued and reference are both {overvalued!r}; two models are wanted")
+        raise UserError(f"overvalued and reference are both {overvalued!r}; expected two different models")
     check_rated(elo, {overvalued, reference})
-    met = meetings(by_model(responses), overvalued, reference)
-    if not met:
-        raise ValueError(f"{overvalued!r} and {reference!r} answered no common prompt")
-    over, other = scores_of(met)
+    compared = matchups(by_model(responses, scores), overvalued, reference)
+    if not compared:
+        raise UserError(f"{overvalued!r} and {reference!r} answered no common prompt")
+    over, other = scores_of(compared, scores)
     expected = expected_win_rate(elo[overvalued], elo[reference])
+    if expected in (0, 1):
+        raise UserError(
+            f"by Elo {overvalued!r} has the win rate {expected:g} against {reference!r}; no finite offset fits"
+        )
     offset = fit_offset(over, other, expected)
-    labels = {"uncalibrated": preferences(over, other), "calibrated": preferences(over, other, offset)}
+    signs = {"uncalibrated": preferences(over, other), "calibrated": preferences(over, other, offset)}
     return Calibration(
         overvalued=overvalued,
         reference=reference,
-        n_prompts=len(met),
+        n_prompts=len(compared),
         expected=expected,
         empirical=empirical_win_rate(over, other),
         offset=offset,
         sets={
             version: [
-                Preference(o, r) if s > 0 else Preference(r, o) for (o, r), s in zip(met, side, strict=True) if s
+                Preference(o, r) if sign > 0 else Preference(r, o)
+                for (o, r), sign in zip(compared, column, strict=True)
+                if sign
             ]
-            for version, side in labels.items()
+            for version, column in signs.items()
         },
-        turned=int((labels["uncalibrated"] != labels["calibrated"]).sum()),
-        undecided={version: int((side == 0).sum()) for version, side in labels.items()},
+        turned=int((signs["uncalibrated"] != signs["calibrated"]).sum()),
     )

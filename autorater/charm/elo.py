@@ -1,46 +1,46 @@
-"""Elo: how strong models are by people's votes, read from a table or fitted.
+"""Elo: the strength of models by people's votes, read from a table or fitted.
 
-    Pr[b beats a] = 1 / (1 + 10^((Elo_a − Elo_b) / 400)),        a tie counting half a win each way
+    Pr[b beats a] = 1 / (1 + 10^((Elo_a − Elo_b) / 400)),        a tie counts half a win for each model
 
 A table is a leaderboard file. A fit is Bradley–Terry by maximum likelihood: scikit-learn's logistic regression without
-intercept or penalty, on one column a model (+1 for B, −1 for A), every pair weighted by its number of votes. Only
-differences of Elo mean anything; the models of a fit have the mean 1000.
+intercept or penalty, with one column per model (+1 for B, −1 for A) and pairs weighted by their number of votes. Only
+differences of Elo have a meaning; the models of a fit have the mean 1000.
 
-The intervals are those of Chatbot Arena (arXiv 2403.04132): normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺;
-here the gradient g_c is summed over all votes on a prompt, because these hang together. An interval is that of a model
-against the mean of all.
+The intervals are those of Chatbot Arena (arXiv 2403.04132): normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺.
+Votes on the same prompt are dependent, so the gradient g_c is summed over all votes on a prompt. An interval is for
+the difference between a model and the mean of all.
 
-Deliberately left out: Elo updated game by game, which depends on the order of the games.
+Deliberately left out: Elo updated after every game, which depends on the order of the games.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
+from scipy.sparse.csgraph import shortest_path
+from scipy.special import expit, ndtri
 
 from autorater.data.errors import DataError
+from autorater.data.fields import bad_value, name_in, number_of
 from autorater.data.pairs import Pair
-from autorater.metrics.systems import sigmoid
+from autorater.data.tables import Rows, iter_rows, located
 
 SCALE = 400 / np.log(10)
-"""Elo points a unit of log odds."""
+"""Elo points per unit of log odds."""
 MEAN = 1000.0
 
 _MODEL_COLUMNS = ("model", "model_name", "name", "key")
 _ELO_COLUMNS = ("elo", "rating", "arena_score", "arena score", "elo_rating", "score")
-_QUANTILE = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
 class Rating:
-    """Elo of a model, with its 95 % interval where it was fitted, and the number of votes behind it."""
+    """Elo of a model; of a fit also its 95 % interval and the number of votes on the model."""
 
     elo: float
     low: float | None = None
@@ -48,48 +48,36 @@ class Rating:
     n_votes: int | None = None
 
 
-def elo_scores(ratings: Mapping[str, Rating]) -> dict[str, float]:
-    """Elo by model."""
-    return {model: rating.elo for model, rating in ratings.items()}
-
-
 def load_elo(source: str | os.PathLike[str]) -> dict[str, Rating]:
     """Reads a table of Elo scores, such as an export of a Chatbot Arena leaderboard.
 
     Args:
-        source: A `.csv` with a header, or a `.json` that is a list of objects or one object {model: Elo}. The model is
-            in the first column there is of `model`, `model_name`, `name`, `key`; Elo in the first of `elo`, `rating`,
-            `arena_score`, `arena score`, `elo_rating`, `score`; upper and lower case are the same. Other columns are
-            not read.
+        source: A `.csv`, `.jsonl` or other file of `autorater.data.tables`, or a `.json` file that is a list of
+            objects or one object {model: Elo}. The model is in the first existing column of `model`, `model_name`,
+            `name`, `key`; Elo is in the first of `elo`, `rating`, `arena_score`, `arena score`, `elo_rating`, `score`.
+            Upper and lower case are equal. Other columns are ignored.
 
     Returns:
         Rating by model, in the order of the file.
 
     Raises:
-        DataError: If the file is not there, is not such a table, has no row, a model twice, or an Elo that is not a
-            finite number; names the row.
+        DataError: If the file does not exist, is not such a table, has no row, contains a model twice, or an Elo is
+            not a finite number; names the row.
     """
-    path = Path(source)
-    readers = {".csv": _csv_rows, ".json": _json_rows}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: unknown kind of table; expected a name that ends in .csv or .json")
+    source = Path(source)
     ratings: dict[str, Rating] = {}
-    try:
-        for place, row in readers[path.suffix.lower()](path):
-            named = {str(column).strip().lower(): value for column, value in row.items()}
-            model = str(_first(named, _MODEL_COLUMNS, place)).strip()
-            elo = _first(named, _ELO_COLUMNS, place)
-            if not model:
-                raise DataError(f"{place}: the model has no name")
-            if model in ratings:
-                raise DataError(f"{place}: {model!r} is there twice; expected every model once")
-            ratings[model] = Rating(_finite(elo, place))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; expected a table of Elo scores") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error.__cause__
+    for place, row in _json_rows(source) if source.suffix.lower() == ".json" else iter_rows(source):
+        with located(f"{source}: {place}"):
+            row = {str(column).strip().lower(): value for column, value in row.items()}
+            model_column, elo_column = (_first(row, columns) for columns in (_MODEL_COLUMNS, _ELO_COLUMNS))
+            model, elo = (name_in(row, model_column) or "").strip(), number_of(row[elo_column])
+            if not model or model in ratings:
+                raise bad_value(model_column, model, "the name of a model that no earlier row has")
+            if not np.isfinite(elo):
+                raise bad_value(elo_column, row[elo_column], "a finite number")
+            ratings[model] = Rating(elo)
     if not ratings:
-        raise DataError(f"{path}: no rows; expected at least one model")
+        raise DataError(f"{source}: no rows; expected at least one model")
     return ratings
 
 
@@ -97,41 +85,36 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
     """Elo of the models that wrote the responses, by Bradley–Terry from the votes.
 
     Args:
-        pairs: N pairs with `model_a` and `model_b`. A pair whose number of votes is not known counts as one vote; a
-            pair of a model with itself says nothing and is not used. Pairs with the same prompt are one cluster.
+        pairs: N pairs with `model_a` and `model_b`. A pair with an unknown number of votes counts as one vote; a pair
+            of a model with itself is ignored. Pairs with the same prompt are one cluster.
 
     Returns:
         Rating by model, the strongest first; their mean is 1000. With a single prompt there are no intervals.
 
     Raises:
-        ValueError: If a pair has no model, fewer than two models met, or no finite Elo fits the votes: some models
-            never lost to the others, or never met them.
+        DataError: If a pair has no model, no two models were compared, or no finite Elo fits the votes: some models
+            never lost to the others, or were never compared with them.
         ImportError: If scikit-learn is not installed.
     """
     for pair in pairs:
         if not (pair.model_a and pair.model_b):
-            raise ValueError(f"pair {pair.id!r} has no model_a or no model_b; both are wanted to fit Elo")
-    met = [pair for pair in pairs if pair.model_a != pair.model_b]
-    models = sorted({model for pair in met for model in (pair.model_a, pair.model_b)})
-    if not models:
-        raise ValueError(f"in {len(pairs)} pairs no two models met; at least 2 are wanted to fit Elo")
-    first, second = (
-        np.array([models.index(model) for model in side])
-        for side in zip(*((pair.model_a, pair.model_b) for pair in met), strict=True)
-    )
-    votes = np.array([pair.n_votes or 1 for pair in met], dtype=float)
-    labels = np.array([pair.label for pair in met])
+            raise DataError(f"pair {pair.id!r} has no model_a or no model_b; fitting Elo requires both")
+    compared = [pair for pair in pairs if pair.model_a != pair.model_b]
+    if not compared:
+        raise DataError(f"none of {len(pairs)} pairs compares two different models; fitting Elo requires at least one")
+    names, index = np.unique([(pair.model_a, pair.model_b) for pair in compared], return_inverse=True)
+    models, (first, second) = names.tolist(), index.reshape(-1, 2).T
+    votes = np.array([pair.n_votes or 1 for pair in compared], dtype=float)
+    labels = np.array([pair.label for pair in compared])
     wins = np.zeros((len(models), len(models)))  # wins[i, j]: votes for i against j
     np.add.at(wins, (second, first), votes * labels)
     np.add.at(wins, (first, second), votes * (1 - labels))
     _check_connected(wins, models)
 
     strength = _bradley_terry(wins)
-    design = np.zeros((len(met), len(models)))
-    rows = np.arange(len(met))
-    design[rows, second], design[rows, first] = 1, -1
-    prompts = np.unique([pair.prompt for pair in met], return_inverse=True)[1]
-    half = SCALE * _QUANTILE * _standard_errors(design, votes, labels, sigmoid(design @ strength), prompts)
+    design = _design(second, first, len(models))
+    prompts = np.unique([pair.prompt for pair in compared], return_inverse=True)[1]
+    half = SCALE * ndtri(0.975) * _standard_errors(design, votes, labels, expit(design @ strength), prompts)
     elo = MEAN + SCALE * strength
     n_votes = wins.sum(axis=0) + wins.sum(axis=1)
     ratings = {}
@@ -142,13 +125,13 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
 
 
 def bradley_terry_elo(wins: np.ndarray) -> np.ndarray:
-    """Elo of K models from what they won against each other, shape (K,), of mean 1000.
+    """Elo of K models from their wins against each other, shape (K,), with mean 1000.
 
     Args:
         wins: shape (K, K), wins[i, j] of model i against model j: votes, or exact win rates; 0 on the diagonal.
 
     Raises:
-        ValueError: If no finite Elo fits; models are named by their numbers.
+        DataError: If no finite Elo fits; models are named by their numbers.
         ImportError: If scikit-learn is not installed.
     """
     wins = np.asarray(wins, dtype=float)
@@ -156,103 +139,71 @@ def bradley_terry_elo(wins: np.ndarray) -> np.ndarray:
     return MEAN + SCALE * _bradley_terry(wins)
 
 
-# The fit.
-
-
 def _check_connected(wins: np.ndarray, models: list[str]) -> None:
-    """A finite maximum exists only if every model has beaten every other one, if only by way of others (Ford 1957)."""
-    reached = (wins > 0) | np.eye(len(models), dtype=bool)
-    for k in range(len(models)):
-        reached |= reached[:, k : k + 1] & reached[k]
-    for beaten in reached:
+    """A finite maximum exists only if every model has beaten every other, directly or through others (Ford 1957)."""
+    for beaten in np.isfinite(shortest_path(wins > 0, unweighted=True)):
         if not beaten.all():
-            group = [models[j] for j in np.flatnonzero(beaten)]
-            others = [models[j] for j in np.flatnonzero(~beaten)]
-            raise ValueError(
-                f"no finite Elo fits: {_names(group)} never won a vote against {_names(others)}, directly or by way "
-                "of others; more votes are wanted, or fewer models"
+            group, others = (", ".join(repr(models[i]) for i in np.flatnonzero(side)) for side in (beaten, ~beaten))
+            raise DataError(
+                f"no finite Elo fits: {group} never won a vote against {others}, directly or through other models; "
+                "collect more votes or leave models out"
             )
 
 
-def _names(models: list[str]) -> str:
-    return ", ".join(map(repr, models))
+def _design(winners: np.ndarray, losers: np.ndarray, n_models: int) -> np.ndarray:
+    """shape (N, K): +1 for the winner, −1 for the loser."""
+    one_hot = np.eye(n_models)
+    return one_hot[winners] - one_hot[losers]
 
 
 def _bradley_terry(wins: np.ndarray) -> np.ndarray:
-    """Strengths in logits, shape (K,), of mean 0: starting there, the fit never leaves it."""
+    """Strengths in logits, shape (K,), with mean 0."""
     from sklearn.linear_model import LogisticRegression
 
-    winner, loser = np.nonzero(wins)
-    design = np.zeros((len(winner), len(wins)))
-    rows = np.arange(len(winner))
-    design[rows, winner], design[rows, loser] = 1, -1
-    weights = wins[winner, loser]
-    # a fit wants two classes: every row is told twice, half of its weight each way round
+    winners, losers = np.nonzero(wins)
+    design, weights = _design(winners, losers, len(wins)), wins[winners, losers]
+    # a fit requires two classes: every row is used twice, with half its weight and opposite signs
     fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=10_000)
-    fit.fit(np.concatenate([design, -design]), np.repeat([1, 0], len(rows)), np.tile(weights / 2, 2))
+    fit.fit(np.concatenate([design, -design]), np.repeat([1, 0], len(design)), np.tile(weights / 2, 2))
     return fit.coef_[0] - fit.coef_[0].mean()
 
 
 def _standard_errors(
-    design: np.ndarray, votes: np.ndarray, labels: np.ndarray, chances: np.ndarray, clusters: np.ndarray
+    design: np.ndarray, votes: np.ndarray, labels: np.ndarray, fitted: np.ndarray, clusters: np.ndarray
 ) -> np.ndarray:
-    """Cluster-robust standard errors of the strengths, shape (K,); NaN with one cluster.
-
-    Args:
-        design: shape (N, K): +1 for B, −1 for A.
-        votes, labels, chances: shape (N,): weight, observed and fitted probability of B.
-        clusters: shape (N,), numbered from 0.
-    """
+    """Cluster-robust standard errors of the strengths, shape (K,); NaN with one cluster (numbered from 0)."""
     n_clusters = int(clusters.max()) + 1
     if n_clusters < 2:
         return np.full(design.shape[1], np.nan)
     gradients = np.zeros((n_clusters, design.shape[1]))
-    np.add.at(gradients, clusters, design * (votes * (labels - chances))[:, None])
-    information = design.T @ (design * (votes * chances * (1 - chances))[:, None])
-    bread = np.linalg.pinv(information, rcond=1e-10, hermitian=True)  # singular: all strengths may shift together
+    np.add.at(gradients, clusters, design * (votes * (labels - fitted))[:, None])
+    information = design.T @ (design * (votes * fitted * (1 - fitted))[:, None])
+    inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)  # singular: all strengths may shift together
     correction = n_clusters / (n_clusters - 1)
-    return np.sqrt(np.diag(bread @ (gradients.T @ gradients) @ bread) * correction)
+    return np.sqrt(np.diag(inverse @ (gradients.T @ gradients) @ inverse) * correction)
 
 
-# The tables.
-
-
-def _csv_rows(path: Path) -> Iterable[tuple[str, dict]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def _json_rows(path: Path) -> Rows:
+    with located(path):
         try:
-            for row in (reader := csv.DictReader(file, strict=True)):
-                yield f"line {reader.line_num}", {k: v for k, v in row.items() if k is not None}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"not CSV ({error}); expected a header with the columns model and elo") from error
-
-
-def _json_rows(path: Path) -> Iterable[tuple[str, dict]]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"not JSON ({error}); expected a list of objects, or one object {{model: Elo}}") from error
-    if isinstance(table, dict):
-        table = [{"model": model, "elo": elo} for model, elo in table.items()]
-    if not isinstance(table, list):
-        raise DataError(f"got {type(table).__name__}; expected a list of objects, or one object {{model: Elo}}")
+            table = json.loads(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise DataError(f"{error.strerror or error}; expected a table of Elo scores") from error
+        except ValueError as error:
+            raise DataError(f"not JSON ({error}); expected a list of objects, or one object {{model: Elo}}") from error
+        if isinstance(table, dict):
+            table = [{"model": model, "elo": elo} for model, elo in table.items()]
+        if not isinstance(table, list):
+            raise DataError(f"got {type(table).__name__}; expected a list of objects, or one object {{model: Elo}}")
     for index, row in enumerate(table):
+        place = f"row {index} (counted from 0)"
         if not isinstance(row, dict):
-            raise DataError(f"entry {index} (counted from 0): got {row!r}; expected an object with model and elo")
-        yield f"entry {index} (counted from 0)", row
+            raise DataError(f"{path}: {place}: got {row!r}; expected an object with model and elo")
+        yield place, row
 
 
-def _first(row: Mapping[str, object], columns: tuple[str, ...], place: str) -> object:
-    for column in columns:
-        if column in row:
-            return row[column]
-    raise DataError(f"{place}: none of the columns {', '.join(columns)}; there are {', '.join(row)}")
-
-
-def _finite(value: object, place: str) -> float:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise DataError(f"{place}: Elo is {value!r}; a finite number is wanted")
-    return number
+def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
+    found = [column for column in columns if column in row]
+    if not found:
+        raise DataError(f"the columns are {', '.join(row)}; expected one of {', '.join(columns)}")
+    return found[0]

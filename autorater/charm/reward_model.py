@@ -1,11 +1,11 @@
-"""A reward model: a sequence classifier with one output, which scores a response to a prompt.
+"""A reward model: a sequence classifier with one output, the score of a response to a prompt.
 
-It is loaded from a folder or the Hub, or built small from scratch. A response is data: what stands in it cannot become
-a control token (`autorater.prompts.encoder.DataTokenizer`). Training and scoring read the same token ids, so no difference of
-tokenization passes for one of quality. A text that is too long is never cut: `fitting` tells which ones fit.
+It is loaded from a folder or the Hub, or built small from scratch. A response is data: no text in it can become a
+control token (`autorater.prompts.encoder.DataTokenizer`). Training and scoring use the same token ids. Texts are never
+truncated: those that are too long are left out.
 
-Scoring goes on where it was cut off: `score_file` appends to a file and skips what is in it. Several processes divide
-the responses, each with a file of its own in the same folder.
+Scoring can be resumed: `score_file` appends to a file and skips the responses in it. Several processes divide the
+responses; each has a file of its own in the same folder.
 
 Deliberately left out: reward models with several outputs, and token-level (process) rewards.
 """
@@ -13,8 +13,8 @@ Deliberately left out: reward models with several outputs, and token-level (proc
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,28 +30,30 @@ from transformers import (
     set_seed,
 )
 
-from autorater.charm.responses import Response, load_responses
-from autorater.data.errors import DataError
+from autorater.charm.responses import Key, Response, load_responses
+from autorater.data.errors import DataError, UserError
 from autorater.models.loading import check_model_path
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import DataTokenizer
 
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
+_CHUNK = 512  # responses scored between two writes
+logger = logging.getLogger(__name__)
 
 
 class RewardModel:
     """Scores responses.
 
     Args:
-        model: A sequence classification model with one output; it is used on the device where it is.
+        model: A sequence classification model with one output, on the device to use.
         tokenizer: Its (fast) tokenizer. With a chat template, a prompt and a response are the turns of a user and an
             assistant; without, they are two paragraphs and the end-of-sequence token.
         batch_size: Responses in one forward pass.
-        max_length: Longest text, in tokens; by default what the model can read.
+        max_length: Longest text, in tokens; at most the context of the model, which is the default.
 
     Raises:
-        ValueError: If the model has more than one output, or the template does not show each turn exactly once.
+        UserError: If the model has several outputs, or the template does not render each turn exactly once.
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class RewardModel:
         max_length: int | None = None,
     ):
         if model.config.num_labels != 1:
-            raise ValueError(f"the model has {model.config.num_labels} outputs; a reward model with 1 is wanted")
+            raise UserError(f"the model has {model.config.num_labels} outputs; expected a reward model with 1")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         text_config = model.config.get_text_config()
-        text_config.pad_token_id = tokenizer.pad_token_id  # by it the model finds the end of a text
+        text_config.pad_token_id = tokenizer.pad_token_id  # marks the end of a text for the model
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        readable = getattr(text_config, "max_position_embeddings", None)
-        self.max_length = min((n for n in (max_length, readable) if n is not None), default=None)
+        context = getattr(text_config, "max_position_embeddings", None)
+        self.max_length = min((n for n in (max_length, context) if n is not None), default=None)
         self._data = DataTokenizer(tokenizer)
         self._layout = self._render_layout()
 
@@ -84,17 +86,17 @@ class RewardModel:
         dtype: str | None = None,
         **model_init_kwargs,
     ) -> RewardModel:
-        """Loads any sequence classifier with one output, from the Hub or a folder, LoRA adapters included.
+        """Loads a sequence classifier with one output, or its LoRA adapter, from the Hub or a folder.
 
         Args:
-            name_or_path: A Hub name or a folder written by `save_pretrained`.
-            device: Where to run; by default the GPU if there is one.
+            name_or_path: A Hub name or a folder.
+            device: By default the GPU, if there is one.
             batch_size, max_length: As in `RewardModel`.
             dtype: A torch dtype name; by default bfloat16 on a GPU and float32 elsewhere.
-            model_init_kwargs: Passed to `from_pretrained`.
+            model_init_kwargs: Passed to transformers.
 
         Raises:
-            FileNotFoundError: If a local folder is meant and there is no model in it.
+            UserError: If the folder does not exist or holds no model, or as in `RewardModel`.
         """
         check_model_path(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,34 +114,25 @@ class RewardModel:
         texts = self._data.encode(response.text for response in responses)
         return [first + prompt + between + text + last for prompt, text in zip(prompts, texts, strict=True)]
 
-    def fitting(self, responses: Sequence[Response]) -> list[Response]:
-        """The responses that the model can read with their prompts, in order."""
-        if self.max_length is None:
-            return list(responses)
-        lengths = map(len, self.encode(responses))
-        return [r for r, length in zip(responses, lengths, strict=True) if length <= self.max_length]
-
     @torch.no_grad()
-    def score(self, responses: Sequence[Response], *, progress: bool = False) -> np.ndarray:
+    def score(self, responses: Sequence[Response]) -> np.ndarray:
         """Scores of N responses, shape (N,).
 
         Raises:
-            ValueError: If a text is longer than the model reads.
+            ValueError: If a text is longer than `max_length`.
         """
         encoded = self.encode(responses)
         for response, ids in zip(responses, encoded, strict=True):
-            if self.max_length is not None and len(ids) > self.max_length:
-                raise ValueError(
-                    f"a response by {response.model!r} has {len(ids)} tokens with its prompt, this model reads "
-                    f"{self.max_length}; leave it out"
-                )
+            if not self._fits(ids):
+                expected = f"expected at most {self.max_length}"
+                raise ValueError(f"a response by {response.model!r} has {len(ids)} tokens with its prompt; {expected}")
         was_training = self.model.training
         self.model.eval()
         scores = np.zeros(len(encoded))
         device = next(self.model.parameters()).device
-        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))  # little padding
-        for start in tqdm(range(0, len(order), self.batch_size), desc="scoring", disable=not progress, leave=False):
-            rows = order[start : start + self.batch_size]
+        by_length = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))  # little padding
+        for start in range(0, len(by_length), self.batch_size):
+            rows = by_length[start : start + self.batch_size]
             ids, mask = pad_prompts([encoded[i] for i in rows], self.tokenizer.pad_token_id, device, side="right")
             logits = self.model(input_ids=ids, attention_mask=mask).logits  # (B, 1)
             scores[rows] = logits[:, 0].double().cpu().numpy()
@@ -147,64 +140,66 @@ class RewardModel:
         return scores
 
     def score_file(
-        self, responses: Sequence[Response], folder: str | Path, name: str, *, chunk: int = 512, progress: bool = False
-    ) -> list[Response]:
-        """Scores responses into files of a folder; what is there already is not scored again.
+        self, responses: Iterable[Response], folder: str | Path, name: str, *, progress: bool = False
+    ) -> dict[Key, float]:
+        """Scores responses and writes them to files of a folder; responses in these files are not scored again.
 
         Args:
-            responses: N responses.
-            folder: Holds one `.jsonl` file a process, in the format of `load_responses`.
-            name: Of this reward model; scores of another one are not mixed with its own.
-            chunk: Responses between two writes.
+            responses: The responses. Those longer than `max_length` with their prompts are left out, and counted in
+                the log.
+            folder: Holds one `.jsonl` file per process, in the format of `load_responses`.
+            name: Name of this reward model; a folder holds scores of one reward model.
             progress: Show a progress bar.
 
         Returns:
-            The N responses with their scores.
+            All scores in the folder.
 
         Raises:
-            ValueError: If the folder holds scores by another reward model, or a text is too long.
+            UserError: If the folder holds scores of another reward model, or a score is NaN or infinite.
         """
         state = PartialState()
         folder = Path(folder)
         with state.main_process_first():
             _claim(folder, name)
         done = _scores_in(folder)
-        state.wait_for_everyone()  # nobody writes before all have read
-        todo = [response for response in dict.fromkeys(responses) if response.key not in done]
-        mine = sorted(todo[state.process_index :: state.num_processes], key=lambda r: len(r.prompt) + len(r.text))
+        state.wait_for_everyone()  # no process writes before all have read
+        todo = [response for response in {r.key: r for r in responses}.values() if response.key not in done]
+        fitting = [r for r, ids in zip(todo, self.encode(todo), strict=True) if self._fits(ids)]
+        if len(fitting) < len(todo):
+            logger.info(f"left out for texts over {self.max_length} tokens: {len(todo) - len(fitting)} responses")
+        mine = sorted(fitting[state.process_index :: state.num_processes], key=lambda r: len(r.prompt) + len(r.text))
         path = folder / f"part-{state.process_index:03d}.jsonl"
         with (
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=len(mine), desc="scoring", unit="response", disable=not progress, leave=False) as bar,
+            tqdm(total=len(mine), desc="scoring", unit="response", disable=not progress or None, leave=False) as bar,
         ):
-            for start in range(0, len(mine), chunk):
-                some = mine[start : start + chunk]
-                for response, score in zip(some, self.score(some), strict=True):
+            for start in range(0, len(mine), _CHUNK):
+                chunk = mine[start : start + _CHUNK]
+                scores = self.score(chunk)
+                if not np.isfinite(scores).all():
+                    raise UserError(f"the reward model {name} returned a score that is NaN or infinite")
+                for response, score in zip(chunk, scores, strict=True):
                     row = {"prompt": response.prompt, "model": response.model, "response": response.text}
-                    file.write(json.dumps(row | {"score": float(score)}, ensure_ascii=False, allow_nan=False) + "\n")
+                    file.write(json.dumps(row | {"score": float(score)}, ensure_ascii=False) + "\n")
                 file.flush()
-                bar.update(len(some))
+                bar.update(len(chunk))
         state.wait_for_everyone()
-        done = _scores_in(folder)
-        return [replace(response, score=done[response.key]) for response in responses]
+        return _scores_in(folder)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes model and tokenizer."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def _fits(self, ids: list[int]) -> bool:
+        return self.max_length is None or len(ids) <= self.max_length
 
     def _render_layout(self) -> list[list[int]]:
-        """Token ids before the prompt, between prompt and response, and behind the response."""
+        """Token ids before the prompt, between prompt and response, and after the response."""
         if self.tokenizer.chat_template is None:
             eos = self.tokenizer.eos_token_id
             between = self.tokenizer("\n\n", add_special_tokens=False)["input_ids"]
             return [self._data.beginning(), between, [] if eos is None else [eos]]
         turns = [{"role": role, "content": mark} for role, mark in zip(("user", "assistant"), _MARKS, strict=True)]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        pieces = text.split(_MARKS[0])
-        pieces = [pieces[0], *pieces[1].split(_MARKS[1])] if len(pieces) == 2 else pieces
-        if len(pieces) != 3:
-            raise ValueError("the chat template does not show a turn of the user and one of the assistant once each")
+        before, *others = self.tokenizer.apply_chat_template(turns, tokenize=False).split(_MARKS[0])
+        pieces = [before, *(piece for other in others for piece in other.split(_MARKS[1]))]
+        if len(others) != 1 or len(pieces) != 3:
+            raise UserError("the chat template does not render a user's turn and then an assistant's once each")
         return [self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
 
 
@@ -214,23 +209,22 @@ def build_reward_model(
     vocab_size: int = 1024,
     hidden_size: int = 64,
     num_layers: int = 2,
-    num_heads: int = 4,
     max_length: int = 1024,
     seed: int = 0,
 ) -> RewardModel:
     """A small Qwen2 classifier with random weights, tokenizer trained on `texts`; arguments as in `build_policy`."""
     tokenizer = build_tokenizer(texts, vocab_size)
     set_seed(seed)
-    config = small_config(tokenizer, hidden_size, num_layers, num_heads, max_length, num_labels=1)
+    config = small_config(tokenizer, hidden_size, num_layers, 4, max_length, num_labels=1)
     return RewardModel(Qwen2ForSequenceClassification(config), tokenizer)
 
 
 def _claim(folder: Path, name: str) -> None:
-    """Marks the folder as holding scores by `name`, and takes off the line that a killed process left unfinished."""
+    """Marks the folder as holding scores of `name`, and removes the incomplete last line of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / "reward_model.txt"
-    if owner.exists() and (by := owner.read_text(encoding="utf-8").strip()) != name:
-        raise ValueError(f"{folder} holds scores by {by!r}, not by {name!r}; remove it or choose another output_dir")
+    if owner.exists() and (other := owner.read_text(encoding="utf-8").strip()) != name:
+        raise UserError(f"{folder} holds scores of {other!r}, not of {name!r}; remove it or choose another output_dir")
     owner.write_text(name + "\n", encoding="utf-8")
     if PartialState().is_main_process:
         for path in folder.glob("part-*.jsonl"):
@@ -238,9 +232,9 @@ def _claim(folder: Path, name: str) -> None:
             path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
-def _scores_in(folder: Path) -> dict[tuple[str, str, str], float]:
+def _scores_in(folder: Path) -> dict[Key, float]:
     parts = [path for path in sorted(folder.glob("part-*.jsonl")) if path.stat().st_size]
     scored = [response for path in parts for response in load_responses(path)]
     if missing := [response for response in scored if response.score is None]:
-        raise DataError(f"{folder}: a response by {missing[0].model!r} has no score; remove the folder to score anew")
+        raise DataError(f"{folder}: a response by {missing[0].model!r} has no score; remove the folder to score again")
     return {response.key: response.score for response in scored}

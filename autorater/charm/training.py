@@ -1,42 +1,46 @@
-"""Bradley–Terry training of a reward model by `trl.RewardTrainer`: from scratch, or going on with a debiased set.
+"""Bradley–Terry training of a reward model by `trl.RewardTrainer`, from scratch or continued.
 
     loss = −log σ(s_chosen − s_rejected)
 
-The trainer gets token ids as `RewardModel` makes them and is not changed otherwise; LoRA and DeepSpeed are its own.
-Deliberately left out: margins, and labels between 0 and 1 (`trl.RewardTrainer` knows neither of a tie).
+The trainer gets the token ids of `RewardModel.encode`; nothing else of it is changed, so LoRA and DeepSpeed work as in
+TRL. Deliberately left out: margins, and labels between 0 and 1, which `trl.RewardTrainer` does not support.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from datasets import Dataset
 from peft import PeftConfig
 from trl import RewardConfig, RewardTrainer
 
-from autorater.charm.responses import Response
+from autorater.charm.responses import Preference
 from autorater.charm.reward_model import RewardModel
-from autorater.data.pairs import Pair
+from autorater.data.errors import UserError
+from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
+from autorater.training.config import bf16_by_default
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """Of two responses to a prompt, which is the better."""
+@dataclass
+class RewardTrainingConfig(RewardConfig):
+    """`RewardConfig` with the continued training of the paper for a reward model of 8 B parameters."""
 
-    chosen: Response
-    rejected: Response
+    _argument_group_name = "continued training"
 
+    learning_rate: float = option(2e-6, "Peak learning rate.")
+    weight_decay: float = option(1e-3, "Weight decay.")
+    lr_scheduler_type: str = option("cosine", "Learning-rate schedule.")
+    num_train_epochs: float = option(1.0, "Epochs over the preference set.")
+    per_device_eval_batch_size: int = option(32, "Responses scored in one forward pass.")
+    gradient_checkpointing: bool = option(False, "Trade compute for memory.")
+    bf16: bool | None = option(None, "bfloat16 autocast; by default on with a GPU.")
 
-def voted_preferences(pairs: Sequence[Pair]) -> list[Preference]:
-    """What the majorities of pairs with named models prefer; pairs that are split evenly are left out."""
-    preferences = []
-    for pair in pairs:
-        a = Response(pair.prompt, pair.model_a, pair.response_a)
-        b = Response(pair.prompt, pair.model_b, pair.response_b)
-        if pair.label != 0.5:
-            preferences.append(Preference(b, a) if pair.label > 0.5 else Preference(a, b))
-    return preferences
+    def __post_init__(self):
+        bf16_by_default(self)
+        super().__post_init__()
 
 
 def train_reward_model(
@@ -45,29 +49,28 @@ def train_reward_model(
     config: RewardConfig,
     *,
     peft_config: PeftConfig | None = None,
-) -> int:
-    """Trains a reward model in place and saves it, with its tokenizer, in `config.output_dir`.
+) -> None:
+    """Trains a reward model in place and saves it with its tokenizer in `config.output_dir`.
 
     Args:
         reward_model: The model to start from.
-        preferences: N preferences. Those with a text that is too long are left out.
-        config: As for `trl.RewardTrainer`.
-        peft_config: Train adapters only; they are what is saved.
-
-    Returns:
-        How many preferences were left out because a text is too long.
+        preferences: N preferences. Those with a text that is too long are dropped and counted in the log.
+        config: As in `trl.RewardTrainer`.
+        peft_config: Train and save adapters only.
 
     Raises:
-        ValueError: If none is left.
+        UserError: If no preference is left.
     """
-    sides = [reward_model.encode([getattr(p, side) for p in preferences]) for side in ("chosen", "rejected")]
-    rows = [{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in zip(*sides, strict=True)]
+    chosen, rejected = (
+        reward_model.encode([getattr(p, side) for p in preferences]) for side in ("chosen", "rejected")
+    )
+    rows = [{"chosen_ids": better, "rejected_ids": worse} for better, worse in zip(chosen, rejected, strict=True)]
     limit = reward_model.max_length
     fitting = [row for row in rows if limit is None or max(map(len, row.values())) <= limit]
     if not fitting:
-        raise ValueError(
-            f"none of {len(rows)} preferences fits into {limit} tokens; at least one is wanted to train on"
-        )
+        raise UserError(f"none of {len(rows)} preferences fits into {limit} tokens; expected at least one to train on")
+    if len(fitting) < len(rows):
+        logger.info(f"dropped for texts over {limit} tokens: {len(rows) - len(fitting)} preferences")
     trainer = RewardTrainer(
         reward_model.model,
         config,
@@ -77,6 +80,5 @@ def train_reward_model(
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    trainer.save_model(str(Path(config.output_dir)))
+    trainer.save_model(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)
-    return len(rows) - len(fitting)

@@ -20,9 +20,9 @@ import numpy as np
 from autorater.data.pairs import Pair
 
 _WORD = re.compile(r"(\S+)(\s*)")
-_HARDEST_CUT = 3.0  # to one twentieth of the words
-_GROWN = 0.7  # of the list; then responses are complete
-_SWAPPED = 0.2  # of the words
+_HARDEST_CUT = 3.0  # exp(-3): one twentieth of the words
+_GROWN = 0.7  # share of the list after which responses are complete
+_REPLACED = 0.2  # share of the words
 
 
 def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
@@ -45,12 +45,10 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
 
     def shown(words: list[tuple[str, str]], share: float) -> str:
         beginning = words[: max(1, round(share * len(words)))]
-        swapped = rng.random(len(beginning)) < _SWAPPED
-        others = iter(different[rng.integers(len(different), size=swapped.sum())] if swapped.any() else ())
-        pieces = (
-            f"{next(others) if swap else word}{space}" for (word, space), swap in zip(beginning, swapped, strict=True)
-        )
-        return "".join(pieces).rstrip()
+        replaced = rng.random(len(beginning)) < _REPLACED
+        others = iter(different[rng.integers(len(different), size=replaced.sum())])
+        rows = zip(beginning, replaced, strict=True)
+        return "".join((next(others) if is_replaced else word) + space for (word, space), is_replaced in rows).rstrip()
 
     return [
         replace(pairs[row], response_a=shown(responses[row][0], in_a), response_b=shown(responses[row][1], in_b))

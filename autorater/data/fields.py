@@ -10,16 +10,19 @@ Row = dict[str, Any]
 
 
 def bad_value(column: str, value: object, expected: str) -> DataError:
-    """The error about a value, shortened if the value is long; the caller adds the file and the line."""
+    """The error about a value; the caller adds the file and the line."""
+    return DataError(f"column {column!r}: got {shortened(value)}; expected {expected}")
+
+
+def shortened(value: object, length: int = 80) -> str:
+    """The value as in code, of at most this length."""
     shown = repr(value)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return DataError(f"column {column!r}: got {shown}; expected {expected}")
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
 
 
 def given_in(row: Row, column: str) -> Any:
     """The value of an optional column; null and the empty string are None."""
-    value = row.get(column)
-    return None if isinstance(value, str) and not value else value
+    return None if (value := row.get(column)) == "" else value
 
 
 def text_in(value: object, column: str) -> str:

@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value, name_in, text_in
+from autorater.data.fields import Row, bad_value, given_in, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
-from autorater.data.tables import first_row, iter_rows, located
+from autorater.data.tables import iter_rows, located, write_rows
 
 _NLI = Task(
     labels=("entailment", "neutral", "contradiction"),
@@ -57,18 +56,11 @@ _CONVERSATIONS = Task(
     question="People were asked in which of two conversations with the same questions the assistant did better.",
     ordinal=True,
 )
-_STRUCTURED = {  # columns of lists or mappings
-    "annotator_labels", "conversation_a", "conversation_b", "counts", "example", "expert_annotations",
-    "label_counter", "labels", "texts", "true_distribution", "turker_annotations",
-}  # fmt: skip
-_WINNERS = {"model_a": 0, "tie": 1, "tie (inconsistent)": 1, "model_b": 2}
+_WINNERS = {"model_a": "A", "tie": "tie", "tie (inconsistent)": "tie", "model_b": "B"}
 
 
 def load_items(source: str | os.PathLike[str]) -> ItemSet:
     """Reads items from a source in one of the layouts above.
-
-    Args:
-        source: As in `load_pairs`.
 
     Returns:
         At least one item, in the order of the source, with distinct ids.
@@ -77,43 +69,36 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
         DataError: If the source does not exist, cannot be read, is empty, has none of the layouts, or a row is
             invalid.
     """
-    _, first, rows = first_row(iter_rows(source), os.fspath(source), "item")
-    read = _layout(os.fspath(source), first)
+    read: Callable[[Row, int], tuple[Task, list[Item]]] | None = None
     task: Task | None = None
     items: dict[str, Item] = {}
-    for index, (place, row) in enumerate(rows):
-        with located(os.fspath(source)), located(place):
-            row_task, found = read({name: _decoded(name, value) for name, value in row.items()}, index)
+    for index, (place, row) in enumerate(iter_rows(source)):
+        with located(f"{source}: {place}"):
+            read = read or _layout(row)
+            row_task, found = read(row, index)
             task = task or row_task
             if row_task != task:
                 raise bad_value("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
             for item in found:
                 known = items.get(item.id)
-                if known is not None:
-                    item = _merged(known, item, may_repeat=read is _mt_bench)
+                if known and read is not _mt_bench:
+                    raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
+                if known:
+                    item = replace(known, counts=tuple(map(sum, zip(known.counts, item.counts, strict=True))))
                 items[item.id] = item
     return ItemSet(task, list(items.values()))
 
 
 def write_items(items: ItemSet, path: str | os.PathLike[str]) -> None:
     """Writes items as JSONL in our own columns, which `load_items` reads back as equal items."""
+    task = items.task.to_dict()
+    titles = task.pop("titles")
+    rows = (asdict(item) | {"texts": dict(zip(titles, item.texts, strict=True))} | task for item in items.items)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for item in items.items:
-            row = {
-                "id": item.id,
-                "texts": dict(zip(items.task.titles, item.texts, strict=True)),
-                "labels": items.task.labels,
-                "counts": item.counts,
-                "question": items.task.question,
-                "ordinal": items.task.ordinal,
-                "topic": item.topic,
-                "true_distribution": item.true_distribution,
-            }
-            kept = {name: value for name, value in row.items() if value is not None}
-            file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+        write_rows(rows, file)
 
 
-def _layout(source: str, row: Row) -> Callable[[Row, int], tuple[Task, Iterable[Item]]]:
+def _layout(row: Row) -> Callable[[Row, int], tuple[Task, list[Item]]]:
     layouts = {
         ("labels", "counts"): _own,
         ("sentence1", "sentence2", "annotator_labels"): _nli,
@@ -125,46 +110,42 @@ def _layout(source: str, row: Row) -> Callable[[Row, int], tuple[Task, Iterable[
         if set(columns) <= set(row):
             return read
     known = "; ".join(", ".join(columns) for columns in layouts)
-    raise DataError(f"{source}: columns {sorted(row)} are of no known layout; expected one of: {known}")
-
-
-def _merged(known: Item, item: Item, may_repeat: bool) -> Item:
-    if not may_repeat:
-        raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
-    return replace(known, counts=tuple(a + b for a, b in zip(known.counts, item.counts, strict=True)))
+    raise DataError(f"columns {sorted(row)} are of no known layout; expected one of: {known}")
 
 
 def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
-    labels = row["labels"]
+    labels, texts = _decoded(row["labels"]), _decoded(row.get("texts")) or {"Text": row.get("prompt")}
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise bad_value("labels", labels, "a list of texts")
-    texts = row.get("texts") or {"Text": row.get("prompt")}
     if not isinstance(texts, Mapping):
         raise bad_value("texts", texts, "a mapping of titles to texts, or one text in the column prompt")
-    try:
-        question = {"question": text_in(row["question"], "question")} if row.get("question") else {}
-        task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **question)
-    except ValueError as error:
-        raise DataError(f"column 'labels': {error}") from None
+    options = {"question": text_in(row["question"], "question")} if row.get("question") else {}
+    with located("column 'labels'"):
+        task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **options)
+    truth = _decoded(given_in(row, "true_distribution"))
+    if truth is not None:
+        truth = _counts(truth, task.labels, "true_distribution")
+        if abs(sum(truth) - 1) > 1e-6:
+            raise bad_value("true_distribution", truth, "numbers that add up to 1")
     item = Item(
         id=name_in(row, "id") or str(index),
         texts=tuple(text_in(text, title) for title, text in texts.items()),
-        counts=_counts(row["counts"], task.labels),
+        counts=_counts(_decoded(row["counts"]), task.labels, "counts"),
         topic=name_in(row, "topic"),
-        true_distribution=_distribution(row.get("true_distribution"), task.labels),
+        true_distribution=truth,
     )
     return task, [item]
 
 
 def _nli(row: Row, index: int) -> tuple[Task, list[Item]]:
-    votes = _votes(row["annotator_labels"], "annotator_labels", _NLI.labels)
+    votes = _votes(_decoded(row["annotator_labels"]), _NLI.labels, "annotator_labels")
     topic = name_in(row, "promptID") or name_in(row, "captionID")
-    texts = (_published_text(row, "sentence1"), _published_text(row, "sentence2"))
+    texts = (_text(row, "sentence1"), _text(row, "sentence2"))
     return _NLI, [Item(name_in(row, "pairID") or str(index), texts, votes, topic)]
 
 
 def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
-    example, counter = row["example"], row["label_counter"]
+    example, counter = _decoded(row["example"]), _decoded(row["label_counter"])
     for column, value in (("example", example), ("label_counter", counter)):
         if not isinstance(value, Mapping):
             raise bad_value(column, value, "a mapping")
@@ -172,56 +153,48 @@ def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
         task, texts, keys = _ABDUCTIVE, ("obs1", "obs2", "hyp1", "hyp2"), ("1", "2")
     else:
         task, texts, keys = _NLI, ("premise", "hypothesis"), ("e", "n", "c")
-    unknown = sorted(set(counter) - set(keys))
-    if unknown:
+    if unknown := sorted(set(counter) - set(keys)):
         raise bad_value("label_counter", unknown[0], f"the labels {', '.join(keys)}")
     counts = _counts([counter.get(key) or 0 for key in keys], task.labels, "label_counter")  # Parquet fills with null
-    return task, [Item(name_in(row, "uid") or str(index), tuple(_published_text(example, t) for t in texts), counts)]
+    return task, [Item(name_in(row, "uid") or str(index), tuple(_text(example, name) for name in texts), counts)]
 
 
 def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
     if "text" not in row:
         raise DataError("column 'text' is missing; expected the articles beside the summaries (the paired file)")
-    annotations = [*_rows(row, "expert_annotations"), *_rows(row, "turker_annotations")]
-    name = f"{name_in(row, 'id') or index}/{name_in(row, 'model_id') or '?'}"
+    annotations = [*_mappings(row, "expert_annotations"), *_mappings(row, "turker_annotations")]
+    topic = name_in(row, "id")
+    name = f"{topic or index}/{name_in(row, 'model_id') or '?'}"
     items = []
     for quality, meaning in _QUALITIES.items():
-        grades = [str(annotation.get(quality)) for annotation in annotations]
-        votes = _votes(grades, quality, _SUMMARY.labels)
-        texts = (_published_text(row, "text"), _published_text(row, "decoded"), meaning)
-        items.append(Item(f"{name}/{quality}", texts, votes, topic=name_in(row, "id")))
+        votes = _votes([str(annotation.get(quality)) for annotation in annotations], _SUMMARY.labels, quality)
+        items.append(Item(f"{name}/{quality}", (_text(row, "text"), _text(row, "decoded"), meaning), votes, topic))
     return _SUMMARY, items
 
 
 def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
-    winner = row["winner"]
+    winner, turn, question = row["winner"], name_in(row, "turn"), name_in(row, "question_id")
     if winner not in _WINNERS:
         raise bad_value("winner", winner, f"one of {', '.join(_WINNERS)}")
-    if (name := name_in(row, "turn")) not in ("1", "2"):
+    if turn not in ("1", "2"):
         raise bad_value("turn", row["turn"], "1 or 2")
-    turn = int(name)
-    sides = [(name_in(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", turn)) for x in "ab"]
-    votes = [0.0, 0.0, 0.0]
-    votes[_WINNERS[winner]] = 1.0
+    sides = [(name_in(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", int(turn))) for x in "ab"]
+    votes = tuple(float(_WINNERS[winner] == label) for label in _CONVERSATIONS.labels)
     if sides[0][0] > sides[1][0]:  # the same two answers may be in either order
         sides, votes = sides[::-1], votes[::-1]
     (model_a, text_a), (model_b, text_b) = sides
-    question = name_in(row, "question_id")
-    name = f"{question}/{turn}/{model_a}/{model_b}"
-    return _CONVERSATIONS, [Item(name, (text_a, text_b), tuple(votes), topic=question)]
+    return _CONVERSATIONS, [Item(f"{question}/{turn}/{model_a}/{model_b}", (text_a, text_b), votes, question)]
 
 
-def _decoded(column: str, value: Any) -> Any:
-    """A list or mapping, which a CSV file holds as JSON; invalid JSON is left to the checks."""
-    if column not in _STRUCTURED or not isinstance(value, str):
-        return value
+def _decoded(value: Any) -> Any:
+    """A list or mapping, which a CSV file holds as JSON; other values unchanged, for the checks that follow."""
     try:
-        return json.loads(value)
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def _published_text(row: Mapping[str, Any], column: str) -> str:
+def _text(row: Mapping[str, Any], column: str) -> str:
     """A text of a published file, possibly empty."""
     value = row.get(column)
     if not isinstance(value, str):
@@ -229,46 +202,29 @@ def _published_text(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
-def _rows(row: Row, column: str) -> list[Mapping[str, Any]]:
-    value = row[column]
+def _mappings(row: Row, column: str) -> list[Mapping[str, Any]]:
+    value = _decoded(row[column])
     if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
         raise bad_value(column, value, "a list of mappings")
     return value
 
 
 def _conversation(row: Row, column: str, turn: int) -> str:
-    messages = _rows(row, column)
-    if len(messages) < 2 * turn or not all(isinstance(m.get("content"), str) for m in messages):
-        raise bad_value(column, messages, f"at least {2 * turn} messages with their content")
-    return "\n\n".join(f"{str(m.get('role', '?')).capitalize()}: {m['content']}" for m in messages[: 2 * turn])
+    messages = _mappings(row, column)[: 2 * turn]
+    if len(messages) < 2 * turn:
+        raise bad_value(column, messages, f"at least {2 * turn} messages")
+    return "\n\n".join(f"{str(m.get('role', '?')).capitalize()}: {_text(m, 'content')}" for m in messages)
 
 
-def _votes(names: Any, column: str, labels: tuple[str, ...]) -> tuple[float, ...]:
+def _votes(names: Any, labels: tuple[str, ...], column: str) -> tuple[float, ...]:
     """Counts from a list with one label per vote."""
     if not isinstance(names, list):
         raise bad_value(column, names, "a list of labels, one per vote")
-    counted = Counter(names)
-    unknown = [name for name in counted if name not in labels]
-    if unknown:
+    if unknown := [name for name in names if name not in labels]:
         raise bad_value(column, unknown[0], f"one of {', '.join(labels)}")
-    return _counts([counted[label] for label in labels], labels, column)
+    return _counts([names.count(label) for label in labels], labels, column)
 
 
-def _counts(counts: Any, labels: tuple[str, ...], column: str = "counts") -> tuple[float, ...]:
-    numbers = isinstance(counts, list) and all(isinstance(c, int | float) and not isinstance(c, bool) for c in counts)
-    if not numbers:
-        raise bad_value(column, counts, f"a list of {len(labels)} numbers of votes")
-    try:
-        check_counts(counts, labels, f"column {column!r}")
-    except ValueError as error:
-        raise DataError(str(error)) from None
+def _counts(counts: Any, labels: tuple[str, ...], column: str) -> tuple[float, ...]:
+    check_counts(counts, labels, f"column {column!r}")
     return tuple(float(count) for count in counts)
-
-
-def _distribution(value: Any, labels: tuple[str, ...]) -> tuple[float, ...] | None:
-    if value is None or value == "":
-        return None
-    shares = _counts(value, labels, "true_distribution")
-    if abs(sum(shares) - 1) > 1e-6:
-        raise bad_value("true_distribution", value, "numbers that add up to 1")
-    return shares

@@ -12,11 +12,14 @@ Deliberately left out: votes of single annotators, and labels that differ betwee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 import numpy as np
 
+from autorater.data.errors import DataError
+from autorater.data.fields import shortened
 from autorater.data.pairs import Pair
 
 
@@ -31,7 +34,7 @@ class Task:
         ordinal: Whether the labels are ordered.
 
     Raises:
-        ValueError: If there are fewer than two labels, equal labels, or no text.
+        DataError: If there are fewer than two labels, equal labels, or no text.
     """
 
     labels: tuple[str, ...]
@@ -41,9 +44,9 @@ class Task:
 
     def __post_init__(self):
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels must be at least two and distinct, got {list(self.labels)}")
+            raise DataError(f"labels must be at least two and distinct, got {list(self.labels)}")
         if not self.titles:
-            raise ValueError("a task needs at least one text")
+            raise DataError("a task needs at least one text")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -73,7 +76,7 @@ class ItemSet:
     """Items of one task.
 
     Raises:
-        ValueError: If an item does not match the task, or its counts are invalid.
+        DataError: If an item does not match the task, or its counts are invalid.
     """
 
     task: Task
@@ -82,7 +85,7 @@ class ItemSet:
     def __post_init__(self):
         for item in self.items:
             if len(item.texts) != len(self.task.titles):
-                raise ValueError(f"item {item.id!r} has {len(item.texts)} texts, the task {len(self.task.titles)}")
+                raise DataError(f"item {item.id!r} has {len(item.texts)} texts, the task {len(self.task.titles)}")
             check_counts(item.counts, self.task.labels, f"item {item.id!r}")
 
     def __len__(self) -> int:
@@ -104,29 +107,26 @@ class ItemSet:
         truth = [item.true_distribution for item in self.items]
         return None if None in truth else np.array(truth)
 
-    def select(self, rows: Iterable[int]) -> ItemSet:
-        """The items with these indices."""
-        return ItemSet(self.task, [self.items[i] for i in rows])
-
 
 def check_counts(counts: Sequence[float], labels: Sequence[str], where: str) -> None:
-    """Raises ValueError if counts are not one number ≥ 0 per label, or all are 0."""
-    if len(counts) != len(labels):
-        raise ValueError(f"{where}: {len(counts)} counts for the {len(labels)} labels {list(labels)}")
-    if not all(np.isfinite(count) and count >= 0 for count in counts):
-        raise ValueError(f"{where}: counts must be numbers >= 0, got {list(counts)}")
-    if not sum(counts) > 0:
-        raise ValueError(f"{where}: counts are all 0; expected at least one vote")
+    """Raises DataError if counts are not one number ≥ 0 per label, or all are 0."""
+    if not (
+        isinstance(counts, list | tuple)
+        and len(counts) == len(labels)
+        and all(isinstance(n, Real) and not isinstance(n, bool) and 0 <= n < np.inf for n in counts)
+        and any(counts)
+    ):
+        expected = f"one number of votes for each of the labels {', '.join(labels)}, not negative and not all 0"
+        raise DataError(f"{where}: got {shortened(counts)}; expected {expected}")
 
 
-PAIR_LABELS = ("A", "tie", "B")
-PAIR_TEXTS = ("prompt", "response_a", "response_b")
+_PAIR_VALUES = {"A": 0.0, "tie": 0.5, "B": 1.0}  # Pr[B preferred] of every label of a pair
 
 
 def pair_task(ties: bool = True) -> Task:
     """The task of choosing one of two responses, with or without a tie."""
     return Task(
-        labels=PAIR_LABELS if ties else PAIR_LABELS[::2],
+        labels=tuple(_PAIR_VALUES) if ties else ("A", "B"),
         titles=("Question", "Response A", "Response B"),
         question="People were asked which of two responses to a question they prefer.",
         ordinal=True,
@@ -137,48 +137,34 @@ def label_values(labels: Sequence[str]) -> np.ndarray:
     """Pr[B preferred] of the labels of a pair, shape (K,): A 0, tie ½, B 1.
 
     Raises:
-        ValueError: If the labels are not those of a pair.
+        KeyError: If a label is not one of a pair.
     """
-    values = {"A": 0.0, "tie": 0.5, "B": 1.0}
-    if not set(labels) <= set(values):
-        raise ValueError(f"labels of a pair are {', '.join(values)}; got {list(labels)}")
-    return np.array([values[label] for label in labels])
+    return np.array([_PAIR_VALUES[label] for label in labels])
 
 
 def pair_items(pairs: Sequence[Pair], ties: bool | None = None) -> ItemSet:
     """Both orders of every pair as items: ab, ba, ab, ba, …
 
-    Without votes the weights are 1 − label for A and label for B.
+    Without votes the weights are 1 − label for A and label for B. In the order ba, responses and counts are swapped.
 
     Args:
         pairs: N pairs.
         ties: Whether `tie` is a label; by default if a pair has such a vote.
 
-    Returns:
-        2 N items; in every second one the responses and the counts are swapped.
-
     Raises:
-        ValueError: If there are tie votes and `ties` is False.
+        DataError: If there are tie votes and `ties` is False.
     """
-    voted = any(pair.votes_tie for pair in pairs)
-    if voted and ties is False:
-        raise ValueError("some pairs have tie votes, but the labels have no tie")
-    task = pair_task(voted if ties is None else ties)
+    tied = any(pair.votes_tie for pair in pairs)
+    if tied and ties is False:
+        raise DataError("some pairs have tie votes, but the labels have no tie")
+    task = pair_task(tied if ties is None else ties)
+    step = 1 if "tie" in task.labels else 2  # in steps of 2, (A, tie, B) becomes (A, B)
     items = []
     for pair in pairs:
-        known = pair.votes_a is not None
-        counts = (pair.votes_a, pair.votes_tie or 0, pair.votes_b) if known else (1 - pair.label, 0, pair.label)
-        truth = pair.true_probability
-        sides = (1 - truth, 0.0, truth) if truth is not None else None
-        kept = slice(None) if "tie" in task.labels else slice(None, None, 2)
-        for side, turn in ((pair, 1), (pair.swapped(), -1)):
-            items.append(
-                Item(
-                    id=f"{pair.id}#{'ab' if turn == 1 else 'ba'}",
-                    texts=tuple(getattr(side, name) for name in PAIR_TEXTS),
-                    counts=counts[::turn][kept],
-                    topic=pair.topic,
-                    true_distribution=None if sides is None else sides[::turn][kept],
-                )
-            )
+        p, truth = pair.label, pair.true_probability
+        counts = (1 - p, 0, p) if pair.votes_a is None else (pair.votes_a, pair.votes_tie or 0, pair.votes_b)
+        sides = None if truth is None else (1 - truth, 0.0, truth)
+        for order, shown, turn in (("ab", pair, step), ("ba", pair.swapped(), -step)):
+            texts = (shown.prompt, shown.response_a, shown.response_b)
+            items.append(Item(f"{pair.id}#{order}", texts, counts[::turn], pair.topic, sides and sides[::turn]))
     return ItemSet(task, items)

@@ -18,13 +18,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields
 
-from autorater.data.errors import DataError, DataWarning
-from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in, text_in
+from autorater.data.errors import DataError, DataWarning, UserError
+from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in, shortened, text_in
 from autorater.data.pairs import Pair, vote_share
-from autorater.data.tables import check_distinct, iter_rows, located
+from autorater.data.tables import distinct, iter_rows, located, write_rows
 
-TEXT_COLUMNS = ("prompt", "response_a", "response_b")
-VOTE_COLUMNS = ("votes_a", "votes_b", "votes_tie")
 COLUMNS = tuple(field.name for field in fields(Pair))
 
 
@@ -38,16 +36,14 @@ def load_pairs(
     id. Blank lines of JSONL and CSV files are skipped, but count as lines.
 
     Args:
-        source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or the name of
-            a dataset on the Hub.
+        source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or a Hub name.
         split: Split of a Hub dataset or a saved `DatasetDict`; ignored for sources without splits.
         allow_odd_responses: Keep blank responses (an empty answer is an answer, and people voted on it), and read a
             JSON `true`, `false` or number in place of a response as its JSON text (a converter has changed the type).
             A null is still no response.
 
     Returns:
-        At least one pair, in the order of the source. Labels and probabilities are in [0, 1], ids are distinct, the
-        prompt and the responses are not blank.
+        At least one pair, in the order of the source, with distinct ids, and with labels and probabilities in [0, 1].
 
     Raises:
         DataError: If the source does not exist, cannot be read or is empty, or a row is not a pair.
@@ -57,78 +53,62 @@ def load_pairs(
         DataWarning: With `allow_odd_responses`, the kinds and numbers of odd responses.
     """
     odd: Counter[str] | None = Counter() if allow_odd_responses else None
-    pairs = list(_iter_pairs(source, split, odd))
+    pairs = list(iter_pairs(source, split=split, odd=odd))
     if odd:
         found = ", ".join(f"{count} {kind}" for kind, count in odd.items())
-        warnings.warn(
-            f"{os.fspath(source)}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2
-        )
+        warnings.warn(f"{source}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2)
     return pairs
 
 
-def iter_pairs(source: str | os.PathLike[str], *, split: str = "train") -> Iterator[Pair]:
+def iter_pairs(
+    source: str | os.PathLike[str], *, split: str = "train", odd: Counter[str] | None = None
+) -> Iterator[Pair]:
     """The pairs of `load_pairs` one at a time, for files larger than memory.
 
     Only hashes of earlier ids are kept. Arguments and errors are those of `load_pairs`; an error is raised when its
-    row is reached.
+    row is reached. With `odd`, odd responses are kept, and their kinds are counted in it.
     """
-    return _iter_pairs(source, split, None)
-
-
-def _iter_pairs(source: str | os.PathLike[str], split: str, odd: Counter[str] | None) -> Iterator[Pair]:
     seen: set[int] = set()
-    index = -1
-    with closing(_rows(source, split)) as rows:
+    with closing(iter_rows(source, split=split, select=_select_columns)) as rows:
         for index, (place, row) in enumerate(rows):
-            with located(os.fspath(source)), located(place):
+            with located(f"{source}: {place}"):
                 pair = _pair(row, index, odd)
                 if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
                     raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
             seen.add(hash(pair.id))
             yield pair
-    if index < 0:
-        raise DataError(f"{os.fspath(source)}: no rows; expected at least one pair")
-
-
-def _rows(source: str | os.PathLike[str], split: str) -> Iterator[tuple[str, Row]]:
-    return iter_rows(source, split=split, check=_check_header, columns=COLUMNS)
 
 
 def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) -> str | None:
     """The place of an id in the first `before` rows; None if two ids have the same hash by chance."""
-    with closing(_rows(source, split)) as rows:
+    with closing(iter_rows(source, split=split, select=_select_columns)) as rows:
         for index, (place, row) in zip(range(before), rows, strict=False):
-            if (name_in(row, "id") or str(index)) == id:
+            if _id(row, index) == id:
                 return place
     return None
 
 
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
-    """Writes pairs as JSONL that `load_pairs` reads back as equal pairs; columns without a value are left out.
-
-    Args:
-        pairs: The pairs.
-        path: A file name that ends in `.jsonl` or `.jsonl.gz`; the same pairs always give the same bytes.
+    """Writes pairs as `.jsonl` or `.jsonl.gz`, which `load_pairs` reads back; the same pairs give the same bytes.
 
     Raises:
-        ValueError: If the file name ends otherwise, or a number is NaN or infinite.
+        UserError: If the file name ends otherwise.
+        ValueError: If a number is NaN or infinite.
     """
     name = os.fspath(path)
     if not name.lower().endswith((".jsonl", ".jsonl.gz")):
-        raise ValueError(f"cannot write pairs to {name!r}; expected a name that ends in .jsonl or .jsonl.gz")
+        raise UserError(f"cannot write pairs to {name!r}; expected a name that ends in .jsonl or .jsonl.gz")
     with open(name, "wb") as raw:
         packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if name.lower().endswith(".gz") else raw
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
-            for pair in pairs:
-                row = {column: value for column in COLUMNS if (value := getattr(pair, column)) is not None}
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            write_rows(({column: getattr(pair, column) for column in COLUMNS} for pair in pairs), file)
 
 
 def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     _check_columns(row)
     label, n_votes, votes = _label(row)
     return Pair(
-        id=name_in(row, "id") or str(index),
+        id=_id(row, index),
         prompt=text_in(row["prompt"], "prompt"),
         response_a=_response(row["response_a"], "response_a", odd),
         response_b=_response(row["response_b"], "response_b", odd),
@@ -142,30 +122,29 @@ def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
     )
 
 
-def _check_header(names: Sequence[str]) -> None:
+def _id(row: Row, index: int) -> str:
+    return name_in(row, "id") or str(index)
+
+
+def _select_columns(names: Sequence[str]) -> Sequence[str]:
     _check_columns(names)
-    check_distinct([name for name in names if name in COLUMNS])
+    return distinct([name for name in names if name in COLUMNS])
 
 
 def _check_columns(names: Collection[str]) -> None:
-    voted = "votes_a" in names or "votes_b" in names
-    needed = TEXT_COLUMNS if "label" in names else (*TEXT_COLUMNS, *(("votes_a", "votes_b") if voted else ("label",)))
-    for column in needed:
+    voted = "label" not in names and ("votes_a" in names or "votes_b" in names)
+    for column in ("prompt", "response_a", "response_b", *(("votes_a", "votes_b") if voted else ("label",))):
         if column not in names:
             also = " (or the columns votes_a and votes_b)" if column == "label" else ""
-            found = repr(list(names))
-            found = found if len(found) <= 200 else f"{found[:197]}..."
-            raise DataError(f"column {column!r} is missing; expected it{also} among {found}")
+            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
 
 
 def _response(value: object, column: str, odd: Counter[str] | None) -> str:
     """A response; odd ones are counted if they are allowed."""
-    if odd is None or value is None:
-        return text_in(value, column)
-    if isinstance(value, bool | int | float):
+    if odd is not None and isinstance(value, bool | int | float):
         value = json.dumps(value)
         odd[f"not text, read as {value}"] += 1
-    elif isinstance(value, str) and not value.strip():
+    elif odd is not None and isinstance(value, str) and not value.strip():
         odd["blank"] += 1
         return value
     return text_in(value, column)
@@ -175,7 +154,7 @@ def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
     """Label, number of votes, and the votes by column if they are given."""
     label = probability_in(row, "label")
     n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
-    given = {column: given_in(row, column) for column in VOTE_COLUMNS}
+    given = {column: given_in(row, column) for column in ("votes_a", "votes_b", "votes_tie")}
     if all(value is None for value in given.values()):
         if label is None:
             raise bad_value("label", None, "a number in [0, 1], or else whole numbers in votes_a and votes_b")
@@ -192,6 +171,5 @@ def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
         raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
     share = vote_share(**votes)
     if label is not None and abs(label - share) > 1e-6:
-        counts = ", ".join(f"{column} = {count}" for column, count in votes.items())
-        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of {counts}, or no label with the votes")
+        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {votes}, or no label")
     return share if label is None else label, total, votes

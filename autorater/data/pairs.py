@@ -1,16 +1,16 @@
-"""Pairs: two responses to one prompt, with the probability that the second is preferred.
-
-Also the operations on pairs before training: one seeded vote per pair (sparse labels), both orders of every pair (swap
-augmentation), and splits by whole groups. `autorater.data.loading` reads and writes files.
+"""Pairs: two responses to one prompt, with the probability that the second is preferred; swaps, single votes, splits.
 
 Split before swapping, since both orders of a pair belong on the same side. Sparse labels and swaps commute.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+
+from autorater.data.errors import DataError, UserError
 
 SWAP_SUFFIX = "#ba"
 GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id")
@@ -63,14 +63,7 @@ class Pair:
 
 
 def vote_share(votes_a: int, votes_b: int, votes_tie: int = 0) -> float:
-    """The share of votes for B, a tie vote counting one half.
-
-    Returns:
-        `(votes_b + votes_tie / 2) / (votes_a + votes_b + votes_tie)`, in [0, 1].
-
-    Raises:
-        ZeroDivisionError: If there is no vote.
-    """
+    """The share of votes for B, in [0, 1], a tie vote counting one half; ZeroDivisionError if there is no vote."""
     return (2 * votes_b + votes_tie) / (2 * (votes_a + votes_b + votes_tie))
 
 
@@ -86,10 +79,6 @@ def sparse_label(pair: Pair, seed: int) -> float:
     Bernoulli(label). The randomness is a hash of the seed and the id, so the vote is the same in every epoch, after a
     resume and in any order of the rows. The swapped pair, with or without the id suffix of `with_swaps`, has the
     complementary vote, unless A and B are equal in responses, models and votes.
-
-    Args:
-        pair: The pair.
-        seed: Any integer; different seeds give independent draws.
 
     Returns:
         1.0 where the vote prefers B, else 0.0. Its mean over seeds is the vote share.
@@ -114,43 +103,30 @@ def _vote_for_b(pair: Pair, seed: int) -> float:
 
 
 def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
-    """Replaces label and votes of every pair by one drawn vote.
+    """Replaces label and votes of every pair by the vote of `sparse_label`; the order of the pairs is unchanged.
 
     A pair without votes and with a label of 0 or 1 is unchanged.
-
-    Args:
-        pairs: N pairs.
-        seed: Passed to `sparse_label`.
-
-    Returns:
-        N pairs in the given order, each label 0.0 or 1.0.
     """
-    sparse = []
-    for pair in pairs:
+
+    def sparse(pair: Pair) -> Pair:
         if pair.votes_a is None and pair.label in (0.0, 1.0):
-            sparse.append(pair)
-            continue
+            return pair
         vote = sparse_label(pair, seed)
-        sparse.append(replace(pair, label=vote, n_votes=1, votes_a=int(1 - vote), votes_b=int(vote), votes_tie=0))
-    return sparse
+        return replace(pair, label=vote, n_votes=1, votes_a=int(1 - vote), votes_b=int(vote), votes_tie=0)
+
+    return [sparse(pair) for pair in pairs]
 
 
 def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
-    """Adds the swap of every pair, with an id that ends in `#ba`.
-
-    Args:
-        pairs: N pairs.
-
-    Returns:
-        2 N pairs: ab, ba, ab, ba, …
+    """Adds the swap of every pair, with an id that ends in `#ba`: 2 N pairs, ab, ba, ab, ba, …
 
     Raises:
-        ValueError: If an id already ends in `#ba`.
+        DataError: If an id already ends in `#ba`.
     """
     both = []
     for pair in pairs:
         if pair.id.endswith(SWAP_SUFFIX):
-            raise ValueError(f"pair {pair.id!r} is already a swap; expected ids that do not end in {SWAP_SUFFIX!r}")
+            raise DataError(f"pair {pair.id!r} is already a swap; expected ids that do not end in {SWAP_SUFFIX!r}")
         both += (pair, replace(pair.swapped(), id=pair.id + SWAP_SUFFIX))
     return both
 
@@ -171,20 +147,18 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         `(train, held_out)`, each at least one group. A response may be on both sides, see `leaked_responses`.
 
     Raises:
-        ValueError: If the column is unknown, missing in a pair, or has one value; if `fraction` is not in (0, 1).
+        UserError: If the column is unknown, missing in a pair, or has one value; if `fraction` is not in (0, 1).
     """
     if column not in GROUP_COLUMNS:
-        raise ValueError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
+        raise UserError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction}; expected a number between 0 and 1, both excluded")
-    sizes: dict[str, int] = {}
-    for pair in pairs:
-        group = getattr(pair, column)
-        if group is None:
-            raise ValueError(f"pair {pair.id!r} has no {column}; expected one in every pair to split by")
-        sizes[group] = sizes.get(group, 0) + 1
+        raise UserError(f"fraction is {fraction}; expected a number between 0 and 1, both excluded")
+    sizes = Counter(getattr(pair, column) for pair in pairs)
+    if None in sizes:
+        odd = next(pair.id for pair in pairs if getattr(pair, column) is None)
+        raise UserError(f"pair {odd!r} has no {column}; expected one in every pair to split by")
     if len(sizes) < 2:
-        raise ValueError(f"{len(pairs)} pairs with {len(sizes)} distinct {column}; expected at least 2 to split by")
+        raise UserError(f"{len(pairs)} pairs with {len(sizes)} distinct {column}; expected at least 2 to split by")
 
     groups = sorted(sizes, key=lambda group: (_bits(seed, group), group))
     missing = fraction * len(pairs)
@@ -193,19 +167,13 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         if sizes[group] < 2 * missing:
             held.add(group)
             missing -= sizes[group]
-    smallest = min(groups, key=sizes.__getitem__)
-    if not held:
-        held = {smallest}
-    elif len(held) == len(groups):
-        held.remove(smallest)
+    if not held or len(held) == len(groups):  # neither side may be empty
+        held ^= {min(groups, key=sizes.__getitem__)}
     train = [pair for pair in pairs if getattr(pair, column) not in held]
     return train, [pair for pair in pairs if getattr(pair, column) in held]
 
 
 def leaked_responses(train: Iterable[Pair], held_out: Iterable[Pair]) -> int:
-    """Counts the distinct response texts on both sides of a split.
-
-    A few may be chance ("Yes."); if there are many, split by a coarser column.
-    """
-    seen = {text for pair in train for text in (pair.response_a, pair.response_b)}
-    return len(seen & {text for pair in held_out for text in (pair.response_a, pair.response_b)})
+    """Counts the distinct response texts on both sides of a split; a few may be chance ("Yes.")."""
+    seen, again = ({text for p in pairs for text in (p.response_a, p.response_b)} for pairs in (train, held_out))
+    return len(seen & again)

@@ -1,12 +1,12 @@
 """Simulated annotators whose disagreement is known exactly.
 
-A population is a mixture of personas. Persona h weights the traits z of a response (gives an example, warns, is warm, …)
-with a taste w_h and prefers B over A with probability
+A population is a mixture of personas. Persona h weights the traits z of a response (gives an example, warns, is warm,
+…) with a taste w_h and prefers B over A with probability
 
     Pr[B | h] = sigmoid((w_h · (z_B − z_A)) / noise),            p*(x) = Σ_h share_h Pr[B | h]
 
-so p* (`true_probability`) is computed, not estimated. Real data never provide it, and only with it can one tell whether
-an answer of 0.7 should have been 0.7. Responses are short English texts built from phrases, one phrase per trait.
+so p* (`true_probability`) is computed, not estimated. Real data never provide it, and only p* shows whether an answer
+of 0.7 should have been 0.7. Responses are short English texts built from phrases, one phrase per trait.
 
 Annotators may favour the response shown second (`position_bias`, in logits). They see both orders equally often, so p*
 remains symmetric: swapping the responses turns p* into 1 − p*.
@@ -18,73 +18,21 @@ The same personas grade single responses from 1 to 5, by an ordered logit of the
 Deliberately left out: annotator ids, ties. A mixture of personas need not satisfy a Bradley–Terry model.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from autorater.data.errors import UserError
 from autorater.data.items import Item, ItemSet, Task
 from autorater.data.pairs import Pair
 
-# trait -> phrases that show it; {s} is the subject of the question
-PHRASES: dict[str, tuple[str, ...]] = {
-    "warmth": ("What a lovely question!", "Do not worry, you are doing fine.", "It is kind of you to ask."),
-    "example": ("For example, my aunt did so.", "For instance, a school tried it.", "As an example, take Monday."),
-    "caution": ("Be careful, it can hurt.", "A warning: keep children away.", "Please ask a professional."),
-    "source": ("A review of studies agrees.", "The guideline says the same.", "Researchers measured this."),
-    "steps": ("First plan, then act, then check.", "Step one: plan. Step two: act.", "Begin small, then go on."),
-    "nuance": ("Then again, it depends.", "Others disagree, with reason.", "There is no single answer."),
-}
+_TEXTS = json.loads(Path(__file__).with_name("simulated_texts.json").read_text(encoding="utf-8"))
+PHRASES: dict[str, list[str]] = _TEXTS["phrases"]  # by the trait that they show; {s} is the subject of the question
 TRAITS: tuple[str, ...] = tuple(PHRASES)
-
-_CORES = (
-    "Give {s} a little time every day.",
-    "Keep {s} simple and do it often.",
-    "Go slowly with {s}.",
-    "Treat {s} like an old friend.",
-    "With {s}, practice is everything.",
-    "Ask a friend about {s}.",
-)
-QUESTIONS = (
-    "How do I get better at {s}?",
-    "What should I know about {s}?",
-    "Is it worth spending money on {s}?",
-    "Why does everybody talk about {s}?",
-    "How would you explain {s} to a child?",
-    "What is the most common mistake with {s}?",
-)
-_SUBJECTS = (  # noqa: SIM905
-    "basil, bicycles, sourdough, chess, tax forms, houseplants, running, drawing, old radios, goldfish, budgeting, "
-    "guitar, camping, spelling, night trains, knitting, job interviews, compost, swimming, first aid, wallpaper, "
-    "honey bees, public speaking, solar panels, tea, haiku, dog training, photography, moving house, cooking rice, "
-    "bird watching, mending clothes, long division, passwords, sailing, canoes, woodwork, meditation, recycling, "
-    "jazz, astronomy, cheese, rock climbing, pottery, stamps, weather forecasts, marathons, origami, fermentation, "
-    "family trees, archery, soap making, street food, lighthouses, puppetry, mushrooms, kites, calligraphy, juggling, "
-    "maps, violins, opera, fencing, rowing, cricket, card games, crosswords, magic tricks, storytelling, poetry, "
-    "short stories, diaries, letters, book clubs, libraries, museums, sculpture, oil paint, watercolours, charcoal, "
-    "comics, animation, film editing, podcasts, sound design, pianos, drums, choirs, folk songs, dancing, ballet, "
-    "theatre, masks, costumes, sewing, quilting, weaving, leather, jewellery, glass blowing, candles, perfume, "
-    "shaving, haircuts, skin care, posture, stretching, yoga, boxing, judo, wrestling, tennis, badminton, table "
-    "tennis, golf, bowling, darts, skating, skiing, snowboards, surfing, diving, fishing, hiking, orienteering, "
-    "tents, campfires, knots, compasses, caves, canyons, volcanoes, glaciers, rivers, tides, clouds, thunderstorms, "
-    "rainbows, eclipses, comets, telescopes, microscopes, magnets, batteries, circuits, soldering, robots, drones, "
-    "model trains, clocks, typewriters, fountain pens, ink, paper, bookbinding, printing, posters, fonts, logos, "
-    "spreadsheets, databases, backups, keyboards, email, calendars, meetings, contracts, pensions, insurance, "
-    "mortgages, savings, shopping lists, bargains, auctions, flea markets, antiques, coins, fossils, minerals, "
-    "shells, aquariums, terrariums, bonsai, orchids, roses, tulips, herbs, tomatoes, potatoes, beans, apple trees, "
-    "berries, jam, pickles, noodles, dumplings, curry, soup, bread, pancakes, pastry, chocolate, ice cream, coffee, "
-    "lemonade, cider, olive oil, vinegar, spices, salt, knives, frying pans, ovens, picnics, lunch boxes, birthdays, "
-    "weddings, parties, board games, jigsaw puzzles, riddles, dice, dominoes, swings, tree houses, sandcastles, "
-    "snowmen, lanterns, fireworks, balloons, ribbons, gift wrapping, window boxes, hedges, lawns, ponds, fences, "
-    "sheds, paint, plaster, tiles, carpets, curtains, lamps, chimneys, stoves, heat pumps, insulation, plumbing, "
-    "taps, gutters, bridges, tunnels, canals, ferries, buses, trams, scooters, motorbikes, car repairs, road trips, "
-    "hostels, suitcases, visas, phrasebooks, accents, grammar, Latin, sign language, shorthand, debating, "
-    "negotiation, mentoring, teamwork, volunteering, elections, town history, folklore, proverbs, dreams, naps, "
-    "breakfast, headaches, allergies, vaccines, eyesight, teeth, babies, toddlers, teenagers, grandparents, "
-    "neighbours, kittens, rabbits, hamsters, parrots, ponies, goats, hens, ducks, hedgehogs, bats, butterflies, ants, "
-    "spiders, whales, penguins, deserts, rainforests, fractions, decimals, algebra, geometry, probability, logic, "
-    "codes, mazes"
-).split(", ")
+QUESTIONS: list[str] = _TEXTS["questions"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +55,6 @@ PERSONAS: tuple[Persona, ...] = (
     Persona("optimist", 1, {"example": 2.4, "steps": 0.6, "warmth": 1.2, "caution": -2.6, "nuance": -1.0}),
 )
 
-
 _GRADE_THRESHOLDS = (-1.0, 1.0, 3.0, 5.0)  # of the liking, in logits; the mean liking is near 2
 GRADE_TASK = Task(
     labels=("1", "2", "3", "4", "5"),
@@ -116,8 +63,7 @@ GRADE_TASK = Task(
     ordinal=True,
 )
 
-# Not in the population: the single grader whose verdicts the warm start imitates. It likes what the everyday reader
-# likes, and sources.
+# Not in the population: the grader whose verdicts the warm start imitates.
 GRADER = Persona(
     "grader", 1, {"example": 2.6, "steps": 2.0, "source": 1.6, "warmth": 1.0, "caution": 0.6, "nuance": -1.4}
 )
@@ -129,7 +75,7 @@ class Population:
 
     Args:
         personas: Kinds of annotators; their shares are normalized.
-        noise: Temperature of every choice, > 0. If small, personas decide deterministically and p* takes few values; if
+        noise: Temperature of every choice, > 0. Near 0, personas decide deterministically and p* takes few values; if
             large, p* tends to 0.5.
         position_bias: Logits that an annotator adds to the response shown second. Both orders are equally likely.
     """
@@ -140,46 +86,34 @@ class Population:
 
     def __post_init__(self):
         if self.noise <= 0:
-            raise ValueError(f"noise must be > 0, got {self.noise}")
+            raise UserError(f"noise must be > 0, got {self.noise}")
+        shares = [persona.share for persona in self.personas]
+        if not (min(shares, default=0) >= 0 and sum(shares) > 0):
+            raise UserError(f"shares of personas must be >= 0 and not all 0, got {shares}")
         for persona in self.personas:
-            if persona.share < 0:
-                raise ValueError(f"persona {persona.name!r}: share must be >= 0, got {persona.share}")
-            unknown = sorted(set(persona.taste) - set(TRAITS))
-            if unknown:
-                raise ValueError(f"persona {persona.name!r}: unknown traits {unknown}; known: {list(TRAITS)}")
-        if not sum(p.share for p in self.personas) > 0:
-            raise ValueError("the shares of the personas add up to 0")
+            if unknown := sorted(set(persona.taste) - set(TRAITS)):
+                raise UserError(f"persona {persona.name!r}: unknown traits {unknown}; known: {list(TRAITS)}")
+
+    def _tastes_and_shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shapes (H, T) and (H,); the shares sum to 1."""
+        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])
+        share = np.array([p.share for p in self.personas], dtype=float)
+        return taste, share / share.sum()
 
     def preference(self, traits_a: np.ndarray, traits_b: np.ndarray) -> np.ndarray:
-        """Exact Pr[B preferred] of the population.
-
-        Args:
-            traits_a, traits_b: Traits of the responses, shape (N, len(TRAITS)).
-
-        Returns:
-            p*, shape (N,), in (0, 1).
-        """
-        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
-        share = np.array([p.share for p in self.personas], dtype=float)
+        """Exact Pr[B preferred], shape (N,), in (0, 1), for the traits of both responses, shape (N, len(TRAITS))."""
+        taste, share = self._tastes_and_shares()
         logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ taste.T / self.noise  # (N, H)
         by_persona = (_sigmoid(logit + self.position_bias) + _sigmoid(logit - self.position_bias)) / 2
-        return by_persona @ (share / share.sum())
+        return by_persona @ share
 
     def grades(self, traits: np.ndarray) -> np.ndarray:
-        """Exact distribution of the population's grades 1 to 5.
-
-        Args:
-            traits: Traits of the responses, shape (N, len(TRAITS)).
-
-        Returns:
-            Shape (N, 5), in (0, 1), rows sum to 1.
-        """
-        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])  # (H, T)
-        share = np.array([p.share for p in self.personas], dtype=float)
+        """Exact distributions of grades from 1 to 5, shape (N, 5), for traits of responses, shape (N, len(TRAITS))."""
+        taste, share = self._tastes_and_shares()
         liking = np.asarray(traits, float) @ taste.T  # (N, H)
         at_most = _sigmoid((np.array(_GRADE_THRESHOLDS) - liking[..., None]) / self.noise)  # (N, H, 4)
         edges = np.concatenate([np.zeros_like(at_most[..., :1]), at_most, np.ones_like(at_most[..., :1])], axis=-1)
-        return share / share.sum() @ np.diff(edges, axis=-1)
+        return share @ np.diff(edges, axis=-1)
 
     def with_shares(self, shares: list[float] | None) -> "Population":
         """The same personas with other shares (None: unchanged)."""
@@ -187,7 +121,7 @@ class Population:
             return self
         if len(shares) != len(self.personas):
             names = [p.name for p in self.personas]
-            raise ValueError(f"got {len(shares)} persona shares for {len(names)} personas: {names}")
+            raise UserError(f"got {len(shares)} persona shares for {len(names)} personas: {names}")
         return replace(self, personas=tuple(replace(p, share=s) for p, s in zip(self.personas, shares, strict=True)))
 
 
@@ -201,12 +135,7 @@ class SimulatedPairs:
 
 
 def simulate_pairs(
-    n_pairs: int,
-    population: Population | None = None,
-    *,
-    n_votes: int = 1,
-    seed: int = 0,
-    held_out: bool = False,
+    n_pairs: int, population: Population | None = None, *, n_votes: int = 1, seed: int = 0, held_out: bool = False
 ) -> SimulatedPairs:
     """Questions with two responses, judged by `n_votes` annotators drawn from the population.
 
@@ -215,14 +144,13 @@ def simulate_pairs(
         population: The annotators; the default is `PERSONAS`.
         n_votes: Votes per pair, ≥ 1; each by a newly drawn annotator.
         seed: Draws texts and votes; the same seed gives the same pairs.
-        held_out: Use the fifth of the subjects that `held_out=False` never uses, so that no response of a training
-            pair is in a test pair.
+        held_out: Use the fifth of the subjects that is never used otherwise, so that no response is on both sides.
 
     Raises:
-        ValueError: If `n_pairs` or `n_votes` is below 1.
+        UserError: If `n_pairs` or `n_votes` is below 1.
     """
     if n_pairs < 1 or n_votes < 1:
-        raise ValueError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
+        raise UserError(f"n_pairs and n_votes must be at least 1, got {n_pairs} and {n_votes}")
     population = population or Population()
     rng = np.random.default_rng([seed, int(held_out)])
     topics = subjects(held_out)
@@ -260,48 +188,28 @@ class SimulatedItems:
 
 
 def simulate_items(
-    n_items: int,
-    population: Population | None = None,
-    *,
-    n_votes: int = 5,
-    seed: int = 0,
-    held_out: bool = False,
+    n_items: int, population: Population | None = None, *, n_votes: int = 5, seed: int = 0, held_out: bool = False
 ) -> SimulatedItems:
-    """Questions with one response, graded from 1 to 5 by `n_votes` annotators drawn from the population.
-
-    Args:
-        n_items: Number of items.
-        population, n_votes, seed, held_out: As in `simulate_pairs`.
-
-    Raises:
-        ValueError: If `n_items` or `n_votes` is below 1.
-    """
+    """Questions with one response, graded from 1 to 5 by `n_votes` annotators; the options of `simulate_pairs`."""
     if n_items < 1 or n_votes < 1:
-        raise ValueError(f"n_items and n_votes must be at least 1, got {n_items} and {n_votes}")
+        raise UserError(f"n_items and n_votes must be at least 1, got {n_items} and {n_votes}")
     rng = np.random.default_rng([seed, int(held_out), len(GRADE_TASK.labels)])
     topics = subjects(held_out)
     traits = rng.integers(0, 2, size=(n_items, len(TRAITS)))
     truth = (population or Population()).grades(traits)
     votes = rng.multinomial(n_votes, truth)
+    prefix = "test" if held_out else "train"
     items = []
     for i in range(n_items):
-        subject = topics[rng.integers(len(topics))]
-        question, response = write_question(rng, subject), write_response(rng, traits[i], subject)
-        items.append(
-            Item(
-                id=f"{'test' if held_out else 'train'}-{i}",
-                texts=(question, response),
-                counts=tuple(votes[i].tolist()),
-                topic=subject,
-                true_distribution=tuple(truth[i].tolist()),
-            )
-        )
+        subject = _pick(rng, topics)
+        texts = (write_question(rng, subject), write_response(rng, traits[i], subject))
+        items.append(Item(f"{prefix}-{i}", texts, tuple(votes[i].tolist()), subject, tuple(truth[i].tolist())))
     return SimulatedItems(ItemSet(GRADE_TASK, items), traits)
 
 
 def subjects(held_out: bool) -> list[str]:
     """The subjects of questions: four fifths of all, or the held-out fifth."""
-    return [s for i, s in enumerate(_SUBJECTS) if (i % 5 == 4) == held_out]
+    return [s for i, s in enumerate(_TEXTS["subjects"]) if (i % 5 == 4) == held_out]
 
 
 def write_question(rng: np.random.Generator, subject: str) -> str:
@@ -313,10 +221,10 @@ def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, m
     """A response with phrases for its traits, shape (len(TRAITS),), 0 or 1, and `more` phrases, in random order."""
     phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
-    return " ".join([_pick(rng, _CORES), *phrases]).format(s=subject)
+    return " ".join([_pick(rng, _TEXTS["cores"]), *phrases]).format(s=subject)
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[rng.integers(len(options))]
 
 

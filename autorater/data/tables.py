@@ -12,24 +12,22 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import chain
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-_LOCAL_SUFFIXES = (*_SUFFIXES, ".gz", ".json", ".tsv", ".txt", ".arrow")  # never the end of a Hub name
+_LOCAL_SUFFIXES = (".jsonl", ".gz", ".csv", ".parquet", ".json", ".tsv", ".txt", ".arrow")  # never in a Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
 _CSV_FIELD = 2**31 - 1  # the default limit of the csv module, 131,072 characters, is less than a long response
 
-Rows = Iterator[tuple[str, Row]]
-"""The place of a row, such as `line 3`, and the row."""
-HeaderCheck = Callable[[Sequence[str]], None]
+Rows = Iterator[tuple[str, Row]]  # the place of a row, such as `line 3`, and the row
+SelectColumns = Callable[[Sequence[str]], Sequence[str]]  # column names of a header -> columns to read, or a DataError
 
 
 @contextmanager
@@ -41,58 +39,59 @@ def located(place: object) -> Iterator[None]:
         raise DataError(f"{place}: {error}") from error.__cause__
 
 
-def check_distinct(names: Sequence[str]) -> None:
-    """Raises DataError if a column name occurs twice."""
-    for column in names:
-        if names.count(column) > 1:
-            raise DataError(f"column {column!r} is there {names.count(column)} times; expected it once")
+def distinct(names: Sequence[str]) -> Sequence[str]:
+    """The column names; a DataError if one occurs twice."""
+    if len(set(names)) < len(names):
+        column, times = Counter(names).most_common(1)[0]
+        raise DataError(f"column {column!r} is there {times} times; expected it once")
+    return names
 
 
-def iter_rows(
-    source: str | os.PathLike[str],
-    *,
-    split: str = "train",
-    check: HeaderCheck = check_distinct,
-    columns: Sequence[str] | None = None,
-) -> Rows:
+def iter_rows(source: str | os.PathLike[str], *, split: str = "train", select: SelectColumns = distinct) -> Rows:
     """The rows of a source, one at a time.
 
     Args:
         source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or a Hub name.
         split: Split of a Hub dataset or a saved `DatasetDict`.
-        check: Called with the column names of a source that has a header.
-        columns: The columns to read of Parquet files and datasets; all by default.
+        select: Called with the column names of a source that has a header. Parquet files and datasets give only the
+            columns that it returns.
 
     Yields:
         The place of a row, such as `line 3`, and the row as a mapping; fields of a CSV file are text.
 
     Raises:
-        DataError: If the source does not exist or cannot be read; raised when that place is reached, with the source.
+        DataError: If the source does not exist, cannot be read or has no rows; raised when that place is reached,
+            with the source.
     """
-    with located(os.fspath(source)), closing(_open(source, split, check, columns)) as rows:
+    with located(source):
+        rows = _open(source, split, select)
+        first = next(rows, None)
+        if first is None:
+            raise DataError("no rows; expected at least one")
+        yield first
         yield from rows
 
 
-def _open(source: str | os.PathLike[str], split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
-    path, name = Path(source), os.fspath(source)
+def write_rows(rows: Iterable[Row], file: TextIO) -> None:
+    """Writes rows as JSONL, without the columns that are None."""
+    for row in rows:
+        kept = {column: value for column, value in row.items() if value is not None}
+        file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _open(source: str | os.PathLike[str], split: str, select: SelectColumns) -> Rows:
+    path, name = Path(source), os.fspath(source).lower()
     if path.is_dir():
-        return _saved_rows(path, split, check, columns)
-    if path.is_file():
-        return _file_rows(path, check, columns)
-    if not isinstance(source, str) or name.lower().endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(name):
-        raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
-    return _hub_rows(name, split, check, columns)
-
-
-def _file_rows(path: Path, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
-    name = path.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return _json_rows(path)
-    if name.endswith(".csv"):
-        return _csv_rows(path, check)
-    if name.endswith(".parquet"):
-        return _parquet_rows(path, check, columns)
-    raise DataError(f"unknown file type; expected a name that ends in {', '.join(_SUFFIXES)}")
+        return _dataset_rows(path, split, select)
+    if not path.is_file():
+        if not isinstance(source, str) or name.endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(source):
+            raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
+        return _dataset_rows(source, split, select)
+    readers = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    for suffix, read in readers.items():
+        if name.endswith(suffix):
+            return read(path, select)
+    raise DataError(f"unknown file type; expected a name that ends in {', '.join(readers)}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -111,31 +110,28 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _object(items: list[tuple[str, Any]]) -> Row:
-    row = dict(items)
-    if len(row) < len(items):
-        names = [name for name, _ in items]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return row
+    distinct([name for name, _ in items])
+    return dict(items)
 
 
-def _json_rows(path: Path) -> Rows:
+def _json_rows(path: Path, _: SelectColumns) -> Rows:  # JSONL has no header
     decode = json.JSONDecoder(object_pairs_hook=_object).decode
     for number, text in _lines(path):
         if text.isspace():
             continue
-        try:
-            row = decode(text)
-        except json.JSONDecodeError as error:
-            found = f"{error.msg} at character {error.pos + 1}"
-            raise DataError(f"line {number}: not JSON ({found}); expected one JSON object per line") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"line {number}: not usable JSON ({error}); expected one JSON object per line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"line {number}: {bad_value('(all)', row, 'a JSON object with the columns as keys')}")
+        with located(f"line {number}"):
+            try:
+                row = decode(text)
+            except (ValueError, RecursionError) as error:
+                is_syntax = isinstance(error, json.JSONDecodeError)
+                found = f"{error.msg} at character {error.pos + 1}" if is_syntax else error
+                raise DataError(f"not usable JSON ({found}); expected one JSON object per line") from error
+            if not isinstance(row, dict):
+                raise bad_value("(all)", row, "a JSON object with the columns as keys")
         yield f"line {number}", row
 
 
-def _csv_rows(path: Path, check: HeaderCheck) -> Rows:
+def _csv_rows(path: Path, select: SelectColumns) -> Rows:
     reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header: list[str] | None = None
     limit = csv.field_size_limit(_CSV_FIELD)
@@ -148,7 +144,7 @@ def _csv_rows(path: Path, check: HeaderCheck) -> Rows:
                 header = values
                 with located(f"line {start}"):
                     _check_separator(header)
-                    check(header)
+                    select(header)
             elif len(values) != len(header):
                 raise DataError(f"line {start}: {len(values)} fields; expected {len(header)}, as in the header")
             else:
@@ -161,15 +157,15 @@ def _csv_rows(path: Path, check: HeaderCheck) -> Rows:
 
 
 def _check_separator(header: Sequence[str]) -> None:
-    first = header[0]
-    if first.lower().startswith("sep="):
-        raise DataError(f"got {first!r}, a line that only Excel reads; expected the header: remove this line")
+    line = ",".join(header)
+    if line.lower().startswith("sep="):
+        raise DataError(f"got {line!r}, a line that only Excel reads; expected the header: remove this line")
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and separator in first:
-            raise DataError(f"the header is separated by {name}: {first[:80]!r}; expected commas")
+        if line.count(separator) >= len(header):
+            raise DataError(f"the header is separated by {name}: {line[:80]!r}; expected commas")
 
 
-def _rows_of_tables(tables: Iterable[Any]) -> Rows:
+def _table_rows(tables: Iterable[Any]) -> Rows:
     start = 0
     for table in tables:
         try:
@@ -182,68 +178,33 @@ def _rows_of_tables(tables: Iterable[Any]) -> Rows:
         start += table.num_rows
 
 
-def _parquet_rows(path: Path, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
+def _parquet_rows(path: Path, select: SelectColumns) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            with located("schema"):
-                check(names)
-            used = names if columns is None else [column for column in columns if column in names]
-            yield from _rows_of_tables(file.iter_batches(_TABLE_ROWS, columns=used))
+            yield from _table_rows(file.iter_batches(_TABLE_ROWS, columns=list(select(file.schema_arrow.names))))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not readable as Parquet ({error}); expected a complete Parquet file") from error
+        raise DataError(f"not a Parquet file ({error}); expected a complete Parquet file") from error
 
 
-def _import_datasets(source: str) -> Any:
+def _dataset_rows(source: str | Path, split: str, select: SelectColumns) -> Rows:
     try:
         import datasets
     except ImportError as error:
         raise ImportError(f"{source}: reading this requires `datasets`: pip install 'autorater-rl[train]'") from error
-    return datasets
-
-
-def _dataset_rows(dataset: Any, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
-    with located("columns"):
-        check(dataset.column_names)
-    used = [column for column in columns or dataset.column_names if column in dataset.column_names]
-    yield from _rows_of_tables(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))
-
-
-def _saved_rows(path: Path, split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
-    datasets = _import_datasets(str(path))
+    saved = isinstance(source, Path)
     try:
-        saved = datasets.load_from_disk(path)
+        dataset = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, split=split)
     except (OSError, ValueError, IndexError) as error:  # IndexError: a saved dataset without rows
-        raise DataError(f"not a readable dataset ({error}); expected a folder written by save_to_disk") from error
-    if isinstance(saved, datasets.DatasetDict):
-        if split not in saved:
-            raise DataError(f"no split {split!r}; expected one of {', '.join(saved)}")
-        saved = saved[split]
-    yield from _dataset_rows(saved, check, columns)
-
-
-def _hub_rows(name: str, split: str, check: HeaderCheck, columns: Sequence[str] | None) -> Rows:
-    datasets = _import_datasets(name)
-    try:
-        dataset = datasets.load_dataset(name, split=split)
-    except (OSError, ValueError) as error:
-        expected = "a file or folder, or the name of a Hub dataset that has this split"
-        raise DataError(f"split {split!r} not loaded from the Hub ({error}); expected {expected}") from error
-    yield from _dataset_rows(dataset, check, columns)
-
-
-def first_row(rows: Rows, source: object, expected: str) -> tuple[str, Row, Rows]:
-    """The first row with its place, and all rows; a source without rows is a DataError.
-
-    Args:
-        rows: Rows from their start.
-        source: The source, for the message.
-        expected: What the source should hold at least one of.
-    """
-    place, row = next(rows, ("", None))
-    if row is None:
-        raise DataError(f"{source}: no rows; expected at least one {expected}")
-    return place, row, chain([(place, row)], rows)
+        expected = (
+            "a folder written by save_to_disk" if saved else "a file, a folder, or a Hub dataset with this split"
+        )
+        raise DataError(f"dataset not loaded, split {split!r} ({error}); expected {expected}") from error
+    if isinstance(dataset, datasets.DatasetDict):
+        if split not in dataset:
+            raise DataError(f"no split {split!r}; expected one of {', '.join(dataset)}")
+        dataset = dataset[split]
+    used = list(select(dataset.column_names))
+    yield from _table_rows(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))

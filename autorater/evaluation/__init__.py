@@ -1,6 +1,8 @@
-"""Judges measured on held-out pairs.
+"""Evaluation of judges on held-out pairs.
 
+judge     one judge, measured in both orders
+methods   judging methods and post-processing compared on the same pairs
 results   the files of a run: output directory, metrics.json, predictions.jsonl
-judge     one judge, both orders
-methods   judging methods and calibrators compared on the same pairs
+
+Importing `judge` and `results` imports no torch.
 """

@@ -1,24 +1,22 @@
-"""Judging methods compared: the same pairs judged in every way, with everything that can be put on top.
+"""Judging methods compared: the same pairs judged by every method, with every post-processing.
 
-    method    a way to get a probability out of a model        autorater.judges.methods
-    variant   what is put on top, in order: `swap`, or a kind of recalibration; `none` for nothing
+    method    a way to get a probability from a model                 autorater.judges.methods
+    variant   its post-processing: `none`, or steps joined by `+`; a step is `swap` (swap averaging) or a kind of
+              recalibration                                           autorater.judges.calibrators
 
 Every method judges every pair once; its variants are computed from those judgments. Recalibrations are fitted on
 calibration pairs, which share no group (topic or prompt) with the pairs that all methods are measured on. A method
-that a model cannot be asked by has an entry too, which says why.
-
-Intervals are over pairs and take the fitted maps as given.
+that the model does not support has an entry with the reason. Intervals treat fitted recalibrations as fixed.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autorater.data.pairs import Pair, split_by
-from autorater.evaluation.judge import Evaluation, column, measure
-from autorater.evaluation.results import write_results
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.evaluation.judge import Evaluation, measure, targets
+from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, content_free_pairs, fit_recalibration
 from autorater.judges.methods import METHODS, judging_method
@@ -27,8 +25,9 @@ from autorater.metrics.systems import WinRate, win_rates
 
 SWAP, NONE = "swap", "none"
 VARIANTS = (NONE, *KINDS, SWAP, "swap+odd_temperature", "swap+isotonic")
-SAVED = "answer_mean_as_saved"
-"""`answer_mean` with the recalibration that was saved with the judge, where there is one."""
+ANSWER_MEAN = "answer_mean"
+ANSWER_MEAN_AS_SAVED = "answer_mean_as_saved"
+"""`answer_mean` with the recalibration that is saved with the judge, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class Entry:
 
     Attributes:
         method: A name of `METHODS`.
-        steps: What is put on top, in order.
-        judge: Name of the judge, where there are several.
-        evaluation: What was said and how good it was; None where the method is not available.
-        recalibration: The last map among the steps, as fitted.
+        steps: Its post-processing, in order.
+        judge: Name of the judge in a comparison of several.
+        evaluation: Its judgments and metrics; None if the method is not available.
+        recalibration: The last recalibration among the steps, as fitted.
         reason: Why the method is not available.
     """
 
@@ -53,42 +52,23 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Its name in `metrics.json`: `judge/method+step+step`, the judge only where there are several."""
+        """Its name in `metrics.json`: `judge/method+step+step`, or `method+step+step` for a single judge."""
         return "/".join(filter(None, (self.judge, "+".join((self.method, *self.steps)))))
 
 
 def variant_steps(variant: str) -> tuple[str, ...]:
-    """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → ().
-
-    Raises:
-        ValueError: If a step is neither `swap` nor a kind of recalibration.
-    """
+    """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → (); `UserError` for an unknown step."""
     steps = () if variant == NONE else tuple(variant.split("+"))
     for step in steps:
         if step not in (SWAP, *KINDS):
-            raise ValueError(
-                f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(KINDS)}"
-            )
+            raise UserError(f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(KINDS)}")
     return steps
 
 
-def group_column(pairs: Sequence[Pair], wanted: str | None = None) -> str:
-    """The column that divides calibration pairs from others: as wanted, else the topic where all have one of several,
-    else the prompt, else the id where all have the same prompt."""
-    if wanted is not None:
-        return wanted
+def group_column(pairs: Sequence[Pair]) -> str:
+    """The column that separates calibration pairs: the first of `topic`, `prompt` that is set and varies, or `id`."""
     columns = {name: {getattr(pair, name) for pair in pairs} for name in ("topic", "prompt")}
     return next((name for name, values in columns.items() if None not in values and len(values) > 1), "id")
-
-
-def calibration_split(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Calibration pairs, about `fraction` of all, and pairs to measure on, with no value of `column` in both.
-
-    Raises:
-        ValueError: As `split_by`.
-    """
-    measured, calibration = split_by(pairs, column, fraction, seed)
-    return calibration, measured
 
 
 def compare_methods(
@@ -109,12 +89,12 @@ def compare_methods(
     """Judges pairs by every method and measures every variant of it.
 
     Args:
-        judge: The model, and how it is asked by default.
+        judge: The model with its prompt format.
         pairs: N pairs to measure on.
-        calibration: Pairs to fit recalibrations on; none of `pairs`, nor of their prompts.
+        calibration: Pairs to fit recalibrations on; they share no prompt with `pairs`.
         methods: Names of `METHODS`.
-        variants: As `variant_steps` reads them.
-        name: Of the judge, for the entries; empty where there is only one.
+        variants: As in `variant_steps`.
+        name: Name of the judge in the entries; empty for a single judge.
         n_samples, max_reasoning_tokens, seed: As in `judging_method`.
         clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
@@ -124,48 +104,45 @@ def compare_methods(
         For every method, in order, its variants in order, or one entry without an evaluation.
 
     Raises:
-        ValueError: If a method or a variant is unknown.
+        UserError: If a method or a variant is unknown.
     """
     for method in methods:
         if method not in METHODS:
-            raise ValueError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
+            raise UserError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
     chains = [variant_steps(variant) for variant in variants]
-    everything = [*calibration, *pairs, *content_free_pairs()]
     ends = len(calibration), len(calibration) + len(pairs)
     labels = [pair.label for pair in calibration]
     entries = []
     for method in methods:
-        try:  # whatever keeps a model from being asked in this way is a finding, shown in its row
-            asked = judging_method(
+        try:  # a method that the model does not support is reported in its row
+            pair_judge = judging_method(
                 method, judge, n_samples=n_samples, max_reasoning_tokens=max_reasoning_tokens, seed=seed
             )
-            said = asked.probabilities(everything, progress=progress)
-        except ValueError as error:
+            judgments = pair_judge.probabilities([*calibration, *pairs, *content_free_pairs()], progress=progress)
+        except UserError as error:
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
-        parts = said[: ends[0]], said[ends[0] : ends[1]], said[ends[1] :]
-        for steps in chains:
-            judgments, recalibration = _put_on_top(steps, *parts, labels)
-            measured = measure(pairs, judgments, clusters=clusters, n_bootstrap=n_bootstrap)
-            entries.append(Entry(method, steps, name, measured, recalibration))
-        if method == "answer_mean" and judge.recalibration is not None:
-            as_saved = parts[1].recalibrated(judge.recalibration)
-            measured = measure(pairs, as_saved, clusters=clusters, n_bootstrap=n_bootstrap)
-            entries.append(Entry(SAVED, (), name, measured, judge.recalibration))
+        parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
+        variants_of_method = [(method, steps, *_post_process(steps, *parts, labels)) for steps in chains]
+        if method == ANSWER_MEAN and judge.recalibration is not None:
+            saved = parts[1].recalibrated(judge.recalibration)
+            variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), saved, judge.recalibration))
+        for method_name, steps, processed, recalibration in variants_of_method:
+            measured = measure(pairs, processed, clusters=clusters, n_bootstrap=n_bootstrap)
+            entries.append(Entry(method_name, steps, name, measured, recalibration))
     return entries
 
 
-def _put_on_top(
+def _post_process(
     steps: Sequence[str], calibration: Judgments, judged: Judgments, content_free: Judgments, labels: Sequence[float]
 ) -> tuple[Judgments, Recalibration | None]:
-    """The judged part after all steps, each fitted on the calibration part as the steps before left it."""
+    """The judgments after all steps; each step is fitted on the calibration part after the steps before it."""
     recalibration = None
     for step in steps:
         if step == SWAP:
             calibration, judged, content_free = (part.swap_averaged() for part in (calibration, judged, content_free))
             continue
-        answers_to_nothing = content_free.mean.ravel()
-        recalibration = fit_recalibration(step, calibration.p_ab, calibration.p_ba, labels, answers_to_nothing)
+        recalibration = fit_recalibration(step, calibration.p_ab, calibration.p_ba, labels, content_free.mean.ravel())
         calibration, judged, content_free = (
             part.recalibrated(recalibration) for part in (calibration, judged, content_free)
         )
@@ -173,47 +150,29 @@ def _put_on_top(
 
 
 def best_entry(entries: Sequence[Entry]) -> Entry:
-    """The entry with the lowest excess Brier score where the truth is known, else the lowest Brier score.
+    """The entry with the lowest excess Brier score, or Brier score if the truth is unknown.
 
     Raises:
-        ValueError: If no method is available.
+        UserError: If no method is available.
     """
     available = [entry for entry in entries if entry.evaluation is not None]
     if not available:
         reasons = "; ".join(f"{entry.key}: {entry.reason}" for entry in entries)
-        raise ValueError(f"no judging method is available ({reasons})")
-    return min(available, key=lambda entry: headline(entry.evaluation))
-
-
-def headline(evaluation: Evaluation) -> float:
-    """The score that entries are ranked by: excess Brier where the truth is known, else Brier; lower is better."""
-    return evaluation.metrics.get("excess_brier", evaluation.metrics["brier"])
+        raise UserError(f"no judging method is available ({reasons})")
+    score = "excess_brier" if all("excess_brier" in entry.evaluation.metrics for entry in available) else "brier"
+    return min(available, key=lambda entry: entry.evaluation.metrics[score])
 
 
 def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, list[GroupMetrics]]:
-    """Metrics by topic, model pair and response length, as far as the pairs have them; the worst group first.
-
-    Args:
-        evaluation: N pairs; kinds of groups with a single group are left out.
-        n_bootstrap: Rounds of the bootstrap in every group; 0 for no intervals.
-    """
-    pairs, said = evaluation.pairs, evaluation.judgments
-    lengths = [len(pair.response_a) + len(pair.response_b) for pair in pairs]
+    """Metrics by topic, model pair and response length, the worst group first, for kinds with several groups."""
+    pairs = evaluation.pairs
     kinds = {
         "topic": [pair.topic for pair in pairs],
-        "models": [_models(pair) for pair in pairs],
-        "characters of both responses": length_quartiles(lengths),
+        "models": [" / ".join(sorted(m)) if all(m) else None for m in ((p.model_a, p.model_b) for p in pairs)],
+        "characters of both responses": length_quartiles([len(pair.response_a + pair.response_b) for pair in pairs]),
     }
     measured = {
-        kind: group_metrics(
-            said.p_ab,
-            said.p_ba,
-            [pair.label for pair in pairs],
-            names,
-            n_votes=column(pairs, "n_votes"),
-            true_probability=column(pairs, "true_probability"),
-            n_bootstrap=n_bootstrap,
-        )
+        kind: group_metrics(evaluation.judgments.mean, targets(pairs), names, n_bootstrap=n_bootstrap)
         for kind, names in kinds.items()
         if len(set(names)) > 1
     }
@@ -221,54 +180,39 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
 
 
 def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[WinRate]:
-    """Win rates of every two models, judged against voted; empty where a pair does not name its models."""
+    """Win rates of every two models, judged against voted; empty if a pair does not name its models."""
     pairs = evaluation.pairs
     models = [[getattr(pair, name) for pair in pairs] for name in ("model_a", "model_b")]
     if None in models[0] + models[1]:
         return []
-    labels = [pair.label for pair in pairs]
-    return win_rates(evaluation.judgments.p_sym, labels, *models, n_bootstrap=n_bootstrap)
-
-
-def _models(pair: Pair) -> str | None:
-    """Both models by name, in one order: a pair and its swap are of the same group."""
-    return None if pair.model_a is None or pair.model_b is None else " / ".join(sorted((pair.model_a, pair.model_b)))
+    return win_rates(evaluation.judgments.p_sym, targets(pairs).labels, *models, n_bootstrap=n_bootstrap)
 
 
 def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:
-    """Writes `metrics.json` (keys `method+variant/metric`) and `predictions.jsonl` (one line a pair and order).
+    """Writes `metrics.json` (keys `method+variant/metric`) and `predictions.jsonl` for at least one available method.
 
-    A fitted map is there as `…/fitted_slope` and `…/fitted_intercept`, a method that is not available is not.
-
-    Args:
-        folder: An existing folder.
-        entries: Of the same pairs, at least one of them available.
+    A fitted recalibration is included as `…/fitted_slope` and `…/fitted_intercept`.
     """
     available = {entry.key: entry for entry in entries if entry.evaluation is not None}
-    metrics = {f"{key}/{name}": value for key, entry in available.items() for name, value in _values(entry)}
+    metrics = {}
+    for key, entry in available.items():
+        metrics |= {f"{key}/{name}": value for name, value in entry.evaluation.metrics.items()}
+        if isinstance(entry.recalibration, LogitMap):
+            metrics[f"{key}/fitted_slope"] = entry.recalibration.slope
+            metrics[f"{key}/fitted_intercept"] = entry.recalibration.intercept
 
-    def said(i: int, order: int) -> dict:
+    def record(i: int, order: int) -> dict:
         answers = {key: entry.evaluation.judgments.mean[i, order] for key, entry in available.items()}
         return {"probabilities": {key: round(float(answer), 6) for key, answer in answers.items()}}
 
-    write_results(folder, metrics, best_entry(entries).evaluation.pairs, said)
-
-
-def _values(entry: Entry) -> Iterator[tuple[str, float]]:
-    yield from entry.evaluation.metrics.items()
-    if isinstance(entry.recalibration, LogitMap):
-        yield "fitted_slope", entry.recalibration.slope
-        yield "fitted_intercept", entry.recalibration.intercept
+    write_metrics(folder, metrics)
+    write_predictions(folder, best_entry(entries).evaluation.pairs, record)
 
 
 def judge_names(paths: Sequence[str]) -> dict[str, str]:
-    """Short names of judges, to their paths: empty for a single one, else the last part that tells them apart.
-
-    Raises:
-        ValueError: If there is none, or one is there twice.
-    """
+    """Short names of judges, to their paths: empty for a single one, else the shortest endings that differ."""
     if not paths or len(set(paths)) < len(paths):
-        raise ValueError(f"judge is {list(paths)}; at least one is wanted, and each once")
+        raise UserError(f"judge is {list(paths)}; expected at least one, and each once")
     if len(paths) == 1:
         return {"": paths[0]}
     parts = [Path(path).parts for path in paths]
@@ -279,23 +223,18 @@ def judge_names(paths: Sequence[str]) -> dict[str, str]:
 def save_recalibration(
     kind: str, entries: Sequence[Entry], judge: Judge, folder: str | Path, name: str = ""
 ) -> Recalibration:
-    """Writes the map of that kind that was fitted to `answer_mean` into a judge's folder, for `Judge` to apply.
+    """Saves a kind of recalibration, fitted on `answer_mean`, in a judge's folder; `Judge` then applies it.
 
-    Args:
-        kind: A kind of recalibration among the variants of the comparison.
-        entries: Of the comparison.
-        judge: The judge.
-        folder: Its folder.
-        name: Its name in the entries.
+    `name` is the judge's name in the entries.
 
     Raises:
-        ValueError: If the comparison holds no such map, or the judge is not in a local folder.
+        UserError: If the comparison has no such recalibration, or the judge is not in a local folder.
     """
-    wanted = [e for e in entries if (e.judge, e.method, e.steps) == (name, "answer_mean", (kind,))]
-    if not wanted or wanted[0].recalibration is None:
-        raise ValueError(f"nothing to save: the comparison has no answer_mean with {kind!r} on top")
+    fitted = [e.recalibration for e in entries if (e.judge, e.method, e.steps) == (name, ANSWER_MEAN, (kind,))]
+    if not fitted or fitted[0] is None:
+        raise UserError(f"nothing to save: the comparison has no {ANSWER_MEAN} with post-processing {kind!r}")
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is not a local folder, so no recalibration can be saved with it")
-    judge.recalibration = wanted[0].recalibration
+        raise UserError(f"{folder} is not a local folder, so no recalibration can be saved with it")
+    judge.recalibration = fitted[0]
     judge.save_format(folder)
     return judge.recalibration

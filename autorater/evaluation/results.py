@@ -1,4 +1,4 @@
-"""The files that a run leaves: its output directory, `metrics.json` and `predictions.jsonl`. Needs no torch."""
+"""The files of a run: its output directory, `metrics.json` and `predictions.jsonl`. Requires no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def prepare_output_dir(path: str | Path) -> Path:
-    """Makes the output folder and writes to it once, so that a run does not find out at its end that it cannot.
+    """Creates the output folder and writes to it once, so that a run fails at its start and not at its end.
 
     Raises:
-        ValueError: If it cannot be made or written.
+        UserError: If it cannot be created or written.
     """
     path = Path(path)
     probe = path / f".writable-{os.getpid()}"  # several processes may try at once
@@ -27,18 +28,17 @@ def prepare_output_dir(path: str | Path) -> Path:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"output_dir {str(path)!r} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"output_dir {str(path)!r} cannot be written: {error.strerror or error}") from None
     return path
 
 
 def write_run(
     folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float | None = None
 ) -> None:
-    """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl` (one line a pair and order)."""
-    metrics = before_and_after(before.metrics, after.metrics, training_seconds)
+    """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl`."""
+    judgments = after.judgments
 
-    def said(i: int, order: int) -> dict[str, float]:
-        judgments = after.judgments
+    def record(i: int, order: int) -> dict[str, float]:
         return {
             "probability": round(float(judgments.mean[i, order]), 6),
             "mode": float(judgments.mode[i, order]),
@@ -47,28 +47,8 @@ def write_run(
             "probability_before": round(float(before.judgments.mean[i, order]), 6),
         }
 
-    write_results(folder, metrics, after.pairs, said)
-
-
-def write_results(
-    folder: str | Path, metrics: Mapping[str, float], pairs: Sequence[Pair], said: Callable[[int, int], dict]
-) -> None:
-    """Writes `metrics.json` and `predictions.jsonl`, one line a pair and order.
-
-    Args:
-        folder: An existing folder.
-        metrics: Flat metrics.
-        pairs: N pairs.
-        said: What was said of pair i in order 0 (ab) or 1 (ba), by name; what is known of it is put beside it.
-    """
-    write_metrics(folder, metrics)
-    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for i, pair in enumerate(pairs):
-            for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
-                known = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
-                record = {"id": pair.id, "order": order_name, **said(i, order), **known}
-                record = {name: value for name, value in record.items() if value is not None}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_metrics(folder, before_and_after(before.metrics, after.metrics, training_seconds))
+    write_predictions(folder, after.pairs, record)
 
 
 def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
@@ -76,10 +56,28 @@ def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
     Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
+def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callable[[int, int], dict]) -> None:
+    """Writes `predictions.jsonl`, one line per pair and order.
+
+    Args:
+        folder: An existing folder.
+        pairs: N pairs.
+        record: Returns the predictions for pair i in order 0 (ab) or 1 (ba), by name; the id, the order, the label and
+            other targets of the pair are added.
+    """
+    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for i, pair in enumerate(pairs):
+            for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
+                targets = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
+                line = {"id": pair.id, "order": order_name, **record(i, order), **targets}
+                line = {name: value for name, value in line.items() if value is not None}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
 def before_and_after(
     before: Mapping[str, float], after: Mapping[str, float], training_seconds: float | None = None
 ) -> dict[str, float]:
-    """Flat metrics with keys `before/…`, `after/…` and, where it is given, `training_seconds`."""
+    """Flat metrics with keys `before/…`, `after/…` and, if given, `training_seconds`."""
     metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
     if training_seconds is not None:
         metrics["training_seconds"] = round(training_seconds, 1)

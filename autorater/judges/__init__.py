@@ -1,21 +1,20 @@
-"""What gives probabilities.
+"""Judges: each gives the probability that the response shown second is preferred.
 
-judgments     what every judge says, and what it takes to be one
-local         a model on this machine, its answers read as a distribution
-verbalized    the number that it says
-consistency   the share of several numbers that are drawn from it
-letters       its next token, A against B
-methods       these by name
-wrappers      both orders averaged, recalibrated: around any judge
+judgments    the interface of all judges, the arrays they return, and wrappers around any judge (swap averaging,
+             recalibration)
+local        `Judge`: a language model on this machine, its answer distribution computed exactly
+methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
+calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
+endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
+recorded     judgments that another program wrote to a file
 
-Importing this package imports no torch; `Judge` does when it is first touched.
+`endpoint` and `recorded` import no torch, nor does this package until `Judge` is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from autorater.judges.judgments import Judgments, PairJudge
-from autorater.judges.wrappers import Recalibrated, SwapAveraged
+from autorater.judges.judgments import Judgments, PairJudge, Recalibrated, SwapAveraged
 
 if TYPE_CHECKING:
     from autorater.judges.local import Judge

@@ -1,10 +1,10 @@
-"""What judges say, and what it takes to be one. Needs no torch.
+"""Judgments: what every judge returns for pairs in both orders, and for single prompts. Imports no torch.
 
-Of a pair of responses A and B, in the order as given (ab) and with the responses swapped (ba):
+The responses A and B of a pair are shown in the given order (ab) and swapped (ba):
 
-    p_ab   Pr[B better], read from the order as given
-    p_ba   Pr[A better], read with the responses swapped (in both orders: the response shown second is better)
-    p_sym  (p_ab + 1 − p_ba) / 2: Pr[B better] with the slots' bias averaged out
+    p_ab   Pr[B better], read from order ab
+    p_ba   Pr[A better], read from order ba (in both orders: Pr[the response shown second is better])
+    p_sym  (p_ab + 1 − p_ba) / 2: Pr[B better] with the position bias averaged out
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from autorater.data.pairs import Pair
 
 
 class PairJudge(Protocol):
-    """Anything that judges pairs in both orders: a local model, an endpoint, a method wrapped around either."""
+    """Anything that judges pairs in both orders: a local model, an endpoint, or a wrapper around either."""
 
-    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
-        """Judgments of N pairs."""
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments: ...
 
 
 @dataclass(frozen=True)
-class Judgments:
-    """What a judge says of N pairs. Every array has shape (N, 2): column 0 order ab, column 1 order ba.
+class AnswerArrays:
+    """Answers to N single prompts. Every array has shape (N,).
 
     Attributes:
         mean: Expected answer, in [0, 1].
         mode: Most likely answer, on the grid.
         spread: Standard deviation of the answer.
-        valid: Probability that the answer is on the grid at all.
-        greedy: The answer that decoding token by token, always the likeliest, writes; NaN where that is no answer on
-            the grid. None of a judge that does not tell.
+        valid: Probability that the answer is on the grid.
+        greedy: The answer that greedy decoding writes, NaN if it is not on the grid; None if the judge has none.
     """
 
     mean: np.ndarray
@@ -44,14 +42,19 @@ class Judgments:
     valid: np.ndarray
     greedy: np.ndarray | None = None
 
+
+@dataclass(frozen=True)
+class Judgments(AnswerArrays):
+    """Judgments of N pairs. Every array has shape (N, 2): column 0 is order ab, column 1 order ba."""
+
     @property
     def p_ab(self) -> np.ndarray:
-        """Pr[B better] from the order as given, shape (N,)."""
+        """Pr[B better] from order ab, shape (N,)."""
         return self.mean[:, 0]
 
     @property
     def p_ba(self) -> np.ndarray:
-        """Pr[A better] from the swapped order, shape (N,)."""
+        """Pr[A better] from order ba, shape (N,)."""
         return self.mean[:, 1]
 
     @property
@@ -68,11 +71,11 @@ class Judgments:
         return Judgments(**{name: column[rows] for name, column in columns.items() if column is not None})
 
     def recalibrated(self, recalibration: Callable[[np.ndarray], np.ndarray]) -> Judgments:
-        """The same with every mean mapped; mode and spread stay those of the answer as it was said."""
+        """Judgments with every mean mapped; mode and spread stay those of the original answers."""
         return replace(self, mean=recalibration(self.mean))
 
     def swap_averaged(self) -> Judgments:
-        """The same with both orders averaged: p_sym in order ab, 1 − p_sym in order ba, so that no slot is favoured.
+        """Judgments with mean p_sym in order ab and 1 − p_sym in order ba, so without position bias.
 
         The spread is that of the average of two independent answers, the validity the mean of both.
         """
@@ -96,3 +99,47 @@ class Judgments:
             for w, share in enumerate(shares):
                 column[w :: len(shares)] = getattr(share, name)
         return cls(**columns)
+
+
+@dataclass(frozen=True)
+class SwapAveraged:
+    """A judge whose answers are averaged over both orders, so that it has no position bias."""
+
+    judge: PairJudge
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        return self.judge.probabilities(pairs, progress=progress).swap_averaged()
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A judge whose answers are mapped by a recalibration that was fitted on other pairs."""
+
+    judge: PairJudge
+    recalibration: Callable[[np.ndarray], np.ndarray]
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        return self.judge.probabilities(pairs, progress=progress).recalibrated(self.recalibration)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of one request to a judge.
+
+    Attributes:
+        status: `answered`, `unparsed` (the text holds no probability) or `refused` (there is no text).
+        probability: Pr[the response shown second is better], in [0, 1], if answered.
+        text: The completion of a server.
+        valid: Probability that an answer parses, in [0, 1], from a local model.
+        error: Why the request was refused.
+        finish_reason, prompt_tokens, completion_tokens: As the server reports them.
+    """
+
+    status: str
+    probability: float | None = None
+    text: str | None = None
+    valid: float | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0

@@ -1,25 +1,34 @@
-"""Judging methods: the ways to get a probability out of one model, by name and behind one interface, `PairJudge`.
+"""Judging methods by name: ways to get a probability from one model, all with the interface `PairJudge`.
 
-    verbalized                   the number that greedy decoding writes
-    verbalized_reasoning         the same, behind reasoning
-    self_consistency             the share of N sampled answers on one side
-    self_consistency_reasoning   the same, each behind a reasoning of its own
-    letter_logits                the next token, A against B
-    answer_mean                  the mean of the exact distribution over answers, as `Judge` reads it
+    verbalized                   the number that greedy decoding writes               Tian et al. 2023 (2305.14975)
+    verbalized_reasoning         the same, after reasoning
+    self_consistency             the share of N sampled answers that favour a side    Wang et al. 2022 (2203.11171)
+    self_consistency_reasoning   the same, each answer after its own reasoning
+    letter_logits                the next-token probabilities of the letters A and B
+    answer_mean                  the mean of the exact distribution over answers, as in `Judge`
 
-What is put on top of any of them is in `wrappers`: swap averaging and recalibration.
+To add a method, write a class with `probabilities` and construct it in `judging_method` under a new name of `METHODS`.
+Swap averaging and recalibration are post-processing for every method (`autorater.judges.judgments`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from autorater.judges.consistency import SelfConsistency
-from autorater.judges.judgments import PairJudge
-from autorater.judges.letters import LetterLogits
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
-from autorater.judges.verbalized import Verbalized
+from autorater.metrics.agreement import verdicts
+from autorater.models.answers import AnswerDistribution
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import PromptEncoder
 
 METHODS = (
     "verbalized",
@@ -34,36 +43,157 @@ METHODS = (
 def judging_method(
     name: str, judge: Judge, *, n_samples: int = 10, max_reasoning_tokens: int = 512, seed: int = 0
 ) -> PairJudge:
-    """A method on a model.
+    """A method applied to a model.
 
     Args:
         name: One of `METHODS`.
-        judge: The model, and how it is asked where the method leaves that open. Its recalibration is not applied:
-            methods are compared as they are, with recalibrations put on top of them.
-        n_samples: Answers that self-consistency draws for a prompt.
-        max_reasoning_tokens: Longest reasoning, of a judge that was not asked for any; it keeps its own otherwise.
-        seed: Draws them.
+        judge: The model and its prompt format. Its recalibration is not applied, so that methods are comparable.
+        n_samples: Answers per prompt for self-consistency.
+        max_reasoning_tokens: Maximum reasoning tokens, for a judge whose format has no reasoning; others keep theirs.
+        seed: Seed of self-consistency.
 
     Raises:
-        ValueError: If there is no such method, or this model cannot be asked in this way; the message says why.
+        UserError: If there is no such method, or the model cannot be used with it; the message says why.
     """
     if name not in METHODS:
-        raise ValueError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
+        raise UserError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
     judge = copy(judge)
     judge.recalibration = None
     if name == "letter_logits":
         return LetterLogits(judge)
     if name == "answer_mean":
         return judge
-    wanted = name.endswith("_reasoning")
-    if judge.encoder.format.reasoning != wanted:
-        asked = replace(judge.encoder.format, reasoning=wanted)
+    reasoning = name.endswith("_reasoning")
+    if judge.encoder.format.reasoning != reasoning:
         judge = Judge(
             judge.model,
             judge.tokenizer,
-            asked,
+            replace(judge.encoder.format, reasoning=reasoning),
             judge.tree.step,
             max_reasoning_tokens,
             max_batch_tokens=judge.max_batch_tokens,
         )
     return Verbalized(judge) if name.startswith("verbalized") else SelfConsistency(judge, n_samples, seed)
+
+
+@dataclass(frozen=True)
+class Verbalized:
+    """The greedily decoded answer, read off the answer tree; off the grid it is invalid and counts as 1/2.
+
+    Args:
+        judge: A judge without recalibration. With reasoning, `n_reasonings` must be 1.
+    """
+
+    judge: Judge
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judges N pairs in both orders; errors as in `Judge`."""
+        greedy = self.judge.probabilities(pairs, progress=progress).greedy
+        valid = ~np.isnan(greedy)
+        answers = np.where(valid, greedy, 0.5)
+        return Judgments(answers, answers, np.zeros_like(answers), valid.astype(np.float64), greedy)
+
+
+class SelfConsistency:
+    """The share of N sampled answers that favour the response shown second; 1/2 if none parses.
+
+        p = (#{answers > 1/2} + #{answers = 1/2} / 2) / #{answers that parse}
+
+    Without reasoning the answers are drawn from the exact distribution. Wang et al. sample letters instead of numbers.
+
+    Args:
+        judge: The model and its prompt format; its recalibration is not applied.
+        n_samples: Answers per prompt, N >= 1; with reasoning, each after its own reasoning.
+        seed: Seed of the samples; torch's global random state is left unchanged.
+    """
+
+    def __init__(self, judge: Judge, n_samples: int = 10, seed: int = 0):
+        if n_samples < 1:
+            raise UserError(f"n_samples is {n_samples}; expected at least 1")
+        self.judge, self.n_samples, self.seed = copy(judge), n_samples, seed
+        self.judge.n_reasonings = n_samples
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judges N pairs in both orders; errors as in `Judge`."""
+        prompts = [prompt for orders in self.judge.encoder.encode(pairs) for prompt in orders]
+        samples = np.empty((len(prompts), self.n_samples))
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for rows, distributions in self.judge.read(prompts, progress=progress):
+                count = self.n_samples // len(distributions)  # all from one distribution, or one from each
+                drawn = torch.cat([_sample(answers, count) for answers in distributions], dim=1)
+                samples[rows] = drawn.double().cpu().numpy()
+        return vote_shares(samples.reshape(len(pairs), 2, self.n_samples))
+
+
+def _sample(answers: AnswerDistribution, count: int) -> torch.Tensor:
+    """Sampled answers for B prompts, (B, count); NaN outside the grid."""
+    weights = torch.cat([answers.probs, answers.outside[:, None]], dim=1)
+    values = torch.cat([answers.values, answers.values.new_tensor([torch.nan])])
+    return values[weights.multinomial(count, replacement=True)]
+
+
+def vote_shares(samples: np.ndarray) -> Judgments:
+    """Judgments from sampled answers in [0, 1], NaN if unparsed, shape (N, 2, n_samples).
+
+    Mean and mode are the share of votes, the spread is the standard deviation of a vote, valid the share that parses.
+    """
+    parsed = ~np.isnan(samples)
+    votes = np.where(parsed, (1 + verdicts(np.where(parsed, samples, 0.5))) / 2, 0.0)
+    count = parsed.sum(axis=2)
+    share = np.where(count > 0, votes.sum(axis=2) / np.maximum(count, 1), 0.5)
+    squares = (parsed * (votes - share[:, :, None]) ** 2).sum(axis=2)
+    return Judgments(share, share, np.sqrt(squares / np.maximum(count, 1)), parsed.mean(axis=2))
+
+
+class LetterLogits:
+    """The probability of the letter B against A as the next token, one forward pass per prompt.
+
+        p = π(B) / (π(A) + π(B)),   π(A) summed over "A" and " A"
+
+    The validity of an answer is π(A) + π(B).
+
+    Args:
+        judge: The model and its prompt layout; its reasoning and recalibration are not used.
+
+    Raises:
+        UserError: If its tokenizer splits a letter into several tokens.
+    """
+
+    def __init__(self, judge: Judge):
+        self.judge = judge
+        letter_format = replace(judge.encoder.format, reasoning=False, answer="letter")
+        self.encoder = PromptEncoder(judge.tokenizer, letter_format)
+        self._letters = [_letter_tokens(judge.tokenizer, letter) for letter in "AB"]
+
+    @torch.no_grad()
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judges N pairs in both orders; the mode is 0 for A, 1 for B. Errors as in `Judge`."""
+        encoded = self.encoder.encode(pairs)
+        self.judge.check_lengths(encoded)
+        prompts = [prompt for orders in encoded for prompt in orders]
+        model, padding = self.judge.model, self.judge.tokenizer.pad_token_id
+        masses = np.empty((len(prompts), 2))  # π(A) and π(B)
+        for rows, batch in self.judge.batches(prompts, 0, progress=progress):
+            ids, mask = pad_prompts(batch, padding, next(model.parameters()).device)
+            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+            logits = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
+            ).logits[:, -1]
+            probs = logits.float().softmax(dim=-1)  # (B, V)
+            of_letters = torch.stack([probs[:, tokens].sum(dim=1) for tokens in self._letters], dim=1)
+            masses[rows] = of_letters.double().cpu().numpy()
+        valid = masses.sum(axis=1)
+        share = np.divide(masses[:, 1], valid, out=np.full_like(valid, 0.5), where=valid > 0)
+        mode = np.where(share == 0.5, 0.5, share > 0.5)
+        columns = (share, mode, np.sqrt(share * (1 - share)), valid.clip(0, 1))
+        return Judgments(*(column.reshape(len(pairs), 2) for column in columns))
+
+
+def _letter_tokens(tokenizer: PreTrainedTokenizerBase, letter: str) -> list[int]:
+    """The tokens of a letter, with and without a space in front of it."""
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (letter, f" {letter}")]
+    tokens = sorted({ids[0] for ids in encoded if len(ids) == 1})
+    if not tokens:
+        raise UserError(f"this tokenizer splits the letter {letter} into several tokens; expected one token")
+    return tokens

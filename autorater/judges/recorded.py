@@ -1,16 +1,15 @@
-"""Judgments that somebody else has recorded: a file with one row a pair and the two readings side by side.
+"""Judgments recorded by another program: a file with one row per pair and the judgments of both orders.
 
-Any one of these sets of columns; what is null or empty is no verdict:
+Its columns are one of these pairs; null or empty means no verdict:
 
-    p_ab, p_ba                         Pr[the response shown second is better], read from the order as given and from
-                                       the swapped one: Pr[B better] and Pr[A better], in [0, 1]
-    verdict_ab, verdict_ba             the winner by identity: A, B or tie, whatever its slot
-    slot_ab, slot_ba                   the winner by slot: first, second or tie
-    winner_original, winner_swapped    the winner by identity: 1, 2 or tie
+    p_ab, p_ba                         Pr[the response shown second is better] in the given and in the swapped order:
+                                       Pr[B better] and Pr[A better], in [0, 1]
+    verdict_ab, verdict_ba             the preferred response: A, B or tie, in whichever slot it is shown
+    slot_ab, slot_ba                   the slot of the preferred response: first, second or tie
+    winner_original, winner_swapped    the preferred response: 1, 2 or tie
 
-Beside the first three, `label` is people's Pr[B preferred] in [0, 1]; beside winner_… the better response, 1 or 2.
-Optional: `id`, and `prompt`, `response_a`, `response_b` to show the pairs that flip. Any other column can be
-grouped by.
+Optional: `label`, people's Pr[B preferred] in [0, 1] (for winner_…: the preferred response, 1 or 2); `id`; `prompt`,
+`response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from autorater.data.errors import DataError
-from autorater.data.tables import iter_rows
+from autorater.data.fields import Row, bad_value, given_in, probability_in
+from autorater.data.tables import iter_rows, located
 
 _VERDICTS = {
     ("verdict_ab", "verdict_ba"): ({"A": 0.0, "B": 1.0, "tie": 0.5}, {"B": 0.0, "A": 1.0, "tie": 0.5}),
@@ -34,81 +33,62 @@ COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS)
 
 @dataclass(frozen=True)
 class RecordedPair:
-    """Both readings of a pair.
+    """The judgments of a pair in both orders.
 
     Attributes:
         id: As given, else the row's number, counted from 0.
-        answers: Pr[second slot better] from order ab and from order ba; NaN where there is no verdict.
-        label: People's Pr[B preferred]; NaN where it is not given.
-        row: Everything in the row.
+        answers: Pr[the response shown second is better] in order ab and in order ba; NaN without a verdict.
+        label: People's Pr[B preferred]; NaN if it is not given.
+        row: The whole row.
     """
 
     id: str
     answers: tuple[float, float]
     label: float
-    row: Mapping[str, object]
+    row: Row
 
 
 def iter_recorded(path: str | os.PathLike[str]) -> Iterator[RecordedPair]:
-    """Reads recorded judgments one pair at a time.
-
-    Args:
-        path: A file whose name ends in `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`.
+    """Recorded judgments, one pair at a time, from a `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file.
 
     Raises:
-        DataError: If the file cannot be read, holds no row, or a row is not as described above.
+        DataError: If the file cannot be read, has no rows, or a row is not as described above.
     """
-    rows = iter_rows(path)
-    place, first = next(rows, ("", None))
-    if first is None:
-        raise DataError(f"{os.fspath(path)}: no rows; expected at least one pair")
-    columns = next((names for names in COLUMN_SETS if set(names) <= set(first)), None)
-    if columns is None:
-        wanted = " or ".join(", ".join(names) for names in COLUMN_SETS)
-        raise DataError(f"{os.fspath(path)}: {place}: expected the columns {wanted} among {list(first)}")
-    for index, (here, row) in enumerate(chain([(place, first)], rows)):
-        try:
-            yield _pair(row, columns, index)
-        except DataError as error:
-            raise DataError(f"{os.fspath(path)}: {here}: {error}") from None
+    columns = None
+    for index, (place, row) in enumerate(iter_rows(path)):
+        with located(f"{os.fspath(path)}: {place}"):
+            columns = columns or _columns_of(row)
+            pair = _pair(row, columns, index)
+        yield pair
 
 
-def _pair(row: Mapping[str, object], columns: tuple[str, str], index: int) -> RecordedPair:
+def _columns_of(row: Row) -> tuple[str, str]:
+    for columns in COLUMN_SETS:
+        if set(columns) <= set(row):
+            return columns
+    expected = " or ".join(", ".join(columns) for columns in COLUMN_SETS)
+    raise DataError(f"expected the columns {expected} among {list(row)}")
+
+
+def _pair(row: Row, columns: tuple[str, str], index: int) -> RecordedPair:
     for column in columns:
         if column not in row:
-            raise DataError(f"column {column!r} is missing; expected it in every row, null where there is no verdict")
-    if columns == COLUMN_SETS[0]:
-        answers = tuple(_probability(row, column) for column in columns)
-    else:
-        answers = tuple(
-            _verdict(row, column, meaning) for column, meaning in zip(columns, _VERDICTS[columns], strict=True)
-        )
-    if columns[0].startswith("winner"):
-        label = _verdict(row, "label", {"1": 0.0, "2": 1.0})
-    else:
-        label = _probability(row, "label")
-    id = row.get("id")
-    return RecordedPair(str(index) if id in (None, "") else str(id), answers, label, row)
+            raise DataError(f"column {column!r} is missing; expected it in every row, null for no verdict")
+    meanings = _VERDICTS.get(columns, (None, None))
+    answers = tuple(_number(row, column, meaning) for column, meaning in zip(columns, meanings, strict=True))
+    is_winner = columns == ("winner_original", "winner_swapped")
+    label = _number(row, "label", {"1": 0.0, "2": 1.0} if is_winner else None)
+    id = given_in(row, "id")
+    return RecordedPair(str(index if id is None else id), answers, label, row)
 
 
-def _verdict(row: Mapping[str, object], column: str, meaning: Mapping[str, float]) -> float:
-    value = row.get(column)
-    if value is None or value == "":
+def _number(row: Row, column: str, meaning: Mapping[str, float] | None) -> float:
+    """The probability or the verdict in a column, NaN for null."""
+    value = given_in(row, column)
+    if value is None:
         return math.nan
-    if isinstance(value, bool) or (found := meaning.get(str(value).strip())) is None:
-        expected = ", ".join(meaning)
-        raise DataError(f"column {column!r}: got {value!r:.80}; expected one of {expected}, or null for no verdict")
-    return found
-
-
-def _probability(row: Mapping[str, object], column: str) -> float:
-    value = row.get(column)
-    if value is None or value == "":
-        return math.nan
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise DataError(f"column {column!r}: got {value!r:.80}; expected a number in [0, 1], or null")
-    return number
+    if meaning is None:
+        return probability_in(row, column)
+    if isinstance(value, bool) or str(value).strip() not in meaning:
+        raise bad_value(column, value, f"one of {', '.join(meaning)}, or null for no verdict")
+    return meaning[str(value).strip()]

@@ -1,20 +1,19 @@
-"""Metrics of judges: proper scores, calibration, agreement, position bias, and their intervals. NumPy only.
+"""Metrics of judges: proper scores, calibration, agreement, position bias, and their intervals. NumPy and SciPy only.
 
-validation    the door: arrays are checked once
-binning       predictions to bins
-scores        the score of one prediction
-calibration   ECE and its relatives, Murphy's decomposition
-smoothing     smooth ECE
-noise         what a perfect judge would show
-agreement     verdicts against majorities
-position      what swapping the responses does
-shares        Wilson's interval
-systems       win rates of whole models, against votes and Elo
-intervals     the bootstrap
-summary       all of it for one judge, as flat keys
-groups        all of it for every group of pairs
-distributions the score of one distribution over several classes
-classes       metrics of distributions over several classes, ordered or not
+validation      input checks
+binning         assignment of predictions to bins
+scores          the score of one prediction
+agreement       verdicts against majorities
+calibration     ECE and related errors, Murphy's decomposition
+noise           noise floors: the values of a perfect judge
+position        effects of swapping the responses
+intervals       bootstrap and Wilson intervals
+significance    tests of position bias
+summary         all metrics of one judge, as flat keys
+groups          the same for every group of pairs
+position_audit  position metrics of an audit, with repetitions
+classes         metrics of distributions over several classes, ordered or not
+systems         win rates of models, against votes and Elo
 """
 
 from autorater.metrics.agreement import agreement, three_way_agreement
@@ -24,7 +23,7 @@ from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartil
 from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor, noise_floors
 from autorater.metrics.position import position_bias
-from autorater.metrics.summary import judge_metrics
+from autorater.metrics.summary import Targets, judge_metrics
 from autorater.metrics.systems import WinRate, win_rates
 
 __all__ = [
@@ -32,6 +31,7 @@ __all__ = [
     "GroupMetrics",
     "Mean",
     "Share",
+    "Targets",
     "WinRate",
     "agreement",
     "bootstrap",

@@ -1,11 +1,9 @@
-"""Bins of predicted probabilities: the one place where a prediction is assigned to a bin.
+"""Bins of predicted probabilities; every binned metric assigns its bins here.
 
-Verbalized probabilities sit on bin edges (0.1, 0.2, …), so the edges decide the result. Bins are right-closed,
-((k−1)/K, k/K], with 0 in the first, and probabilities are compared after rounding to nine decimals. Comparing with
-`np.linspace` edges instead puts 0.3 or 0.7 into a neighbouring bin, because 0.1 · 3 is not the double 0.3.
+Verbalized probabilities lie on bin edges (0.1, 0.2, …), so the edges decide the result. Bins are right-closed,
+((k−1)/K, k/K], with 0 in the first, and probabilities are compared after rounding to nine decimals. A comparison with
+`np.linspace` edges would put 0.3 or 0.7 into a neighbouring bin, because 0.1 · 3 is not the double 0.3.
 """
-
-from __future__ import annotations
 
 from typing import Literal
 
@@ -13,23 +11,19 @@ import numpy as np
 
 from autorater.metrics.validation import DECIMALS, check_at_least
 
+N_BINS = 10
+"""Bins of every reported calibration error."""
 Strategy = Literal["uniform", "quantile", "distinct"]
 
 
 def bin_indices(probabilities: np.ndarray, n_bins: int, strategy: Strategy) -> np.ndarray:
-    """The bin of each probability.
+    """The bin of each probability, integers from 0 of shape (N,); bins may be empty.
 
     Args:
         probabilities: shape (N,), in [0, 1].
         n_bins: K, the number of bins; not used by "distinct".
         strategy: "uniform": K bins of equal width. "quantile": K bins of equal mass, as far as ties allow: equal
-            values always share the bin in which the first of them falls. "distinct": one bin per distinct value.
-
-    Returns:
-        Integers of shape (N,), from 0. Bins may be empty.
-
-    Raises:
-        ValueError: unknown strategy, or fewer than one bin.
+            values share the bin of the first of them. "distinct": one bin per distinct value.
     """
     check_at_least("n_bins", n_bins, 1)
     rounded = probabilities.round(DECIMALS)
@@ -42,4 +36,4 @@ def bin_indices(probabilities: np.ndarray, n_bins: int, strategy: Strategy) -> n
     if strategy == "quantile":
         below = np.cumsum(counts) - counts
         return (below * int(n_bins) // rounded.size)[distinct]
-    raise ValueError(f'strategy is {strategy!r}; "uniform", "quantile" or "distinct" is wanted')
+    raise ValueError(f'strategy is {strategy!r}; expected "uniform", "quantile" or "distinct"')

@@ -1,64 +1,54 @@
 """Calibration of probabilities against votes.
 
-A label is the share of votes for B, so 0/1 labels, ties (1/2) and dense labels go through the same formulas:
+A label is the share of votes for B, so 0/1 labels, ties (1/2) and dense labels use the same formulas:
 
     ECE           Σ_b n_b/N · |ȳ_b − p̄_b|                               Guo et al. (arXiv 1706.04599)
     debiased L2   sqrt max(0, Σ_b n_b/N · [(ȳ_b − p̄_b)² − v_b])       Kumar et al. (arXiv 1909.10155)
+    smooth ECE    the width s of a Gaussian kernel with smECE_s = s     Błasiok and Nakkiran (arXiv 2309.12236)
     Murphy        Brier = reliability − resolution + uncertainty        Murphy (1973)
 
 v_b = s_b²/n_b is the variance of the mean label of bin b; for 0/1 labels it is Kumar's ȳ_b (1 − ȳ_b)/(n_b − 1).
 
-The decomposition is exact here, not approximate: its bins are the distinct answers, and the Brier score against a vote
-share is the mean over the votes (`scores.py`), so that each bin contributes (p − ȳ_b)² + ȳ_b (1 − ȳ_b). Its first two
-terms are too high, since mean labels are noisy, and the third is too low. Taking Σ_b n_b/N · v_b from the first two
-and adding the variance of ȳ to the last two leaves the sum as it is: Ferro and Fricker (2012).
+The Murphy decomposition is exact: its bins are the distinct answers, and the Brier score against a vote share is the
+mean over the votes (`scores.py`), so each bin contributes (p − ȳ_b)² + ȳ_b (1 − ȳ_b). Because mean labels are noisy,
+reliability and resolution are biased upward and uncertainty downward. The corrected terms subtract Σ_b n_b/N · v_b
+from the first two and add the variance of ȳ to the last two, which keeps the sum: Ferro and Fricker (2012).
 
-Whose calibration? Of Pr[B preferred] itself, which is the headline; of the probability of both sides (class-wise); or
-of the side that the judge is on (top-label), which cannot see that it leans to one. Three names for three questions.
-
-Plug-in ECE is biased upward, by more the fewer the votes; `noise.py` says how much a perfect judge would show.
+The headline is the calibration of Pr[B preferred]. Class-wise calibration covers both sides; top-label calibration, of
+the side that the answer favours, cannot detect that a judge favours B throughout. The ECE is biased upward, more so
+with fewer votes; `noise.py` gives the value that a perfect judge would show.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.binning import Strategy, bin_indices
+from autorater.metrics.binning import N_BINS, Strategy, bin_indices
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
-from autorater.metrics.smoothing import smooth_error
-from autorater.metrics.validation import check_equal_lengths, check_probabilities, check_votes
+from autorater.metrics.validation import check_equal_lengths, check_predictions, check_votes
 
-_N_BINS = 10
-
-
-def _check(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = check_probabilities("probabilities", probabilities)
-    labels = check_probabilities("labels", labels)
-    check_equal_lengths(probabilities=probabilities, labels=labels)
-    return probabilities, labels
-
-
-def _curve(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> dict[str, np.ndarray]:
-    count = np.bincount(bins)
-    filled = count > 0
-    count = count[filled]
-    return {
-        "probability": np.bincount(bins, probabilities)[filled] / count,
-        "label": np.bincount(bins, labels)[filled] / count,
-        "count": count,
-    }
-
-
-def _binned_error(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float:
-    return float(np.abs(np.bincount(bins, labels - probabilities)).sum() / labels.size)
+_INTERVALS = 10_000  # answers of up to four decimals are grid points; 2 * 10_000 has only the factors 2 and 5
+_HALVINGS = 30  # of the bracket of the smooth ECE, to 1e-9
 
 
 def reliability_curve(
-    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 10, strategy: Strategy = "uniform"
+    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform"
 ) -> dict[str, np.ndarray]:
-    """The reliability diagram as numbers; the ECE is its weighted mean gap.
+    """The reliability diagram as numbers: `probability` (mean prediction), `label` (mean label) and `count` per bin.
+
+    Empty bins are left out; predictions ascend. Args and errors as in `expected_calibration_error`.
+    """
+    probabilities, labels = check_predictions(probabilities, labels)
+    return _curve(probabilities, labels, bin_indices(probabilities, n_bins, strategy))
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform"
+) -> float:
+    """Expected calibration error, Σ_b n_b/N · |mean label − mean prediction|, in [0, 1].
+
+    Guo et al. (arXiv 1706.04599), with one difference: the prediction is compared with the votes, not the confidence
+    of a verdict with its accuracy.
 
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
@@ -67,31 +57,6 @@ def reliability_curve(
         strategy: "uniform" (equal width, right-closed), "quantile" (equal mass, ties kept together) or "distinct"
             (one bin per distinct answer).
 
-    Returns:
-        `probability` (mean prediction), `label` (mean label) and `count`, one entry per bin that is not empty, in
-        ascending order of prediction.
-
-    Raises:
-        ValueError: empty input, unequal lengths, NaN, values outside [0, 1], unknown strategy, n_bins below 1.
-    """
-    probabilities, labels = _check(probabilities, labels)
-    return _curve(probabilities, labels, bin_indices(probabilities, n_bins, strategy))
-
-
-def expected_calibration_error(
-    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 10, strategy: Strategy = "uniform"
-) -> float:
-    """Expected calibration error, Σ_b n_b/N · |mean label − mean prediction|, in [0, 1].
-
-    Guo et al. (arXiv 1706.04599), with one difference: the prediction is compared with the votes themselves, not the
-    confidence of a verdict with its accuracy.
-
-    Args:
-        probabilities: shape (N,), Pr[B preferred], in [0, 1].
-        labels: shape (N,), share of votes for B, in [0, 1].
-        n_bins: number of bins; not used by "distinct".
-        strategy: as in `reliability_curve`.
-
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], unknown strategy, n_bins below 1.
 
@@ -99,68 +64,8 @@ def expected_calibration_error(
         >>> expected_calibration_error([0.3, 0.3, 0.9], [0, 1, 1])
         0.16666666666666666
     """
-    probabilities, labels = _check(probabilities, labels)
+    probabilities, labels = check_predictions(probabilities, labels)
     return _binned_error(probabilities, labels, bin_indices(probabilities, n_bins, strategy))
-
-
-def _uniform_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return _binned_error(probabilities, labels, bin_indices(probabilities, _N_BINS, "uniform"))
-
-
-def _variances_of_means(labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None) -> np.ndarray:
-    """Variance of the mean label of each bin, shape (max bin + 1,); NaN in bins of fewer than two units.
-
-    Rows of one unit, such as the two orders of a pair, hang together: their residuals are summed before squaring.
-    """
-    count = np.bincount(bins)
-    residuals = labels - (np.bincount(bins, labels) / np.maximum(count, 1))[bins]
-    n_units, owner = count, bins
-    if units is not None:
-        cells, cell = np.unique(bins * (int(units.max()) + 1) + units, return_inverse=True)
-        residuals, owner = np.bincount(cell, residuals), cells // (int(units.max()) + 1)
-        n_units = np.bincount(owner, minlength=count.size)
-    squares = np.bincount(owner, residuals**2, count.size)
-    several = n_units > 1
-    variances = np.full(count.size, np.nan)
-    variances[several] = (n_units / np.maximum(n_units - 1, 1) * squares)[several] / count[several] ** 2
-    return variances
-
-
-def _debiased_square(
-    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None = None
-) -> float | None:
-    """Kumar's estimate of the mean squared gap, which may be below 0; None if no bin holds two units."""
-    variance = _variances_of_means(labels, bins, units)
-    usable = ~np.isnan(variance)  # one row says nothing about the noise of its own mean
-    if not usable.any():
-        return None
-    count = np.bincount(bins)[usable]
-    gap = np.bincount(bins, labels - probabilities)[usable] / count
-    return float(np.average(gap**2 - variance[usable], weights=count))
-
-
-def _decomposition(
-    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None
-) -> dict[str, float]:
-    curve = _curve(probabilities, labels, bins)
-    base_rate = labels.mean()
-    reliability = float(np.average((curve["probability"] - curve["label"]) ** 2, weights=curve["count"]))
-    resolution = float(np.average((curve["label"] - base_rate) ** 2, weights=curve["count"]))
-    terms = {
-        "reliability": reliability,
-        "resolution": resolution,
-        "uncertainty": float(base_rate * (1 - base_rate)),
-    }
-    within = _variances_of_means(labels, bins, units)
-    (overall,) = _variances_of_means(labels, np.zeros_like(bins), units)
-    if np.isnan(within).all() or np.isnan(overall):
-        return terms
-    noise = float(np.average(np.nan_to_num(within), weights=curve["count"]))
-    return terms | {
-        "reliability_corrected": reliability - noise,
-        "resolution_corrected": resolution - noise + float(overall),
-        "uncertainty_corrected": terms["uncertainty"] + float(overall),
-    }
 
 
 def calibration_metrics(
@@ -174,41 +79,41 @@ def calibration_metrics(
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
         labels: shape (N,), share of votes for B, in [0, 1]; a tie vote counts one half.
-        n_votes: number of votes behind each label, one number or shape (N,); used by `mse_corrected` alone.
-        units: shape (N,), rows with equal values hang together (both orders of a pair, one topic); used by
-            `ece_debiased` and the corrected decomposition, which need to know how noisy mean labels are.
+        n_votes: number of votes per label, one number or shape (N,); used by `mse_corrected` only.
+        units: shape (N,), rows with equal values are dependent (both orders of a pair, one topic); used by
+            `ece_debiased` and the corrected decomposition, which depend on the noise of mean labels.
 
     Returns:
         - `brier`, `log_loss`: mean score against every vote, as defined in `scores.py`; lower is better.
         - `mse_dense`: mean (p − y)², the squared distance to the vote share.
         - `mse_corrected`: mean of (p − y)² − y (1 − y)/(m − 1) over the rows with m >= 2 votes. For votes without ties
-          it estimates E(p − p*)² without bias (and may fall below 0); ties make it too low, for y (1 − y) then
-          overstates the spread of the votes. Left out without such rows.
+          it is an unbiased estimate of E(p − p*)² (and may be below 0); with ties it is too low, because y (1 − y)
+          then overstates the variance of the votes. Left out without such rows.
         - `ece`, `ece_quantile`: ten bins of equal width or of equal mass.
-        - `ece_debiased`: debiased L2 error on the bins of `ece_quantile`; bins of one unit are passed over, and the
-          key is left out if there are no others.
-        - `ece_toplabel`: `ece` of the probability of the side that the answer is on, ½ counting for both;
+        - `ece_debiased`: debiased L2 error on the bins of `ece_quantile`, without the bins of a single unit; left out
+          if there are no other bins.
+        - `ece_toplabel`: `ece` of the probability of the side that the answer favours, ½ counting for both;
           `ece_classwise`: mean of `ece` for B and for A.
         - `smooth_ece`: bin-free, Błasiok and Nakkiran (arXiv 2309.12236).
-        - `ece_majority`: `ece` against the majority of each label, split labels dropped. Kept for comparison with
-          published numbers: by it the true p* looks worse than a majority voter. Left out if all labels are split.
+        - `ece_majority`: `ece` against the majority of each label, without split labels; left out if all are split.
+          For comparison with published numbers only: it ranks the true p* below a majority voter.
         - `reliability`, `resolution`, `uncertainty`: brier = reliability − resolution + uncertainty, exactly.
-          `reliability_corrected`, `resolution_corrected`, `uncertainty_corrected`: the same sum, without the bias that
-          few votes an answer leave; may fall below 0. Answers given by a single unit keep theirs, and the keys are
-          left out if there are no others.
+          `reliability_corrected`, `resolution_corrected`, `uncertainty_corrected`: the same sum, without the bias of
+          few votes per answer; may be below 0. Answers given by a single unit are not corrected, and the keys are left
+          out if there are no others.
         - `sharpness`: variance of p.
         - `distinct_answers`: number of distinct p, to nine decimals.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], n_votes not whole or below 1.
     """
-    probabilities, labels = _check(probabilities, labels)
+    probabilities, labels = check_predictions(probabilities, labels)
     if units is not None:
         _, units = np.unique(np.asarray(units), return_inverse=True)
         check_equal_lengths(probabilities=probabilities, units=units)
     squared = squared_errors(probabilities, labels)
     uniform, quantile, distinct = (
-        bin_indices(probabilities, _N_BINS, strategy) for strategy in ("uniform", "quantile", "distinct")
+        bin_indices(probabilities, N_BINS, strategy) for strategy in ("uniform", "quantile", "distinct")
     )
     ece = _binned_error(probabilities, labels, uniform)
     side = verdicts(probabilities)
@@ -239,3 +144,110 @@ def calibration_metrics(
             noise = (labels * (1 - labels))[several] / (votes[several] - 1)
             report["mse_corrected"] = float((squared[several] - noise).mean())
     return report
+
+
+def smooth_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Smooth ECE (Błasiok and Nakkiran, arXiv 2309.12236), in [0, 1].
+
+    Residuals are smoothed along the axis of predictions with a reflected Gaussian K_s of width s,
+
+        smECE_s = ∫₀¹ | mean_i (y_i − p_i) K_s(p_i, t) | dt,
+
+    and the result is the fixed point smECE_s = s, which is unique because smECE_s falls as s grows. The cosine
+    transform diagonalizes K_s: it multiplies coefficient k by exp(−s² π² k² / 2). The residuals are therefore spread
+    linearly on a grid of step 1e-4 and transformed once; each trial width then costs one FFT.
+    """
+    coefficients = _cosine_coefficients(probabilities, labels - probabilities)
+    frequencies = np.pi * np.arange(coefficients.size)
+
+    def error(width: float) -> float:
+        damped = coefficients * np.exp(-0.5 * (width * frequencies) ** 2)
+        density = np.abs(np.fft.irfft(damped)[: _INTERVALS + 1]) * 2  # times the step of the integral: 2 M · 1/M
+        return float(density.sum() - (density[0] + density[-1]) / 2)
+
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if error(middle) > middle else (low, middle)
+    return high if low > 0 else 0.0
+
+
+def _cosine_coefficients(probabilities: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    position = probabilities * _INTERVALS
+    left = np.minimum(position.astype(np.int64), _INTERVALS - 1)
+    share = position - left
+    mass = np.bincount(left, residuals * (1 - share), _INTERVALS + 1)
+    mass += np.bincount(left + 1, residuals * share, _INTERVALS + 1)
+    mass /= residuals.size
+    # The even extension of period 2: each inner point appears twice, with half its mass.
+    inner = mass[1:-1] / 2
+    return np.fft.rfft(np.concatenate([mass[:1], inner, mass[-1:], inner[::-1]])).real
+
+
+def _curve(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> dict[str, np.ndarray]:
+    count = np.bincount(bins)
+    filled = count > 0
+    count = count[filled]
+    return {
+        "probability": np.bincount(bins, probabilities)[filled] / count,
+        "label": np.bincount(bins, labels)[filled] / count,
+        "count": count,
+    }
+
+
+def _binned_error(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float:
+    return float(np.abs(np.bincount(bins, labels - probabilities)).sum() / labels.size)
+
+
+def _uniform_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return _binned_error(probabilities, labels, bin_indices(probabilities, N_BINS, "uniform"))
+
+
+def _variances_of_means(labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None) -> np.ndarray:
+    """Variance of the mean label of each bin, NaN in bins of fewer than two units; residuals are summed by unit."""
+    count = np.bincount(bins)
+    residuals = labels - (np.bincount(bins, labels) / np.maximum(count, 1))[bins]
+    n_units, owner = count, bins
+    if units is not None:
+        pairs, pair = np.unique(bins * (int(units.max()) + 1) + units, return_inverse=True)  # (bin, unit)
+        residuals, owner = np.bincount(pair, residuals), pairs // (int(units.max()) + 1)
+        n_units = np.bincount(owner, minlength=count.size)
+    squares = np.bincount(owner, residuals**2, count.size)
+    several = n_units > 1
+    variances = np.full(count.size, np.nan)
+    variances[several] = (n_units / np.maximum(n_units - 1, 1) * squares)[several] / count[several] ** 2
+    return variances
+
+
+def _debiased_square(
+    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None = None
+) -> float | None:
+    """Kumar's estimate of the mean squared gap, which may be below 0; None if no bin holds two units."""
+    variance = _variances_of_means(labels, bins, units)
+    usable = ~np.isnan(variance)
+    if not usable.any():
+        return None
+    count = np.bincount(bins)[usable]
+    gap = np.bincount(bins, labels - probabilities)[usable] / count
+    return float(np.average(gap**2 - variance[usable], weights=count))
+
+
+def _decomposition(
+    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None
+) -> dict[str, float]:
+    probability, label, count = _curve(probabilities, labels, bins).values()
+    base_rate = labels.mean()
+    reliability = float(np.average((probability - label) ** 2, weights=count))
+    resolution = float(np.average((label - base_rate) ** 2, weights=count))
+    uncertainty = float(base_rate * (1 - base_rate))
+    terms = {"reliability": reliability, "resolution": resolution, "uncertainty": uncertainty}
+    within = _variances_of_means(labels, bins, units)
+    (overall,) = _variances_of_means(labels, np.zeros_like(bins), units)
+    if np.isnan(within).all() or np.isnan(overall):
+        return terms
+    noise = float(np.average(np.nan_to_num(within), weights=count))
+    return terms | {
+        "reliability_corrected": reliability - noise,
+        "resolution_corrected": resolution - noise + float(overall),
+        "uncertainty_corrected": uncertainty + float(overall),
+    }

@@ -1,36 +1,31 @@
-"""Metrics of distributions over K classes: NLI labels, Likert scales, A/tie/B.
+"""Metrics of predicted distributions q over K classes (NLI labels, Likert scales, A/tie/B) against vote shares s.
 
-The same questions as of a single probability. How far is each distribution from its votes (`distributions.py`)? Is
-what is said with 0.7 true seven times in ten? That can be asked of every class (class-wise, Kull et al., arXiv
-1910.12656) or of the likeliest alone (top-label, Guo et al., arXiv 1706.04599); the two are named apart. Votes are
-compared as they are; only `ece_majority`, `accuracy` and `macro_f1` reduce them to their majority.
+    total variation             ½ Σ_k |q_k − s_k|                      DistCE, Baan et al. (arXiv 2210.16133)
+    entropy error               H(q) − H(s), in nats                   EntCE, Baan et al.
+    log loss                    −Σ_k s_k log q′_k                      = KL(s ‖ q′) + H(s)
+    Brier                       ½ Σ_k Σ_j s_j (q_k − 1[j = k])²        = ½ Σ_k (q_k − s_k)² + ½ (1 − Σ_k s_k²)
+    ranked probability score    Σ_{k<K} E (Q_k − O_k)² / (K − 1)       Epstein (1969), Murphy (1971)
 
-Few votes are noisy: even the true distribution is some way from their shares, and the entropy of shares is too low by
-about (K − 1)/2m for m votes. Every metric therefore has a noise floor, its mean for a judge that says the distribution
-from which the votes are drawn.
+Q are the cumulated predictions; O is the cumulated vote, 0 below its class and 1 from it on. Scores against a share
+are means over its votes, as in `scores.py`; for two classes the Brier score, the ranked probability score and the log
+loss are those defined there. q′ is q with every class clipped to [1e-3, 1 − 1e-3], divided by its sum. The ranked
+probability score is for ordered classes (1–5, A/tie/B): a prediction of a neighbouring class costs less.
+
+Calibration is measured for every class (class-wise, Kull et al., arXiv 1910.12656) and for the likeliest class only
+(top-label, Guo et al., arXiv 1706.04599). Noise floors are the means of the metrics for a judge that predicts the
+distribution the votes are drawn from; the entropy of m votes, for example, is too low by about (K − 1)/2m.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import entr
 
 from autorater.metrics.agreement import macro_f1
-from autorater.metrics.binning import bin_indices
-from autorater.metrics.distributions import (
-    class_brier_scores,
-    divergences,
-    entropy_errors,
-    half_squares,
-    log_losses,
-    ranked_scores,
-    total_variation,
-    vote_variances,
-)
-from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
+from autorater.metrics.binning import N_BINS, bin_indices
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
+from autorater.metrics.scores import LOG_CLIP, brier_scores
 from autorater.metrics.validation import DECIMALS, check_at_least, check_counts, check_distributions
 
-_N_BINS = 10
 _FLOOR_ROUNDS = 20
 
 
@@ -48,26 +43,27 @@ def class_metrics(
     Args:
         predicted: shape (N, K), K >= 2, the predicted distributions; rows sum to 1.
         counts: shape (N, K), votes for each class, or their shares; no row may be all zero.
-        ordinal: whether the classes have an order, that of the columns.
+        ordinal: whether the columns are in the order of the classes.
         clusters: shape (N,), items with equal values are resampled together.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: seed of the bootstrap and of the noise floors.
 
     Returns:
-        - `total_variation` (DistCE), `entropy_error` (EntCE, above 0: less decided than the votes) and its absolute
-          `entropy_error_abs`, `kl`, `log_loss`, `brier`: means of what `distributions.py` defines;
-        - `mse_dense`, mean ½ Σ (q − s)²; `mse_corrected`, the same less the noise of the votes, where counts are whole
-          numbers, over the items with several votes: its mean is the distance to the true distribution;
+        - means over items of the scores above: `total_variation`, `entropy_error` (above 0: closer to uniform than the
+          votes) and its absolute value `entropy_error_abs`, `kl`, `log_loss`, `brier`;
+        - `mse_dense`, mean ½ Σ (q − s)²; `mse_corrected`, the same minus the variance of the votes, for whole-number
+          counts, over the items with several votes: an unbiased estimate of the distance to the true distribution;
         - `ranked_probability_score` if `ordinal`;
         - `ece_classwise`, the mean over classes of the ECE of that class's probability, and `ece_toplabel`, the ECE
           of the largest probability of each item against the share of votes for that class: ten bins of equal width,
           right-closed;
-        - `ece_majority`, top-label against whether the majority is that class: Guo's, for comparison with published
-          numbers; `accuracy`, how often it is; `macro_f1`, the mean F1 of the classes that are said or are a majority.
-          Items whose votes have no single majority do not count; of several likeliest classes each has its part;
+        - `ece_majority`, Guo's top-label ECE against whether that class is the majority, for comparison with published
+          numbers; `accuracy`, the share of items whose likeliest class is the majority; `macro_f1`, mean F1 over the
+          classes that are predicted or are a majority. Items without a single majority do not count; tied likeliest
+          classes share their item equally;
         - `<key>_low`, `<key>_high`, 95 % bootstrap, of all but `mse_corrected`, `ece_majority` and `macro_f1`;
-        - `<key>_noise_floor`, where counts are whole numbers, of all but `mse_corrected`, `ece_majority`, `accuracy`
-          and `macro_f1`: what a perfect judge with these answers would show on as many votes;
+        - `<key>_noise_floor`, for whole-number counts, of all but `mse_corrected`, `ece_majority`, `accuracy` and
+          `macro_f1`: the value for a perfect judge with these answers and as many votes;
         - `n_items`, `n_classes`.
 
     Raises:
@@ -83,7 +79,7 @@ def class_metrics(
     votes = counts.sum(axis=1)
     shares = counts / votes[:, None]
     statistics = _statistics(predicted, shares, ordinal)
-    values = {name: _value(statistic) for name, statistic in statistics.items()}
+    values = {name: point_estimate(statistic) for name, statistic in statistics.items()}
     report = {"n_items": float(len(predicted)), "n_classes": float(predicted.shape[1])} | values
 
     top = _likeliest(predicted)
@@ -94,12 +90,12 @@ def class_metrics(
     if decided.any():
         report["accuracy"] = float(hits[decided].mean())
         report["macro_f1"] = macro_f1(top[decided], majority[decided])
-        report["ece_majority"] = _value(_binned(predicted[decided].max(axis=1)[:, None], hits[decided, None]))
+        report["ece_majority"] = point_estimate(_binned(predicted[decided].max(axis=1)[:, None], hits[decided, None]))
     if (counts == counts.round()).all():
         several = votes > 1
         if several.any():
-            noise = vote_variances(shares[several]) / (votes[several] - 1)
-            report["mse_corrected"] = float((half_squares(predicted, shares)[several] - noise).mean())
+            noise = _vote_variances(shares[several]) / (votes[several] - 1)
+            report["mse_corrected"] = float((_half_squares(predicted, shares)[several] - noise).mean())
         report |= _noise_floors(predicted, votes, ordinal, seed)
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, clusters)
@@ -107,40 +103,51 @@ def class_metrics(
 
 
 def _statistics(predicted: np.ndarray, shares: np.ndarray, ordinal: bool) -> dict[str, Statistic]:
+    clipped = predicted.clip(LOG_CLIP, 1 - LOG_CLIP)
+    log_losses = -(shares * np.log(clipped / clipped.sum(axis=1, keepdims=True))).sum(axis=1)
+    half_squares, vote_entropy = _half_squares(predicted, shares), entr(shares).sum(axis=1)
+    entropy_errors = entr(predicted).sum(axis=1) - vote_entropy
     scores = {
-        "total_variation": total_variation,
+        "total_variation": np.abs(predicted - shares).sum(axis=1) / 2,
         "entropy_error": entropy_errors,
-        "kl": divergences,
+        "kl": log_losses - vote_entropy,
         "log_loss": log_losses,
-        "brier": class_brier_scores,
+        "brier": half_squares + _vote_variances(shares),
         "mse_dense": half_squares,
+        "entropy_error_abs": np.abs(entropy_errors),
     }
     if ordinal:
-        scores["ranked_probability_score"] = ranked_scores
-    statistics: dict[str, Statistic] = {name: Mean(score(predicted, shares)) for name, score in scores.items()}
-    statistics["entropy_error_abs"] = Mean(np.abs(statistics["entropy_error"].values))
+        below, votes_below = predicted.cumsum(axis=1)[:, :-1], shares.cumsum(axis=1)[:, :-1]
+        scores["ranked_probability_score"] = brier_scores(below, votes_below).mean(axis=1)
+    statistics: dict[str, Statistic] = {name: Mean(score) for name, score in scores.items()}
     statistics["ece_classwise"] = _binned(predicted, shares)
     voted_top = (_likeliest(predicted) * shares).sum(axis=1)
     statistics["ece_toplabel"] = _binned(predicted.max(axis=1)[:, None], voted_top[:, None])
     return statistics
 
 
+def _half_squares(predicted: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """½ Σ_k (q_k − s_k)², in [0, 1], shape (N,); for two classes (p − y)²."""
+    return ((predicted - shares) ** 2).sum(axis=1) / 2
+
+
+def _vote_variances(shares: np.ndarray) -> np.ndarray:
+    """½ (1 − Σ_k s_k²), shape (N,): the variance of one vote; for two classes y (1 − y)."""
+    return (1 - (shares**2).sum(axis=1)) / 2
+
+
 def _binned(probabilities: np.ndarray, shares: np.ndarray) -> BinnedGap:
     """The mean over columns of the ECE of each, both arrays of shape (N, C)."""
     n_items, n_columns = probabilities.shape
-    cells = bin_indices(probabilities.ravel(), _N_BINS, "uniform").reshape(probabilities.shape)
-    cells = cells + _N_BINS * np.arange(n_columns)
-    gaps = np.zeros((n_items, _N_BINS * n_columns))
-    np.put_along_axis(gaps, cells, (shares - probabilities) / n_columns, axis=1)
+    bins = bin_indices(probabilities.ravel(), N_BINS, "uniform").reshape(probabilities.shape)
+    bins = bins + N_BINS * np.arange(n_columns)
+    gaps = np.zeros((n_items, N_BINS * n_columns))
+    np.put_along_axis(gaps, bins, (shares - probabilities) / n_columns, axis=1)
     return BinnedGap(gaps)
 
 
-def _value(statistic: Statistic) -> float:
-    return float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
-
-
 def _likeliest(distributions: np.ndarray) -> np.ndarray:
-    """The part of each class in the likeliest of its row, shape (N, K): 1, or 1/n for each of n that are equal."""
+    """The likeliest class of each row, one-hot, shape (N, K); 1/n for each of n tied classes."""
     rounded = distributions.round(DECIMALS)
     largest = (rounded == rounded.max(axis=1, keepdims=True)).astype(np.float64)
     return largest / largest.sum(axis=1, keepdims=True)
@@ -151,5 +158,5 @@ def _noise_floors(predicted: np.ndarray, votes: np.ndarray, ordinal: bool, seed:
     rounds = []
     for _ in range(_FLOOR_ROUNDS):
         shares = generator.multinomial(votes.astype(np.int64), predicted) / votes[:, None]
-        rounds.append({name: _value(s) for name, s in _statistics(predicted, shares, ordinal).items()})
+        rounds.append({name: point_estimate(s) for name, s in _statistics(predicted, shares, ordinal).items()})
     return {f"{name}_noise_floor": float(np.mean([r[name] for r in rounds])) for name in rounds[0]}

@@ -1,89 +1,80 @@
-"""Bootstrap intervals for metrics that are functions of sums over pairs.
+"""Bootstrap intervals of metrics that are functions of sums over pairs.
 
-A resample draws N pairs with replacement, or whole clusters where pairs hang together (one prompt, one annotator).
-Every metric here is a function of column sums, so one resample is one vector of counts, a chunk of resamples is one
-matrix product, and all metrics share the same resamples. Memory is bounded whatever the number of rounds.
+A resample draws N pairs with replacement, or whole clusters of dependent pairs (one prompt, one annotator). Every
+metric here is a function of column sums, so a resample is one vector of counts, a chunk of resamples is one matrix
+product, and all metrics share the same resamples. Memory is bounded for any number of rounds.
 
-More than 2^14 units are first dealt at random into that many hands, which are drawn in their place. The sum of a
-hand has the cumulants of its units added up, so resampled totals keep their variance and skewness; what the dealing
-adds to the width of an interval is noise of 0.6 %, against 2.2 % from 1,000 rounds.
+More than 2^14 units are first divided at random into 2^14 groups, which are resampled instead. Cumulants add up, so
+resampled totals keep their variance and skewness; the grouping adds noise of 0.6 % to the width of an interval, and
+1,000 rounds add 2.2 %.
 
-One kind of interval does not fit all; the percentile interval fits few.
+Each kind of metric has its own interval, because percentile intervals suit few of them:
 
     Mean        bias-corrected and accelerated (BCa), Efron (1987), at expanded levels, Hesterberg (2015): the quantile
-                of Student's t and the factor sqrt(n / (n − 1)) make up for few units, n their effective number where
-                they are of unequal size; the acceleration makes up for skewness
-    Share       a mean of things that are right or wrong: Wilson's score interval with the effective number of trials,
-                p (1 − p) / variance between units. Where all units agree a resample has no spread at all, and the
-                bootstrap would say [1, 1]
-    BinnedGap   a calibration error is a sum of absolute values. Noise does not cancel in it: the plug-in estimate e
-                is too high, resamples are higher still, and the percentile interval may lie above the truth in every
-                experiment. Its interval is a test turned round, Carpenter (1999): the scales λ of the gaps λ ĝ for
-                which e is no surprise once resampled noise is added, times e. It reaches 0 where e can be noise, and
-                is widened to contain e.
+                of Student's t and the factor sqrt(n / (n − 1)) correct for few units, with n their effective number
+    Share       for means of 0/1 values: Wilson's score interval with the effective number of trials, p (1 − p) /
+                variance between units, because the bootstrap interval has no width if all units agree
+    BinnedGap   for calibration errors, which are sums of absolute values. Noise does not cancel in them: the plug-in
+                estimate e is too high, resamples are higher still, and the percentile interval may lie above the truth
+                in every experiment. The interval inverts a test, Carpenter (1999): it contains the scales λ of the
+                gaps λ ĝ that are consistent with e after resampled noise is added, times e. It starts at 0 if noise
+                alone explains e, and is widened to contain e.
 
-What they cover in simulated data sets (`tests/metrics/test_coverage.py`): means and shares 93 to 96 %, from 50 pairs
-or 20 topics on, whether of equal size or not; the plain percentile interval of 10 to 20 topics covers 88 to 94 %. The
-ECE of a perfect judge 97 %, of five kinds of wrong judges 88 to 99 %: least where one bin of ten is wrong, because the
-other nine add only bias.
+Coverage on simulated data sets (`tests/metrics/test_coverage.py`): means and shares 93 to 96 %, from 50 pairs or 20
+topics on; the ECE of a perfect judge 97 %, of five kinds of miscalibrated judges 88 to 99 %.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.shares import wilson_interval
 from autorater.metrics.validation import check_at_least, check_equal_lengths
 
 _MAX_UNITS = 1 << 14
-_CHUNK = 1 << 22  # counts held at once: 32 MB
+_CHUNK = 1 << 22  # counts in memory at once: 32 MB
 _HALVINGS = 30
 _NORMAL = NormalDist()
 
 
-class Statistic(Protocol):
-    """A metric as a function of the column sums of an array with one row per pair."""
+def wilson_interval(
+    share: np.ndarray | float, n: np.ndarray | float, z: float = 1.959964
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval `(low, high)` of a share of n independent trials, Wilson (1927); it has a width even for 0 and 1.
 
-    @property
-    def columns(self) -> np.ndarray:
-        """Shape (N, S)."""
-
-    def evaluate(self, sums: np.ndarray) -> np.ndarray:
-        """Column sums of shape (R, S) to values of shape (R,); NaN where undefined."""
-
-    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
-        """The interval, or None where the metric is undefined.
-
-        Args:
-            units: Shape (U, S), U >= 2: column sums of each unit that is drawn.
-            sums: Shape (R, S): column sums of each resample.
-            level: Coverage, in (0, 1).
-        """
+    Args:
+        share: The observed share, in [0, 1], a number or an array.
+        n: Number of trials, above 0, not necessarily whole.
+        z: Half-width in standard errors; 1.96 for 95 %.
+    """
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    low, high = np.minimum(middle - half, share), np.maximum(middle + half, share)
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)  # rounding may exceed them by 1e-17
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Σ values / Σ weights, both of shape (N,). Weights may be 0 where a pair does not count."""
+    """Σ values / Σ weights, both of shape (N,). Pairs of weight 0 do not count."""
 
     values: np.ndarray
     weights: np.ndarray | None = None
 
     @property
     def columns(self) -> np.ndarray:
+        """One row per pair, shape (N, S); the metric is a function of the column sums."""
         weights = np.ones(len(self.values)) if self.weights is None else self.weights
         return np.stack([self.values, weights], axis=1)
 
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
+        """Column sums of shape (R, S) to values of shape (R,); NaN if undefined."""
         total, weight = sums.T
         return np.divide(total, weight, out=np.full(len(sums), np.nan), where=weight > 0)
 
     def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+        """The interval, None if undefined, from column sums of U >= 2 units, (U, S), and of R resamples, (R, S)."""
         values = self.evaluate(sums)
         values = values[~np.isnan(values)]
         if values.size == 0:
@@ -103,14 +94,14 @@ class Mean:
         return quantile(-z), quantile(z)
 
     def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
-        """The estimate, and by how much each unit pulls at it, times the total weight; shape (U,), sum 0."""
+        """The estimate, and the influence of each unit on it times the total weight; shape (U,), sum 0."""
         estimate = float(self.evaluate(units.sum(axis=0, keepdims=True))[0])
         return estimate, units[:, 0] - estimate * units[:, 1]
 
 
 @dataclass(frozen=True)
 class Share(Mean):
-    """A `Mean` of values between 0 and 1 that are mostly one or the other: pairs judged consistently, verdicts."""
+    """A `Mean` of values in [0, 1], most of which are 0 or 1: consistent pairs, verdicts."""
 
     def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
         if not units[:, 1].any():
@@ -146,7 +137,7 @@ class BinnedGap:
         noise *= _half_width(_effective_number(units[:, -1]), level) / _NORMAL.inv_cdf((1 + level) / 2)
 
         def scale(tail: float) -> float:
-            """The scale of the gaps at which the estimate is this quantile; 0 where it is below that at any scale."""
+            """The scale of the gaps at which the estimate is this quantile; 0 if it is below the quantile already."""
 
             def below(scale: float) -> bool:
                 return np.quantile(np.abs(scale * gaps + noise).sum(axis=1), tail) < estimate
@@ -165,40 +156,12 @@ class BinnedGap:
         return min(low, estimate), max(high, estimate)
 
 
-def _effective_number(weights: np.ndarray) -> float:
-    """How many units of equal weight would be as noisy, Kish (1965), at least 2: large topics count for more."""
-    return max(2.0, float(weights.sum() ** 2 / (weights**2).sum()))
+Statistic = Mean | BinnedGap
 
 
-def _half_width(n_units: float, level: float) -> float:
-    """Standard errors to either side of a mean of n units whose spread is taken with n in the denominator."""
-    z, freedom = _NORMAL.inv_cdf((1 + level) / 2), n_units - 1
-    # Student's t, Abramowitz and Stegun 26.7.5; at 95 % right to 1 % from 4 units on.
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    t = z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
-    return t * float(np.sqrt(n_units / freedom))
-
-
-def _sums_by(members: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return np.stack([np.bincount(members, column) for column in columns.T], axis=1)
-
-
-def _resampled_sums(units: np.ndarray, n_rounds: int, generator: np.random.Generator) -> np.ndarray:
-    n_units = len(units)
-    sums = np.empty((n_rounds, units.shape[1]))
-    step = max(1, _CHUNK // n_units)
-    for start in range(0, n_rounds, step):
-        rounds = min(step, n_rounds - start)
-        draws = generator.integers(n_units, size=(rounds, n_units))
-        draws += n_units * np.arange(rounds)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=rounds * n_units).reshape(rounds, n_units)
-        sums[start : start + rounds] = counts.astype(np.float64) @ units
-    return sums
+def point_estimate(statistic: Statistic) -> float:
+    """The value of a metric over all pairs; NaN if it is undefined."""
+    return float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
 
 
 def bootstrap(
@@ -214,19 +177,19 @@ def bootstrap(
         statistics: name -> `Mean`, `Share` or `BinnedGap`, all over the same N pairs.
         n_rounds: number of resamples, at least 1.
         seed: seed of the resampling; equal seeds give equal resamples.
-        clusters: shape (N,), anything with an order; pairs with equal values are drawn together.
+        clusters: shape (N,), sortable values; pairs with equal values are resampled together.
         level: coverage, in (0, 1).
 
     Returns:
-        `<name>_low` and `<name>_high` of each metric. Resamples in which a metric is undefined do not count; a metric
-        undefined in all has no keys, and a single pair or cluster gives no keys, since it says nothing about spread.
+        `<name>_low` and `<name>_high` of each metric, over the resamples in which it is defined; none for a single
+        pair or cluster.
 
     Raises:
         ValueError: unequal lengths, n_rounds below 1, level outside (0, 1).
     """
     check_at_least("n_rounds", n_rounds, 1)
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; a value in (0, 1) is wanted")
+        raise ValueError(f"level is {level}; expected a value in (0, 1)")
     blocks = {name: statistic.columns for name, statistic in statistics.items()}
     if not blocks:
         return {}
@@ -241,7 +204,8 @@ def bootstrap(
         return {}
     if n_units > _MAX_UNITS:
         members = (generator.permutation(n_units) % _MAX_UNITS)[members]
-    units = np.concatenate([_sums_by(members, block) for block in blocks.values()], axis=1)
+    columns = np.concatenate(list(blocks.values()), axis=1)
+    units = np.stack([np.bincount(members, column) for column in columns.T], axis=1)
     sums = _resampled_sums(units, n_rounds, generator)
     report = {}
     start = 0
@@ -252,3 +216,35 @@ def bootstrap(
         if ends is not None:
             report[f"{name}_low"], report[f"{name}_high"] = ends
     return report
+
+
+def _resampled_sums(units: np.ndarray, n_rounds: int, generator: np.random.Generator) -> np.ndarray:
+    n_units = len(units)
+    sums = np.empty((n_rounds, units.shape[1]))
+    step = max(1, _CHUNK // n_units)
+    for start in range(0, n_rounds, step):
+        rounds = min(step, n_rounds - start)
+        draws = generator.integers(n_units, size=(rounds, n_units))
+        draws += n_units * np.arange(rounds)[:, None]
+        counts = np.bincount(draws.ravel(), minlength=rounds * n_units).reshape(rounds, n_units)
+        sums[start : start + rounds] = counts.astype(np.float64) @ units
+    return sums
+
+
+def _effective_number(weights: np.ndarray) -> float:
+    """The number of units of equal weight with the same noise, at least 2, Kish (1965)."""
+    return max(2.0, float(weights.sum() ** 2 / (weights**2).sum()))
+
+
+def _half_width(n_units: float, level: float) -> float:
+    """Half-width in standard errors of the mean of n units, whose variance has n in the denominator."""
+    z, freedom = _NORMAL.inv_cdf((1 + level) / 2), n_units - 1
+    # Student's t, Abramowitz and Stegun 26.7.5; at 95 % accurate to 1 % from 4 units on.
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    t = z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return t * float(np.sqrt(n_units / freedom))

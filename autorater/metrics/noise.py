@@ -1,22 +1,20 @@
-"""Noise floors: what a perfect judge would show with these answers and this many votes.
+"""Noise floors: the value of each metric for a perfect judge with the same answers and the same number of votes.
 
-A mean over few votes misses the truth, and |·| cannot cancel the misses, so plug-in ECE is above zero even for a judge
-whose every answer is right: consistency resampling, Bröcker and Smith (2007). Scores have floors for another reason,
-votes differ among themselves. A metric near its floor is no evidence against a judge; one below it is luck.
+A mean over few votes misses the truth, and absolute values do not cancel, so the ECE of a perfect judge is above zero:
+consistency resampling, Bröcker and Smith (2007). Scores have floors because votes differ among themselves. A metric
+near its floor is no evidence against a judge; a metric below it is chance.
 
     Brier       mean p (1 − p)                     log loss    mean entropy of p
     MSE         mean p (1 − p)/m                   ECE         Σ_b E|S_b| / N,  S_b = Σ_{i in b} (y_i − p_i)
 
-S_b is a sum of independent terms. Where a bin has the variance of fifty votes or more it is as good as normal, and its
-expected absolute value is σ sqrt(2/π), right to 0.5 %. Elsewhere votes are simulated.
+S_b is a sum of independent terms. In a bin with the variance of fifty votes or more it is nearly normal, and its
+expected absolute value is σ sqrt(2/π), accurate to 0.5 %. In the other bins votes are simulated.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.binning import Strategy, bin_indices
+from autorater.metrics.binning import N_BINS, Strategy, bin_indices
 from autorater.metrics.scores import brier_scores, log_scores
 from autorater.metrics.validation import check_at_least, check_probabilities, check_votes
 
@@ -26,23 +24,23 @@ _MANY_VOTES = 50
 def ece_noise_floor(
     probabilities: ArrayLike,
     n_votes: ArrayLike = 1,
-    n_bins: int = 10,
+    n_bins: int = N_BINS,
     strategy: Strategy = "uniform",
     n_rounds: int = 100,
     seed: int = 0,
 ) -> float:
     """Expected ECE if every answer were the probability that its votes are drawn from, in [0, 1].
 
-    The two orders of a pair share their votes; for a symmetric judge the floor over all 2N answers is the same as with
-    2N separate labels, because the residual that order ab leaves in one bin, order ba leaves in the mirrored bin.
+    The two orders of a pair share their votes. For a symmetric judge the floor over all 2N answers equals that of 2N
+    separate labels, because the residual of order ab in one bin is the residual of order ba in the mirrored bin.
 
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
-        n_votes: votes behind each label, one number or shape (N,).
+        n_votes: votes per label, one number or shape (N,).
         n_bins: number of bins; not used by "distinct".
-        strategy: as in `reliability_curve`.
+        strategy: as in `expected_calibration_error`.
         n_rounds: simulated sets of votes, for bins of few votes; with 100 the simulation error is 2 to 4 % of the
-            floor where all bins are such.
+            floor if all bins have few votes.
         seed: seed of the simulation.
 
     Raises:
@@ -54,7 +52,7 @@ def ece_noise_floor(
     bins = bin_indices(probabilities, n_bins, strategy)
     spread = probabilities * (1 - probabilities)
     variance = np.bincount(bins, spread / votes)
-    # σ⁴ / Σ p q / m³ is m Σ p q where all have m votes: the variance of the number of votes for B.
+    # σ⁴ / Σ p q / m³ is m Σ p q if all have m votes: the variance of the number of votes for B.
     many = variance**2 > _MANY_VOTES * np.bincount(bins, spread / votes**3)
     total = float(np.sqrt(2 / np.pi * variance[many]).sum())
 
@@ -68,18 +66,9 @@ def ece_noise_floor(
 
 
 def noise_floors(probabilities: ArrayLike, n_votes: ArrayLike | None = None, seed: int = 0) -> dict[str, float]:
-    """What a perfect judge would show, by the metric's name in `calibration_metrics`.
+    """Noise floors of `brier`, `log_loss` and, with `n_votes`, `mse_dense`, `ece` and `ece_quantile` (ten bins).
 
-    Args:
-        probabilities: shape (N,), Pr[B preferred], in [0, 1].
-        n_votes: votes behind each label, one number or shape (N,); without them, the scores that do not depend on it.
-        seed: seed of the simulation where bins have few votes.
-
-    Returns:
-        `brier`, `log_loss`; with votes `mse_dense`, `ece` and `ece_quantile` (ten bins).
-
-    Raises:
-        ValueError: as `ece_noise_floor`.
+    Args and errors as in `ece_noise_floor`.
     """
     probabilities = check_probabilities("probabilities", probabilities)
     floors = {

@@ -1,77 +1,51 @@
-"""Position bias: what a judge does when the two responses change places.
+"""Position bias: how a judge's answers change when the two responses are swapped.
 
-Each pair is read twice. p_ab = Pr[B better] from order ab and p_ba = Pr[A better] from order ba: both are the
-probability that the response shown *second* is better. A judge without bias has p_ba = 1 − p_ab, hence
+Each pair is judged in both orders. p_ab = Pr[B better] from order ab and p_ba = Pr[A better] from order ba: both are
+the probability that the response shown *second* is better. An unbiased judge has p_ba = 1 − p_ab, hence
 
-    symmetry deviation   SD = p_ab + p_ba − 1,            SD > 0 favours the second slot
+    symmetry deviation   SD = p_ab + p_ba − 1,            SD > 0 favours the second response
     symmetrized answer   p_sym = (p_ab + 1 − p_ba) / 2,   Pr[B better] averaged over the orders
 
-The mean squared error of the two orders is that of p_sym plus SD²/4, whatever the label. |SD| shrinks for free when
-all answers shrink towards 1/2, so it is read beside the sharpness. Consistency: Zheng et al. (arXiv 2306.05685).
+The mean squared error of the two orders is that of p_sym plus SD²/4, for any label. |SD| also shrinks when all answers
+move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|. Consistency: Zheng et al. (arXiv
+2306.05685).
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logit
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.validation import check_equal_lengths, check_probabilities
+from autorater.metrics.scores import LOG_CLIP
+from autorater.metrics.validation import DECIMALS, check_equal_lengths, check_probabilities
 
-_CLIP = 1e-3
-
-
-def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
-    """p_sym = (p_ab + 1 − p_ba) / 2, shape (N,), in [0, 1]."""
-    return (p_ab + (1 - p_ba)) / 2
-
-
-def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
-    """What each pair adds to the position metrics: arrays of shape (N,).
-
-    `consistent` (0 or 1), `deviation` (SD), `first` and `decided`: verdicts for the response shown first, and verdicts
-    other than a tie, each 0, 1 or 2 over the two orders.
-    """
-    second_ab, second_ba = verdicts(p_ab), verdicts(p_ba)
-    return {
-        "consistent": (second_ab == -second_ba).astype(np.float64),
-        "deviation": p_ab + p_ba - 1,
-        "first": np.sum([second_ab < 0, second_ba < 0], axis=0, dtype=np.float64),
-        "decided": np.abs(second_ab) + np.abs(second_ba),
-    }
-
-
-def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
-    """(logit p_ab + logit p_ba) / 2: the log-odds that the second slot adds to an answer, shaped as the arguments.
-
-    Where the judge answers σ(l + b) from order ab and σ(−l + b) from order ba, this is b, whatever l; SD is not, it
-    shrinks as |l| grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
-    """
-    p_ab, p_ba = (np.clip(p, _CLIP, 1 - _CLIP) for p in (p_ab, p_ba))
-    return (np.log(p_ab / (1 - p_ab)) + np.log(p_ba / (1 - p_ba))) / 2
+_MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+_RATIOS = (1.0, 1.1, 1.5, 2.0, 4.0, float("inf"))
 
 
 def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
-    """Position bias of a judge over pairs read in both orders.
+    """Position bias of a judge over pairs judged in both orders.
 
     Args:
-        p_ab: shape (N,), Pr[B better] read from order ab, in [0, 1].
-        p_ba: shape (N,), Pr[A better] read from order ba, in [0, 1].
+        p_ab: shape (N,), Pr[B better] from order ab, in [0, 1].
+        p_ba: shape (N,), Pr[A better] from order ba, in [0, 1].
 
     Returns:
         - `consistency`: share of pairs with the same winner in both orders; an answer of 1/2 is the verdict "tie",
           and a tie in both orders is consistent.
         - `flip_rate`: 1 − consistency.
         - `first_slot_share`: of the verdicts other than a tie, over both orders, the share for the response shown
-          first; 1/2 is fair. Left out when every verdict is a tie.
+          first; 1/2 is fair. Left out if every verdict is a tie.
         - `symmetry_deviation_mean`, `symmetry_deviation_abs`: mean of SD, in [−1, 1], and of |SD|, in [0, 1].
         - `sharpness_symmetrized`: variance of p_sym over the pairs, in [0, 1/4].
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1].
     """
-    p_ab = check_probabilities("p_ab", p_ab)
-    p_ba = check_probabilities("p_ba", p_ba)
+    p_ab, p_ba = check_probabilities("p_ab", p_ab), check_probabilities("p_ba", p_ba)
     check_equal_lengths(p_ab=p_ab, p_ba=p_ba)
     terms = position_terms(p_ab, p_ba)
     consistency = float(terms["consistent"].mean())
@@ -85,3 +59,78 @@ def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
     if terms["decided"].any():
         report["first_slot_share"] = float(terms["first"].sum() / terms["decided"].sum())
     return report
+
+
+def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+    """p_sym = (p_ab + 1 − p_ba) / 2, shape (N,), in [0, 1]."""
+    return (p_ab + (1 - p_ba)) / 2
+
+
+def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
+    """`consistent` (0 or 1), `deviation` (SD), `first` and `decided` of each pair, shaped as the arguments.
+
+    `first` and `decided` count, over both orders, the verdicts for the response shown first and those without a tie.
+    """
+    second_ab, second_ba = verdicts(p_ab), verdicts(p_ba)
+    return {
+        "consistent": (second_ab == -second_ba).astype(np.float64),
+        "deviation": p_ab + p_ba - 1,
+        "first": np.sum([second_ab < 0, second_ba < 0], axis=0, dtype=np.float64),
+        "decided": np.abs(second_ab) + np.abs(second_ba),
+    }
+
+
+def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+    """(logit p_ab + logit p_ba) / 2: the log-odds that the second position adds to an answer, shaped as the arguments.
+
+    If the judge answers σ(l + b) in order ab and σ(−l + b) in order ba, this is b for any l, while SD shrinks as |l|
+    grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
+    """
+    return (logit(p_ab.clip(LOG_CLIP, 1 - LOG_CLIP)) + logit(p_ba.clip(LOG_CLIP, 1 - LOG_CLIP))) / 2
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Position bias of the pairs in (low, high] of a covariate; `high` may be infinite, the lowest stratum has `low`.
+
+    `consistency` is as in `position_bias`; `deviation_mean` and `deviation_abs` are the means of SD and |SD|.
+    """
+
+    low: float
+    high: float
+    n_pairs: int
+    consistency: float
+    deviation_mean: float
+    deviation_abs: float
+
+
+def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
+    """Position bias by |p_sym − 1/2|, without empty strata; arguments as in `position_bias`.
+
+    Near ties contradict themselves easily; a bias far from 1/2 changes verdicts that matter.
+    """
+    return _strata(np.abs(symmetrize(p_ab, p_ba) - 0.5), _MARGINS, p_ab, p_ba)
+
+
+def deviation_by_length(
+    p_ab: np.ndarray, p_ba: np.ndarray, length_a: np.ndarray, length_b: np.ndarray
+) -> list[Stratum]:
+    """Position bias by the ratio of the longer to the shorter response, without empty strata.
+
+    Args:
+        p_ab, p_ba: As in `position_bias`.
+        length_a, length_b: shape (N,), lengths of the responses in any unit, above 0.
+    """
+    return _strata(np.maximum(length_a, length_b) / np.minimum(length_a, length_b), _RATIOS, p_ab, p_ba)
+
+
+def _strata(values: np.ndarray, edges: Sequence[float], p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
+    terms = position_terms(p_ab, p_ba)
+    indices = np.searchsorted(edges, values.round(DECIMALS)).clip(1) - 1
+    strata = []
+    for index in np.unique(indices):
+        here = indices == index
+        consistent, deviation = terms["consistent"][here], terms["deviation"][here]
+        means = (float(column.mean()) for column in (consistent, deviation, np.abs(deviation)))
+        strata.append(Stratum(edges[index], edges[index + 1], int(here.sum()), *means))
+    return strata

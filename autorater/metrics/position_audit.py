@@ -1,118 +1,95 @@
-"""The position metrics of a judge under audit, as flat keys with intervals and tests, from one or several readings.
+"""Position metrics of an audit, as flat keys with intervals and tests; answers may be repeated and may be missing.
 
-An audit reads each pair twice, and each reading R times; some readings have no answer. Both readings are told as the
-probability that what may be favoured is better: the second slot, where the responses are swapped, or (other probes,
-`autorater.audit.probes`) the response that was padded. A reading counts where its partner of the same repetition has
-an answer too; a pair is the mean of its repetitions, and pairs are what is resampled and tested. Verdicts without a
-probability are 0, 1/2 (tie) and 1.
+An audit judges each pair in two presentations, each R times. Both answers are Pr[the side that may be favoured is
+better]: the response shown second if the responses are swapped, or, for other probes (`autorater.audit.probes`), for
+example the padded response. A repetition counts if both presentations have an answer in it; a pair is the mean of its
+repetitions, and pairs are resampled and tested. Verdicts without a probability are 0, 1/2 (tie) and 1.
 
-From Shi et al. (arXiv 2406.07791): of all pairs, the primacy share prefers the first slot in both readings, or in one
-with a tie in the other, the recency share likewise the second; the rest is consistent. Preference fairness is there
+From Shi et al. (arXiv 2406.07791): the primacy share is the share of pairs that prefer the first position in both
+orders, or in one with a tie in the other; the recency share likewise for the second; all others are consistent. Their
+preference fairness equals recency − primacy, in [−1, 1], 0 is fair.
 
-    (recency · recency% − primacy · primacy%) / n = (recency − primacy) / n,    in [−1, 1], 0 is fair.
+With repetitions, the noise of a judge that samples its answers is separated from bias. Of R answers x_k in one order
+and R answers y_k in the other, all as Pr[B better], the slot effect is the root of the mean over pairs of
+(E x − E y)², estimated without bias from the products (x_k − y_k)(x_l − y_l), k ≠ l, whose noises are independent.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.intervals import Mean, Share, bootstrap
+from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
-from autorater.metrics.repetition import (
-    any_slot_test,
-    repeated_flip_rate,
-    repeated_spread,
-    repetition_stability,
-    slot_effect,
-)
-from autorater.metrics.significance import sign_flip_test
+from autorater.metrics.significance import any_slot_test, sign_flip_test
+from autorater.metrics.validation import reject
 
-_QUANTILES = (5, 25, 50, 75, 95)
-
-
-def check_answers(answers: ArrayLike) -> np.ndarray:
-    """Answers of an audit as a float64 array of shape (N, 2, R), NaN where there is no answer.
-
-    Args:
-        answers: shape (N, 2) or (N, 2, R).
-
-    Raises:
-        ValueError: another shape, or a value outside [0, 1].
-    """
-    array = np.asarray(answers, dtype=np.float64)
-    array = array[:, :, None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[1] != 2 or array.shape[2] == 0:
-        raise ValueError(f"answers have shape {np.shape(answers)}; (pairs, 2) or (pairs, 2, repeats) is wanted")
-    outside = (array < 0) | (array > 1)
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise ValueError(f"answers{list(index)} is {array[index]:.12g}; a value in [0, 1] is wanted")
-    return array
+_QUANTILES = {"symmetry_deviation": (5, 25, 50, 75, 95), "symmetry_deviation_abs": (50, 95)}
 
 
 def compared(answers: np.ndarray) -> np.ndarray:
-    """Which repetitions of which pairs have both readings, shape (N, R)."""
+    """Which repetitions of which pairs have both answers, shape (N, R)."""
     return ~np.isnan(answers).any(axis=1)
 
 
 def pair_means(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the compared repetitions of the two readings, each (N,); NaN where no repetition has both."""
+    """Mean over the compared repetitions of the two answers, each (N,); NaN if no repetition has both."""
     counted = compared(answers)
     return tuple(_mean_of_repeats(np.where(counted, answers[:, side], np.nan)) for side in (0, 1))
 
 
 def only_verdicts(*answers: np.ndarray) -> bool:
-    """Whether all answers are 0, 1/2 or 1 (or NaN): a judge that names a winner or a tie, and no probability."""
+    """Whether all answers are 0, 1/2 or 1 (or NaN): the judge names a winner or a tie, and no probability."""
     return all(bool(np.isin(side[~np.isnan(side)], (0, 0.5, 1)).all()) for side in answers)
 
 
 def audit_metrics(
     answers: ArrayLike, labels: ArrayLike | None = None, *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """Everything there is to say about the position bias of one judge, as JSON-ready floats.
+    """All position metrics of one judge, as JSON-ready floats; undefined metrics have no key.
 
     Args:
-        answers: shape (N, 2) or (N, 2, R): Pr[second slot better] from order ab and from order ba, in R repetitions,
-            in [0, 1]; NaN where the judge gave no answer.
-        labels: shape (N,), Pr[B preferred] by people, NaN where it is not known.
+        answers: shape (N, 2) or (N, 2, R): Pr[response shown second better] from order ab and from order ba, in R
+            repetitions, in [0, 1]; NaN for a missing answer.
+        labels: shape (N,), Pr[B preferred] by people, NaN if unknown.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: of the bootstrap and of the permutations.
 
     Returns:
-        Keys that are undefined are left out.
-
-        - `n_pairs`, pairs that could be compared; `n_repeats`, R.
+        - `n_pairs`, compared pairs; `n_repeats`, R.
         - `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`, `symmetry_deviation_abs`,
           `sharpness_symmetrized` as in `position_bias`; `second_slot_share` = 1 − `first_slot_share`; `sharpness`,
           variance of the answers; `symmetry_deviation_q05` … `_q95`, quantiles of SD over pairs, and
           `symmetry_deviation_abs_q50`, `_q95`.
         - `primacy_share`, `recency_share`, `preference_fairness`.
         - `logit_shift`, see `logit_shifts`; not for judges that give only verdicts.
-        - `accuracy`, share of readings whose verdict is the label's, and `position_consistent_accuracy`, share of
+        - `accuracy`, share of answers whose verdict is the label's, and `position_consistent_accuracy`, share of
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
-        - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests of no slot being favoured on the verdicts
-          and on SD; the second not for judges that give only verdicts.
-        - with R > 1: `repetition_stability`, `repeated_flip_rate`, `repeated_spread`, `slot_effect` and
-          `p_value_any_slot`, over pairs with all their answers.
+        - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests that neither position is favoured, on the
+          verdicts and on SD; the second not for judges that give only verdicts.
+        - with R > 1, over pairs with all their answers, and over presentations: `repetition_stability`, mean share of
+          the commonest verdict among R answers, in [1/3, 1]; `repeated_flip_rate`, how often two of them differ in
+          verdict, in [0, 1]; `repeated_spread`, root of their mean variance; `slot_effect`, in [0, 1], 0 if the
+          estimate of its square is negative; `p_value_any_slot`, see `any_slot_test`.
         - `<key>_low` and `<key>_high`, 95 % over pairs, of every mean and share; a single pair has none.
 
     Raises:
         ValueError: another shape, values outside [0, 1], or no pair with both answers.
     """
-    answers = check_answers(answers)
+    shape, answers = np.shape(answers), np.asarray(answers, dtype=np.float64)
+    answers = answers[:, :, None] if answers.ndim == 2 else answers
+    if answers.ndim != 3 or answers.shape[1] != 2 or answers.shape[2] == 0:
+        raise ValueError(f"answers have shape {shape}; expected (pairs, 2) or (pairs, 2, repeats)")
+    reject("answers", answers, (answers < 0) | (answers > 1), "a value in [0, 1]")
     counted = compared(answers)
     kept = counted.any(axis=1)
     if not kept.any():
-        raise ValueError("no pair has an answer in both orders; there is nothing to compare")
+        raise ValueError("no pair has an answer in both orders; expected at least one to compare")
     answers, counted = answers[kept], counted[kept]
     first, second = (np.where(counted, answers[:, side], np.nan) for side in (0, 1))
     n_pairs, n_repeats = counted.shape
     terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
-    leaning = _mean_of_repeats(np.where(counted, (verdicts(first) + verdicts(second)) / 2, np.nan))
-    primacy = _mean_of_repeats(np.where(counted, verdicts(first) + verdicts(second) < 0, np.nan))
-    recency = _mean_of_repeats(np.where(counted, verdicts(first) + verdicts(second) > 0, np.nan))
+    both = verdicts(first) + verdicts(second)
+    primacy, recency = (_mean_of_repeats(np.where(counted, sign * both > 0, np.nan)) for sign in (-1, 1))
     deviation = terms["deviation"]
 
     statistics = {
@@ -137,36 +114,49 @@ def audit_metrics(
         statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
 
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
-    for name, statistic in statistics.items():
-        report[name] = float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
+    report |= {name: point_estimate(statistic) for name, statistic in statistics.items()}
     for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
-        for quantile in _QUANTILES if name == "symmetry_deviation" else (50, 95):
-            report[f"{name}_q{quantile:02d}"] = float(np.quantile(values, quantile / 100))
+        report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
     report["sharpness"] = float(np.nanvar(np.stack([first, second])))
     report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
-    report["p_value_verdicts"] = sign_flip_test(leaning)
+    report["p_value_verdicts"] = sign_flip_test(_mean_of_repeats(both / 2))
     if has_probabilities:
         report["p_value_probabilities"] = sign_flip_test(deviation)
     complete = counted.all(axis=1)
     if n_repeats > 1 and complete.any():
-        report |= _repetition(answers[complete], seed)
+        report |= repetition_metrics(answers[complete], seed)
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed)
     return report
 
 
+def repetition_metrics(answers: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """The metrics of `audit_metrics` that require repetitions; answers of shape (N, 2, R), R >= 2, none missing."""
+    first, second = answers[:, 0], answers[:, 1]
+    n_repeats = answers.shape[2]
+    n_ordered = n_repeats * (n_repeats - 1)
+    repeated = np.concatenate([first, second])  # (2 N, R)
+    counts = np.stack([(verdicts(repeated) == verdict).sum(axis=1) for verdict in (-1, 0, 1)])
+    deviations = first + second - 1
+    products = (deviations.sum(axis=1) ** 2 - (deviations**2).sum(axis=1)) / n_ordered
+    return {
+        "repetition_stability": float((counts.max(axis=0) / n_repeats).mean()),
+        "repeated_flip_rate": float((1 - ((counts**2).sum(axis=0) - n_repeats) / n_ordered).mean()),
+        "repeated_spread": float(np.sqrt(repeated.var(axis=1, ddof=1).mean())),
+        "slot_effect": float(np.sqrt(max(0.0, products.mean()))),
+        "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
+    }
+
+
 def _mean_of_repeats(values: np.ndarray) -> np.ndarray:
-    """Mean over repetitions without the NaNs; NaN where there are only NaNs. (N, R) to (N,)."""
+    """Mean over repetitions without the NaNs; NaN if all are NaN. (N, R) to (N,)."""
     present = ~np.isnan(values)
     total = np.where(present, values, 0).sum(axis=1)
     return np.divide(total, present.sum(axis=1), out=np.full(len(values), np.nan), where=present.any(axis=1))
 
 
 def _right(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often a reading is right, how often both are, and whether the label has a winner, each (N,).
-
-    Without a winner, nothing is right.
-    """
+    """Shares of right answers and of repetitions right in both orders; whether the label has a winner; (N,) each."""
     winner = verdicts(labels)
     has_winner = ~np.isnan(winner) & (winner != 0)
     right_first = verdicts(first) == winner[:, None]
@@ -177,15 +167,3 @@ def _right(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[n
         for credit in ((right_first.astype(np.float64) + right_second) / 2, right_first & right_second)
     )
     return right, right_twice, has_winner.astype(np.float64)
-
-
-def _repetition(answers: np.ndarray, seed: int) -> dict[str, float]:
-    first, second = answers[:, 0], answers[:, 1]
-    questions = np.concatenate([first, second])
-    return {
-        "repetition_stability": repetition_stability(questions),
-        "repeated_flip_rate": repeated_flip_rate(questions),
-        "repeated_spread": repeated_spread(questions),
-        "slot_effect": slot_effect(first + second - 1),
-        "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
-    }

@@ -5,17 +5,15 @@ A score against a vote share is the mean of the scores against its votes, with a
     Brier      y (1 − p)² + (1 − y) p²  =  (p − y)² + y (1 − y)
     log loss   −y log p′ − (1 − y) log(1 − p′),   p′ = clip(p, 1e-3, 1 − 1e-3)
 
-Both are linear in y, so the mean over a dense label equals the mean over the votes written out one by one.
-For a label of 0 or 1 they are the ordinary scores. Lower is better. Brier (1950); Gneiting and Raftery (2007).
+Both are linear in y, so the mean over a dense label equals the mean over its single votes. For a label of 0 or 1 they
+are the ordinary scores. Lower is better. Brier (1950); Gneiting and Raftery (2007).
 """
-
-from __future__ import annotations
 
 import numpy as np
 
 LOG_CLIP = 1e-3
-"""Answers reach 0 and 1 exactly, where the log loss is infinite. This is the clip of the log reward, so that the
-evaluated loss is the trained one; no single prediction costs more than −log(1e-3) = 6.9 nats."""
+"""Answers can be exactly 0 or 1, where the log loss is infinite. The log reward uses the same clip, so evaluation and
+training use the same loss; a single prediction costs at most −log(1e-3) = 6.9 nats."""
 
 
 def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -30,5 +28,5 @@ def log_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def squared_errors(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Squared distance to the target probability itself, shape (N,)."""
+    """Squared distance to the target probability, shape (N,)."""
     return (probabilities - targets) ** 2

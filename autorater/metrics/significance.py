@@ -1,39 +1,33 @@
-"""Is a mean of paired differences different from zero? The sign-flip test, and a correction for several tests.
+"""Tests of position bias with pairs as units, and a correction for several tests.
 
-A judge that does not care for slots has no reason to deviate in one direction: its two readings of a pair are drawn
-alike, so every pair's deviation is as likely as its negative. Given their sizes, the sum S of the deviations is then
-distributed as Σ ±|d_i| with fair signs,
+Sign-flip test: is the mean deviation of pairs zero? If so, each deviation d_i is as likely as its negative, and
 
     p = Pr[|Σ ε_i d_i| ≥ |Σ d_i|],  ε_i = ±1 with probability 1/2 each,
 
-which is Fisher's randomization test for paired data (1935). Pairs are the unit. Pairs that do not deviate say nothing
-about the direction and drop out; where all others deviate by the same amount this is McNemar's exact test.
+which is Fisher's randomization test for paired data (1935), and McNemar's exact test if all non-zero deviations have
+the same size. The distribution is computed exactly on a grid of 0.001; rounding is odd, so the test stays exact. For
+thousands of pairs the sum is taken as normal with its exact variance Σ d_i².
 
-The distribution is worked out exactly on a grid of 0.001. Rounding is odd, so it leaves the test exact. Beyond the
-size at which that is cheap, S is taken as normal with its exact variance Σ d_i²; thousands of pairs are then summed.
-Deliberately left out: tests that ask for normal deviations, which probabilities near 0 and 1 do not have.
+Permutation test: does any pair's answer depend on its order? If not, the 2 R answers of a pair in R repetitions are
+exchangeable. The test reassigns them to the orders within every pair and compares Σ (mean x − mean y)². It also
+detects effects whose direction differs between pairs, which a mean over pairs cannot.
+
+Deliberately left out: t-tests, because deviations of probabilities near 0 and 1 are not normal.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
 _STEPS = 1000  # of the grid, per unit
 _MAX_OPERATIONS = 5e8  # a second or two
+_MAX_SPLITS = 252  # all ways to divide 10 answers into two fives
 
 
 def sign_flip_test(deviations: np.ndarray) -> float:
-    """Two-sided p-value of the hypothesis that deviations are as likely as their negatives.
-
-    Args:
-        deviations: shape (N,), one a pair.
-
-    Returns:
-        In (0, 1]; 1 where nothing deviates.
-    """
+    """Two-sided p-value, in (0, 1], that deviations of shape (N,) are as likely as their negatives."""
     steps = np.rint(np.asarray(deviations, dtype=np.float64) * _STEPS).astype(np.int64)
     steps = steps[steps != 0]
     if steps.size == 0:
@@ -56,18 +50,38 @@ def sign_flip_test(deviations: np.ndarray) -> float:
     return min(1.0, float(chances[extreme].sum()))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several, Holm (1979): rejecting those below α errs once in 1/α times at most.
+def any_slot_test(first: np.ndarray, second: np.ndarray, n_rounds: int = 1999, seed: int = 0) -> float:
+    """p-value, in [1/(n_rounds + 1), 1], of the hypothesis that no pair's answers depend on its order.
+
+    The permutations of a pair are drawn from all divisions of its 2 R answers for R <= 5, else from 252 random ones.
 
     Args:
-        p_values: Of K tests, dependent or not.
-
-    Returns:
-        K corrected p-values, in the given order.
+        first, second: shape (N, R), R >= 2, Pr[B better] in R repetitions of each order.
+        n_rounds: Number of permutations, at least 1.
+        seed: Of the permutations.
     """
-    corrected = [0.0] * len(p_values)
-    floor = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = floor
-    return corrected
+    answers = np.concatenate([first, second], axis=1)
+    n_pairs, n_answers = answers.shape
+    n_repeats = n_answers // 2
+    generator = np.random.default_rng(seed)
+    if n_repeats <= 5:
+        splits = list(combinations(range(n_answers), n_repeats))
+    else:
+        splits = [generator.permutation(n_answers)[:n_repeats] for _ in range(_MAX_SPLITS)]
+    sums = np.stack([answers[:, list(split)].sum(axis=1) for split in splits], axis=1)
+    squares = (2 * sums - answers.sum(axis=1, keepdims=True)) ** 2  # (N, splits), in units of 1/R²
+    observed = float(((first - second).sum(axis=1) ** 2).sum())
+    rows = np.arange(n_pairs)
+    at_least = sum(
+        squares[rows, generator.integers(len(splits), size=n_pairs)].sum() >= observed - 1e-9 for _ in range(n_rounds)
+    )
+    return (1 + int(at_least)) / (1 + n_rounds)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of K tests, dependent or not, corrected to control the family-wise error rate, Holm (1979)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = p.argsort()
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(p.size, 0, -1) * p[order]))
+    return corrected.tolist()

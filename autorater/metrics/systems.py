@@ -1,33 +1,26 @@
-"""Models instead of responses: how often one wins against another, by a judge, by people's votes and by Elo.
+"""Win rates of models: how often one wins against another, by a judge, by votes and by Elo.
 
     judged     mean over pairs of Pr[the model's response is preferred] by the judge
     voted      the same by the votes, a tie counting one half
     expected   1 / (1 + 10^((Elo_opponent − Elo_model) / 400))
     mismatch   |(judged − expected) / max(expected, 1 − expected)|, the Mismatch Degree of CHARM (arXiv 2504.10045)
 
-A judge that is calibrated on pairs is calibrated on models; the converse is not true, so this view adds to the metrics
-of single pairs and replaces none. It shows what they hide: a judge that is fond of one model's style.
+A judge that is calibrated on pairs is calibrated on models; the converse is not true. Win rates therefore complement
+the metrics of single pairs: they reveal a judge that favours one model's style.
 
-Intervals resample pairs, or whole prompts where `clusters` says so. Deliberately left out: where Elo scores come from
-(`autorater.charm.elo`), and mending a mismatch (`autorater.charm.offset`).
+Intervals resample pairs, or whole clusters. Deliberately left out: the source of Elo scores (`autorater.charm.elo`)
+and the correction of a mismatch (`autorater.charm.offset`).
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from autorater.metrics.intervals import Mean, bootstrap
-from autorater.metrics.validation import check_equal_lengths, check_probabilities, check_scores
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^−x) without overflow, with full relative precision for very negative x; the shape of x."""
-    z = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, z) / (1 + z)
+from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities
 
 
 def expected_win_rate(elo_over: ArrayLike, elo_reference: ArrayLike) -> float | np.ndarray:
@@ -47,55 +40,41 @@ def expected_win_rate(elo_over: ArrayLike, elo_reference: ArrayLike) -> float | 
         >>> round(expected_win_rate(1216, 1273), 4)  # Gemma-2-9b-it-SimPO against GPT-4o-mini
         0.4187
     """
-    over, reference = _broadcast(check_scores, elo_over=elo_over, elo_reference=elo_reference)
-    return _like_input(sigmoid((over - reference) * (np.log(10) / 400)))
+    over, reference = _checked(check_numbers, elo_over=elo_over, elo_reference=elo_reference)
+    rate = expit((over - reference) * (np.log(10) / 400))
+    return rate if rate.ndim else float(rate)
 
 
 def mismatch_degree(empirical: ArrayLike, expected: ArrayLike) -> float | np.ndarray:
-    """How far a win rate is from the one that people's preferences imply: |(P̂ − P) / max(P, 1 − P)|.
+    """Relative distance of a win rate to the one that people's preferences imply: |(P̂ − P) / max(P, 1 − P)|.
 
     Args:
         empirical: Win rate P̂ by a reward model or judge, in [0, 1]; a number or any array of numbers.
         expected: Win rate P by Elo or votes, in [0, 1]; broadcast against `empirical`.
 
     Returns:
-        In [0, 1]; 0 is a perfect match. The same from the side of the opponent. A float for two numbers, else an
-        array. The sign is not in it: the model is over-valued where `empirical` is the larger.
+        In [0, 1]; 0 is a perfect match. It is the same from the opponent's side and has no sign: the model is
+        over-valued if `empirical` is the larger. A float for two numbers, else an array.
 
     Raises:
         ValueError: empty, NaN, not numbers, outside [0, 1], or shapes that do not broadcast.
     """
-    empirical, expected = _broadcast(check_probabilities, empirical=empirical, expected=expected)
-    return _like_input(np.abs(empirical - expected) / np.maximum(expected, 1 - expected))
+    empirical, expected = _checked(check_probabilities, empirical=empirical, expected=expected)
+    degree = np.abs(empirical - expected) / np.maximum(expected, 1 - expected)
+    return degree if degree.ndim else float(degree)
 
 
-def _broadcast(check, **given: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Two checked float64 arrays of one shape."""
-    shapes = [np.shape(values) for values in given.values()]
-    checked = [check(name, np.ravel(values)).reshape(np.shape(values)) for name, values in given.items()]
-    try:
-        return np.broadcast_arrays(*checked)
-    except ValueError:
-        (first, second), (shape, other) = given, shapes
-        raise ValueError(f"{second} has shape {other} and {first} has shape {shape}; equal is wanted") from None
-
-
-def _like_input(values: np.ndarray) -> float | np.ndarray:
-    return values if values.ndim else float(values)
+def _checked(check: Callable, **arrays: ArrayLike) -> Iterator[np.ndarray]:
+    """Arrays of any shape, checked; NumPy raises a `ValueError` if their shapes do not broadcast."""
+    return (check(name, np.ravel(values)).reshape(np.shape(values)) for name, values in arrays.items())
 
 
 @dataclass(frozen=True)
 class WinRate:
-    """One model against another over N pairs. Rates are of `model` winning, in [0, 1]; None where they are not known.
+    """One model against another, which follows it by name, over their pairs in either order.
 
-    Attributes:
-        model: The first of the two by name.
-        opponent: The second.
-        n_pairs: Pairs between them, in either order.
-        judged: Mean judged probability; `judged_low` and `judged_high` are its 95 % interval.
-        voted: Mean label, with its interval.
-        expected: By Elo.
-        gap: judged − voted, with its interval: both are means over the same pairs.
+    `judged` is the mean judged probability that `model` wins, `voted` the mean label, `expected` the rate by Elo, each
+    in [0, 1]; `gap` is judged − voted over the same pairs; `_low` and `_high` are 95 % intervals. None if unknown.
     """
 
     model: str
@@ -114,7 +93,7 @@ class WinRate:
 
     @property
     def target(self) -> float | None:
-        """What the judged rate should be: by Elo where it is known, else by the votes."""
+        """The reference for the judged rate: the expected rate by Elo if known, else the voted rate."""
         return self.voted if self.expected is None else self.expected
 
     @property
@@ -134,20 +113,16 @@ def win_rates(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[WinRate]:
-    """Win rates of every pair of models that met.
+    """Win rates of every two models with a pair between them, sorted by name; a single pair has no interval.
 
     Args:
         p_sym: shape (N,), Pr[B preferred] by the judge, in [0, 1].
-        labels: shape (N,), share of votes for B, in [0, 1]; None if there are no votes.
-        model_a: N names: what wrote response A. A pair of a model with itself has no row.
-        model_b: N names: what wrote response B.
+        labels: shape (N,), share of votes for B, in [0, 1]; None without votes.
+        model_a, model_b: N names of the models that wrote each response. A model against itself has no row.
         elo: Elo score by model; rows then have `expected`.
-        clusters: shape (N,), pairs with equal values are resampled together (the prompt, say).
+        clusters: shape (N,), pairs with equal values (such as one prompt) are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
         seed: Seed of the bootstrap.
-
-    Returns:
-        A row for every two models with at least one pair, sorted by name. A single pair has no interval.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], a model without a name or without Elo.
@@ -155,61 +130,50 @@ def win_rates(
     judged = check_probabilities("p_sym", p_sym)
     voted = None if labels is None else check_probabilities("labels", labels)
     names_a, names_b = _check_names("model_a", model_a), _check_names("model_b", model_b)
-    given = {"labels": voted, "model_a": names_a, "model_b": names_b, "clusters": clusters}
-    check_equal_lengths(p_sym=judged, **{name: column for name, column in given.items() if column is not None})
+    clusters = None if clusters is None else np.asarray(clusters)
+    check_equal_lengths(p_sym=judged, labels=voted, model_a=names_a, model_b=names_b, clusters=clusters)
     if elo is not None:
         check_rated(elo, {*names_a, *names_b})
 
-    turned = names_b < names_a  # a row tells of the first name's wins, Pr[B preferred] where that is B
-    first, second = np.where(turned, names_b, names_a), np.where(turned, names_a, names_b)
-    judged = np.where(turned, judged, 1 - judged)
-    voted = None if voted is None else np.where(turned, voted, 1 - voted)
+    swapped = names_b < names_a  # rates are of the first name winning, and that model may have written B
+    first, second = np.where(swapped, names_b, names_a), np.where(swapped, names_a, names_b)
+    judged = np.where(swapped, judged, 1 - judged)
+    voted = None if voted is None else np.where(swapped, voted, 1 - voted)
     rows = []
     for model, opponent in sorted({pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]}):
         here = (first == model) & (second == opponent)
         columns = {"judged": judged[here]}
         if voted is not None:
             columns |= {"voted": voted[here], "gap": judged[here] - voted[here]}
-        means = {name: float(column.mean()) for name, column in columns.items()}
-        spread = {}
+        row = {name: float(column.mean()) for name, column in columns.items()}
         if n_bootstrap:
             statistics = {name: Mean(column) for name, column in columns.items()}
-            spread = bootstrap(statistics, n_bootstrap, seed, None if clusters is None else np.asarray(clusters)[here])
+            row |= bootstrap(statistics, n_bootstrap, seed, None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
-        rows.append(WinRate(model, opponent, int(here.sum()), expected=expected, **means, **spread))
+        rows.append(WinRate(model, opponent, int(here.sum()), expected=expected, **row))
     return rows
 
 
 def correlations(scores: Mapping[str, float], elo: Mapping[str, float]) -> dict[str, float]:
-    """Do the models that a judge scores high have a high Elo?
+    """`pearson` and `spearman` correlation, over at least two models, between a judge's mean scores and Elo.
 
-    Args:
-        scores: Mean score by model, at least two models.
-        elo: Elo by model; at least those of `scores`.
-
-    Returns:
-        `pearson` and `spearman` over the models of `scores`, in [−1, 1]; equal scores share the mean of their ranks.
-        Both are left out where all scores or all Elo are equal.
-
-    Raises:
-        ValueError: fewer than two models, a model without Elo, scores that are not finite.
+    Empty if all scores or all Elo are equal. Models in `elo` without a score are ignored; a model without Elo is an
+    error, and so are scores that are not finite.
     """
+    from scipy.stats import pearsonr, spearmanr  # half a second
+
     check_rated(elo, scores)
     if len(scores) < 2:
-        raise ValueError(f"{len(scores)} models; at least 2 are wanted for a correlation")
-    x = check_scores("scores", list(scores.values()))
-    y = check_scores("elo", [elo[model] for model in scores])
+        raise ValueError(f"{len(scores)} models; expected at least 2 for a correlation")
+    x = check_numbers("scores", list(scores.values()))
+    y = check_numbers("elo", [elo[model] for model in scores])
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {}
-    return {"pearson": _pearson(x, y), "spearman": _pearson(_ranks(x), _ranks(y))}
+    return {"pearson": float(pearsonr(x, y).statistic), "spearman": float(spearmanr(x, y).statistic)}
 
 
 def check_rated(elo: Mapping[str, float], models: Sequence[str] | set[str] | Mapping[str, float]) -> None:
-    """Every model has an Elo score.
-
-    Raises:
-        ValueError: names the models that have none, and those that have one.
-    """
+    """Raises a `ValueError` if a model has no Elo score."""
     missing = sorted(set(models) - set(elo))
     if missing:
         raise ValueError(f"no Elo for {', '.join(map(repr, missing))}; there is one for {', '.join(sorted(elo))}")
@@ -218,15 +182,5 @@ def check_rated(elo: Mapping[str, float], models: Sequence[str] | set[str] | Map
 def _check_names(name: str, values: Sequence[str]) -> np.ndarray:
     for index, value in enumerate(values):
         if not isinstance(value, str) or not value:
-            raise ValueError(f"{name}[{index}] is {value!r}; the name of a model is wanted")
+            raise ValueError(f"{name}[{index}] is {value!r}; expected the name of a model")
     return np.array(values, dtype=object)
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks in which equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

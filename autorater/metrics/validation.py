@@ -1,13 +1,10 @@
-"""The door of the metrics: whatever comes in leaves as checked float64 arrays, or as a `ValueError` that says why.
+"""Input checks: arguments become float64 arrays, or a `ValueError` states what was got and what was expected.
 
-Functions behind the door trust their arguments.
+Public functions check their arguments once; internal functions trust theirs.
 
-A single-precision 0.3 is 0.300000012 in double precision, which is past the edge of the bin it belongs to.
-Probabilities of fewer than 64 bits are therefore rounded to the decimals their type holds (six for float32, three for
-float16).
+A float32 0.3 is 0.300000012 in float64, past the edge of its bin. Probabilities of fewer than 64 bits are therefore
+rounded to the decimals that their type holds (six for float32, three for float16).
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,147 +13,124 @@ DECIMALS = 9
 """Probabilities that agree to this many decimals are the same answer; arithmetic noise is near 1e-16."""
 
 
-def _vector(name: str, values: ArrayLike) -> np.ndarray:
-    try:
-        array = np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a one-dimensional array of numbers: {error}") from error
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}; a one-dimensional array is wanted")
-    if array.size == 0:
-        raise ValueError(f"{name} is empty; at least one value is wanted")
-    if np.isnan(array).any():
-        raise ValueError(f"{name}[{int(np.isnan(array).argmax())}] is NaN; a number is wanted")
-    return array
-
-
-def _rounded(array: np.ndarray, values: ArrayLike) -> np.ndarray:
-    dtype = np.asarray(values).dtype
-    return array if dtype.kind != "f" or dtype.itemsize >= 8 else array.round(np.finfo(dtype).precision)
-
-
-def check_scores(name: str, values: ArrayLike) -> np.ndarray:
-    """Scores as a float64 array of shape (N,), N >= 1, every value finite; those of a narrower type are not rounded.
-
-    Raises:
-        ValueError: empty, not one-dimensional, not numbers, NaN or infinite; names the value and its index.
-    """
-    array = _vector(name, values)
-    if np.isinf(array).any():
-        index = int(np.isinf(array).argmax())
-        raise ValueError(f"{name}[{index}] is {array[index]}; a finite number is wanted")
-    return array
-
-
 def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:
-    """Probabilities as a float64 array of shape (N,), N >= 1, every value in [0, 1].
+    """Shape (N,), N >= 1, every value in [0, 1]."""
+    return _probabilities(name, _vector(name, values), values)
 
-    Raises:
-        ValueError: empty, not one-dimensional, not numbers, NaN, or outside [0, 1]; names the value and its index.
-    """
-    array = _rounded(_vector(name, values), values)
-    outside = (array < 0) | (array > 1)
-    if outside.any():
-        index = int(outside.argmax())
-        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a value in [0, 1] is wanted")
-    return array
+
+def check_predictions(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and their labels, each of shape (N,), every value in [0, 1]."""
+    probabilities, labels = check_probabilities("probabilities", probabilities), check_probabilities("labels", labels)
+    check_equal_lengths(probabilities=probabilities, labels=labels)
+    return probabilities, labels
+
+
+def check_orders(name: str, values: ArrayLike) -> np.ndarray:
+    """Probabilities for N >= 1 pairs in both orders, shape (N, 2), as an array of shape (2, N)."""
+    array = _array(name, values, "two-dimensional")
+    if array.ndim != 2 or array.shape[1] != 2 or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}; expected (N, 2), N >= 1: one column per order")
+    return np.ascontiguousarray(_probabilities(name, array, values).T)
 
 
 def check_numbers(name: str, values: ArrayLike, low: float = -np.inf) -> np.ndarray:
-    """Finite numbers no smaller than `low` as a float64 array of shape (N,), N >= 1.
-
-    Raises:
-        ValueError: empty, not one-dimensional, NaN, infinite, not numbers or below `low`; names value and index.
-    """
+    """Shape (N,), N >= 1, every value finite and at least `low`."""
     array = _vector(name, values)
-    wrong = ~np.isfinite(array) | (array < low)
-    if wrong.any():
-        index = int(wrong.argmax())
-        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a finite number of at least {low:g} is wanted")
+    expected = "a finite number" if low == -np.inf else f"a finite number of at least {low:g}"
+    reject(name, array, ~np.isfinite(array) | (array < low), expected)
     return array
 
 
 def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
-    """Numbers of votes as a float64 array of shape (length,); one number stands for all rows.
-
-    Raises:
-        ValueError: not whole, below one, NaN or infinite, or of another length.
-    """
+    """Whole numbers of votes, at least 1, shape (length,); a single number applies to all rows."""
     array = _vector(name, np.atleast_1d(np.asarray(values)))
     if np.ndim(values) == 0:
         array = np.repeat(array, length)
     wrong = ~np.isfinite(array) | (array < 1) | (array != np.floor(array))
-    if wrong.any():
-        index = int(wrong.argmax())
-        raise ValueError(f"{name}[{index}] is {array[index]:.12g}; a whole number of votes, at least 1, is wanted")
+    reject(name, array, wrong, "a whole number of votes, at least 1")
     if array.size != length:
-        raise ValueError(f"{name} has length {array.size}; length {length} is wanted, or one number for all")
+        raise ValueError(f"{name} has length {array.size}; expected length {length}, or one number for all")
     return array
 
 
-def check_equal_lengths(**arrays: np.ndarray) -> None:
-    """Every array is as long as the first.
-
-    Raises:
-        ValueError: names both arrays and their lengths.
-    """
-    (first, reference), *others = arrays.items()
-    for name, array in others:
-        if len(array) != len(reference):
-            raise ValueError(
-                f"{name} has length {len(array)} and {first} has length {len(reference)}; equal is wanted"
-            )
-
-
-def check_at_least(name: str, value: int, minimum: int) -> None:
-    """A whole number no smaller than `minimum`.
-
-    Raises:
-        ValueError: names the value.
-    """
-    if value != int(value) or value < minimum:
-        raise ValueError(f"{name} is {value}; a whole number of at least {minimum} is wanted")
-
-
-def _table(name: str, values: ArrayLike, shape: tuple[int, int] | None) -> np.ndarray:
-    try:
-        table = np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a two-dimensional array of numbers: {error}") from error
-    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2:
-        raise ValueError(f"{name} has shape {table.shape}; (N, K) with N >= 1 and K >= 2 is wanted")
-    if shape is not None and table.shape != shape:
-        raise ValueError(f"{name} has shape {table.shape}; {shape} is wanted")
-    wrong = ~np.isfinite(table) | (table < 0)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0].tolist()
-        raise ValueError(f"{name}[{row}, {column}] is {table[row, column]:.12g}; a number of at least 0 is wanted")
-    return table
-
-
 def check_distributions(name: str, values: ArrayLike) -> np.ndarray:
-    """Distributions over K classes as a float64 array of shape (N, K), N >= 1, K >= 2; rows sum to one exactly.
-
-    Raises:
-        ValueError: not such a table, NaN, infinite or negative, or a row whose sum is further than 1e-4 from 1.
-    """
-    table = _table(name, values, None)
+    """Distributions over K >= 2 classes, shape (N, K), N >= 1, normalized; row sums may differ from 1 by 1e-4."""
+    table = _table(name, values)
     sums = table.sum(axis=1)
-    wrong = np.abs(sums - 1) > 1e-4  # what single precision leaves of a softmax is nearer
+    wrong = np.abs(sums - 1) > 1e-4  # a float32 softmax is closer
     if wrong.any():
         row = int(wrong.argmax())
-        raise ValueError(f"{name}[{row}] sums to {sums[row]:.12g}; 1 is wanted")
+        raise ValueError(f"{name}[{row}] sums to {sums[row]:.12g}; expected 1")
     return table / sums[:, None]
 
 
 def check_counts(name: str, values: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
-    """Votes or shares of votes by class as a float64 array of the given shape, no row without any.
-
-    Raises:
-        ValueError: of another shape, NaN, infinite or negative, or a row of zeros.
-    """
-    table = _table(name, values, shape)
+    """Votes or vote shares per class, of the given shape, at least 0; every row has a positive sum."""
+    table = _table(name, values)
+    if table.shape != shape:
+        raise ValueError(f"{name} has shape {table.shape}; expected {shape}")
     empty = table.sum(axis=1) == 0
     if empty.any():
-        raise ValueError(f"{name}[{int(empty.argmax())}] is all zero; at least one vote is wanted")
+        raise ValueError(f"{name}[{int(empty.argmax())}] is all zero; expected at least one vote")
     return table
+
+
+def check_equal_lengths(**arrays: np.ndarray | None) -> None:
+    """Every array that is given is as long as the first."""
+    (first, length), *others = [(name, len(array)) for name, array in arrays.items() if array is not None]
+    for name, other in others:
+        if other != length:
+            raise ValueError(f"{name} has length {other} and {first} has length {length}; expected equal lengths")
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """A whole number no smaller than `minimum`."""
+    if value != int(value) or value < minimum:
+        raise ValueError(f"{name} is {value}; expected a whole number of at least {minimum}")
+
+
+def check_tie_band(tie_band: float) -> None:
+    """A half-width in [0, 0.5]."""
+    if not 0 <= tie_band <= 0.5:
+        raise ValueError(f"tie_band is {tie_band}; expected a value in [0, 0.5]")
+
+
+def _array(name: str, values: ArrayLike, dimensions: str) -> np.ndarray:
+    try:
+        return np.asarray(values).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a {dimensions} array of numbers: {error}") from error
+
+
+def reject(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> None:
+    """Raises a `ValueError` for the first wrong entry, if there is one."""
+    if wrong.any():
+        index = np.argwhere(wrong)[0].tolist()
+        value = array[tuple(index)]
+        raise ValueError(f"{name}{index} is {'NaN' if np.isnan(value) else f'{value:.12g}'}; expected {expected}")
+
+
+def _vector(name: str, values: ArrayLike) -> np.ndarray:
+    array = _array(name, values, "one-dimensional")
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; expected a one-dimensional array")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty; expected at least one value")
+    reject(name, array, np.isnan(array), "a number")
+    return array
+
+
+def _table(name: str, values: ArrayLike) -> np.ndarray:
+    table = _array(name, values, "two-dimensional")
+    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2:
+        raise ValueError(f"{name} has shape {table.shape}; expected (N, K) with N >= 1 and K >= 2")
+    reject(name, table, ~np.isfinite(table) | (table < 0), "a number of at least 0")
+    return table
+
+
+def _probabilities(name: str, array: np.ndarray, values: ArrayLike) -> np.ndarray:
+    dtype = np.asarray(values).dtype
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        array = array.round(np.finfo(dtype).precision)
+    reject(name, array, ~((array >= 0) & (array <= 1)), "a value in [0, 1]")
+    return array

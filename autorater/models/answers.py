@@ -1,24 +1,21 @@
 """The exact distribution over verbalized answers.
 
-The set of answers is finite, so nothing about it needs sampling. Every number of a grid is written out in all its
-renderings (0.8 and 0.80 are one answer), tokenized behind the prompt, closed by the first token of the closing tag
-(without it "0.8" would swallow "0.85"), and all of them together form a tree of tokens:
+The set of answers is finite, so no sampling is needed. Every number of a grid is written in all its renderings (0.8
+and 0.80 are one answer), tokenized after the prompt, and terminated by the first token of the closing tag (without it
+"0.8" would include "0.85"). All strings together form a tree of tokens:
 
     π(k | x) = Σ_{strings s of k} Π_t π(s_t | x, s_<t)
 
-One forward pass over `[prompt | tree]` gives them all (`autorater.models.token_tree`). What is left, 1 − Σ_k π(k | x), is the
-probability of an answer off the grid or of no answer at all; it is kept, because dividing it away would hide that the
-format is failing.
+One forward pass over `[prompt | tree]` computes them all (`autorater.models.token_tree`). The remaining mass,
+1 − Σ_k π(k | x), is that of answers off the grid and of no answer; normalizing it away would hide format failure.
 
-The same logits tell what greedy decoding would write: the branch whose every token is the likeliest of the whole
-vocabulary. It need not be the mode. Greedy decoding settles on the likeliest first digit, and 0.8 and 0.80, one
-answer here, are two texts to it.
+The same logits determine the greedy answer: the branch on which every token is the most likely one of the whole
+vocabulary. It can differ from the mode, since greedy decoding commits to the most likely first digit.
 
-The tree ends with the first token of the closing tag: no answer hangs on the rest. A model that is trained on the tree
-alone would forget that rest, and what it generates could not be parsed. So `distribution` reads it on request behind
-one answer, in the same forward pass, for the objective to keep it likely.
+A model trained on the tree alone would forget the rest of the closing tag, and its generations would not parse. So
+`distribution` can also return the probability of that rest after one answer, for the training objective.
 
-Deliberately left out: answers with white space around the number. The parser accepts them; here they are outside.
+Deliberately left out: answers with white space around the number, which the parser accepts.
 """
 
 from collections.abc import Sequence
@@ -28,76 +25,71 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.data.errors import UserError
 from autorater.models.shared_prefix import read_suffixes
 from autorater.models.split_attention import supports_shared_prefix
-from autorater.models.token_tree import TokenTree, tokens_behind
+from autorater.models.token_tree import TokenTree, tokens_after
 from autorater.prompts.batching import pad_prompts
 from rewards.answer import CLOSE_TAG
 
 
 class AnswerTree(TokenTree):
-    """All answers on a grid, tokenized behind a prompt.
+    """All answers on a grid, tokenized after a prompt.
 
     Args:
         tokenizer: A fast tokenizer, digits split or merged.
-        context: The text in front of the answer, as `PromptEncoder.context` has it.
+        context: The text in front of the answer, as in `PromptEncoder.context`.
         step: Distance between neighbouring answers; must divide 1 and have at most four decimals.
 
     Attributes:
         values: The answers, shape (K,), ascending from 0 to 1.
+        strings: Their J renderings.
         string_values: Index into `values` of every string, shape (J,).
-        strings: The texts themselves.
-        depth: Tokens of the longest answer, terminator included.
-        closing_tokens: Most tokens that the rest of the closing tag and the end of the text take behind one.
-        …: The rest as in `TokenTree`.
+        closing_tokens: Maximum tokens of the rest of the closing tag and the end of the text.
 
     Raises:
-        ValueError: If the step does not fit or the tokenizer gives two answers the same tokens.
+        UserError: If the step does not fit or the tokenizer gives two answers the same tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: str, step: float = 0.01):
         count = round(1 / step) if step > 0 else 0
         if count < 1 or abs(count * step - 1) > 1e-9 or round(step, 4) != step:
-            raise ValueError(f"answer step must divide 1 and have at most 4 decimals, got {step}")
+            raise UserError(f"answer step must divide 1 and have at most 4 decimals, got {step}")
         self.step = step
         self.values = np.round(np.arange(count + 1) * step, 4)
         strings = [(text, k) for k, value in enumerate(self.values) for text in _renderings(value, step)]
-        sequences = [tokens_behind(tokenizer, context, text, CLOSE_TAG) for text, _ in strings]
+        sequences = [tokens_after(tokenizer, context, text, CLOSE_TAG) for text, _ in strings]
         super().__init__(sequences)
         if len({tuple(path) for path in self.paths.tolist()}) < len(strings):
-            raise ValueError("this tokenizer gives two different answers the same tokens")
+            raise UserError("this tokenizer gives two different answers the same tokens")
         self.string_values = torch.tensor([k for _, k in strings])
         self.strings = [text for text, _ in strings]
-        closed = (tokens_behind(tokenizer, context, text + CLOSE_TAG) for text, _ in strings)
+        closed = (tokens_after(tokenizer, context, text + CLOSE_TAG) for text in self.strings)
         self._closed = [[*tokens, tokenizer.eos_token_id] for tokens in closed]
         self._sequences, self._trees = sequences, {}
         self.closing_tokens = max(len(c) - len(s) for c, s in zip(self._closed, sequences, strict=True))
 
-    def closed(self, which: int) -> "ClosedTree":
-        """This tree with the whole closing tag and the end of the text behind string number `which`."""
+    def closed(self, which: int) -> TokenTree:
+        """This tree with the rest of the closing tag and the end of the text after string number `which`."""
         if which not in self._trees:
-            self._trees[which] = ClosedTree(self._sequences, which, self._closed[which])
+            self._trees[which] = TokenTree([*self._sequences, self._closed[which]])
         return self._trees[which]
 
     def distribution(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, closing: int | None = None
     ) -> "AnswerDistribution":
-        """Reads the distribution of every prompt in one forward pass; gradients flow.
+        """The distribution of every prompt in one forward pass, with gradients.
 
         Args:
             prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
-            closing: Number of the string behind which the rest of the closing tag is read too.
+            closing: Number of a string; the rest of the closing tag is then read after it.
         """
         tree = self if closing is None else self.closed(closing)
         return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)
 
-    @torch.no_grad()  # not inference_mode: the tree keeps tensors that training uses too
+    @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
     def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
-        """The distribution of every prompt and what greedy decoding would write behind it; no gradients.
-
-        Args:
-            prompts: Token ids of B prompts.
-        """
+        """The distributions and the greedy answers of B prompts, given as token ids, without gradients."""
         if supports_shared_prefix(model)[0]:
             logits = read_suffixes(model, prompts, self.suffixes)
         else:
@@ -105,23 +97,18 @@ class AnswerTree(TokenTree):
         return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
 
     def greedy_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Answers that token-by-token greedy decoding writes, from logits as in `from_logits`; shape (B,).
-
-        NaN where it leaves the tree: no number, one off the grid, or tokens in which this tokenizer writes no answer.
-        """
+        """The greedy answers, from logits as in `from_logits`; shape (B,), NaN if greedy decoding leaves the tree."""
         device = logits.device
         taken = logits.argmax(dim=-1)[:, self.edge_nodes.to(device)] == self.edge_tokens.to(device)  # (B, M)
-        taken = torch.cat([taken, taken.new_ones(len(taken), 1)], dim=1)  # the padded read is always taken
+        taken = torch.cat([taken, taken.new_ones(len(taken), 1)], dim=1)  # padding is always taken
         whole = taken[:, self.paths.to(device)].all(dim=-1)  # (B, J), one string at most
         values = torch.as_tensor(self.values, dtype=torch.float32)[self.string_values].to(device)
         return torch.where(whole.any(dim=-1), values[whole.int().argmax(dim=-1)], torch.nan)
 
     def from_logits(self, logits: torch.Tensor, closing: int | None = None) -> "AnswerDistribution":
-        """The distribution from next-token logits behind the prompt and behind every node, shape (B, 1 + S, V).
+        """The distribution from next-token logits after the prompt and after every node, shape (B, 1 + S, V).
 
-        Args:
-            logits: With `closing`, those of `closed(closing)`.
-            closing: As in `distribution`.
+        With `closing`, as in `distribution`, they are the logits of `closed(closing)`.
         """
         size = 1 + len(self.tokens)
         strings = self.log_probs(logits[:, :size])  # (B, J)
@@ -130,39 +117,22 @@ class AnswerTree(TokenTree):
         values = torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device)
         if closing is None:
             return AnswerDistribution(probs, values)
-        rest = torch.tensor(self.closed(closing).rest, device=logits.device).expand(len(logits), -1)
+        rest = self._closed[closing][len(self._sequences[closing]) :]
+        rest = torch.tensor(rest, device=logits.device).expand(len(logits), -1)
         closed = logits[:, size:].float().log_softmax(dim=-1).gather(-1, rest[..., None])
         return AnswerDistribution(probs, values, closing=closed.flatten(1).sum(dim=-1))
 
 
-class ClosedTree(TokenTree):
-    """A tree of answers with the closing tag and the end of the text behind one of them.
-
-    Args:
-        sequences: Tokens of the strings.
-        which: The one that is closed.
-        closed: Its tokens with the whole tag; they begin with those of the string.
-
-    Attributes:
-        rest: What follows the string, shape (R,). The nodes behind which it is read are the last R.
-    """
-
-    def __init__(self, sequences: Sequence[Sequence[int]], which: int, closed: Sequence[int]):
-        super().__init__([*sequences, closed])
-        self.rest = list(closed[len(sequences[which]) :])
-
-
 @dataclass(frozen=True)
 class AnswerDistribution:
-    """Probabilities of all answers on the grid, for a batch of prompts.
+    """Probabilities of all answers on the grid for B prompts.
 
     Attributes:
-        probs: π(k | x), raw (the rows add up to at most 1), shape (B, K).
+        probs: π(k | x), not normalized (the rows sum to at most 1), shape (B, K).
         values: The answers, shape (K,).
-        greedy: The answer that greedy decoding writes, NaN where it writes none of them, shape (B,); None where nobody
-            asked, which is in training.
-        closing: Log-probability that the closing tag goes on and the text then ends, behind one of the answers; shape
-            (B,). None where nobody asked.
+        greedy: The greedy answers, shape (B,), NaN for none of these; None in training.
+        closing: Log-probability of the rest of the closing tag and the end of the text after one of the answers, shape
+            (B,); None unless requested.
     """
 
     probs: torch.Tensor
@@ -177,19 +147,19 @@ class AnswerDistribution:
 
     @property
     def outside(self) -> torch.Tensor:
-        """Probability of everything else: off the grid, or not an answer. Shape (B,), at least 0."""
+        """Probability of everything else: off the grid or no answer, at least 0. Shape (B,)."""
         return (1 - self.valid).clamp_min(0)
 
     @property
     def mean(self) -> torch.Tensor:
-        """Expected answer, given that it is valid; 0.5 where nothing valid has any mass. Shape (B,)."""
+        """Expected answer, given that it is valid; 0.5 without valid mass. Shape (B,)."""
         valid = self.valid
         mean = (self.probs * self.values).sum(dim=-1) / valid.clamp_min(1e-12)
         return torch.where(valid > 1e-12, mean, torch.full_like(mean, 0.5))
 
     @property
     def mode(self) -> torch.Tensor:
-        """Most likely answer; 0.5 where nothing valid has any mass. Shape (B,)."""
+        """Most likely answer; 0.5 without valid mass. Shape (B,)."""
         mode = self.values[self.probs.argmax(dim=-1)]
         return torch.where(self.valid > 0, mode, torch.full_like(mode, 0.5))
 
@@ -201,16 +171,16 @@ class AnswerDistribution:
 
     @property
     def entropy(self) -> torch.Tensor:
-        """−Σ_k π log π over the answers, in nats; mass outside the grid adds nothing. Shape (B,)."""
+        """−Σ_k π log π over the answers on the grid, in nats. Shape (B,)."""
         return -torch.special.xlogy(self.probs, self.probs.clamp_min(1e-30)).sum(dim=-1)
 
 
 def answer_decimals(step: float) -> int:
-    """Decimals that answers on a grid are written with: two, or more where the step needs them."""
+    """Decimals of the answers on a grid: two, or more if the step has more."""
     return max(2, len(f"{step:.4f}".rstrip("0").split(".")[1]))
 
 
 def _renderings(value: float, step: float) -> list[str]:
-    """Every way to write a grid value with that many decimals at most: 0.5 → 0.5, 0.50."""
+    """Every way to write a grid value with at most `answer_decimals(step)` decimals: 0.5 → 0.5, 0.50."""
     longest = answer_decimals(step)
     return [f"{value:.{decimals}f}" for decimals in range(longest + 1) if round(value, decimals) == value]

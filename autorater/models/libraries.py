@@ -1,28 +1,37 @@
-"""Environment variables and log levels of the training libraries; set them before the libraries are imported."""
+"""Environment variables, log levels and warning filters of the training libraries."""
 
 import os
 import warnings
 
+_NOISE = (  # deprecations in the libraries' own calls, which every run would print
+    r"`(is_)?gradient_checkpointing` is deprecated",  # transformers, called by TRL and by itself
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, called by itself
+    r"`torch\.distributed\.\w+` is deprecated",  # torch, called by DeepSpeed
+)
+
 
 def quiet_libraries() -> None:
-    """Asks the training libraries to print only errors; call before they are imported."""
+    """Makes the training libraries print errors only; call it before they are imported.
+
+    Warnings of other code, the user's and this package's, stay visible.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("DS_LOG_LEVEL", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message, FutureWarning)
 
     import datasets
     import torch
     import transformers
 
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would search for one, and warn
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed searches for one, and warns
         if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             import deepspeed
 
-            # DeepSpeed would compile it in the first run, for two minutes or in vain where there is no compiler
+            # otherwise DeepSpeed compiles it in the first run, which takes two minutes and requires a compiler
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()

@@ -1,9 +1,7 @@
-"""Parameters that are spread over the processes of a run (ZeRO-3, FSDP), and what they ask of code beside the trainer.
+"""Parameters that are sharded over the processes of a run (ZeRO-3, FSDP), in code outside the trainer.
 
-Every process holds a part of every parameter, and a forward pass collects the rest from the others. So all processes
-must call the model equally often, each time together, also where one has less to read than another (`in_step`).
-
-Deliberately left out: the sharding itself, which DeepSpeed and FSDP do when training starts.
+A forward pass gathers the parameters from all processes. So all processes must call the model equally often and at
+the same time, also if one has fewer batches than another (`in_step`).
 """
 
 import os
@@ -26,28 +24,24 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(p, "ds_id") or isinstance(p, DTensor) for p in model.parameters())
 
 
-def in_step(turns: Iterable[T], model: nn.Module) -> list[T]:
-    """Turns at a model; where it is sharded, as many on every process: the last turn is taken again by those with few.
+def in_step(batches: Iterable[T], model: nn.Module) -> list[T]:
+    """Batches for a model; if it is sharded, equally many on every process, by repeating the last one.
 
-    All processes must call it together. Whoever takes the turns must not mind a turn that is taken twice.
-
-    Args:
-        turns: What this process has to do; at least one turn where the model is sharded.
-        model: What is called once, or equally often, a turn.
+    All processes must call it together, each with at least one batch if the model is sharded.
     """
-    turns = list(turns)
+    batches = list(batches)
     if not (dist.is_initialized() and is_sharded(model)):
-        return turns
-    longest = torch.tensor(len(turns), device=next(model.parameters()).device)
+        return batches
+    longest = torch.tensor(len(batches), device=next(model.parameters()).device)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
-    return turns + turns[-1:] * (int(longest) - len(turns))
+    return batches + batches[-1:] * (int(longest) - len(batches))
 
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """While it is open, every process holds all parameters of a model that DeepSpeed has sharded on loading.
+    """Gathers all parameters of a model that DeepSpeed sharded on loading, for reading only: changes are lost.
 
-    Until training starts nothing else collects them. They are there to be read: changes are lost.
+    Before training starts, nothing else gathers them.
     """
     if not any(hasattr(p, "ds_id") for p in model.parameters()):
         yield
@@ -60,18 +54,18 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unsharded() -> Iterator[None]:
-    """While it is open, a `Trainer` that is made does not shard, whatever `accelerate launch` was told.
+    """A `Trainer` constructed in this context does not shard, whatever the configuration of `accelerate launch`.
 
-    For a small model that is trained on the way to another one: DeepSpeed takes one model a run.
+    For a model that is trained before the main one: DeepSpeed accepts one model per run.
     """
     from accelerate.state import AcceleratorState, PartialState
 
-    told = {name: os.environ.pop(name) for name in _SHARDING_SWITCHES if name in os.environ}
+    switches = {name: os.environ.pop(name) for name in _SHARDING_SWITCHES if name in os.environ}
     on_cpu = PartialState._shared_state.get("_cpu", False)
     try:
         yield
     finally:
-        os.environ.update(told)
-        if told:  # accelerate keeps what it was told first, and it was told not to shard
+        os.environ.update(switches)
+        if switches:  # accelerate keeps its first configuration, which was without sharding
             AcceleratorState._reset_state(reset_partial_state=True)
             PartialState(cpu=on_cpu)

@@ -1,4 +1,4 @@
-"""Generation with one prefill for all samples of a prompt."""
+"""Generation with one prefill for all samples of a prompt: its cache is repeated G times."""
 
 import torch
 from torch import nn
@@ -17,42 +17,40 @@ def generate_shared(
     generation_config: GenerationConfig | None = None,
     **generate_kwargs,
 ) -> torch.Tensor:
-    """`model.generate` on every prompt repeated G times, with one prefill a prompt instead of G.
+    """`model.generate` on every prompt repeated G times, with one prefill per prompt instead of G.
 
     The samples are those of `generate` on `prompt_ids.repeat_interleave(G, dim=0)` with the same seed.
-    (`num_return_sequences` saves nothing: it repeats the prompt before the prefill.)
+    (`num_return_sequences` repeats the prompt before the prefill.)
 
     Args:
-        model: What `generate` is called on: unwrapped (see `trl.models.unwrap_model_for_generation`), PEFT is fine.
-        prompt_ids: Left-padded prompts, shape (B, L).
-        prompt_mask: 1 for a token, 0 for padding, shape (B, L).
-        num_generations: Samples a prompt, G.
-        generation_config: As for `generate`; the model's own by default.
-        generate_kwargs: Passed on to `generate`.
+        model: Unwrapped for generation (see `trl.models.unwrap_model_for_generation`), or a PEFT model.
+        prompt_ids, prompt_mask: Left-padded prompts and 1 for a token, 0 for padding, shape (B, L).
+        num_generations: Samples per prompt, G.
+        generation_config, generate_kwargs: As for `generate`.
 
     Returns:
-        Prompts with their samples, shape (B·G, L + T), the samples of a prompt side by side.
+        Prompts with their samples, shape (B·G, L + T), the samples of a prompt in consecutive rows.
 
     Raises:
-        ValueError: If the model is training under gradient checkpointing, which drops the cache, or cannot repeat its
-            cache, or the generation config asks for beams, several return sequences or a cache of its own.
+        ValueError: For gradient checkpointing in training mode, beams, several return sequences, another cache
+            implementation, or a model whose cache cannot be repeated.
     """
     base = transformer_of(model)
     if base.training and any(getattr(m, "gradient_checkpointing", False) for m in base.modules()):
-        raise ValueError("gradient checkpointing drops the cache; switch it off or the model to eval() to generate")
-    configs = [generation_config, base.generation_config]  # what the first leaves open, generate takes from the second
+        raise ValueError("gradient checkpointing drops the cache; call model.eval() before generation")
+    configs = [generation_config, base.generation_config]  # the second has the defaults of the first
     for name, allowed in {"num_beams": 1, "num_return_sequences": 1, "cache_implementation": None}.items():
         values = [generate_kwargs.get(name), *(getattr(config, name, None) for config in configs)]
-        asked = next((value for value in values if value is not None), allowed)
-        if asked != allowed:
-            raise ValueError(f"one-prefill generation needs {name}={allowed}, got {asked}")
+        value = next((value for value in values if value is not None), allowed)
+        if value != allowed:
+            raise ValueError(f"one-prefill generation requires {name}={allowed}, got {value}")
     supported, reason = supports_shared_prefix(model)
     if not supported:
         raise ValueError(f"{type(base).__name__} cannot repeat its cache: {reason}")
 
     ids = prompt_ids.repeat_interleave(num_generations, dim=0)  # (B·G, L)
     mask = prompt_mask.repeat_interleave(num_generations, dim=0)
-    if prompt_ids.shape[1] > 1:  # generate reads the last prompt token itself
+    if prompt_ids.shape[1] > 1:  # `generate` processes the last prompt token
         cache = DynamicCache(config=base.config)
         model(
             input_ids=prompt_ids[:, :-1],

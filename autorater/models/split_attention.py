@@ -1,4 +1,16 @@
-"""Attention of a prompt shared by its suffixes, registered through transformers' `AttentionInterface`."""
+"""Attention for prompts that are shared by their suffixes, through transformers' `AttentionInterface`.
+
+Attention is computed in two pieces, prompt × prompt (L × L) and suffix × all (S × (L + S)); the (L + S)² mask is never
+built. `enable_shared_prefix` permanently sets the model's attention implementation to one that is registered here.
+Without suffixes it is the original one. With suffixes, the mask function passes a `_SplitMask` to the layers in place
+of a tensor. The layout is a layer argument and not global state, because gradient checkpointing runs the layers again
+in the backward pass, after the call has returned. Mask rules of the model (causal, sliding window, chunks) are
+evaluated at the unshared positions, so a window keeps its length.
+
+Not supported, with a reason from `supports_shared_prefix`: models with a state along the row (Mamba, linear attention,
+short convolutions), mixtures of experts with a router loss, encoder-decoders, multimodal wrappers, flash and flex
+attention.
+"""
 
 import inspect
 import sys
@@ -15,59 +27,57 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-# attention implementation a model may come with -> the name under which it can also split
+# attention implementations and the names of their versions that can split
 _SPLIT_NAMES = {"sdpa": "shared_prefix", "eager": "shared_prefix_eager"}
-
-
+_SPLITTABLE = {*_SPLIT_NAMES, *_SPLIT_NAMES.values()}
 _POSITIONAL_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
+def transformer_of(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside PEFT, DDP, DeepSpeed, FSDP or torch.compile wrappers."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+    raise ValueError(f"there is no transformers model inside {type(model).__name__}")
+
+
 def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
-    """Whether the suffixes of a prompt can share one row in this model, and if not, why.
-
-    Args:
-        model: A causal language model, bare or wrapped (PEFT, DDP, DeepSpeed).
-
-    Returns:
-        (True, "") or (False, reason).
-    """
+    """(True, "") if suffixes can share a prompt in this model, bare or wrapped; else (False, reason)."""
     base = transformer_of(model)
-    config = base.config
+    config, attention = base.config, base.config._attn_implementation
     arguments = inspect.signature(base.forward).parameters
     layers = set(getattr(config, "layer_types", None) or []) - _POSITIONAL_LAYERS
+    state = f"its layers carry a state along the row ({', '.join(sorted(layers)) or type(base).__name__})"
+    bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True)
+    router = getattr(config, "output_router_logits", False)
+    exchangeable = base.is_backend_compatible() and base._can_set_attn_implementation()
+    reordered = attention == "eager" and getattr(config, "reorder_and_upcast_attn", False)
     adapters = [a for m in model.modules() for a in (getattr(m, "peft_config", None) or {}).values()]
-    reason = ""
-    if config.is_encoder_decoder:
-        reason = "it is an encoder-decoder"
-    elif config.get_text_config() is not config:
-        reason = "it is a multimodal wrapper"
-    elif base._is_stateful or layers:
-        reason = f"its layers carry a state along the row ({', '.join(sorted(layers)) or type(base).__name__})"
-    elif getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True):
-        reason = "its attention is not causal"
-    elif getattr(config, "output_router_logits", False):
-        reason = "its router loss would count the prompt once instead of once a completion"
-    elif not base.is_backend_compatible() or not base._can_set_attn_implementation():
-        reason = "its attention does not go through transformers' AttentionInterface"
-    elif not {"position_ids", "logits_to_keep"} <= set(arguments):
-        reason = "its forward does not take position_ids and logits_to_keep"
-    elif config._attn_implementation not in {*_SPLIT_NAMES, *_SPLIT_NAMES.values()}:
-        reason = f"its attention implementation is {config._attn_implementation}; load it with sdpa"
-    elif config._attn_implementation == "eager" and getattr(config, "reorder_and_upcast_attn", False):
-        reason = "reorder_and_upcast_attn bypasses the AttentionInterface"
-    elif any(getattr(a, "is_prompt_learning", False) for a in adapters):
-        reason = "its adapter puts virtual tokens in front of the prompt"
+    prompt_learning = any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters)
+    obstacles = (
+        (config.is_encoder_decoder, "it is an encoder-decoder"),
+        (config.get_text_config() is not config, "it is a multimodal wrapper"),
+        (base._is_stateful or layers, state),
+        (bidirectional, "its attention is not causal"),
+        (router, "its router loss would count the prompt once instead of once per completion"),
+        (not exchangeable, "its attention does not use transformers' AttentionInterface"),
+        (
+            not {"position_ids", "logits_to_keep"} <= set(arguments),
+            "its forward has no position_ids or logits_to_keep",
+        ),
+        (attention not in _SPLITTABLE, f"its attention implementation is {attention}; load it with sdpa"),
+        (reordered, "reorder_and_upcast_attn bypasses the AttentionInterface"),
+        (prompt_learning, "its adapter puts virtual tokens in front of the prompt"),
+    )
+    reason = next((reason for applies, reason in obstacles if applies), "")
     return not reason, reason
 
 
 def enable_shared_prefix(model: nn.Module) -> None:
-    """Lets the model's attention split. Plain calls, training and generation included, give what they gave before.
+    """Makes the attention of a model, bare or wrapped, able to split; ordinary calls return the same as before.
 
-    It is not undone after a call: a gradient-checkpointed layer runs again in the backward pass and must find the same
-    attention function. The name is not saved with the config. Calling it twice does nothing.
-
-    Args:
-        model: A causal language model, bare or wrapped.
+    It is permanent, because a gradient-checkpointed layer runs again in the backward pass with the same attention
+    function. The name is not saved with the config. A second call does nothing.
 
     Raises:
         ValueError: If `supports_shared_prefix` refuses the model.
@@ -83,11 +93,11 @@ def enable_shared_prefix(model: nn.Module) -> None:
 
 @dataclass
 class Layout:
-    """The suffixes of the call in progress, between `_split_logits` and the mask function."""
+    """The suffixes of the model call in progress, for the mask function."""
 
-    columns: torch.Tensor  # where a suffix token stands in its own unshared sequence, padding counted, (B, S)
+    columns: torch.Tensor  # index of a suffix token in its own unshared sequence, including padding, (B, S)
     visible: torch.Tensor  # (B, S, S) or (S, S)
-    padded: str = "left"  # side of the prompts on which their padding is
+    padded: str = "left"  # side of the padding in the prompts
     used: bool = False
 
 
@@ -95,14 +105,14 @@ LAYOUT: ContextVar[Layout | None] = ContextVar("shared_prefix_layout", default=N
 
 
 class _SplitMask(NamedTuple):
-    """What the layers get in place of a mask tensor. A tuple, so that wrappers find and move the tensors in it."""
+    """What the layers get in place of a mask tensor. A tuple, so that wrappers can move its tensors to a device."""
 
     prompt: torch.Tensor | None  # (B, 1, L, L); None for a plain causal triangle
     suffix: torch.Tensor  # (B, 1, S, L + S)
 
 
 def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
-    """The model's own mask function; with suffixes under way, its rule evaluated prompt × prompt and suffix × all."""
+    """The model's own mask function; with a layout, its rule evaluated for prompt × prompt and suffix × all."""
     layout = LAYOUT.get()
     if layout is None:
         return base(*args, **kwargs)
@@ -116,7 +126,7 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
     padding = kwargs["attention_mask"][:, :length]  # (B, L) bool
 
     def prompt_rule(b, h, q, k):
-        return rule(b, h, q, k) & (padding[b, k] | (q == k))  # a padding row keeps itself: never all masked, never NaN
+        return rule(b, h, q, k) & (padding[b, k] | (q == k))  # padding sees itself: a fully masked row is NaN
 
     hidden = layout.padded == "left" and not padding.all()  # a causal prompt does not see padding on its right
     prompt = base(
@@ -161,7 +171,7 @@ def _attention(
     cached = key.shape[2] - query.shape[2]
     if cached == length:
         return base(module, query, key, value, attention_mask.suffix, **kwargs)
-    query = pad(query, (0, 0, cached, 0))  # in place of queries read before: causal without a mask, and then dropped
+    query = pad(query, (0, 0, cached, 0))  # in place of the cached queries; their outputs are dropped
     prompt = (x[:, :, :length] for x in (query, key, value))
     prompt_out, _ = base(module, *prompt, attention_mask.prompt, **kwargs)  # (B, L, H, D)
     suffix_out, _ = base(module, query[:, :, length:], key, value, attention_mask.suffix, **kwargs)  # (B, S, H, D)
@@ -169,27 +179,13 @@ def _attention(
 
 
 def _model_eager(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The eager attention next to the attention class, where a model keeps its own, such as soft-capping or sinks."""
+    """The eager attention from the module of the attention class, for example with soft-capping or sinks."""
     sources = (sys.modules.get(cls.__module__) for cls in type(module).__mro__)
     eager = next(m.eager_attention_forward for m in sources if hasattr(m, "eager_attention_forward"))
     return eager(module, *args, **kwargs)
 
 
 AttentionInterface.register(_SPLIT_NAMES["sdpa"], partial(_attention, base=sdpa_attention_forward))
-
-
 AttentionInterface.register(_SPLIT_NAMES["eager"], partial(_attention, base=_model_eager))
-
-
 AttentionMaskInterface.register(_SPLIT_NAMES["sdpa"], partial(_mask, base=sdpa_mask))
-
-
 AttentionMaskInterface.register(_SPLIT_NAMES["eager"], partial(_mask, base=eager_mask))
-
-
-def transformer_of(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside PEFT, DDP, DeepSpeed, FSDP or torch.compile wrappers."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            return module
-    raise ValueError(f"there is no transformers model inside {type(model).__name__}")

@@ -1,4 +1,4 @@
-"""Layouts of suffixes behind a prompt: independent branches, a tree, branches with a tree behind each."""
+"""Layouts of the suffixes of a prompt: independent branches, a tree, or branches with a tree after each."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import torch
 
 @dataclass(frozen=True)
 class Suffixes:
-    """Tokens behind a prompt and who of them sees whom. Without the batch axis they are the same for every prompt.
+    """Tokens after a prompt and the attention among them. Without the batch axis they are the same for every prompt.
 
     Attributes:
         input_ids: Suffix tokens, shape (B, S) or (S,).
-        depth: Distance behind the prompt from 0, so the position is prompt length + depth; shape (B, S) or (S,).
-        visible: `visible[i, j]` says that suffix token i may attend to suffix token j, itself included. A token deeper
-            than i stays hidden whatever it says. Shape (B, S, S) or (S, S), bool.
+        depth: Distance from the end of the prompt, from 0; shape (B, S) or (S,).
+        visible: `visible[i, j]` is whether suffix token i attends to suffix token j (also for j = i), bool, shape
+            (B, S, S) or (S, S). Tokens deeper than i are always hidden.
     """
 
     input_ids: torch.Tensor
@@ -22,12 +22,7 @@ class Suffixes:
 
 
 def branch_suffixes(completion_ids: torch.Tensor, completion_mask: torch.Tensor) -> Suffixes:
-    """G independent chains behind every prompt, packed to S = G · C.
-
-    Args:
-        completion_ids: Tokens of the completions, right-padded, shape (B, G, C).
-        completion_mask: 1 for a token, 0 for padding, shape (B, G, C).
-    """
+    """G independent completions of every prompt, packed to S = G · C; ids and mask right-padded, shape (B, G, C)."""
     batch, group, length = completion_ids.shape
     device = completion_ids.device
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -42,11 +37,11 @@ def branch_suffixes(completion_ids: torch.Tensor, completion_mask: torch.Tensor)
 
 
 def tree_suffixes(tokens: torch.Tensor, parents: torch.Tensor) -> Suffixes:
-    """A tree of tokens behind the prompt, the same for every prompt: a node sees itself and its ancestors.
+    """A tree of tokens, the same after every prompt: a node attends to itself and to its ancestors.
 
     Args:
         tokens: Token of every node, shape (S,).
-        parents: Index of every node's parent, −1 for a child of the prompt, shape (S,); parents come first.
+        parents: Index of every node's parent, −1 for the prompt, shape (S,); parents come first.
 
     Raises:
         ValueError: If a parent does not come before its child.
@@ -64,12 +59,7 @@ def tree_suffixes(tokens: torch.Tensor, parents: torch.Tensor) -> Suffixes:
 
 
 def branches_with_tree(completion_ids: torch.Tensor, completion_mask: torch.Tensor, tree: Suffixes) -> Suffixes:
-    """G chains behind every prompt and the same tree behind the end of each: S = G · C chain and G · T tree tokens.
-
-    Args:
-        completion_ids, completion_mask: As in `branch_suffixes`.
-        tree: As `tree_suffixes` makes it, T tokens.
-    """
+    """G completions (B, G, C) of every prompt and the same tree of T tokens after each: S = G · C + G · T."""
     batch, group, length = completion_ids.shape
     size, device = len(tree.input_ids), completion_ids.device
     chains = branch_suffixes(completion_ids, completion_mask)
@@ -87,9 +77,6 @@ def branches_with_tree(completion_ids: torch.Tensor, completion_mask: torch.Tens
 
 
 def before_branches(group: int, length: int) -> torch.Tensor:
-    """Where the token before every packed token of G chains of C stands, 0 for the prompt's last one; shape (G · C,).
-
-    Token c of a branch is predicted behind token c − 1, the first one of every branch behind the prompt.
-    """
-    before = torch.arange(group * length)  # packed token s − 1 is the s-th behind the prompt's last one
+    """Index in (1 + G · C) logits of the one that predicts each packed token, 0 for first tokens; shape (G · C,)."""
+    before = torch.arange(group * length)
     return before.masked_fill(before % length == 0, 0)

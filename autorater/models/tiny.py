@@ -13,14 +13,12 @@ from transformers import (
 )
 
 EOS_TOKEN = "<|endoftext|>"
-
-
 # words with their leading space, single digits (as Qwen and Gemma split them), runs of symbols, runs of white space
 _WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer (digits split one by one, no unknown token) trained on `texts`."""
+    """A byte-level BPE tokenizer (single digits, no unknown token) trained on `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -59,13 +57,13 @@ def build_policy(
     """A small Qwen2 with random weights and a tokenizer trained on `texts`.
 
     Args:
-        texts: Texts of the training pairs; nothing from the evaluation pairs belongs here.
-        vocab_size: Upper bound of the vocabulary.
+        texts: Texts of the training pairs, without those of the evaluation pairs.
+        vocab_size: Maximum vocabulary size.
         hidden_size, num_layers, num_heads: Shape of the transformer; the default has about 1 M parameters.
-        rope_theta: Base of the rotary positions. Few dimensions a head and prompts of hundreds of tokens need a larger
-            one: of 10,000 only the slowest third turns by less than a radian in 300 tokens.
-        max_length: Longest prompt plus answer, in tokens.
-        seed: Draws the weights.
+        rope_theta: Base of the rotary positions. With few dimensions per head and hundreds of tokens a larger base is
+            better: at 10,000 only the slowest third turns by less than a radian in 300 tokens.
+        max_length: Maximum tokens of prompt and answer.
+        seed: Seed of the weights.
 
     Returns:
         The model (float32, on the CPU) and its tokenizer.
@@ -80,7 +78,7 @@ def build_policy(
 def small_config(
     tokenizer: PreTrainedTokenizerBase, hidden_size: int, num_layers: int, num_heads: int, max_length: int, **options
 ) -> Qwen2Config:
-    """Shape of a small Qwen2 for a tokenizer; arguments as in `build_policy`, options as in `Qwen2Config`."""
+    """Configuration of a small Qwen2; arguments as in `build_policy`, options as in `Qwen2Config`."""
     return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -89,7 +87,7 @@ def small_config(
         num_attention_heads=num_heads,
         num_key_value_heads=num_heads,
         max_position_embeddings=max_length,
-        initializer_range=hidden_size**-0.5 / 2,  # transformers' 0.02 suits models ten times as wide
+        initializer_range=hidden_size**-0.5 / 2,  # transformers' 0.02 is for models ten times as wide
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,11 +1,10 @@
-"""Finitely many strings behind a prompt, as a tree of tokens that is read in one forward pass.
+"""Finitely many strings after a prompt, as a tree of tokens that is read in one forward pass.
 
     log π(string | x) = Σ_t log π(s_t | x, s_<t)
 
-Strings that begin alike share nodes. A node sees the prompt and its ancestors only (`autorater.models.shared_prefix`), so the whole
-tree hangs behind a prompt at the price of its nodes; a model that cannot share its prompt reads one sequence for every
-branch of the tree instead. What the strings mean is left to who plants the tree: numbers in `autorater.models.answers`,
-labels in `autorater.alignment.labels`.
+Strings with a common beginning share nodes. A node attends to the prompt and to its ancestors only
+(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every branch of the tree is a sequence of
+its own. The strings are numbers in `autorater.models.answers` and labels in `autorater.alignment.labels`.
 """
 
 from collections.abc import Sequence
@@ -20,17 +19,17 @@ from autorater.models.suffixes import tree_suffixes
 
 
 class TokenTree:
-    """Strings behind a prompt.
+    """Strings after a prompt.
 
     Args:
         sequences: Tokens of J strings, each at least one token.
 
     Attributes:
-        tokens: Token of every node, shape (S,). Node s + 1 of the paths below; node 0 is the end of the prompt.
-        parents: Index of every node's parent in `tokens`, −1 behind the prompt, shape (S,).
-        edge_nodes, edge_tokens: The M distinct reads "probability of this token behind this node", shape (M,) each;
-            node 0 is the end of the prompt, node s + 1 is behind `tokens[s]`.
-        paths: Reads of every string, padded with M, shape (J, D).
+        tokens: Token of every node, shape (S,).
+        parents: Index of every node's parent in `tokens`, −1 for the prompt, shape (S,).
+        edge_nodes, edge_tokens: The M distinct edges: a node and the next token, shape (M,) each. Node 0 is the end of
+            the prompt, node s + 1 is `tokens[s]`.
+        paths: Edges of every string, padded with M, shape (J, D).
         depth: Tokens of the longest string, D.
     """
 
@@ -42,7 +41,7 @@ class TokenTree:
             path, node = [], 0
             for t, token in enumerate(sequence):
                 path.append(edges.setdefault((node, token), len(edges)))
-                if t + 1 < len(sequence):  # nothing is read behind the last token
+                if t + 1 < len(sequence):  # the last token needs no node
                     prefix = tuple(sequence[: t + 1])
                     if prefix not in nodes:
                         nodes[prefix] = len(nodes)
@@ -57,15 +56,11 @@ class TokenTree:
 
     @cached_property
     def suffixes(self):
-        """The tree as suffixes of a prompt, the same for every prompt."""
+        """The tree as suffixes of any prompt."""
         return tree_suffixes(torch.tensor(self.tokens), torch.tensor(self.parents))
 
     def logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """Next-token logits behind the prompt and behind every node, shape (B, 1 + S, V); gradients flow.
-
-        Args:
-            prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
-        """
+        """Next-token logits after left-padded prompts (B, L) and after every node, (B, 1 + S, V), with gradients."""
         if self.tokens and supports_shared_prefix(model)[0]:
             return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
         return self.plain_logits(model, prompt_ids, prompt_mask)
@@ -73,7 +68,7 @@ class TokenTree:
     def plain_logits(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
     ) -> torch.Tensor:
-        """The same by one sequence a branch."""
+        """As `logits`, with one sequence per branch."""
         branches, branch_of, depth_of = self._branches
         batch, (count, length) = len(prompt_ids), branches.shape
         ids = torch.cat(
@@ -89,7 +84,7 @@ class TokenTree:
 
     @cached_property
     def _branches(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Paths to the childless nodes, filled up on the right; and for every node a path and its place in it."""
+        """Right-padded paths to the leaves, and for every node the index of a path and its position in it."""
         paths = []
         for parent, token in zip(self.parents, self.tokens, strict=True):
             paths.append([*(paths[parent] if parent >= 0 else []), token])
@@ -107,16 +102,16 @@ class TokenTree:
         nodes = self.edge_nodes.to(device)
         picked = logits[:, nodes, self.edge_tokens.to(device)]  # (B, M)
         edges = picked - logits.logsumexp(dim=-1)[:, nodes]
-        edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # the padded read is certain
+        edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # padding adds nothing
         return edges[:, self.paths.to(device)].sum(dim=-1)
 
 
-def tokens_behind(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:
-    """Tokens of a text in context; with `closing`, up to and with the first token that reaches into that."""
+def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:
+    """Tokens of a text after a context; with `closing`, including the first token that extends into it."""
     before = tokenizer(context, add_special_tokens=False)["input_ids"]
     encoded = tokenizer(context + text + closing, add_special_tokens=False, return_offsets_mapping=True)
     ids, spans, end = encoded["input_ids"], encoded["offset_mapping"], len(context) + len(text)
-    if ids[: len(before)] != before:  # the tokenizer would merge across the end of the prompt, which is fixed
+    if ids[: len(before)] != before:  # the tokenizer merges across the end of the fixed prompt
         encoded = tokenizer(text + closing, add_special_tokens=False, return_offsets_mapping=True)
         ids, spans, end, before = encoded["input_ids"], encoded["offset_mapping"], len(text), []
     last = next((i for i, (_, stop) in enumerate(spans) if stop > end), len(ids))

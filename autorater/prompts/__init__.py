@@ -1,7 +1,7 @@
-"""Judge prompts. Needs no torch until a batch is padded.
+"""Judge prompts. Torch is imported only when a batch is padded.
 
-templates  the wording, and what a response may not imitate
-encoder    token ids in which a response stays data
-reasoning  where a reasoning ends and the answer begins
-batching   batches of similar lengths; over-long prompts
+templates  formats of prompts, and the markers that texts must not imitate; the wording is in layouts/
+encoder    prompts as token ids, in which a response stays data
+reasoning  the end of the reasoning and the beginning of the answer
+batching   batches of prompts of similar length, padding, over-long prompts
 """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from autorater.prompts.encoder import EncodedPrompt
 
-if TYPE_CHECKING:  # the words of a prompt are also sent to servers, which needs no torch
+if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
@@ -23,17 +23,15 @@ def longest_prompt(model: PreTrainedModel, answer_tokens: int, limit: int | None
 
 
 def drop_long(
-    pairs: Sequence[T], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], max_tokens: int
-) -> tuple[list[T], list[tuple[EncodedPrompt, EncodedPrompt]], int]:
-    """Drops the pairs (or items) whose prompt is too long in either order.
+    pairs: Sequence[T], prompts: Sequence[tuple[EncodedPrompt, ...]], max_tokens: int
+) -> tuple[list[T], list[tuple[EncodedPrompt, ...]], int]:
+    """Drops the pairs (or items) that have a prompt of more than `max_tokens` tokens.
 
     Returns:
         The pairs and prompts that remain, and the number of dropped pairs.
     """
-    kept = [
-        (pair, both) for pair, both in zip(pairs, prompts, strict=True) if max(len(p.ids) for p in both) <= max_tokens
-    ]
-    return [pair for pair, _ in kept], [both for _, both in kept], len(pairs) - len(kept)
+    rows = [i for i, orders in enumerate(prompts) if max(len(prompt.ids) for prompt in orders) <= max_tokens]
+    return [pairs[i] for i in rows], [prompts[i] for i in rows], len(pairs) - len(rows)
 
 
 def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -58,13 +56,9 @@ def pad_prompts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask of B prompts, padded on the left (or the right): shape (B, L) each."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    longest = max(map(len, prompts))
-
-    def filled(row: list[int], filler: int) -> list[int]:
-        blank = [filler] * (longest - len(row))
-        return blank + row if side == "left" else row + blank
-
-    ids = [filled(prompt, pad_token_id) for prompt in prompts]
-    mask = [filled([1] * len(prompt), 0) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+    return ids.to(device), mask.to(device)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.prompts.templates import PromptFormat, SlotFormat, neutralize
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
-if TYPE_CHECKING:  # the words of a prompt are also sent to servers, which needs no torch
+if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-from autorater.prompts.templates import _SLOTS, PromptFormat, SlotFormat, neutralize
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,8 @@ class PromptEncoder:
     """Encodes pairs as prompts for one tokenizer.
 
     Args:
-        tokenizer: Any fast tokenizer; its chat template is used if it has one, otherwise the layout is the whole
-            prompt.
-        format: The prompt format.
+        tokenizer: Any fast tokenizer; without a chat template the layout is the whole prompt.
+        format: The prompt format, `PromptFormat()` by default.
 
     Attributes:
         context: The text in front of an answer, used to tokenize it: the layout after the last slot, or the end of the
@@ -54,14 +54,13 @@ class PromptEncoder:
         self._data = DataTokenizer(tokenizer)
         self._texts = self._render_layout()  # one more piece than slots
         self.context = THINK_CLOSE + OPEN_TAG if self.format.reasoning else self._texts[-1]
-        bos, has_template = self._data.beginning(), tokenizer.chat_template is not None
         self._ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts]
-        if not has_template:  # a chat template writes its own beginning-of-sequence token
-            self._ids[0] = bos + self._ids[0]
+        if tokenizer.chat_template is None:  # a chat template writes its own beginning-of-sequence token
+            self._ids[0] = self._data.beginning() + self._ids[0]
 
     def encode(self, pairs: Sequence[Pair]) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
         """Prompts of every pair in both orders: `[(ab, ba), …]`; in `ba` the responses are swapped."""
-        texts = [[getattr(pair, slot) for slot in _SLOTS] for pair in pairs]
+        texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in pairs]
         return [(self._assemble(q, a, b), self._assemble(q, b, a)) for q, a, b in self._encode_slots(texts)]
 
     def encode_texts(self, texts: Sequence[Sequence[str]]) -> list[EncodedPrompt]:
@@ -85,37 +84,31 @@ class PromptEncoder:
         """The rendered prompt, split at its slots."""
         marks = {slot: f"\u2045{slot}\u2046" for slot in self.format.slots}
         text = self.format.text.format(**marks)
-        if self.tokenizer.chat_template is not None:
+        if self.tokenizer.chat_template is None:
+            text += self.format.gap
+        else:
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}],
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=self.format.reasoning,  # an option of Qwen3; other templates ignore it
             )
-        else:
-            text += self.format.gap
-        text += self.format.prefill
-        pieces = re.split("|".join(map(re.escape, marks.values())), text)
-        if len(pieces) != len(marks) + 1:
-            raise ValueError(
-                f"the chat template repeats the user's message {(len(pieces) - 1) / len(marks):g} times; expected it once"
-            )
+        pieces = re.split("|".join(map(re.escape, marks.values())), text + self.format.prefill)
+        times = (len(pieces) - 1) / len(marks)
+        if times != 1:
+            raise UserError(f"the chat template has the user's message {times:g} times; expected it once")
         return pieces
 
 
 class DataTokenizer:
-    """Tokenizes texts from the data so that none becomes a control token.
-
-    Args:
-        tokenizer: Any fast tokenizer.
-    """
+    """Tokenizes texts from the data with any fast tokenizer, so that none becomes a control token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        added = sorted((str(t) for t in tokenizer.get_added_vocab() if len(str(t)) > 1), key=len, reverse=True)
-        # a look-ahead finds overlapping occurrences too
-        self._control = re.compile(f"(?=({'|'.join(map(re.escape, added))}))") if added else None
-        self._control_ids = {i for t, i in tokenizer.get_added_vocab().items() if len(str(t)) > 1}
+        control = {str(token): i for token, i in tokenizer.get_added_vocab().items() if len(str(token)) > 1}
+        # a look-ahead also matches overlapping occurrences; without control tokens it never matches
+        self._control = re.compile(f"(?={'|'.join(map(re.escape, control)) or '(?!)'})")
+        self._control_ids = set(control.values())
 
     def beginning(self) -> list[int]:
         """Ids that the tokenizer adds in front of a text (a beginning-of-sequence token or nothing)."""
@@ -126,21 +119,20 @@ class DataTokenizer:
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """Token ids of every text, without control tokens."""
         pieces = [self._cut(text) for text in texts]
-        flat = list(chain.from_iterable(pieces))
-        encoded = iter(self.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])
+        encoded = iter(self._ids_of(list(chain.from_iterable(pieces))))
         out = []
         for text_pieces in pieces:
             ids = list(chain.from_iterable(next(encoded) for _ in text_pieces))
             if self._control_ids.intersection(ids):
                 # a normalizer created a control token from look-alikes: tokenize character by character
-                spelled = self.tokenizer(list("".join(text_pieces)), add_special_tokens=False)["input_ids"]
-                ids = list(chain.from_iterable(spelled))
+                ids = list(chain.from_iterable(self._ids_of(list("".join(text_pieces)))))
             out.append(ids)
         return out
 
+    def _ids_of(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
     def _cut(self, text: str) -> list[str]:
         """Splits a text after the first character of every control token in it."""
-        if self._control is None:
-            return [text]
         cuts = [0, *(m.start() + 1 for m in self._control.finditer(text)), len(text)]
         return [text[i:j] for i, j in pairwise(cuts) if i < j]

@@ -1,32 +1,31 @@
-"""What a run looks like to a person: pictures, a page, a model card, a table for the terminal. Needs no torch.
+"""Reports for people: pages, figures, model cards, tables. Needs no torch.
 
-glossary    the metrics that are shown, their names and what they mean
-verdict     one sentence: did training help?
-tables      calibration by topic, worst pairs, settings
-text        texts of unknown origin made safe to look at
-plots       reliability and order swap: prepared as numbers, then drawn
-template    the HTML of the pages
-rendering   a page in one harmless file
-page        report.html and reliability.png of a training run
-comparison  the same of judging methods compared, and their table for the terminal; with its own plots and template
+glossary    the metrics shown, with labels and meanings
+headline    did training help, how calibrated is the judge
+tables      tables as text: fixed width, Markdown; the summary printed at the end of a run
+breakdown   calibration by topic, worst pairs
+plots       reliability and order swap: arrays computed, then drawn
+comparison  report of a comparison of judging methods; with its own plots
+page        report.html and reliability.png of a run
 card        the model card
-terminal    the table at the end of a run
+rendering   templates filled in, figures embedded
+text        texts of unknown origin made safe to show
+templates/  the pages and the model card, as Jinja templates
 
-Deliberately left out: measuring (`autorater.metrics`) and the machine-readable files (`autorater.evaluation.judge`).
+Deliberately left out: metrics (`autorater.metrics`) and machine-readable files (`autorater.evaluation`).
 """
 
-from autorater.report.card import write_model_card
+from autorater.report.card import write_card, write_model_card
 from autorater.report.comparison import comparison_table, write_comparison_report
-from autorater.report.page import write_report
-from autorater.report.plots import order_swap_figure, reliability_figure
-from autorater.report.terminal import summary_table
+from autorater.report.page import write_report, write_report_page
+from autorater.report.tables import summary_table
 
 __all__ = [
     "comparison_table",
-    "order_swap_figure",
-    "reliability_figure",
     "summary_table",
+    "write_card",
     "write_comparison_report",
     "write_model_card",
     "write_report",
+    "write_report_page",
 ]

@@ -1,67 +1,18 @@
-"""The metrics a report shows: name, meaning in one line, which way is better. One list for page, card and terminal."""
+"""The metrics that a report shows: label, meaning and better direction. One list for page, model card and terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Better = Literal["lower", "higher", "zero"]
-
-_SUFFIX = "_symmetrized"
-_WORDS = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better", None: ""}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric as it is shown.
-
-    Attributes:
-        key: Key in the flat metrics, see `autorater.metrics.judge_metrics`.
-        label: Short name, at most 27 characters.
-        meaning: What it is, in one line.
-        better: Which way is better, or None where neither is.
-        decimals: Digits shown behind the point.
-    """
-
-    key: str
-    label: str
-    meaning: str
-    better: Better | None
-    decimals: int = 3
-
-    @property
-    def direction(self) -> str:
-        """Which way is better, in words; empty where neither is."""
-        return _WORDS[self.better]
-
-
-_BOTH_ORDERS = (
-    Metric("excess_brier", "Excess Brier score", "mean (answer − true probability)²", "lower", 4),
-    Metric("brier", "Brier score", "mean squared error against every single vote", "lower", 4),
-    Metric("log_loss", "Log loss", "mean surprise at every single vote, in nats", "lower"),
-    Metric("ece", "Calibration error (ECE)", "mean gap between answers and votes, in ten bins", "lower"),
-    Metric("ece_noise_floor", "ECE of a perfect judge", "the noise floor: an ECE near it is nothing but chance", None),
-    Metric("mse_dense", "MSE to the vote share", "mean (answer − vote share)²", "lower", 4),
-    Metric("mse_corrected", "MSE, vote noise removed", "the same less the noise of few votes", "lower", 4),
-    Metric("agreement", "Agreement", "share of answers on the side of the majority", "higher"),
-    Metric("consistency", "Consistency", "share of pairs with the same winner in both orders", "higher"),
-    Metric("symmetry_deviation_abs", "Slot bias, mean |SD|", "how far swapping the responses moves answers", "lower"),
-    Metric("symmetry_deviation_mean", "Slot bias, mean SD", "above 0: favours the response shown second", "zero"),
-    Metric("sharpness", "Sharpness", "variance of the answers; near 0, all pairs get the same answer", None, 4),
-    Metric("parse_rate", "Readable answers", "probability that an answer is a number in [0, 1]", "higher"),
-    Metric("distinct_answers", "Distinct answers", "how many different numbers are said", None, 0),
-)
-_AVERAGED_KEYS = ("excess_brier", "brier", "log_loss", "ece", "mse_dense", "agreement", "sharpness")
-
-METRICS: tuple[Metric, ...] = _BOTH_ORDERS + tuple(
-    Metric(m.key + _SUFFIX, m.label, m.meaning, m.better, m.decimals) for m in _BOTH_ORDERS if m.key in _AVERAGED_KEYS
-)
-"""All metrics shown, in order: of the answers in both orders, then (`…_symmetrized`) of the two orders averaged."""
+_AVERAGED = "_symmetrized"
+_SIGN = "above 0 favours the second response"
+_DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better", None: ""}
 
 
 @dataclass(frozen=True)
-class Cell:
+class FormattedValue:
     """A value as text, with its 95 % interval as text; both are empty where the metric is absent."""
 
     value: str = ""
@@ -74,53 +25,105 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        key: Key in the flat metrics, see `autorater.metrics.judge_metrics`.
+        label: Short name, at most 27 characters.
+        meaning: Definition in one line.
+        better: Which direction is better, or None where neither is.
+        decimals: Decimal places.
+    """
+
+    key: str
+    label: str
+    meaning: str
+    better: Literal["lower", "higher", "zero"] | None
+    decimals: int = 3
+
+    @property
+    def direction(self) -> str:
+        """Which direction is better, in words; empty where neither is."""
+        return _DIRECTIONS[self.better]
+
+    def format(self, metrics: Mapping[str, float | None]) -> FormattedValue:
+        """Its value and 95 % interval among flat metrics, as text; empty where it is absent."""
+        if metrics.get(self.key) is None:
+            return FormattedValue()
+        form = f"{'+' if self.better == 'zero' else ''}.{self.decimals}f"
+        interval = self.interval(metrics)
+        value = f"{metrics[self.key]:{form}}"
+        return FormattedValue(value, f"[{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
+
+    def interval(self, metrics: Mapping[str, float | None]) -> tuple[float, float] | None:
+        """Its 95 % interval, if there is one."""
+        interval = metrics.get(f"{self.key}_low"), metrics.get(f"{self.key}_high")
+        return None if None in interval else interval
+
+
+_EACH_ORDER = (
+    Metric("excess_brier", "Excess Brier score", "mean (answer − true probability)²", "lower", 4),
+    Metric("brier", "Brier score", "mean squared error against single votes", "lower", 4),
+    Metric("log_loss", "Log loss", "mean negative log-likelihood of single votes, in nats", "lower"),
+    Metric("ece", "Calibration error (ECE)", "mean gap between answers and votes, in ten bins", "lower"),
+    Metric("ece_noise_floor", "ECE of a perfect judge", "the noise floor: an ECE near it may be chance alone", None),
+    Metric("mse_dense", "MSE to the vote share", "mean (answer − vote share)²", "lower", 4),
+    Metric("mse_corrected", "MSE, vote noise removed", "the same, less the sampling noise of few votes", "lower", 4),
+    Metric("agreement", "Agreement", "fraction of answers on the side of the majority vote", "higher"),
+    Metric("consistency", "Consistency", "fraction of pairs with the same winner in both orders", "higher"),
+    Metric("symmetry_deviation_abs", "Position bias (absolute)", "mean |p_ab + p_ba − 1|", "lower"),
+    Metric("symmetry_deviation_mean", "Position bias (signed)", f"mean p_ab + p_ba − 1, {_SIGN}", "zero"),
+    Metric("sharpness", "Sharpness", "variance of the answers; near 0, all pairs get the same answer", None, 4),
+    Metric("parse_rate", "Parse rate", "probability that an answer parses to a number in [0, 1]", "higher"),
+    Metric("distinct_answers", "Distinct answers", "number of different answers", None, 0),
+)
+_AVERAGED_KEYS = ("excess_brier", "brier", "log_loss", "ece", "mse_dense", "agreement", "sharpness")
+
+METRICS: tuple[Metric, ...] = _EACH_ORDER + tuple(
+    replace(metric, key=metric.key + _AVERAGED) for metric in _EACH_ORDER if metric.key in _AVERAGED_KEYS
+)
+"""All metrics shown, in order: of the answers in each order, then (`…_symmetrized`) of the mean over both orders."""
+
+
+@dataclass(frozen=True)
 class Row:
     """A metric before and after training. `change` is `better` or `worse` where the two intervals do not overlap."""
 
     metric: Metric
-    before: Cell
-    after: Cell
+    before: FormattedValue
+    after: FormattedValue
     change: Literal["better", "worse", ""]
 
 
 def metric_groups(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, list[Row]]:
-    """The rows of the table of metrics by heading; metrics that are in neither mapping have no row.
+    """The rows of the table of metrics, by heading; a metric that is in neither mapping has no row.
 
     Args:
-        before: Flat metrics before training, as `judge_metrics` gives them.
+        before: Flat metrics before training, from `judge_metrics`.
         after: The same after training.
     """
-    groups: dict[str, list[Row]] = {"Both orders, each answer by itself": [], "Both orders averaged": []}
-    single, averaged = groups.values()
-    for metric in METRICS:
-        if metric.key in before or metric.key in after:
-            row = Row(metric, cell(metric, before), cell(metric, after), _change(metric, before, after))
-            (averaged if metric.key.endswith(_SUFFIX) else single).append(row)
+    rows = metric_rows(METRICS, before, after)
+    single = [row for row in rows if not row.metric.key.endswith(_AVERAGED)]
+    groups = {"Each order separately": single, "Both orders averaged": rows[len(single) :]}
     return {heading: rows for heading, rows in groups.items() if rows}
 
 
-def cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
-    """A metric as it is shown; empty where it is not among the metrics."""
-    if metric.key not in metrics:
-        return Cell()
-    form = f"{'+' if metric.better == 'zero' else ''}.{metric.decimals}f"
-    interval = _interval(metric, metrics)
-    return Cell(f"{metrics[metric.key]:{form}}", f"[{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
-
-
-def _interval(metric: Metric, metrics: Mapping[str, float]) -> tuple[float, float] | None:
-    low, high = metrics.get(f"{metric.key}_low"), metrics.get(f"{metric.key}_high")
-    return None if low is None or high is None else (low, high)
+def metric_rows(metrics: Sequence[Metric], before: Mapping[str, float], after: Mapping[str, float]) -> list[Row]:
+    """One row for each of the metrics that is in `before` or `after`, in the order of `metrics`."""
+    return [
+        Row(metric, metric.format(before), metric.format(after), _change(metric, before, after))
+        for metric in metrics
+        if metric.key in before or metric.key in after
+    ]
 
 
 def _change(metric: Metric, before: Mapping[str, float], after: Mapping[str, float]) -> Literal["better", "worse", ""]:
-    intervals = _interval(metric, before), _interval(metric, after)
+    intervals = metric.interval(before), metric.interval(after)
     if metric.better is None or None in intervals:
         return ""
     (low_before, high_before), (low_after, high_after) = intervals
     if low_before <= high_after and low_after <= high_before:
         return ""
-    old, new = before[metric.key], after[metric.key]
-    if metric.better == "zero":
-        old, new = abs(old), abs(new)
+    old, new = (abs(m[metric.key]) if metric.better == "zero" else m[metric.key] for m in (before, after))
     return "better" if (new > old) == (metric.better == "higher") else "worse"

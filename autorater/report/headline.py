@@ -1,12 +1,12 @@
-"""One sentence: did training help, how calibrated was the judge and is it now, and what speaks against it.
+"""The headline of a training report: did training help, how calibrated is the judge, what limits it.
 
-"Helped" is decided by a proper score, because calibration alone comes cheap (answering the base rate to everything has
-no calibration error): the Brier score pair by pair, against p* where it is known, with the 95 % interval of the mean
-paired difference. The direction of a miscalibration is the mean of
+A proper score decides whether training helped, since calibration alone is cheap (a judge that always answers the base
+rate has no calibration error): the (excess) Brier score of each pair, with the 95 % interval of the mean paired
+difference. A judge is overconfident if the mean of
 
-    confidence − vote share of the response that the judge prefers,
+    answer − vote share, both for the response that the judge prefers,
 
-above 0 for an overconfident judge. What is small enough to be called calibrated is a convention, named below.
+is above 0. The thresholds below are conventions.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from autorater.metrics.scores import brier_scores, squared_errors
 if TYPE_CHECKING:
     from autorater.evaluation.judge import Evaluation
 
-_CALIBRATED_ECE = 0.02  # answers are right to two hundredths on average
-_FLOORS = 1.5  # chance rarely lifts the ECE of a perfect judge higher above its mean than this
-_NOISY_FLOOR = 0.05  # votes so few that calibrated and not calibrated look alike
+_CALIBRATED_ECE = 0.02  # answers are off by at most two hundredths on average
+_SLIGHT_ECE = 0.05
+_FLOORS = 1.5  # by chance, the ECE of a perfect judge is rarely above 1.5 times its mean
+_NOISY_FLOOR = 0.05  # above it there are too few votes to tell calibrated from miscalibrated
 _FLAT = 0.03  # standard deviation below which answers say little about single pairs
-_READABLE = 0.98
-_Z = 1.959964
+_PARSE_RATE = 0.98
 
 
 def paired_gain(before: Evaluation, after: Evaluation) -> tuple[float, float, float]:
-    """Mean paired fall of the (excess) Brier score and its 95 % interval; above 0 if `after` is better.
+    """Mean paired decrease of the (excess) Brier score and its 95 % interval; above 0 if `after` is better.
 
     Args:
         before: A judge on N pairs.
-        after: Another on the same pairs.
+        after: Another judge on the same pairs.
 
     Returns:
         `(mean, low, high)`; the interval is infinite for a single pair.
@@ -46,67 +46,68 @@ def paired_gain(before: Evaluation, after: Evaluation) -> tuple[float, float, fl
     if ids_before != ids_after:
         raise ValueError(
             f"before ({len(ids_before)} pairs) and after ({len(ids_after)}) were not measured on the same pairs; "
-            "the same ids in the same order are wanted"
+            "expected the same ids in the same order"
         )
     score, target = (brier_scores, after.labels) if after.truth is None else (squared_errors, after.truth)
     falls = score(before.probabilities, target) - score(after.probabilities, target)
     falls = falls.reshape(2, -1).mean(axis=0)
     mean = float(falls.mean())
-    half = _Z * float(falls.std(ddof=1)) / np.sqrt(falls.size) if falls.size > 1 else float("inf")
+    half = 1.959964 * float(falls.std(ddof=1)) / np.sqrt(falls.size) if falls.size > 1 else float("inf")
     return mean, mean - half, mean + half
 
 
 def calibration_state(evaluation: Evaluation) -> str:
-    """`calibrated`, `overconfident`, `underconfident`, or `miscalibrated` where it is neither throughout."""
+    """`calibrated`, `overconfident`, `underconfident` or a phrase in their place; `slightly …` for a small ECE."""
     ece, floor = evaluation.metrics["ece"], evaluation.metrics.get("ece_noise_floor", 0.0)
     if ece <= max(_CALIBRATED_ECE, _FLOORS * floor):
         return "calibrated" if floor <= _NOISY_FLOOR else "not distinguishable from calibrated with so few votes"
     answers = evaluation.probabilities
     overconfidence = float((verdicts(answers) * (answers - evaluation.labels)).mean())
     if abs(overconfidence) < ece / 2:
-        return "miscalibrated"
-    return "overconfident" if overconfidence > 0 else "underconfident"
+        state = "overconfident on some pairs and underconfident on others"
+    else:
+        state = "overconfident" if overconfidence > 0 else "underconfident"
+    return f"slightly {state}" if ece <= _SLIGHT_ECE else state
 
 
-def verdict(before: Evaluation, after: Evaluation) -> str:
-    """The sentence; computed from the figures alone.
+def headline(before: Evaluation, after: Evaluation) -> str:
+    """Two short sentences, computed from the metrics alone, and one for each limitation.
 
     Raises:
         ValueError: If the pairs are not the same.
     """
     _, low, high = paired_gain(before, after)
+    effect = "improved the judge" if low > 0 else "made the judge worse" if high < 0 else "made no clear difference"
     name, key = ("Brier score", "brier") if after.truth is None else ("excess Brier score", "excess_brier")
-    old, new = before.metrics[key], after.metrics[key]
-    if low > 0:
-        opening = f"Training improved the judge: its {name} fell from {old:.4f} to {new:.4f}"
-    elif high < 0:
-        opening = f"Training made the judge worse: its {name} rose from {old:.4f} to {new:.4f}"
-    else:
-        opening = (
-            f"Training made no clear difference: the {name} was {old:.4f} and is {new:.4f}, a change within noise"
+    scores = (
+        f"{name} {before.metrics[key]:.4f} → {after.metrics[key]:.4f}, "
+        f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f}{perfect_judge(after.metrics)}"
+    )
+    return " ".join([f"Training {effect}: {scores}.", _calibration(before, after, low > 0), *_limitations(after)])
+
+
+def perfect_judge(metrics: dict[str, float]) -> str:
+    """` (a perfect judge would show 0.007)`: the ECE's noise floor; empty where it is not known."""
+    floor = metrics.get("ece_noise_floor")
+    return "" if floor is None else f" (a perfect judge would show {floor:.3f})"
+
+
+def _calibration(before: Evaluation, after: Evaluation, improved: bool) -> str:
+    old, new = calibration_state(before), calibration_state(after)
+    calibrated = "calibrated" in new
+    if improved and "calibrated" in old and not calibrated:
+        return f"Its answers are more accurate but no longer calibrated: it is now {new}."
+    by_less = not calibrated and "slightly" not in new and after.metrics["ece"] < 0.9 * before.metrics["ece"]
+    change = f"is still {new}" if old == new else f"was {old} before and is now {new}"
+    return f"It {change}{', but by less' if by_less else ''}."
+
+
+def _limitations(after: Evaluation) -> list[str]:
+    limitations = []
+    if (spread := after.probabilities.std()) < _FLAT:
+        limitations.append(
+            f"Its answers hardly vary (standard deviation {spread:.3f}): they carry little information."
         )
-    state_before, state_after = calibration_state(before), calibration_state(after)
-    if state_before == state_after:
-        course = f"it was {state_before} before {_ece(before)} and is so after {_ece(after)}"
-    else:
-        course = f"it went from {state_before} {_ece(before)} to {state_after} {_ece(after)}"
-    caveats = _caveats(after)
-    ending = f"; {'but' if low > 0 else 'and'} {' and '.join(caveats)}" if caveats else ""
-    return f"{opening}, and {course}{ending}."
-
-
-def _ece(evaluation: Evaluation) -> str:
-    floor = evaluation.metrics.get("ece_noise_floor")
-    beside = "" if floor is None else f"; a perfect judge would show {floor:.3f}"
-    return f"(ECE {evaluation.metrics['ece']:.3f}{beside})"
-
-
-def _caveats(after: Evaluation) -> list[str]:
-    caveats = []
-    spread = float(after.probabilities.std())
-    if spread < _FLAT:
-        caveats.append(f"its answers hardly vary (standard deviation {spread:.3f}), so they say little about any pair")
-    readable = after.metrics.get("parse_rate", 1.0)
-    if readable < _READABLE:
-        caveats.append(f"only {100 * readable:.1f} % of its answers can be read")
-    return caveats
+    if (parse_rate := after.metrics.get("parse_rate", 1.0)) < _PARSE_RATE:
+        limitations.append(f"Only {100 * parse_rate:.1f} % of its answers parse.")
+    return limitations

@@ -1,20 +1,17 @@
-"""`report.html`, one file that opens offline, and `reliability.png`.
-
-How a page is kept harmless and in one file is in `rendering`.
-"""
+"""Writes `report.html`, a single file that opens offline, and `reliability.png` of a training run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autorater.report.glossary import metric_groups
-from autorater.report.headline import verdict
-from autorater.report.plots import order_swap_figure, reliability_figure
-from autorater.report.rendering import FOLD, data_uri, png, render
-from autorater.report.tables import settings_rows, topic_rows, worst_pairs
-from autorater.report.template import PAGE
+from autorater.report.breakdown import topic_rows, worst_pairs
+from autorater.report.glossary import Row, metric_groups
+from autorater.report.headline import headline
+from autorater.report.plots import before_and_after, order_swap_figure, reliability_figure
+from autorater.report.rendering import TEMPLATES, data_uri, png, render
+from autorater.report.tables import settings_rows
 
 if TYPE_CHECKING:
     from autorater.evaluation.judge import Evaluation
@@ -23,32 +20,67 @@ if TYPE_CHECKING:
 def write_report(
     folder: str | Path, before: Evaluation, after: Evaluation, *, title: str, settings: Mapping[str, object]
 ) -> None:
-    """Writes `reliability.png` and `report.html`.
+    """Writes the report of a judge of pairs.
 
     Args:
         folder: An existing folder.
         before: The judge before training.
         after: The judge after training, on the same pairs.
         title: Heading of the page.
-        settings: What the run was told, by name; values are shown as text, those of tokens and keys are hidden.
+        settings: Settings of the run by name; values of tokens, keys and passwords are hidden.
 
     Raises:
         ValueError: If before and after are not of the same pairs.
     """
-    reliability = png(reliability_figure(before, after))
-    page = render(
-        PAGE,
+    panels = before_and_after(before, after)
+    write_report_page(
+        folder,
         title=title,
-        verdict=verdict(before, after),
+        headline=headline(before, after),
+        groups=metric_groups(before.metrics, after.metrics),
+        settings=settings,
+        picture=png(reliability_figure(panels)),
+        template="training.html.j2",
         n_pairs=len(after.pairs),
         has_truth=after.truth is not None,
-        groups=metric_groups(before.metrics, after.metrics),
-        reliability=data_uri(reliability),
-        order_swap=data_uri(png(order_swap_figure(before, after))),
+        order_swap=data_uri(png(order_swap_figure(panels))),
         topics=topic_rows(after),
         worst=worst_pairs(before, after),
-        settings=settings_rows(settings),
-        fold=FOLD,
     )
-    Path(folder, "reliability.png").write_bytes(reliability)
+
+
+def write_report_page(
+    folder: str | Path,
+    *,
+    title: str,
+    headline: str,
+    groups: Mapping[str, Sequence[Row]],
+    settings: Mapping[str, object],
+    picture: bytes | None = None,
+    template: str = "summary.html.j2",
+    **details: object,
+) -> None:
+    """Writes the report of any run: a headline, metrics before and after, a picture, settings.
+
+    Args:
+        folder: An existing folder.
+        title: Heading of the page.
+        headline: The result of the run in a sentence.
+        groups: Rows of the table of metrics by heading, as from `metric_groups` or `metric_rows`.
+        settings: As in `write_report`.
+        picture: A PNG file with reliability diagrams, see `autorater.report.rendering.png`.
+        template: Its name in the folder `templates`.
+        details: Further values of the template.
+    """
+    page = render(
+        TEMPLATES / template,
+        title=title,
+        headline=headline,
+        groups=groups,
+        settings=settings_rows(settings),
+        picture=data_uri(picture) if picture else "",
+        **details,
+    )
+    if picture:
+        Path(folder, "reliability.png").write_bytes(picture)
     Path(folder, "report.html").write_text(page, encoding="utf-8")

@@ -1,29 +1,51 @@
-"""Pages in one harmless file: templates filled in, figures as PNG inside the page.
+"""Fills in the templates of pages and model cards. A page is one file without scripts; its figures are embedded.
 
-A response is data and may be hostile: a page has no script, its content security policy allows none and no request to
-anywhere, every value is escaped by the template, and texts are made visible and short first (`text`).
+A response is data and may be hostile. So the content security policy of a page allows no script and no request, the
+template escapes every value, and its filters `block` (several lines) and `line` make texts visible and short.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from autorater.report.template import BASE, PARTS
-from autorater.report.text import visible, visible_line
+from autorater.report import text
 
-FOLD = 1_000  # characters of a text that are shown without another click
+TEMPLATES = Path(__file__).parent / "templates"
+FOLD = 1_000  # longer texts are folded: the reader clicks to see them
 
 
-def render(template: str, **values: object) -> str:
-    """A page from a template that extends "base", and may import from "parts"; `title` is among the values."""
-    return _environment().from_string(template).render(**values)
+def render(template: Path | str, **values: object) -> str:
+    """Fills in a template.
+
+    Args:
+        template: Path of a `.html.j2` file. It can extend `base.html.j2`, which requires a `title`, and import macros
+            from `parts.html.j2`. A file `.md.j2` is Markdown: there the filters `markdown_line` and `markdown_block`
+            escape.
+        values: The values of the template; a missing one is an error.
+    """
+    template = Path(template)
+    environment = Environment(
+        loader=FileSystemLoader([TEMPLATES, template.parent]),
+        autoescape=not template.name.endswith(".md.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "block": text.visible,
+        "line": text.visible_line,
+        "markdown_block": text.markdown_block,
+        "markdown_line": text.markdown_line,
+    }
+    return environment.get_template(template.name).render(**values)
 
 
 def png(figure: Figure) -> bytes:
@@ -38,17 +60,5 @@ def png(figure: Figure) -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG file as the `src` of an image in a page that loads nothing."""
+    """A PNG file as the `src` of an image."""
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=DictLoader({"base": BASE, "parts": PARTS}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"block": visible, "line": visible_line}
-    return environment

@@ -1,106 +1,60 @@
-"""The tables of a report other than the metrics: calibration by topic, the worst pairs, the settings.
-
-Topics are compared on the response that the judge prefers: over both orders the mean answer and the mean vote are 1/2
-for every symmetric judge, right or wrong.
-"""
+"""Tables as text: fixed width for the terminal, Markdown for files; the metrics and the settings of a run as rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from autorater.data.pairs import Pair
-from autorater.metrics.agreement import verdicts
-from autorater.metrics.scores import brier_scores
+from autorater.report.glossary import metric_groups
+from autorater.report.text import visible_line
 
 if TYPE_CHECKING:
     from autorater.evaluation.judge import Evaluation
 
 _SECRET_ENDINGS = ("token", "key", "secret", "password")
+_MAX_CHARACTERS = 1_000  # of an entry of a Markdown table
 
 
-@dataclass(frozen=True)
-class TopicRow:
-    """Calibration on the pairs of one topic; `answer` and `vote` are means for the response the judge prefers."""
-
-    topic: str
-    n_pairs: int
-    answer: float
-    vote: float
-    brier: float
-
-    @property
-    def gap(self) -> float:
-        """Mean answer − mean vote; above 0 the judge is overconfident."""
-        return self.answer - self.vote
-
-
-@dataclass(frozen=True)
-class WorstPair:
-    """A pair on which the averaged answer is far off. Every probability is that of response B being preferred."""
-
-    pair: Pair
-    answer: float
-    answer_ab: float
-    answer_ba: float
-    answer_before: float
-
-    @property
-    def texts(self) -> tuple[tuple[str, str], ...]:
-        """Its texts by name."""
-        pair = self.pair
-        return ("Prompt", pair.prompt), ("Response A", pair.response_a), ("Response B", pair.response_b)
-
-
-def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[TopicRow]:
-    """Calibration by topic of the two orders averaged, the largest gap first.
+def fixed_width(rows: Sequence[Sequence[str] | str], align: str = "l") -> str:
+    """A table for the terminal, columns two spaces apart, without a final newline.
 
     Args:
-        evaluation: N pairs; those without a topic are left out.
-        max_topics: With more topics than this, or fewer than two, there are no rows.
+        rows: The header first. A row that is a `str` is a heading: it spans all columns.
+        align: `l` or `r` for each column from the left; the last letter also holds for all further columns.
     """
-    topics = np.array([pair.topic or "" for pair in evaluation.pairs], dtype=object)
-    distinct = sorted(set(topics) - {""})
-    if not 2 <= len(distinct) <= max_topics:
-        return []
-    answers = evaluation.judgments.p_sym
-    labels = np.array([pair.label for pair in evaluation.pairs])
-    sides = verdicts(answers)  # 1: prefers B, −1: prefers A, 0: neither, which is 1/2 against 1/2
-    preferred, votes, brier = (
-        0.5 + sides * (answers - 0.5),
-        0.5 + sides * (labels - 0.5),
-        brier_scores(answers, labels),
-    )
-    rows = []
-    for topic in distinct:
-        here = topics == topic
-        means = (float(column[here].mean()) for column in (preferred, votes, brier))
-        rows.append(TopicRow(topic, int(here.sum()), *means))
-    return sorted(rows, key=lambda row: -abs(row.gap))
+    entries = [row for row in rows if not isinstance(row, str)]
+    widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
+    pads = [str.rjust if side == "r" else str.ljust for side in align.ljust(len(widths), align[-1])]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(pad(text, width) for pad, text, width in zip(pads, row, widths, strict=True)).rstrip()
+
+    return "\n".join(row if isinstance(row, str) else line(row) for row in rows)
 
 
-def worst_pairs(before: Evaluation, after: Evaluation, n: int = 10) -> list[WorstPair]:
-    """The pairs with the largest |p_sym − p*| after training, the worst first; |p_sym − label| where p* is unknown."""
-    answers = after.judgments.p_sym
-    target = after.labels if after.truth is None else after.truth
-    errors = np.abs(answers - target[: len(answers)])
-    return [
-        WorstPair(
-            pair=after.pairs[i],
-            answer=float(answers[i]),
-            answer_ab=float(after.judgments.p_ab[i]),
-            answer_ba=float(1 - after.judgments.p_ba[i]),
-            answer_before=float(before.judgments.p_sym[i]),
-        )
-        for i in np.argsort(-errors, kind="stable")[:n]
-    ]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "l") -> str:
+    """A Markdown table without a final newline; bars, line feeds and invisible characters in the entries are escaped.
+
+    Args:
+        header: Names of the columns.
+        rows: The entries; other Markdown in them takes effect.
+        align: As in `fixed_width`.
+    """
+    lines = [[visible_line(text, _MAX_CHARACTERS).replace("|", "\\|") for text in row] for row in (header, *rows)]
+    lines.insert(1, ["---:" if side == "r" else "---" for side in align.ljust(len(header), align[-1])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary_table(before: Evaluation, after: Evaluation) -> str:
+    """The metrics before and after training with 95 % intervals, as text of at most 79 columns for the terminal."""
+    rows: list[tuple[str, str, str] | str] = [("", "before", "after")]
+    for heading, members in metric_groups(before.metrics, after.metrics).items():
+        rows += [heading, *((f"  {r.metric.label}", r.before.text, r.after.text) for r in members)]
+    return fixed_width(rows)
 
 
 def settings_rows(settings: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Names and values as text. A report is made to be passed on: values of tokens, keys and passwords are hidden."""
+    """Names and values as text. A report is made to be shared, so values of tokens, keys and passwords are hidden."""
     return [
         (str(name), "(hidden)" if value and str(name).lower().endswith(_SECRET_ENDINGS) else str(value))
         for name, value in settings.items()

@@ -1,21 +1,22 @@
-"""Texts of unknown origin, made safe to look at: nothing invisible, nothing endless.
+"""Makes texts of unknown origin safe to show: no invisible characters, bounded length, no markup.
 
 A response may hold control characters, direction overrides that make a line read backwards, halves of surrogate pairs
-that no file can hold, or a megabyte. Here they become visible and short. Escaping for HTML and Markdown comes after
-it, where the format is known.
+that no file can hold, or a megabyte of text. Here these become visible and short. Templates escape HTML themselves;
+Markdown is escaped here.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format and direction marks, half surrogates, line separators
-_KEPT = "\u200c\u200d"  # joiners: Persian and emoji need them, and they deceive nobody
-_TAIL = 4  # a cut text keeps a quarter of its limit from the end
+_KEPT = "\u200c\u200d"  # joiners: Persian and emoji need them, and they cannot deceive
+_TAIL = 4  # a shortened text keeps a quarter of its limit from the end
 
 
 def visible(text: str, limit: int = 6_000) -> str:
-    """A text of several lines in which every character shows.
+    """A text of several lines in which every character is visible.
 
     Args:
         text: Any text.
@@ -25,15 +26,29 @@ def visible(text: str, limit: int = 6_000) -> str:
         The text with `␛`-like pictures for ASCII control characters and `⟨U+202E⟩` for other invisible ones; line
         feeds and tabs stay. It can always be encoded as UTF-8.
     """
-    return _show(_cut(text, limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
+    return _show(_shorten(text, limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
 
 
 def visible_line(text: str, limit: int = 200) -> str:
     """As `visible`, for a place that holds a single line: line feeds and tabs become pictures, too."""
-    return _show(_cut(text, limit), kept=_KEPT)
+    return _show(_shorten(text, limit), kept=_KEPT)
 
 
-def _cut(text: str, limit: int) -> str:
+def markdown_line(text: str, limit: int = 200) -> str:
+    """As `visible_line`, escaped for Markdown: no markup, no HTML, no link, no bar that ends a table entry."""
+    text = visible_line(text, limit)
+    text = re.sub(r"[&<>|@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", text, flags=re.IGNORECASE)
+    return re.sub(r"[\\`*_~$\[\]]", r"\\\g<0>", text)
+
+
+def markdown_block(text: str) -> str:
+    """A Markdown code block; its fence is longer than any run of backticks in the text."""
+    text = visible(text, 20_000)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     tail = limit // _TAIL

@@ -1,17 +1,19 @@
-"""How a judge is trained.
+"""Training of judges.
 
-config               what a run can be told
-data, curriculum     the pairs of a run, and the votes it may learn from; responses that grow
-warm_start           a policy from scratch learns to answer, as raw judges do
-exact, groups        the objective that sums over all answers; rows that share a prompt
-grpo                 GRPO: exact or sampled answers, both orders, shared prompts
-ppo, rloo            the same rollouts with another baseline: a value (`value_head`), or a pair's other answers
-sft                  the vote share as text, or on the exact answers
-alignment, adversary a distribution over labels, held against the worst one nearby
-reward, charm        reward models from votes; calibrating them by Elo (`charm_run`: its stages)
-sampling             batches of prompts of like length
-callbacks, tracking  calibration and progress while training; Weights & Biases that never stops a run
-checkpoints, record  checkpoints that are known to be whole; what a run has behind it (`run.json`)
-resumable, faults    trainers that go on bit for bit where they were; what must not pass in silence
-run                  from its pairs to its report: what every recipe that trains a judge of pairs shares
+arguments, config    options of a run and of its trainer; `compatibility`: options that a mode refuses
+data                 training, held-out and warm-start pairs
+warm_start           a policy from scratch learns to answer as raw LLM judges do
+base_trainer         what the trainers over `trl.GRPOTrainer` share
+exact_grpo           nothing is sampled: `exact_loss` sums over all answers
+sampled_grpo         sampled answers, both orders in one group; `prompt_groups`: a prompt is processed once
+reasoning_grpo       sampled reasonings, exact answers after them
+ppo, rloo            sampled answers with another baseline: a `value_head`, or the other answers
+grpo                 the trainer for a config
+sft                  the vote share as text, or a score of exact answers
+sampling             batches of prompts of similar length
+faults               rewards that are not finite, prompts that do not fit
+run                  a run from its data to its report, shared by all recipes
+callbacks, tracking  evaluation and progress during training; Weights & Biases
+preemption           a checkpoint after SIGTERM or Ctrl-C
+checkpointing        complete checkpoints, `run.json`, bit-identical resuming
 """

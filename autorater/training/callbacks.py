@@ -1,7 +1,10 @@
-"""What runs beside the steps of a training: calibration on held-out pairs, progress, the log, a notice to leave."""
+"""Trainer callbacks: evaluation on held-out pairs, progress, the log file, graceful shutdown."""
 
 import json
+import logging
 import math
+import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,29 +19,31 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.training.preemption import Notice
+from autorater.training.preemption import INTERRUPTED, TERMINATED, ReceivedSignal
 
-_WATCHED = (
-    "brier",
-    "log_loss",
-    "ece",
-    "mse_dense",
-    "excess_brier",
-    "agreement",
-    "symmetry_deviation_abs",
-    "parse_rate",
-)
+_EVALUATION_METRICS = (
+    "brier", "log_loss", "ece", "mse_dense", "excess_brier", "agreement", "symmetry_deviation_abs", "parse_rate",
+)  # fmt: skip
+_SHOWN = {  # metrics of a progress line: name in the log, label and format
+    "loss": ("loss", ".4f"),
+    "reward": ("reward", ".4f"),
+    "answers/parse_rate": ("parse rate", ".3f"),
+    "learning_rate": ("learning rate", ".2e"),
+}
+_LINE_SECONDS = 10.0  # least time between two lines
+_SILENT_SECONDS = 30.0  # most time without a line, if steps are logged less often
+logger = logging.getLogger(__name__)
 
 
 class CalibrationCallback(TrainerCallback):
-    """Judges held-out pairs in both orders every `eval_steps` steps and logs the metrics as `eval_…`.
+    """Evaluates a judge on held-out pairs every `eval_steps` steps and logs the metrics as `eval_…`.
 
     Args:
-        trainer: The trainer it is added to; its `log` takes the metrics to the trackers.
-        judge: Reads the model that is being trained.
+        trainer: The trainer that the callback belongs to; its `log` passes the metrics to the trackers.
+        judge: The judge of the model that is trained.
         pairs: Held-out pairs.
         prompts: Their prompts in both orders.
-        n_pairs: How many of them to judge each time, taken evenly from all of them (a file may be sorted); 0 for none.
+        n_pairs: Number of pairs to judge each time, spread evenly because a file may be sorted; 0 for none.
     """
 
     def __init__(
@@ -50,8 +55,8 @@ class CalibrationCallback(TrainerCallback):
         n_pairs: int,
     ):
         self.trainer, self.judge = trainer, judge
-        watched = np.linspace(0, len(pairs), min(n_pairs, len(pairs)), endpoint=False).astype(int)
-        self.pairs, self.prompts = [pairs[i] for i in watched], [prompts[i] for i in watched]
+        chosen = np.linspace(0, len(pairs), min(n_pairs, len(pairs)), endpoint=False).astype(int)
+        self.pairs, self.prompts = [pairs[i] for i in chosen], [prompts[i] for i in chosen]
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if (
@@ -63,40 +68,85 @@ class CalibrationCallback(TrainerCallback):
             return
         metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
         was_training, should_log = model.training, control.should_log
-        model.eval()  # GRPOTrainer.log merges the training metrics into whatever it logs in training mode
-        self.trainer.log({f"eval_{name}": metrics[name] for name in _WATCHED if name in metrics})
+        model.eval()  # GRPOTrainer.log adds the training metrics to anything logged in training mode
+        self.trainer.log({f"eval_{name}": metrics[name] for name in _EVALUATION_METRICS if name in metrics})
         model.train(was_training)
-        control.should_log = should_log  # logging has cleared it, and the training metrics of this step would be lost
+        control.should_log = should_log  # log() cleared it, and the training metrics of this step would be lost
 
 
-class QuietProgressCallback(ProgressCallback):
-    """The progress bar with the reward beside it, and a line for every evaluation."""
+class BarCallback(ProgressCallback):
+    """A progress bar with the reward beside it, and a line for every evaluation."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
         if "reward" in logs:
             self.training_bar.set_postfix_str(f"reward {logs['reward']:.4f}", refresh=False)
-        measured = {name[len("eval_") :]: value for name, value in logs.items() if name.startswith("eval_")}
-        if measured:
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
-            self.training_bar.write(f"  step {state.global_step}: {figures}")
+        if line := _evaluation_line(logs):
+            self.training_bar.write(f"  step {state.global_step}: {line}")
 
 
-def show_progress(trainer: Trainer) -> None:
-    """Puts `QuietProgressCallback` in the place of the trainer's own progress output."""
-    for noisy in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(noisy)
-    trainer.add_callback(QuietProgressCallback)
+class LinesCallback(TrainerCallback):
+    """Progress without a terminal: a line every few seconds, for every evaluation and at the end.
+
+    Args:
+        title: What is trained, at the start of each line.
+    """
+
+    def __init__(self, title: str = ""):
+        self.title = f"{title}: " if title else ""
+        self._logged: dict[str, float] = {}
+        self._last_step, self._last_time = 0, time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        if line := _evaluation_line(logs):
+            logger.info(f"{self.title}step {state.global_step}: {line}")
+        elif shown := {name: logs[name] for name in _SHOWN if name in logs}:
+            self._logged |= shown
+            self._write_after(_LINE_SECONDS, state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._write_after(_SILENT_SECONDS, state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._logged or self._last_step != state.global_step:
+            self._write_after(0.0, state)
+
+    def _write_after(self, seconds: float, state) -> None:
+        if not state.is_world_process_zero or time.monotonic() - self._last_time < seconds:
+            return
+        metrics = [f"{_SHOWN[name][0]} {value:{_SHOWN[name][1]}}" for name, value in self._logged.items()]
+        logger.info("  ".join([f"{self.title}step {state.global_step}/{state.max_steps}", *metrics]))
+        self._logged, self._last_step, self._last_time = {}, state.global_step, time.monotonic()
+
+
+def _evaluation_line(logs: dict) -> str:
+    metrics = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def show_progress(trainer: Trainer, title: str = "") -> None:
+    """Replaces the trainer's progress output by a bar, or by lines without a terminal or with `disable_tqdm`.
+
+    Args:
+        trainer: A trainer before its training.
+        title: What is trained, at the start of each line.
+    """
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    bar = sys.stderr.isatty() and not trainer.args.disable_tqdm
+    trainer.add_callback(BarCallback() if bar else LinesCallback(title))
 
 
 class LogFileCallback(TrainerCallback):
-    """Everything that is logged, one JSON object a line, written as it is logged.
+    """Writes everything that is logged to a JSONL file, one line per call, with the step.
 
-    A resumed run takes out what was logged behind the step that it goes on from.
+    A resumed run removes lines that were logged after the step that it resumes from.
 
     Args:
-        path: Of the file; `log.jsonl` of the output folder.
+        path: The file; `log.jsonl` in the output folder.
     """
 
     def __init__(self, path: str | Path):
@@ -107,13 +157,13 @@ class LogFileCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if _logged_by(line, state.global_step)]
+        kept = [line for line in lines if _logged_until(line, state.global_step)]
         self.path.write_text("".join(kept), encoding="utf-8")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:
             return
-        # JSON has no NaN, and a reader of the file would stumble over it
+        # JSON has no NaN
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in logs.items()}
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -124,8 +174,8 @@ class LogFileCallback(TrainerCallback):
             self._warned = True
 
 
-def _logged_by(line: str, step: int) -> bool:
-    """Whether a line was logged up to a step of an unfinished training; one that a crash cut off was not."""
+def _logged_until(line: str, step: int) -> bool:
+    """Whether a line is complete and was logged up to a step of an unfinished training."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -134,19 +184,21 @@ def _logged_by(line: str, step: int) -> bool:
 
 
 class PreemptionCallback(TrainerCallback):
-    """Where any process was asked to leave, all of them save a checkpoint behind the same step and end the training.
+    """Once any process has received a signal, all save a checkpoint after the same step and end the training.
 
     Args:
-        notice: Of this process.
+        received: The signal of this process.
 
     Attributes:
-        leaving: Whether the training was ended by it.
+        status: Exit status of the run, the same on all processes; None if training was not ended by a signal.
     """
 
-    def __init__(self, notice: Notice):
-        self.notice, self.leaving = notice, False
+    def __init__(self, received: ReceivedSignal):
+        self.received, self.status = received, None
 
     def on_step_end(self, args, state, control, **kwargs):
-        asked = torch.tensor(self.notice.signal is not None, dtype=torch.float32, device=args.device)
-        if reduce(asked, "sum").item():
-            self.leaving = control.should_save = control.should_training_stop = True
+        names = self.received.name is not None, self.received.name == "SIGINT"
+        received, interrupted = reduce(torch.tensor(names, dtype=torch.float32, device=args.device), "sum").tolist()
+        if received:
+            self.status = INTERRUPTED if interrupted else TERMINATED
+            control.should_save = control.should_training_stop = True

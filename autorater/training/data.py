@@ -1,12 +1,13 @@
-"""The pairs of a run: read from a file or simulated, with the votes that a judge is allowed to learn from.
+"""The pairs of a run: read from a file or simulated, with the votes that a judge may learn from.
 
-    training pairs   label = one seeded vote (`labels: sparse`) or the vote share (`dense`)
-    held-out pairs   label = the vote share, always; no response of theirs is among the training pairs
-    judged pairs     what a warm start imitates the verdicts on: the training pairs, or growing ones
+    training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`)
+    held-out pairs    label = the vote share; none of their responses is among the training pairs
+    warm-start pairs  pairs with verdicts that the warm start imitates: the training pairs, or growing ones
 
 Deliberately left out: tokenization (`autorater.prompts.encoder`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,49 +16,63 @@ from autorater.data.curriculum import with_growing_responses
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.arguments import JudgeArguments
 
-_VOTE_STRENGTH = 0.25  # a vote says which side, not how surely: told as 3/8 or 5/8
+_VOTE_STRENGTH = 0.25  # a vote has a side but no certainty: it becomes 3/8 or 5/8
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pairs to learn from and to measure on.
+    """Training and held-out pairs.
 
     Attributes:
         train, held_out: The pairs.
-        judged: The training pairs as a single opinionated judge saw them, which a warm start imitates.
-        verdicts: Pr[B better] of that judge: the simulated grader's, the one vote of a pair where there is no grader,
-            or the share of the characters that are in B. Shape (len(judged),).
-        summary: What it is, in a line.
+        warm_start_pairs: Pairs whose verdicts the warm start imitates.
+        verdicts: Their verdicts, Pr[B better]: of the simulated grader, of one vote if the pairs are recorded, or the
+            share of characters that are in B. Shape (len(warm_start_pairs),).
+        summary: The data in one line.
     """
 
     train: list[Pair]
     held_out: list[Pair]
-    judged: list[Pair]
+    warm_start_pairs: list[Pair]
     verdicts: np.ndarray
     summary: str
 
 
 def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
-    """Reads or simulates the pairs of a run.
-
-    Args:
-        args: Where they come from.
-        seed: Draws the sparse votes, the split and the simulated texts.
+    """Reads or simulates the pairs of a run; the seed draws the sparse votes, the split and the simulated texts.
 
     Raises:
-        DataError: If a row is bad.
-        ValueError: If training and held-out pairs share responses, or the options do not fit.
+        UserError: If a row is invalid, the pairs cannot be split, or an option does not fit.
     """
     data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
     if args.warm_start_verdicts == "lengths":
-        judged = with_growing_responses(
+        growing = with_growing_responses(
             data.train, max(1, args.warm_start_steps * args.warm_start_batch_size // 2), seed
         )
-        in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in judged]).T
-        data = replace(data, judged=judged, verdicts=in_b / np.maximum(in_a + in_b, 1))
+        in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in growing]).T
+        data = replace(data, warm_start_pairs=growing, verdicts=in_b / np.maximum(in_a + in_b, 1))
     return data
+
+
+def training_rows(
+    pairs: Sequence[Pair], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], orders: str
+) -> list[dict]:
+    """Rows for `datasets.Dataset.from_list`: one per pair if orders are `coupled`, one per prompt if `separate`."""
+    rows = []
+    for pair, both in zip(pairs, prompts, strict=True):
+        sides = [
+            {"prompt": prompt.text, "prompt_ids": prompt.ids, "label": label}
+            for prompt, label in zip(both, (pair.label, 1 - pair.label), strict=True)
+        ]
+        if orders == "coupled":
+            ab, ba = sides
+            rows.append({**ab, "swapped_prompt": ba["prompt"], "swapped_prompt_ids": ba["prompt_ids"]})
+        else:
+            rows.extend(sides)
+    return rows
 
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
@@ -90,7 +105,7 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
         f"{len(held_out):,} held-out pairs ({how})"
     )
     if leaked:
-        summary += f"\nwarning: {leaked:,} response texts are in both; to divide them, split_by a coarser column"
+        summary += f"\nwarning: {leaked:,} response texts are in both; split_by a coarser column to separate them"
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     train = _with_labels(train, args.labels, seed)
     return TrainingData(train, held_out, train, verdicts, summary)

@@ -1,21 +1,21 @@
-"""The exact objective of a judge that answers at once.
+"""The loss of exact answers: the expected reward summed over the answer grid.
 
     V(x) = Σ_k π(k|x) S(k, y) + (1 − Σ_k π(k|x)) S_invalid          expected reward
     loss = mean over prompts of  − V / σ − entropy_coef · H(π) + beta · KL(π ‖ π_ref)
            + symmetry_coef · mean over pairs of (E[p_ab] + E[p_ba] − 1)²
-           − closing_coef · mean over prompts of (Σ_k π(k|x), held constant) · log π(rest of the closing tag | x, k')
+           − closing_coef · mean over prompts of (Σ_k π(k|x), constant) · log π(rest of the closing tag | x, k')
 
-∇V is what GRPO's sampled gradient estimates with infinitely many answers and the mean as baseline; there is nothing to
-clip, since no old sample is reused. σ is 1. For the ablation `scale_rewards="group"` it is the deviation of the reward
-under π (held constant), which is what GRPO's division by the group's deviation converges to: with Brier's rule and a
-0/1 label the update then grows with 2 p* − 1 instead of p* − p (arXiv 2508.11800).
+∇V is the limit of GRPO's sampled gradient for infinitely many answers with the mean as baseline. Nothing is clipped,
+since no old sample is reused. σ is 1. For the ablation `scale_rewards="group"` it is the deviation of the reward under
+π (constant), the limit of GRPO's division by the group's deviation: with Brier's rule and a 0/1 label the update is
+then proportional to 2 p* − 1 instead of p* − p (arXiv 2508.11800).
 
-For a judge that is read by its mean, V can be the score of the mean instead, (Σ_k π_k) S(E[k], y) + … . It leaves the
-spread of the answers free, so their mean is calibrated and a single answer need not be; the two are not to be mixed.
+For a judge used only by its mean, V can be the score of the mean, (Σ_k π_k) S(E[k], y) + … . It does not constrain the
+spread of the answers: their mean is calibrated, single answers need not be. The two objectives must not be mixed.
 
-V ends where the answer is told, at the first token of the closing tag. The last term keeps the rest of the tag and the
-end of the text likely behind the answers k', which take turns; a judge that has forgotten them is read as well as
-before, but nobody can parse what it generates.
+V includes the answer up to the first token of the closing tag. The last term keeps the rest of the tag and the end of
+the text likely after an answer k', which alternates over the grid. Without it the exact distribution is unaffected,
+but generated answers stop parsing.
 
 Deliberately left out: importance ratios and clipping (`num_iterations > 1` takes several exact steps on a batch).
 """
@@ -30,7 +30,7 @@ from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.training.faults import finite_values
 from rewards.functions import Reward
 
-_HALF_WIDTH = 1e-6  # of the central difference: exact to rounding for Brier's rule, to 1e-6 relative for the others
+_HALF_WIDTH = 1e-6  # of the central difference: exact up to rounding for Brier's rule, 1e-6 relative for the others
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class WeightedReward:
 
     Args:
         rewards: Rewards of `rewards/`.
-        weights: One a reward.
+        weights: One per reward.
     """
 
     rewards: Sequence[Reward]
     weights: Sequence[float]
 
     def of_grid(self, values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Reward of K answers behind B prompts, shape (B, K)."""
+        """Reward of K answers to B prompts, shape (B, K)."""
         p = values.double().cpu().numpy()[None]
         return self._sum(labels[:, None], lambda reward, y: reward.score(p, y))
 
     def of_invalid(self, labels: torch.Tensor) -> torch.Tensor:
-        """Reward of no answer behind B prompts, shape (B,)."""
+        """Reward of an unparsed answer to B prompts, shape (B,)."""
         return self._sum(labels, lambda reward, y: np.broadcast_to(reward.invalid_score(y), y.shape))
 
     def of_mean(self, mean: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -69,13 +69,14 @@ class WeightedReward:
 
 
 @dataclass(frozen=True)
-class ExactObjective:
+class ExactLoss:
     """Reward and weights of the terms; see the module's formula.
 
     Args:
-        reward: What an answer is paid.
-        coupled: Prompts 2 i and 2 i + 1 are the orders ab and ba of one pair; `symmetry_coef` needs it.
-        of_mean: Pay for the mean of the answers, not for each of them.
+        reward: The reward of an answer.
+        coupled: Prompts 2 i and 2 i + 1 are the orders ab and ba of one pair; required by `symmetry_coef`.
+        of_mean: Reward the mean of the answers instead of each of them.
+        closing_coef: Weight of the closing tag. It costs nothing once the tag is likely, so it need not be small.
     """
 
     reward: WeightedReward
@@ -85,22 +86,22 @@ class ExactObjective:
     entropy_coef: float = 0.0
     beta: float = 0.0
     symmetry_coef: float = 0.0
-    closing_coef: float = 0.0
+    closing_coef: float = 0.1
     scale_by_deviation: bool = False
 
     def closing(self, tree: AnswerTree, step: int) -> int | None:
-        """Number of the answer behind which the closing tag is to be read in a step: all take turns."""
+        """Index of the answer after which a step evaluates the closing tag; alternates over all answers."""
         return step % len(tree.strings) if self.closing_coef else None
 
     def __call__(
         self, answers: AnswerDistribution, labels: torch.Tensor, reference_probs: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss and what there is to log.
+        """Loss and values to log.
 
         Args:
             answers: Distributions of B prompts.
             labels: Their labels, shape (B,).
-            reference_probs: Distribution of the reference model, shape (B, K); needed where `beta` is not 0.
+            reference_probs: Distribution of the reference model, shape (B, K); required if `beta` is not 0.
 
         Returns:
             The loss (a scalar) and detached per-prompt or per-pair values by name.
@@ -117,7 +118,7 @@ class ExactObjective:
         if answers.closing is not None:
             answered = answers.valid.detach()
             loss = loss - self.closing_coef * (answered * answers.closing).mean()
-            log["answers/closed_rate"] = answered * answers.closing.exp()
+            log["answers/closing_tag_rate"] = answered * answers.closing.exp()
         if self.coupled:
             mean = answers.mean
             symmetry_deviation = mean[0::2] + mean[1::2] - 1
@@ -127,7 +128,7 @@ class ExactObjective:
         return loss, {name: values.detach() for name, values in log.items()}
 
     def value(self, answers: AnswerDistribution, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """V of every prompt, differentiable, and the standard deviation of the reward, a constant: shape (B,) each."""
+        """V of every prompt, differentiable, and the standard deviation of the reward, constant: shape (B,) each."""
         probs, outside = answers.probs, answers.outside
         grid, invalid = self.reward.of_grid(answers.values, labels), self.reward.of_invalid(labels)
         value = (probs * grid).sum(dim=-1) + outside * invalid

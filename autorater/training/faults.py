@@ -1,129 +1,115 @@
-"""What must not pass in silence: rewards that fail, rewards that are no numbers, prompts that do not fit.
+"""Faults that stop a training: rewards that are not finite, prompts that do not fit.
 
-TRL takes NaN from a reward for "not scored" and goes on; here it ends the training with an error that names the
-reward, the step and the completion. `None` still means that a reward does not judge a completion, but one has to.
-A loss or a gradient that is not finite is looked for in `autorater.training.checkpointing.resumable`.
+TRL treats NaN from a reward as "not scored"; here it is an error that names the reward, the step and the completion.
+`None` still means that a reward does not score a completion, but at least one reward must. An exception in a reward
+function keeps its type and traceback; a note names the reward and the step. Losses and gradients are checked in
+`autorater.training.checkpointing.resumable`.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import is_async_callable
 
+from autorater.data.errors import UserError
 from autorater.prompts.batching import longest_prompt
 from rewards.functions import Reward
 
 
-class TrainingFault(ValueError):
-    """The training cannot go on; the message names the step and what is wrong."""
+class TrainingFault(UserError):
+    """Training cannot continue; the message names the step and the fault."""
 
 
 def guarded(reward: Callable, name: str) -> Callable:
-    """The same reward function, but what it raises and what is no number becomes a `TrainingFault`.
+    """The same reward function; a value that is not finite is a `TrainingFault`, an exception gets a note.
 
-    Args:
-        reward: As `trl.GRPOTrainer` takes it; a model is returned as it is, see `check_rewards`.
-        name: What it is called in the message.
+    A reward model is returned unchanged; `check_rewards` checks its values.
     """
     if isinstance(reward, torch.nn.Module):
         return reward
-
-    def failed(error: Exception, columns: dict) -> TrainingFault:
-        return TrainingFault(f"{_step(columns)}: the reward {name} failed with {type(error).__name__}: {error}")
 
     def checked(values: Sequence[float | None], columns: dict) -> Sequence[float | None]:
         for i, value in enumerate(values):
             if value is not None and not math.isfinite(value):
                 raise TrainingFault(
                     f"{_step(columns)}: the reward {name} is {float(value)} for the completion "
-                    f"{_excerpt(columns['completions'][i])}; a number is wanted, or None where it does not judge"
+                    f"{str(columns['completions'][i])[:60]!r}; expected a number, or None if it does not score"
                 )
         return values
 
     if is_async_callable(reward):
 
         @functools.wraps(reward)
-        async def wait(**columns):
-            try:
+        async def call(**columns):
+            with _noted(f"{_step(columns)}: in the reward {name}"):
                 values = await reward(**columns)
-            except Exception as error:
-                raise failed(error, columns) from error
             return checked(values, columns)
 
-        return wait
+    else:
 
-    @functools.wraps(reward)
-    def call(**columns):
-        try:
-            values = reward(**columns)
-        except Exception as error:
-            raise failed(error, columns) from error
-        return checked(values, columns)
+        @functools.wraps(reward)
+        def call(**columns):
+            with _noted(f"{_step(columns)}: in the reward {name}"):
+                values = reward(**columns)
+            return checked(values, columns)
 
     return call
 
 
-def finite_values(score: Callable[[Reward, np.ndarray], np.ndarray], reward: Reward, labels: np.ndarray) -> np.ndarray:
-    """What a reward pays whole grids of answers; a `TrainingFault` if it raises or pays what is no number."""
-    name = getattr(reward, "__name__", type(reward).__name__)
+@contextmanager
+def _noted(note: str) -> Iterator[None]:
     try:
-        values = score(reward, labels)
+        yield
     except Exception as error:
-        raise TrainingFault(f"the reward {name} failed with {type(error).__name__}: {error}") from error
-    if not np.isfinite(values).all():
-        raise TrainingFault(f"the reward {name} pays some answers no finite number")
-    return values
-
-
-def check_rewards(rewards: torch.Tensor, names: Sequence[str], models: Sequence[bool], step: int) -> None:
-    """Looks at the rewards of a batch as TRL puts them together, NaN where a reward function said None.
-
-    Args:
-        rewards: Shape (N, F).
-        names: Of the F rewards.
-        models: Which of them are models; these judge every completion.
-        step: Optimizer steps taken.
-
-    Raises:
-        TrainingFault: If a model gave NaN, or no reward judged a completion.
-    """
-    missing = rewards.isnan()
-    for name, is_model, of_model in zip(names, models, missing.T, strict=True):
-        if is_model and of_model.any():
-            raise TrainingFault(f"step {step + 1}: the reward model {name} gave NaN")
-    if missing.all(dim=1).any():
-        unjudged = int(missing.all(dim=1).sum())
-        raise TrainingFault(
-            f"step {step + 1}: {unjudged} of {len(rewards)} completions got None from every reward; one has to judge"
-        )
-
-
-def check_lengths(model: PreTrainedModel, prompts: Iterable[Sequence[int]], behind: int, column: str) -> None:
-    """Raises ValueError if a model has no room for a prompt with what comes behind it.
-
-    Args:
-        model: The policy.
-        prompts: Token ids of every training row.
-        behind: Tokens of the longest answer.
-        column: Where the prompts stand.
-    """
-    limit = longest_prompt(model, behind)
-    for row, ids in enumerate(prompts):
-        if len(ids) > limit:
-            raise ValueError(
-                f"training row {row}: {column} has {len(ids)} tokens, and the model has room for {limit} before an "
-                f"answer of {behind}; leave such rows out (`autorater.prompts.batching.drop_long`), cut none"
-            )
+        error.add_note(note)
+        raise
 
 
 def _step(columns: dict) -> str:
     return f"step {columns['trainer_state'].global_step + 1}"
 
 
-def _excerpt(completion: object) -> str:
-    text = str(completion)
-    return repr(text if len(text) <= 60 else f"{text[:57]}…")
+def finite_values(score: Callable[[Reward, np.ndarray], np.ndarray], reward: Reward, labels: np.ndarray) -> np.ndarray:
+    """Rewards of whole grids of answers; a `TrainingFault` if a value is not finite."""
+    name = getattr(reward, "__name__", type(reward).__name__)
+    with _noted(f"in the reward {name}"):
+        values = score(reward, labels)
+    if not np.isfinite(values).all():
+        raise TrainingFault(f"the reward {name} is not finite for some answers")
+    return values
+
+
+def check_rewards(rewards: torch.Tensor, names: Sequence[str], models: Sequence[bool], step: int) -> None:
+    """Raises TrainingFault if a reward model returned NaN, or no reward scored a completion.
+
+    Args:
+        rewards: Rewards of a batch as gathered by TRL, NaN where a reward function returned None; shape (N, F).
+        names: Names of the F rewards.
+        models: Which of them are models.
+        step: Optimizer steps taken.
+    """
+    missing = rewards.isnan()
+    for name, is_model, of_model in zip(names, models, missing.T, strict=True):
+        if is_model and of_model.any():
+            raise TrainingFault(f"step {step + 1}: the reward model {name} returned NaN")
+    unscored = int(missing.all(dim=1).sum())
+    if unscored:
+        raise TrainingFault(
+            f"step {step + 1}: {unscored} of {len(rewards)} completions got None from every reward; expected one score"
+        )
+
+
+def check_lengths(model: PreTrainedModel, prompts: Iterable[Sequence[int]], suffix_length: int, column: str) -> None:
+    """Raises UserError if a prompt and an answer of `suffix_length` tokens exceed the context of the model."""
+    limit = longest_prompt(model, suffix_length)
+    for row, ids in enumerate(prompts):
+        if len(ids) > limit:
+            raise UserError(
+                f"training row {row}: {column} has {len(ids)} tokens; the model has room for {limit} before an answer "
+                f"of {suffix_length}; drop such rows (`autorater.prompts.batching.drop_long`)"
+            )

@@ -1,45 +1,82 @@
-"""Being asked to leave: SIGTERM (clusters, containers) and SIGUSR1 (SLURM's `--signal=USR1@120`).
+"""Graceful shutdown: SIGTERM (clusters, containers), SIGUSR1 (SLURM's `--signal=USR1@120`) and Ctrl-C (SIGINT).
 
-A script that was asked leaves at once, with exit status 143: what a shell says of a process that SIGTERM ended. Within
-`notice()` it is told instead, and leaves by itself when it has put its work away. Asking again changes nothing: under
-a launcher a signal often comes twice, from the scheduler and from the launcher. Needs no torch.
+Outside training a signal ends a script at once. During training it is recorded, and the training ends after a
+checkpoint. The exit status is 130 after Ctrl-C and 143 after the others.
 
-Launchers of several processes pass a signal on. `accelerate launch` of one process does not; it dies, and its child is
-told by the kernel.
-
-Deliberately left out: SIGINT. Who presses Ctrl-C wants the prompt back, and gets Python's traceback.
+A second Ctrl-C ends the training at once. Other repeated signals change nothing: schedulers and launchers both send
+them. Under a launcher Ctrl-C arrives twice too, so there it counts as the second only after `REPEAT_SECONDS`.
+`accelerate launch` of one process forwards no signal: it ends, and the kernel notifies its child. Needs no torch.
 """
 
 import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-STATUS = 143
+INTERRUPTED, TERMINATED = 130, 143
+REPEAT_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_TELL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG of prctl(2)
+_SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass
-class Notice:
-    """Whether this process was asked to leave.
+class ReceivedSignal:
+    """Name of the first signal that this process received, or None, and its time on the monotonic clock."""
 
-    Attributes:
-        signal: Name of the signal that asked, or None.
-    """
+    name: str | None = None
+    time: float = 0.0
 
-    signal: str | None = None
+    @property
+    def status(self) -> int:
+        """The exit status of a process that the signal ends."""
+        return INTERRUPTED if self.name == "SIGINT" else TERMINATED
 
 
 @contextmanager
-def leaving_when_asked() -> Iterator[None]:
-    """Within it a signal ends the process with a line on stderr and status 143, PID 1 of a container included."""
-    before = {number: signal.signal(number, _leave_at_once) for number in _SIGNALS}
+def exit_on_signal() -> Iterator[None]:
+    """Within it SIGTERM and SIGUSR1 end the process with a line on stderr and status 143, also as PID 1."""
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "RANK" not in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_TELL_WHEN_PARENT_DIES, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGTERM)
+
+    def end(number: int, frame) -> None:
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        exit_with(f"stopped by {signal.Signals(number).name}")
+
+    with _handlers(dict.fromkeys(_SIGNALS, end)):
+        yield
+
+
+@contextmanager
+def deferred_signals() -> Iterator[ReceivedSignal]:
+    """Within it a signal is only recorded; a second Ctrl-C raises KeyboardInterrupt."""
+    received = ReceivedSignal()
+
+    def record(number: int, frame) -> None:
+        name = signal.Signals(number).name
+        if received.name is None:
+            received.name, received.time = name, time.monotonic()
+            if is_main():  # not print(): the signal may have interrupted one
+                os.write(2, f"\n{name}: the run ends after this step, with a checkpoint\n".encode())
+        elif number == signal.SIGINT:
+            seconds = time.monotonic() - received.time
+            if "RANK" not in os.environ or seconds >= REPEAT_SECONDS:
+                raise KeyboardInterrupt
+
+    handlers = dict.fromkeys(_SIGNALS, record)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored in background jobs of a shell script
+        handlers[signal.SIGINT] = record
+    with _handlers(handlers):
+        yield received
+
+
+@contextmanager
+def _handlers(handlers: dict) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -47,35 +84,13 @@ def leaving_when_asked() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def notice() -> Iterator[Notice]:
-    """Within it a signal is only noted."""
-    noted = Notice()
-
-    def note(number: int, frame) -> None:
-        noted.signal = signal.Signals(number).name
-
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def leave(message: str) -> None:
-    """Says why, once for all processes of a run, and ends the process with status 143."""
+def exit_with(message: str, status: int = TERMINATED) -> None:
+    """Prints a message on stderr, once for all processes of a run, and ends the process."""
     if is_main():
         print(message, file=sys.stderr, flush=True)
-    raise SystemExit(STATUS)
+    raise SystemExit(status)
 
 
 def is_main() -> bool:
-    """Whether a launcher has made this process the first of a run, or there is only one."""
+    """Whether this is the only process of a run, or the first one of a launcher."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _leave_at_once(number: int, frame) -> None:
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    leave(f"stopped by {signal.Signals(number).name}")

@@ -1,4 +1,4 @@
-"""Rows that share a prompt: found, read once for all of them, generated with one prefill.
+"""Rows that share a prompt: grouped, processed with one copy of the prompt, generated with one prefill.
 
 TRL shuffles rows before it splits them into micro-batches, so groups are found by comparing prompts, not by position.
 """
@@ -19,10 +19,10 @@ from autorater.models.suffixes import before_branches
 
 @contextmanager
 def one_prefill(model, repeats: int) -> Iterator[None]:
-    """While it is open, `model.generate` reads rows that repeat a prompt `repeats` times with one prefill a prompt."""
+    """Within it, `model.generate` uses one prefill for rows that repeat a prompt `repeats` times."""
 
     def generate(input_ids, attention_mask, **kwargs):
-        del model.generate  # generate_shared calls the model's own
+        del model.generate  # generate_shared calls the method of the class
         return generate_shared(model, input_ids[::repeats], attention_mask[::repeats], repeats, **kwargs)
 
     model.generate = generate
@@ -38,8 +38,8 @@ class PromptGroups:
 
     Attributes:
         prompt_ids, prompt_mask: The U distinct prompts, shape (U, L).
-        completion_ids, completion_mask: Their completions, filled up with empty ones, shape (U, G, C).
-        prompt_of, place: For every row its prompt and its place among that prompt's completions, shape (N,) each.
+        completion_ids, completion_mask: Their completions, padded with empty ones, shape (U, G, C).
+        prompt_of, place: Index of every row's prompt, and its index among that prompt's completions, shape (N,) each.
     """
 
     prompt_ids: torch.Tensor
@@ -51,7 +51,7 @@ class PromptGroups:
 
     @classmethod
     def of(cls, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int) -> "PromptGroups":
-        """Groups N rows of L + C tokens, whatever their order."""
+        """Groups N rows of L + C tokens in any order."""
         split = input_ids.shape[1] - completion_length
         prompts = torch.cat([input_ids[:, :split], attention_mask[:, :split]], dim=1)
         distinct, prompt_of = torch.unique(prompts, dim=0, return_inverse=True)
@@ -61,14 +61,14 @@ class PromptGroups:
         ids, mask = input_ids.new_zeros(shape), attention_mask.new_zeros(shape)
         ids[prompt_of, place] = input_ids[:, split:]
         mask[prompt_of, place] = attention_mask[:, split:]
-        longest = int(distinct[:, split:].sum(dim=1).max())  # left padding that no prompt needs is cut off
+        longest = int(distinct[:, split:].sum(dim=1).max())  # left padding common to all prompts is removed
         return cls(
             distinct[:, split - longest : split], distinct[:, 2 * split - longest :], ids, mask, prompt_of, place
         )
 
     @property
     def size(self) -> int:
-        """Completions a prompt, G."""
+        """Completions per prompt, G."""
         return self.completion_ids.shape[1]
 
     def first(self) -> tuple[torch.Tensor, ...]:
@@ -81,7 +81,7 @@ class PromptGroups:
         return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
 
     def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
-        """Of one number a token of `[prompt | completions]`, (U, L + G · C), those before the rows' tokens: (N, C)."""
+        """Numbers at the positions before every row's tokens, (N, C), from those of packed rows, (U, L + G · C)."""
         _, group, length = self.completion_ids.shape
         before = self.prompt_ids.shape[1] - 1 + before_branches(group, length)
         return packed[:, before].unflatten(1, (group, length))[self.prompt_of, self.place]
@@ -95,14 +95,14 @@ class PromptGroups:
         rows_at_once: int | None,
         closing: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
-        """As `logps`, and the distribution of the answers behind every row; a row not `answered` (N,) has none.
+        """As `logps`, and the distribution of the answers after every row; a row not `answered` (N,) has none.
 
-        `closing` is that of `AnswerTree.distribution`.
+        `closing` as in `AnswerTree.distribution`.
         """
         suffixes = (tree if closing is None else tree.closed(closing)).suffixes
         chunks = self._chunks(model, rows_at_once)
-        read = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
-        logps, entropies, logits = map(torch.cat, zip(*read, strict=True))
+        parts = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
+        logps, entropies, logits = map(torch.cat, zip(*parts, strict=True))
         row = self.prompt_of, self.place
         answers = tree.from_logits(logits[row], closing)
         return logps[row], entropies[row], replace(answers, probs=answers.probs * answered[:, None])
@@ -112,11 +112,21 @@ class PromptGroups:
         if rows_at_once is None:
             return [tensors]
         at_once = max(1, rows_at_once // self.size)
-        # what is read again in step with other processes stands behind the last prompt, where no row looks
+        # chunks repeated to match other processes come after the last prompt and are not indexed
         return in_step(zip(*(tensor.split(at_once) for tensor in tensors), strict=True), model)
 
 
 def repeats_of(prompts: list[list[int]]) -> int:
-    """How often every prompt comes in a row, if all come equally often; else 1."""
+    """How often every prompt is repeated in succession, if equally often; else 1."""
     runs = {len(list(run)) for _, run in groupby(prompts)}
     return runs.pop() if len(runs) == 1 else 1
+
+
+def by_group(batch: dict, size: int) -> dict:
+    """(N, …) tensors as (N / size, size, …), so that TRL's shuffle along the first dimension moves whole groups."""
+    return {k: v.unflatten(0, (-1, size)) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}
+
+
+def by_row(batch: dict) -> dict:
+    """The inverse of `by_group`."""
+    return {k: v.flatten(0, 1) if torch.is_tensor(v) and v.ndim else v for k, v in batch.items()}

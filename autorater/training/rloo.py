@@ -2,34 +2,26 @@
 
     A_i = R_i − (Σ_{j ≠ i} R_j) / (G − 1) = (R_i − mean R) · G / (G − 1)
 
-The G answers are those to one prompt or, with `orders: coupled`, those to both orders of a pair, so that one answer a
-prompt is enough: each order's reward is the other's baseline. TRL's GRPO subtracts the mean of all G, which shrinks
-the gradient by (G − 1) / G; everything else is the same, so this is `autorater.training.grpo` with that factor undone.
-(`trl.RLOOTrainer` would give the same update on fresh answers, through rollout code of its own.)
+The G answers are those to one prompt or, with `orders: coupled`, those to both orders of a pair. One answer per prompt
+is then enough: the reward of each order is the baseline of the other. TRL's GRPO subtracts the mean of all G, which
+scales the gradient by (G − 1) / G; this trainer undoes the factor.
 
-Deliberately left out: RLOO's ratio of whole answers; where answers are used again it is clipped by the token.
+Deliberately left out: RLOO's ratio of whole answers; reused answers are clipped by the token.
 """
 
-import torch
-
-from autorater.training.grpo import JudgeGRPOTrainer
-from autorater.training.ppo import JudgePPOConfig
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.sampled_grpo import SampledGRPOTrainer
 
 
-class JudgeRLOOTrainer(JudgeGRPOTrainer):
-    """`JudgeGRPOTrainer` with the leave-one-out baseline.
-
-    Args:
-        args: With `algorithm="rloo"`.
-        kwargs: Everything else as in `JudgeGRPOTrainer`.
-    """
+class JudgeRLOOTrainer(SampledGRPOTrainer):
+    """`SampledGRPOTrainer` with the leave-one-out baseline; arguments as there, with `algorithm="rloo"`."""
 
     _tag_names = ("trl", "rloo", "autorater")
 
-    def __init__(self, model, reward_funcs, args: JudgePPOConfig, *other, **kwargs):
+    def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, *other, **kwargs):
         super().__init__(model, reward_funcs, args, *other, **kwargs)
-        self.num_generations = args.answers_a_row
+        self.num_generations = args.answers_per_row
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        batch = super()._generate_and_score_completions(inputs)
-        return batch | {"advantages": batch["advantages"] * self.num_generations / (self.num_generations - 1)}
+    def _complete_batch(self, batch: dict, inputs: list[dict]) -> dict:
+        batch["advantages"] = batch["advantages"] * self.num_generations / (self.num_generations - 1)
+        return super()._complete_batch(batch, inputs)

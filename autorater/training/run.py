@@ -1,23 +1,31 @@
-"""A training run from its pairs to its report: what the recipes that train a judge of pairs have in common.
+"""A training run: what the recipes share, from the data to the report.
 
-    run = open_run(args, training, model_config, …)     data, policy, judge; over-long prompts left out; measured
-    trainer = …Trainer(run.judge.model, …)              what a recipe is about
-    run.finish(trainer, title="…")                      trained, measured again, saved and reported
+    run = open_run(args, training, model_config, …)     data, policy and judge; evaluated before training
+    trainer = …Trainer(run.judge.model, …)              differs by recipe
+    run.finish(trainer, title="…", method="…")          trained, evaluated again, saved and reported
 
-A run that was killed goes on where it was when its command is given again with `--resume_from_checkpoint auto`, and a
-run that is asked to leave (`autorater.training.preemption`) puts a checkpoint down first.
+Judges that do not judge pairs use its parts:
 
-Deliberately left out: judges of items (`recipes/align.py`), which are measured on other figures.
+    record, settings = begin_run(args, training, model_config, summary)     output folder, trackers, run.json
+    base, model, tokenizer = open_model(args, training, model_config, record, build)
+    start_tracking(training, settings, record.run)                          after the evaluation before training
+    finish_run(trainer, judge, record, evaluate, write)
+
+The same command with `--resume_from_checkpoint auto` resumes a run that was stopped. A signal stops it after a
+checkpoint (`autorater.training.preemption`).
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 from trl import ModelConfig
 
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
@@ -28,31 +36,34 @@ from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from autorater.report import summary_table, write_model_card, write_report
+from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback, LogFileCallback, PreemptionCallback, show_progress
 from autorater.training.checkpointing.checkpoints import checkpoints
-from autorater.training.checkpointing.record import RunRecord
-from autorater.training.config import JudgeArguments, model_init_kwargs, settings
+from autorater.training.checkpointing.record import REPORT, RunRecord
+from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
-from autorater.training.preemption import leave, notice
-from autorater.training.tracking import forgive_tracker, start_tracking
+from autorater.training.preemption import deferred_signals, exit_with
+from autorater.training.tracking import check_trackers, start_tracking, tolerate_tracker_errors
 from autorater.training.warm_start import build_warm_policy
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class JudgeRun:
-    """A run that is open: what was read, what will be trained, and how it judged before.
+    """The training run of a judge of pairs.
 
     Attributes:
-        args, training: What the run was told.
-        judge: Reads the model that will be trained, `judge.model`, with `judge.tokenizer`.
-        base: Name or folder of the model that the training starts from.
-        train, prompts: Training pairs with their prompts in both orders.
-        held_out, held_out_prompts: The pairs it is measured on.
-        before: How the judge did before the training.
-        used: Every setting that is not a default, for the report and the tracker.
-        record: What it has behind it.
+        args, training: Options of the run.
+        judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
+        base: Name or folder of the model that training starts from.
+        train, prompts: Training pairs and their prompts in both orders.
+        held_out, held_out_prompts: The same of the pairs to evaluate on.
+        before: The evaluation before training.
+        settings: All settings that are not defaults, for the report and the tracker.
+        record: Completed stages of the run.
     """
 
     args: JudgeArguments
@@ -64,48 +75,31 @@ class JudgeRun:
     held_out: list[Pair]
     held_out_prompts: Sequence[Prompts]
     before: Evaluation
-    used: dict
+    settings: dict
     record: RunRecord
 
-    def finish(self, trainer: Trainer, title: str) -> None:
-        """Trains, measures the judge on the held-out pairs while and after, and fills the output folder."""
-        judge, output_dir = self.judge, Path(self.training.output_dir)
-        judge.model = trainer.accelerator.unwrap_model(trainer.model)
-        trainer.add_callback(
-            CalibrationCallback(trainer, judge, self.held_out, self.held_out_prompts, self.args.n_eval_pairs)
-        )
-        trained = run_training(trainer, self.record)
-        is_main = self.training.process_index == 0
-        after = evaluate(judge, self.held_out, self.held_out_prompts, progress=is_main)
-        trainer.save_model()
-        if is_main:
-            judge.save_format(output_dir)
-            write_run(output_dir, self.before, after, training_seconds=trained.metrics["train_runtime"])
-            told = {"before": self.before, "after": after, "settings": self.used}
-            write_report(output_dir, title=title, **told)
-            write_model_card(output_dir, base_model=self.base, prompt_text=judge.encoder.format.text, **told)
-            print(f"\n{summary_table(self.before, after)}\n\nreport: {output_dir / 'report.html'}")
-        self.record.mark("report")
+    def finish(self, trainer: Trainer, title: str, method: str) -> None:
+        """Trains the judge, evaluates it during and after training, and writes the output folder.
 
+        Args:
+            trainer: The trainer of `judge.model`.
+            title: Heading of the report.
+            method: Tag of the model card, see `autorater.report.card.METHODS`.
+        """
+        judge, pairs, prompts = self.judge, self.held_out, self.held_out_prompts
+        progress = not self.training.disable_tqdm
+        trainer.add_callback(CalibrationCallback(trainer, judge, pairs, prompts, self.args.n_eval_pairs))
 
-def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
-    """Trains from the start or a checkpoint, with progress bar and log; ends the process where it is asked to."""
-    args = trainer.args
-    show_progress(trainer)
-    forgive_tracker(trainer)
-    trainer.about = record.about
-    with notice() as asked:
-        preemption = PreemptionCallback(asked)
-        trainer.add_callback(LogFileCallback(Path(args.output_dir, "log.jsonl")))
-        trainer.add_callback(preemption)
-        trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    if preemption.leaving or asked.signal:
-        newest = next(iter(checkpoints(args.output_dir, record.run)), "there is no checkpoint")
-        leave(
-            f"asked to leave ({asked.signal or 'another process'}) behind step {trainer.state.global_step} of "
-            f"{trainer.state.max_steps}: {newest}; the same command with --resume_from_checkpoint auto goes on"
-        )
-    return trained
+        def write(after: Evaluation, seconds: float) -> None:
+            folder = Path(self.training.output_dir)
+            results = {"before": self.before, "after": after, "settings": self.settings}
+            prompt_text = judge.encoder.format.text
+            write_run(folder, self.before, after, training_seconds=seconds)
+            write_report(folder, title=title, **results)
+            write_model_card(folder, base_model=self.base, prompt_text=prompt_text, method=method, **results)
+            logger.info(f"\n{summary_table(self.before, after)}\n\nreport: {folder / 'report.html'}")
+
+        finish_run(trainer, judge, self.record, lambda: evaluate(judge, pairs, prompts, progress=progress), write)
 
 
 def open_run(
@@ -114,48 +108,138 @@ def open_run(
     model_config: ModelConfig,
     prompt_format: PromptFormat,
     max_reasoning_tokens: int = 512,
+    given: frozenset[str] | None = None,
 ) -> JudgeRun:
-    """Reads the data, loads the policy or builds one, and measures it.
+    """Loads the data, loads or builds the policy, and evaluates it.
 
     Args:
-        args, training, model_config: As parsed; `training` has an `answer_step`.
-        prompt_format: What the judge is asked.
-        max_reasoning_tokens: Where the format asks for reasoning: as in `Judge`.
+        args, training, model_config: Parsed options; `training` has an `answer_step`.
+        prompt_format: The prompt of the judge.
+        max_reasoning_tokens: As in `Judge`, for a format with reasoning.
+        given: As in `begin_run`.
 
     Raises:
-        DataError: If a row is bad.
-        ValueError: If options do not fit, no pair fits, nothing can be written to the output folder, or the run to go
-            on with began with other settings.
-        AlreadyFinished: If it should go on with a run that is finished.
+        UserError: If a row is invalid, no pair fits, or as in `begin_run`.
+        AlreadyFinished: If the run to resume is finished.
+    """
+    data = prepare_data(args, training.seed)
+    record, settings = begin_run(args, training, model_config, data.summary, given)
+    base, model, tokenizer = open_model(
+        args, training, model_config, record, lambda: build_warm_policy(args, training, data)
+    )
+    judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
+
+    longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
+    train, prompts, n_long = drop_long(data.train, judge.encoder.encode(data.train), longest)
+    encoded = judge.encoder.encode(data.held_out)
+    held_out, held_out_prompts, n_long_held_out = drop_long(data.held_out, encoded, longest)
+    logger.info(f"dropped, over {longest} tokens: {n_long} training pairs, {n_long_held_out} held-out pairs")
+    for name, pairs in (("training", train), ("held-out", held_out)):
+        if not pairs:
+            raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
+    with gathered(model):
+        judgments = record.judgments_before(
+            lambda: judge_all(judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
+        )
+    before = measure(held_out, judgments)
+    start_tracking(training, settings, record.run)
+    return JudgeRun(args, training, judge, base, train, prompts, held_out, held_out_prompts, before, settings, record)
+
+
+def begin_run(
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    summary: str,
+    given: frozenset[str] | None = None,
+) -> tuple[RunRecord, dict[str, object]]:
+    """Checks options, trackers and output folder, and begins a run or resumes it.
+
+    Args:
+        args, training, model_config: Parsed options.
+        summary: A description of the data.
+        given: Names of the options that the user set; a warning names those without an effect. None for all.
+
+    Returns:
+        The completed stages, and all settings that are not defaults.
+
+    Raises:
+        UserError: If options are not compatible, a tracker is not installed, the output folder cannot be written, or
+            the run to resume began with other settings.
+        AlreadyFinished: If the run to resume is finished.
     """
     if args.train_only and model_config.use_peft:
-        raise ValueError("train_only chooses among the model's own parameters; adapters have lora_target_modules")
+        raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
+    for reason, names in ineffective_options(args, bool(model_config.model_name_or_path), training).items():
+        if names := [name for name in names if given is None or name in given]:
+            logger.warning(f"{', '.join(names)}: no effect, because {reason}")
+    check_trackers(training)
     prepare_output_dir(training.output_dir)
-    is_main = training.process_index == 0
-    say = print if is_main else lambda *_: None
-    data = prepare_data(args, training.seed)
-    say(data.summary + (f"\n{training.world_size} processes" if training.world_size > 1 else ""))
-    used = settings(args, training, model_config)
-    record = RunRecord.open(training, used, data.summary)
+    logger.info(summary)
+    if training.world_size > 1:
+        logger.info(f"{training.world_size} processes")
+    settings = non_default_settings(args, training, model_config)
+    record = RunRecord.open(training, settings, summary)
     if training.resume_from_checkpoint and training.save_strategy == "no":
-        say("save_strategy: no: there will be a checkpoint only where the run is asked to leave")
-    base = model_config.model_name_or_path or record.once(
-        "warm_start", lambda: build_warm_policy(args, training, data)
-    )
+        logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")
+    return record, settings
+
+
+def open_model(
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+    build: Callable[[], object],
+) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase]:
+    """The name or folder of the model to train, the model and its tokenizer; `build` makes a policy from scratch."""
+    base = model_config.model_name_or_path or record.warm_started_policy(build)
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     if args.train_only:
         train_only(model, args.train_only)
-    judge = Judge(model.to(training.device), tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
+    return base, model.to(training.device), tokenizer
 
-    longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
-    kept, prompts, dropped = drop_long(data.train, judge.encoder.encode(data.train), longest)
-    held_out, held_out_prompts, lost = drop_long(data.held_out, judge.encoder.encode(data.held_out), longest)
-    say(f"prompts over {longest} tokens, left out: {dropped} training pairs, {lost} held-out pairs")
-    for name, left in (("training", kept), ("held-out", held_out)):
-        if not left:
-            raise ValueError(f"no {name} pair has a prompt of at most {longest} tokens")
-    with gathered(model):
-        said = record.judged_before(lambda: judge_all(judge, held_out, held_out_prompts, progress=is_main))
-    before = measure(held_out, said)
-    start_tracking(training, used, record.run)
-    return JudgeRun(args, training, judge, base, kept, prompts, held_out, held_out_prompts, before, used, record)
+
+def finish_run(
+    trainer: Trainer, judge, record: RunRecord, evaluate: Callable[[], T], write: Callable[[T, float], None]
+) -> None:
+    """Trains, evaluates, saves the model and writes the results.
+
+    Args:
+        trainer: The trainer of `judge.model`.
+        judge: Its `save_format(folder)` writes the format beside the model.
+        record: Completed stages of the run.
+        evaluate: Evaluates the judge; all processes call it.
+        write: Takes the evaluation and the seconds of training, and writes metrics, predictions, report and model
+            card; the main process calls it.
+    """
+    judge.model = trainer.accelerator.unwrap_model(trainer.model)
+    trained = run_training(trainer, record)
+    after = evaluate()
+    trainer.save_model()
+    if trainer.args.process_index == 0:
+        judge.tokenizer.save_pretrained(trainer.args.output_dir)
+        judge.save_format(trainer.args.output_dir)
+        write(after, trained.metrics["train_runtime"])
+    record.mark(REPORT)
+
+
+def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
+    """Trains from the start or a checkpoint, with progress and a log file; a signal ends the process afterwards."""
+    args = trainer.args
+    show_progress(trainer)
+    tolerate_tracker_errors(trainer)
+    trainer.about = record.about
+    with deferred_signals() as received:
+        preemption = PreemptionCallback(received)
+        trainer.add_callback(LogFileCallback(Path(args.output_dir, "log.jsonl")))
+        trainer.add_callback(preemption)
+        trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if preemption.status or received.name:
+        newest = next(iter(checkpoints(args.output_dir, record.run)), "none")
+        exit_with(
+            f"stopped ({received.name or 'signal to another process'}) after step {trainer.state.global_step} of "
+            f"{trainer.state.max_steps}; checkpoint: {newest}; to resume, add --resume_from_checkpoint auto",
+            preemption.status or received.status,
+        )
+    return trained

@@ -1,7 +1,7 @@
-"""The order of the training rows: batches of prompts of like length, so that little of a batch is padding.
+"""The order of the training rows: batches of prompts of similar length, with little padding.
 
-On texts whose length varies as arguments or answers do, half of a random batch is padding. Rows are shuffled, sorted
-by length within large blocks, cut into generation batches, and the batches are shuffled again.
+With texts as variable as arguments or answers, half of a random batch is padding. Rows are shuffled, sorted by length
+within large blocks, divided into generation batches, and the batches are shuffled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ _BATCHES_A_BLOCK = 32
 
 
 class LengthGroupedRepeatSampler(RepeatSampler):
-    """`trl`'s `RepeatSampler`, which repeats rows for their generations and iterations, over rows of like length.
+    """`trl`'s `RepeatSampler`, which repeats rows for their generations and iterations, with rows of similar length.
 
     Args:
         lengths: Length of every row.
         mini_repeat_count, batch_size, repeat_count, seed: As in `RepeatSampler`.
-        in_order: Leave rows near the place where they stand, instead of shuffling all of them: a curriculum.
+        in_order: Keep rows near their positions instead of shuffling all: a curriculum.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LengthGroupedRepeatSampler(RepeatSampler):
         else:
             order = self._shuffled(len(batches))
         rows = torch.cat([batches[i] for i in order]).tolist() if batches else []
-        # the parent walks through positions 0, 1, 2, … in its pattern; rows of a last, incomplete batch are left out
+        # the parent yields positions 0, 1, 2, … in its pattern; rows of a last, incomplete batch are dropped
         return (rows[position] for position in super().__iter__() if position < len(rows))
 
     def _shuffled(self, n: int) -> torch.Tensor:

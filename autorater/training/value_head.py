@@ -1,15 +1,15 @@
-"""The value head of PPO: V(s_t), the reward still to come behind a token, linear in the policy's last hidden state.
+"""The value head of PPO: V(s_t), the expected remaining reward, linear in the policy's last hidden state.
 
     V(s_t) = w · h_t + b,     h_t the state from which the policy predicts token t
 
-It is a part of the policy (`policy.value_head`), so that one optimizer and one wrapper (DDP, DeepSpeed, FSDP) hold
-both. It is read within the policy's own forward pass and leaves it as an output: one module call a micro-batch, as
-ZeRO-3's trace wants it, and DDP sees that its parameters are used. A LoRA adapter leaves it trainable.
+It is a module of the policy (`policy.value_head`), so that one optimizer and one wrapper (DDP, DeepSpeed, FSDP) hold
+both. Values are computed in the policy's forward pass and returned with its output: one module call per micro-batch,
+as ZeRO-3's trace requires, and DDP detects that its parameters are used. With a LoRA adapter it remains trainable.
 
-It is no part of the saved model, which transformers loads as before, but lies beside it (`value_head.safetensors`).
+It is not part of the saved model, which transformers loads as usual, but saved beside it (`value_head.safetensors`).
 It starts at zero: V = 0 everywhere.
 
-Deliberately left out: a value model of its own, which would cost as much memory as the policy.
+Deliberately left out: a separate value model, which would cost as much memory as the policy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
+
+from autorater.data.errors import UserError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 _NAME = "value_head"
@@ -42,11 +44,9 @@ class ValueHead(nn.Linear):
 
 
 def add_value_head(policy: PreTrainedModel, dtype: torch.dtype = torch.float32) -> ValueHead:
-    """Gives a causal language model a value head; what its folder holds of one, if it was loaded from a folder.
+    """Adds a value head to a model without wrappers, loaded from the folder of the model if that contains one.
 
-    Args:
-        policy: The transformers model itself, without wrappers; an adapter may be around it already.
-        dtype: Of the head. DeepSpeed and FSDP want that of the policy.
+    DeepSpeed and FSDP require the dtype of the policy.
     """
     head = ValueHead(policy.config.get_text_config().hidden_size, dtype=dtype, device=policy.device)
     policy.value_head = head
@@ -57,14 +57,9 @@ def add_value_head(policy: PreTrainedModel, dtype: torch.dtype = torch.float32) 
 
 
 @contextmanager
-def reading_values(policy: PreTrainedModel, model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """While it is open, every call of `model` leaves the values of its tokens in the list, (B, T) with gradients.
-
-    Args:
-        policy: What has the head.
-        model: The same or a wrapper around it.
-    """
-    states, read = [], []
+def collecting_values(policy: PreTrainedModel, model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Within it, every call of `model`, the policy or its wrapper, appends the values of its tokens, (B, T)."""
+    states, collected = [], []
 
     def keep_states(_, args, output):
         states.append(output.last_hidden_state)
@@ -73,7 +68,7 @@ def reading_values(policy: PreTrainedModel, model: nn.Module) -> Iterator[list[t
         return _WithValues(output, policy.value_head(states.pop()))
 
     def take_values(_, args, output):
-        read.append(output.token_values)
+        collected.append(output.token_values)
         return output.output
 
     hooks = [
@@ -82,47 +77,37 @@ def reading_values(policy: PreTrainedModel, model: nn.Module) -> Iterator[list[t
         model.register_forward_hook(take_values),
     ]
     try:
-        yield read
+        yield collected
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def save_value_head(head: ValueHead, folder: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Writes the head beside its policy.
-
-    Args:
-        head: The head.
-        folder: Where the policy is saved.
-        state_dict: The whole policy's, under whatever wrapper, where the parameters here are only shards of it.
-    """
+    """Saves the head in the folder of its policy; from the state of the whole policy, if the head has only shards."""
     if state_dict is None:
         parameters = head.state_dict()
     else:
         parameters = {key.rpartition(".")[2]: value for key, value in state_dict.items() if f"{_NAME}." in key}
-    if parameters:  # none where the wrapper gathers nothing: then its own checkpoint has them
+    if parameters:  # none if the wrapper gathers nothing: then its own checkpoint has them
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous().cpu() for key, value in parameters.items()}, Path(folder, VALUE_HEAD_FILE))
 
 
 def load_value_head(head: ValueHead, folder: str | Path) -> None:
-    """Reads the head that lies beside a policy.
-
-    Raises:
-        ValueError: If there is none, or it is of another size.
-    """
+    """Loads the head from the folder of a policy; UserError if there is none, or it has another size."""
     path = Path(folder, VALUE_HEAD_FILE)
     if not path.is_file():
-        raise ValueError(f"{path} is missing: nothing that PPO could go on from was saved here")
+        raise UserError(f"{path} is missing; expected the value head of a PPO run")
     try:
         head.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no value head of this policy: {error}") from None
+        raise UserError(f"{path} is not the value head of this policy: {error}") from None
 
 
 @dataclass
 class _WithValues(ModelOutput):
-    """What the policy returns, and the values: DDP looks for used parameters in what leaves the module."""
+    """The output of the policy and the values: DDP searches the output of a module for used parameters."""
 
     output: ModelOutput | None = None
-    token_values: torch.Tensor | None = None  # `values` is what a dictionary calls its own
+    token_values: torch.Tensor | None = None  # not `values`, which is a method of dictionaries

@@ -16,7 +16,7 @@ import numpy as np
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair
 from autorater.data.population import Population, simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.training.arguments import JudgeArguments
 from autorater.training.data import TrainingData, prepare_data
 
 TEST = "test"

@@ -28,7 +28,7 @@ from autorater.evaluation.methods import compare_methods
 from autorater.judges import Judge, Judgments
 from autorater.judges.methods import METHODS
 from autorater.prompts.batching import drop_long
-from autorater.training.config import JudgeArguments
+from autorater.training.arguments import JudgeArguments
 from autorater.training.data import TrainingData
 from autorater.training.warm_start import build_warm_policy
 from benchmarks.study.baselines import baseline_probabilities

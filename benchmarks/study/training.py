@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -30,10 +29,12 @@ from autorater.judges import Judge
 from autorater.models.loading import load_policy, train_only
 from autorater.prompts.batching import drop_long
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.arguments import JudgeArguments
 from autorater.training.callbacks import show_progress
-from autorater.training.config import JudgeArguments, JudgeGRPOConfig
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
-from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.data import training_rows
+from autorater.training.grpo import grpo_trainer
+from autorater.training.ppo import JudgePPOConfig
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 from benchmarks.study.data import StudyArguments
 from benchmarks.study.learning_curve import LearningCurve
@@ -122,15 +123,15 @@ def train(trainer: str, spec: TrainingSpec, held_out: Sequence[Pair]) -> Learnin
     return learning_curve
 
 
-def _grpo(spec: TrainingSpec, trainer_class: type[JudgeGRPOTrainer] = JudgeGRPOTrainer) -> Trainer:
+def _grpo(spec: TrainingSpec) -> Trainer:
     rows = training_rows(spec.pairs, spec.prompts, spec.training.orders)
     if not spec.study.both_orders:
         if spec.training.orders != "separate":
             raise ValueError("both_orders: false requires orders: separate")
         rows = rows[::2]
-    return trainer_class(
+    return grpo_trainer(
         spec.judge.model,
-        getattr(rewards, f"{spec.args.reward}_reward"),
+        getattr(rewards, f"{spec.training.reward}_reward"),
         spec.training,
         spec.judge.tree,
         train_dataset=Dataset.from_list(rows),
@@ -163,4 +164,4 @@ def _alignment(spec: TrainingSpec) -> Trainer:
     )
 
 
-_TRAINERS = {"grpo": _grpo, "ppo": partial(_grpo, trainer_class=JudgePPOTrainer), "sft": _sft, "alignment": _alignment}
+_TRAINERS = {"grpo": _grpo, "ppo": _grpo, "sft": _sft, "alignment": _alignment}

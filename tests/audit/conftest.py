@@ -1,4 +1,4 @@
-"""Servers that misbehave in processes of their own, pairs in files, and the script as a person runs it."""
+"""Faulty servers in separate processes, files of pairs, and the script in a subprocess."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def make_pairs_file(tmp_path):
 
 @pytest.fixture
 def audit():
-    """Runs the script and gives the finished process."""
+    """Runs the script and returns the finished process."""
 
     def run(*arguments, **env):
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""A judge on this machine, audited: the same numbers as it gives itself, and every probe."""
+"""The audit of a local judge: the same numbers as `Judge.probabilities`, with several probes."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def model_dir(tmp_path_factory):
     return folder
 
 
-def test_it_says_what_the_judge_says(model_dir, make_pairs_file, audit, tmp_path):
+def test_the_audit_has_the_numbers_of_the_judge(model_dir, make_pairs_file, audit, tmp_path):
     from autorater import Judge, load_pairs
     from autorater.data.loading import write_pairs
     from autorater.metrics import position_bias
@@ -34,13 +34,13 @@ def test_it_says_what_the_judge_says(model_dir, make_pairs_file, audit, tmp_path
     write_pairs(pairs, data)
     done = audit("--judge", model_dir, "--dataset_name", data, "--output_dir", tmp_path, "--probe", "swap,verbosity")
     assert done.returncode == 0, done.stderr
-    assert "8 pairs compared; left out: 0 without a readable answer, 1 refused" in done.stdout
+    assert "8 pairs compared; left out: 0 unparsed, 1 refused" in done.stdout
     kept = [pair for i, pair in enumerate(pairs) if i != 3]
-    said = Judge.from_pretrained(str(model_dir)).probabilities(kept)
+    judgments = Judge.from_pretrained(str(model_dir)).probabilities(kept)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    for key, value in position_bias(said.p_ab, said.p_ba).items():
+    for key, value in position_bias(judgments.p_ab, judgments.p_ba).items():
         assert metrics[key] == pytest.approx(value, abs=1e-5), key
-    assert metrics["parse_rate"] == pytest.approx(said.valid.mean(), abs=1e-4)
+    assert metrics["parse_rate"] == pytest.approx(judgments.valid.mean(), abs=1e-4)
     assert metrics["verbosity/n_pairs"] == 8
     assert len(lines(tmp_path / "judgments.jsonl")) == 36
     assert "its prompt has" in lines(tmp_path / "judgments.jsonl")[12]["error"]

@@ -36,7 +36,7 @@ def peak_of_audit(server, folder, n_pairs):
     return int(done.stdout.splitlines()[-1]), data.stat().st_size
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux tells the peak memory of a process")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux reports the peak memory of a process")
 def test_six_times_the_pairs_take_no_more_memory(serve, tmp_path):
     server = serve("--shift", 3)  # many flips: the texts of twenty are held for the report
     (few, small), (many, large) = (peak_of_audit(server, tmp_path / str(n), n) for n in (40, 240))

@@ -1,4 +1,4 @@
-"""The page of an audit: what it says, and that hostile texts stay texts."""
+"""The page of an audit: its content, and that hostile texts stay texts."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autorater.audit.plots import prepare_deviations, prepare_winners
-from autorater.audit.predictions import recorded_readings
+from autorater.audit.predictions import recorded_predictions
 from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
 from autorater.audit.verdict import audit_verdict, bias_state
@@ -26,12 +26,12 @@ def recorded(p_ab, p_ba, text="fine", **columns):
 
 
 def page_of(folder, pairs, title="An audit", settings=None):
-    readings = recorded_readings(pairs, ("group",))
-    metrics = measure(readings, n_bootstrap=100)
-    groups = {name: measure(readings.of_group(i), 0) for i, name in enumerate(readings.catalogue.group_names)}
-    flips, n_flips = write_flips(folder, recorded_flips(pairs, readings))
+    predictions = recorded_predictions(pairs, ("group",))
+    metrics = measure(predictions, n_bootstrap=100)
+    groups = {name: measure(predictions.of_group(name), 0) for name in dict.fromkeys(predictions.pairs.groups)}
+    flips, n_flips = write_flips(folder, recorded_flips(pairs, predictions))
     write_audit_report(
-        folder, {"swap": readings}, {"swap": metrics}, groups, flips, n_flips, title=title, settings=settings or {}
+        folder, {"swap": predictions}, {"swap": metrics}, groups, flips, n_flips, title=title, settings=settings or {}
     )
     return (folder / "report.html").read_text(encoding="utf-8"), metrics, groups
 
@@ -47,15 +47,15 @@ def test_contents(answers, tmp_path):
     html, metrics, groups = page_of(tmp_path, recorded(*answers), settings={"judge": "m", "api_key": "secret"})
     text = Page(html).text
     assert audit_verdict(metrics) in text
-    assert "The judge favours the second slot (p < 0.001)" in text
+    assert "The judge favours the response shown second (p < 0.001)" in text
     assert f"{metrics['consistency']:.3f}" in text
     assert f"[{metrics['consistency_low']:.3f}, {metrics['consistency_high']:.3f}]" in text
     assert "60 pairs compared" in text
     assert "|p_sym − 0.5|" in text
-    assert "Longer response / shorter" in text
+    assert "Length ratio of the responses" in text
     assert "fine1" in text
     assert "secret" not in text
-    assert "favours the second slot" in audit_summary({"swap": metrics}, groups)
+    assert "favours the response shown second" in audit_summary({"swap": metrics}, groups)
 
 
 def test_hostile_texts_are_only_text(answers, tmp_path):
@@ -68,6 +68,11 @@ def test_hostile_texts_are_only_text(answers, tmp_path):
     assert not set("\x00\x1b\x08\u202e\u2066\ud800") & set(html)
     assert "http" not in html.replace("http-equiv", "")
     assert not set("\x00\x1b\x08\u202e") & set(audit_summary({"swap": metrics}, groups))
+
+
+def test_a_column_called_answers_is_shown(answers, tmp_path):
+    html, _, _ = page_of(tmp_path, recorded(*answers, answers=["forty-two"]))
+    assert "forty-two" in Page(html).text
 
 
 def test_a_megabyte_is_folded_and_cut(answers, tmp_path):
@@ -90,7 +95,7 @@ def test_a_browser_shows_it_and_runs_nothing(answers, tmp_path):
     assert "<script" not in done.stdout
 
 
-def test_verdicts_alone_get_a_table_of_winners(tmp_path):
+def test_verdicts_without_probabilities_are_a_table_of_winners(tmp_path):
     html, metrics, _ = page_of(tmp_path, recorded([0, 0, 1, 0.5] * 5, [1, 0, 1, 0.5] * 5))
     assert "|p_sym − 0.5|" not in html
     assert "logit_shift" not in metrics
@@ -111,16 +116,16 @@ def test_states_and_caveats():
         "symmetry_deviation_mean": 0.0, "preference_fairness": 0.0, "p_value_verdicts": 0.5, "parse_rate": 0.9,
         "n_unparsed": 8.0, "n_refused": 1.0, "n_not_asked": 1.0,
     }  # fmt: skip
-    assert bias_state(metrics) == "unexplained"
+    assert bias_state(metrics) == "inconclusive"
     sentence = audit_verdict(metrics)
     assert "No side is favoured (p = 0.500)" in sentence
     assert "10 of 100 pairs could not be compared" in sentence
-    assert "only 90.0 % of its answers can be read" in sentence
+    assert "Only 90.0 % of its answers parse" in sentence
     assert "hardly vary" in sentence
-    again = {"n_repeats": 3.0, "p_value_any_slot": 0.2, "repeated_flip_rate": 0.0}
-    assert bias_state(metrics | again | {"repeated_spread": 0.2}) == "noisy"
-    assert bias_state(metrics | again | {"repeated_spread": 0.0}) == "unexplained", "nothing varies when asked again"
-    assert bias_state(metrics | {"flip_rate": 0, "symmetry_deviation_abs": 0}) == "clean"
-    assert bias_state(metrics | {"p_value_verdicts": 0.03, "p_value_probabilities": 0.03}) == "unexplained", "Holm"
+    repeated = {"n_repeats": 3.0, "p_value_any_slot": 0.2, "repeated_flip_rate": 0.0}
+    assert bias_state(metrics | repeated | {"repeated_spread": 0.2}) == "noisy"
+    assert bias_state(metrics | repeated | {"repeated_spread": 0.0}) == "inconclusive", "repetitions agree"
+    assert bias_state(metrics | {"flip_rate": 0, "symmetry_deviation_abs": 0}) == "consistent"
+    assert bias_state(metrics | {"p_value_verdicts": 0.03, "p_value_probabilities": 0.03}) == "inconclusive", "Holm"
     assert bias_state(metrics | {"p_value_verdicts": 0.02, "p_value_probabilities": 0.03}) == "biased"
-    assert "Nothing can be said" in audit_verdict(metrics | {"n_pairs": 0.0})
+    assert "No result: no pair" in audit_verdict(metrics | {"n_pairs": 0.0})

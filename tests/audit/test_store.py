@@ -1,108 +1,136 @@
+import errno
 import json
+import logging
+import os
 
 import pytest
 
-from autorater.audit.store import Journal
-from autorater.data.errors import DataError
+from autorater.audit.store import JudgmentStore
+from autorater.data.errors import DataError, UserError
 
 
-def slot_of(record):
-    if not 0 <= record["slot"] < 9:
-        raise ValueError("no such slot")
-    return record["slot"]
+def number_of(record):
+    if not 0 <= record["number"] < 9:
+        raise ValueError("no such request")
+    return record["number"]
+
+
+def open_at(folder, settings=None, **options):
+    return JudgmentStore(folder, 9, number_of, settings or {}, **options)
+
+
+def fill(store, *numbers):
+    for number in numbers:
+        store.append(number, {"number": number, "text": f"answer ☃ {number}"})
 
 
 @pytest.fixture
-def open_journal(tmp_path):
+def open_store(tmp_path):
     opened = []
 
     def open_():
-        opened.append(Journal(tmp_path, 9, slot_of, {"judge": "m"}))
+        opened.append(open_at(tmp_path))
         return opened[-1]
 
     yield open_
-    for journal in opened:
-        journal.close()
+    for store in opened:
+        store.close()
 
 
-def fill(journal, *slots):
-    for slot in slots:
-        journal.append(slot, {"slot": slot, "text": f"said ☃ {slot}"})
-
-
-def test_what_is_written_is_there_at_once_and_found_again(open_journal, tmp_path):
-    journal = open_journal()
-    fill(journal, 4, 1)
+def test_a_record_is_on_disk_when_append_returns(open_store, tmp_path):
+    store = open_store()
+    fill(store, 4, 1)
     assert (tmp_path / "judgments.jsonl").read_text().count("\n") == 2
-    assert 4 in journal
-    assert 2 not in journal
-    assert journal[1]["text"] == "said ☃ 1"
+    assert (4 in store, 2 in store, len(store)) == (True, False, 2)
+    assert store[1]["text"] == "answer ☃ 1"
     with pytest.raises(KeyError):
-        journal[2]
-    with pytest.raises(ValueError, match="answered already"):
-        fill(journal, 4)
+        store[2]
+    with pytest.raises(ValueError, match="has a judgment already"):
+        fill(store, 4)
 
 
 @pytest.mark.parametrize("n_cut", range(1, 36, 6))
-def test_a_torn_last_line_is_dropped(tmp_path, n_cut):
-    journal = Journal(tmp_path, 9, slot_of, {})
-    fill(journal, 3, 1)
-    journal.close()
+def test_a_truncated_last_line_is_dropped(tmp_path, n_cut, caplog):
+    store = open_at(tmp_path)
+    fill(store, 3, 1)
+    store.close()
     path = tmp_path / "judgments.jsonl"
     path.write_bytes(path.read_bytes()[:-n_cut])
-    again = Journal(tmp_path, 9, slot_of, {})
-    assert again.torn
-    assert (3 in again, 1 in again, again.n_kept) == (True, False, 1)
+    with caplog.at_level(logging.INFO):
+        again = open_at(tmp_path)
+    assert "the last line of judgments.jsonl was truncated" in caplog.text
+    assert (3 in again, 1 in again, len(again)) == (True, False, 1)
     fill(again, 1)
     again.close()
-    assert [json.loads(line)["slot"] for line in path.read_text().splitlines()] == [3, 1]
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [3, 1]
 
 
-def test_order_of_arrival_leaves_no_trace(tmp_path):
+def test_the_final_file_does_not_depend_on_the_order_of_arrival(tmp_path):
     contents = []
     for name, order in (("a", (0, 1, 2, 3)), ("b", (3, 1, 0, 2))):
         (tmp_path / name).mkdir()
-        journal = Journal(tmp_path / name, 9, slot_of, {})
-        fill(journal, *order)
-        journal.sort()
-        assert journal[2]["slot"] == 2
-        fill(journal, 8)
-        journal.close()
+        store = open_at(tmp_path / name)
+        fill(store, *order)
+        store.sort()
+        assert store[2]["number"] == 2
+        fill(store, 8)
+        assert store[8]["number"] == 8
+        store.close()
         contents.append((tmp_path / name / "judgments.jsonl").read_bytes())
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["judgments.jsonl", "settings.json"]
     assert contents[0] == contents[1]
 
 
-def test_records_can_be_forgotten(tmp_path):
-    first = Journal(tmp_path, 9, slot_of, {})
+def test_records_can_be_dropped(tmp_path):
+    first = open_at(tmp_path)
     fill(first, 0, 1, 2)
     first.close()
-    again = Journal(tmp_path, 9, slot_of, {}, lambda record: record["slot"] == 1)
+    again = open_at(tmp_path, drop=lambda record: record["number"] == 1)
     assert (len(again), 1 in again, 2 in again) == (2, False, True)
-    assert [record["slot"] for record in again.records()] == [0, 2]
+    assert [record["number"] for record in again.records()] == [0, 2]
+    fill(again, 1)
+    again.sort()
+    assert [record["number"] for record in again.records()] == [0, 1, 2]
     again.close()
 
 
-@pytest.mark.parametrize("line", ["nonsense", '{"slot": 99}', "[]", '{"other": 1}', '{"slot": 0}'])
+@pytest.mark.parametrize("line", ["nonsense", '{"number": 99}', "[]", '{"other": 1}', '{"number": 0}'])
 def test_a_damaged_line_inside_is_an_error(tmp_path, line):
     (tmp_path / "settings.json").write_text("{}")
-    (tmp_path / "judgments.jsonl").write_text(f'{{"slot": 0}}\n{line}\n{{"slot": 5}}\n')
+    (tmp_path / "judgments.jsonl").write_text(f'{{"number": 0}}\n{line}\n{{"number": 5}}\n')
     with pytest.raises(DataError, match="line 2: not a judgment of this run"):
-        Journal(tmp_path, 9, slot_of, {})
+        open_at(tmp_path)
 
 
-def test_two_runs_do_not_write_at_once(open_journal):
-    open_journal()
-    with pytest.raises(ValueError, match="being written by another run"):
-        open_journal()
+def test_a_full_disk_is_an_error_of_the_user(open_store, monkeypatch):
+    store = open_store()
+    fill(store, 0)
+
+    def full(file, line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left"):
+        fill(store, 1)
+    assert 1 not in store
+
+
+def test_two_runs_do_not_write_at_once(open_store):
+    store = open_store()
+    with pytest.raises(UserError, match="in use by another run"):
+        open_store()
+    fill(store, 1, 0)
+    store.sort()  # replaces the file
+    with pytest.raises(UserError, match="in use by another run"):
+        open_store()
 
 
 def test_other_settings_are_refused(tmp_path):
-    journal = Journal(tmp_path, 9, slot_of, {"judge": "m", "temperature": 0})
-    fill(journal, 0)
-    journal.close()
-    with pytest.raises(ValueError, match="made with temperature = 0, and now it is 1"):
-        Journal(tmp_path, 9, slot_of, {"judge": "m", "temperature": 1})
+    store = open_at(tmp_path, {"judge": "m", "temperature": 0})
+    fill(store, 0)
+    store.close()
+    with pytest.raises(UserError, match="made with temperature = 0, but now it is 1"):
+        open_at(tmp_path, {"judge": "m", "temperature": 1})
     (tmp_path / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"no readable settings\.json"):
-        Journal(tmp_path, 9, slot_of, {"judge": "m", "temperature": 0})
+    with pytest.raises(UserError, match=r"settings\.json cannot be read"):
+        open_at(tmp_path, {"judge": "m", "temperature": 0})

@@ -1,4 +1,4 @@
-"""An audit of a server that nobody here wrote: `transformers serve` with a small model, taught to speak in tags."""
+"""An audit of an independent server: `transformers serve` with a small model, trained to answer in tags."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ from tests.audit.conftest import ENV, lines
 ANSWER = "<prob_rb_better>0.7</prob_rb_better><|im_end|>"
 
 
-def teach_to_answer(folder, n_steps=150):
+def train_to_answer(folder, n_steps=150):
     """A two-layer model that ends every judge prompt with the same answer."""
     import torch
 
@@ -50,7 +50,7 @@ def transformers_serve(tmp_path):
     for needed in ("fastapi", "uvicorn"):
         pytest.importorskip(needed, reason="`transformers serve` needs it: pip install 'transformers[serving]'")
     folder = tmp_path / "speaker"
-    assert teach_to_answer(folder) < 0.05
+    assert train_to_answer(folder) < 0.05
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -86,4 +86,4 @@ def test_two_hundred_pairs_in_both_orders(transformers_serve, make_pairs_file, a
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["n_pairs"], metrics["consistency"], metrics["first_slot_share"]) == (200, 0, 0)
     assert metrics["symmetry_deviation_mean"] == pytest.approx(0.4)
-    assert "favours the second slot" in done.stdout
+    assert "favours the response shown second" in done.stdout

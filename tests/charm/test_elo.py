@@ -44,15 +44,15 @@ def simulated_votes(elo, n_pairs=3000, n_prompts=300, n_votes=3, seed=0, prompt_
 def minorize_maximize(pairs, rounds=3000):
     """Bradley–Terry by the classic fixed-point iteration (Hunter 2004), a tie being half a win each way."""
     wins = dict.fromkeys(MODELS, 0.0)
-    met = []
+    games = []
     for pair in pairs:
         wins[pair.model_b] += pair.n_votes * pair.label
         wins[pair.model_a] += pair.n_votes * (1 - pair.label)
-        met.append((pair.model_a, pair.model_b, pair.n_votes))
+        games.append((pair.model_a, pair.model_b, pair.n_votes))
     strength = dict.fromkeys(MODELS, 1.0)
     for _ in range(rounds):
         total = dict.fromkeys(MODELS, 0.0)
-        for a, b, n in met:
+        for a, b, n in games:
             total[a] += n / (strength[a] + strength[b])
             total[b] += n / (strength[a] + strength[b])
         strength = {model: wins[model] / total[model] for model in MODELS}
@@ -76,7 +76,7 @@ def test_two_models_by_hand():
     assert ratings["ada"].elo - ratings["bob"].elo == pytest.approx(SCALE * np.log(2), abs=1e-4)
     assert expected_win_rate(ratings["ada"].elo, ratings["bob"].elo) == pytest.approx(2 / 3, abs=1e-7)
     assert list(ratings) == ["ada", "bob"]
-    assert (ratings["ada"].n_votes, ratings["ada"].low) == (60, None), "one prompt tells nothing of the spread"
+    assert (ratings["ada"].n_votes, ratings["ada"].low) == (60, None), "one prompt has no spread"
 
 
 def test_the_order_of_the_responses_does_not_matter():
@@ -88,7 +88,7 @@ def test_the_order_of_the_responses_does_not_matter():
 
 @pytest.mark.parametrize("prompt_effect", [0.0, 1.0])
 def test_intervals_cover(prompt_effect):
-    """With prompts that favour models, single votes are not independent; the intervals must know."""
+    """With prompts that favour models, votes on the same prompt are dependent; the intervals must include this."""
     truth = dict(zip(MODELS, (850, 1000, 1050, 1100), strict=True))
     if prompt_effect:  # what the fit aims at is the marginal win rate, so the truth is a fit of very many prompts
         truth = {m: r.elo for m, r in fit_elo(simulated_votes(truth, 60_000, 60_000, 3, 99, prompt_effect)).items()}
@@ -108,14 +108,14 @@ def test_intervals_cover(prompt_effect):
     assert 0.89 < np.mean(covered) < 0.99
 
 
-def test_models_without_common_ground_are_refused():
+def test_models_without_a_finite_elo_are_refused():
     never_lost = [a_pair("ada", "bob", 3, 0), a_pair("bob", "cyd", 1, 2)]
     with pytest.raises(ValueError, match="no finite Elo fits: 'bob', 'cyd' never won a vote against 'ada'"):
         fit_elo(never_lost)
     apart = [a_pair("ada", "bob", 1, 1), a_pair("cyd", "dee", 1, 1)]
     with pytest.raises(ValueError, match="no finite Elo fits: 'ada', 'bob' never won a vote against 'cyd', 'dee'"):
         fit_elo(apart)
-    with pytest.raises(ValueError, match="no two models met"):
+    with pytest.raises(ValueError, match="none of 1 pairs compares two different models"):
         fit_elo([a_pair("ada", "ada", 1, 1)])
     with pytest.raises(ValueError, match="pair 'p0' has no model_a"):
         fit_elo([a_pair(None, "bob", 1, 1)])
@@ -128,6 +128,7 @@ def test_models_without_common_ground_are_refused():
         ("table.csv", "\ufeffelo,model\n1250.5,big-1\n1100,small\n"),
         ("list.json", '[{"model": "big-1", "rating": 1250.5}, {"model": "small", "rating": "1100"}]'),
         ("object.json", '{"big-1": 1250.5, "small": 1100}'),
+        ("rows.jsonl", '{"name": "big-1", "score": 1250.5}\n{"name": "small", "score": 1100}\n'),
     ],
 )
 def test_tables_are_read(tmp_path, name, text):
@@ -138,18 +139,22 @@ def test_tables_are_read(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.csv", "model,votes\na,3\n", "line 2: none of the columns elo, rating, .*; there are model, votes"),
-        ("t.csv", "model,elo\na,high\n", "line 2: Elo is 'high'; a finite number"),
-        ("t.csv", "model,elo\na,nan\n", "line 2: Elo is 'nan'"),
-        ("t.csv", "model,elo\na,1\na,2\n", "line 3: 'a' is there twice"),
-        ("t.csv", "model,elo\n,1\n", "line 2: the model has no name"),
+        ("t.csv", "model,votes\na,3\n", "line 2: the columns are model, votes; expected one of elo, rating, "),
+        ("t.csv", "model,elo\na,high\n", "line 2: column 'elo': got 'high'; expected a finite number"),
+        ("t.csv", "model,elo\na,nan\n", "line 2: column 'elo': got 'nan'"),
+        (
+            "t.csv",
+            "model,elo\na,1\na,2\n",
+            "line 3: column 'model': got 'a'; expected the name of a model that no earlier row has",
+        ),
+        ("t.csv", "model,elo\n,1\n", "line 2: column 'model': got ''; expected the name of a model"),
         ("t.csv", "model,elo\n", "no rows"),
         ("t.csv", 'model,elo\n"a,1\n', "not CSV"),
         ("t.json", "{", "not JSON"),
         ("t.json", "3", "got int; expected a list"),
-        ("t.json", "[3]", r"entry 0 \(counted from 0\): got 3"),
-        ("t.json", '{"a": true}', "Elo is True"),
-        ("t.txt", "", "unknown kind of table"),
+        ("t.json", "[3]", r"row 0 \(counted from 0\): got 3"),
+        ("t.json", '{"a": true}', "column 'elo': got True"),
+        ("t.txt", "", "unknown file type"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, name, text, message):
@@ -160,7 +165,7 @@ def test_bad_tables_are_refused(tmp_path, name, text, message):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.csv: No such file"):
+    with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         load_elo(tmp_path / "nowhere.csv")
 
 

@@ -11,12 +11,16 @@ SCORES = {"ada": [1.0, 2.0, 0.5], "bob": [0.0, 0.5, 0.5], "cyd": [3.0, 2.5, 2.0]
 RESPONSES = [Response(f"q{i}", m, f"{m}{i}", s) for m, scores in SCORES.items() for i, s in enumerate(scores)]
 
 
+def evaluate(responses, *args, **options):
+    return evaluate_scores(responses, {r.key: r.score for r in responses if r.score is not None}, *args, **options)
+
+
 def rate(model, opponent):
     return float(np.mean(1 / (1 + np.exp(np.subtract(SCORES[opponent], SCORES[model])))))
 
 
 def test_by_hand():
-    evaluation = evaluate_scores(RESPONSES, ELO, n_bootstrap=50)
+    evaluation = evaluate(RESPONSES, ELO, n_bootstrap=50)
     assert [(r.model, r.opponent, r.n_pairs) for r in evaluation.rows] == [
         ("ada", "bob", 3), ("ada", "cyd", 3), ("bob", "cyd", 3),
     ]  # fmt: skip
@@ -44,7 +48,7 @@ def test_accuracy_on_held_out_pairs():
         pair(2, "ada", "bob", 0.9),
         pair(0, "ada", "cyd", 0.5),
     ]
-    evaluation = evaluate_scores(RESPONSES, ELO, pairs, n_bootstrap=20)
+    evaluation = evaluate(RESPONSES, ELO, pairs, n_bootstrap=20)
     # right, wrong, a tie of the scores (half), no majority
     assert evaluation.accuracy["accuracy"] == pytest.approx(1.5 / 3)
     assert evaluation.metrics()["accuracy"] == evaluation.accuracy["accuracy"]
@@ -52,15 +56,21 @@ def test_accuracy_on_held_out_pairs():
 
 def test_a_model_without_elo_is_named():
     with pytest.raises(ValueError, match="no Elo for 'cyd'; there is one for ada, bob"):
-        evaluate_scores(RESPONSES, {"ada": 1.0, "bob": 2.0})
+        evaluate(RESPONSES, {"ada": 1.0, "bob": 2.0})
 
 
-def test_models_that_never_met_are_refused():
+def test_models_without_a_common_prompt_are_refused():
     with pytest.raises(ValueError, match="no two of the models ada, bob answered the same prompt"):
-        evaluate_scores([Response("p", "ada", "x", 1.0), Response("q", "bob", "x", 1.0)], ELO)
+        evaluate([Response("p", "ada", "x", 1.0), Response("q", "bob", "x", 1.0)], ELO)
 
 
-def test_scores_that_are_no_numbers_are_refused():
+def test_scores_that_are_nan_are_refused():
     bad = [Response("p", "ada", "x", float("nan")), Response("p", "bob", "x", 1.0)]
     with pytest.raises(ValueError, match="NaN"):
-        evaluate_scores(bad, ELO)
+        evaluate(bad, ELO)
+
+
+def test_responses_without_a_score_are_ignored():
+    unscored = [Response("q9", model, "x") for model in ("ada", "bob")]
+    pairs = [Pair("p", "q9", "x", "x", 1.0, model_a="ada", model_b="bob")]
+    assert evaluate(RESPONSES + unscored, ELO, pairs, n_bootstrap=0) == evaluate(RESPONSES, ELO, n_bootstrap=0)

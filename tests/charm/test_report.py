@@ -3,9 +3,16 @@ from html.parser import HTMLParser
 
 import pytest
 
+from autorater.charm.calibration import Calibration
 from autorater.charm.elo import Rating
 from autorater.charm.evaluation import evaluate_scores
-from autorater.charm.report import prepare_win_rates, verdict, versions_table, win_rates_figure, write_charm_report
+from autorater.charm.report import (
+    headline,
+    prepare_win_rates,
+    versions_table,
+    win_rates_figure,
+    write_charm_report,
+)
 from autorater.charm.responses import Response
 
 EVIL = "m|<script>alert(1)</script>"
@@ -16,7 +23,8 @@ def evaluation(score):
     responses = [
         Response(f"q{i}", model, "text", s) for i in range(5) for model, s in ((EVIL, score + i / 9), ("plain", 0.0))
     ]
-    return evaluate_scores(responses, {m: r.elo for m, r in RATINGS.items()}, n_bootstrap=20)
+    scores = {response.key: response.score for response in responses}
+    return evaluate_scores(responses, scores, {m: r.elo for m, r in RATINGS.items()}, n_bootstrap=20)
 
 
 @pytest.fixture
@@ -26,8 +34,8 @@ def versions():
 
 def test_the_page_is_one_harmless_file(tmp_path, versions):
     write_charm_report(
-        tmp_path, versions, RATINGS, overvalued=EVIL, reference="plain", calibration="offset -2",
-        settings={"seed": 1, "hub_token": "secret-value"},
+        tmp_path, versions, RATINGS, Calibration(EVIL, "plain", 5, 0.5, 0.9, -2.0, {}, 3),
+        {"seed": 1, "hub_token": "secret-value"},
     )  # fmt: skip
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -40,13 +48,12 @@ def test_the_page_is_one_harmless_file(tmp_path, versions):
 
 
 def test_figures_of_the_table_are_those_of_the_evaluations(versions):
-    table = versions_table(versions, EVIL, "plain")
-    assert table.header == ("", "original", "calibrated")
-    cells = {row[0]: row[1:] for row in table.rows}
+    header, *rows = versions_table(versions, EVIL, "plain")
+    assert header == ("", "original", "calibrated")
+    values = {row[0]: row[1:] for row in rows}
     expected = tuple(f"{e.mismatch[EVIL]:.3f}" for e in versions.values())
-    assert cells[f"mismatch, {EVIL}"] == expected
-    assert cells["accuracy"] == ("-", "-")
-    assert len({len(line) for line in table.text.splitlines()[1:]}) == 1, "columns line up"
+    assert values[f"mismatch, {EVIL}"] == expected
+    assert values["accuracy"] == ("-", "-")
 
 
 def test_the_picture_shows_both_sides_of_every_pair(versions):
@@ -56,8 +63,8 @@ def test_the_picture_shows_both_sides_of_every_pair(versions):
     assert len(win_rates_figure(versions, EVIL).axes) == 2
 
 
-def test_the_sentence(versions):
+def test_the_headline(versions):
     gap = round(100 * versions["original"].gaps[EVIL])
-    expected = f"The reward model overvalues {EVIL}: against the others it wins {gap} points more often than Elo says"
-    assert verdict(versions, EVIL).startswith(expected)
-    assert verdict({"original": versions["original"]}, "plain").startswith("The reward model undervalues plain")
+    expected = f"The reward model overvalues {EVIL}: against the others it wins {gap} points more often than expected"
+    assert headline(versions, EVIL).startswith(expected)
+    assert headline({"original": versions["original"]}, "plain").startswith("The reward model undervalues plain")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from autorater.charm.responses import Response, by_model, load_responses, meetings, responses_of, scores_of
+from autorater.charm.responses import Response, by_model, load_responses, matchups, responses_of, scores_of
 from autorater.data.errors import DataError
 from autorater.data.pairs import Pair
 
@@ -31,28 +31,29 @@ def test_responses_are_read(tmp_path):
         ({"score": float("nan")}, "'score': got nan"),
         ({"score": float("inf")}, "'score': got inf"),
         ({"response": "\ud800"}, "lone surrogates"),
-        ({}, "'response': got 'Yes.'; expected a response by 'm-1' that is not there yet"),
+        ({}, "'response': got 'Yes.'; expected no duplicate of an earlier row by 'm-1'"),
     ],
 )
-def test_what_is_no_response_is_refused(tmp_path, changes, message):
+def test_bad_rows_are_refused(tmp_path, changes, message):
     path = jsonl(tmp_path / "r.jsonl", ROW, {**ROW, **changes})
     with pytest.raises(DataError, match=message) as refused:
         load_responses(path)
     assert str(path) in str(refused.value)
 
 
-def test_files_that_are_none_are_refused(tmp_path):
+def test_bad_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         load_responses(tmp_path / "r.jsonl")
+    (tmp_path / "r.txt").write_text("")
     with pytest.raises(DataError, match=r"expected a name that ends in \.jsonl"):
-        load_responses(tmp_path / "r.csv")
+        load_responses(tmp_path / "r.txt")
     with pytest.raises(DataError, match="no rows"):
         load_responses(jsonl(tmp_path / "r.jsonl"))
     with pytest.raises(DataError, match="line 1: column 'model' is missing"):
         load_responses(jsonl(tmp_path / "r.jsonl", {"prompt": "a"}))
 
 
-def test_meetings_by_hand():
+def test_matchups_by_hand():
     pairs = [
         Pair("1", "p", "x", "y", 1.0, model_a="m", model_b="n"),
         Pair("2", "p", "y", "z", 1.0, model_a="n", model_b="o"),
@@ -60,12 +61,13 @@ def test_meetings_by_hand():
     ]
     responses = responses_of(pairs)
     assert [r.text for r in responses] == ["x", "y", "z", "u", "v"]
-    scored = by_model(Response(r.prompt, r.model, r.text, float(i)) for i, r in enumerate(responses))
-    mine, theirs = scores_of(meetings(scored, "m", "n"))
+    scores = {r.key: float(i) for i, r in enumerate(responses)}
+    scored = by_model([*responses, Response("p", "unscored", "x")], scores)
+    mine, theirs = scores_of(matchups(scored, "m", "n"), scores)
     assert np.array_equal(mine, [0, 4])
     assert np.array_equal(theirs, [1, 3])
-    assert meetings(scored, "o", "m")[0][1].text == "x"
-    with pytest.raises(ValueError, match="no responses by 'nobody'; there are some by m, n, o"):
-        meetings(scored, "nobody", "m")
+    assert matchups(scored, "o", "m")[0][1].text == "x"
+    with pytest.raises(ValueError, match="no responses by 'nobody'; there are responses by m, n, o"):
+        matchups(scored, "nobody", "m")
     with pytest.raises(ValueError, match="pair '9' has no model_a"):
         responses_of([Pair("9", "p", "x", "y", 1.0)])

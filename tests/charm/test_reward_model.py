@@ -7,9 +7,10 @@ import pytest
 import torch
 from trl import RewardConfig
 
-from autorater.charm.responses import Response
+from autorater.charm import reward_model as module
+from autorater.charm.responses import Preference, Response, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
-from autorater.charm.training import Preference, train_reward_model, voted_preferences
+from autorater.charm.training import train_reward_model
 from tests.conftest import TEXTS, make_tokenizer
 
 RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
@@ -38,7 +39,7 @@ def test_the_score_is_the_output_at_the_last_token_of_the_text(reward_model):
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_a_response_cannot_speak_control_tokens(chat):
+def test_a_response_cannot_contain_control_tokens(chat):
     from transformers import Qwen2ForSequenceClassification
 
     from autorater.models.tiny import small_config
@@ -57,32 +58,42 @@ def test_a_response_cannot_speak_control_tokens(chat):
         assert tokenizer.decode(plain) == text
 
 
-def test_long_texts_are_never_cut(reward_model):
+def test_long_texts_are_never_truncated(reward_model, tmp_path, caplog):
     long = Response("q", "wordy", "word " * 100)
-    assert reward_model.fitting([RESPONSES[0], long]) == [RESPONSES[0]]
-    with pytest.raises(ValueError, match=r"a response by 'wordy' has .* tokens with its prompt, this model reads 64"):
+    with caplog.at_level("INFO", "autorater"):
+        assert set(reward_model.score_file([RESPONSES[0], long], tmp_path, "toy")) == {RESPONSES[0].key}
+    assert "left out for texts over 64 tokens: 1 responses" in caplog.text
+    with pytest.raises(ValueError, match=r"a response by 'wordy' has .* tokens with its prompt; expected at most 64"):
         reward_model.score([long])
 
 
-def test_scoring_goes_on_where_it_was_cut_off(reward_model, tmp_path, monkeypatch):
-    scored = reward_model.score_file(RESPONSES, tmp_path, "toy", chunk=4)
-    np.testing.assert_allclose([r.score for r in scored], reward_model.score(RESPONSES), atol=1e-5)
+def test_scoring_is_resumed(reward_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    scores = reward_model.score_file(RESPONSES, tmp_path, "toy")
+    np.testing.assert_allclose([scores[r.key] for r in RESPONSES], reward_model.score(RESPONSES), atol=1e-5)
     part = tmp_path / "part-000.jsonl"
     lines = part.read_text().splitlines()
     part.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])  # killed while it wrote the sixth
-    asked = []
+    scored_again = []
     score = reward_model.score
-    monkeypatch.setattr(reward_model, "score", lambda some, **_: asked.extend(some) or score(some))
+    monkeypatch.setattr(reward_model, "score", lambda some: scored_again.extend(some) or score(some))
     again = reward_model.score_file(RESPONSES, tmp_path, "toy")
-    assert len(asked) == 4
-    assert [r.key for r in again] == [r.key for r in RESPONSES]
-    np.testing.assert_allclose([r.score for r in again], [r.score for r in scored], atol=1e-5)
+    assert len(scored_again) == 4
+    assert set(again) == {r.key for r in RESPONSES}
+    np.testing.assert_allclose([again[key] for key in scores], list(scores.values()), atol=1e-5)
     assert len({json.loads(line)["prompt"] for line in part.read_text().splitlines()}) == 9
-    with pytest.raises(ValueError, match="holds scores by 'toy', not by 'other'; remove it"):
+    with pytest.raises(ValueError, match="holds scores of 'toy', not of 'other'; remove it"):
         reward_model.score_file(RESPONSES, tmp_path, "other")
 
 
-def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path):
+def test_scores_that_are_not_finite_stop_the_run(reward_model, tmp_path):
+    with torch.no_grad():
+        reward_model.model.score.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the reward model toy returned a score that is NaN"):
+        reward_model.score_file(RESPONSES, tmp_path, "toy")
+
+
+def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path, caplog):
     preferences = [
         Preference(Response(f"q{i}?", "a", "good answer"), Response(f"q{i}?", "b", "bad thing")) for i in range(32)
     ]
@@ -91,7 +102,9 @@ def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path):
         output_dir=str(tmp_path), learning_rate=5e-3, max_steps=12, per_device_train_batch_size=8, use_cpu=True,
         bf16=False, gradient_checkpointing=False, save_strategy="no", report_to="none", logging_strategy="no",
     )  # fmt: skip
-    assert train_reward_model(reward_model, [*preferences, too_long], config) == 1
+    with caplog.at_level("INFO", "autorater"):
+        train_reward_model(reward_model, [*preferences, too_long], config)
+    assert "dropped for texts over 64 tokens: 1 preferences" in caplog.text
     good, bad = reward_model.score([preferences[0].chosen, preferences[0].rejected])
     assert good > bad + 1
     loaded = RewardModel.from_pretrained(str(tmp_path), device="cpu")

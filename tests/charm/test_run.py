@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from autorater.charm.arena import Arena
+from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
-from autorater.charm.data import CharmArguments, prepare_charm
+from autorater.charm.data import prepare_charm
 from autorater.charm.offset import expected_win_rate
 from autorater.charm.responses import Response
 from autorater.data.loading import write_pairs
@@ -18,11 +19,11 @@ ELO = {"ada": 1000.0, "bob": 1000.0}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stage": "some"}, "stage must be one of all, score, diagnose, train, evaluate; got 'some'"),
-        ({"responses_name": "r.jsonl"}, "responses_name needs an elo_table"),
-        ({"elo_table": "t.csv"}, "elo_table needs responses_name or dataset_name"),
-        ({"eval_responses_name": "r.jsonl"}, "eval_responses_name needs responses_name"),
-        ({"held_out_fraction": 1.0}, "held_out_fraction is 1.0; a number between 0 and 1"),
+        ({"stage": "some"}, "stage: got 'some'; expected one of all, score, diagnose, train, evaluate"),
+        ({"responses_name": "r.jsonl"}, "responses_name requires elo_table"),
+        ({"elo_table": "t.csv"}, "elo_table requires responses_name or dataset_name"),
+        ({"eval_responses_name": "r.jsonl"}, "eval_responses_name requires responses_name"),
+        ({"held_out_fraction": 1.0}, "held_out_fraction is 1.0; expected a number between 0 and 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
@@ -32,8 +33,8 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
 
 def test_simulated_data_keeps_prompts_apart():
     data = prepare_charm(CharmArguments(n_pairs=40, n_prompts=10, n_test_prompts=5, n_test_pairs=20), seed=0)
-    learned = {r.prompt for r in data.responses} | {p.prompt for p in data.pairs}
-    assert not learned & ({r.prompt for r in data.held_out} | {p.prompt for p in data.held_out_pairs})
+    trained = {r.prompt for r in data.responses} | {p.prompt for p in data.pairs}
+    assert not trained & ({r.prompt for r in data.held_out} | {p.prompt for p in data.held_out_pairs})
     assert data.summary.startswith("8 models; 10 prompts to calibrate on, 5 held out; 20 held-out pairs")
 
 
@@ -60,7 +61,7 @@ def test_a_model_without_elo_is_named(votes, tmp_path):
         prepare_charm(CharmArguments(dataset_name=votes, elo_table=str(tmp_path / "elo.json")), seed=0)
 
 
-def test_given_responses_stay_where_they_were_given(votes, tmp_path):
+def test_responses_of_files_stay_in_their_part(votes, tmp_path):
     def file(name, prompts):
         rows = [{"prompt": p, "model": m, "response": m} for p in prompts for m in ("aspen", "birch")]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -81,36 +82,43 @@ def test_given_responses_stay_where_they_were_given(votes, tmp_path):
 
 
 def scored(over, reference):
+    """Responses and their scores."""
     sides = (("ada", over), ("bob", reference))
-    return [Response(f"q{i}", m, f"{m} {i}", s) for m, side in sides for i, s in enumerate(side)]
+    scores = {Response(f"q{i}", m, f"{m} {i}"): s for m, side in sides for i, s in enumerate(side)}
+    return list(scores), {response.key: score for response, score in scores.items()}
 
 
 def test_preference_sets_by_hand():
-    calibration = calibrate(scored([3.0, 2.0, 0.0, 1.0], [1.0, 1.5, 1.0, 1.0]), ELO, "ada", "bob")
+    calibration = calibrate(*scored([3.0, 2.0, 0.0, 1.0], [1.0, 1.5, 1.0, 1.0]), ELO, "ada", "bob")
     assert calibration.expected == expected_win_rate(1000, 1000) == 0.5
     wins = 1 / (1 + np.exp(-(np.array([2.0, 0.5, -1.0, 0.0]) + calibration.offset)))
     assert wins.mean() == pytest.approx(0.5, abs=1e-12)
     assert [p.chosen.text for p in calibration.sets["uncalibrated"]] == ["ada 0", "ada 1", "bob 2"]
-    assert calibration.undecided == {"uncalibrated": 1, "calibrated": 0}
     assert [p.chosen.text for p in calibration.sets["calibrated"]] == ["ada 0", "ada 1", "bob 2", "bob 3"]
     assert calibration.turned == 1
 
 
 def test_what_cannot_be_calibrated_is_refused():
     responses = scored([1.0], [2.0])
-    with pytest.raises(ValueError, match="both 'ada'; two models are wanted"):
-        calibrate(responses, ELO, "ada", "ada")
+    with pytest.raises(ValueError, match="both 'ada'; expected two different models"):
+        calibrate(*responses, ELO, "ada", "ada")
     with pytest.raises(ValueError, match="no Elo for 'cyd'"):
-        calibrate(responses, ELO, "ada", "cyd")
+        calibrate(*responses, ELO, "ada", "cyd")
     with pytest.raises(ValueError, match="answered no common prompt"):
-        calibrate([Response("p", "ada", "x", 1.0), Response("q", "bob", "x", 1.0)], ELO, "ada", "bob")
+        calibrate(
+            [Response("p", "ada", "x"), y := Response("q", "bob", "x")],
+            {("p", "ada", "x"): 1.0, y.key: 1.0},
+            ELO,
+            "ada",
+            "bob",
+        )
     with pytest.raises(ValueError, match="NaN"):
-        calibrate(scored([float("nan")], [2.0]), ELO, "ada", "bob")
+        calibrate(*scored([float("nan")], [2.0]), ELO, "ada", "bob")
     with pytest.raises(ValueError, match="no finite offset"):
-        calibrate(responses, {"ada": 1e9, "bob": 0.0}, "ada", "bob")
+        calibrate(*responses, {"ada": 1e9, "bob": 0.0}, "ada", "bob")
 
 
 def test_a_reward_model_that_scores_all_alike_is_warned_about():
     with pytest.warns(RuntimeWarning, match="all 3 score differences are 0"):
-        calibration = calibrate(scored([1.0] * 3, [1.0] * 3), {"ada": 900.0, "bob": 1000.0}, "ada", "bob")
+        calibration = calibrate(*scored([1.0] * 3, [1.0] * 3), {"ada": 900.0, "bob": 1000.0}, "ada", "bob")
     assert np.isfinite(calibration.offset)

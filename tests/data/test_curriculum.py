@@ -1,4 +1,4 @@
-"""Growing responses: beginnings, short at first, whole in the end, and never nothing."""
+"""Growing responses: beginnings, short at first, complete in the end, never empty."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def test_growing_responses_are_beginnings(a, b, n, seed):
             ]
 
 
-def test_a_fifth_of_the_words_is_swapped_for_any_other():
+def test_a_fifth_of_the_words_is_replaced():
     frequent = Pair("x", "Which?", "so " * 400, "so " * 398 + "rare 7", 1.0)
     words = [w for p in with_growing_responses([frequent], 300, 0)[210:] for w in p.response_a.split()]
     assert words.count("rare") / len(words) == pytest.approx(0.2 / 3, abs=0.01)
@@ -60,6 +60,6 @@ def test_every_pair_grows():
     assert sorted(map(grown.count, (pair.id for pair in pairs))) == [2] * 4 + [3] * 3
 
 
-def test_seeds_draw_differently():
+def test_seeds_give_different_draws():
     assert with_growing_responses([LONG], 1, 1) == with_growing_responses([LONG], 1, 1)
     assert with_growing_responses([LONG], 1, 1) != with_growing_responses([LONG], 1, 2)

@@ -1,4 +1,4 @@
-"""Pairs: what loads, what is refused and how the message reads, votes, swaps, splits. No network, no model."""
+"""Pairs: loading, error messages, votes, swaps, splits. No network, no model."""
 
 import csv
 import gzip
@@ -30,7 +30,7 @@ from autorater.data.pairs import (
 from autorater.data.tables import iter_rows
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the human judgments are not at {DATA}")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no human judgments at {DATA}")
 
 ROW = {"prompt": "Tea or coffee?", "response_a": "Tea.", "response_b": "Coffee.", "label": 0.25}
 VOTED = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "votes_a": 1, "votes_b": 3, "votes_tie": 1}
@@ -38,7 +38,7 @@ RICH = [
     {
         **VOTED,
         "id": "first",
-        "response_a": 'He said "yes, please".\nTwice,\r\nin fact.',
+        "response_a": 'He wrote "yes, please".\nTwice,\r\nin fact.',
         "response_b": "Ünïcödé 🍵 \u2028 line, separator",
         "topic": "drinks",
         "model_a": "m-1",
@@ -71,8 +71,8 @@ def write_csv(path, rows, columns):
     return path
 
 
-def refusal(source, *parts, **options):
-    """The message of the refusal, after checking that it names the source and every part."""
+def error_of(source, *parts, **options):
+    """The error message, after checking that it contains the source and every part."""
     with pytest.raises(DataError) as caught:
         load_pairs(source, **options)
     message = str(caught.value)
@@ -81,7 +81,7 @@ def refusal(source, *parts, **options):
     return message
 
 
-# What loads.
+# Valid files.
 
 
 def test_label_given(tmp_path):
@@ -101,7 +101,7 @@ def test_ties_are_optional(tmp_path):
     assert [(pair.label, pair.votes_tie, pair.n_votes) for pair in pairs] == [(0.75, 0, 4)] * 2
 
 
-def test_label_and_votes_may_both_be_there(tmp_path):
+def test_label_and_votes_together(tmp_path):
     (pair,) = load_pairs(jsonl(tmp_path / "a.jsonl", {**VOTED, "label": 0.7000005, "n_votes": 5}))
     assert pair.label == 0.7000005
 
@@ -118,7 +118,7 @@ def test_null_and_empty_optional_columns_are_absent(tmp_path):
         assert pair == Pair("0", "Tea or coffee?", "Tea.", "Coffee.", 0.25)
 
 
-def test_whole_floats_are_counts_and_whole_numbers_are_names(tmp_path):
+def test_whole_numbers_are_counts_and_names(tmp_path):
     (pair,) = load_pairs(jsonl(tmp_path / "a.jsonl", {**VOTED, "votes_b": 3.0, "id": 17, "topic": 4}))
     assert (pair.votes_b, type(pair.votes_b), pair.id, pair.topic) == (3, int, "17", "4")
 
@@ -129,7 +129,7 @@ def test_blank_lines_are_skipped_and_counted(tmp_path):
     path.write_bytes(f"\ufeff{good}\r\n\r\n  \n{good}\n\n".encode())
     assert [pair.id for pair in load_pairs(path)] == ["0", "1"]
     path.write_text(f"{good}\n\n{{}}\n")
-    refusal(path, "line 3:")
+    error_of(path, "line 3:")
 
 
 def test_other_columns_are_not_read(tmp_path):
@@ -140,10 +140,10 @@ def test_other_columns_are_not_read(tmp_path):
 def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
     datasets = pytest.importorskip("datasets")
     columns = list(RICH[0])
-    wanted = load_pairs(jsonl(tmp_path / "a.jsonl", *RICH))
-    assert wanted[0].response_a == RICH[0]["response_a"]
-    assert wanted[0].response_b == RICH[0]["response_b"]
-    assert wanted[1].topic is None
+    expected = load_pairs(jsonl(tmp_path / "a.jsonl", *RICH))
+    assert expected[0].response_a == RICH[0]["response_a"]
+    assert expected[0].response_b == RICH[0]["response_b"]
+    assert expected[1].topic is None
 
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
@@ -155,10 +155,10 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
     datasets.DatasetDict({"train": saved, "test": saved.select([1])}).save_to_disk(tmp_path / "two")
 
     for name in ("a.jsonl.gz", "a.csv", "bom.CSV", "a.parquet", "one", "two"):
-        assert load_pairs(tmp_path / name) == wanted, name
-        assert load_pairs(str(tmp_path / name)) == wanted, name
-    assert load_pairs(tmp_path / "two", split="test") == wanted[1:]
-    refusal(tmp_path / "two", "no split 'dev'", "train, test", split="dev")
+        assert load_pairs(tmp_path / name) == expected, name
+        assert load_pairs(str(tmp_path / name)) == expected, name
+    assert load_pairs(tmp_path / "two", split="test") == expected[1:]
+    error_of(tmp_path / "two", "no split 'dev'", "train, test", split="dev")
 
 
 def test_tables_longer_than_one_batch_keep_order_and_row_numbers(tmp_path):
@@ -174,18 +174,18 @@ def test_tables_longer_than_one_batch_keep_order_and_row_numbers(tmp_path):
         assert [pair.prompt for pair in pairs] == [row["prompt"] for row in rows[:9000]]
         assert pairs[-1].id == "8999"
     for source in ("bad", "bad.parquet"):
-        refusal(tmp_path / source, "row 9000 (counted from 0)", "'label'", "2.0")
+        error_of(tmp_path / source, "row 9000 (counted from 0)", "'label'", "2.0")
 
 
-def test_csv_cells_longer_than_the_default_limit(tmp_path):
+def test_csv_fields_longer_than_the_default_limit(tmp_path):
     csv.field_size_limit(131_072)
     path = write_csv(tmp_path / "a.csv", [{**ROW, "response_a": "long " * 50_000}], list(ROW))
     assert len(load_pairs(path)[0].response_a) == 250_000
-    refusal(write_csv(path, [{**ROW, "label": 3}], list(ROW)), "line 2", "'3'")
+    error_of(write_csv(path, [{**ROW, "label": 3}], list(ROW)), "line 2", "'3'")
     assert csv.field_size_limit() == 131_072
 
 
-# What is refused. Each case: the row, then what the message must name.
+# Invalid files. Each case: the row, then parts of the message.
 
 BAD_ROWS = {
     "no prompt": ({k: v for k, v in ROW.items() if k != "prompt"}, "'prompt'", "missing"),
@@ -197,7 +197,7 @@ BAD_ROWS = {
     "label below 0": ({**ROW, "label": -1e-9}, "'label'", "-1e-09", "[0, 1]"),
     "label NaN": ({**ROW, "label": float("nan")}, "'label'", "nan", "[0, 1]"),
     "label infinite": ({**ROW, "label": float("inf")}, "'label'", "inf", "[0, 1]"),
-    "label a verdict": ({**ROW, "label": "B"}, "'label'", "'B'", "[0, 1]"),
+    "label a letter": ({**ROW, "label": "B"}, "'label'", "'B'", "[0, 1]"),
     "label the text nan": ({**ROW, "label": "nan"}, "'label'", "'nan'", "[0, 1]"),
     "label in other digits": ({**ROW, "label": "٠.٥"}, "'label'", "[0, 1]"),
     "label with underscore": ({**ROW, "label": "0_1"}, "'label'", "'0_1'", "[0, 1]"),
@@ -212,7 +212,7 @@ BAD_ROWS = {
     "votes null beside votes": ({**VOTED, "votes_b": None}, "'votes_b'", "None", "whole number"),
     "only ties": ({**ROW, "votes_tie": 2}, "'votes_a'", "None", "whole number"),
     "no vote": ({**VOTED, "votes_a": 0, "votes_b": 0, "votes_tie": 0}, "votes_a, votes_b, votes_tie", "(0, 0, 0)"),
-    "label against votes": ({**VOTED, "label": 0.25}, "'label'", "0.25", "0.7", "votes_b = 3"),
+    "label against votes": ({**VOTED, "label": 0.25}, "'label'", "0.25", "0.7", "'votes_b': 3"),
     "label rounded too far": ({**VOTED, "label": 0.700002}, "'label'", "0.700002", "0.7"),
     "total against votes": ({**VOTED, "n_votes": 4}, "'n_votes'", "4", "expected 5"),
     "label of no votes": ({**ROW, "n_votes": 0}, "'n_votes'", "0", "at least one"),
@@ -237,28 +237,28 @@ BAD_ROWS = {
 def test_bad_row(tmp_path, case):
     row, *parts = BAD_ROWS[case]
     other = VOTED if "votes_b" in row else ROW
-    refusal(jsonl(tmp_path / "a.jsonl", other, row, other), "line 2: column ", *parts)
+    error_of(jsonl(tmp_path / "a.jsonl", other, row, other), "line 2: column ", *parts)
 
 
 def test_long_values_are_cut(tmp_path):
-    message = refusal(jsonl(tmp_path / "a.jsonl", {**ROW, "prompt": ["x" * 10_000]}), "'prompt'")
+    message = error_of(jsonl(tmp_path / "a.jsonl", {**ROW, "prompt": ["x" * 10_000]}), "'prompt'")
     assert "x" * 60 in message
     assert len(message) < len(str(tmp_path)) + 300
 
 
 def test_repeated_id_names_both_lines(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {**ROW, "id": "x"}, {**ROW, "id": "y"}, {**ROW, "id": "x"})
-    refusal(path, "line 3: column 'id': got 'x'", "line 1 ")
-    refusal(jsonl(tmp_path / "b.jsonl", {**ROW, "id": 1}, ROW), "line 2: column 'id': got '1'", "line 1 ")
+    error_of(path, "line 3: column 'id': got 'x'", "line 1 ")
+    error_of(jsonl(tmp_path / "b.jsonl", {**ROW, "id": 1}, ROW), "line 2: column 'id': got '1'", "line 1 ")
 
 
 BAD_LINES = {
-    "cut off": (b'{"prompt": "Tea?", "respo', "not JSON", "character"),
-    "no JSON": (b"prompt,response_a", "not JSON", "character 1"),
-    "two objects": (b"{} {}", "not JSON", "character 4"),
+    "cut off": (b'{"prompt": "Tea?", "respo', "not usable JSON", "character"),
+    "no JSON": (b"prompt,response_a", "not usable JSON", "character 1"),
+    "two objects": (b"{} {}", "not usable JSON", "character 4"),
     "a list": (b'["prompt"]', "['prompt']", "JSON object"),
     "a number": (b"NaN", "nan", "JSON object"),
-    "a key twice": (json.dumps(ROW).encode()[:-1] + b', "label": 1}', "'label'", "twice"),
+    "a key twice": (json.dumps(ROW).encode()[:-1] + b', "label": 1}', "'label'", "2 times"),
     "NaN": (json.dumps({**ROW, "label": 0}).replace('"label": 0', '"label": NaN').encode(), "'label'", "nan"),
     "too deep": (b"[" * 200_000, "not usable JSON"),
     "Latin-1": ('{"prompt": "Thé?"}'.encode("latin-1"), "byte 0xe9 at position 15", "UTF-8"),
@@ -272,7 +272,7 @@ def test_bad_line(tmp_path, case, suffix):
     content = b"\n".join([json.dumps(ROW).encode(), b"", line, json.dumps(ROW).encode()])
     path = tmp_path / f"a{suffix}"
     path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    refusal(path, "line 3: ", *parts)
+    error_of(path, "line 3: ", *parts)
 
 
 def test_broken_gzip(tmp_path):
@@ -280,11 +280,11 @@ def test_broken_gzip(tmp_path):
     whole = gzip.compress("\n".join(lines).encode())
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(whole[: len(whole) // 2])
-    assert "line 1:" not in refusal(path, "broken gzip data", "line ")
+    assert "line 1:" not in error_of(path, "broken gzip data", "line ")
     path.write_bytes(json.dumps(ROW).encode())
-    refusal(path, "line 1:", "broken gzip data")
+    error_of(path, "line 1:", "broken gzip data")
     path.write_bytes(whole[:200] + b"\0\0\0\0\0\0\0\0" + whole[208:])
-    refusal(path)
+    error_of(path)
 
 
 def test_no_rows(tmp_path):
@@ -292,15 +292,15 @@ def test_no_rows(tmp_path):
     for name, content in {"a.jsonl": b"", "b.jsonl": b"\n \n", "a.csv": b"", "b.csv": b"prompt"}.items():
         (tmp_path / name).write_bytes(content)
     for name in ("a.jsonl", "b.jsonl", "a.csv"):
-        refusal(tmp_path / name, "no rows")
-    refusal(tmp_path / "b.csv", "line 1", "'response_a'", "missing")
+        error_of(tmp_path / name, "no rows")
+    error_of(tmp_path / "b.csv", "line 1", "'response_a'", "missing")
     empty = pa.Table.from_pylist([ROW]).slice(0, 0)
     pq.write_table(empty, tmp_path / "a.parquet")
-    refusal(tmp_path / "a.parquet", "no rows")
+    error_of(tmp_path / "a.parquet", "no rows")
     datasets.Dataset(empty).save_to_disk(tmp_path / "saved")
-    refusal(tmp_path / "saved", "not a readable dataset")
+    error_of(tmp_path / "saved", "dataset not loaded")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
-    refusal(tmp_path / "a.jsonl.gz", "no rows")
+    error_of(tmp_path / "a.jsonl.gz", "no rows")
 
 
 def test_bad_csv(tmp_path):
@@ -319,31 +319,31 @@ def test_bad_csv(tmp_path):
     }
     for content, parts in cases.items():
         path.write_text(content, encoding="utf-8")
-        refusal(path, *parts)
+        error_of(path, *parts)
     path.write_bytes((head + good).encode() + b"Caf\xe9?,Yes.,No.,1\n")
-    refusal(path, "line 6: byte 0xe9 at position 4")
+    error_of(path, "line 6: byte 0xe9 at position 4")
 
 
 def test_bad_table(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([ROW, {**ROW, "response_a": None}]), path)
-    refusal(path, "row 1 (counted from 0): column 'response_a': got None")
+    error_of(path, "row 1 (counted from 0): column 'response_a': got None")
     pq.write_table(pa.table({"prompt": ["Tea?"], "answer": ["Yes."]}), path)
-    refusal(path, "'response_a' is missing", "'answer'")
+    error_of(path, "'response_a' is missing", "'answer'")
     pq.write_table(pa.Table.from_pylist([{**ROW, "response_a": b"Yes."}]), path)
-    refusal(path, "row 0 (counted from 0): column 'response_a': got b'Yes.'")
+    error_of(path, "row 0 (counted from 0): column 'response_a': got b'Yes.'")
     wrong = pa.array([b"Caf\xe9"]).cast(pa.binary()).view(pa.string())
     pq.write_table(pa.Table.from_pylist([ROW]).set_column(0, "prompt", wrong), path)
-    refusal(path, "rows 0 to 0", "UTF-8")
+    error_of(path, "rows 0 to 0", "UTF-8")
     path.write_bytes(b"PAR1 this is not a table PAR1")
-    refusal(path, "Parquet")
+    error_of(path, "Parquet")
     pq.write_table(pa.Table.from_pylist([ROW] * 5000), path)
     path.write_bytes(path.read_bytes()[:-100])
-    refusal(path, "Parquet")
+    error_of(path, "Parquet")
 
 
 def test_no_such_source(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)  # nothing below may get as far as the Hub
+    monkeypatch.setitem(sys.modules, "datasets", None)  # the Hub must not be reached
     for source in (
         tmp_path / "a.jsonl",
         tmp_path / "no-suffix",
@@ -357,33 +357,33 @@ def test_no_such_source(tmp_path, monkeypatch):
         "a/b/c",
         "two words",
     ):
-        refusal(source, "no such file")
+        error_of(source, "no such file")
     (tmp_path / "a.txt").write_text("x")
-    refusal(tmp_path / "a.txt", "unknown file type", ".jsonl.gz")
+    error_of(tmp_path / "a.txt", "unknown file type", ".jsonl.gz")
 
 
-def test_folder_that_is_no_data_set(tmp_path):
+def test_folder_without_a_dataset(tmp_path):
     pytest.importorskip("datasets")
-    refusal(tmp_path, "save_to_disk")
+    error_of(tmp_path, "save_to_disk")
 
 
 def test_hub_names(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    asked = []
+    requested = []
 
     def load_dataset(name, *, split):
-        asked.append((name, split))
+        requested.append((name, split))
         if split != "test":
             raise ValueError(f"Unknown split {split!r}")
         return datasets.Dataset.from_list([{**ROW, "extra": 1}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert load_pairs("org/name-v1.5", split="test") == [Pair("0", "Tea or coffee?", "Tea.", "Coffee.", 0.25)]
-    refusal("name", "split 'train'", "Unknown split 'train'")
-    assert asked == [("org/name-v1.5", "test"), ("name", "train")]
+    error_of("name", "split 'train'", "Unknown split 'train'")
+    assert requested == [("org/name-v1.5", "test"), ("name", "train")]
 
 
-def test_datasets_is_asked_for_by_name(tmp_path, monkeypatch):
+def test_missing_datasets_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     for source in ("org/name", tmp_path):
         with pytest.raises(ImportError, match=r"pip install 'autorater-rl\[train\]'"):
@@ -433,8 +433,7 @@ def test_written_pairs_are_read_back(tmp_path_factory, pairs):
         assert load_pairs(folder / name) == pairs
     assert gzip.decompress((folder / "a.jsonl.gz").read_bytes()) == (folder / "a.jsonl").read_bytes()
     rows = [{column: getattr(pair, column) for column in COLUMNS} for pair in pairs]
-    if not any("\0" in str(value) for row in rows for value in row.values()):  # Python 3.10 reads no NUL in CSV
-        assert load_pairs(write_csv(folder / "a.csv", rows, COLUMNS)) == pairs
+    assert load_pairs(write_csv(folder / "a.csv", rows, COLUMNS)) == pairs
 
 
 def test_swapped_and_sparse_pairs_are_read_back(tmp_path):
@@ -459,10 +458,10 @@ def test_writing_is_deterministic_and_strict(tmp_path):
 # Swaps.
 
 
-def test_swapped_turns_everything_but_the_id_and_the_prompt():
+def test_swapped_keeps_only_the_id_and_the_prompt():
     pair = voted_pair(3, 1, 0, model_a="m", model_b="n", true_probability=0.125, topic="tea")
-    turned = Pair("p", "Tea?", "No.", "Yes.", 0.75, 4, "tea", "n", "m", 0.875, 1, 3, 0)
-    assert pair.swapped() == turned
+    swapped = Pair("p", "Tea?", "No.", "Yes.", 0.75, 4, "tea", "n", "m", 0.875, 1, 3, 0)
+    assert pair.swapped() == swapped
     assert pair.swapped().swapped() == pair
 
 
@@ -507,7 +506,7 @@ def test_draws_have_the_frequency_of_the_votes(pair):
     assert abs(over_ids - pair.label) < 4 * 0.5 / n**0.5
 
 
-def test_a_vote_nobody_gave_is_never_drawn():
+def test_only_given_votes_are_drawn():
     for seed in range(500):
         assert sparse_label(voted_pair(5, 0), seed) == sparse_label(a_pair(label=0.0), seed) == 0.0
         assert sparse_label(voted_pair(0, 5), seed) == sparse_label(a_pair(label=1.0), seed) == 1.0
@@ -586,14 +585,14 @@ def test_split_depends_on_the_seed_and_balances_many_groups():
     assert len({tuple(pair.id for pair in held_out) for held_out in splits}) == 5
 
 
-def test_split_where_one_group_is_nearly_everything():
+def test_split_with_one_dominant_group():
     for fraction in (0.01, 0.5, 0.99):
         train, held_out = split_by(grouped({"big": 98, "x": 1, "y": 1}), "topic", fraction, 0)
         assert train
         assert held_out
 
 
-def test_split_refusals():
+def test_invalid_splits():
     pairs = grouped({"tea": 2, "coffee": 2})
     with pytest.raises(ValueError, match=r"cannot split by 'debate'; expected one of topic, prompt"):
         split_by(pairs, "debate", 0.5, 0)
@@ -652,7 +651,7 @@ def test_one_vote_a_pair_on_convincing_arguments():
 @needs_data
 def test_pandalm_has_blank_and_boolean_responses(tmp_path):
     path = DATA / "pandalm_test.jsonl.gz"
-    refusal(path, "line 19: column 'response_a': got ''")
+    error_of(path, "line 19: column 'response_a': got ''")
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     assert len(rows) == 999
@@ -669,7 +668,7 @@ def test_pandalm_has_blank_and_boolean_responses(tmp_path):
     assert sum(not response for pair in pairs for response in (pair.response_a, pair.response_b)) == 54
 
 
-def test_odd_responses_are_kept_and_counted_where_it_is_asked_for(tmp_path):
+def test_odd_responses_are_kept_and_counted_on_request(tmp_path):
     path = jsonl(
         tmp_path / "a.jsonl", {**ROW, "response_a": ""}, {**ROW, "response_b": True}, {**ROW, "response_b": 4}
     )
@@ -689,18 +688,18 @@ def test_odd_responses_are_kept_and_counted_where_it_is_asked_for(tmp_path):
         ({"prompt": True}, "'prompt': got True"),
     ],
 )
-def test_what_is_no_response_is_refused_all_the_same(tmp_path, row, message):
+def test_other_values_are_refused_even_with_odd_responses(tmp_path, row, message):
     with pytest.raises(DataError, match=message):
         load_pairs(jsonl(tmp_path / "a.jsonl", {**ROW, **row}), allow_odd_responses=True)
 
 
-def test_nothing_odd_is_nothing_to_warn_of(tmp_path, recwarn):
+def test_no_warning_without_odd_responses(tmp_path, recwarn):
     load_pairs(jsonl(tmp_path / "a.jsonl", ROW), allow_odd_responses=True)
     assert not recwarn.list
 
 
-def test_pairs_come_one_at_a_time_and_ids_are_still_distinct(tmp_path, monkeypatch):
-    """Only hashes of ids are kept: a hit is looked up in the file, and two ids may have the same hash."""
+def test_pairs_one_at_a_time_have_distinct_ids(tmp_path, monkeypatch):
+    """Only hashes of ids are kept: if a hash repeats, the file is searched, since two ids may have the same hash."""
     path = tmp_path / "pairs.jsonl"
     rows = [{"id": i, "prompt": "q", "response_a": "a", "response_b": "b", "label": 1} for i in ("x", "y", "x")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -734,21 +733,32 @@ def test_rows_of_any_table(tmp_path):
         list(iter_rows(tmp_path / "nowhere.csv"))
 
 
-def test_whole_numbers_as_pandas_writes_them_are_names(tmp_path):
+def test_whole_floats_of_pandas_are_ids_and_topics(tmp_path):
     path = tmp_path / "votes.jsonl"
     row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "votes_a": 1.0, "votes_b": 2.0}
     path.write_text(json.dumps(row | {"id": 0.0, "topic": 1.0}) + "\n")
     (pair,) = load_pairs(path)
     assert (pair.id, pair.topic, pair.votes_b) == ("0", "1", 2)
     path.write_text(json.dumps(row | {"id": 0.5}) + "\n")
-    refusal(path, "line 1", "'id'", "0.5", "a whole number")
+    error_of(path, "line 1", "'id'", "0.5", "a whole number")
 
 
 @pytest.mark.parametrize(
     ("head", "found"),
-    [("prompt;response_a;response_b;label", "semicolons"), ("sep=;", "'sep=;'"), ("prompt\tresponse_a", "tabs")],
+    [
+        ("prompt;response_a;response_b;label", "semicolons"),
+        ("prompt;response_a;response_b;label;notes, if any", "semicolons"),
+        ("\ufeffsep=;", "'sep=;'"),
+        ("sep=,", "'sep=,'"),
+        ("prompt\tresponse_a", "tabs"),
+    ],
 )
 def test_other_separators_are_named(tmp_path, head, found):
     path = tmp_path / "a.csv"
-    path.write_text(f"{head}\nTea?;Yes.;No.;0.5\n")
-    refusal(path, "line 1", found)
+    path.write_text(f"{head}\nTea?;Yes.;No.;0.5\n", encoding="utf-8")
+    error_of(path, "line 1", found)
+
+
+def test_semicolons_in_a_column_name_are_not_separators(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [{**ROW, "notes; remarks": "x"}], [*ROW, "notes; remarks"])
+    assert len(load_pairs(path)) == 1

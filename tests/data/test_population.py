@@ -1,4 +1,4 @@
-"""The simulated population: p* by brute force, votes that follow it, texts that say what they should."""
+"""The simulated population: p* by brute force, votes that follow it, texts that show their traits."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_preference_equals_brute_force(population):
 
 
 @pytest.mark.parametrize("position_bias", [0.0, 2.0])
-def test_swapping_the_responses_turns_the_truth(position_bias):
+def test_swapping_the_responses_complements_the_truth(position_bias):
     pairs = simulate_pairs(30, seed=1)
     population = Population(position_bias=position_bias)
     forward = population.preference(pairs.traits_a, pairs.traits_b)
@@ -39,7 +39,7 @@ def test_votes_follow_the_truth():
     assert abs((share - truth).mean()) < 4 * standard_error
     expected = (truth * (1 - truth) / 5).mean()
     assert ((share - truth) ** 2).mean() == pytest.approx(expected, rel=0.1)
-    assert truth.var() > 0.04, "annotators should not all be of two minds about everything"
+    assert truth.var() > 0.04, "p* should not be close to 0.5 everywhere"
     assert all(p.votes_a + p.votes_b == p.n_votes == 5 for p in pairs)
 
 
@@ -52,7 +52,7 @@ def test_texts_show_their_traits_and_no_others():
         assert pair.topic in pair.prompt
 
 
-def test_held_out_subjects_are_never_trained_on():
+def test_held_out_subjects_are_not_in_training_pairs():
     train, test = simulate_pairs(500, seed=0), simulate_pairs(500, seed=0, held_out=True)
     assert not {p.topic for p in train.pairs} & {p.topic for p in test.pairs}
     assert not {p.id for p in train.pairs} & {p.id for p in test.pairs}
@@ -65,9 +65,9 @@ def test_same_seed_same_pairs():
 
 def test_shares_change_the_truth():
     pairs = simulate_pairs(20, seed=0)
-    only_wits = Population().with_shares([0, 0, 0, 0, 0, 0, 1])
+    only_optimists = Population().with_shares([0, 0, 0, 0, 0, 0, 1])
     expected = Population(personas=PERSONAS[-1:]).preference(pairs.traits_a, pairs.traits_b)
-    np.testing.assert_allclose(only_wits.preference(pairs.traits_a, pairs.traits_b), expected)
+    np.testing.assert_allclose(only_optimists.preference(pairs.traits_a, pairs.traits_b), expected)
     assert GRADER not in PERSONAS
 
 
@@ -75,14 +75,14 @@ def test_shares_change_the_truth():
     ("make", "message"),
     [
         (lambda: Population(noise=0), "noise must be > 0, got 0"),
-        (lambda: Population(personas=(Persona("x", -1, {}),)), "share must be >= 0"),
+        (lambda: Population(personas=(Persona("x", -1, {}),)), "shares of personas must be >= 0"),
         (lambda: Population(personas=(Persona("x", 1, {"taste": 1}),)), r"unknown traits \['taste'\]"),
-        (lambda: Population(personas=(Persona("x", 0, {}),)), "add up to 0"),
+        (lambda: Population(personas=(Persona("x", 0, {}),)), "not all 0"),
         (lambda: Population().with_shares([1, 2]), "got 2 persona shares for 7"),
         (lambda: simulate_pairs(0), "at least 1"),
         (lambda: simulate_pairs(5, n_votes=0), "at least 1"),
     ],
 )
-def test_populations_that_make_no_sense(make, message):
+def test_invalid_populations(make, message):
     with pytest.raises(ValueError, match=message):
         make()

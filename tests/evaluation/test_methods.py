@@ -1,4 +1,4 @@
-"""Methods compared: what is put on top of what, what is fitted where, and what the files say."""
+"""Methods compared: post-processing, the pairs it is fitted on, and the files."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autorater.data.errors import UserError
+from autorater.data.pairs import split_by
 from autorater.data.population import simulate_pairs
 from autorater.evaluation.methods import (
-    SAVED,
+    ANSWER_MEAN_AS_SAVED,
     VARIANTS,
     Entry,
     best_entry,
-    calibration_split,
     compare_methods,
     group_column,
     grouped,
@@ -23,7 +24,7 @@ from autorater.evaluation.methods import (
     write_comparison,
 )
 from autorater.judges import Judge
-from autorater.judges.calibrators import LogitMap, fit_odd_temperature, fit_platt
+from autorater.judges.calibrators import LogitMap, fit_recalibration
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
 
@@ -41,7 +42,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def compared(judge, pairs):
-    calibration, measured = calibration_split(pairs, "topic", 0.4, 0)
+    measured, calibration = split_by(pairs, "topic", 0.4, 0)
     methods = ["verbalized_reasoning", "letter_logits", "answer_mean"]
     entries = compare_methods(judge, measured, calibration, methods=methods, n_bootstrap=20)
     return calibration, measured, entries
@@ -61,31 +62,23 @@ def test_every_method_has_every_variant_or_a_reason(compared):
 def test_recalibrations_are_fitted_on_the_calibration_pairs_alone(judge, compared):
     calibration, _, entries = compared
     by_key = {entry.key: entry for entry in entries}
-    said, labels = judge.probabilities(calibration), [pair.label for pair in calibration]
-    expected = fit_platt(said.p_ab, said.p_ba, labels)
+    judgments, labels = judge.probabilities(calibration), [pair.label for pair in calibration]
+    expected = fit_recalibration("platt", judgments.p_ab, judgments.p_ba, labels)
     fitted = by_key["answer_mean+platt"]
     assert fitted.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
     raw = by_key["answer_mean"].evaluation.judgments
     np.testing.assert_allclose(fitted.evaluation.judgments.mean, fitted.recalibration(raw.mean), atol=1e-9)
 
-    swapped = said.swap_averaged()
-    expected = fit_odd_temperature(swapped.p_ab, swapped.p_ba, labels)
+    swapped = judgments.swap_averaged()
+    expected = fit_recalibration("odd_temperature", swapped.p_ab, swapped.p_ba, labels)
     chained = by_key["answer_mean+swap+odd_temperature"]
     assert chained.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
     np.testing.assert_allclose(chained.evaluation.judgments.p_ab, expected(raw.p_sym), rtol=1e-3)
     assert chained.evaluation.metrics["symmetry_deviation_abs"] < 1e-9
 
 
-def test_calibration_pairs_share_no_group_with_the_others(pairs):
-    calibration, measured = calibration_split(pairs, "topic", 0.3, 0)
-    assert not {p.topic for p in calibration} & {p.topic for p in measured}
-    assert len(calibration) + len(measured) == len(pairs)
-    assert len(calibration) < len(measured)
-
-
 def test_group_column(pairs):
     assert group_column(pairs) == "topic"
-    assert group_column(pairs, "prompt") == "prompt"
     assert group_column([replace(pair, topic=None) for pair in pairs]) == "prompt"
     assert group_column([replace(pair, topic="x") for pair in pairs]) == "prompt"
     assert group_column([replace(pair, topic="x", prompt="y") for pair in pairs]) == "id"
@@ -94,9 +87,9 @@ def test_group_column(pairs):
 def test_variants_and_methods_are_checked_before_anything_is_judged(judge, pairs):
     assert variant_steps("none") == ()
     assert variant_steps("swap+isotonic") == ("swap", "isotonic")
-    with pytest.raises(ValueError, match="variant 'swap\\+magic': unknown step 'magic'"):
+    with pytest.raises(UserError, match="variant 'swap\\+magic': unknown step 'magic'"):
         variant_steps("swap+magic")
-    with pytest.raises(ValueError, match="unknown judging method 'magic'"):
+    with pytest.raises(UserError, match="unknown judging method 'magic'"):
         compare_methods(judge, pairs, pairs, methods=["magic"])
 
 
@@ -104,7 +97,7 @@ def test_best_entry_has_the_lowest_score(compared):
     entries = compared[2]
     scores = [entry.evaluation.metrics["excess_brier"] for entry in entries[1:]]
     assert best_entry(entries).evaluation.metrics["excess_brier"] == min(scores)
-    with pytest.raises(ValueError, match=r"no judging method is available.*verbalized: too long"):
+    with pytest.raises(UserError, match=r"no judging method is available.*verbalized: too long"):
         best_entry([Entry("verbalized", reason="too long")])
 
 
@@ -118,8 +111,8 @@ def test_files(compared, tmp_path):
     assert not any(key.startswith("verbalized") for key in metrics)
     records = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [(r["id"], r["order"]) for r in records] == [(p.id, order) for p in measured for order in ("ab", "ba")]
-    said = by_key["letter_logits"].evaluation.judgments
-    assert records[1]["probabilities"]["letter_logits"] == pytest.approx(said.p_ba[0], abs=1e-6)
+    judgments = by_key["letter_logits"].evaluation.judgments
+    assert records[1]["probabilities"]["letter_logits"] == pytest.approx(judgments.p_ba[0], abs=1e-6)
     assert records[1]["label"] == 1 - measured[0].label
 
 
@@ -144,14 +137,14 @@ def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):
     again = compare_methods(
         judge, measured, calibration, methods=["answer_mean"], variants=["none", "odd_temperature"], n_bootstrap=0
     )
-    assert [entry.method for entry in again] == ["answer_mean", "answer_mean", SAVED]
+    assert [entry.method for entry in again] == ["answer_mean", "answer_mean", ANSWER_MEAN_AS_SAVED]
     np.testing.assert_allclose(
-        again[2].evaluation.judgments.mean, again[1].evaluation.judgments.mean, err_msg="put on top once, not twice"
+        again[2].evaluation.judgments.mean, again[1].evaluation.judgments.mean, err_msg="recalibrated twice"
     )
     judge.recalibration = None
-    with pytest.raises(ValueError, match="no answer_mean with 'magic'"):
+    with pytest.raises(UserError, match="no answer_mean with post-processing 'magic'"):
         save_recalibration("magic", entries, judge, tmp_path)
-    with pytest.raises(ValueError, match="not a local folder"):
+    with pytest.raises(UserError, match="not a local folder"):
         save_recalibration("platt", entries, judge, tmp_path / "nowhere")
 
 
@@ -161,11 +154,11 @@ def test_names_of_judges():
     assert judge_names(["x/a", "y/a"]) == {"x/a": "x/a", "y/a": "y/a"}
     assert Entry("verbalized", ("swap",), "a").key == "a/verbalized+swap"
     for paths in ([], ["a", "a"]):
-        with pytest.raises(ValueError, match="judge is"):
+        with pytest.raises(UserError, match="judge is"):
             judge_names(paths)
 
 
-def test_isotonic_and_saved_maps_have_a_text(compared):
+def test_recalibrations_have_a_text(compared):
     texts = {entry.key: str(entry.recalibration) for entry in compared[2] if entry.recalibration}
     assert texts["answer_mean+isotonic"].endswith("steps")
     assert texts["answer_mean+temperature"].startswith("T = ")

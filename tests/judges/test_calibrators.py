@@ -1,31 +1,28 @@
-"""Recalibrations: known distortions are found, odd maps keep verdicts, fits agree with independent ones."""
+"""Recalibrations: known distortions are recovered, odd maps preserve verdicts, fits agree with independent ones."""
 
 import json
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autorater.data.errors import UserError
 from autorater.judges.calibrators import (
     CONTENT_FREE,
     KINDS,
     LogitMap,
     MonotoneMap,
     content_free_pairs,
-    fit_batch,
-    fit_contextual,
-    fit_isotonic,
-    fit_odd_temperature,
-    fit_platt,
     fit_recalibration,
-    fit_temperature,
     from_dict,
-    to_dict,
 )
 from autorater.metrics import position_bias
 from autorater.metrics.scores import log_scores
 
+fit_temperature, fit_odd_temperature, fit_platt, fit_isotonic = (partial(fit_recalibration, k) for k in KINDS[:4])
 answers = st.integers(0, 10_000).map(lambda n: n / 10_000)
 
 
@@ -41,14 +38,14 @@ def distorted(temperature, shift=0.0, n=20_000, seed=0):
     """p*, single votes, and the answers of a judge whose logits are those of p* / temperature + shift."""
     generator = np.random.default_rng(seed)
     truth = sigmoid(generator.normal(0, 1.0, n))
-    said = [sigmoid(sign * logit(truth) / temperature + shift) for sign in (1, -1)]
-    return truth, (generator.random(n) < truth).astype(float), *said
+    probabilities = [sigmoid(sign * logit(truth) / temperature + shift) for sign in (1, -1)]
+    return truth, (generator.random(n) < truth).astype(float), *probabilities
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
 @pytest.mark.parametrize("fit", [fit_temperature, fit_odd_temperature])
 def test_known_temperature_is_recovered_and_held_out_log_loss_falls(fit, temperature):
-    """A judge whose logits are too large by a factor is mended by that factor, from 20,000 single votes."""
+    """A judge whose logits are too large by a factor is corrected by that factor, from 20,000 single votes."""
     _, labels, p_ab, p_ba = distorted(temperature)
     fitted = fit(p_ab, p_ba, labels)
     assert 1 / fitted.slope == pytest.approx(1 / temperature, rel=0.05)
@@ -61,13 +58,13 @@ def test_known_temperature_is_recovered_and_held_out_log_loss_falls(fit, tempera
     assert np.abs(fitted(p_ab) - truth).mean() < 0.01  # not the largest: answers near 0 and 1 are clipped
 
 
-def test_slot_shift_cancels_in_the_odd_temperature_only():
+def test_position_bias_cancels_in_the_odd_temperature_only():
     _, labels, p_ab, p_ba = distorted(0.5, shift=1.5)
     assert 1 / fit_odd_temperature(p_ab, p_ba, labels).slope == pytest.approx(2, rel=0.05)
     assert 1 / fit_temperature(p_ab, p_ba, labels).slope > 2.5
 
 
-def test_platt_takes_out_temperature_and_slot_shift():
+def test_platt_removes_temperature_and_position_bias():
     truth, labels, p_ab, p_ba = distorted(0.5, shift=0.8)
     fitted = fit_platt(p_ab, p_ba, labels)
     assert fitted.slope == pytest.approx(0.5, rel=0.05)
@@ -102,7 +99,7 @@ def test_isotonic_of_a_symmetric_judge_is_symmetric(rows):
 
 
 def test_platt_agrees_with_scikit_learn():
-    """scikit-learn's own fit of a sigmoid, with the same targets drawn inwards."""
+    """scikit-learn's own fit of a sigmoid, with the same smoothed targets."""
     from sklearn.calibration import _SigmoidCalibration
 
     _, labels, p_ab, p_ba = distorted(0.6, shift=0.5, n=200)
@@ -113,7 +110,7 @@ def test_platt_agrees_with_scikit_learn():
 
 
 @pytest.mark.parametrize("fit", [fit_temperature, fit_odd_temperature])
-def test_temperature_is_where_scipy_finds_the_lowest_log_loss(fit):
+def test_temperature_has_the_lowest_log_loss(fit):
     from scipy.optimize import minimize_scalar
 
     _, labels, p_ab, p_ba = distorted(0.6, n=300)
@@ -121,6 +118,20 @@ def test_temperature_is_where_scipy_finds_the_lowest_log_loss(fit):
     x, y = logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels]
     found = minimize_scalar(lambda a: (np.logaddexp(0, a * x) - y * a * x).mean(), bounds=(0.02, 50), method="bounded")
     assert fit(p_ab, p_ba, labels).slope == pytest.approx(found.x, rel=1e-4)
+
+
+def test_fits_equal_pinned_numbers():
+    """Fitted earlier by bisection of the derivative and by Newton's method, without scipy."""
+    _, labels, p_ab, p_ba = distorted(0.6, shift=0.5, n=300)
+    assert fit_temperature(p_ab, p_ba, labels).slope == pytest.approx(0.6538176264474577, rel=1e-9)
+    assert fit_odd_temperature(p_ab, p_ba, labels).slope == pytest.approx(0.727912728332051, rel=1e-9)
+    platt = fit_platt(p_ab, p_ba, labels)
+    assert platt.slope == pytest.approx(0.7201646597942524, rel=1e-8)
+    assert platt.intercept == pytest.approx(-0.36008232989712624, rel=1e-8)
+    assert fit_recalibration("contextual", p_ab, p_ba, labels, [0.7, 0.9, 1.0]).intercept == pytest.approx(
+        -1.8718021769015918, rel=1e-12
+    )
+    assert fit_recalibration("batch", p_ab, p_ba, labels).intercept == pytest.approx(-0.33082550444558745, rel=1e-12)
 
 
 def test_isotonic_has_the_lowest_squared_error_of_all_monotone_maps():
@@ -134,9 +145,9 @@ def test_isotonic_has_the_lowest_squared_error_of_all_monotone_maps():
 
 
 def test_contextual_and_batch_move_their_mean_to_one_half():
-    contextual = fit_contextual([0.7, 0.8, 0.9])
+    contextual = fit_recalibration("contextual", [0.5], [0.5], [1], [0.7, 0.8, 0.9])
     assert contextual(np.array(0.8)) == pytest.approx(0.5)
-    batch = fit_batch([0.9, 0.7], [0.8, 0.8])
+    batch = fit_recalibration("batch", [0.9, 0.7], [0.8, 0.8], [1, 0])
     assert batch(np.array(0.8)) == pytest.approx(0.5)
     assert batch(np.array(0.9)) == pytest.approx(sigmoid(logit(0.9) - logit(0.8)))
 
@@ -160,31 +171,31 @@ def test_one_half_to_everything_stays():
         np.testing.assert_allclose(fit_recalibration(kind, half, half, labels, half)(half), 0.5, atol=1e-12)
 
 
-def test_saved_and_read_again():
+def test_saved_and_loaded():
     _, labels, p_ab, p_ba = distorted(0.5, n=500)
     for kind in KINDS:
         fitted = fit_recalibration(kind, p_ab, p_ba, labels, [0.6, 0.7])
         assert fitted.kind == kind
         assert str(fitted)
-        again = from_dict(json.loads(json.dumps(to_dict(fitted))))
+        again = from_dict(json.loads(json.dumps(asdict(fitted))))
         np.testing.assert_array_equal(again(p_ab), fitted(p_ab))
 
 
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"kind": "magic"}, "'kind' is wanted to be one of"),
+        ({"kind": "magic"}, "expected intercept, slope and a kind among"),
         ("temperature", "no recalibration"),
-        ({"kind": "platt", "slope": 1.0}, "expected kind, intercept, slope"),
+        ({"kind": "platt", "slope": 1.0}, "expected intercept, slope and a kind"),
         ({"kind": "platt", "slope": float("nan"), "intercept": 0}, "finite"),
         ({"kind": "platt", "slope": "1", "intercept": 0}, "finite"),
-        ({"kind": "isotonic", "answers": [0.1, 0.5], "values": [0.9, 0.2]}, "must ascend"),
+        ({"kind": "isotonic", "answers": [0.1, 0.5], "values": [0.9, 0.2]}, "expected ascending"),
         ({"kind": "isotonic", "answers": [0.1, 0.5], "values": [0.9]}, "length"),
         ({"kind": "isotonic", "answers": [0.1, 1.5], "values": [0.1, 0.9]}, "1.5"),
     ],
 )
 def test_what_is_no_recalibration_is_refused(saved, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         from_dict(saved)
 
 
@@ -199,10 +210,10 @@ def test_bad_arguments():
         fit_platt([np.nan], [0.5], [1])
 
 
-def test_content_free_pairs_are_alike_on_both_sides():
+def test_content_free_pairs_have_identical_responses():
     assert [pair.prompt for pair in content_free_pairs()] == list(CONTENT_FREE)
     assert all(pair.response_a == pair.response_b for pair in content_free_pairs())
 
 
-def test_monotone_map_is_level_beyond_its_ends():
+def test_monotone_map_is_constant_beyond_its_ends():
     np.testing.assert_allclose(MonotoneMap((0.2, 0.6), (0.1, 0.9))(np.array([0.0, 0.4, 1.0])), [0.1, 0.5, 0.9])

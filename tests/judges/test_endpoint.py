@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from harness.fake_endpoint import merit
 
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.judges.endpoint import EndpointJudge, Usage, _read, retry_after
+from autorater.judges.endpoint import EndpointJudge, Usage, _parse_reply, retry_after
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 
 
@@ -25,16 +26,18 @@ def test_retry_after():
     '{"choices": [{"message": {"content": ""}}]}', '{"choices": [{"message": {"content": [1]}}]}',
     '{"choices": [{"message": {"content": "x"}}], "usage": 3}', '{"result": "x"}',
 ])  # fmt: skip
-def test_what_is_no_chat_completion_is_a_fault(reply):
+def test_a_reply_that_is_no_chat_completion_is_retried(reply):
     with pytest.raises(Exception, match="the reply is") as caught:
-        _read(reply)
-    assert caught.value.again
+        _parse_reply(reply)
+    assert caught.value.retry
 
 
-def test_what_is_one_is_read():
+def test_what_is_one_is_parse_reply():
     reply = '{"choices": [{"message": {"content": "<think>hm</think><prob_rb_better>.7</prob_rb_better>"}}]}'
-    assert (_read(reply).status, _read(reply).probability) == ("answered", 0.7)
-    refusal = _read('{"choices": [{"message": {"content": null, "refusal": "I cannot"}, "finish_reason": "stop"}]}')
+    assert (_parse_reply(reply).status, _parse_reply(reply).probability) == ("answered", 0.7)
+    refusal = _parse_reply(
+        '{"choices": [{"message": {"content": null, "refusal": "I cannot"}, "finish_reason": "stop"}]}'
+    )
     assert (refusal.status, refusal.text) == ("unparsed", "I cannot")
 
 
@@ -42,38 +45,38 @@ def test_it_is_a_judge_of_pairs(serve):  # noqa: F811
     judge = EndpointJudge("m", base_url=serve("--shift", 0.5).base_url)
     pairs = [Pair(str(i), "Why?", f"a{i}", f"b{i}", 0.5) for i in range(7)]
     pairs.append(Pair("7", "unreadable", "a", "b", 0.5))
-    said = judge.probabilities(pairs)
+    judgments = judge.probabilities(pairs)
     expected = [1 / (1 + np.exp(merit(p.response_a) - merit(p.response_b) - 0.5)) for p in pairs[:7]]
-    np.testing.assert_allclose(said.p_ab[:7], expected, atol=0.0051)
-    assert said.valid.tolist() == [[1, 1]] * 7 + [[0, 0]]
-    assert said.mean[7].tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(judgments.p_ab[:7], expected, atol=0.0051)
+    assert judgments.valid.tolist() == [[1, 1]] * 7 + [[0, 0]]
+    assert judgments.mean[7].tolist() == [0.5, 0.5]
     assert judge.usage.requests == 16
 
 
-def test_a_server_that_asks_to_wait_is_waited_for(serve):  # noqa: F811
+def test_retry_after_replaces_the_own_pauses(serve):  # noqa: F811
     server = serve("--status", 429)  # Retry-After: 0.01
     judge = EndpointJudge("m", base_url=server.base_url, max_retries=3, concurrency=1)
     answers = []
     start = time.monotonic()
     judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
-    assert time.monotonic() - start < 2, "not the pauses of its own, which would be seconds"
+    assert time.monotonic() - start < 2, "its own pauses would take seconds"
     assert answers[0].status == "refused"
     assert "429" in answers[0].error
     assert "4 times" in answers[0].error
     judge = EndpointJudge("m", base_url=server.base_url, max_wait=0.001)
     judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
-    assert "asked to wait" in answers[1].error
+    assert "required a wait" in answers[1].error
 
 
 def test_the_budget_holds(serve):  # noqa: F811
     server = serve()
     judge = EndpointJudge("m", base_url=server.base_url, usage=Usage(max_requests=5), concurrency=3)
-    with pytest.raises(ValueError, match="the budget sufficed for 5 of 8 questions"):
+    with pytest.raises(UserError, match="the budget covers 5 of 8 requests"):
         judge.probabilities([Pair(str(i), "Why?", f"a{i}", f"b{i}", 0.5) for i in range(4)])
     assert server.stats()["requests"] == 5
 
 
-def test_fields_of_the_request_can_be_replaced_and_taken_out(serve, monkeypatch):  # noqa: F811
+def test_extra_body_replaces_and_removes_fields(serve, monkeypatch):  # noqa: F811
     judge = EndpointJudge(
         "m", base_url=serve().base_url, temperature=None, extra_body={"max_tokens": None, "max_completion_tokens": 9}
     )

@@ -1,4 +1,4 @@
-"""A judge reads what its answer tree says, whatever the batch, and is asked the same way after it was saved."""
+"""A judge returns the exact distribution for any batch size, and loads with the prompt format it was saved with."""
 
 from dataclasses import replace
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from autorater import Judge
-from autorater.judges.local import FORMAT_FILE
+from autorater.data.errors import UserError
+from autorater.judges.calibrators import LogitMap
+from autorater.judges.local import FORMAT_FILE, read_format
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -35,18 +37,18 @@ def test_probabilities_equal_brute_force(judge, simulated):
 
 
 def test_greedy_answer_comes_with_the_judgment(judge, simulated):
-    """A random model writes no number; one that puts all its mass on 1 writes that."""
+    """A random model writes no number; one with all its mass on 1 writes 1."""
     assert np.isnan(judge.probabilities(simulated.pairs[:3]).greedy).all()
     prompt = judge.encoder.encode(simulated.pairs[:1])[0][0].ids
     certain = torch.tensor([prompt[-1], *judge.tree.tokens])[judge.tree.edge_nodes]
     one = judge.tree.paths[judge.tree.strings.index("1")]
 
-    def speak(model, args, kwargs, output):
+    def favour_one(model, args, kwargs, output):
         for read in one[one < len(certain)].tolist():
-            said = kwargs["input_ids"][:, -output.logits.shape[1] :] == certain[read]
-            output.logits[..., judge.tree.edge_tokens[read]] += 20.0 * said
+            follows = kwargs["input_ids"][:, -output.logits.shape[1] :] == certain[read]
+            output.logits[..., judge.tree.edge_tokens[read]] += 20.0 * follows
 
-    judge.model.register_forward_hook(speak, with_kwargs=True)
+    judge.model.register_forward_hook(favour_one, with_kwargs=True)
     judgments = judge.probabilities(simulated.pairs[:3])
     assert (judgments.greedy == 1).all()
     np.testing.assert_array_equal(judgments.greedy, judgments.mode)
@@ -58,6 +60,19 @@ def test_batches_do_not_change_a_judgment(judge, simulated):
     single = judge.probabilities(simulated.pairs[:10])
     np.testing.assert_allclose(single.mean, whole.mean, rtol=1e-4)
     np.testing.assert_allclose(single.valid, whole.valid, rtol=1e-4)
+
+
+def test_single_prompts_are_read_like_those_of_pairs(judge, simulated):
+    """The recalibrated answers to any sequence of prompts, here an odd number, are those of the pairs' judgments."""
+    judge.max_batch_tokens = 1  # the same batches in both calls
+    judge.recalibration = LogitMap("temperature", 2.0)
+    pairs = simulated.pairs[:3]
+    judgments = judge.probabilities(pairs)
+    prompts = [prompt for orders in judge.encoder.encode(pairs) for prompt in orders][1:]
+    answers = judge.read_prompts(prompts)
+    for name in ("mean", "mode", "spread", "valid", "greedy"):
+        np.testing.assert_array_equal(getattr(answers, name), getattr(judgments, name).ravel()[1:])
+    assert judge.read_prompts([]).mean.shape == (0,)
 
 
 def test_swapped_pairs_swap_the_columns(judge, simulated):
@@ -94,7 +109,7 @@ def test_any_model_folder_is_a_judge(tmp_path):
     assert 0 <= judgments.p_sym[0] <= 1
 
 
-def test_training_mode_is_given_back(judge, simulated):
+def test_training_mode_is_restored(judge, simulated):
     judge.model.train()
     judge.probabilities(simulated.pairs[:1])
     assert judge.model.training
@@ -106,13 +121,20 @@ def test_rows_that_are_no_pairs(judge):
 
 
 def test_missing_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such model folder"):
+    with pytest.raises(UserError, match="no such model folder"):
         Judge.from_pretrained(str(tmp_path / "nowhere"))
+
+
+def test_a_broken_format_file_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / FORMAT_FILE).write_text("{")
+    with pytest.raises(UserError, match=r"autorater\.json is no JSON"):
+        read_format(str(tmp_path))
 
 
 @pytest.fixture
 def reasoning_judge():
-    """A model that ends its reasoning soon: the end is the likeliest token everywhere."""
+    """A model that ends its reasoning soon: the end is the most likely token everywhere."""
     tokenizer = make_tokenizer("split")
     judge = Judge(
         make_model("qwen", len(tokenizer)),
@@ -139,20 +161,20 @@ def test_reasoning_comes_first_and_its_answer_is_exact(reasoning_judge, simulate
                 assert judgments.valid[i, order] == 0
                 assert judgments.mean[i, order] == 0.5
                 continue
-            behind = prompt.ids + reasoning.ids
+            prefix = prompt.ids + reasoning.ids
             with torch.no_grad():
-                probs = brute_force(judge.model, judge.tree, judge.tokenizer, judge.encoder, behind).numpy()
+                probs = brute_force(judge.model, judge.tree, judge.tokenizer, judge.encoder, prefix).numpy()
             assert judgments.mean[i, order] == pytest.approx(probs / probs.sum() @ judge.tree.values, rel=1e-3)
 
 
 def test_several_reasonings_are_averaged(reasoning_judge, simulated):
     judge, seen = reasoning_judge, []
     judge.n_reasonings = 4
-    behind = judge._behind_reasoning
-    judge._behind_reasoning = lambda *args: seen.append(behind(*args)) or seen[-1]
+    original = judge._read_after_reasoning
+    judge._read_after_reasoning = lambda *args: seen.append(original(*args)) or seen[-1]
     torch.manual_seed(0)
     judgments = judge.probabilities(simulated.pairs[:1])
-    assert np.isnan(judgments.greedy).all(), "drawn reasonings have no greedy answer"
+    assert np.isnan(judgments.greedy).all(), "sampled reasonings have no greedy answer"
     probs = torch.stack([answers.probs for answers in seen])
     assert len(seen) == 4
     assert (probs[0] != probs[1]).any()
@@ -171,7 +193,7 @@ def test_reasoning_judge_is_saved_with_its_limit(reasoning_judge, tmp_path):
 
 def test_prompt_longer_than_the_context_is_named(judge, simulated):
     long = replace(simulated.pairs[1], response_a="word " * 1000)
-    with pytest.raises(ValueError, match=r"pair 1: its prompt has \d+ tokens, this model reads 10\d\d"):
+    with pytest.raises(ValueError, match=r"pair 1: its prompt has \d+ tokens; this model has room for 10\d\d"):
         judge.probabilities([simulated.pairs[0], long])
 
 
@@ -185,7 +207,7 @@ def test_hostile_response_gets_a_probability(judge, simulated):
 
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
-    """What a first reading of a model that shares no prompt has cached can be used under autograd later."""
+    """What is cached without gradients, for a model that shares no prompt, can be used with gradients later."""
     monkeypatch.setattr("autorater.models.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
     judge.probabilities(simulated.pairs[:1])
     ids = torch.tensor([judge.encoder.encode(simulated.pairs[:1])[0][0].ids])

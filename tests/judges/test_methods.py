@@ -9,10 +9,14 @@ import torch
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge, Judgments, Recalibrated, SwapAveraged
 from autorater.judges.calibrators import LogitMap
-from autorater.judges.consistency import SelfConsistency, vote_shares
-from autorater.judges.letters import LetterLogits
-from autorater.judges.methods import METHODS, judging_method
-from autorater.judges.verbalized import Verbalized
+from autorater.judges.methods import (
+    METHODS,
+    LetterLogits,
+    SelfConsistency,
+    Verbalized,
+    judging_method,
+    vote_shares,
+)
 from autorater.metrics import position_bias
 from autorater.prompts.templates import PromptFormat
 from rewards import parse_probability
@@ -20,16 +24,16 @@ from tests.conftest import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
-def speaking_model():
-    """A two-layer model that has learnt, in a few steps, to write a number of its own behind each of 16 prompts."""
+def trained_model():
+    """A two-layer model trained for a few steps to write a different number after each of 16 prompts."""
     tokenizer = make_tokenizer("split")
     model = make_model("qwen", len(tokenizer))
     judge = Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.1)
     prompts = judge.encoder.encode(simulate_pairs(16, seed=1).pairs)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(160):
-        said = f"{judge.tree.values[step % 16 % 11]:.1f}</"
-        answer = tokenizer(said, add_special_tokens=False)["input_ids"]
+        text = f"{judge.tree.values[step % 16 % 11]:.1f}</"
+        answer = tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = torch.tensor([prompts[step % 16][0].ids + answer])
         labels = ids.clone()
         labels[:, : -len(answer)] = -100
@@ -41,12 +45,12 @@ def speaking_model():
 
 
 @pytest.fixture
-def judge(speaking_model):
-    return Judge(*speaking_model, PromptFormat("compact"), answer_step=0.1)
+def judge(trained_model):
+    return Judge(*trained_model, PromptFormat("compact"), answer_step=0.1)
 
 
 def generated(judge, prompt, **how):
-    """Text behind a prompt, up to the first token of the closing tag, closed."""
+    """Text after a prompt, up to the first token of the closing tag, closed."""
     ids = torch.tensor([prompt.ids])
     out = judge.model.generate(ids, max_new_tokens=judge.tree.depth + 3, pad_token_id=0, **how)[0, ids.shape[1] :]
     return judge.tokenizer.decode(out).split("<")[0] + "</prob_rb_better>"
@@ -54,30 +58,30 @@ def generated(judge, prompt, **how):
 
 def test_verbalized_is_what_greedy_decoding_writes(judge):
     pairs = simulate_pairs(16, seed=1).pairs
-    said = Verbalized(judge).probabilities(pairs)
-    assert said.valid.mean() > 0.5
-    assert len(np.unique(said.mean)) > 1
-    assert set(np.unique(said.mean)) <= {*judge.tree.values}, "decimals, not single-precision neighbours of them"
+    judgments = Verbalized(judge).probabilities(pairs)
+    assert judgments.valid.mean() > 0.5
+    assert len(np.unique(judgments.mean)) > 1
+    assert set(np.unique(judgments.mean)) <= {*judge.tree.values}, "decimals, not their float32 neighbours"
     for i, both in enumerate(judge.encoder.encode(pairs)):
         for order, prompt in enumerate(both):
             written = parse_probability(generated(judge, prompt, do_sample=False), prefilled=True)
-            if said.valid[i, order]:
-                assert said.mean[i, order] == pytest.approx(written)
+            if judgments.valid[i, order]:
+                assert judgments.mean[i, order] == pytest.approx(written)
             else:
-                assert said.mean[i, order] == 0.5
+                assert judgments.mean[i, order] == 0.5
                 assert written is None or written not in judge.tree.values
 
 
 def test_self_consistency_draws_from_the_distribution(judge, simulated):
-    """With many draws the share comes to Pr[answer > 1/2] + Pr[answer = 1/2] / 2 among the readable answers."""
+    """With many draws the share comes to Pr[answer > 1/2] + Pr[answer = 1/2] / 2 among the answers that parse."""
     pairs, values = simulated.pairs[:2], judge.tree.values
-    said = SelfConsistency(judge, 4000, seed=1).probabilities(pairs)
-    for rows, (answers,) in judge.read(judge.encoder.encode(pairs)):
+    judgments = SelfConsistency(judge, 4000, seed=1).probabilities(pairs)
+    for rows, (answers,) in judge.read([prompt for both in judge.encoder.encode(pairs) for prompt in both]):
         probs = answers.probs.double().numpy()
         share = (probs @ ((values > 0.5) + (values == 0.5) / 2)) / probs.sum(axis=1)
-        n_read = said.valid.ravel()[rows] * 4000
-        assert (np.abs(said.mean.ravel()[rows] - share) < 4 * np.sqrt(share * (1 - share) / n_read)).all()
-        np.testing.assert_allclose(said.valid.ravel()[rows], probs.sum(axis=1), atol=0.04)
+        n_parsed = judgments.valid.ravel()[rows] * 4000
+        assert (np.abs(judgments.mean.ravel()[rows] - share) < 4 * np.sqrt(share * (1 - share) / n_parsed)).all()
+        np.testing.assert_allclose(judgments.valid.ravel()[rows], probs.sum(axis=1), atol=0.04)
 
 
 def test_self_consistency_is_reproducible_and_leaves_the_generator_alone(judge, simulated):
@@ -91,33 +95,33 @@ def test_self_consistency_is_reproducible_and_leaves_the_generator_alone(judge, 
 
 def test_vote_shares():
     drawn = np.array([[[0.9, 0.6, 0.5, np.nan], [np.nan] * 4]])
-    said = vote_shares(drawn)
-    np.testing.assert_allclose(said.mean, [[2.5 / 3, 0.5]])
-    np.testing.assert_allclose(said.valid, [[0.75, 0]])
-    np.testing.assert_allclose(said.spread, [[np.std([1, 1, 0.5]), 0]])
+    judgments = vote_shares(drawn)
+    np.testing.assert_allclose(judgments.mean, [[2.5 / 3, 0.5]])
+    np.testing.assert_allclose(judgments.valid, [[0.75, 0]])
+    np.testing.assert_allclose(judgments.spread, [[np.std([1, 1, 0.5]), 0]])
 
 
-def test_letter_logits_are_the_softmax_behind_the_prompt(judge, simulated):
+def test_letter_logits_are_the_softmax_after_the_prompt(judge, simulated):
     pairs = simulated.pairs[:3]
     method = LetterLogits(judge)
-    said = method.probabilities(pairs)
+    judgments = method.probabilities(pairs)
     tokens = {letter: [judge.tokenizer(t)["input_ids"] for t in (letter, f" {letter}")] for letter in "AB"}
     for i, both in enumerate(method.encoder.encode(pairs)):
         for order, prompt in enumerate(both):
             with torch.no_grad():
                 probs = judge.model(torch.tensor([prompt.ids])).logits[0, -1].softmax(-1)
             a, b = (sum(probs[ids[0]].item() for ids in tokens[x] if len(ids) == 1) for x in "AB")
-            assert said.mean[i, order] == pytest.approx(b / (a + b), rel=1e-4)
-            assert said.valid[i, order] == pytest.approx(a + b, rel=1e-4)
-            assert said.mode[i, order] == (b > a)
+            assert judgments.mean[i, order] == pytest.approx(b / (a + b), rel=1e-4)
+            assert judgments.valid[i, order] == pytest.approx(a + b, rel=1e-4)
+            assert judgments.mode[i, order] == (b > a)
             assert "<prob_rb_better>" not in prompt.text
 
 
 def test_letters_that_are_no_token_are_refused(judge, monkeypatch):
     tokenizer = judge.tokenizer
     monkeypatch.setattr(judge, "tokenizer", lambda text, **how: {"input_ids": [1, 2]})
-    monkeypatch.setattr("autorater.judges.letters.PromptEncoder", lambda *args: None)
-    with pytest.raises(ValueError, match="letter A in several tokens"):
+    monkeypatch.setattr("autorater.judges.methods.PromptEncoder", lambda *args: None)
+    with pytest.raises(ValueError, match="letter A into several tokens"):
         LetterLogits(judge)
     assert tokenizer is not judge.tokenizer
 
@@ -126,10 +130,10 @@ def test_every_method_judges_or_says_why_not(judge, simulated):
     full = Judge(judge.model, judge.tokenizer, PromptFormat("full"), 0.1)
     for name in METHODS:
         method = judging_method(name, full, n_samples=2, max_reasoning_tokens=4)
-        said = method.probabilities(simulated.pairs[:2])
-        assert len(said) == 2
-        assert ((said.mean >= 0) & (said.mean <= 1)).all()
-    with pytest.raises(ValueError, match="no words to ask for reasoning"):
+        judgments = method.probabilities(simulated.pairs[:2])
+        assert len(judgments) == 2
+        assert ((judgments.mean >= 0) & (judgments.mean <= 1)).all()
+    with pytest.raises(ValueError, match="reasoning requires layout 'full'"):
         judging_method("verbalized_reasoning", judge)
     with pytest.raises(ValueError, match="unknown judging method 'magic'"):
         judging_method("magic", judge)
@@ -144,15 +148,15 @@ def test_methods_are_compared_without_a_saved_recalibration(judge, simulated):
     assert judge.recalibration is not None
 
 
-def test_swap_averaging_favours_no_slot(judge, simulated):
+def test_swap_averaging_removes_position_bias(judge, simulated):
     pairs = simulated.pairs[:6]
     plain, averaged = judge.probabilities(pairs), SwapAveraged(judge).probabilities(pairs)
     np.testing.assert_allclose(averaged.p_ab, plain.p_sym)
     np.testing.assert_allclose(averaged.p_sym, plain.p_sym)
     assert position_bias(averaged.p_ab, averaged.p_ba)["symmetry_deviation_abs"] < 1e-12
     np.testing.assert_allclose(averaged.spread[:, 0], np.sqrt((plain.spread**2).sum(1)) / 2)
-    turned = SwapAveraged(judge).probabilities([pair.swapped() for pair in pairs])
-    np.testing.assert_allclose(turned.p_ab, averaged.p_ba, rtol=1e-4)
+    swapped = SwapAveraged(judge).probabilities([pair.swapped() for pair in pairs])
+    np.testing.assert_allclose(swapped.p_ab, averaged.p_ba, rtol=1e-4)
 
 
 def test_recalibrated_judge_maps_the_mean_and_nothing_else(judge, simulated):

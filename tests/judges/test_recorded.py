@@ -25,16 +25,16 @@ def read(path, *rows):
     ],
 )
 def test_all_say_how_likely_the_second_slot_is_better(tmp_path, row, answers, label):
-    (pair,) = read(tmp_path / "said.jsonl", row)
+    (pair,) = read(tmp_path / "judgments.jsonl", row)
     assert pair.answers == pytest.approx(answers, nan_ok=True)
     assert pair.label == pytest.approx(label, nan_ok=True)
     assert pair.id == "0"
 
 
 def test_csv(tmp_path):
-    with (tmp_path / "said.csv").open("w", newline="") as file:
+    with (tmp_path / "judgments.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "p_ab", "p_ba", "judge"], ["x", "0.25", "", "me"]])
-    (pair,) = iter_recorded(tmp_path / "said.csv")
+    (pair,) = iter_recorded(tmp_path / "judgments.csv")
     assert pair.id == "x"
     assert pair.answers == pytest.approx((0.25, math.nan), nan_ok=True)
     assert pair.row["judge"] == "me"
@@ -54,4 +54,4 @@ def test_csv(tmp_path):
 )
 def test_a_bad_row_is_named(tmp_path, rows, message):
     with pytest.raises(DataError, match=message):
-        read(tmp_path / "said.jsonl", *rows)
+        read(tmp_path / "judgments.jsonl", *rows)

@@ -49,10 +49,10 @@ def three_classes(probabilities, band):
 def test_three_way_agreement_against_scikit_learn(tie_band):
     generator = np.random.default_rng(2)
     probabilities, labels = generator.integers(0, 101, 500) / 100, generator.integers(0, 11, 500) / 10
-    said, true = three_classes(probabilities, tie_band), three_classes(labels, tie_band)
+    predicted, true = three_classes(probabilities, tie_band), three_classes(labels, tie_band)
     report = three_way_agreement(probabilities, labels, tie_band)
-    assert report["agreement_three_way"] == pytest.approx(accuracy_score(true, said), abs=1e-12)
-    assert report["macro_f1"] == pytest.approx(f1_score(true, said, average="macro"), abs=1e-12)
+    assert report["agreement_three_way"] == pytest.approx(accuracy_score(true, predicted), abs=1e-12)
+    assert report["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"), abs=1e-12)
 
 
 def test_verdicts_that_nobody_gives_do_not_count():

@@ -158,7 +158,7 @@ def test_debiased_square_is_unbiased():
     assert 3 * np.std(squares) / np.sqrt(4000) < 0.2 * (plug_in - 0.0225)
 
 
-def test_rows_of_one_unit_hang_together():
+def test_rows_of_one_unit_are_dependent():
     """Twenty topics whose five labels are equal are twenty labels, not a hundred."""
     generator = np.random.default_rng(0)
     answers, bins, topics = np.full(100, 0.6), np.zeros(100, dtype=int), np.repeat(np.arange(20), 5)
@@ -200,7 +200,7 @@ def test_corrected_decomposition_is_unbiased(both_orders):
         which = generator.permutation(np.repeat([0, 1, 2], 20))
         answers, labels, units = grid[which], (generator.random(60) < chance[which]) * 1.0, np.arange(60)
         if both_orders:
-            # A slot-bound judge: it says the same in either order, so a pair's two labels in a bin add up to 1.
+            # The judge ignores the responses: equal answers in both orders, whose two labels in a bin add up to 1.
             answers, labels, units = np.tile(answers, 2), np.r_[labels, 1 - labels], np.tile(units, 2)
         reports.append(_decomposition(answers, labels, bin_indices(answers, 10, "distinct"), units))
     mean_label = np.full(3, 0.5) if both_orders else chance
@@ -233,8 +233,8 @@ def test_top_label_and_class_wise_errors_by_hand():
     assert report["ece_classwise"] == pytest.approx(report["ece"]) == pytest.approx((0.6 + 0.7 + 0.5) / 4)
 
 
-def test_top_label_error_cannot_see_a_leaning_judge():
-    """It says 0.9 for B where 0.8 is right and 0.9 for A where 1.0 is right: too high for B throughout."""
+def test_top_label_error_cannot_detect_a_judge_that_favours_b():
+    """It answers 0.9 for B at a rate of 0.8 and 0.9 for A at a rate of 1.0: too high for B throughout."""
     probabilities, labels = np.repeat([0.9, 0.1], 50), np.r_[np.repeat([1, 0], [40, 10]), np.zeros(50)]
     report = calibration_metrics(probabilities, labels)
     assert report["ece"] == pytest.approx(0.1)

@@ -51,9 +51,9 @@ def test_scores_of_votes_written_out_agree_with_scikit_learn():
 def test_verdicts_agree_with_scikit_learn():
     predicted, counts, _ = sample(votes=1)
     report = class_metrics(predicted, counts, n_bootstrap=0)
-    said, true = predicted.argmax(axis=1), counts.argmax(axis=1)
-    assert report["accuracy"] == pytest.approx(accuracy_score(true, said), abs=1e-12)
-    assert report["macro_f1"] == pytest.approx(f1_score(true, said, average="macro"), abs=1e-12)
+    chosen, true = predicted.argmax(axis=1), counts.argmax(axis=1)
+    assert report["accuracy"] == pytest.approx(accuracy_score(true, chosen), abs=1e-12)
+    assert report["macro_f1"] == pytest.approx(f1_score(true, chosen, average="macro"), abs=1e-12)
     never = class_metrics(np.insert(predicted, 2, 0, axis=1), np.insert(counts, 2, 0, axis=1), n_bootstrap=0)
     assert never["macro_f1"] == pytest.approx(report["macro_f1"], abs=1e-12)
 
@@ -117,7 +117,7 @@ def test_ties_are_shared_and_split_votes_do_not_count():
     predicted = [[0.4, 0.4, 0.2], [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]]
     report = class_metrics(predicted, [[3, 0, 0], [0, 1, 2], [1, 1, 1]], n_bootstrap=20)
     assert report["accuracy"] == pytest.approx((0.5 + 1) / 2)
-    # F1: class 0 said ½ and true 1, both ½; class 1 said ½, never true; class 2 always right.
+    # F1: class 0 predicted ½, true 1, both ½; class 1 predicted ½, never true; class 2 always right.
     assert report["macro_f1"] == pytest.approx((2 * 0.5 / 1.5 + 0 + 1) / 3)
     split = class_metrics(predicted, [[1, 1, 0], [0, 1, 1], [1, 1, 1]], n_bootstrap=20)
     assert not {key for key in split if key.startswith(("accuracy", "macro_f1", "ece_majority"))}
@@ -185,8 +185,8 @@ def test_names_of_classes_do_not_matter_unless_they_have_an_order(rows, random):
         if not key.endswith("_noise_floor"):
             assert renamed[key] == pytest.approx(report[key], abs=1e-12), key
     scale = class_metrics(predicted, counts, ordinal=True, n_bootstrap=0)["ranked_probability_score"]
-    turned = class_metrics(predicted[:, ::-1], counts[:, ::-1], ordinal=True, n_bootstrap=0)
-    assert turned["ranked_probability_score"] == pytest.approx(scale, abs=1e-12)
+    reverse = class_metrics(predicted[:, ::-1], counts[:, ::-1], ordinal=True, n_bootstrap=0)
+    assert reverse["ranked_probability_score"] == pytest.approx(scale, abs=1e-12)
 
 
 def test_clusters_widen_the_intervals():
@@ -201,15 +201,15 @@ def test_clusters_widen_the_intervals():
 @pytest.mark.parametrize(
     ("predicted", "counts", "message"),
     [
-        ([], [], r"predicted has shape \(0,\); \(N, K\) with N >= 1 and K >= 2"),
+        ([], [], r"predicted has shape \(0,\); expected \(N, K\) with N >= 1 and K >= 2"),
         ([[1.0]], [[1]], r"predicted has shape \(1, 1\)"),
-        ([[0.5, 0.6]], [[1, 0]], r"predicted\[0\] sums to 1\.1; 1 is wanted"),
-        ([[0.5, 0.5], [1.5, -0.5]], [[1, 0]] * 2, r"predicted\[1, 1\] is -0\.5; a number of at least 0"),
-        ([[0.5, float("nan")]], [[1, 0]], r"predicted\[0, 1\] is nan"),
+        ([[0.5, 0.6]], [[1, 0]], r"predicted\[0\] sums to 1\.1; expected 1"),
+        ([[0.5, 0.5], [1.5, -0.5]], [[1, 0]] * 2, r"predicted\[1, 1\] is -0\.5; expected a number of at least 0"),
+        ([[0.5, float("nan")]], [[1, 0]], r"predicted\[0, 1\] is NaN"),
         ([["a", "b"]], [[1, 0]], "predicted is not a two-dimensional array of numbers"),
-        ([[0.5, 0.5]], [[0, 0]], r"counts\[0\] is all zero; at least one vote"),
+        ([[0.5, 0.5]], [[0, 0]], r"counts\[0\] is all zero; expected at least one vote"),
         ([[0.5, 0.5]], [[-1, 2]], r"counts\[0, 0\] is -1"),
-        ([[0.5, 0.5]], [[1, 1, 1]], r"counts has shape \(1, 3\); \(1, 2\) is wanted"),
+        ([[0.5, 0.5]], [[1, 1, 1]], r"counts has shape \(1, 3\); expected \(1, 2\)"),
     ],
 )
 def test_bad_tables_are_refused(predicted, counts, message):

@@ -1,13 +1,13 @@
-"""Do 95 % intervals hold the truth in 95 % of data sets? A thousand simulated ones each, as a user would meet them.
+"""Coverage of the 95 % intervals on a thousand simulated data sets each.
 
-The judge is overconfident, noisy and leans to the second slot, and answers on a grid of hundredths; in clustered data
-topics differ in difficulty, in how the judge leans, and in size. The truth is the mean over millions of pairs.
+The judge is overconfident, noisy and favours the second response, and answers on a grid of hundredths; in clustered
+data topics differ in difficulty, in position bias and in size. The truth is the mean over millions of pairs.
 """
 
 import numpy as np
 import pytest
 
-from autorater.metrics import BinnedGap, bootstrap, judge_metrics
+from autorater.metrics import BinnedGap, Targets, bootstrap, judge_metrics
 
 N_DATA_SETS = 1000
 METRICS = ["brier", "log_loss", "mse_dense", "symmetry_deviation_mean", "symmetry_deviation_abs", "consistency"]
@@ -21,19 +21,15 @@ def logistic(x):
 def judged(generator, sizes=None, n=0, votes=1):
     """Pairs in topics of the given sizes, or n pairs without topics."""
     topic = np.repeat(np.arange(len(sizes)), sizes) if sizes is not None else np.arange(n)
-    difficulty, leaning = (generator.normal(size=topic[-1] + 1)[topic] for _ in range(2))
+    difficulty, preference = (generator.normal(size=topic[-1] + 1)[topic] for _ in range(2))
     merit = 1.3 * generator.normal(size=topic.size) + (0 if sizes is None else 0.5 * difficulty)
     truth = logistic(merit)
-    read = 1.8 * merit + (0 if sizes is None else 0.5 * difficulty)
-    lean = 0.3 + (0 if sizes is None else 0.15 * leaning)
+    logit = 1.8 * merit + (0 if sizes is None else 0.5 * difficulty)
+    bias = 0.3 + (0 if sizes is None else 0.15 * preference)
     noise = generator.normal(0, [[0.25], [0.5]], (2, topic.size))
-    return {
-        "p_ab": logistic(read + lean + noise[0]).round(2),
-        "p_ba": logistic(-read + lean + noise[1]).round(2),
-        "labels": generator.binomial(votes, truth) / votes,
-        "true_probability": truth,
-        "clusters": None if sizes is None else topic,
-    }
+    answers = logistic(np.stack([logit, -logit]) + bias + noise).round(2)
+    labels = generator.binomial(votes, truth) / votes
+    return answers.T, Targets(labels, true_probability=truth, clusters=None if sizes is None else topic)
 
 
 def unequal_sizes(generator, n_topics):
@@ -60,12 +56,12 @@ def test_intervals_of_a_judge_cover_the_truth(case):
     votes = 5 if "5 votes" in case else 1
     if "topics" in case:
         sizes = unequal_sizes(large, 100_000) if "unequal" in case else np.full(100_000, 10)
-        truth = judge_metrics(**judged(large, sizes, votes=votes), n_bootstrap=0)
+        truth = judge_metrics(*judged(large, sizes, votes=votes), n_bootstrap=0)
     else:
-        truth = judge_metrics(**judged(large, n=1_000_000, votes=votes), n_bootstrap=0)
+        truth = judge_metrics(*judged(large, n=1_000_000, votes=votes), n_bootstrap=0)
     hits = dict.fromkeys(METRICS + OTHERS, 0)
     for seed in range(N_DATA_SETS):
-        report = judge_metrics(**draw(np.random.default_rng(1 + seed)), n_bootstrap=1000, seed=seed)
+        report = judge_metrics(*draw(np.random.default_rng(1 + seed)), n_bootstrap=1000, seed=seed)
         for key in hits:
             hits[key] += report[f"{key}_low"] <= truth[key] <= report[f"{key}_high"]
     shares = {key: count / N_DATA_SETS for key, count in hits.items()}
@@ -82,7 +78,7 @@ def test_consistency_near_one_is_covered(share, n_pairs):
     hits = 0
     for seed in range(N_DATA_SETS):
         second = np.where(np.random.default_rng(seed).random(n_pairs) < share, 0.2, 0.8)
-        report = judge_metrics(np.full(n_pairs, 0.8), second, None, n_bootstrap=50)
+        report = judge_metrics(np.stack([np.full(n_pairs, 0.8), second], axis=1), Targets(), n_bootstrap=50)
         hits += report["consistency_low"] <= share <= report["consistency_high"]
     print(f"consistency {share}, {n_pairs} pairs: {hits / N_DATA_SETS}")
     assert 0.92 <= hits / N_DATA_SETS <= 0.99
@@ -102,7 +98,7 @@ JUDGES = {
     "slightly overconfident": lambda p: 0.5 + 1.08 * (p - 0.5),
     "overconfident": lambda p: 0.5 + 1.5 * (p - 0.5),
     "underconfident": lambda p: 0.5 + 0.5 * (p - 0.5),
-    "leaning": lambda p: p + 0.05,
+    "favours B": lambda p: p + 0.05,
     "wrong in one bin": lambda p: np.where((p > 0.6) & (p <= 0.7), p + 0.1, p),
 }
 
@@ -110,7 +106,7 @@ JUDGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_pairs", "votes"), [(200, 1), (1000, 1), (1000, 5), (5000, 1)])
 def test_intervals_of_the_ece_cover_the_truth(n_pairs, votes):
-    """Not 95 % everywhere, since its bias depends on gaps that nobody knows, but far from the percentile's 0 %."""
+    """Not 95 % everywhere, because its bias depends on unknown gaps, but far from the percentile interval's 0 %."""
     shares = {}
     for name, distort in JUDGES.items():
         exact = binned_gaps(np.random.default_rng(0), 2_000_000, distort, 100)

@@ -2,11 +2,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, norm, t
 from scipy.stats import bootstrap as scipy_bootstrap
-from scipy.stats import norm, t
 
 from autorater.metrics import BinnedGap, Mean, Share, bootstrap, intervals
-from autorater.metrics.intervals import _effective_number, _half_width
+from autorater.metrics.intervals import _effective_number, _half_width, wilson_interval
 
 
 def test_width_of_a_mean_is_that_of_the_normal_interval():
@@ -203,9 +203,28 @@ def test_memory_is_bounded():
 def test_errors():
     with pytest.raises(ValueError, match="n_rounds is 0"):
         bootstrap({"m": Mean(np.ones(2))}, 0)
-    with pytest.raises(ValueError, match=r"level is 1\.0; a value in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"level is 1\.0; expected a value in \(0, 1\)"):
         bootstrap({"m": Mean(np.ones(2))}, level=1.0)
     with pytest.raises(ValueError, match="b has length 3 and a has length 2"):
         bootstrap({"a": Mean(np.ones(2)), "b": Mean(np.ones(3))})
     with pytest.raises(ValueError, match="m has length 2 and clusters has length 3"):
         bootstrap({"m": Mean(np.ones(2))}, clusters=[1, 2, 3])
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 7), (3, 10), (644, 734), (20, 20)])
+def test_wilson_interval_solves_the_score_equation(hits, n):
+    """Wilson's bounds are the p that a normal test just rejects."""
+    for bound in wilson_interval(hits / n, n):
+        if 0 < bound < 1:
+            assert abs(hits / n - bound) / np.sqrt(bound * (1 - bound) / n) == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_wilson_interval_against_scipy():
+    expected = binomtest(644, 734).proportion_ci(method="wilson")
+    assert wilson_interval(644 / 734, 734) == pytest.approx((expected.low, expected.high), rel=1e-6)
+
+
+def test_a_unanimous_sample_has_a_wilson_interval_with_a_width():
+    low, high = wilson_interval(1.0, 20)
+    assert high == 1
+    assert low == pytest.approx(0.8389, abs=1e-4)

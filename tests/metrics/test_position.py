@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorater.metrics import position_bias
-from autorater.metrics.position import symmetrize
+from autorater.metrics.position import deviation_by_length, deviation_by_margin, logit_shifts, symmetrize
 
 tenths = st.integers(0, 10).map(lambda k: k / 10)
 reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=40).map(lambda pairs: np.array(pairs).T)
 
 
 def test_by_hand():
-    # pair 1: B, then (order ba, second slot is A) A loses: B again     SD  0.0
-    # pair 2: B, then A: always the second slot                         SD +0.6
-    # pair 3: A, then B: always the first slot                          SD −0.4
+    # pair 1: B, then (order ba, second response is A) A loses: B again     SD  0.0
+    # pair 2: B, then A: always the second response                         SD +0.6
+    # pair 3: A, then B: always the first response                          SD −0.4
     # pair 4: tie, then tie                                             SD  0.0
     # pair 5: tie, then B: shown first                                  SD −0.4
     p_ab, p_ba = [0.8, 0.9, 0.3, 0.5, 0.5], [0.2, 0.7, 0.3, 0.5, 0.1]
@@ -27,7 +27,7 @@ def test_by_hand():
     assert report["sharpness_symmetrized"] == pytest.approx(np.var([0.8, 0.6, 0.5, 0.5, 0.7]))
 
 
-def test_a_judge_that_always_takes_the_second_slot():
+def test_a_judge_that_always_prefers_the_second_response():
     report = position_bias([0.9, 0.9], [0.9, 0.9])
     assert report["consistency"] == 0
     assert report["first_slot_share"] == 0
@@ -35,7 +35,7 @@ def test_a_judge_that_always_takes_the_second_slot():
     assert report["sharpness_symmetrized"] == pytest.approx(0, abs=1e-15)
 
 
-def test_ties_alone_have_no_slot():
+def test_ties_alone_have_no_first_slot_share():
     report = position_bias([0.5], [0.5])
     assert "first_slot_share" not in report
     assert report["consistency"] == 1
@@ -57,7 +57,7 @@ def test_renaming_the_responses_changes_nothing(data):
 
 
 @given(reads)
-def test_taking_the_other_slot_turns_the_sign(data):
+def test_complementary_answers_reverse_the_sign(data):
     p_ab, p_ba = data
     there, back = position_bias(p_ab, p_ba), position_bias(1 - p_ab, 1 - p_ba)
     assert back["symmetry_deviation_mean"] == pytest.approx(-there["symmetry_deviation_mean"], abs=1e-12)
@@ -80,3 +80,24 @@ def test_order_of_pairs_and_whole_copies_do_not_matter(data):
     assert position_bias(*data[:, ::-1]) == pytest.approx(report, abs=1e-12)
     assert position_bias(*np.tile(data, 3)) == pytest.approx(report, abs=1e-12)
     assert all(type(value) is float and np.isfinite(value) for value in report.values())
+
+
+def test_deviation_by_margin():
+    strata = deviation_by_margin(np.array([0.9, 0.6, 0.5, 1.0]), np.array([0.1, 0.6, 0.5, 0.2]))
+    assert [(s.low, s.high, s.n_pairs) for s in strata] == [(0.0, 0.1, 2), (0.3, 0.4, 2)]
+    assert strata[0].deviation_abs == pytest.approx(0.1)
+    assert strata[0].consistency == 0.5
+
+
+def test_deviation_by_length():
+    strata = deviation_by_length(
+        np.full(4, 0.6), np.full(4, 0.5), np.array([10, 10, 30, 1]), np.array([10, 11, 10, 1000])
+    )
+    assert [(s.low, s.high, s.n_pairs) for s in strata] == [(1.0, 1.1, 2), (2.0, 4.0, 1), (4.0, float("inf"), 1)]
+
+
+def test_logit_shifts_recover_a_constant_shift():
+    merit = np.linspace(-3, 3, 41)
+    p_ab, p_ba = (1 / (1 + np.exp(-(sign * merit + 0.7))) for sign in (1, -1))
+    np.testing.assert_allclose(logit_shifts(p_ab, p_ba), 0.7, atol=1e-9)
+    assert np.isfinite(logit_shifts(np.array([0.0, 1.0]), np.array([1.0, 1.0]))).all()

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorater.metrics import position_bias
-from autorater.metrics.position import logit_shifts
-from autorater.metrics.position_audit import audit_metrics
+from autorater.metrics.position_audit import audit_metrics, repetition_metrics
 
 tenths = st.integers(0, 10).map(lambda k: k / 10)
 reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=30).map(np.array)
@@ -43,13 +42,6 @@ def test_categories_by_hand():
     assert "p_value_probabilities" not in report
 
 
-def test_logit_shift_is_what_was_planted():
-    merit = np.linspace(-3, 3, 41)
-    p_ab, p_ba = (1 / (1 + np.exp(-(sign * merit + 0.7))) for sign in (1, -1))
-    np.testing.assert_allclose(logit_shifts(p_ab, p_ba), 0.7, atol=1e-9)
-    assert np.isfinite(logit_shifts(np.array([0.0, 1.0]), np.array([1.0, 1.0]))).all()
-
-
 def test_pairs_without_both_answers_are_left_out():
     nan = np.nan
     answers = np.array([[[0.9, nan], [0.2, 0.4]], [[0.6, 0.6], [nan, nan]], [[0.3, 0.1], [0.6, 0.8]]])
@@ -61,12 +53,12 @@ def test_pairs_without_both_answers_are_left_out():
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([[0.5, 1.2]], r"answers\[0, 1, 0\] is 1.2; a value in \[0, 1\] is wanted"),
+        ([[0.5, 1.2]], r"answers\[0, 1, 0\] is 1.2; expected a value in \[0, 1\]"),
         ([0.5, 0.2], r"have shape \(2,\)"),
         ([[np.nan, 0.2]], "no pair has an answer in both orders"),
     ],
 )
-def test_door(answers, message):
+def test_invalid_answers(answers, message):
     with pytest.raises(ValueError, match=message):
         audit_metrics(answers)
 
@@ -79,3 +71,24 @@ def test_intervals_cover():
         report = audit_metrics(answers, n_bootstrap=400)
         inside.append(report["symmetry_deviation_mean_low"] <= 0.1 <= report["symmetry_deviation_mean_high"])
     assert 0.9 <= np.mean(inside) <= 0.99
+
+
+def test_repetition_metrics_by_hand():
+    first = np.array([[0.9, 0.8, 0.2], [0.5, 0.5, 0.5], [0.1, 0.5, 0.9]])
+    report = repetition_metrics(np.stack([first, 1 - first], axis=1))
+    assert report["repetition_stability"] == pytest.approx((2 / 3 + 1 + 1 / 3) / 3)
+    assert report["repeated_flip_rate"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    spread = repetition_metrics(np.array([[[0.4, 0.6], [0.4, 0.6]], [[0.5, 0.5], [0.5, 0.5]]]))["repeated_spread"]
+    assert spread == pytest.approx(0.1)
+
+
+def slot_effect(deviations):
+    return repetition_metrics(np.stack([np.full_like(deviations, 0.5), deviations + 0.5], axis=1))["slot_effect"]
+
+
+def test_slot_effect_excludes_the_noise():
+    draw = np.random.default_rng(0)
+    effects = draw.normal(0, 0.1, (4000, 1))
+    assert slot_effect(effects + draw.normal(0, 0.2, (4000, 3))) == pytest.approx(0.1, abs=0.01)
+    assert slot_effect(np.full((5, 2), 0.3)) == pytest.approx(0.3)
+    assert slot_effect(np.array([[0.1, -0.1]])) == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from autorater.metrics import (
+    Targets,
     agreement,
     calibration_metrics,
     ece_noise_floor,
@@ -51,8 +52,13 @@ def pairs():
     return {"p_ab": p_ab, "p_ba": p_ba, "labels": labels, "true_probability": truth}
 
 
+def measured(p_ab, p_ba, labels=None, true_probability=None, n_votes=None, clusters=None, **options):
+    targets = Targets(labels, n_votes, true_probability, clusters)
+    return judge_metrics(np.stack([p_ab, p_ba], axis=1), targets, **options)
+
+
 def test_all_keys_of_the_contract(pairs):
-    report = judge_metrics(**pairs, n_votes=3, n_bootstrap=50)
+    report = measured(**pairs, n_votes=3, n_bootstrap=50)
     intervals = [f"{key}_{end}" for key in HEADLINE for end in ("low", "high")]
     assert set(report) == {*CONTRACT, *(f"{key}_symmetrized" for key in SYMMETRIZED), *intervals}
     assert all(type(value) is float and np.isfinite(value) for value in report.values())
@@ -60,7 +66,7 @@ def test_all_keys_of_the_contract(pairs):
 
 
 def test_values_are_those_of_the_single_metrics(pairs):
-    report = judge_metrics(**pairs, n_votes=3, n_bootstrap=0)
+    report = measured(**pairs, n_votes=3, n_bootstrap=0)
     p_ab, p_ba, labels, truth = pairs.values()
     both, targets = np.concatenate([p_ab, p_ba]), np.concatenate([labels, 1 - labels])
     expected = calibration_metrics(both, targets, n_votes=3, units=np.tile(np.arange(400), 2))
@@ -76,12 +82,12 @@ def test_values_are_those_of_the_single_metrics(pairs):
     assert report["excess_brier_symmetrized"] == pytest.approx(np.mean((p_sym - truth) ** 2))
     assert report["n_pairs"] == 400
     assert report["ece_noise_floor"] == ece_noise_floor(both, 3)
-    single = judge_metrics(p_ab, p_ba, labels.round(), n_bootstrap=0)
+    single = measured(p_ab, p_ba, labels.round(), n_bootstrap=0)
     assert single["ece_noise_floor"] == ece_noise_floor(both, 1)
 
 
 def test_asymmetry_costs_a_quarter_of_its_square(pairs):
-    report = judge_metrics(**pairs, n_bootstrap=0)
+    report = measured(**pairs, n_bootstrap=0)
     cost = np.mean((pairs["p_ab"] + pairs["p_ba"] - 1) ** 2) / 4
     assert cost > 0.01
     for key in ("brier", "mse_dense", "excess_brier"):
@@ -89,8 +95,8 @@ def test_asymmetry_costs_a_quarter_of_its_square(pairs):
 
 
 def test_intervals_hold_their_estimates_and_narrow_with_more_pairs(pairs):
-    report = judge_metrics(**pairs, n_bootstrap=300)
-    many = judge_metrics(**{key: np.tile(values, 16) for key, values in pairs.items()}, n_bootstrap=300)
+    report = measured(**pairs, n_bootstrap=300)
+    many = measured(**{key: np.tile(values, 16) for key, values in pairs.items()}, n_bootstrap=300)
     for key in set(HEADLINE) - {"parse_rate"}:
         low, high = report[f"{key}_low"], report[f"{key}_high"]
         assert low <= report[key] <= high, key
@@ -100,39 +106,39 @@ def test_intervals_hold_their_estimates_and_narrow_with_more_pairs(pairs):
 def test_the_interval_of_the_ece_is_about_the_reported_ece(pairs):
     """Resampled errors centre on the estimate when there is no noise left to add."""
     many = {key: np.tile(values, 400) for key, values in pairs.items()}
-    report = judge_metrics(**many, n_bootstrap=20)
+    report = measured(**many, n_bootstrap=20)
     assert report["ece"] > 0.05
     assert report["ece_low"] == pytest.approx(report["ece"], abs=0.005)
     assert report["ece_high"] == pytest.approx(report["ece"], abs=0.005)
 
 
 def test_orders_of_a_pair_are_resampled_together():
-    """SD is 0 in each pair; torn apart, the orders would give it a spread."""
+    """SD is 0 in each pair; resampling the orders separately would give it a spread."""
     p_ab = np.random.default_rng(0).integers(0, 5, 50) / 4
-    report = judge_metrics(p_ab, 1 - p_ab, p_ab.round(), n_bootstrap=50)
+    report = measured(p_ab, 1 - p_ab, p_ab.round(), n_bootstrap=50)
     assert report["symmetry_deviation_mean_low"] == report["symmetry_deviation_mean_high"] == 0
     assert 0.9 < report["consistency_low"] < report["consistency_high"] == 1
 
 
 def test_clusters_widen_the_intervals(pairs):
     copies = {key: np.repeat(values, 9) for key, values in pairs.items()}
-    alone = judge_metrics(**copies, n_bootstrap=200)
-    together = judge_metrics(**copies, n_bootstrap=200, clusters=np.repeat(np.arange(400), 9))
+    alone = measured(**copies, n_bootstrap=200)
+    together = measured(**copies, n_bootstrap=200, clusters=np.repeat(np.arange(400), 9))
     width = [report["brier_high"] - report["brier_low"] for report in (alone, together)]
     assert width[1] / width[0] == pytest.approx(3, rel=0.25)
 
 
 def test_swapping_the_names_changes_nothing(pairs):
-    report = judge_metrics(**pairs, n_votes=3, n_bootstrap=0)
+    report = measured(**pairs, n_votes=3, n_bootstrap=0)
     p_ab, p_ba, labels, truth = pairs.values()
-    renamed = judge_metrics(p_ba, p_ab, 1 - labels, true_probability=1 - truth, n_votes=3, n_bootstrap=0)
+    renamed = measured(p_ba, p_ab, 1 - labels, true_probability=1 - truth, n_votes=3, n_bootstrap=0)
     # Right-closed bins are not mirror images, and of two orders each has its own simulated votes.
     for key in set(report) - {"ece_symmetrized", "ece_noise_floor", "ece_quantile_noise_floor"}:
         assert renamed[key] == pytest.approx(report[key], abs=1e-9), key
 
 
 def test_without_labels_only_what_needs_none(pairs):
-    report = judge_metrics(pairs["p_ab"], pairs["p_ba"], None, n_bootstrap=20)
+    report = measured(pairs["p_ab"], pairs["p_ba"], n_bootstrap=20)
     assert {"consistency", "consistency_low", "first_slot_share_high", "parse_rate", "n_pairs", "sharpness"} <= set(
         report
     )
@@ -140,47 +146,56 @@ def test_without_labels_only_what_needs_none(pairs):
 
 
 def test_undefined_metrics_have_no_key():
-    report = judge_metrics([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], n_bootstrap=20)
+    report = measured([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], n_bootstrap=20)
     assert not {"agreement", "agreement_low", "agreement_symmetrized", "ece_majority"} & set(report)
     assert not {key for key in report if key.startswith("first_slot_share")}
     assert all(np.isfinite(value) for value in report.values())
-    single = judge_metrics([0.2], [0.7], [1], n_bootstrap=20)
+    single = measured([0.2], [0.7], [1], n_bootstrap=20)
     assert not {key for key in single if key.endswith(("_low", "_high"))}
-    dense = judge_metrics([0.2, 0.3], [0.7, 0.8], [0.3, 0.4], n_bootstrap=0)
+    dense = measured([0.2, 0.3], [0.7, 0.8], [0.3, 0.4], n_bootstrap=0)
     assert not {"mse_corrected", "ece_noise_floor", "excess_brier"} & set(dense)
 
 
-def test_parse_rate_and_verbalized_answers(pairs):
-    valid_ab, valid_ba = np.full(400, 1.0), np.full(400, 0.5)
-    said = np.where(np.arange(400) % 2, 0.3, 0.1 + 0.2)
-    report = judge_metrics(
-        **pairs, valid_ab=valid_ab, valid_ba=valid_ba, verbalized_ab=said, verbalized_ba=said + 0.1, n_bootstrap=20
-    )
+def test_parse_rate_and_modes(pairs):
+    valid = np.tile([1.0, 0.5], (400, 1))
+    mode = np.where(np.arange(400) % 2, 0.3, 0.1 + 0.2)
+    report = measured(**pairs, valid=valid, mode=np.stack([mode, mode + 0.1], axis=1), n_bootstrap=20)
     assert report["parse_rate"] == 0.75
     assert report["distinct_answers"] == 2
-    half = judge_metrics(**pairs, valid_ba=valid_ba, n_bootstrap=0)
-    assert half["parse_rate"] == 0.75
-    assert half["distinct_answers"] == np.unique([pairs["p_ab"], pairs["p_ba"]]).size
+    without_modes = measured(**pairs, valid=valid, n_bootstrap=0)
+    assert without_modes["parse_rate"] == 0.75
+    assert without_modes["distinct_answers"] == np.unique([pairs["p_ab"], pairs["p_ba"]]).size
 
 
 def test_a_perfect_judge_sits_at_the_noise_floor():
     generator = np.random.default_rng(3)
     truth = generator.beta(1, 1, 3000)
     labels = (generator.random(3000) < truth) * 1.0
-    report = judge_metrics(truth, 1 - truth, labels, true_probability=truth, n_bootstrap=0)
+    report = measured(truth, 1 - truth, labels, true_probability=truth, n_bootstrap=0)
     assert 0.3 * report["ece_noise_floor"] < report["ece"] < 2 * report["ece_noise_floor"]
     assert report["excess_brier"] == pytest.approx(0, abs=1e-30)
     assert expected_calibration_error(truth, labels) < 0.05
 
 
-@pytest.mark.parametrize("name", ["true_probability", "valid_ab", "valid_ba", "verbalized_ab", "verbalized_ba"])
-def test_optional_columns_pass_the_same_door(name):
-    with pytest.raises(ValueError, match=rf"{name}\[1\] is 2; a value in \[0, 1\]"):
-        judge_metrics([0.2, 0.3], [0.2, 0.3], [0, 1], **{name: [0, 2]})
-    with pytest.raises(ValueError, match=f"{name} has length 1 and p_ab has length 2"):
-        judge_metrics([0.2, 0.3], [0.2, 0.3], [0, 1], **{name: [0]})
+@pytest.mark.parametrize("name", ["valid", "mode"])
+def test_optional_answers_are_checked(name):
+    with pytest.raises(ValueError, match=rf"{name}\[1, 0\] is 2; expected a value in \[0, 1\]"):
+        measured([0.2, 0.3], [0.2, 0.3], [0, 1], **{name: [[0, 0], [2, 0]]})
+    with pytest.raises(ValueError, match=f"{name} has length 1 and answers has length 2"):
+        measured([0.2, 0.3], [0.2, 0.3], [0, 1], **{name: [[0, 0]]})
+    with pytest.raises(ValueError, match=rf"{name} has shape \(2,\); expected \(N, 2\)"):
+        measured([0.2, 0.3], [0.2, 0.3], [0, 1], **{name: [0, 0]})
+
+
+@pytest.mark.parametrize("name", ["labels", "true_probability", "clusters"])
+def test_targets_are_checked(name):
+    with pytest.raises(ValueError, match=f"{name} has length 1 and answers has length 2"):
+        measured([0.2, 0.3], [0.2, 0.3], **{name: [0]})
+    if name != "clusters":
+        with pytest.raises(ValueError, match=rf"{name}\[1\] is 2; expected a value in \[0, 1\]"):
+            measured([0.2, 0.3], [0.2, 0.3], **{name: [0, 2]})
 
 
 def test_the_seed_decides(pairs):
-    assert judge_metrics(**pairs, n_bootstrap=20, seed=1) == judge_metrics(**pairs, n_bootstrap=20, seed=1)
-    assert judge_metrics(**pairs, n_bootstrap=20, seed=1) != judge_metrics(**pairs, n_bootstrap=20, seed=2)
+    assert measured(**pairs, n_bootstrap=20, seed=1) == measured(**pairs, n_bootstrap=20, seed=1)
+    assert measured(**pairs, n_bootstrap=20, seed=1) != measured(**pairs, n_bootstrap=20, seed=2)

@@ -72,9 +72,9 @@ def test_swapping_the_responses_of_some_pairs_changes_nothing(data):
     [
         ({"p_sym": []}, "p_sym is empty"),
         ({"p_sym": [0.5, np.nan, 0.5, 0.5, 0.5]}, r"p_sym\[1\] is NaN"),
-        ({"labels": [2, 0, 0, 0, 0]}, r"labels\[0\] is 2; a value in \[0, 1\]"),
+        ({"labels": [2, 0, 0, 0, 0]}, r"labels\[0\] is 2; expected a value in \[0, 1\]"),
         ({"labels": [1.0]}, "labels has length 1 and p_sym has length 5"),
-        ({"model_a": ["ada", None, "ada", "ada", "ada"]}, r"model_a\[1\] is None; the name of a model"),
+        ({"model_a": ["ada", None, "ada", "ada", "ada"]}, r"model_a\[1\] is None; expected the name of a model"),
         ({"model_b": ["ada"]}, "model_b has length 1"),
         ({"clusters": [1]}, "clusters has length 1"),
         ({"elo": {"ada": 1000.0, "bob": 1000.0}}, "no Elo for 'cyd'; there is one for ada, bob"),
@@ -97,7 +97,7 @@ def test_correlations_are_those_of_scipy():
 
 def test_correlations_of_equal_scores_are_left_out():
     assert correlations({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}) == {}
-    with pytest.raises(ValueError, match="1 models; at least 2"):
+    with pytest.raises(ValueError, match="1 models; expected at least 2"):
         correlations({"a": 1.0}, {"a": 1.0})
     with pytest.raises(ValueError, match="no Elo for 'b'"):
         correlations({"a": 1.0, "b": 2.0}, {"a": 1.0})

@@ -16,16 +16,16 @@ FAMILIES = ["qwen", "llama", "gemma", "gpt2"]
 
 
 def answer_tokens(tokenizer, encoder, text):
-    """Tokens of an answer behind the whole prompt, and the first one of the closing tag."""
+    """Tokens of an answer after the whole prompt, and the first one of the closing tag."""
     with_tag = tokenizer(encoder.context + text + CLOSE_TAG, add_special_tokens=False)["input_ids"]
     without = tokenizer(encoder.context + text, add_special_tokens=False)["input_ids"]
-    behind = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
+    after = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
     assert with_tag[: len(without)] == without
-    return with_tag[behind : len(without) + 1]
+    return with_tag[after : len(without) + 1]
 
 
 def brute_force(model, tree, tokenizer, encoder, prompt, differentiable=False):
-    """π(k | x) by one forward pass a string, tokenized behind the whole prompt."""
+    """π(k | x) by one forward pass per string, tokenized after the whole prompt."""
     probs = [0.0] * len(tree.values)
     for text, value in zip(tree.strings, tree.string_values.tolist(), strict=True):
         answer = answer_tokens(tokenizer, encoder, text)
@@ -39,8 +39,8 @@ def brute_force(model, tree, tokenizer, encoder, prompt, differentiable=False):
 def brute_force_closing(model, tokenizer, encoder, prompt, text):
     """log π(rest of the closing tag, end of text | prompt, text and the tag's first token) by one plain forward."""
     whole = tokenizer(encoder.context + text + CLOSE_TAG, add_special_tokens=False)["input_ids"]
-    behind = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
-    answer, begun = [*whole[behind:], tokenizer.eos_token_id], len(answer_tokens(tokenizer, encoder, text))
+    after = len(tokenizer(encoder.context, add_special_tokens=False)["input_ids"])
+    answer, begun = [*whole[after:], tokenizer.eos_token_id], len(answer_tokens(tokenizer, encoder, text))
     logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 + begun : -1]
     return logits.log_softmax(-1).gather(1, torch.tensor(answer[begun:])[:, None]).sum()
 
@@ -82,11 +82,11 @@ def test_closing_tag_equals_brute_force(family, digits, simulated):
     assert alone.closing is None
 
 
-def speak_in_numbers(model, tree, last_prompt_token):
+def favour_numbers(model, tree, last_prompt_token):
     """Favours, more or less by position, what may follow a token somewhere in the tree: numbers and near-numbers."""
     generator = torch.Generator().manual_seed(0)
-    behind = torch.tensor([last_prompt_token, *tree.tokens])[tree.edge_nodes]
-    known, row = behind.unique(return_inverse=True)
+    after = torch.tensor([last_prompt_token, *tree.tokens])[tree.edge_nodes]
+    known, row = after.unique(return_inverse=True)
     favoured = torch.zeros(31, 1 + len(known), model.config.vocab_size)
     favoured[:, row, tree.edge_tokens] = 7 + 3 * torch.randn(31, len(row), generator=generator)
     row_of = torch.full((model.config.vocab_size,), len(known)).scatter(0, known, torch.arange(len(known)))
@@ -105,7 +105,7 @@ def speak_in_numbers(model, tree, last_prompt_token):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_answer_is_what_generate_writes(family, digits, simulated):
     tokenizer, encoder, model, tree, prompts, *_ = setting(family, digits, 0.05, simulated, count=24)
-    speak_in_numbers(model, tree, prompts[0][-1])
+    favour_numbers(model, tree, prompts[0][-1])
     answers = tree.read(model, prompts)
     spelled = {tuple(answer_tokens(tokenizer, encoder, text)): text for text in tree.strings}
     expected = []
@@ -125,7 +125,7 @@ def test_greedy_answer_need_not_be_the_mode():
     tokenizer = make_tokenizer("split")
     tree = AnswerTree(tokenizer, PromptEncoder(tokenizer).context, 0.05)
     end = tokenizer.tokenize(CLOSE_TAG)[0]
-    behind = {
+    after = {
         "": {"0": 1.0}, "0": {".": 1.0}, "0.": {"7": 0.5, "8": 0.4, "9": 0.1},
         "0.7": {end: 0.34, "0": 0.33, "5": 0.33}, "0.70": {end: 1.0}, "0.75": {end: 1.0}, "0.8": {end: 1.0},
     }  # fmt: skip
@@ -133,14 +133,14 @@ def test_greedy_answer_need_not_be_the_mode():
     for parent, token in zip(tree.parents, tree.tokens, strict=True):
         nodes.append(nodes[parent + 1] + tokenizer.decode(token))
     probs = torch.full((1, len(nodes), len(tokenizer)), 1e-9)
-    for text, following in behind.items():
+    for text, following in after.items():
         for token, prob in following.items():
             probs[0, nodes.index(text), tokenizer.convert_tokens_to_ids(token)] = prob
     answers = tree.from_logits(probs.log())
     assert tree.greedy_from_logits(probs.log()).tolist() == pytest.approx([0.7])
     assert answers.mode.tolist() == pytest.approx([0.8])
-    wanted = {0.7: 0.5 * 0.67, 0.75: 0.5 * 0.33, 0.8: 0.4}
-    for value, prob in wanted.items():
+    expected = {0.7: 0.5 * 0.67, 0.75: 0.5 * 0.33, 0.8: 0.4}
+    for value, prob in expected.items():
         assert answers.probs[0, tree.values.tolist().index(value)] == pytest.approx(prob, abs=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_distribution_statistics(simulated):
     weights = answers.probs / answers.probs.sum(1, keepdim=True)
     torch.testing.assert_close(answers.mean, weights @ answers.values)
     torch.testing.assert_close(answers.valid + answers.outside, torch.ones(len(ids)))
-    assert (answers.outside > 0.5).all(), "an untrained model says almost anything"
+    assert (answers.outside > 0.5).all(), "an untrained model writes almost anything"
     variance = (weights * answers.values**2).sum(1) - answers.mean**2
     torch.testing.assert_close(answers.spread**2, variance, rtol=1e-3, atol=1e-6)
     assert set(answers.mode.tolist()) <= set(answers.values.tolist())

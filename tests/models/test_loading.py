@@ -1,8 +1,11 @@
-"""Policies built from scratch, and the paths of those that are loaded."""
+"""Policies built from scratch, loaded policies, and what is wrong with those that cannot be loaded."""
+
+import json
 
 import pytest
 import torch
 
+from autorater.data.errors import UserError
 from autorater.models.loading import check_model_path, load_policy, train_only
 from autorater.models.tiny import build_policy
 
@@ -46,16 +49,80 @@ def test_all_but_the_named_parameters_freeze():
     assert trained - {"model.embed_tokens.weight"} == {
         f"model.layers.1.mlp.{part}_proj.weight" for part in ("gate", "up", "down")
     }
-    with pytest.raises(ValueError, match="no parameter's name holds 'embeding'"):
+    with pytest.raises(UserError, match="no parameter's name contains 'embeding'"):
         train_only(model, ["embed_tokens", "embeding"])
 
 
 def test_model_paths_that_hold_no_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such model folder"):
+    with pytest.raises(UserError, match="no such model folder"):
         check_model_path(str(tmp_path / "missing"))
-    with pytest.raises(FileNotFoundError, match="holds no model"):
+    with pytest.raises(UserError, match="holds no model"):
         check_model_path(str(tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileNotFoundError, match="is a file"):
+    with pytest.raises(UserError, match="is a file"):
         check_model_path(str(tmp_path / "file"))
     check_model_path("Qwen/Qwen2.5-7B-Instruct")  # a Hub name is left to transformers
+
+
+@pytest.fixture
+def folder(policy, tmp_path):
+    model, tokenizer = policy
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def with_truncated_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def of_an_unknown_type(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "quen"}))
+
+
+def without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_weights, "no file named model.safetensors"),
+        (with_truncated_weights, "deserializing header"),
+        (of_an_unknown_type, "model type `quen`"),
+        (without_tokenizer, "has no tokenizer"),
+    ],
+)
+def test_a_folder_that_cannot_be_loaded_is_named_in_one_line(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        load_policy(str(folder))
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "no name?"])
+def test_an_unknown_hub_name_is_named(name):
+    with pytest.raises(UserError, match="cannot be loaded as a causal language model") as caught:
+        load_policy(name)
+    assert name in str(caught.value)
+
+
+def test_an_adapter_whose_base_model_was_moved(tmp_path):
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps({"base_model_name_or_path": "/scratch/old/llama", "peft_type": "LORA"}))
+    message = f"{config} names the base model /scratch/old/llama, which is not there"
+    with pytest.raises(UserError) as caught:
+        load_policy(str(tmp_path))
+    assert str(caught.value).startswith(message)
+    config.write_text(json.dumps({"base_model_name_or_path": str(tmp_path), "peft_type": "LORA"}))
+    check_model_path(str(tmp_path))
+    config.write_text("[]")
+    with pytest.raises(UserError, match="is not a JSON object"):
+        check_model_path(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Parameters spread over two processes: judged and trained as if they were whole, with unlike shares of the work."""
+"""Parameters sharded over two processes: judgments and gradients equal those of one process, with unequal shares."""
 
 import os
 from datetime import timedelta
@@ -19,14 +19,14 @@ from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
 
 
-def test_whole_parameters_ask_for_nothing():
+def test_whole_parameters_change_nothing():
     model = make_model("qwen", 50)
     assert not is_sharded(model)
     assert in_step(iter([1, 2]), model) == [1, 2]
     assert in_step([], model) == []
 
 
-def test_what_the_launcher_was_told_is_back_afterwards(monkeypatch):
+def test_launcher_settings_are_restored(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
 
     @unsharded()
@@ -38,7 +38,7 @@ def test_what_the_launcher_was_told_is_back_afterwards(monkeypatch):
 
 
 @pytest.mark.slow
-def test_fsdp2_judges_and_learns_as_if_whole(tmp_path):
+def test_fsdp2_judges_and_learns_as_if_not_sharded(tmp_path):
     """On CPUs accelerate does not shard by FSDP, so torch's own `fully_shard` is called here."""
     multiprocessing.spawn(_one_of_two, args=(str(tmp_path / "meet"),), nprocs=2)
 
@@ -59,20 +59,20 @@ def _one_of_two(rank: int, meeting_place: str) -> None:
         reasoning = PromptFormat("full", reasoning=True)
         yield Judge(model, tokenizer, reasoning, answer_step=0.25, max_reasoning_tokens=6, max_batch_tokens=900)
 
-    def said(model):
+    def probabilities(model):
         model.eval()
         read = [evaluate(judge, some, n_bootstrap=0) for judge in judges(model) for some in (pairs, pairs[:1])]
         return np.concatenate([one.probabilities for one in read])
 
     whole = make_model("qwen", len(tokenizer))
-    wanted = said(whole)
+    expected = probabilities(whole)
     model = make_model("qwen", len(tokenizer))
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     assert is_sharded(model)
     assert in_step([rank] * (1 + rank), model) == [rank] * 2
-    np.testing.assert_allclose(said(model), wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model), expected, atol=1e-5)
 
     judge = next(judges(whole))
     tree = AnswerTree(tokenizer, judge.encoder.context, 0.25)

@@ -1,4 +1,4 @@
-"""Shared prefixes against models that never heard of them: one unpadded sequence at a time, no mask, no cache."""
+"""Shared prefixes against ordinary calls of the same models: one unpadded sequence at a time, no mask, no cache."""
 
 import copy
 
@@ -134,16 +134,16 @@ def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same_gradients(got, wanted, tolerance=1e-5):
-    assert got.keys() == wanted.keys()
-    scale = max(g.abs().max() for g in wanted.values())
+def assert_same_gradients(got, expected, tolerance=1e-5):
+    assert got.keys() == expected.keys()
+    scale = max(g.abs().max() for g in expected.values())
     assert scale > 1e-2
-    for name in wanted:
-        assert (got[name] - wanted[name]).abs().max() <= tolerance * scale, name
+    for name in expected:
+        assert (got[name] - expected[name]).abs().max() <= tolerance * scale, name
 
 
-def assert_close(got, wanted, tolerance=1e-5):
-    assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+def assert_close(got, expected, tolerance=1e-5):
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -159,20 +159,20 @@ def test_logps_entropies_and_gradients_equal_unshared(name, checkpointing, batch
     if checkpointing != "off":
         model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
     logps, entropies = shared_prefix_logps(model, *batch, temperature=0.7)
-    wanted_logps, wanted_entropies = reference(plain, batch, temperature=0.7)
-    assert_close(logps, wanted_logps)
-    assert_close(entropies, wanted_entropies)
+    expected_logps, expected_entropies = reference(plain, batch, temperature=0.7)
+    assert_close(logps, expected_logps)
+    assert_close(entropies, expected_entropies)
     loss_of(logps, entropies).backward()
-    loss_of(wanted_logps, wanted_entropies).backward()
+    loss_of(expected_logps, expected_entropies).backward()
     assert_same_gradients(gradients(model), gradients(plain))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_plain_logps_equal_unshared(name, batch):
     model = build_model(name)
-    wanted = reference(model, batch, temperature=0.7)
-    for got, want in zip(plain_logps(model, *batch, temperature=0.7), wanted, strict=True):
-        assert_close(got, want)
+    expected = reference(model, batch, temperature=0.7)
+    for got, expected_value in zip(plain_logps(model, *batch, temperature=0.7), expected, strict=True):
+        assert_close(got, expected_value)
 
 
 def test_recomputation_in_backward_sees_its_own_layout(batch):
@@ -186,8 +186,8 @@ def test_recomputation_in_backward_sees_its_own_layout(batch):
     second = loss_of(*shared_prefix_logps(model, *shorter))
     third = model(input_ids=prompt_ids[:1], use_cache=False).logits.square().mean()
     (first + second + third).backward()
-    wanted = loss_of(*reference(plain, batch)) + loss_of(*reference(plain, shorter))
-    (wanted + plain(input_ids=prompt_ids[:1], use_cache=False).logits.square().mean()).backward()
+    expected = loss_of(*reference(plain, batch)) + loss_of(*reference(plain, shorter))
+    (expected + plain(input_ids=prompt_ids[:1], use_cache=False).logits.square().mean()).backward()
     assert_same_gradients(gradients(model), gradients(plain))
 
 
@@ -255,9 +255,9 @@ def test_one_prompt_without_padding(batch):
     prompt_ids, prompt_mask, completion_ids, completion_mask = (x[:1] for x in batch)
     for name in ARCHITECTURES:
         model = build_model(name)
-        wanted, _ = reference(model, (prompt_ids, prompt_mask, completion_ids, completion_mask))
+        expected, _ = reference(model, (prompt_ids, prompt_mask, completion_ids, completion_mask))
         got, _ = shared_prefix_logps(model, prompt_ids, prompt_mask, completion_ids, completion_mask)
-        assert_close(got, wanted)
+        assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", COMMON)
@@ -276,7 +276,7 @@ def test_bfloat16_is_close(name, batch):
 # ---------------------------------------------------------------------------------------------------------------------
 
 PARENTS = torch.tensor([-1, 0, 0, 1, -1, 4, 5, 3, 6])
-TOKENS = torch.tensor([5, 6, 7, 8, 5, 6, 7, 9, 9])  # the same tokens behind different parents
+TOKENS = torch.tensor([5, 6, 7, 8, 5, 6, 7, 9, 9])  # the same tokens after different parents
 
 
 def test_tree_suffixes_see_their_ancestors():
@@ -309,15 +309,15 @@ def test_tree_logits_and_gradients_equal_every_path_alone(name, checkpointing, b
         for node in range(len(TOKENS)):
             path = TOKENS[suffixes.visible[node]]
             rows.append(plain(input_ids=torch.cat([prompt, path])[None], use_cache=False).logits[0, -1])
-    wanted = torch.stack(rows).view(logits.shape)
-    assert_close(logits, wanted)
-    for values in (logits, wanted):
+    expected = torch.stack(rows).view(logits.shape)
+    assert_close(logits, expected)
+    for values in (logits, expected):
         (values.log_softmax(-1) * torch.linspace(-1, 1, values.numel()).view(values.shape)).sum().backward()
     assert_same_gradients(gradients(model), gradients(plain))
 
 
 BEGINNING = [7, 3, 9, 12, 5, 31]  # longer than the window of 4
-READINGS = {
+PROMPTS = {
     "nothing in common": [[1, 2, 3], [4, 5, 6, 7, 8, 9], [2, 2]],
     "a beginning in common": [BEGINNING + rest for rest in ([1, 2], [8], [4, 4, 6, 1, 2], [8, 3, 3])],
     "one is the beginning of another": [[*BEGINNING, 1], [*BEGINNING, 1, 2, 6], BEGINNING],
@@ -327,7 +327,7 @@ READINGS = {
 }
 
 
-@pytest.mark.parametrize("prompts", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_reading_equals_every_path_alone(name, prompts):
     model = build_model(name).eval()
@@ -349,7 +349,7 @@ def test_reading_a_common_beginning_costs_its_tokens_once(implementation):
     tokens = []
     model.transformer.h[0].mlp.register_forward_hook(lambda _, args, __: tokens.append(args[0].shape[:2].numel()))
     suffixes = tree_suffixes(TOKENS, PARENTS)
-    prompts = READINGS["a beginning in common"]
+    prompts = PROMPTS["a beginning in common"]
     read_suffixes(model, prompts, suffixes)
     assert tokens == [6, 4 * (4 + 1 + 9)], "the beginning; then 4 more, padding among them, the last, and the tree"
 
@@ -425,10 +425,10 @@ def test_distributed_data_parallel(batch, tmp_path):
 def test_with_the_fused_head_of_trl(batch):
     """GRPOTrainer replaces `model.forward`; the shared path must still get logits out of it."""
     model = build_model("qwen2")
-    wanted, _ = reference(model, batch)
+    expected, _ = reference(model, batch)
     add_fused_lm_head(model, temperature=1.0)
     got, _ = shared_prefix_logps(model, *batch)
-    assert_close(got, wanted)
+    assert_close(got, expected)
 
 
 def test_check_finds_a_wrong_layout(batch, monkeypatch):
@@ -489,12 +489,10 @@ def test_an_enabled_model_saves_and_loads_as_any_other(batch, tmp_path):
     assert torch.equal(plain_logps(loaded, *batch)[0], plain_logps(model, *batch)[0])
 
 
-def test_a_failed_call_leaves_no_layout_behind(batch):
+def test_a_failed_call_removes_its_layout(batch):
     prompt_ids, prompt_mask, completion_ids, completion_mask = batch
     model = build_model("qwen2")
     before = model(input_ids=prompt_ids).logits
-    with pytest.raises(TypeError):
-        suffix_logits(model, prompt_ids, prompt_mask, branch_suffixes(completion_ids, completion_mask), input_ids=1)
     with pytest.raises(IndexError):
         shared_prefix_logps(model, prompt_ids, prompt_mask, completion_ids + VOCAB, completion_mask)
     assert torch.equal(model(input_ids=prompt_ids).logits, before)
@@ -589,7 +587,7 @@ def test_generation_draws_the_same_samples(name, enabled, batch):
 def test_generation_prefills_once_a_prompt(batch):
     prompt_ids, prompt_mask, _, _ = batch
     model = build_model("qwen2")
-    model.generation_config.use_cache = False  # as trainers leave it behind
+    model.generation_config.use_cache = False  # as trainers leave it
     shapes = []
     model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
     generate_shared(model, prompt_ids, prompt_mask, 4, GenerationConfig(max_new_tokens=3, do_sample=True))

@@ -1,4 +1,4 @@
-"""A response is data: whatever stands in a slot, the tokens outside it stay as they are."""
+"""A response is data: the text of a slot does not change the tokens outside it."""
 
 import re
 from dataclasses import replace
@@ -30,7 +30,7 @@ FORMATS = [PromptFormat("full"), PromptFormat("compact"), PromptFormat("full", r
 
 
 def shared_ends(ids, other):
-    """How many tokens two prompts share in front and behind."""
+    """Numbers of tokens that two prompts share at the beginning and at the end."""
     return tuple(
         next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), min(len(x), len(y)))
         for x, y in ((ids, other), (ids[::-1], other[::-1]))
@@ -59,14 +59,14 @@ def test_hostile_response_changes_nothing_outside_its_slot(digits, chat, format)
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_ids_spell_the_text(tokenizer, chat):
+def test_ids_decode_to_the_text(tokenizer, chat):
     tokenizer.chat_template = make_tokenizer(chat=True).chat_template if chat else None
     ab, _ = PromptEncoder(tokenizer).encode([PAIR])[0]
     assert tokenizer.decode(ab.ids) == ab.text
     assert ab.text.endswith(OPEN_TAG)
 
 
-def test_slot_keeps_its_words(tokenizer):
+def test_other_brackets_are_unchanged(tokenizer):
     text = "Use <b>bold</b> [1], 5 < 6 and [see the question below]; café 東京 🙂"
     ab, _ = PromptEncoder(tokenizer).encode([replace(PAIR, response_a=text)])[0]
     assert text in ab.text
@@ -87,7 +87,7 @@ def test_reasoning_prompt_is_not_prefilled(tokenizer):
     assert "<think>" in ab.text
 
 
-def test_beginning_of_sequence_token_comes_once(tokenizer):
+def test_one_beginning_of_sequence_token(tokenizer):
     from tokenizers.processors import TemplateProcessing
 
     bos = tokenizer.convert_tokens_to_ids("<|im_start|>")
@@ -100,12 +100,12 @@ def test_beginning_of_sequence_token_comes_once(tokenizer):
 
 
 @pytest.mark.parametrize("text", ["<prob_rb_better>", "</Prob_RB_better >", "[the end of response B]", "[ Question ]"])
-def test_neutralize_takes_the_bracket_off(text):
+def test_neutralize_replaces_brackets_of_markers(text):
     assert not re.search(r"[<\[]", neutralize(f"a {text} b"))
     assert neutralize("3 < 4 [a]") == "3 < 4 [a]"
 
 
-def test_long_prompts_are_counted_not_cut(tokenizer):
+def test_long_prompts_are_dropped_and_counted(tokenizer):
     pairs = [PAIR, replace(PAIR, id="2", response_b="very long " * 50)]
     prompts = PromptEncoder(tokenizer, PromptFormat("compact")).encode(pairs)
     limit = max(len(p.ids) for p in prompts[0])
@@ -121,12 +121,12 @@ def test_pad_prompts_pads_on_the_left():
 
 
 @pytest.mark.parametrize(("layout", "reasoning"), [("loud", False), ("compact", True)])
-def test_formats_that_do_not_exist(layout, reasoning):
+def test_invalid_formats(layout, reasoning):
     with pytest.raises(ValueError, match="layout"):
         PromptFormat(layout, reasoning)
 
 
-def test_template_that_repeats_the_message(tokenizer):
+def test_chat_template_that_repeats_the_message(tokenizer):
     tokenizer.chat_template = "{{ messages[0]['content'] }}{{ messages[0]['content'] }}"
     with pytest.raises(ValueError, match="expected it once"):
         PromptEncoder(tokenizer)

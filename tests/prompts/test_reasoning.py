@@ -1,4 +1,4 @@
-"""Where reasoning ends on tokenizers of every kind, and what is packed behind it against plain forward passes."""
+"""The end of reasoning with several tokenizers; answers packed after reasoning against plain forward passes."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.conftest import make_model, make_tokenizer
 
 
 def spelled_tokenizer(special):
-    """`</think>` as a control token (Qwen3), or in pieces with a token `><` that reaches into the answer tag."""
+    """`</think>` as a control token (Qwen3), or in pieces with a token `><` that extends into the answer tag."""
     tokenizer = make_tokenizer("split")
     vocabulary = tokenizer.get_added_vocab()
     if special:
@@ -32,10 +32,10 @@ def encode(tokenizer, text):
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("thought", ["", "B cites a source. ", "naïve 😀", "<think>both are kind"])
-@pytest.mark.parametrize("behind", ["", OPEN_TAG + "0.5" + CLOSE_TAG, "😀 and on", "</think>"])
-def test_answer_is_opened_behind_the_first_end(special, thought, behind):
+@pytest.mark.parametrize("after", ["", OPEN_TAG + "0.5" + CLOSE_TAG, "😀 and on", "</think>"])
+def test_answer_is_opened_after_the_first_end(special, thought, after):
     tokenizer = spelled_tokenizer(special)
-    ids = encode(tokenizer, thought + THINK_CLOSE + behind)
+    ids = encode(tokenizer, thought + THINK_CLOSE + after)
     reasoning = close_reasoning(tokenizer, ids)
     assert reasoning.closed
     assert tokenizer.decode(reasoning.ids) == thought + THINK_CLOSE + OPEN_TAG
@@ -43,7 +43,7 @@ def test_answer_is_opened_behind_the_first_end(special, thought, behind):
     assert parse_probability(tokenizer.decode(reasoning.ids) + "0.85" + CLOSE_TAG) == 0.85
 
 
-def test_token_across_the_end_is_not_the_models_own():
+def test_token_across_the_end_is_replaced():
     tokenizer = spelled_tokenizer(special=False)
     ids = encode(tokenizer, "yes" + THINK_CLOSE + OPEN_TAG + "0.5")
     crossing = tokenizer.convert_tokens_to_ids("><")
@@ -53,7 +53,7 @@ def test_token_across_the_end_is_not_the_models_own():
 
 
 @pytest.mark.parametrize("text", ["", "still thinking </thin", "</ think>"])
-def test_reasoning_that_does_not_end_stays_as_it_is(text):
+def test_reasoning_without_an_end_is_unchanged(text):
     tokenizer = spelled_tokenizer(special=False)
     ids = encode(tokenizer, text)
     reasoning = close_reasoning(tokenizer, ids)
@@ -61,7 +61,7 @@ def test_reasoning_that_does_not_end_stays_as_it_is(text):
 
 
 @pytest.mark.parametrize("family", ["qwen", "llama", "gemma", "gpt2"])
-def test_tree_behind_every_branch_equals_plain_forwards(family):
+def test_tree_after_every_branch_equals_plain_forward_passes(family):
     torch.manual_seed(0)
     model = make_model(family, 50)
     prompt_ids, prompt_mask = torch.randint(1, 50, (2, 9)), torch.ones(2, 9, dtype=torch.long)
@@ -78,18 +78,18 @@ def test_tree_behind_every_branch_equals_plain_forwards(family):
     torch.testing.assert_close(entropies, plain_entropies, rtol=1e-5, atol=1e-5)
 
     paths = [[], [7], [7, 8], [7, 9], [7, 9, 10]]
-    wanted = torch.zeros_like(logits)
+    expected = torch.zeros_like(logits)
     for b in range(2):
         prompt = prompt_ids[b][prompt_mask[b].bool()].tolist()
         for g in range(3):
             row = prompt + completion_ids[b, g][completion_mask[b, g].bool()].tolist()
             for t, path in enumerate(paths):
-                wanted[b, g, t] = model(torch.tensor([row + path])).logits[0, -1]
-    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
+                expected[b, g, t] = model(torch.tensor([row + path])).logits[0, -1]
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     some = torch.rand_like(logits)
     got = torch.autograd.grad((logits * some).sum(), list(model.parameters()))
-    expected = torch.autograd.grad((wanted * some).sum(), list(model.parameters()))
-    for a, b in zip(got, expected, strict=True):
+    expected_gradients = torch.autograd.grad((expected * some).sum(), list(model.parameters()))
+    for a, b in zip(got, expected_gradients, strict=True):
         assert (a - b).norm() <= 1e-5 * b.norm() + 1e-7
 
 

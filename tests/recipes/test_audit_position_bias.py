@@ -1,4 +1,4 @@
-"""The audit as a person runs it: its contract, its help, its mistakes, and that it needs no torch."""
+"""The audit script: its output files, its help, errors of the user, and that it requires no torch."""
 
 import gzip
 import json
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from autorater.cli import run_script
+from recipes.audit_position_bias import main
 from tests.audit.conftest import ENV, ROOT, audit, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
 
 LLMBAR = ROOT.parent / "shared" / "data" / "llmbar_judges.jsonl.gz"
@@ -17,7 +19,7 @@ BLOCKED = """
 import runpy, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "transformers", "trl", "datasets", "scipy", "sklearn"}:
+        if name.split(".")[0] in {"torch", "transformers", "trl", "datasets", "sklearn"}:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocker())
 sys.argv = sys.argv[1:]
@@ -48,11 +50,9 @@ def test_recorded_verdicts_are_counted_exactly(audit, tmp_path):  # noqa: F811
         assert (metrics[f"{name}/p_value_verdicts"] < 0.05) == (not name.startswith("GPT-4/"))
     assert metrics["ChatGPT/Vanilla/consistency"] == pytest.approx(0.5858, abs=5e-5)
     assert metrics["n_pairs"] + metrics["n_unparsed"] == 5872
-    assert (
-        "GPT-4/CoT             732    2         0.847        0.493             +0.014   0.395    no side"
-        in done.stdout
-    )
-    assert done.stdout.count("favours the first slot") == 7
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("GPT-4/CoT "))
+    assert row == ["GPT-4/CoT", "732", "2", "0.847", "0.493", "+0.014", "0.395", "no", "side", "favoured"]
+    assert done.stdout.count("favours the response shown first") == 7
 
 
 def record(path: Path, *rows: dict) -> str:
@@ -60,9 +60,9 @@ def record(path: Path, *rows: dict) -> str:
     return f"recorded:{path}"
 
 
-def test_contract_of_the_files(audit, tmp_path):  # noqa: F811
+def test_output_files(audit, tmp_path):  # noqa: F811
     spec = record(
-        tmp_path / "said.jsonl",
+        tmp_path / "verdicts.jsonl",
         {"id": "x", "p_ab": 0.9, "p_ba": 0.7, "label": 1, "prompt": "Why?", "response_a": "a", "response_b": "b"},
         *({"p_ab": 0.2, "p_ba": 0.8, "label": 0}, {"p_ab": 0.6, "p_ba": None, "label": 0}) * 3,
     )
@@ -79,7 +79,7 @@ def test_contract_of_the_files(audit, tmp_path):  # noqa: F811
 
 
 def test_fail_above(audit, tmp_path):  # noqa: F811
-    spec = record(tmp_path / "said.jsonl", *({"verdict_ab": "A", "verdict_ba": v} for v in "AAAB"))
+    spec = record(tmp_path / "verdicts.jsonl", *({"verdict_ab": "A", "verdict_ba": v} for v in "AAAB"))
     command = ("--judge", spec, "--output_dir", tmp_path / "out")
     assert audit(*command, "--fail-above", 0.25).returncode == 0
     failed = audit(*command, "--fail-above", 0.24)
@@ -88,11 +88,11 @@ def test_fail_above(audit, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["recorded", "endpoint"])
-def test_no_torch_is_needed(kind, serve, make_pairs_file, tmp_path):  # noqa: F811
+def test_no_torch_is_required(kind, serve, make_pairs_file, tmp_path):  # noqa: F811
     if kind == "endpoint":
         judge = ("--judge", "endpoint:m", "--base_url", serve().base_url, "--dataset_name", make_pairs_file(3))
     else:
-        judge = ("--judge", record(tmp_path / "said.jsonl", {"p_ab": 0.9, "p_ba": 0.2}))
+        judge = ("--judge", record(tmp_path / "verdicts.jsonl", {"p_ab": 0.9, "p_ba": 0.2}))
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED, "recipes/audit_position_bias.py", *judge, "--output_dir", str(tmp_path / "o")],
         cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120, check=False,
@@ -103,7 +103,14 @@ def test_no_torch_is_needed(kind, serve, make_pairs_file, tmp_path):  # noqa: F8
 def test_help_is_a_page(audit):  # noqa: F811
     done = audit("--help")
     assert done.returncode == 0
-    for words in ("endpoint:MODEL", "recorded:FILE", "verdict_ab, verdict_ba", "exit status", "examples", "going on"):
+    for words in (
+        "endpoint:MODEL",
+        "recorded:FILE",
+        "verdict_ab, verdict_ba",
+        "exit status",
+        "resuming",
+        "--price_in",
+    ):
         assert words in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
 
@@ -113,13 +120,29 @@ def test_help_is_a_page(audit):  # noqa: F811
     [
         ((), "--judge"),
         (("--judge", "endpoint:m"), "--dataset_name is missing"),
-        (("--judge", "endpoint:", "--dataset_name", "x.jsonl"), "the model is missing behind the colon"),
+        (("--judge", "endpoint:", "--dataset_name", "x.jsonl"), "expected a model after the colon"),
+        (("--judge", "recorded:"), "expected a file after the colon"),
         (("--judge", "endpoint:m", "--dataset_name", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("--judge", "nowhere/at/all", "--dataset_name", "{pairs}"), "no such model folder"),
         (("--judge", "recorded:nowhere.jsonl"), "no such file"),
         (("--judge", "recorded:{bad}"), "line 2: column 'p_ab': got 1.5; expected a number in [0, 1], or null"),
         (("--judge", "recorded:{pairs}"), "expected the columns p_ab, p_ba or verdict_ab, verdict_ba or"),
-        (("--judge", "recorded:{bad}", "--repeats", "2"), "recorded verdicts cannot be asked again"),
+        (
+            ("--judge", "recorded:{bad}", "--repeats", "2"),
+            "--repeats has no effect on recorded:{bad}: a recorded file already holds",
+        ),
+        (("--judge", "recorded:{bad}", "--reasoning"), "--reasoning has no effect on recorded:"),
+        (("--judge", "recorded:{bad}", "--temperature", "0"), "--temperature is for --judge endpoint:MODEL, not for"),
+        (
+            ("--judge", "m", "--dataset_name", "{pairs}", "--concurrency", "8"),
+            "--concurrency is for --judge endpoint:MODEL, not for m: a local judge sends no requests",
+        ),
+        (("--judge", "m", "--dataset_name", "{pairs}", "--price_in", "1"), "--price_in is for --judge endpoint"),
+        (("--judge", "m", "--dataset_name", "{pairs}", "--max_requests", "9"), "--max_requests is for --judge endp"),
+        (("--judge", "m", "--dataset_name", "{pairs}", "--extra_body", "{{}}"), "--extra_body is for --judge endp"),
+        (("--judge", "endpoint:m", "--extra_body", "[]"), "'[]': expected a JSON object"),
+        (("--judge", "endpoint:m", "--timeout", "inf"), "'inf': expected a number, 0.001 or more"),
+        (("--judge", "endpoint:m", "--max_pairs", "1.5"), "'1.5': expected a whole number, 1 or more"),
         (("--judge", "recorded:{bad}", "--fail-above", "2"), "expected a number from 0 to 1"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "labels"), "--probe labels is for endpoints"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "swop"), "expected names out of swap, verbosity"),
@@ -131,14 +154,17 @@ def test_help_is_a_page(audit):  # noqa: F811
         (("--judge", "m", "--colour", "red"), "unrecognized arguments: --colour red"),
     ],
 )
-def test_mistakes_end_in_one_line(audit, make_pairs_file, tmp_path, arguments, message):  # noqa: F811
+def test_errors_of_the_user_are_one_line(make_pairs_file, tmp_path, arguments, message, monkeypatch, capsys):  # noqa: F811
     bad = tmp_path / "bad.jsonl"
     record(bad, {"p_ab": 0.5, "p_ba": 0.5}, {"p_ab": 1.5, "p_ba": 0.5})
     pairs = make_pairs_file(2)
     arguments = [argument.format(bad=bad, pairs=pairs) for argument in arguments]
-    done = audit(*arguments, "--output_dir", tmp_path / "out")
-    assert done.returncode == 2, done.stdout
-    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert message in error
-    assert "Traceback" not in done.stderr
-    assert "usage" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["audit_position_bias.py", *arguments, "--output_dir", str(tmp_path / "out")])
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(SystemExit) as exit:
+        run_script(main)
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message.format(bad=bad) in error
+    assert error.count("\n") == 1

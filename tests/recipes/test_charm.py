@@ -1,4 +1,4 @@
-"""recipes/charm.py as a person runs it."""
+"""recipes/charm.py as a user executes it."""
 
 import json
 import os
@@ -40,8 +40,8 @@ def test_simulated_arena_from_beginning_to_end_and_once_more(tmp_path):
 
     again = run(*TINY, f"--output_dir={tmp_path}", "--stage=evaluate")
     assert again.returncode == 0, again.stderr
-    assert "original: the reward model in" in again.stdout
-    assert "calibrated: as it is in" in again.stdout
+    assert "original: using the reward model in" in again.stdout
+    assert "calibrated: using the reward model in" in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(metrics)
 
 
@@ -58,7 +58,7 @@ def test_own_responses_with_scores_and_a_table_need_no_reward_model(tmp_path):
     )
     done = run(*given, f"--elo_table={tmp_path / 'elo.csv'}")
     assert done.returncode == 0, done.stderr
-    assert "bob against ada on 7 prompts: wins 0.881, by Elo 0.500; offset -2.000" in done.stdout
+    assert "bob against ada on 7 prompts: win rate 0.881, by Elo 0.500; the offset -2.000" in done.stdout
     assert (tmp_path / "out" / "report.html").exists()
 
     (tmp_path / "short.csv").write_text("model,elo\nada,1000\nbob,1000\n")
@@ -84,6 +84,8 @@ def test_votes_give_elo_and_a_lora_adapter_is_trained(tmp_path):
     [
         (["--dataset_name=nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--overvalued=nobody", *TINY], "no Elo for 'nobody'"),
+        (["--dataset_name=votes.jsonl", "--n_pairs=5"], "n_pairs: no effect, because the data is read"),
+        (["--model_name_or_path=org/m", "--base_epochs=1"], "base_epochs: no effect, because the reward model is"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, arguments, message):

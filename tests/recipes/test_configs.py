@@ -1,4 +1,4 @@
-"""Every config as its recipe reads it, and the configs for large models with a small one of the same kind."""
+"""Every config parsed by its recipe, and the configs for large models with a small one of the same family."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from autorater import cli
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 from benchmarks.study.plan import read_plan
@@ -21,30 +22,29 @@ LARGE = [path for path in CONFIGS if re.match("paper|exact|vllm", path.stem)]
 
 
 class Parsed(Exception):
-    """The recipe has read its config; nothing was loaded yet."""
+    """The recipe has parsed its config and loaded nothing yet."""
 
 
-def read_by_its_recipe(config, monkeypatch, tmp_path):
-    """What the parser of the recipe, which the config's first command names, makes of it."""
-    from trl import TrlParser
+def parsed_by_its_recipe(config, monkeypatch, tmp_path):
+    """The options that the recipe, which the first command of the config names, parses from it."""
+    parse = cli.parse_arguments
 
-    parse = TrlParser.parse_args_and_config
-
-    def parse_only(self, *args, **kwargs):
-        raise Parsed(parse(self, *args, **kwargs))
+    def parse_only(*args, **kwargs):
+        raise Parsed(parse(*args, **kwargs))
 
     script = ROOT / re.search(r"^#   .*?(recipes/\w+\.py)", config.read_text(), re.MULTILINE | re.DOTALL).group(1)
-    if script.stem == "study":  # a plan with keys of its own, as the next
+    if script.stem == "study":  # a plan with its own keys, as the next
         return read_plan(config, output_dir=str(tmp_path))
-    recipe = runpy.run_path(str(script))
+    with monkeypatch.context() as patched:
+        patched.setattr(cli, "parse_arguments", parse_only)
+        recipe = runpy.run_path(str(script))
     if script.stem == "compare":
         plan = yaml.safe_load(config.read_text())
         unknown = set(plan) - set(recipe["KEYS"])
         if unknown:
             raise ValueError(f"unknown key {unknown}")
         return plan
-    assert "TrlParser(" in script.read_text(), f"{script.stem} must be read without being run"
-    monkeypatch.setattr(TrlParser, "parse_args_and_config", parse_only)
+    assert "parse_arguments(" in script.read_text(), f"{script.stem} must be parsed without being run"
     monkeypatch.setattr(sys, "argv", [str(script), "--config", str(config), "--output_dir", str(tmp_path)])
     with pytest.raises(Parsed) as parsed:
         recipe["main"]()
@@ -52,18 +52,18 @@ def read_by_its_recipe(config, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_config_is_what_its_recipe_takes(path, monkeypatch, tmp_path):
-    assert read_by_its_recipe(path, monkeypatch, tmp_path)
+def test_recipe_parses_config(path, monkeypatch, tmp_path):
+    assert parsed_by_its_recipe(path, monkeypatch, tmp_path)
     misspelt = tmp_path / path.name
     misspelt.write_text(path.read_text() + "\nlearnign_rate: 1\n")
     with pytest.raises(ValueError, match="learnign_rate"):
-        read_by_its_recipe(misspelt, monkeypatch, tmp_path)
+        parsed_by_its_recipe(misspelt, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem.startswith("paper")], ids=lambda p: p.stem)
 def test_paper_hyper_parameters(path, monkeypatch, tmp_path):
     """arXiv 2510.00263, Table 5, on eight GPUs."""
-    told, training, _ = read_by_its_recipe(path, monkeypatch, tmp_path)
+    args, training, _ = parsed_by_its_recipe(path, monkeypatch, tmp_path)
     per_update = 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps
     per_draw = 8 * training.per_device_train_batch_size * training.steps_per_generation
     assert per_update == 512
@@ -72,18 +72,18 @@ def test_paper_hyper_parameters(path, monkeypatch, tmp_path):
     assert (training.learning_rate, training.beta, training.epsilon) == (3e-7, 0.01, 0.2)
     assert (training.adam_beta1, training.adam_beta2, training.adam_epsilon) == (0.9, 0.999, 1e-8)
     assert (training.weight_decay, training.num_train_epochs, training.warmup_steps) == (0.001, 1, 50)
-    assert told.max_prompt_tokens + training.max_completion_length == training.vllm_max_model_length == 2048
-    assert (training.scale_rewards, told.reward, told.labels) == ("none", "brier", "sparse")
+    assert args.max_prompt_tokens + training.max_completion_length == training.vllm_max_model_length == 2048
+    assert (training.scale_rewards, training.reward, args.labels) == ("none", "brier", "sparse")
 
 
 @pytest.mark.parametrize("path", LARGE, ids=lambda p: p.stem)
-def test_memory_and_command_are_what_the_config_says(path, monkeypatch):
+def test_memory_and_command_in_the_comments(path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from memory_estimate import estimate, said
+    from memory_estimate import as_text, estimate
 
     text = path.read_text()
     gpus = int(re.search(r"--num_processes (\d)", text).group(1)) if "--num_processes" in text else 8
-    assert f"# Memory: {said(estimate(path, gpus=gpus))} (benchmarks/memory_estimate.py)." in text
+    assert f"# Memory: {as_text(estimate(path, gpus=gpus))} (benchmarks/memory_estimate.py)." in text
     assert f"--config recipes/configs/{path.name}" in text
     assert (ROOT / re.search(r"recipes/accelerate/\w+\.yaml", text).group()).exists()
 
@@ -111,8 +111,8 @@ def test_memory_estimate_counts_published_sizes(monkeypatch):
         pytest.param("exact_llama-3.1-8b", "llama", "merged", marks=pytest.mark.slow),
     ],
 )
-def test_config_runs_with_a_small_model_of_its_kind(tmp_path, name, family, digits):
-    """As on the large one, in bfloat16 too, but for the names, vLLM and the number of steps."""
+def test_config_runs_with_a_small_model_of_its_family(tmp_path, name, family, digits):
+    """As with the large model, in bfloat16 too, except for paths, vLLM and the number of steps."""
     tokenizer = make_tokenizer(digits, chat=True)
     make_model(family, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -128,4 +128,4 @@ def test_config_runs_with_a_small_model_of_its_kind(tmp_path, name, family, digi
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()
-    assert "shared prefix switched off" not in done.stderr
+    assert "shared prefix disabled" not in done.stderr

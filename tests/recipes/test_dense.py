@@ -1,4 +1,4 @@
-"""sft.py, align.py and compare.py as a person runs them."""
+"""sft.py, align.py and compare.py as a user runs them."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def tiny(**options):
     return [f"--{name}={value}" for name, value in {**TINY, **options}.items()]
 
 
-def test_sft_leaves_everything_behind(tmp_path):
+def test_sft_writes_all_files(tmp_path):
     done = run("sft", *tiny(output_dir=tmp_path, objective="tokenized_brier"))
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -56,8 +56,9 @@ def test_align_on_pairs_with_ties(tmp_path):
     assert {"after/mse_dense", "after/symmetry_deviation_abs"} <= set(metrics)
     judge = LabelJudge.from_pretrained(str(tmp_path / "out"))
     assert judge.tree.names == ("A", "tie", "B")
-    said = judge.probabilities(pairs[:3])
-    assert ((said.p_sym > 0) & (said.p_sym < 1)).all()
+    judgments = judge.probabilities(pairs[:3])
+    assert ((judgments.p_sym > 0) & (judgments.p_sym < 1)).all()
+    assert {"report.html", "reliability.png", "README.md"} <= {f.name for f in (tmp_path / "out").iterdir()}
 
 
 def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
@@ -79,6 +80,9 @@ def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
     assert metrics["full"]["before/kl_true"] == pytest.approx(metrics["no_adversary"]["before/kl_true"], rel=1e-4)
     assert float(rows[3][2]) == pytest.approx(metrics["full"]["after/kl_true"], abs=1e-4)
     assert {f"after/kl_perturbed_{size:g}" for size in (0, 0.05, 0.1, 0.15, 0.2, 0.25)} <= set(metrics["full"])
+    files = {f.name for f in (folder / "full").iterdir()}
+    assert {"report.html", "reliability.png", "README.md", "predictions.jsonl"} <= files
+    assert "LabelJudge.from_pretrained" in (folder / "full" / "README.md").read_text()
     judge = LabelJudge.from_pretrained(str(folder / "full"))
     probs, _ = judge.distributions(judge.encode(simulate_items(3, seed=5).items))
     assert probs.sum(axis=1) == pytest.approx([1, 1, 1])

@@ -1,7 +1,8 @@
-"""The script as a person runs it: what it leaves behind, and how it says that something is wrong."""
+"""The script as a user runs it: the files that it writes, and its error messages."""
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from autorater import Judge
+from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 
@@ -28,7 +30,7 @@ def run(*arguments, **env):
     )  # fmt: skip
 
 
-def test_embedded_default_leaves_everything_behind(tmp_path):
+def test_default_run_writes_all_files(tmp_path):
     done = run(*TINY, f"--output_dir={tmp_path}", "--log_completions", "--num_completions_to_print=1")
     assert done.returncode == 0, done.stderr
     assert "W&B: no login, recording offline" in done.stdout
@@ -49,7 +51,7 @@ def test_embedded_default_leaves_everything_behind(tmp_path):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    """Every process judges its share; together it is what one process says of all the pairs."""
+    """Every process judges its share; together the predictions are those of one process."""
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
@@ -60,11 +62,11 @@ def test_two_processes_are_one_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
     assert done.stdout.count("Excess Brier score") == 2, "one table, of one process"
-    said = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     held_out = simulate_pairs(13, n_votes=10, seed=0, held_out=True).pairs
     judgments = Judge.from_pretrained(str(tmp_path)).probabilities(held_out)
-    assert [(row["id"], row["order"]) for row in said] == [(p.id, order) for p in held_out for order in ("ab", "ba")]
-    assert [row["probability"] for row in said] == pytest.approx(judgments.mean.flatten().tolist(), abs=1e-5)
+    assert [(row["id"], row["order"]) for row in rows] == [(p.id, order) for p in held_out for order in ("ab", "ba")]
+    assert [row["probability"] for row in rows] == pytest.approx(judgments.mean.flatten().tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
@@ -90,7 +92,7 @@ def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
     assert Judge.from_pretrained(str(tmp_path / "b")).encoder.format.layout == "compact"
 
 
-def test_votes_move_only_what_train_only_names(tmp_path):
+def test_train_only_selects_the_parameters_to_train(tmp_path):
     done = run(*TINY, "--train_only", "embed_tokens", f"--output_dir={tmp_path}", "--report_to=none")
     assert done.returncode == 0, done.stderr
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "warm_start", tmp_path))
@@ -109,18 +111,31 @@ def write(path: Path, text: str) -> str:
         (lambda d: ["--config", write(d / "c.yaml", "learnign_rate: 1\n")], "learnign_rate"),
         (lambda d: ["--config", str(d / "missing.yaml")], "missing.yaml"),
         (lambda d: ["--config", write(d / "c.yaml", "a: [\n")], "c.yaml"),
-        (lambda d: ["--config", write(d / "c.yaml", "labels: thin\n")], "labels must be one of sparse, dense"),
+        (lambda d: ["--config", write(d / "c.yaml", "labels: thin\n")], "labels: got 'thin'; expected one of"),
         (lambda d: ["--model_name_or_path", str(d / "nowhere")], "no such model folder"),
-        (lambda d: ["--train_only", "norm", "--use_peft"], "adapters have lora_target_modules"),
+        (lambda d: ["--train_only", "norm", "--use_peft"], "for an adapter set lora_target_modules"),
         (lambda d: ["--dataset_name", str(d / "nowhere.jsonl")], "nowhere.jsonl"),
         (lambda d: ["--dataset_name", write(d / "x.jsonl", '{"prompt": "a"}\n')], "x.jsonl"),
+        (lambda d: ["--temperature", "0.7"], "temperature: 0.7 is not compatible with exact answers"),
         (lambda d: ["--output_dir", write(d / "file", "") + "/run"], "cannot be written"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path, arguments, message):
-    done = run("--output_dir", str(tmp_path / "out"), *arguments(tmp_path))
+def test_user_errors(tmp_path, monkeypatch, arguments, message):
+    assert message in error_of("grpo", ["--output_dir", str(tmp_path / "out"), *arguments(tmp_path)], monkeypatch)
+
+
+def error_of(recipe: str, arguments: list[str], monkeypatch) -> str:
+    """The message of the `UserError` that the recipe raises in this process."""
+    monkeypatch.setattr(sys, "argv", [f"recipes/{recipe}.py", *arguments])
+    main = runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]
+    with pytest.raises(UserError) as raised:
+        main()
+    return str(raised.value)
+
+
+def test_a_user_error_is_one_line_with_status_2(tmp_path):
+    done = run("--output_dir", str(tmp_path / "out"), "--dataset_name", str(tmp_path / "nowhere.jsonl"))
     assert done.returncode == 2, done.stderr
-    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1, done.stderr
-    assert message in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "nowhere.jsonl" in error
     assert "Traceback" not in done.stderr

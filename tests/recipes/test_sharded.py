@@ -1,4 +1,4 @@
-"""Several processes with ZeRO, as they are launched, are one plain run: losses, figures and the judge."""
+"""Launched on several processes with ZeRO, a run gives the losses, metrics and judge of one plain process."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from autorater import Judge
 from autorater.data.population import simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.training.arguments import JudgeArguments
 from autorater.training.data import prepare_data
 from autorater.training.warm_start import build_warm_policy
 
@@ -40,7 +40,7 @@ def warm_policy(folder, hidden_size=64, steps=100):
         n_train=200, n_test=1, prompt_layout="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
         policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
-    run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25)
+    run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25, disable_tqdm=True)
     return build_warm_policy(args, run, prepare_data(args, seed=0))
 
 
@@ -97,8 +97,8 @@ class Run:
         self.processes = [json.loads(file.read_text()) for file in sorted(folder.glob("recorded-*.json"))]
         self.curves = {name: np.array(curve) for name, curve in self.processes[0]["curves"].items()}
         self.metrics = json.loads((folder / "metrics.json").read_text())
-        said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-        self.said = np.array([row["probability"] for row in said]).reshape(-1, 2)
+        rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        self.predictions = np.array([row["probability"] for row in rows]).reshape(-1, 2)
 
 
 def differences(run, plain, relative_to) -> dict[str, float]:
@@ -117,15 +117,15 @@ def assert_same_run(run, plain, steps, relative_to="each"):
     assert found["loss"] < 1e-4
     assert found["reward"] < 1e-4
     assert found["grad_norm"] < 1e-3
-    assert np.ptp(plain.curves["loss"]) > 1e-3, "nothing was learned that could differ"
+    assert np.ptp(plain.curves["loss"]) > 1e-3, "the loss must change for a difference to show"
     for name, value in plain.metrics.items():
         if name != "training_seconds":
             assert run.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
-    np.testing.assert_allclose(run.said, plain.said, atol=1e-4)
-    # what was saved judges in plain transformers as it did at the end of the training
+    np.testing.assert_allclose(run.predictions, plain.predictions, atol=1e-4)
+    # the saved judge gives the same probabilities in plain transformers
     judge = Judge.from_pretrained(str(run.folder), device="cpu")
     held_out = simulate_pairs(N_TEST, n_votes=10, seed=0, held_out=True).pairs
-    np.testing.assert_allclose(judge.probabilities(held_out).mean, run.said, atol=1e-5)
+    np.testing.assert_allclose(judge.probabilities(held_out).mean, run.predictions, atol=1e-5)
 
 
 def test_zero3_is_one_plain_run(tmp_path, model_folder):

@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to leave, or cut off from their tracker end as if nothing had been."""
+"""Runs that are killed, stopped by a signal or cut off from their tracker give the same results when resumed."""
 
 import json
 import os
@@ -46,8 +46,8 @@ def interrupted(folder, runs, *arguments, recipe="recipes/grpo.py"):
     return done
 
 
-def left(folder):
-    """What a run leaves, without what depends on the clock."""
+def results(folder):
+    """The results of a run, without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {
@@ -58,18 +58,18 @@ def left(folder):
     }
 
 
-def assert_same(wanted, got):
-    for name in wanted:
-        assert wanted[name] == got[name], name
+def assert_same(expected, got):
+    for name in expected:
+        assert expected[name] == got[name], name
 
 
 def test_killed_twice_and_started_again(tmp_path):
     runs = [["whole", []], ["again", [0.5, 0.7]], ["again", []]]
     done = interrupted(tmp_path, runs, "--max_steps=20", "--save_steps=2")
     assert done.stdout.count("s: killed") == 2, done.stdout
-    assert "resuming from" in done.stderr
-    assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
-    assert f"the run in {tmp_path / 'again'} is finished" in done.stdout, "and the third start left it as it was"
+    assert "resuming from" in done.stdout
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "again"))
+    assert f"the run in {tmp_path / 'again'} is finished" in done.stdout, "the third start changes nothing"
 
 
 @pytest.mark.slow
@@ -93,15 +93,15 @@ def test_killed_twice_and_started_again(tmp_path):
 def test_killed_at_ten_random_moments(tmp_path, recipe, options):
     steps = [*options, "--max_steps=60", "--save_steps=2"]
     draw = random.Random(options[0] if options else recipe)
-    moments = [-draw.uniform(0.5, 1.5), *(draw.uniform(0.0, 2.5) for _ in range(9))]  # the first one before it trains
+    moments = [-draw.uniform(0.5, 1.5), *(draw.uniform(0.0, 2.5) for _ in range(9))]  # the first one before training
     draw.shuffle(moments)
     done = interrupted(tmp_path, [["whole", []], ["again", moments]], *steps, recipe=recipe)
-    print(done.stdout, *re.findall(r"(?:resuming|not whole).*", done.stderr), sep="\n")
-    assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
+    print(done.stdout, *re.findall(r"checkpoint skipped.*", done.stderr), sep="\n")
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "again"))
 
 
 def until(log, text, process):
-    """Waits for a line in the output of a process that is running."""
+    """Waits for a text in the output of a running process."""
     deadline = time.monotonic() + 300
     while text not in log.read_text():
         assert process.poll() is None, log.read_text()
@@ -109,90 +109,110 @@ def until(log, text, process):
         time.sleep(0.05)
 
 
-def asked_to_leave(tmp_path, command, arguments, text):
-    """Sends SIGTERM when a line was seen; the process, its output, and the seconds to the newest checkpoint."""
+def stop(tmp_path, command, arguments, text, number=signal.SIGTERM):
+    """Sends a signal after a text was printed; returns the process, its output, and seconds to the last checkpoint."""
     log = tmp_path / "output.txt"
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, *TINY, *AUTO, *arguments, f"--output_dir={tmp_path}"], cwd=ROOT, stdout=file, stderr=file,
-            env=os.environ | {"PYTHONPATH": "."},
+            env=os.environ | {"PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in the background
         )  # fmt: skip
     until(log, text, process)
     sent = time.time()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.wait(timeout=90)
     manifests = list(tmp_path.glob("checkpoint-*/manifest.json"))
     seconds = max((path.stat().st_mtime for path in manifests), default=0) - sent
     return process, log.read_text(), seconds
 
 
-def test_sigterm_leaves_a_checkpoint_within_seconds(tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_leaves_a_checkpoint_within_seconds(tmp_path, name, status):
     steps = ["--max_steps=500", "--save_steps=1000"]
-    process, said, seconds = asked_to_leave(tmp_path, PLAIN, steps, "step 7:")
-    assert process.returncode == 143
+    process, output, seconds = stop(tmp_path, PLAIN, steps, "step 7:", getattr(signal, name))
+    assert process.returncode == status
     assert 0 < seconds < 30
-    assert "asked to leave (SIGTERM) behind step" in said
-    assert "Traceback" not in said
+    assert f"stopped ({name}) after step" in output
+    assert "Traceback" not in output
+    assert "\r" not in output, "no progress bars without a terminal"
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert check_checkpoint(checkpoint)["step"] >= 7
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["training pairs with", "over 1024 tokens"], ids=["warm start", "evaluation"])
-def test_sigterm_before_the_training_leaves_at_once(tmp_path, text):
-    process, said, _ = asked_to_leave(
-        tmp_path, PLAIN, ["--warm_start_steps=50", "--n_test=500", "--max_steps=9"], text
-    )
-    assert process.returncode == 143
-    assert "stopped by SIGTERM" in said
+@pytest.mark.parametrize(
+    ("name", "status", "message"), [("SIGTERM", 143, "stopped by SIGTERM"), ("SIGINT", 130, "interrupted")]
+)
+def test_a_signal_before_the_training_ends_the_run_at_once(tmp_path, text, name, status, message):
+    arguments = ["--warm_start_steps=50", "--n_test=500", "--max_steps=9"]
+    process, output, _ = stop(tmp_path, PLAIN, arguments, text, getattr(signal, name))
+    assert process.returncode == status
+    assert message in output
+    assert "Traceback" not in output
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
 @pytest.mark.slow
-def test_all_processes_leave_behind_the_same_step(tmp_path):
-    """Each ends with status 143; torchrun itself, which has had a signal, with 1."""
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_all_processes_stop_after_the_same_step(tmp_path, name):
+    """torchrun forwards the signal, and ends with status 1 itself."""
     steps = ["--max_steps=500", "--save_steps=1000"]
-    _, said, seconds = asked_to_leave(tmp_path, TWO, steps, "step 7:")
+    _, output, seconds = stop(tmp_path, TWO, steps, "step 7:", getattr(signal, name))
     assert 0 < seconds < 30
-    assert said.count("asked to leave") == 1
+    assert output.count(f"stopped ({name})") == 1
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert {f"progress_{rank}.pt" for rank in (0, 1)} <= set(check_checkpoint(checkpoint)["files"])
 
 
 @pytest.mark.slow
+def test_a_finished_run_continues_with_more_steps(tmp_path):
+    """With a constant learning rate it is the same as a run of that length."""
+    options = ["--lr_scheduler_type=constant", "--warmup_steps=0", "--save_steps=3", "--save_total_limit=9"]
+    interrupted(tmp_path, [["whole", []]], *options, "--max_steps=8")
+    interrupted(tmp_path, [["again", []]], *options, "--max_steps=4")
+    done = interrupted(tmp_path, [["again", []], ["again", []]], *options, "--max_steps=8")
+    assert f"resuming from {tmp_path / 'again' / 'checkpoint-4'}" in done.stdout
+    assert f"the run in {tmp_path / 'again'} is finished" in done.stdout
+    expected, got = results(tmp_path / "whole"), results(tmp_path / "again")
+    assert_same({name: expected[name] for name in ("weights", "metrics", "predictions")}, got)
+
+
+@pytest.mark.slow
 def test_killed_under_zero_2(tmp_path):
-    """All processes of a run are killed, and a new launcher goes on with their shards."""
+    """All processes of a run are killed, and a new launcher resumes from their shards."""
     launch = [
-        "accelerate", "launch", "--config_file", "recipes/accelerate/zero2_cpu.yaml", "recipes/grpo.py", *TINY, *AUTO,
-        "--max_steps=12", "--save_steps=3",
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/zero2_cpu.yaml",
+        "recipes/grpo.py", *TINY, *AUTO, "--max_steps=12", "--save_steps=3",
     ]  # fmt: skip
 
-    def run(name, kill_behind=None):
-        told = f"--output_dir={tmp_path / name}"
+    def run(name, kill_after=None):
+        option = f"--output_dir={tmp_path / name}"
         process = subprocess.Popen(
-            [*launch, told], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, stdout=subprocess.PIPE,
+            [*launch, option], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        while kill_behind and not (tmp_path / name / kill_behind / "manifest.json").exists():
+        while kill_after and not (tmp_path / name / kill_after / "manifest.json").exists():
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
-        if kill_behind:  # the launcher, and the processes in sessions of their own that it has started
-            for told_to in Path("/proc").glob("[0-9]*/cmdline"):
-                if told.encode() in told_to.read_bytes():
-                    os.kill(int(told_to.parent.name), signal.SIGKILL)
-        said, _ = process.communicate(timeout=600)
-        return process.returncode, said
+        if kill_after:  # the launcher, and the processes in sessions of their own that it has started
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                if option.encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        output, _ = process.communicate(timeout=600)
+        return process.returncode, output
 
     assert run("whole")[0] == 0
-    assert run("again", kill_behind="checkpoint-6")[0] == -signal.SIGKILL
-    status, said = run("again")
-    assert status == 0, said
-    assert re.search(r"resuming from \S+checkpoint-[69]", said)
-    assert_same(left(tmp_path / "whole"), left(tmp_path / "again"))
+    assert run("again", kill_after="checkpoint-6")[0] == -signal.SIGKILL
+    status, output = run("again")
+    assert status == 0, output
+    assert re.search(r"resuming from \S+checkpoint-[69]", output)
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "again"))
 
 
 def kill_client(run_pid):
-    """Kills W&B's own process beside a run."""
+    """Kills the client process of W&B that a run has started."""
     for status in Path("/proc").glob("[0-9]*/stat"):
         pid, _, name, _, parent = re.match(r"(\d+) (\()(.*)\) (\S+) (\d+)", status.read_text()).groups()
         if name.startswith("wandb-core") and int(parent) == run_pid:
@@ -202,9 +222,9 @@ def kill_client(run_pid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["server falls silent", "client dies"])
-def test_a_tracker_that_goes_away_loses_nothing_and_holds_up_nothing(tmp_path, fault):
-    """W&B's own client against a server that answers, and then takes connections and says nothing more."""
+@pytest.mark.parametrize("fault", ["server stops responding", "client dies"])
+def test_a_tracker_that_fails_loses_and_delays_nothing(tmp_path, fault):
+    """W&B's own client with a server that responds at first and then only accepts connections."""
     with FakeWandb() as server:
         arguments = [*TINY, "--max_steps=30", "--save_steps=100", f"--output_dir={tmp_path}", "--report_to=wandb"]
         process = subprocess.Popen(
@@ -217,10 +237,10 @@ def test_a_tracker_that_goes_away_loses_nothing_and_holds_up_nothing(tmp_path, f
         if fault == "client dies":
             kill_client(process.pid)
         server.silent.set()
-        said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     if fault == "client dies":
-        assert "W&B: tracking has ended, the training goes on" in said
+        assert "W&B: tracking has ended, the training continues" in output
     else:
         assert server.seen_silent, "the client had tried"
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

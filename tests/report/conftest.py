@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autorater.data.pairs import Pair
-from autorater.metrics import judge_metrics
+from autorater.metrics import Targets, judge_metrics
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def make_pairs():
 
     def make(labels, truth=None, n_votes=1, **columns):
         truth = [None] * len(labels) if truth is None else truth
-        texts = {"prompt": "Why?", "response_a": "Because.", "response_b": "Who knows.", **columns}
+        texts = {"prompt": "Why?", "response_a": "Because.", "response_b": "For fun.", **columns}
         return [
             Pair(
                 id=f"pair-{i}",
@@ -40,13 +40,13 @@ def make_evaluation():
         judgments = Judgments(mean, mean.round(2), np.full_like(mean, 0.1), np.full_like(mean, valid))
         truth = [pair.true_probability for pair in pairs]
         metrics = judge_metrics(
-            p_ab,
-            p_ba,
-            [pair.label for pair in pairs],
-            n_votes=None if pairs[0].n_votes is None else [pair.n_votes for pair in pairs],
-            true_probability=None if None in truth else truth,
-            valid_ab=judgments.valid[:, 0],
-            valid_ba=judgments.valid[:, 1],
+            mean,
+            Targets(
+                [pair.label for pair in pairs],
+                n_votes=None if pairs[0].n_votes is None else [pair.n_votes for pair in pairs],
+                true_probability=None if None in truth else truth,
+            ),
+            valid=judgments.valid,
             n_bootstrap=n_bootstrap,
         )
         return Evaluation(pairs, judgments, metrics)
@@ -56,7 +56,7 @@ def make_evaluation():
 
 @pytest.fixture
 def judged(make_pairs, make_evaluation):
-    """Before (extreme, drawn to the second slot) and after (the truth) on 400 pairs of ten votes."""
+    """Before (overconfident, favours the second response) and after (the truth), on 400 pairs with ten votes each."""
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 1.3, 400)
     truth = 1 / (1 + np.exp(-logits))

@@ -3,11 +3,13 @@ import re
 import pytest
 
 from autorater.report import write_model_card
+from autorater.report.card import write_card
+from autorater.report.glossary import metric_groups
 
 
 @pytest.fixture
 def card(judged, tmp_path):
-    def write(base_model="a small policy", prompt_text="[Question] {prompt}", settings=None):
+    def write(base_model="a small policy", prompt_text="[Question] {prompt}", settings=None, **values):
         before, after = judged
         write_model_card(
             tmp_path,
@@ -16,6 +18,7 @@ def card(judged, tmp_path):
             before=before,
             after=after,
             settings={} if settings is None else settings,
+            **values,
         )
         return (tmp_path / "README.md").read_text(encoding="utf-8")
 
@@ -30,6 +33,47 @@ def test_front_matter(card):
         "tags": ["autorater", "trl", "grpo", "llm-as-a-judge", "calibration"],
     }
     assert body.startswith("\n# ")
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo", "rloo", "sft", "alignment"])
+def test_the_training_method_is_a_tag(card, method):
+    yaml = pytest.importorskip("yaml")
+    text = card(method=method, base_model="x: [y", settings={"- z": "---\nlicense: mit"})
+    assert yaml.safe_load(text.split("---\n")[1])["tags"] == [
+        "autorater",
+        "trl",
+        method,
+        "llm-as-a-judge",
+        "calibration",
+    ]
+
+
+def test_an_unknown_method_is_an_error(card):
+    with pytest.raises(ValueError, match=r"expected a method among grpo, .*, got 'magic'"):
+        card(method="magic")
+
+
+def test_a_judge_of_labels_of_items(tmp_path):
+    write_card(
+        tmp_path,
+        headline="Training improved the judge: KL 0.4000 → 0.1000.",
+        groups=metric_groups({"ece": 0.2}, {"ece": 0.1}),
+        measured_on="200 held-out items",
+        base_model="a small policy",
+        prompt_text="[Text] {text}",
+        settings={},
+        method="alignment",
+        labels=["1", "2", "<b>"],
+    )
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "# A judge that answers with a distribution over labels" in text
+    assert "1, 2, &#60;b&#62;." in text
+    assert "Training improved the judge: KL 0.4000 → 0.1000." in text
+    assert "LabelJudge.from_pretrained" in text
+    assert "Measured on 200 held-out items." in text
+    assert "| Calibration error (ECE) | 0.200 | 0.100 | lower is better |" in text
+    assert "p_ab" not in text
+    assert "response" not in text.split("## Limits")[0]
 
 
 def test_contents(card, judged):
@@ -48,10 +92,10 @@ def test_no_settings_no_heading(card):
     assert "## Settings" not in card()
 
 
-def test_table_rows_have_as_many_cells_as_the_header(card):
+def test_table_rows_have_as_many_entries_as_the_header(card):
     rows = [line for line in card(settings={"a|b": "c\\|d\n|e"}).splitlines() if line.startswith("|")]
-    cells = [len(re.findall(r"(?<!\\)\|", row)) - 1 for row in rows]
-    assert set(cells) == {4, 2}
+    n_entries = [len(re.findall(r"(?<!\\)\|", row)) - 1 for row in rows]
+    assert set(n_entries) == {4, 2}
     assert rows[-1] == "| a&#124;b | c\\\\&#124;d␊&#124;e |"
 
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: it says what the entries say, loads nothing and runs nothing."""
+"""The page of a comparison shows the entries; it loads nothing and has no scripts."""
 
 from dataclasses import replace
 
@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from autorater.judges.calibrators import LogitMap
+from autorater.metrics import Targets
 from autorater.metrics.groups import group_metrics
 from autorater.metrics.systems import win_rates
 from autorater.report import comparison_table, write_comparison_report
-from autorater.report.comparison import comparison_verdict, full_name
-from autorater.report.comparison_plots import prepare_groups, prepare_ranking, prepare_tradeoff
+from autorater.report.comparison import comparison_headline, full_name
+from autorater.report.comparison_plots import prepare_metric
 from tests.report.test_page import HOSTILE, Page, hostile
 
 
@@ -31,9 +32,9 @@ def entries(judged):
 @pytest.fixture
 def groups(judged):
     after = judged[1]
-    said, names = after.judgments, np.arange(len(after.pairs)) % 3
+    judgments, names = after.judgments, np.arange(len(after.pairs)) % 3
     labels = [pair.label for pair in after.pairs]
-    return {"topic": group_metrics(said.p_ab, said.p_ba, labels, names, n_votes=10, n_bootstrap=20)}
+    return {"topic": group_metrics(judgments.mean, Targets(labels, n_votes=10), names, n_bootstrap=20)}
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_contents(entries, page, tmp_path):
     metrics = entries[1].evaluation.metrics
     assert f"{metrics['excess_brier']:.4f}" in text
     assert f"[{metrics['ece_low']:.3f}, {metrics['ece_high']:.3f}]" in text
-    assert "swap averaging + odd temperature" in text
+    assert "swap averaging + temperature on the symmetrized logit" in text
     assert "T = 2.00" in text
     assert "not available: no words <script>" in text
     assert "better" in text
@@ -63,12 +64,12 @@ def test_contents(entries, page, tmp_path):
         picture.verify()
 
 
-def test_verdict_compares_with_the_first_row(entries):
-    text = comparison_verdict(entries, entries[1])
-    assert text.startswith("Of 2 rows the best is “Verbalized, swap averaging + odd temperature”: excess Brier score")
-    assert "beyond chance" in text
+def test_headline_compares_with_the_first_row(entries):
+    text = comparison_headline(entries, entries[1])
+    assert text.startswith(f"Best of 2 variants: “{full_name(entries[1])}”, with excess Brier score 0.0000")
+    assert "beyond noise" in text
     assert "Not available: 1 method." in text
-    assert "difference" not in comparison_verdict(entries, entries[0])
+    assert "difference" not in comparison_headline(entries, entries[0])
 
 
 def test_win_rates_are_shown(entries, page):
@@ -84,7 +85,7 @@ def test_win_rates_are_shown(entries, page):
 def test_unsuited_method_is_marked(entries, page):
     metrics = entries[0].evaluation.metrics | {"parse_rate": 0.01}
     entries[0] = replace(entries[0], evaluation=replace(entries[0].evaluation, metrics=metrics))
-    assert "answers so with probability 0.010" in Page(page(entries)).text
+    assert "the parse rate is 0.010" in Page(page(entries)).text
 
 
 def test_table_for_the_terminal(entries):
@@ -92,7 +93,7 @@ def test_table_for_the_terminal(entries):
     assert "Excess Brier score" in lines[0]
     assert lines[1] == "Verbalized"
     assert [line[:1] for line in lines] == [" ", "V", " ", "*", "S"]
-    assert lines[-1] == "Self-consistency with reasoning: not available, no words <script>"
+    assert lines[-1] == "Self-consistency after reasoning: not available, no words <script>"
 
 
 def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries, page):
@@ -133,12 +134,15 @@ def test_one_row_without_truth_groups_or_intervals(make_pairs, make_evaluation, 
 
 def test_prepared_numbers(entries, groups):
     evaluations = [entry.evaluation for entry in entries[:2]]
-    ranking = prepare_ranking(evaluations, "ece")
+    ranking = prepare_metric(evaluations, "ece")
     np.testing.assert_array_equal(ranking["value"], [e.metrics["ece"] for e in evaluations])
     np.testing.assert_array_equal(ranking["floor"], [e.metrics["ece_noise_floor"] for e in evaluations])
-    assert np.isnan(prepare_ranking(evaluations, "consistency")["floor"]).all()
-    assert prepare_tradeoff(evaluations)["sharpness"][1] == evaluations[1].metrics["sharpness"]
-    prepared = prepare_groups(groups["topic"], n_shown=2)
-    assert list(prepared["name"]) == [group.name for group in groups["topic"][:2]]
-    assert prepared["n_pairs"].sum() < 400
+    assert np.isnan(prepare_metric(evaluations, "consistency")["floor"]).all()
+    np.testing.assert_array_equal(
+        prepare_metric(groups["topic"], "ece")["high"], [group.metrics["ece_high"] for group in groups["topic"]]
+    )
+
+
+def test_full_names(entries):
     assert full_name(entries[0]) == "Verbalized"
+    assert full_name(entries[1]) == "Verbalized, swap averaging + temperature on the symmetrized logit"

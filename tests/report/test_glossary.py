@@ -25,7 +25,7 @@ def test_metrics_that_are_absent_have_no_row():
     assert metric_groups({}, {"something_else": 1.0}) == {}
 
 
-def test_cells():
+def test_formatted_values():
     row = rows_by_key({"ece": 0.25}, with_interval("ece", 0.0456, 0.0401, 0.0499))["ece"]
     assert row.before.text == "0.250"
     assert row.after.text == "0.046 [0.040, 0.050]"
@@ -36,7 +36,7 @@ def test_cells():
 
 def test_orders_averaged_have_a_heading_of_their_own():
     headings = list(metric_groups({}, {"brier": 0.2, "brier_symmetrized": 0.1}))
-    assert headings == ["Both orders, each answer by itself", "Both orders averaged"]
+    assert headings == ["Each order separately", "Both orders averaged"]
 
 
 @pytest.mark.parametrize(

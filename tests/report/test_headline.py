@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autorater.report.headline import calibration_state, paired_gain, verdict
+from autorater.report.headline import calibration_state, headline, paired_gain
 
 
 @pytest.fixture
@@ -45,26 +45,30 @@ def test_one_pair_proves_nothing(make_pairs, make_evaluation):
     pairs = make_pairs([1.0])
     before, after = make_evaluation(pairs, [0.1], [0.9]), make_evaluation(pairs, [1.0], [0.0])
     assert paired_gain(before, after)[1:] == (-np.inf, np.inf)
-    assert "no clear difference" in verdict(before, after)
+    assert "no clear difference" in headline(before, after)
 
 
 def test_other_pairs_are_refused(make_pairs, make_evaluation):
     before = make_evaluation(make_pairs([1.0, 0.0]), [0.5, 0.5], [0.5, 0.5])
     after = make_evaluation(make_pairs([1.0]), [0.5], [0.5])
     with pytest.raises(ValueError, match=r"before \(2 pairs\) and after \(1\)"):
-        verdict(before, after)
+        headline(before, after)
 
 
-@pytest.mark.parametrize(("power", "state"), [(1, "calibrated"), (3, "overconfident"), (0.4, "underconfident")])
+@pytest.mark.parametrize(
+    ("power", "state"),
+    [(1, "calibrated"), (3, "overconfident"), (1.3, "slightly overconfident"), (0.4, "underconfident")],
+)
 def test_states(judge, power, state):
     assert calibration_state(judge(power)) == state
 
 
 def test_neither_over_nor_underconfident(make_pairs, make_evaluation):
-    # of the answers 0.8, all are right; of the answers 0.6, 0.4 are: off by 0.2 both ways
+    # all answers of 0.8 are right, and 0.4 of the answers of 0.6: both are off by 0.2, in opposite directions
     labels = np.repeat([1.0, 0.4], 500)
     p = np.repeat([0.8, 0.6], 500)
-    assert calibration_state(make_evaluation(make_pairs(labels, n_votes=None), p, 1 - p)) == "miscalibrated"
+    state = calibration_state(make_evaluation(make_pairs(labels, n_votes=None), p, 1 - p))
+    assert state == "overconfident on some pairs and underconfident on others"
 
 
 def test_few_votes_prove_nothing(make_pairs, make_evaluation):
@@ -75,43 +79,52 @@ def test_few_votes_prove_nothing(make_pairs, make_evaluation):
 
 
 def test_improved(judge):
-    sentence = verdict(judge(3), judge(1))
-    assert sentence.startswith("Training improved the judge: its excess Brier score fell from 0.0")
-    assert "it went from overconfident (ECE 0." in sentence
-    assert "to calibrated (ECE 0.0" in sentence
-    assert sentence.endswith("a perfect judge would show 0.005).")
-
-
-def test_without_a_truth_the_votes_decide(judge):
-    assert verdict(judge(3, known=False), judge(1, known=False)).startswith(
-        "Training improved the judge: its Brier score fell from 0.2"
+    before, after = judge(3), judge(1)
+    assert headline(before, after) == (
+        f"Training improved the judge: excess Brier score {before.metrics['excess_brier']:.4f} → 0.0000, "
+        f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f} "
+        "(a perfect judge would show 0.005). It was overconfident before and is now calibrated."
     )
 
 
+def test_without_a_truth_the_votes_decide(judge):
+    text = headline(judge(3, known=False), judge(1, known=False))
+    assert text.startswith("Training improved the judge: Brier score 0.2")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "calibration"),
+    [
+        (3, 0.8, "It was overconfident before and is now slightly underconfident."),
+        (4, 0.5, "It was overconfident before and is now underconfident, but by less."),
+        (4, 2.5, "It is still overconfident, but by less."),
+        (0, 1.25, "Its answers are more accurate but no longer calibrated: it is now slightly overconfident."),
+    ],
+)
+def test_an_improvement_never_reads_as_a_step_back(judge, before, after, calibration):
+    text = headline(judge(before), judge(after))
+    assert text.startswith("Training improved the judge: ")
+    assert text.endswith(f"). {calibration}")
+
+
 def test_worse(judge):
-    sentence = verdict(judge(1), judge(3))
-    assert sentence.startswith("Training made the judge worse: its excess Brier score rose from 0.0000 to 0.0")
-    assert "from calibrated" in sentence
-    assert "to overconfident" in sentence
+    text = headline(judge(1), judge(3))
+    assert text.startswith("Training made the judge worse: excess Brier score 0.0000 → 0.0")
+    assert text.endswith("It was calibrated before and is now overconfident.")
 
 
-def test_improved_and_still_overconfident(judge):
-    sentence = verdict(judge(4), judge(3))
-    assert sentence.startswith("Training improved")
-    assert "it was overconfident before (ECE 0." in sentence
-    assert "and is so after (ECE 0." in sentence
-
-
-def test_no_difference(judge):
-    sentence = verdict(judge(3), judge(3))
-    assert sentence.startswith("Training made no clear difference: the excess Brier score was 0.0")
-    assert "a change within noise" in sentence
+@pytest.mark.parametrize(("power", "state"), [(3, "overconfident"), (1, "calibrated")])
+def test_no_difference(judge, power, state):
+    text = headline(judge(power), judge(power))
+    assert text.startswith("Training made no clear difference: excess Brier score 0.0")
+    assert text.endswith(f"It is still {state}.")
 
 
 def test_collapse_is_named(judge):
-    sentence = verdict(judge(3), judge(0))  # worse, too: hence "and"
-    assert "; and its answers hardly vary (standard deviation 0.000)" in sentence
+    text = headline(judge(3), judge(0))
+    assert text.startswith("Training made the judge worse")
+    assert "Its answers hardly vary (standard deviation 0.000)" in text
 
 
-def test_unreadable_answers_are_named(judge):
-    assert verdict(judge(3), judge(1, valid=0.6)).endswith("; but only 60.0 % of its answers can be read.")
+def test_unparsed_answers_are_named(judge):
+    assert headline(judge(3), judge(1, valid=0.6)).endswith(" Only 60.0 % of its answers parse.")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autorater.report import write_report
+from autorater.report import write_report, write_report_page
+from autorater.report.glossary import Metric, metric_rows
 
 VOID = {"meta", "img"}
 HOSTILE = (
@@ -140,6 +141,30 @@ def test_long_texts_are_folded_and_cut(judged, page):
     assert len(html) < usual + 10 * 30_000
     assert "Response B (1,000,000 characters)" in html
     assert "[…994,000 characters left out…]" in html
+
+
+def test_a_page_of_any_run(tmp_path):
+    metrics = [Metric("kl", "KL to the votes", "in nats", "lower")]
+    before, after = ({"kl": kl, "kl_low": kl - 0.1, "kl_high": kl + 0.1} for kl in (0.9, 0.2))
+    values = {"title": "A run", "headline": "The KL fell & fell.", "settings": {"hub_token": "secret"}}
+    write_report_page(tmp_path, groups={"Items": metric_rows(metrics, before, after)}, **values)
+    shown = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert shown.pictures == []
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    for fragment in (
+        "The KL fell & fell.",
+        "0.200",
+        "[0.100, 0.300]",
+        "better",
+        "in nats; lower is better",
+        "(hidden)",
+    ):
+        assert fragment in shown.text
+    write_report_page(tmp_path, groups={}, picture=b"a picture", **values)
+    assert (tmp_path / "reliability.png").read_bytes() == b"a picture"
+    assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).pictures == [
+        "data:image/png;base64,YSBwaWN0dXJl"
+    ]
 
 
 def test_one_pair(make_pairs, make_evaluation, page):

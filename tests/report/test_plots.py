@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from autorater.metrics import expected_calibration_error
 from autorater.report.plots import (
+    before_and_after,
     order_swap_figure,
     plot_reliability,
     prepare_order_swap,
@@ -99,21 +100,21 @@ def test_wrong_numbers_are_refused(prepare):
 
 def test_drawing_leaves_no_trace(judged):
     before = dict(mpl.rcParams)
-    for figure in (reliability_figure(*judged), order_swap_figure(*judged)):
+    for figure in (reliability_figure(before_and_after(*judged)), order_swap_figure(before_and_after(*judged))):
         assert tuple(figure.get_size_inches()) == (10, 5.2)
         figure.canvas.draw()
     assert dict(mpl.rcParams) == before
 
 
 def test_panels_have_titles_and_units(judged):
-    for figure in (reliability_figure(*judged), order_swap_figure(*judged)):
+    for figure in (reliability_figure(before_and_after(*judged)), order_swap_figure(before_and_after(*judged))):
         titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
         assert titles == ["Before training", "After training"]
-    axis = reliability_figure(*judged).axes[1].get_xlabel()
+    axis = reliability_figure(before_and_after(*judged)).axes[1].get_xlabel()
     assert axis == "answer: Pr[response shown second is better], 0 to 1"
 
 
 def test_a_title_is_no_formula():
     figure = Figure()
-    plot_reliability(tuple(figure.subplots(2)), prepare_reliability([0.5], [1]), "$\\frac{$")
+    plot_reliability(tuple(figure.subplots(2)), prepare_reliability([0.5], [1]), "$\\frac{$", "blue", ["$x"])
     figure.savefig(io.BytesIO())

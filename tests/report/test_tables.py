@@ -1,55 +1,39 @@
-from dataclasses import replace
-
-import pytest
-
-from autorater.report.tables import settings_rows, topic_rows, worst_pairs
+from autorater.report import summary_table
+from autorater.report.tables import fixed_width, markdown_table, settings_rows
 
 
-def test_topics_by_hand(make_pairs, make_evaluation):
-    pairs = make_pairs([0.6, 0.2, 1.0, 0.5, 0.0])
-    pairs = [
-        replace(pair, topic=topic) for pair, topic in zip(pairs, ["tea", "tea", "cars", "cars", None], strict=True)
+def test_fixed_width():
+    rows = [("", "votes", "ECE"), "a heading that spans all columns", ("sft", "12", ""), ("grpo", "1,024", "0.1")]
+    assert fixed_width(rows, "lr").splitlines() == [
+        "      votes  ECE",
+        "a heading that spans all columns",
+        "sft      12",
+        "grpo  1,024  0.1",
     ]
-    # averaged over the orders: 0.7, 0.1 | 0.9, 0.5 | 0.5
-    evaluation = make_evaluation(pairs, [0.8, 0.1, 0.9, 0.6, 0.5], [0.4, 0.9, 0.1, 0.6, 0.5])
-    tea, cars = topic_rows(evaluation)
-    # tea: prefers B with 0.7 (votes 0.6), then A with 0.9 (votes 0.8)
-    assert (tea.topic, tea.n_pairs) == ("tea", 2)
-    assert (tea.answer, tea.vote, tea.gap) == pytest.approx((0.8, 0.7, 0.1))
-    # against every vote: (p − y)² + y (1 − y)
-    assert tea.brier == pytest.approx((0.01 + 0.24 + 0.01 + 0.16) / 2)
-    # cars: prefers B with 0.9 (votes 1.0), then neither
-    assert (cars.answer, cars.vote, cars.gap) == pytest.approx((0.7, 0.75, -0.05))
+    assert fixed_width([("a", "b"), ("aaa", "bbb")]) == "a    b\naaa  bbb"
 
 
-def test_no_topics_no_table(make_pairs, make_evaluation):
-    pairs = make_pairs([0.0, 1.0, 1.0])
-    answers = [0.2, 0.8, 0.9], [0.8, 0.2, 0.1]
-    assert topic_rows(make_evaluation(pairs, *answers)) == []
-    alike = [replace(pair, topic="tea") for pair in pairs]
-    assert topic_rows(make_evaluation(alike, *answers)) == []
-    distinct = [replace(pair, topic=pair.id) for pair in pairs]
-    assert len(topic_rows(make_evaluation(distinct, *answers))) == 3
-    assert topic_rows(make_evaluation(distinct, *answers), max_topics=2) == []
+def test_markdown_table():
+    assert markdown_table(("", "p|q", "n"), [("x\ny", "*1*", "|2|")], "lr").splitlines() == [
+        "|  | p\\|q | n |",
+        "| --- | ---: | ---: |",
+        "| x␊y | *1* | \\|2\\| |",
+    ]
 
 
-def test_worst_pairs_are_far_from_the_votes(make_pairs, make_evaluation):
-    pairs = make_pairs([1.0, 0.0, 1.0])
-    before, after = (
-        make_evaluation(pairs, p_ab, p_ba)
-        for p_ab, p_ba in (([0.5] * 3, [0.5] * 3), ([0.9, 0.8, 0.4], [0.1, 0.6, 0.2]))
-    )
-    worst = worst_pairs(before, after, n=2)
-    assert [row.pair.id for row in worst] == ["pair-1", "pair-2"]
-    assert (worst[0].answer, worst[0].answer_ab, worst[0].answer_ba) == pytest.approx((0.6, 0.8, 0.4))
-    assert worst[0].answer_before == 0.5
-    assert len(worst_pairs(before, after)) == 3
+def test_fits_the_terminal(judged):
+    table = summary_table(*judged)
+    assert max(map(len, table.splitlines())) <= 79
+    assert len(table.splitlines()) > 15
+    assert not any(line.endswith(" ") for line in table.splitlines())
 
 
-def test_worst_pairs_are_far_from_the_truth_where_it_is_known(make_pairs, make_evaluation):
-    pairs = make_pairs([1.0, 1.0], truth=[0.1, 0.9])
-    evaluation = make_evaluation(pairs, [0.1, 0.7], [0.9, 0.3])
-    assert [row.pair.id for row in worst_pairs(evaluation, evaluation)] == ["pair-1", "pair-0"]
+def test_columns_are_aligned(judged):
+    before, after = judged
+    head, *lines = summary_table(before, after).splitlines()
+    (line,) = (line for line in lines if line.startswith("  Log loss") and "[" in line)
+    assert line[head.index("before") :].startswith(f"{before.metrics['log_loss']:.3f} [")
+    assert line[head.index("after") :].startswith(f"{after.metrics['log_loss']:.3f} [")
 
 
 def test_secrets_are_hidden():

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer and a two-layer model, built on the spot."""
+"""A byte-level tokenizer and a two-layer model, built from scratch."""
 
 import pytest
 
@@ -10,7 +10,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture
 def toy_tokenizer():
-    """Bytes, and nothing merged; a test adds the tokens it wants."""
+    """One token per byte; a test may add tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +25,7 @@ def toy_tokenizer():
 
 @pytest.fixture
 def toy_model(toy_tokenizer):
-    """Makes a random two-layer Llama for the tokenizer as it is when called."""
+    """Builds a random two-layer Llama for the current vocabulary of the tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

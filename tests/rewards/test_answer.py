@@ -1,4 +1,4 @@
-"""The parser against texts written to break it: by hand, by a grammar of fragments, and by size."""
+"""The parser against adversarial texts: written by hand, generated from fragments, and very long."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rewards import (
+from rewards.answer import (
     CLASS_CLOSE_TAG,
     CLASS_OPEN_TAG,
     CLOSE_TAG,
@@ -49,7 +49,7 @@ def tagged(inside: str) -> str:
         ("0." + "9" * 400, 1.0),  # rounds up to a valid answer
     ],
 )
-def test_plain_decimals_are_read(inside, value):
+def test_plain_decimals_are_parsed(inside, value):
     parsed = parse_probability(tagged(inside))
     assert isinstance(parsed, float)
     assert parsed == value
@@ -67,11 +67,11 @@ def test_plain_decimals_are_read(inside, value):
         *("0.5\0", "\x000.5", "0\0.5", "\ud8000.5", "0.5\udfff", "0.\ud83d5", "\ufeff0.5", "\u200b0.5", "0.5\u200f"),
         *("\u00a00.5", "0.5\u2009", "\u30000.5", "\x1c0.5", "\x850.5", "\u20280.5"),  # white space, but not ASCII's
         *("<b>0.5</b>", "<0.5>", "<", ">", "0.5<!-- -->", "0.5</prob_rb_better", "&#48;.5", "0.5;", "\\0.5"),
-        "1." + "0" * 400 + "1",  # above 1 by less than a float can tell
+        "1." + "0" * 400 + "1",  # above 1 by less than float precision
         "1" * 5000,  # longer than CPython allows an int to be
     ],
 )
-def test_anything_else_is_no_answer(inside):
+def test_other_contents_are_unparsed(inside):
     assert parse_probability(tagged(inside)) is None
     assert parse_probability(inside + CLOSE_TAG, prefilled=True) is None
 
@@ -88,7 +88,7 @@ def test_anything_else_is_no_answer(inside):
         (f"{THINK_OPEN}a{THINK_OPEN}b{THINK_CLOSE}" + tagged("0.4"), 0.4),
         (f"{THINK_OPEN}a{THINK_CLOSE}b{THINK_OPEN}c{THINK_CLOSE}" + tagged("0.4"), 0.4),
         (tagged("0.4") + f"{THINK_OPEN}checking: {tagged('0.9')}{THINK_CLOSE}", 0.4),
-        # The prompt had opened the reasoning: what precedes its end is a thought, whatever it looks like.
+        # The prompt opened the reasoning: all text before its end is reasoning.
         (f"hm{THINK_CLOSE}" + tagged("0.4"), 0.4),
         (f"{tagged('0.9')}{THINK_CLOSE}" + tagged("0.4"), 0.4),
         (f"{tagged('0.9')}{THINK_CLOSE}{THINK_CLOSE}" + tagged("0.4"), 0.4),
@@ -97,7 +97,7 @@ def test_anything_else_is_no_answer(inside):
         ("<Think>" + tagged("0.4"), 0.4),  # not our tag, hence plain text
     ],
 )
-def test_one_answer_outside_the_reasoning_is_read(text, value):
+def test_one_answer_outside_the_reasoning_is_parsed(text, value):
     assert parse_probability(text) == value
 
 
@@ -149,7 +149,7 @@ def test_texts_without_exactly_one_answer(text):
 
 
 @pytest.mark.parametrize("value", [None, 0.5, 1, b"<prob_rb_better>0.5</prob_rb_better>", [tagged("0.5")], object()])
-def test_what_is_no_text_is_no_answer(value):
+def test_other_types_are_unparsed(value):
     assert parse_probability(value) is None
     assert parse_distribution(value, 3) is None
 
@@ -179,7 +179,7 @@ FRAGMENTS = [
 
 
 def slow_reference(text: str) -> Fraction | None:
-    """The grammar read one character at a time, with exact arithmetic; an independent second reading."""
+    """An independent parser of the grammar: one character at a time, with exact arithmetic."""
     tags, position, plain = [], 0, []
     while position < len(text):
         for tag in (OPEN_TAG, CLOSE_TAG, THINK_OPEN, THINK_CLOSE):
@@ -233,12 +233,12 @@ def check_against_reference(text: str) -> bool:
     return parsed is not None
 
 
-def test_a_great_many_random_texts():
+def test_many_random_texts():
     dice = random.Random(20250)
     n_answers = 0
     for _ in range(N_FUZZED):
         text = "".join(dice.choices(FRAGMENTS, k=dice.randrange(8)))
-        if dice.random() < 0.5:  # by chance alone, hardly any text would have an answer
+        if dice.random() < 0.5:  # random fragments alone would hardly ever form an answer
             inside = "".join(dice.choices(FRAGMENTS[18:], k=dice.randrange(4)))
             text = text[: dice.randrange(9)] + tagged(inside) + text
         n_answers += check_against_reference(text)
@@ -248,7 +248,7 @@ def test_a_great_many_random_texts():
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=12).map("".join))
 @example(tagged(" 0.5\n"))
-def test_random_texts_that_shrink(text):
+def test_random_texts_of_hypothesis(text):
     check_against_reference(text)
 
 
@@ -282,8 +282,8 @@ def test_any_text_between_the_tags(inside):
     ],
     ids=lambda text: f"{text[:24]}…",
 )
-def test_a_million_of_anything_is_read_at_once(text):
-    # A quadratic reading of a text this long takes hours, so that the test ending at all is the check.
+def test_long_texts_are_parsed_in_linear_time(text):
+    # Parsing in quadratic time would take hours, so the test checks that it ends.
     assert parse_probability(text) is None
     assert parse_probability(text, prefilled=True) is None
     as_classes = text.replace(OPEN_TAG, CLASS_OPEN_TAG).replace(CLOSE_TAG, CLASS_CLOSE_TAG)
@@ -338,7 +338,7 @@ def test_a_distribution_has_two_classes():
 @given(st.floats(0, 1), st.integers(0, 12))
 @example(-0.0, 2)
 @example(1.0, 0)
-def test_rendered_answers_are_read_back(value, decimals):
+def test_rendered_answers_are_parsed_back(value, decimals):
     text = render_answer(value, decimals)
     assert re.fullmatch(r"[01](\.[0-9]+)?", text)
     assert parse_probability(tagged(text)) == pytest.approx(value, abs=0.51 * 10.0**-decimals)
@@ -363,14 +363,14 @@ def test_only_probabilities_are_rendered(value, decimals):
     ("completion", "text"),
     [
         ("plain", "plain"),
-        ([{"role": "assistant", "content": "said"}], "said"),
-        ([{"content": "said"}], "said"),
+        ([{"role": "assistant", "content": "text"}], "text"),
+        ([{"content": "text"}], "text"),
         ([{"role": "assistant", "content": None}], ""),
         ([{"role": "assistant"}], ""),
         ([{"role": "assistant", "content": "call"}, {"role": "tool", "content": "42"}], "call"),
-        ([{"role": "assistant", "content": "call"}, {"role": "assistant", "content": "said"}], "said"),
-        ([{"role": "user", "content": "asked"}], ""),
-        ([{"role": "assistant", "content": [{"type": "text", "text": "sa"}, {"type": "text", "text": "id"}]}], "said"),
+        ([{"role": "assistant", "content": "call"}, {"role": "assistant", "content": "text"}], "text"),
+        ([{"role": "user", "content": "question"}], ""),
+        ([{"role": "assistant", "content": [{"type": "text", "text": "te"}, {"type": "text", "text": "xt"}]}], "text"),
         ([{"role": "assistant", "content": [{"type": "image"}, {"type": "text", "text": None}]}], ""),
         ([], ""),
     ],
@@ -379,8 +379,8 @@ def test_completion_text(completion, text):
     assert completion_text(completion) == text
 
 
-@pytest.mark.parametrize("completion", [None, 0.5, b"bytes", {"role": "assistant", "content": "said"}, ["said"]])
-def test_what_is_no_completion_is_an_error(completion):
+@pytest.mark.parametrize("completion", [None, 0.5, b"bytes", {"role": "assistant", "content": "text"}, ["text"]])
+def test_other_types_of_completions_are_errors(completion):
     with pytest.raises(TypeError, match="list of chat messages"):
         completion_text(completion)
     with pytest.raises(TypeError, match="list of chat messages"):

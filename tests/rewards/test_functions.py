@@ -1,4 +1,4 @@
-"""The reward functions, called the way a trainer calls them."""
+"""The reward functions, called as a trainer calls them."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ from rewards import (
 ALL = [brier_reward, log_reward, spherical_reward, kl_reward, RankedProbabilityReward(3)]
 
 
-def said(text: str) -> list[dict]:
+def message(text: str) -> list[dict]:
     return [{"role": "assistant", "content": text}]
 
 
@@ -44,7 +44,7 @@ def answered(value: str) -> str:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-@pytest.mark.parametrize("wrap", [str, said])
+@pytest.mark.parametrize("wrap", [str, message])
 def test_rewards_of_a_batch(reward, expected, wrap):
     completions = [wrap(answered("0.8"))] * 3 + [wrap("B is better")]
     scores = reward(
@@ -76,9 +76,9 @@ def test_ordered_classes():
     assert scores == pytest.approx([0.855, 0.555, 0.99875, 0.99875, 0.855, 0.0], abs=1e-12)
 
 
-def test_prefilled_prompts_are_told_row_by_row():
+def test_prefilling_is_detected_per_row():
     plain = "Which is better?"
-    prompts = [plain, f"{plain} <prob_rb_better>", said(" <prob_rb_better>\n"), f"{plain} <class_probabilities>"]
+    prompts = [plain, f"{plain} <prob_rb_better>", message(" <prob_rb_better>\n"), f"{plain} <class_probabilities>"]
     assert brier_reward(prompts=prompts, completions=["1</prob_rb_better>"] * 4, label=[1] * 4) == [0.0, 1.0, 1.0, 0.0]
     continued = ["0 0 1</class_probabilities>"] * 4
     assert RankedProbabilityReward(3)(prompts=prompts, completions=continued, label=[2] * 4) == [0.0, 0.0, 0.0, 1.0]
@@ -97,7 +97,7 @@ def test_an_empty_batch(reward):
     "label", [None, math.nan, math.inf, -0.01, 1.01, 2, "0.5", "", [0.5], np.array([0.1, 0.2]), 1j, {}]
 )
 @pytest.mark.parametrize("reward", ALL[:4], ids=repr)
-def test_a_bad_label_is_an_error_that_names_it(reward, label):
+def test_invalid_label(reward, label):
     with pytest.raises(ValueError, match="row 1, column 'label'") as caught:
         reward(completions=[answered("0.5")] * 2, label=[1, label])
     assert repr(label) in str(caught.value)
@@ -107,7 +107,7 @@ def test_a_bad_label_is_an_error_that_names_it(reward, label):
     "label",
     [None, math.nan, 3, -1, 0.5, "1", [1, 1], [0, 0, 0], [1, -1, 1], [1, None, 0], [math.inf, 0, 0], [[1, 0, 0]]],
 )
-def test_a_bad_class_is_an_error_that_names_it(label):
+def test_invalid_class(label):
     with pytest.raises(ValueError, match="row 0, column 'label'") as caught:
         RankedProbabilityReward(3)(completions=["?"], label=[label])
     assert repr(label) in str(caught.value)
@@ -154,7 +154,7 @@ class Log:
         self.columns[name].extend(values)
 
 
-def test_what_is_logged():
+def test_logged_values():
     log = Log()
     completions = [answered(value) for value in ("0", "0.0", "1", "0.5")] + ["?"]
     brier_reward(completions=completions, label=[0] * 5, log_metric=log.metric, log_extra=log.extra)
@@ -177,7 +177,7 @@ def test_ordered_classes_have_no_fraction_at_0():
 
 @pytest.mark.parametrize("reward", [*ALL, LogReward(0.01), KLReward(0.02)], ids=repr)
 @pytest.mark.parametrize("through", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy], ids=["pickle", "copy"])
-def test_rewards_survive_a_copy(reward, through):
+def test_copies_are_equal(reward, through):
     twin = through(reward)
     assert twin == reward
     assert twin.__name__ == reward.__name__

@@ -1,4 +1,4 @@
-"""The scoring rules: values by hand, propriety on a fine grid, and what an invalid answer is worth."""
+"""The scoring rules: values by hand, propriety on a fine grid, and the scores of invalid answers."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_values_by_hand(score, expected):
 
 
 @pytest.mark.parametrize("rule", BINARY_RULES)
-def test_votes_are_answered_best_by_their_probability(rule):
+def test_the_best_answer_to_votes_is_their_probability(rule):
     truth = np.linspace(0.0, 1.0, 101)
     expected = truth * rule(GRID[:, None], 1.0) + (1.0 - truth) * rule(GRID[:, None], 0.0)
     best = GRID[expected.argmax(axis=0)]
@@ -66,7 +66,7 @@ def test_votes_are_answered_best_by_their_probability(rule):
 
 
 @pytest.mark.parametrize("rule", BINARY_RULES)
-def test_a_vote_share_is_answered_best_by_itself(rule):
+def test_the_best_answer_to_a_vote_share_is_the_share(rule):
     share = np.linspace(0.01, 0.99, 99)
     best = GRID[rule(GRID[:, None], share).argmax(axis=0)]
     np.testing.assert_allclose(best, share, atol=1e-12)
@@ -80,7 +80,7 @@ def test_a_vote_share_scores_like_its_votes_up_to_a_constant(rule):
 
 
 @pytest.mark.parametrize("truth", [(0.2, 0.3, 0.5), (0.6, 0.0, 0.4), (1.0, 0.0, 0.0), (0.35, 0.3, 0.35)])
-def test_ordered_classes_are_answered_best_by_their_distribution(truth):
+def test_the_best_answer_to_ordered_classes_is_their_distribution(truth):
     steps = np.arange(101)
     first, second = (axis.ravel() for axis in np.meshgrid(steps, steps))
     fits = first + second <= 100
@@ -92,7 +92,7 @@ def test_ordered_classes_are_answered_best_by_their_distribution(truth):
 
 @pytest.mark.parametrize("rule", BINARY_RULES)
 @given(p=st.floats(0, 1), y=st.floats(0, 1))
-def test_scores_do_not_know_which_response_is_called_b(rule, p, y):
+def test_scores_are_symmetric_in_the_responses(rule, p, y):
     assert rule(p, y) == pytest.approx(rule(1 - p, 1 - y), abs=1e-9)
 
 
@@ -119,13 +119,13 @@ def test_a_batch_of_classes_broadcasts():
 
 
 @pytest.mark.parametrize("reward", BINARY_REWARDS, ids=repr)
-def test_no_valid_answer_earns_less_than_an_invalid_one(reward):
+def test_no_valid_answer_scores_less_than_an_invalid_one(reward):
     labels = np.linspace(0.0, 1.0, 201)
     worst = reward.score(GRID[:, None], labels).min(axis=0)
     invalid = reward.invalid_score(labels)
     assert invalid.shape == labels.shape
     assert (invalid <= worst).all()
-    assert invalid[0] == worst[0]  # on a single vote, an invalid answer is worth exactly the worst valid one
+    assert invalid[0] == worst[0]  # on a single vote, an invalid answer scores exactly as the worst valid one
     assert invalid[-1] == worst[-1]
 
 

@@ -84,11 +84,11 @@ def test_every_reward_trains(train, reward, conversational):
         assert 1 <= entry["answers/distinct_answers"] <= 4
         if completions is ANSWERS:
             assert 0 <= entry["answers/fraction_at_0"] + entry["answers/fraction_at_1"] <= 1
-    assert any(entry["reward_std"] > 0 for entry in history)  # the answers were told apart
+    assert any(entry["reward_std"] > 0 for entry in history)  # the answers got different rewards
 
 
 @pytest.mark.parametrize("conversational", [False, True], ids=["text", "chat"])
-def test_what_cannot_be_read_is_scored_not_skipped(train, conversational):
+def test_unparsed_answers_are_scored(train, conversational):
     history = train(log_reward, dataset(conversational), [])
     for entry in history:
         assert entry["answers/parse_rate"] == 0.0
@@ -114,12 +114,12 @@ def test_two_rewards_share_one_table_of_completions(train, tmp_path):
                 assert row[reward.__name__] == pytest.approx(float(earned), abs=1e-6)
 
 
-def test_a_dataset_without_labels_stops_with_the_column_named(train):
+def test_dataset_without_labels(train):
     with pytest.raises(ValueError, match="brier_reward requires a 'label' column"):
         train(brier_reward, dataset(conversational=False).remove_columns("label"), ANSWERS)
 
 
-def test_the_command_line_finds_rewards_by_dotted_path(monkeypatch):
+def test_rewards_by_dotted_path_on_the_command_line(monkeypatch):
     from trl.scripts import grpo
 
     class TrainerReachedError(Exception):

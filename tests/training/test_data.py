@@ -1,13 +1,14 @@
-"""Where the pairs of a run come from, and which votes a judge gets to see."""
+"""The pairs of a run, and the votes that a judge learns from."""
 
 import numpy as np
 import pytest
 
-from autorater.alignment.data import AlignmentArguments, prepare_pair_items
+from autorater.alignment.arguments import AlignmentArguments
+from autorater.alignment.data import prepare_pair_items
 from autorater.data.loading import write_pairs
 from autorater.data.pairs import sparse_label
 from autorater.data.population import simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.data import prepare_data
 
 
@@ -39,7 +40,7 @@ def test_sparse_labels_are_single_votes_and_held_out_labels_stay_dense(votes_fil
 def test_dense_labels_on_request(votes_file):
     data = prepare_data(JudgeArguments(dataset_name=votes_file, labels="dense", split_by="topic"), seed=5)
     assert {p.label for p in data.train} - {0.0, 1.0}
-    assert set(data.verdicts) <= {0.375, 0.625}, "a warm start imitates one verdict in any case"
+    assert set(data.verdicts) <= {0.375, 0.625}, "a warm start always imitates one vote"
 
 
 def test_leak_is_reported(votes_file):
@@ -48,20 +49,20 @@ def test_leak_is_reported(votes_file):
     assert len(data.train) == len(data.held_out) == 60
 
 
-def test_lengths_are_a_verdict_that_needs_no_vote(votes_file):
-    told = {"split_by": "topic", "warm_start_verdicts": "lengths", "warm_start_steps": 10}
+def test_verdicts_of_lengths_use_no_vote(votes_file):
+    options = {"split_by": "topic", "warm_start_verdicts": "lengths", "warm_start_steps": 10}
     for where in ({"dataset_name": votes_file}, {"n_train": 40, "n_test": 10}):
-        data = prepare_data(JudgeArguments(**where, **told), seed=5)
-        longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.judged]
+        data = prepare_data(JudgeArguments(**where, **options), seed=5)
+        longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.warm_start_pairs]
         np.testing.assert_allclose(data.verdicts, longer)
         assert np.var(np.log(longer)) > 0.1, "the responses are cut, so their lengths differ much"
-    _, items = prepare_pair_items(AlignmentArguments(data="pairs", dataset_name=votes_file, **told), seed=5)
+    _, items = prepare_pair_items(AlignmentArguments(data="pairs", dataset_name=votes_file, **options), seed=5)
     last = len(items.train.task.labels) - 1
-    for item, verdict in zip(items.judged.items, items.verdicts, strict=True):
+    for item, verdict in zip(items.warm_start_items.items, items.verdicts, strict=True):
         _, first, second = map(len, item.texts)
         assert verdict == (last if second > first else 0) or first == second
-    with pytest.raises(ValueError, match="is for data: pairs"):
-        AlignmentArguments(data="items", **told)
+    with pytest.raises(ValueError, match="requires data: pairs"):
+        AlignmentArguments(data="items", **options)
 
 
 def test_population_options_reach_the_truth():
@@ -72,6 +73,29 @@ def test_population_options_reach_the_truth():
         prepare_data(JudgeArguments(n_train=20, n_test=20, persona_shares=[1.0]), seed=0)
 
 
-def test_arguments_that_do_not_exist():
-    with pytest.raises(ValueError, match="labels must be one of sparse, dense; got 'thin'"):
+def test_invalid_choice():
+    with pytest.raises(ValueError, match="labels: got 'thin'; expected one of sparse, dense"):
         JudgeArguments(labels="thin")
+
+
+@pytest.mark.parametrize(
+    ("options", "pretrained", "expected"),
+    [
+        ({}, False, {}),
+        (
+            {"warm_start_steps": 10, "policy_num_heads": 2, "train_only": ["norm"]},
+            True,
+            {"the policy is pretrained (model_name_or_path)": ["policy_num_heads", "warm_start_steps"]},
+        ),
+        ({"warm_start_tilt": 0.0}, False, {"warm_start_steps is 0": ["warm_start_tilt"]}),
+        ({"dataset_name": "a", "n_votes": 3}, False, {"the pairs are read from dataset_name": ["n_votes"]}),
+        (
+            {"dataset_name": "a", "eval_dataset_name": "b", "split_by": "topic"},
+            False,
+            {"eval_dataset_name holds the held-out pairs": ["split_by"]},
+        ),
+        ({"split_by": "topic"}, False, {"the annotators are simulated": ["split_by"]}),
+    ],
+)
+def test_ineffective_options(options, pretrained, expected):
+    assert ineffective_options(JudgeArguments(**options), pretrained) == expected

@@ -1,4 +1,4 @@
-"""The exact objective against a sum over answers written out in plain Python, and its gradient against autograd."""
+"""The exact loss against a sum over answers written out in plain Python, and its gradient against autograd."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
-from autorater.training.exact_loss import ExactObjective, WeightedReward
+from autorater.training.exact_loss import ExactLoss, WeightedReward
 from rewards import BrierReward, KLReward, LogReward, SphericalReward
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force
@@ -23,14 +23,14 @@ def random_answers(n=4, k=11, seed=0, outside=0.2):
     return AnswerDistribution(probs.requires_grad_(), torch.linspace(0, 1, k, dtype=torch.float64))
 
 
-def objective_of(reward, **terms):
-    return ExactObjective(WeightedReward([reward], [1.0]), **terms)
+def loss_of(reward, **terms):
+    return ExactLoss(WeightedReward([reward], [1.0]), **terms)
 
 
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda r: r.__name__)
 def test_value_is_the_expected_reward(reward):
     answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
-    loss, log = objective_of(reward, coupled=False)(answers, labels)
+    loss, log = loss_of(reward, coupled=False)(answers, labels)
     for i, y in enumerate(labels.tolist()):
         pi, values = answers.probs[i].tolist(), answers.values.tolist()
         expected = sum(p * float(reward.score(v, y)) for p, v in zip(pi, values, strict=True))
@@ -41,16 +41,16 @@ def test_value_is_the_expected_reward(reward):
 
 def test_rewards_are_weighted():
     answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
-    both = ExactObjective(WeightedReward([BrierReward(), LogReward()], [0.5, 2.0]), coupled=False)
-    parts = [objective_of(r, coupled=False)(answers, labels)[1]["reward"] for r in (BrierReward(), LogReward())]
+    both = ExactLoss(WeightedReward([BrierReward(), LogReward()], [0.5, 2.0]), coupled=False)
+    parts = [loss_of(r, coupled=False)(answers, labels)[1]["reward"] for r in (BrierReward(), LogReward())]
     torch.testing.assert_close(both(answers, labels)[1]["reward"], 0.5 * parts[0] + 2 * parts[1])
 
 
 def test_terms_add_up():
     answers, reference = random_answers(), random_answers(seed=1).probs.detach()
     labels = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-    objective = objective_of(BrierReward(), entropy_coef=0.3, beta=0.7, symmetry_coef=2.0)
-    loss, log = objective(answers, labels, reference)
+    exact_loss = loss_of(BrierReward(), entropy_coef=0.3, beta=0.7, symmetry_coef=2.0)
+    loss, log = exact_loss(answers, labels, reference)
     pi = np.column_stack([answers.probs.detach().numpy(), answers.outside.detach().numpy()])
     ref = np.column_stack([reference.numpy(), 1 - reference.numpy().sum(1)])
     kl = (pi * np.log(pi / ref)).sum(1).mean()
@@ -73,7 +73,7 @@ def test_terms_add_up():
 )
 def test_score_of_the_mean_and_its_gradient(reward, rule):
     answers, labels = random_answers(), torch.tensor([0.0, 1.0, 0.3, 1.0], dtype=torch.float64)
-    loss, log = objective_of(reward, coupled=False, of_mean=True)(answers, labels)
+    loss, log = loss_of(reward, coupled=False, of_mean=True)(answers, labels)
     (got,) = torch.autograd.grad(loss, answers.probs)
 
     probs = answers.probs
@@ -81,25 +81,25 @@ def test_score_of_the_mean_and_its_gradient(reward, rule):
     mean = (probs @ answers.values) / valid
     invalid = torch.as_tensor(reward.invalid_score(labels.numpy()))
     value = valid * rule(mean, labels) + (1 - valid) * invalid
-    (wanted,) = torch.autograd.grad(-value.mean(), answers.probs)
+    (expected,) = torch.autograd.grad(-value.mean(), answers.probs)
     torch.testing.assert_close(log["reward"], value.detach())
-    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-8)
 
 
-def test_the_two_objectives_part_where_answers_spread():
-    """Around the same mean, E[S(k, y)] punishes spread; S(E[k], y) does not see it."""
+def test_the_two_objectives_differ_if_answers_spread():
+    """At the same mean, E[S(k, y)] penalizes spread; S(E[k], y) does not."""
     values = torch.linspace(0, 1, 11, dtype=torch.float64)
     probs = torch.zeros(2, 11, dtype=torch.float64)
     probs[0, 7] = 1
     probs[1, [4, 10]] = 0.5
     answers, labels = AnswerDistribution(probs, values), torch.ones(2, dtype=torch.float64)
-    each, _ = objective_of(BrierReward()).value(answers, labels)
-    mean, _ = objective_of(BrierReward(), of_mean=True).value(answers, labels)
+    each, _ = loss_of(BrierReward()).value(answers, labels)
+    mean, _ = loss_of(BrierReward(), of_mean=True).value(answers, labels)
     assert mean[0].item() == pytest.approx(mean[1].item())
     assert each[0] - each[1] == pytest.approx(0.3**2)
 
 
-def test_division_by_the_deviation_votes_with_the_majority():
+def test_division_by_the_deviation_is_majority_voting():
     """2508.11800: divided by the deviation, the gradient of the mean grows with 2 p* − 1, whatever the mean is."""
     values = torch.linspace(0, 1, 101, dtype=torch.float64)
 
@@ -108,13 +108,13 @@ def test_division_by_the_deviation_votes_with_the_majority():
         for y, weight in ((1.0, p_star), (0.0, 1 - p_star)):
             m = torch.tensor(mean, dtype=torch.float64, requires_grad=True)
             probs = torch.softmax(-((values - m) ** 2) / (2 * 0.03**2), dim=0)[None]
-            objective = objective_of(BrierReward(), coupled=False, scale_by_deviation=scale)
-            loss, _ = objective(AnswerDistribution(probs, values), torch.tensor([y], dtype=torch.float64))
+            exact_loss = loss_of(BrierReward(), coupled=False, scale_by_deviation=scale)
+            loss, _ = exact_loss(AnswerDistribution(probs, values), torch.tensor([y], dtype=torch.float64))
             loss.backward()
             gradient -= weight * m.grad.item()
         return gradient
 
-    # the calibrated judge: at rest without the division, pushed on towards 1 with it
+    # a calibrated judge has no gradient without the division; with it, a gradient towards 1
     assert abs(slope(0.7, 0.7, scale=False)) < 1e-3
     assert slope(0.7, 0.7, scale=True) > 1
     assert slope(0.7, 0.9, scale=False) < 0 < slope(0.7, 0.9, scale=True)
@@ -129,12 +129,12 @@ def test_gradient_equals_autograd_on_the_brute_force_sum(family, digits, simulat
     prompts = [p.ids for both in encoder.encode(simulated.pairs[:2]) for p in both]
     model = make_model(family, len(tokenizer))
     labels = torch.tensor([1.0, 0.0, 0.0, 1.0])
-    # without rescaling an untrained model's answers weigh about nothing, and neither would their gradient
-    objective = objective_of(BrierReward(), entropy_coef=0.1, symmetry_coef=1.0)
+    # the gradient of an untrained model's answers is about 0 without rescaling
+    exact_loss = loss_of(BrierReward(), entropy_coef=0.1, symmetry_coef=1.0)
 
     def gradient(probs):
         values = torch.as_tensor(tree.values, dtype=torch.float32)
-        objective(AnswerDistribution(probs, values), labels)[0].backward()
+        exact_loss(AnswerDistribution(probs, values), labels)[0].backward()
         grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         model.zero_grad()
         return grads
@@ -142,8 +142,8 @@ def test_gradient_equals_autograd_on_the_brute_force_sum(family, digits, simulat
     ids, mask = pad_prompts(prompts, tokenizer.pad_token_id)
     got = gradient(tree.distribution(model, ids, mask).probs)
     slow = torch.stack([brute_force(model, tree, tokenizer, encoder, p, differentiable=True) for p in prompts])
-    wanted = gradient(slow)
-    assert (got - wanted).norm() <= 1e-5 * wanted.norm()
+    expected = gradient(slow)
+    assert (got - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_plain_branches_equal_the_shared_tree(simulated):

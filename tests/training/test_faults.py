@@ -1,4 +1,4 @@
-"""Rewards that fail or are no number, answers that none can read, prompts without room: said, or counted."""
+"""Rewards that fail or are not finite, unparsed answers, prompts that do not fit."""
 
 import json
 
@@ -10,16 +10,17 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
+from autorater.training.data import training_rows
 from autorater.training.faults import TrainingFault
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.grpo import grpo_trainer
 from rewards import BrierReward, brier_reward
 from tests.conftest import make_model, make_tokenizer
 
 OPTIONS = {
     "report_to": "none", "use_cpu": True, "max_steps": 2, "logging_steps": 1, "disable_tqdm": True,
-    "per_device_train_batch_size": 4, "num_generations": 4, "save_strategy": "no", "answer_step": 0.25,
-    "max_completion_length": 8,
+    "per_device_train_batch_size": 4, "save_strategy": "no", "answer_step": 0.25,
 }  # fmt: skip
+SAMPLED = {"answers": "sampled", "num_generations": 4, "max_completion_length": 8}
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,13 @@ def data():
     return pairs, judge.encoder.encode(pairs), judge
 
 
-def trainer(data, folder, rewards, **options):
+def trainer(data, folder, rewards, answers, **options):
     pairs, prompts, judge = data
-    args = JudgeGRPOConfig(output_dir=str(folder), **OPTIONS | options)
+    sampled = SAMPLED if answers == "sampled" else {}
+    args = JudgeGRPOConfig(output_dir=str(folder), **OPTIONS | sampled | options)
     rows = Dataset.from_list(training_rows(pairs, prompts, args.orders))
     model = make_model("qwen", len(judge.tokenizer))
-    return JudgeGRPOTrainer(model, rewards, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
+    return grpo_trainer(model, rewards, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
 
 
 def fails(completions, **columns):
@@ -67,42 +69,54 @@ class FailingReward(BrierReward):
         raise KeyError("label")
 
 
-@pytest.mark.filterwarnings("ignore:step 1. not one answer")
+@pytest.mark.filterwarnings("ignore:step 1. no answer of the batch parses")
 @pytest.mark.parametrize(
     ("answers", "reward", "message"),
     [
-        ("sampled", fails, r"step 1: the reward fails failed with ZeroDivisionError: division by zero"),
-        ("sampled", fails_later, r"step 1: the reward fails_later failed with ConnectionError: no route"),
-        ("sampled", is_nan_later_on, r"step 2: the reward is_nan_later_on is nan for the completion '.+'; a number"),
+        ("sampled", is_nan_later_on, r"step 2: the reward is_nan_later_on is nan for the completion '.+'; expected"),
         ("sampled", judges_none, r"step 1: 4 of 4 completions got None from every reward"),
-        ("exact", NanReward(), r"the reward nan_reward pays some answers no finite number"),
-        ("exact", FailingReward(), r"the reward failing_reward failed with KeyError: 'label'"),
+        ("exact", NanReward(), r"the reward nan_reward is not finite for some answers"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_bad_reward_ends_the_training_and_is_named(data, tmp_path, answers, reward, message):
+def test_bad_values_of_a_reward_end_the_training(data, tmp_path, answers, reward, message):
     with pytest.raises(TrainingFault, match=message):
-        trainer(data, tmp_path, reward, answers=answers).train()
+        trainer(data, tmp_path, reward, answers).train()
 
 
-def test_none_of_one_reward_is_no_fault_beside_another(data, tmp_path):
-    both = trainer(data, tmp_path, [judges_none, lambda completions, **_: [float(len(c)) for c in completions]],
-                   answers="sampled")  # fmt: skip
+@pytest.mark.parametrize(
+    ("answers", "reward", "error", "note"),
+    [
+        ("sampled", fails, ZeroDivisionError, "step 1: in the reward fails"),
+        ("sampled", fails_later, ConnectionError, "step 1: in the reward fails_later"),
+        ("exact", FailingReward(), KeyError, "in the reward failing_reward"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_an_exception_in_a_reward_keeps_its_type_and_gets_a_note(data, tmp_path, answers, reward, error, note):
+    with pytest.raises(error) as raised:
+        trainer(data, tmp_path, reward, answers).train()
+    assert note in raised.value.__notes__
+
+
+def test_a_reward_may_return_none_if_another_scores(data, tmp_path):
+    rewards = [judges_none, lambda completions, **_: [float(len(c)) for c in completions]]
+    both = trainer(data, tmp_path, rewards, "sampled")
     both.train()
     assert both.state.global_step == 2
 
 
-def test_batches_that_none_can_read_are_counted_and_said_once(data, tmp_path):
-    """A random policy writes no answer: nothing is better than anything, and the weights stay where they are."""
-    blind = trainer(data, tmp_path, brier_reward, answers="sampled", entropy_coef=0.0, max_steps=3)
-    with pytest.warns(RuntimeWarning, match="step 1: not one answer of the batch can be read") as said:
-        blind.train()
-    assert len([w for w in said if "not one answer" in str(w.message)]) == 1
-    counts = [entry["answers/unread_batches"] for entry in blind.state.log_history if "reward" in entry]
+def test_batches_without_a_parsed_answer_are_counted_and_warned_about_once(data, tmp_path):
+    """A random policy generates no answer, so all rewards are equal and the weights do not change."""
+    random_policy = trainer(data, tmp_path, brier_reward, "sampled", entropy_coef=0.0, max_steps=3)
+    with pytest.warns(RuntimeWarning, match="step 1: no answer of the batch parses") as warned:
+        random_policy.train()
+    assert len([w for w in warned if "no answer" in str(w.message)]) == 1
+    counts = [entry["answers/unparsed_batches"] for entry in random_policy.state.log_history if "reward" in entry]
     assert counts == [1, 2, 3]
-    exact = trainer(data, tmp_path, brier_reward, answers="exact")
+    exact = trainer(data, tmp_path, brier_reward, "exact")
     exact.train()
-    assert [entry["answers/unread_batches"] for entry in exact.state.log_history if "reward" in entry] == [0, 0]
+    assert [entry["answers/unparsed_batches"] for entry in exact.state.log_history if "reward" in entry] == [0, 0]
     assert json.dumps(exact.state.log_history)
 
 
@@ -112,7 +126,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused(data, tmp_path, answers)
     longest = max(len(prompt.ids) for both in prompts for prompt in both)
     model = make_model("gpt2", len(judge.tokenizer))
     model.config.n_positions = longest + 4
-    args = JudgeGRPOConfig(output_dir=str(tmp_path), **OPTIONS | {"answers": answers})
+    args = JudgeGRPOConfig(output_dir=str(tmp_path), **OPTIONS | (SAMPLED if answers == "sampled" else {}))
     rows = Dataset.from_list(training_rows(pairs, prompts, args.orders))
-    with pytest.raises(ValueError, match=r"training row \d: (swapped_)?prompt_ids has \d+ tokens, .* room for \d+"):
-        JudgeGRPOTrainer(model, brier_reward, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
+    with pytest.raises(ValueError, match=r"training row \d: (swapped_)?prompt_ids has \d+ tokens; .* room for \d+"):
+        grpo_trainer(model, brier_reward, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)

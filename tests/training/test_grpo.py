@@ -1,4 +1,4 @@
-"""The trainer: both kinds of answers, both orders, shared prompts against TRL's plain path, and what it refuses."""
+"""The GRPO trainers: exact and sampled answers, both orders, shared prompts against TRL's own path, bad options."""
 
 import json
 import warnings
@@ -8,15 +8,21 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import TrainingArguments
 from trl import GRPOTrainer
 
 from autorater.models.answers import AnswerTree
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
+from autorater.training.arguments import PolicyArguments
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.data import training_rows
+from autorater.training.exact_grpo import ExactGRPOTrainer
+from autorater.training.grpo import grpo_trainer
 from autorater.training.prompt_groups import PromptGroups, one_prefill
-from autorater.training.warm_start import RawVerdicts, warm_start
+from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
+from autorater.training.sampled_grpo import SampledGRPOTrainer
+from autorater.training.warm_start import warm_start
 from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force, brute_force_closing
@@ -29,17 +35,15 @@ def make_trainer(tmp_path, simulated):
         reasoning = options.get("reasoning", False)
         encoder = PromptEncoder(tokenizer, PromptFormat("full" if reasoning else "compact", reasoning))
         pairs = simulated.pairs[:16]
-        options = {
-            "answers": "exact",
-            "per_device_train_batch_size": 4,
-            "max_steps": 2,
-            "learning_rate": 1e-2,
-        } | options
+        generates = reasoning or options.get("answers") == "sampled"
+        defaults = {"per_device_train_batch_size": 4, "max_steps": 2, "learning_rate": 1e-2}
+        if generates:
+            defaults |= {"num_generations": 4, "max_completion_length": 6}
         args = JudgeGRPOConfig(
             output_dir=str(tmp_path / "out"), report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=1,
-            save_strategy="no", answer_step=0.25, orders=orders, seed=3, max_completion_length=6, **options,
+            save_strategy="no", answer_step=0.25, orders=orders, seed=3, **defaults | options,
         )  # fmt: skip
-        return JudgeGRPOTrainer(
+        return grpo_trainer(
             model or make_model("qwen", len(tokenizer)),
             reward,
             args,
@@ -56,25 +60,26 @@ def parameters(trainer):
     return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
 
 
+def starts_even(completions, **_):
+    """1 if the code of the first character is even: about every second answer of an untrained policy."""
+    return [float(ord(text[:1] or "a") % 2 == 0) for text in completions]
+
+
 @pytest.mark.parametrize("orders", ["coupled", "separate"])
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_training_moves_the_policy(make_trainer, answers, orders, accumulation):
-    trainer = make_trainer(answers=answers, orders=orders, gradient_accumulation_steps=accumulation, num_generations=4)
-    before = parameters(trainer)
-    trainer.train()
-    assert any((before[n] != p).any() for n, p in parameters(trainer).items())
-    logged = trainer.state.log_history[0]
-    assert logged["reward"] >= 0
-    assert "answers/parse_rate" in logged
-    assert trainer.share_prefix
-
-
-def test_exact_steps_learn_the_label(make_trainer):
-    trainer = make_trainer(max_steps=25, learning_rate=3e-2, entropy_coef=0.0)
+def test_training_raises_the_reward(make_trainer, answers, orders, accumulation):
+    sampled = {"answers": "sampled", "reward": starts_even, "max_completion_length": 1, "num_generations": 8}
+    batch = 4 if answers == "exact" else 16
+    trainer = make_trainer(
+        orders=orders, gradient_accumulation_steps=accumulation, entropy_coef=0.0, max_steps=25, learning_rate=3e-2,
+        per_device_train_batch_size=batch // accumulation, **(sampled if answers == "sampled" else {}),
+    )  # fmt: skip
     trainer.train()
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
-    assert rewards[-1] > rewards[0] + 0.3
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.25
+    assert answers == "sampled" or "answers/parse_rate" in trainer.state.log_history[0]
+    assert trainer.share_prefix
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(make_trainer):
@@ -90,8 +95,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(make_trainer):
 
 
 def test_coupled_group_holds_both_orders(make_trainer):
-    """Half of a group reads order ba, against the other label."""
-    trainer = make_trainer(answers="sampled", num_generations=4, per_device_train_batch_size=8, max_steps=1)
+    """Half of a group is in order ba, with the other label."""
+    trainer = make_trainer(answers="sampled", per_device_train_batch_size=8, max_steps=1)
     seen = []
     trainer.reward_funcs = [
         lambda prompts, label, **_: seen.extend(zip(prompts, label, strict=True)) or [0.0] * len(label)
@@ -109,9 +114,7 @@ def test_shared_prefix_gives_the_loss_of_plain_trl(make_trainer):
     """Same seed, so the same samples; TRL's own path against ours, gradient by gradient."""
     gradients = {}
     for shared in (False, True):
-        trainer = make_trainer(
-            answers="sampled", num_generations=4, per_device_train_batch_size=8, shared_prefix=shared, beta=0.0
-        )
+        trainer = make_trainer(answers="sampled", per_device_train_batch_size=8, shared_prefix=shared, beta=0.0)
         calls = []
         trainer.model.register_forward_pre_hook(
             lambda _, args, kwargs, calls=calls: calls.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -127,9 +130,9 @@ def test_shared_prefix_gives_the_loss_of_plain_trl(make_trainer):
         gradients[shared, "ids"] = inputs["completion_ids"].flatten(0, -2)
         gradients[shared, "calls"] = calls
     assert torch.equal(gradients[True, "ids"], gradients[False, "ids"])
-    for name, wanted in gradients[False].items():
-        torch.testing.assert_close(gradients[True][name], wanted, rtol=1e-4, atol=1e-6, msg=name)
-    assert gradients[True, "calls"][-1] < gradients[False, "calls"][-1], "the shared path reads fewer rows"
+    for name, expected in gradients[False].items():
+        torch.testing.assert_close(gradients[True][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+    assert gradients[True, "calls"][-1] < gradients[False, "calls"][-1], "the shared path computes fewer rows"
 
 
 def test_regrouping_restores_the_order_of_rows():
@@ -149,14 +152,14 @@ def test_regrouping_restores_the_order_of_rows():
     logps, entropies = groups.logps(model, 0.7, rows_at_once=3)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, 6:-1] / 0.7
-    wanted = logits.log_softmax(-1).gather(2, completions[:, :, None])[..., 0]
+    expected = logits.log_softmax(-1).gather(2, completions[:, :, None])[..., 0]
     kept = mask[:, 7:].bool()
-    torch.testing.assert_close(logps[kept], wanted[kept], rtol=1e-4, atol=1e-5)
-    wanted = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(entropies[kept], wanted[kept], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logps[kept], expected[kept], rtol=1e-4, atol=1e-5)
+    expected = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(entropies[kept], expected[kept], rtol=1e-4, atol=1e-5)
 
 
-def test_one_prefill_leaves_generate_as_it_was():
+def test_one_prefill_generates_the_same_and_restores_generate():
     model = make_model("llama", 50)
     ids = torch.randint(1, 50, (1, 5)).repeat(3, 1)
     kwargs = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 4, "do_sample": True, "eos_token_id": None}
@@ -170,18 +173,16 @@ def test_one_prefill_leaves_generate_as_it_was():
 
 
 def test_model_that_fails_the_check_falls_back_with_a_warning(make_trainer, monkeypatch):
-    monkeypatch.setattr("autorater.training.grpo.check_shared_prefix", lambda *_: 0.5)
-    trainer = make_trainer(answers="sampled", num_generations=4, max_steps=1)
-    with pytest.warns(RuntimeWarning, match=r"shared prefix switched off.*differ by 5.0e-01"):
+    monkeypatch.setattr("autorater.training.base_trainer.check_shared_prefix", lambda *_: 0.5)
+    trainer = make_trainer(answers="sampled", max_steps=1)
+    with pytest.warns(RuntimeWarning, match=r"shared prefix disabled.*differ by 5.0e-01"):
         trainer.train()
     assert not trainer.share_prefix
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
 def test_lora_with_reference_model(make_trainer, answers):
-    trainer = make_trainer(
-        answers=answers, num_generations=4, beta=0.1, peft_config=LoraConfig(target_modules=["q_proj", "v_proj"], r=2)
-    )
+    trainer = make_trainer(answers=answers, beta=0.1, peft_config=LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
     frozen = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
     before = parameters(trainer)
     trainer.train()
@@ -205,9 +206,7 @@ def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path):
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
 def test_several_iterations_and_gradient_checkpointing(make_trainer, answers):
-    trainer = make_trainer(
-        answers=answers, num_generations=4, num_iterations=2, gradient_checkpointing=True, max_steps=4
-    )
+    trainer = make_trainer(answers=answers, num_iterations=2, gradient_checkpointing=True, max_steps=4)
     trainer.train()
     assert trainer.state.global_step == 4
     assert trainer.share_prefix
@@ -223,28 +222,31 @@ def test_completions_are_logged(make_trainer, tmp_path):
     assert all(0 <= float(c) <= 1 for c in table["completion"])
 
 
-def test_pushing_up_the_wrong_reward_is_refused(make_trainer):
+def test_exact_answers_require_a_reward_of_grids_and_a_tree(make_trainer):
     def any_reward(completions, **_):
         return [0.0] * len(completions)
 
     with pytest.raises(ValueError, match="any_reward does not"):
         make_trainer(reward=any_reward)
-    with pytest.raises(ValueError, match="needs an answer_tree"):
+    with pytest.raises(ValueError, match="requires an answer_tree"):
         make_trainer(tree=False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_adaptive_entropy": True}, "use_adaptive_entropy does not go with exact"),
-        ({"scale_rewards": "batch"}, "scale_rewards: batch does not go with exact"),
-        ({"answers": "sampled", "num_generations": 3, "per_device_train_batch_size": 3}, "even num_generations"),
-        ({"answers": "sampled", "symmetry_coef": 1.0}, "symmetry_coef needs"),
-        ({"orders": "separate", "symmetry_coef": 1.0}, "symmetry_coef needs"),
-        ({"answers": "guessed"}, "answers must be one of exact, sampled; got 'guessed'"),
+        ({"use_adaptive_entropy": True}, "use_adaptive_entropy: True is not compatible with exact answers"),
+        ({"scale_rewards": "batch"}, "scale_rewards: batch is not compatible with exact answers"),
+        ({"num_generations": 4}, "num_generations: 4 is not compatible with exact answers: no answer is sampled"),
+        ({"temperature": 0.7}, "temperature: 0.7 is not compatible with exact answers: no answer is sampled"),
+        ({"answers": "sampled", "num_generations": 3, "per_device_train_batch_size": 3}, "requires an even number"),
+        ({"answers": "sampled", "symmetry_coef": 1.0}, "symmetry_coef: 1.0 is not compatible with sampled answers"),
+        ({"answers": "sampled", "objective": "score_of_mean"}, "not compatible with sampled answers"),
+        ({"orders": "separate", "symmetry_coef": 1.0}, "symmetry_coef: 1.0 .* requires orders: coupled"),
+        ({"answers": "guessed"}, "answers: got 'guessed'; expected one of exact, sampled"),
     ],
 )
-def test_options_that_do_not_fit(make_trainer, options, message):
+def test_incompatible_options(make_trainer, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(**options)
 
@@ -257,13 +259,19 @@ def test_weights_of_several_rewards(make_trainer):
     assert trainer.state.log_history[0]["reward"] == pytest.approx(2.5 * single.state.log_history[0]["reward"])
 
 
-def test_stock_trainer_is_untouched():
-    """The hooks that are overridden exist; a TRL that moves them breaks here first."""
-    for hook in (
-        "_generate_and_score_completions", "_tokenize_prompts", "_generate_single_turn",
-        "_get_per_token_logps_and_entropies", "_compute_loss", "_generate", "_calculate_rewards",
-    ):  # fmt: skip
-        assert getattr(JudgeGRPOTrainer, hook) is not getattr(GRPOTrainer, hook)
+@pytest.mark.parametrize(
+    ("trainer", "hooks"),
+    [
+        (ExactGRPOTrainer, ("_generate_and_score_completions", "_compute_loss", "_tokenize_prompts")),
+        (SampledGRPOTrainer, ("_generate_and_score_completions", "_generate_single_turn", "_compute_loss")),
+        (SampledGRPOTrainer, ("_get_per_token_logps_and_entropies", "_calculate_rewards")),
+        (ReasoningGRPOTrainer, ("_generate", "_get_per_token_logps_and_entropies", "_calculate_rewards")),
+    ],
+)
+def test_overridden_hooks_exist(trainer, hooks):
+    """A TRL that renames a hook fails here first."""
+    for hook in hooks:
+        assert getattr(trainer, hook) is not getattr(GRPOTrainer, hook)
 
 
 def test_state_is_json(make_trainer):
@@ -276,18 +284,18 @@ def test_state_is_json(make_trainer):
 
 @pytest.fixture
 def make_reasoner(make_trainer):
-    """A trainer whose policy is drawn to the end of its reasoning: some rows have an answer, some have not."""
+    """A trainer whose policy often ends its reasoning: some rows have an answer, others have none."""
 
     def make(**options):
         end = make_tokenizer("split").convert_tokens_to_ids("</think>")
-        defaults = {"reasoning": True, "num_generations": 4, "per_device_train_batch_size": 8, "entropy_coef": 0.0}
+        defaults = {"reasoning": True, "per_device_train_batch_size": 8, "entropy_coef": 0.0}
         return make_trainer(generation_kwargs={"sequence_bias": [[[end], 6.0]]}, **defaults | options)
 
     return make
 
 
 @pytest.mark.parametrize("orders", ["coupled", "separate"])
-def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_value(make_reasoner, orders):
+def test_reasoning_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_value(make_reasoner, orders):
     trainer = make_reasoner(orders=orders)
     rows = [row for row in (trainer.train_dataset[i] for i in range(2)) for _ in range(4)]
     trainer.model.train()
@@ -297,7 +305,7 @@ def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_v
     got = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
 
     flat = {name: value.flatten(0, 1) for name, value in batch.items() if torch.is_tensor(value) and value.ndim > 1}
-    assert 0 < flat["answered"].sum() < 8, "rows of both kinds make the test"
+    assert 0 < flat["answered"].sum() < 8, "the test requires rows of both kinds"
     tokenizer, tree, encoder = trainer.processing_class, trainer.answer_tree, PromptEncoder(
         trainer.processing_class, PromptFormat("full", reasoning=True)
     )  # fmt: skip
@@ -323,8 +331,8 @@ def test_reasoned_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_v
             others = [values[j].detach() for j in group if j != i]
             advantage = values[i].detach() - sum(others) / 3
             loss = loss - (advantage * logps[i] + values[i] + closed[i]) / 8
-    wanted = torch.autograd.grad(loss, parameters)
-    for a, b in zip(got, wanted, strict=True):
+    expected = torch.autograd.grad(loss, parameters)
+    for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-9
 
 
@@ -358,29 +366,26 @@ def test_reasoning_has_room_by_default(tmp_path):
     [
         ({"scale_rewards": "group"}, "scale_rewards: group"),
         ({"loss_type": "dapo"}, "loss_type: dapo"),
-        ({"num_iterations": 2}, "several updates"),
-        ({"shared_prefix": False}, "shared_prefix: false"),
-        ({"symmetry_coef": 1.0}, "no reasoning"),
+        ({"num_iterations": 2}, "num_iterations: 2, steps_per_generation: 1 .* reasonings of the current policy"),
+        ({"shared_prefix": False}, "shared_prefix: False"),
+        ({"symmetry_coef": 1.0}, "different reasonings"),
         ({"mask_truncated_completions": True}, "mask_truncated_completions"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation"),
     ],
 )
-def test_options_that_do_not_fit_reasoning(make_reasoner, options, message):
+def test_options_incompatible_with_reasoning(make_reasoner, options, message):
     with pytest.raises(ValueError, match=message):
         make_reasoner(**options)
 
 
-def test_what_is_generated_can_be_parsed_after_training(make_trainer, simulated, tmp_path):
-    """The objective ends with the first token of the closing tag; without `closing_coef` the rest is forgotten."""
+def test_generated_answers_parse_after_training(make_trainer, simulated, tmp_path):
+    """V ends with the first token of the closing tag; without `closing_coef` the rest is forgotten."""
     tokenizer = make_tokenizer("split")
     encoder, model = PromptEncoder(tokenizer, PromptFormat("compact")), make_model("qwen", len(tokenizer))
     prompts = encoder.encode(simulated.pairs[:16])
-    verdicts = np.linspace(0, 1, 16)
-    style = RawVerdicts(jitter=0.5, step=0.25)
-    warm_start(
-        model, encoder, prompts, verdicts, style=style, steps=60, batch_size=16, learning_rate=1e-2, use_cpu=True,
-        output_dir=tmp_path,
-    )  # fmt: skip
+    policy = PolicyArguments(warm_start_steps=60, warm_start_batch_size=16, warm_start_learning_rate=1e-2)
+    training = TrainingArguments(str(tmp_path), seed=0, use_cpu=True)
+    warm_start(model, encoder, prompts, np.linspace(0, 1, 16), policy, training, answer_step=0.25)
     trainer = make_trainer(model, max_steps=60, per_device_train_batch_size=8, learning_rate=3e-3)
     trainer.train()
     for prompt, _ in prompts:

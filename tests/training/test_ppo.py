@@ -1,4 +1,4 @@
-"""PPO and RLOO: the formulas against plain loops, the whole gradient against autograd, the value head's life."""
+"""PPO and RLOO: formulas against loops, the whole gradient against autograd; the value head, saved and loaded."""
 
 import json
 
@@ -12,17 +12,19 @@ from transformers import AutoModelForCausalLM
 
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
-from autorater.training.grpo import by_row, training_rows
-from autorater.training.ppo import JudgePPOConfig, JudgePPOTrainer, clipped_value_loss, gae
-from autorater.training.rloo import JudgeRLOOTrainer
-from autorater.training.value_head import VALUE_HEAD_FILE, ValueHead, load_value_head, reading_values
+from autorater.training.arguments import JudgeArguments, ineffective_options
+from autorater.training.data import training_rows
+from autorater.training.grpo import grpo_trainer
+from autorater.training.ppo import JudgePPOConfig, clipped_value_loss, gae
+from autorater.training.prompt_groups import by_row
+from autorater.training.value_head import VALUE_HEAD_FILE, ValueHead, collecting_values, load_value_head
 from tests.conftest import make_model, make_tokenizer
 
 LORA = LoraConfig(target_modules=["q_proj", "v_proj"], r=2)
 
 
 def half_full(completions, label, **_):
-    """A reward that differs from answer to answer also where nothing parses."""
+    """A reward that differs between answers even if none parses."""
     return [y * len(set(text)) / 10 + 0.1 for text, y in zip(completions, label, strict=True)]
 
 
@@ -37,7 +39,7 @@ def make_trainer(tmp_path, simulated):
             output_dir=str(tmp_path / out), report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=1, seed=3,
             max_completion_length=6, **{"save_strategy": "no"} | options,
         )  # fmt: skip
-        return {"ppo": JudgePPOTrainer, "rloo": JudgeRLOOTrainer}[args.algorithm](
+        return grpo_trainer(
             model or make_model("qwen", len(tokenizer)),
             reward,
             args,
@@ -50,7 +52,7 @@ def make_trainer(tmp_path, simulated):
 
 
 def rollout(trainer, pairs=2):
-    """Inputs of one loss: every row of the data as often as the sampler gives it."""
+    """Inputs of one loss: every row of the data as often as the sampler repeats it."""
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     rows = [row for row in (trainer.train_dataset[i] for i in range(pairs)) for _ in range(trainer.num_generations)]
@@ -62,23 +64,23 @@ def trainable(trainer):
     return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
 
 
-def advantages_written_out(rewards, values, gamma, lam):
-    """Of one answer, as the double sum of the definition."""
+def explicit_advantages(rewards, values, lam):
+    """Advantages of one answer, as the double sum of the definition."""
     after = [*values[1:], 0.0]
-    delta = [r + gamma * w - v for r, v, w in zip(rewards, values, after, strict=True)]
-    return [sum((gamma * lam) ** (s - t) * delta[s] for s in range(t, len(delta))) for t in range(len(delta))]
+    delta = [r + w - v for r, v, w in zip(rewards, values, after, strict=True)]
+    return [sum(lam ** (s - t) * delta[s] for s in range(t, len(delta))) for t in range(len(delta))]
 
 
-@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.7), (1.0, 1.0), (0.8, 0.0)])
-def test_advantages_are_the_double_sum(gamma, lam):
+@pytest.mark.parametrize("lam", [0.95, 0.7, 1.0, 0.0])
+def test_advantages_are_the_double_sum(lam):
     generator = torch.Generator().manual_seed(0)
     rewards, values = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
     lengths = [7, 1, 4, 2, 6]
     mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
-    advantages, returns = gae(rewards, values, mask, gamma, lam)
+    advantages, returns = gae(rewards, values, mask, lam)
     for i, length in enumerate(lengths):
-        wanted = advantages_written_out(rewards[i, :length].tolist(), values[i, :length].tolist(), gamma, lam)
-        torch.testing.assert_close(advantages[i, :length].tolist(), wanted)
+        expected = explicit_advantages(rewards[i, :length].tolist(), values[i, :length].tolist(), lam)
+        torch.testing.assert_close(advantages[i, :length].tolist(), expected)
         torch.testing.assert_close(returns[i, :length], advantages[i, :length] + values[i, :length])
         assert (advantages[i, length:] == 0).all()
 
@@ -87,7 +89,7 @@ def test_with_lambda_one_the_advantage_is_reward_minus_value():
     values = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     rewards = torch.zeros(3, 4)
     rewards[:, -1] = torch.tensor([0.3, 0.6, 1.0])
-    advantages, returns = gae(rewards, values, torch.ones(3, 4), 1.0, 1.0)
+    advantages, returns = gae(rewards, values, torch.ones(3, 4), 1.0)
     torch.testing.assert_close(advantages, rewards[:, -1:] - values)
     torch.testing.assert_close(returns, rewards[:, -1:].expand(3, 4))
 
@@ -103,20 +105,20 @@ def test_value_loss_is_the_larger_of_the_two():
             assert loss[i, t].item() == pytest.approx(max((v - g) ** 2, (clipped - g) ** 2) / 2, rel=1e-4)
 
 
-def written_out_loss(trainer, policy, rows, old, rewards, reference=None):
-    """PPO's loss of a rollout, token by token, from plain forward passes; `old` and `reference` give what was."""
+def explicit_loss(trainer, policy, rows, old, rewards, reference=None):
+    """PPO's loss of a rollout, token by token; `old`, `reference`: outputs before the update, of the reference."""
     args = trainer.args
     answers = []
     for i, reward in enumerate(rewards):
         prompt = rows["prompt_ids"][i][rows["prompt_mask"][i].bool()].tolist()
         answer = rows["completion_ids"][i][rows["completion_mask"][i].bool()].tolist()
-        logps, values, entropies = read_plainly(policy, prompt, answer)
+        logps, values, entropies = forward(policy, prompt, answer)
         old_logps, old_values, _ = (x.detach() for x in old[i])
         kl = [0.0] * len(answer) if reference is None else (old_logps - reference[i][0].detach()).tolist()
         in_reward = args.beta if args.kl_in == "reward" else 0.0
-        paid = [-in_reward * k for k in kl]
-        paid[-1] += reward
-        advantages = advantages_written_out(paid, old_values.tolist(), args.gamma, args.lam)
+        rewarded = [-in_reward * k for k in kl]
+        rewarded[-1] += reward
+        advantages = explicit_advantages(rewarded, old_values.tolist(), args.lam)
         answers.append((logps, values, entropies, old_logps, old_values, advantages, i))
     flat = [a for *_, advantages, _ in answers for a in advantages]
     mean = sum(flat) / len(flat)
@@ -137,8 +139,8 @@ def written_out_loss(trainer, policy, rows, old, rewards, reference=None):
     return loss / len(flat)
 
 
-def read_plainly(policy, prompt, answer):
-    """Log-probabilities, values and entropies of an answer's tokens, from states transformers itself hands out."""
+def forward(policy, prompt, answer):
+    """Log-probabilities, values and entropies of an answer's tokens, from the hidden states of transformers."""
     out = policy(torch.tensor([prompt + answer]), output_hidden_states=True)
     before = slice(len(prompt) - 1, -1)
     logits = out.logits[0, before].log_softmax(-1)
@@ -152,13 +154,13 @@ def read_plainly(policy, prompt, answer):
     "options",
     [
         {},
-        {"num_generations": 2, "lam": 0.5, "gamma": 0.9, "whiten_advantages": True},
+        {"num_generations": 2, "lam": 0.5, "whiten_advantages": True},
         {"orders": "separate", "beta": 0.3, "kl_in": "reward"},
         {"num_generations": 2, "beta": 0.3, "kl_in": "loss", "vf_coef": 1.0},
     ],
 )
-def test_gradient_is_that_of_the_loss_written_out(make_trainer, options, shared):
-    """Behind an update, so that ratios and values have moved: some are clipped, some are not."""
+def test_gradient_is_that_of_the_explicit_loss(make_trainer, options, shared):
+    """After an update, so that ratios and values have changed: some are clipped, others are not."""
     trainer = make_trainer(
         per_device_train_batch_size=8, num_iterations=2, entropy_coef=0.05, shared_prefix=shared,
         cliprange_value=0.05, epsilon=0.02, peft_config=LORA if "beta" in options else None, **options,
@@ -171,11 +173,11 @@ def test_gradient_is_that_of_the_loss_written_out(make_trainer, options, shared)
                 if parameter.requires_grad:
                     parameter += size * torch.randn(parameter.shape, generator=generator)
 
-    def read():
+    def evaluate():
         with torch.no_grad():
-            return [read_plainly(trainer.policy, *row) for row in texts]
+            return [forward(trainer.policy, *row) for row in texts]
 
-    move(0.05)  # else the values are zero, and an adapter is what it adapts
+    move(0.05)  # otherwise the values are zero, and an adapter does not change its model
     batch = rollout(trainer, pairs=8 // trainer.num_generations)
     rows = by_row(batch)
     assert len(rows["completion_ids"]) == 8
@@ -185,25 +187,25 @@ def test_gradient_is_that_of_the_loss_written_out(make_trainer, options, shared)
             *(rows[name] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")), strict=True
         )
     ]
-    old, reference = read(), None
+    old, reference = evaluate(), None
     if "beta" in options:
         with trainer.model.disable_adapter():
-            reference = read()
+            reference = evaluate()
     rewards = trainer._rewards.tolist()
     move(0.02)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     got = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
-    loss = written_out_loss(trainer, trainer.policy, rows, old, rewards, reference)
-    wanted = torch.autograd.grad(loss, parameters)
+    loss = explicit_loss(trainer, trainer.policy, rows, old, rewards, reference)
+    expected = torch.autograd.grad(loss, parameters)
     assert trainer.share_prefix == shared
     assert 0 < sum(trainer._metrics["train"]["clip_ratio/region_mean"]) < 1
     assert trainer._metrics["train"]["approx_kl"][0] > 0
-    for a, b in zip(got, wanted, strict=True):
+    for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() <= 2e-4 * b.norm() + 1e-8
 
 
 @pytest.mark.parametrize("orders", ["coupled", "separate"])
-def test_one_sampled_answer_a_prompt(make_trainer, orders):
+def test_one_sampled_answer_per_prompt(make_trainer, orders):
     seen = []
 
     def reward(prompts, label, **_):
@@ -214,14 +216,14 @@ def test_one_sampled_answer_a_prompt(make_trainer, orders):
     trainer.train()
     assert trainer.args.num_generations == 1
     for rows in seen:
-        assert len({prompt for prompt, _ in rows}) == 4, "no prompt is answered twice"
+        assert len({prompt for prompt, _ in rows}) == 4, "every prompt is answered once"
         if orders == "coupled":
             for (ab, y), (ba, z) in (rows[:2], rows[2:]):
                 assert y == 1 - z
                 assert sorted(ab) == sorted(ba), "the same words in another order"
 
 
-def test_training_moves_policy_and_value_head_and_tells(make_trainer):
+def test_training_changes_policy_and_value_head_and_logs(make_trainer):
     trainer = make_trainer(num_iterations=2, max_steps=4, gradient_accumulation_steps=2, log_completions=True)
     before = trainable(trainer)
     trainer.train()
@@ -236,7 +238,7 @@ def test_training_moves_policy_and_value_head_and_tells(make_trainer):
     json.dumps(trainer.state.log_history)
 
 
-def test_the_head_learns_the_reward_and_nothing_is_left_to_learn(make_trainer):
+def test_the_head_learns_a_constant_reward_so_advantages_vanish(make_trainer):
     trainer = make_trainer(
         reward=lambda completions, **_: [0.7] * len(completions), max_steps=16, value_learning_rate=2e-2, lam=1.0,
         learning_rate=1e-4, lr_scheduler_type="constant", cliprange_value=1.0, vf_coef=1.0,
@@ -275,7 +277,7 @@ def test_values_come_from_one_call_of_the_module(make_trainer):
 
 
 def test_values_leave_wrappers_with_the_output():
-    """As DDP does with find_unused_parameters: takes the output apart, and puts it together again."""
+    """Flattens and restores the output, as DDP does with find_unused_parameters."""
     from torch.utils._pytree import tree_flatten, tree_unflatten
 
     policy = make_model("llama", 50)
@@ -293,15 +295,15 @@ def test_values_leave_wrappers_with_the_output():
             return tree_unflatten(tensors, spec)
 
     ids = torch.randint(0, 50, (2, 6))
-    with reading_values(policy, wrapper := Wrapper()) as read:
+    with collecting_values(policy, wrapper := Wrapper()) as collected:
         logits = wrapper(input_ids=ids, use_cache=False).logits
     states = policy(ids, output_hidden_states=True)
     torch.testing.assert_close(logits, states.logits)
-    torch.testing.assert_close(read[0], policy.value_head(states.hidden_states[-1]))
-    assert not hasattr(policy(ids), "token_values"), "what is not read is not there"
+    torch.testing.assert_close(collected[0], policy.value_head(states.hidden_states[-1]))
+    assert not hasattr(policy(ids), "token_values"), "values are added only within the context"
 
 
-def test_saved_beside_the_model_and_read_again(make_trainer, tmp_path):
+def test_saved_beside_the_model_and_loaded_again(make_trainer, tmp_path):
     trainer = make_trainer()
     trainer.train()
     trainer.save_model()
@@ -318,7 +320,7 @@ def test_saved_beside_the_model_and_read_again(make_trainer, tmp_path):
         assert parameter.any()
 
 
-def test_same_seed_same_run_also_when_it_is_resumed(make_trainer, tmp_path):
+def test_same_seed_gives_the_same_run_even_if_resumed(make_trainer, tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "value_learning_rate": 2e-2}
     first = make_trainer(**options)
     first.train()
@@ -332,19 +334,19 @@ def test_same_seed_same_run_also_when_it_is_resumed(make_trainer, tmp_path):
             assert torch.equal(a, b), name
 
 
-def test_resuming_from_what_ppo_did_not_write(tmp_path):
+def test_loading_a_head_that_ppo_did_not_write(tmp_path):
     with pytest.raises(ValueError, match=r"value_head\.safetensors is missing"):
         load_value_head(ValueHead(32), tmp_path)
     save_file({"weight": torch.zeros(1, 8), "bias": torch.zeros(1)}, tmp_path / VALUE_HEAD_FILE)
-    with pytest.raises(ValueError, match="holds no value head of this policy"):
+    with pytest.raises(ValueError, match="is not the value head of this policy"):
         load_value_head(ValueHead(32), tmp_path)
     (tmp_path / VALUE_HEAD_FILE).write_bytes(b"cut")
-    with pytest.raises(ValueError, match="holds no value head of this policy"):
+    with pytest.raises(ValueError, match="is not the value head of this policy"):
         load_value_head(ValueHead(32), tmp_path)
 
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_lora_trains_adapter_and_head_alone(make_trainer, tmp_path, kl_in):
+def test_lora_trains_only_adapter_and_head(make_trainer, tmp_path, kl_in):
     options = {"beta": 0.1, "kl_in": kl_in, "max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     trainer = make_trainer(peft_config=LORA, **options)
     frozen = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
@@ -380,20 +382,20 @@ def test_rloo_is_reinforce_with_the_mean_of_the_others(make_trainer, orders, gro
     labels = [trainer.train_dataset[i // group]["label"] for i in range(4)]
     if orders == "coupled":
         labels = [1 - y if i % group >= group // 2 else y for i, y in enumerate(labels)]
-    paid = half_full(texts, labels)
+    rewards = half_full(texts, labels)
     parameters = list(trainer.model.parameters())
     got = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
     policy, loss, tokens = trainer.model, torch.zeros(()), 0
     policy.value_head = ValueHead(32)
     for i in range(4):
         first = i // group * group
-        others = [paid[j] for j in range(first, first + group) if j != i]
+        others = [rewards[j] for j in range(first, first + group) if j != i]
         prompt = rows["prompt_ids"][i][rows["prompt_mask"][i].bool()].tolist()
         answer = rows["completion_ids"][i][rows["completion_mask"][i].bool()].tolist()
-        loss = loss - (paid[i] - sum(others) / len(others)) * read_plainly(policy, prompt, answer)[0].sum()
+        loss = loss - (rewards[i] - sum(others) / len(others)) * forward(policy, prompt, answer)[0].sum()
         tokens += len(answer)
-    wanted = torch.autograd.grad(loss / tokens, parameters)
-    for a, b in zip(got, wanted, strict=True):
+    expected = torch.autograd.grad(loss / tokens, parameters)
+    for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-9
     trainer.train()
 
@@ -401,26 +403,30 @@ def test_rloo_is_reinforce_with_the_mean_of_the_others(make_trainer, orders, gro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answers": "exact"}, "answers: exact does not go with ppo"),
-        ({"scale_rewards": "group"}, "scale_rewards: group does not go with ppo"),
-        ({"scale_rewards": "batch"}, "whiten_advantages is over the batch"),
+        ({"answers": "exact"}, "answers: exact is not compatible with ppo: the sum over all answers"),
+        ({"scale_rewards": "group"}, "scale_rewards: group is not compatible with ppo"),
+        ({"scale_rewards": "batch"}, "whiten_advantages divides over the batch"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation"),
         ({"loss_type": "dr_grpo"}, "loss_type: dr_grpo"),
         ({"importance_sampling_level": "sequence"}, "importance_sampling_level: sequence"),
         ({"mask_truncated_completions": True}, "mask_truncated_completions"),
-        ({"symmetry_coef": 1.0}, "symmetry_coef needs"),
-        ({"num_generations": 0}, "num_generations must be at least 1, got 0"),
-        ({"per_device_train_batch_size": 3}, "3 answers of a rollout over all processes must be a multiple of 2"),
-        ({"gamma": 1.1}, r"gamma must be in \[0, 1\], got 1.1"),
-        ({"lam": -0.1}, r"lam must be in \[0, 1\], got -0.1"),
-        ({"vf_coef": 0.0}, "vf_coef must be above 0"),
-        ({"cliprange_value": 0.0}, "cliprange_value must be above 0"),
-        ({"kl_in": "both"}, "kl_in must be one of reward, loss; got 'both'"),
-        ({"algorithm": "rloo", "orders": "separate"}, "num_generations: 1 does not go with rloo"),
-        ({"algorithm": "rloo", "whiten_advantages": True}, "whiten_advantages does not go with rloo"),
-        ({"algorithm": "rloo", "beta": 0.1}, "kl_in: reward does not go with rloo"),
+        ({"symmetry_coef": 1.0}, "symmetry_coef: 1.0 is not compatible with ppo"),
+        ({"num_generations": 0}, "num_generations: got 0; expected at least 1"),
+        ({"per_device_train_batch_size": 3}, "3 answers; expected a multiple of 2, the answers to a pair"),
+        ({"lam": -0.1}, r"lam: got -0.1; expected a number in \[0, 1\]"),
+        ({"vf_coef": 0.0}, "vf_coef: got 0.0; expected a number above 0"),
+        ({"cliprange_value": 0.0}, "cliprange_value: got 0.0"),
+        ({"kl_in": "both"}, "kl_in: got 'both'; expected one of reward, loss"),
+        ({"algorithm": "rloo", "orders": "separate"}, "num_generations: 1 is not compatible with rloo"),
+        ({"algorithm": "rloo", "whiten_advantages": True}, "whiten_advantages: True is not compatible with rloo"),
+        ({"algorithm": "rloo", "beta": 0.1}, "kl_in: reward is not compatible with rloo"),
     ],
 )
-def test_options_that_do_not_fit(make_trainer, options, message):
+def test_incompatible_options(make_trainer, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(**options)
+
+
+def test_options_of_the_value_head_have_no_effect_on_rloo(tmp_path):
+    config = JudgePPOConfig(str(tmp_path), report_to="none", use_cpu=True, algorithm="rloo", lam=1.0)
+    assert ineffective_options(JudgeArguments(), False, config) == {"rloo has no value head": ["lam"]}

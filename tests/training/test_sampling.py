@@ -1,4 +1,4 @@
-"""Batches of like length: every row as often as TRL's own sampler gives it, with little padding."""
+"""Batches of similar length: every row as often as in TRL's own sampler, with little padding."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ def test_every_row_as_often_as_in_the_parent():
     rows = list(ours)
     assert len(rows) == len(ours) == len(list(RepeatSampler(LENGTHS, 2, batch_size=4, repeat_count=3, seed=1)))
     assert set(Counter(rows).values()) == {6}
-    assert len(set(rows)) == 200, "three rows do not fill a batch"
+    assert len(set(rows)) == 200, "the last three rows do not fill a batch"
 
 
 def test_pattern_of_repeats_is_the_parents():
@@ -26,7 +26,7 @@ def test_pattern_of_repeats_is_the_parents():
         assert first[0::2] == first[1::2]
 
 
-def test_batches_hold_like_lengths_in_mixed_order():
+def test_batches_have_similar_lengths_in_random_order():
     rows = list(LengthGroupedRepeatSampler(LENGTHS, 1, batch_size=4, seed=1))
     batches = np.array(LENGTHS)[rows].reshape(-1, 4)
     padding = 1 - batches.mean() / batches.max(axis=1).mean()
@@ -49,7 +49,7 @@ def test_fewer_rows_than_a_batch():
 def test_a_curriculum_stays_in_order():
     rows = np.array(list(LengthGroupedRepeatSampler(LENGTHS * 10, 1, batch_size=4, seed=1, in_order=True)))
     assert set(Counter(rows.tolist()).values()) == {1}
-    assert np.abs(rows - np.arange(len(rows))).max() < 32 * 4, "nobody leaves his block"
+    assert np.abs(rows - np.arange(len(rows))).max() < 32 * 4, "rows stay in their block"
     lengths = np.array(LENGTHS * 10)[rows[: len(rows) // 4 * 4]].reshape(-1, 4)
     assert 1 - lengths.mean() / lengths.max(axis=1).mean() < 0.1
     assert (rows != np.arange(len(rows))).mean() > 0.9, "batches of a block are shuffled"

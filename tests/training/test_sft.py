@@ -1,4 +1,6 @@
-"""SFT on vote shares: what is learned, on which tokens, and the loss against a sum by hand."""
+"""SFT on vote shares: labels, trained tokens, and the loss against an explicit sum."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from autorater.judges import Judge
 from autorater.models.tiny import build_policy
 from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.data import training_rows
+from autorater.training.grpo import grpo_trainer
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 
 OPTIONS = {
@@ -39,7 +42,7 @@ def trainer(policy, tmp_path, **options):
     return JudgeSFTTrainer(judge.model, config, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
 
 
-def test_text_is_the_share_behind_both_orders(policy, tmp_path):
+def test_text_is_the_share_in_both_orders(policy, tmp_path):
     pairs, prompts, judge = policy
     rows = sft_rows(pairs, prompts, judge.tokenizer, JudgeSFTConfig(output_dir=str(tmp_path), **OPTIONS))
     assert len(rows) == 2 * len(pairs)
@@ -55,25 +58,26 @@ def test_text_loss_is_the_likelihood_of_the_answer_alone(policy, tmp_path):
     batch = sft.data_collator([sft.train_dataset[i] for i in range(4)])
     loss = sft.compute_loss(sft.model, dict(batch))
     logits = sft.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
     assert (batch["labels"] != -100).sum() < 4 * 40
-    torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["tokenized_brier", "tokenized_log"])
 def test_tokenized_loss_is_the_expected_score(policy, tmp_path, objective):
-    sft = trainer(policy, tmp_path, objective=objective, closing_coef=0.0)
+    sft = trainer(policy, tmp_path, objective=objective)
+    sft.loss = replace(sft.loss, closing_coef=0.0)
     rows = [sft.train_dataset[i] for i in range(4)]
     loss = sft.compute_loss(sft.model, sft.data_collator(rows))
     reward = {"tokenized_brier": rewards.brier_reward, "tokenized_log": rewards.log_reward}[objective]
-    wanted = 0.0
+    expected = 0.0
     for row in rows:
         answers = sft.answer_tree.read(sft.model, [row["prompt_ids"]])
         scores = reward.score(answers.values.double().numpy(), row["label"])
         invalid = float(reward.invalid_score(row["label"]))
         probs = answers.probs[0].double().numpy()
-        wanted -= ((probs * scores).sum() + (1 - probs.sum()) * invalid) / 4
-    assert loss.item() == pytest.approx(wanted, abs=1e-5)
+        expected -= ((probs * scores).sum() + (1 - probs.sum()) * invalid) / 4
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["text", "tokenized_brier", "tokenized_log"])
@@ -86,10 +90,14 @@ def test_training_runs_and_logs(policy, tmp_path, objective):
 
 
 def test_bad_options(tmp_path):
-    with pytest.raises(ValueError, match="objective must be one of text, tokenized_brier, tokenized_log"):
+    with pytest.raises(
+        ValueError, match="objective: got 'brier'; expected one of text, tokenized_brier, tokenized_log"
+    ):
         JudgeSFTConfig(output_dir=str(tmp_path), objective="brier")
-    with pytest.raises(ValueError, match="text has none"):
+    with pytest.raises(ValueError, match=r"entropy_coef: 0.1 is not compatible with text"):
         JudgeSFTConfig(output_dir=str(tmp_path), entropy_coef=0.1)
+    with pytest.raises(ValueError, match="max_length: 512 is not compatible with text"):
+        JudgeSFTConfig(output_dir=str(tmp_path), max_length=512)
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
@@ -97,8 +105,9 @@ def test_kl_reward_on_dense_labels(policy, tmp_path, answers):
     """`reward: kl`, exact and sampled: the exact loss is the expected −KL, the sampled run has finite rewards."""
     pairs, prompts, judge = policy
     assert {pair.label for pair in pairs} - {0.0, 1.0}, "shares, not single votes"
-    config = JudgeGRPOConfig(output_dir=str(tmp_path), answers=answers, num_generations=4, entropy_coef=0.0, **OPTIONS)
-    grpo = JudgeGRPOTrainer(
+    sampled = {"num_generations": 4} if answers == "sampled" else {}
+    config = JudgeGRPOConfig(output_dir=str(tmp_path), answers=answers, entropy_coef=0.0, **OPTIONS, **sampled)
+    grpo = grpo_trainer(
         judge.model, rewards.kl_reward, config, judge.tree,
         train_dataset=Dataset.from_list(training_rows(pairs, prompts, "coupled")), processing_class=judge.tokenizer,
     )  # fmt: skip
@@ -108,13 +117,13 @@ def test_kl_reward_on_dense_labels(policy, tmp_path, answers):
         labels = inputs["labels"].flatten().double()
         ids, mask = inputs["prompt_ids"].flatten(0, 1), inputs["prompt_mask"].flatten(0, 1)
         with torch.no_grad():
-            read = judge.tree.distribution(grpo.model, ids, mask)
+            answered = judge.tree.distribution(grpo.model, ids, mask)
             loss = grpo.compute_loss(grpo.model, inputs)
-        p = read.values.double().clamp(1e-3, 1 - 1e-3)[None]
+        p = answered.values.double().clamp(1e-3, 1 - 1e-3)[None]
         y = labels[:, None]
         kl = torch.special.xlogy(y, y / p) + torch.special.xlogy(1 - y, (1 - y) / (1 - p))
         worst = kl.amax(dim=1)
-        value = (read.probs * kl).sum(dim=1) + read.outside * worst
+        value = (answered.probs * kl).sum(dim=1) + answered.outside * worst
         assert loss.item() == pytest.approx(value.mean().item(), rel=1e-4)
     grpo.model.train()
     grpo.train()

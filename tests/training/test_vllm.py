@@ -1,7 +1,7 @@
-"""Generation by vLLM, as far as it goes without one: what the trainer asks for, and what it makes of the answer.
+"""Generation by vLLM without vLLM: the requests of the trainer, and its use of the answers.
 
-TRL's own client builds the requests; where it would send them, a stand-in writes completions and scores them with the
-model itself, so the importance ratios must be 1.
+TRL's own client builds the requests; a fake server answers them with given completions and their log-probabilities
+under the model itself, so the importance ratios must be 1.
 """
 
 import re
@@ -24,13 +24,13 @@ from tests.training.test_grpo import make_trainer  # noqa: F401
 G = 4
 
 
-class StandIn(vllm_client.VLLMClient):
-    """TRL's client with a server inside: completion j of a prompt is the j-th of `self.completions`."""
+class FakeServer(vllm_client.VLLMClient):
+    """TRL's client with a server in it: completion j of a prompt is the j-th of `self.completions`."""
 
-    model, base_url = "policy", "http://stand-in"
+    model, base_url = "policy", "http://fake"
 
-    def __init__(self, **told):
-        self.told, self.requests, self.pushed = told, [], []
+    def __init__(self, **options):
+        self.options, self.requests, self.pushed = options, [], []
 
     def init_communicator(self, device):
         pass
@@ -65,10 +65,10 @@ class StandIn(vllm_client.VLLMClient):
 
 
 class LLM:
-    """vLLM's engine in the process: one completion for every prompt that it gets, in turn."""
+    """vLLM's engine in the process: one completion per prompt, the next of `self.completions`."""
 
-    def __init__(self, **told):
-        self.told, self.calls, self.loaded = told, [], []
+    def __init__(self, **options):
+        self.options, self.calls, self.loaded = options, [], []
         worker = SimpleNamespace(model_runner=SimpleNamespace(model=SimpleNamespace(load_weights=self.loaded.extend)))
         self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=worker))
 
@@ -96,11 +96,11 @@ def logps(model, prompt, completion):
 @pytest.fixture
 def vllm(monkeypatch):
     monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda *_, **__: True)
-    monkeypatch.setattr(vllm_generation, "VLLMClient", StandIn)
+    monkeypatch.setattr(vllm_generation, "VLLMClient", FakeServer)
     for name in ("LLM", "SamplingParams", "StructuredOutputsParams"):
         monkeypatch.setattr(vllm_generation, name, LLM if name == "LLM" else SimpleNamespace, raising=False)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")  # they will be set for vLLM, and must not be when the test is over
+        monkeypatch.setenv(name, "")  # TRL sets them for vLLM; they are reset after the test
         monkeypatch.delenv(name)
 
 
@@ -123,49 +123,49 @@ TEXTS = [f"0.{d}{CLOSE_TAG}" for d in (1, 4, 6, 9)]
 
 @pytest.mark.parametrize("mode", ["server", "colocate"])
 @pytest.mark.parametrize("orders", ["coupled", "separate"])
-def test_a_step_asks_for_its_own_tokens_and_learns_from_what_comes(trainer_with, mode, orders):
+def test_a_step_requests_its_own_tokens_and_learns_from_the_answers(trainer_with, mode, orders):
     trainer, server = trainer_with(TEXTS, vllm_mode=mode, orders=orders, structured_answers=True)
     rows = [row for row in (trainer.train_dataset[i] for i in range(2)) for _ in range(G)]
     trainer.model.train()
     batch = trainer._generate_and_score_completions(rows)
     sides = ("prompt_ids", "swapped_prompt_ids") if orders == "coupled" else ("prompt_ids",)
-    wanted = [trainer.train_dataset[i][side] for i in range(2) for side in sides]
+    expected = [trainer.train_dataset[i][side] for i in range(2) for side in sides]
     repeats = G // len(sides)
     pattern = answer_pattern(2)
     if mode == "server":
         ((url, body),) = server.requests
         assert url.endswith("/v1/completions")
-        assert body["prompt"] == wanted, "token ids, every prompt once, both orders"
+        assert body["prompt"] == expected, "token ids, every prompt once, both orders"
         assert (body["n"], body["structured_outputs"]) == (repeats, {"regex": pattern})
         assert (body["temperature"], body["top_p"], body["top_k"], body["max_tokens"]) == (1.0, 1.0, 0, 6)
         assert dict(server.pushed[0]) == {name: p.shape for name, p in trainer.model.named_parameters()}
     else:
         ((prompts, params),) = server.calls
-        assert [p["prompt_token_ids"] for p in prompts] == [ids for ids in wanted for _ in range(repeats)]
+        assert [p["prompt_token_ids"] for p in prompts] == [ids for ids in expected for _ in range(repeats)]
         assert (params.n, params.structured_outputs.regex, params.max_tokens) == (1, pattern, 6)
-        assert server.told["logprobs_mode"] == "processed_logprobs"
+        assert server.options["logprobs_mode"] == "processed_logprobs"
         assert {name for name, _ in server.loaded} == {name for name, _ in trainer.model.named_parameters()}
 
     ratios = batch["importance_sampling_ratio"]
     torch.testing.assert_close(ratios, torch.ones_like(ratios), rtol=1e-4, atol=1e-4)
-    # a row is paid for its own answer, against the label of its own order
-    told = list(trainer._logs["rewards"]["brier_reward"])
+    # a row is rewarded for its own answer and the label of its own order
+    rewards = list(trainer._logs["rewards"]["brier_reward"])
     for i, row in enumerate(rows):
         swapped = orders == "coupled" and i % G >= G // 2
         answer = parse_probability(TEXTS[i % repeats if mode == "server" else i % G], prefilled=True)
         label = 1 - row["label"] if swapped else row["label"]
-        assert told[i] == pytest.approx(1 - (answer - label) ** 2), i
+        assert rewards[i] == pytest.approx(1 - (answer - label) ** 2), i
     before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.train()
     assert any((a != b).any() for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
-def test_a_response_cannot_speak_in_control_tokens(trainer_with):
-    """The ids that go out are those made when the data was read, not the text tokenized again."""
+def test_a_response_contains_no_control_tokens(trainer_with):
+    """The requested ids are those made when the data was loaded, not the text tokenized again."""
     from dataclasses import replace
 
     from autorater.data.population import simulate_pairs
-    from autorater.training.grpo import training_rows
+    from autorater.training.data import training_rows
 
     trainer, server = trainer_with(TEXTS, vllm_mode="server")
     tokenizer = make_tokenizer("split")
@@ -177,11 +177,11 @@ def test_a_response_cannot_speak_in_control_tokens(trainer_with):
     ab, *_ = server.requests[0][1]["prompt"]
     control = set(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"]))
     assert not control & set(ab)
-    assert control & set(tokenizer(row["prompt"])["input_ids"]), "the text tokenized again would say something else"
+    assert control & set(tokenizer(row["prompt"])["input_ids"]), "the text tokenized again would contain them"
 
 
 @pytest.mark.parametrize("mode", ["server", "colocate"])
-def test_exact_answers_behind_reasoning_that_vllm_wrote(trainer_with, mode):
+def test_exact_answers_after_reasoning_by_vllm(trainer_with, mode):
     texts = ["A is short.</think>", "B is kind.</think> So be it", "Who can say", "Both are.</think>"]
     trainer, server = trainer_with(texts, vllm_mode=mode, answers="exact", reasoning=True)
     rows = [trainer.train_dataset[0]] * (2 * G)
@@ -204,18 +204,18 @@ def test_exact_answers_behind_reasoning_that_vllm_wrote(trainer_with, mode):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_vllm": True}, "use_vllm does not go with exact answers"),
-        ({"structured_answers": True, "answers": "sampled"}, "structured_answers needs use_vllm"),
-        ({"structured_answers": True, "use_vllm": True, "reasoning": True}, "structured_answers needs use_vllm and"),
+        ({"use_vllm": True}, "use_vllm: True is not compatible with exact answers"),
+        ({"structured_answers": True, "answers": "sampled"}, "structured_answers: True .* it requires use_vllm"),
+        ({"structured_answers": True, "use_vllm": True, "reasoning": True}, "not compatible with exact answers after"),
     ],
 )
-def test_options_that_do_not_fit(tmp_path, options, message):
+def test_incompatible_options(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, num_generations=4, **options)
+        JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, **options)
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 4])
-def test_whatever_the_pattern_allows_is_an_answer(decimals):
+def test_every_text_of_the_pattern_parses(decimals):
     @given(st.from_regex(answer_pattern(decimals), fullmatch=True, alphabet=st.characters(codec="utf-8")))
     def plain(text):
         assert parse_probability(text, prefilled=True) is not None
@@ -229,7 +229,7 @@ def test_whatever_the_pattern_allows_is_an_answer(decimals):
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 4])
-def test_the_pattern_allows_every_answer_of_its_grid(decimals):
+def test_the_pattern_allows_every_answer_of_the_grid(decimals):
     for value in range(10**decimals + 1):
         text = render_answer(value / 10**decimals, decimals) + CLOSE_TAG
         assert re.fullmatch(answer_pattern(decimals), text)

@@ -1,7 +1,8 @@
-"""Raw verdicts: extreme, tilted, in both orders; and a policy that learns to say them."""
+"""Raw answers: extreme, position-biased, in both orders; and a policy that learns them."""
 
 import numpy as np
 import pytest
+from transformers import TrainingArguments
 
 from autorater.data.curriculum import with_growing_responses
 from autorater.data.pairs import Pair
@@ -9,26 +10,32 @@ from autorater.judges import Judge
 from autorater.models.tiny import build_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
-from autorater.training.warm_start import RawVerdicts, warm_start
+from autorater.training.arguments import PolicyArguments
+from autorater.training.warm_start import raw_answers, warm_start
 from rewards import CLOSE_TAG, OPEN_TAG
 
 
-def test_verdicts_are_extreme_and_tilted():
-    verdicts = np.tile([0.2, 0.8], 2000)
-    answers = RawVerdicts(jitter=0.5).answers(verdicts, seed=0)
+def settings(folder, **options):
+    policy = PolicyArguments(**{f"warm_start_{name}": value for name, value in options.items()})
+    return policy, TrainingArguments(str(folder), seed=0, disable_tqdm=True)
+
+
+def test_answers_are_extreme_and_biased():
+    answers = raw_answers(np.tile([0.2, 0.8], 2000), seed=0)
     assert answers.shape == (4000, 2)
     assert answers.min() >= 0
     assert answers.max() <= 1
     ab, ba = answers[1::2].T
-    assert ab.mean() > 0.95 > 0.8, "0.8 is told as near certainty"
+    assert ab.mean() > 0.95, "a verdict of 0.8 becomes near certainty"
     assert (ab + ba - 1).mean() > 0.02, "the response shown second is favoured"
-    flat = RawVerdicts(sharpness=1, tilt=0, jitter=0).answers(np.array([0.3]), seed=0)
-    np.testing.assert_allclose(flat, [[0.3, 0.7]])
+    flat = raw_answers(np.full(4000, 0.3), seed=0, sharpness=1, tilt=0)
+    np.testing.assert_allclose(np.median(flat, axis=0), [0.3, 0.7], atol=0.01)
+    assert np.log(flat / (1 - flat)).std(axis=0) == pytest.approx([0.3, 0.3], abs=0.02)
 
 
 @pytest.mark.parametrize("step", [0.01, 0.05, 0.1])
-def test_verdicts_are_on_the_grid(step):
-    answers = RawVerdicts(step=step).answers(np.linspace(0, 1, 50), seed=0)
+def test_answers_are_on_the_grid(step):
+    answers = raw_answers(np.linspace(0, 1, 50), seed=0, step=step)
     np.testing.assert_allclose(answers / step, np.round(answers / step), atol=1e-9)
 
 
@@ -42,17 +49,15 @@ def test_policy_learns_the_format(simulated, tmp_path):
     judge = Judge(model, tokenizer, layout, answer_step=0.1)
     prompts = encoder.encode(simulated.pairs)
     assert judge.judge_prompts(prompts[:4]).valid.mean() < 0.01
-    warm_start(
-        model, encoder, prompts, np.full(len(prompts), 0.5), style=RawVerdicts(step=0.1), steps=60, batch_size=8,
-        learning_rate=1e-2, output_dir=tmp_path,
-    )  # fmt: skip
-    said = judge.judge_prompts(prompts[:16])
-    assert said.valid.mean() > 0.8
-    assert said.p_ab.mean() + said.p_ba.mean() > 1.1, "the tilt is learned too"
+    policy, training = settings(tmp_path, steps=60, batch_size=8, learning_rate=1e-2)
+    warm_start(model, encoder, prompts, np.full(len(prompts), 0.5), policy, training, answer_step=0.1)
+    judgments = judge.judge_prompts(prompts[:16])
+    assert judgments.valid.mean() > 0.8
+    assert judgments.p_ab.mean() + judgments.p_ba.mean() > 1.1, "the position bias is learned too"
 
 
 @pytest.mark.parametrize("growing", [True, False])
-def test_growing_prompts_come_in_their_order(simulated, tmp_path, growing):
+def test_growing_prompts_are_learned_in_order(simulated, tmp_path, growing):
     layout = PromptFormat("compact")
     model, tokenizer = build_policy([layout.text], vocab_size=300, hidden_size=8, num_layers=1, num_heads=1)
     encoder = PromptEncoder(tokenizer, layout)
@@ -60,10 +65,8 @@ def test_growing_prompts_come_in_their_order(simulated, tmp_path, growing):
     model.register_forward_pre_hook(
         lambda _, __, inputs: masks.append(inputs["attention_mask"].float()), with_kwargs=True
     )
-    warm_start(
-        model, encoder, prompts, np.full(len(prompts), 0.5), steps=128, batch_size=8, growing=growing,
-        output_dir=tmp_path,
-    )  # fmt: skip
+    policy, training = settings(tmp_path, steps=128, batch_size=8, verdicts="lengths" if growing else "opinions")
+    warm_start(model, encoder, prompts, np.full(len(prompts), 0.5), policy, training)
     assert (np.mean([mask.mean() for mask in masks]) > 0.9) == growing, "little of a batch is padding"
     lengths = [mask.sum(dim=1).mean() for mask in masks]
     assert (np.corrcoef(np.arange(128), lengths)[0, 1] > 0.4) == growing
@@ -86,11 +89,9 @@ def test_policy_from_scratch_learns_to_compare_lengths(tmp_path):
         rope_theta=1e6,
     )
     encoder = PromptEncoder(tokenizer, layout)
-    prompts, style = encoder.encode(pairs), RawVerdicts(sharpness=1, tilt=0, step=0.1)
-    warm_start(
-        model, encoder, prompts[200:], longer[200:], style=style, steps=1500, batch_size=16, learning_rate=2e-3,
-        growing=True, output_dir=tmp_path,
-    )  # fmt: skip
-    said = Judge(model, tokenizer, layout, answer_step=0.1).judge_prompts(prompts[:200])
-    assert np.corrcoef(said.p_ab, longer[:200])[0, 1] > 0.8
-    assert np.corrcoef(said.p_ba, longer[:200])[0, 1] < -0.8
+    prompts = encoder.encode(pairs)
+    policy, training = settings(tmp_path, steps=1500, batch_size=16, verdicts="lengths", sharpness=1, tilt=0)
+    warm_start(model, encoder, prompts[200:], longer[200:], policy, training, answer_step=0.1)
+    judgments = Judge(model, tokenizer, layout, answer_step=0.1).judge_prompts(prompts[:200])
+    assert np.corrcoef(judgments.p_ab, longer[:200])[0, 1] > 0.8
+    assert np.corrcoef(judgments.p_ba, longer[:200])[0, 1] < -0.8

@@ -1,206 +1,181 @@
-"""Checkpoints that are known to be whole: which file is damaged and how, which one to resume from, which may go.
+"""Checkpoints: which one is complete, which one to resume from, which ones may be removed.
 
-A checkpoint `checkpoint-STEP` is whole when it has a `manifest.json` and all its files are what the manifest says: the
-size and the SHA-256 of each. The manifest is written last, when everything else is on the disk, in one step. So one
-that a crash cut short has none, and one that the disk, a copy or a hand has changed does not agree with it.
+A checkpoint `checkpoint-STEP` is complete when it has a `manifest.json` and every file has the size recorded there;
+files of at most 1 MiB also the SHA-256. The manifest is written last, when all other files are on the disk.
 
-    {"run": "5f0c…", "step": 40, "settings": {…}, "files": {"model.safetensors": {"bytes": 812, "sha256": "…"}, …}}
+    {"run": "5f0c…", "step": 40, "settings": {…}, "files": {"model.safetensors": {"bytes": 7340032}, …}}
 
-`run` tells the checkpoints of a run from those that an earlier run left in the same folder. An older checkpoint is
-removed only when a newer one is whole, and its manifest goes first. Needs no torch.
+So an interrupted write, a truncated file and a missing file are found. A changed byte in a large file is not: hashing
+a hundred gigabytes would keep all processes waiting. `run` identifies the run, since an earlier one may have left its
+checkpoints in the same folder. Needs no torch.
 
-Deliberately left out: what is in a checkpoint (`autorater.training.checkpointing.resumable`), and protection against somebody who
-changes the manifest too.
+Deliberately left out: the content of a checkpoint (`autorater.training.checkpointing.resumable`).
 """
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
+from autorater.data.errors import UserError
+
 MANIFEST = "manifest.json"
-FROM_START = "auto"  # resume from the last checkpoint, and where none was ever completed from the start
+FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
+LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a run is resumed
+_LARGEST_HASHED = 2**20  # bytes
+logger = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file and what is wrong with it."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be used; the message names the file and the problem."""
 
 
-class Unfinished(CheckpointError):
-    """A checkpoint was never completed."""
+class IncompleteCheckpoint(CheckpointError):
+    """A checkpoint whose write was interrupted."""
 
 
 def write_json(path: str | Path, content: Mapping) -> None:
-    """Writes a JSON file in one step: whoever reads it finds all of it or what was there before."""
+    """Writes a JSON file atomically: after a crash it has the old content or the new one."""
     path = Path(path)
     new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    _synchronize(path.parent)
+    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _flush_to_disk(new)
+    new.replace(path)
+    _flush_to_disk(path.parent)
 
 
-def seal(folder: str | Path, step: int, about: Mapping) -> None:
-    """Brings a checkpoint to the disk and writes its manifest: from then on it is whole.
-
-    Args:
-        folder: The checkpoint.
-        step: Optimizer steps taken.
-        about: `run` and `settings`, see `choose_checkpoint`; may be empty.
-    """
+def complete(folder: str | Path, step: int, about: Mapping) -> None:
+    """Flushes a checkpoint of a step to the disk and writes its manifest; `about` as in `choose_checkpoint`."""
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    with ThreadPoolExecutor() as pool:
-        files = dict(zip([str(path.relative_to(folder)) for path in paths], pool.map(_measure, paths), strict=True))
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        _flush_to_disk(path)
+        files[str(path.relative_to(folder))] = _fingerprint(path)
     write_json(folder / MANIFEST, {**about, "step": step, "files": files})
-    _synchronize(folder.parent)
+    _flush_to_disk(folder.parent)
 
 
 def read_manifest(folder: str | Path) -> dict:
-    """The manifest of a checkpoint.
-
-    Raises:
-        Unfinished: If it has none.
-        CheckpointError: If there is no such checkpoint, or the manifest is damaged.
-    """
+    """Returns the manifest of a checkpoint; raises CheckpointError if there is none."""
     path = Path(folder, MANIFEST)
     if not path.parent.is_dir():
         raise CheckpointError(f"there is no checkpoint {path.parent}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest["files"], dict):
-            raise TypeError
     except FileNotFoundError:
-        raise Unfinished(f"{path.parent} has no {MANIFEST}: it was not written to its end") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path} is damaged: it is no manifest of a checkpoint") from None
+        raise IncompleteCheckpoint(f"{path.parent} has no {MANIFEST}: its write was interrupted") from None
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object with the entry `files`")
     return manifest
 
 
 def check_checkpoint(folder: str | Path) -> dict:
-    """Compares every file with the manifest.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        CheckpointError: If a file is missing, has another size or other content, named with what is wrong.
-    """
+    """Returns the manifest of a checkpoint; raises CheckpointError for the first file that differs from it."""
     manifest = read_manifest(folder)
-    with ThreadPoolExecutor() as pool:
-        said = [(Path(folder, name), wanted) for name, wanted in manifest["files"].items()]
-        for problem in pool.map(lambda file: _problem(*file), said):
-            if problem:
-                raise CheckpointError(problem)
+    for name, expected in manifest["files"].items():
+        path = Path(folder, name)
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        found = _fingerprint(path)
+        if found["bytes"] != expected["bytes"]:
+            raise CheckpointError(f"{path} has {found['bytes']:,} bytes, expected {expected['bytes']:,}")
+        if found != expected:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one in {MANIFEST}")
     return manifest
 
 
 def checkpoints(output_dir: str | Path, run: str | None) -> list[Path]:
-    """Completed checkpoints of a run, the newest first; their files are not looked at."""
-    folders = []
-    for folder in _by_step(output_dir):
+    """Completed checkpoints of a run, the newest first; their files are not checked."""
+    completed = []
+    for folder in _newest_first(output_dir):
         try:
             if read_manifest(folder).get("run") == run:
-                folders.append(folder)
+                completed.append(folder)
         except CheckpointError:
-            continue  # it is not a completed one
-    return folders
+            continue
+    return completed
 
 
-def choose_checkpoint(
-    output_dir: str | Path, wanted: str | bool | None, about: Mapping, say: Callable[[str], None] = print
-) -> Path | None:
-    """The checkpoint that a run resumes from; one that is not whole is named, and the one before it is taken.
+def choose_checkpoint(output_dir: str | Path, resume: str | bool | None, about: Mapping) -> Path | None:
+    """Chooses the checkpoint to resume from; a damaged one is logged, and the one before it is used.
 
     Args:
-        output_dir: Where the run keeps its checkpoints.
-        wanted: A folder; `true`: the last whole checkpoint of the run; `auto`: the same, or the start of the run where
+        output_dir: The folder with the checkpoints of the run.
+        resume: A folder; `true`: the last complete checkpoint of the run; `auto`: the same, or the start of the run if
             no checkpoint was ever completed; nothing: the start.
-        about: `run`, the run that goes on, and `settings`, which a checkpoint must have been made with.
-        say: Takes a line for a person.
+        about: `run`, the run to resume, and `settings`, which must agree with those of the checkpoint.
 
     Returns:
-        Its folder, or None for the start.
+        The folder, or None for the start.
 
     Raises:
-        CheckpointError: If there is none to resume from, the one that was named is not whole, or the settings differ.
+        CheckpointError: If there is no complete checkpoint, or the settings differ.
     """
-    if not wanted:
+    if not resume:
         return None
-    if wanted not in (True, "true", FROM_START):
-        check_settings(check_checkpoint(wanted).get("settings", {}), about.get("settings", {}), str(wanted))
-        return Path(wanted)
+    if resume not in (True, "true", FROM_START):
+        check_settings(check_checkpoint(resume).get("settings", {}), about.get("settings", {}), str(resume))
+        return Path(resume)
     problems = []
-    for folder in _by_step(output_dir):
+    for folder in _newest_first(output_dir):
         try:
             if read_manifest(folder).get("run") == about.get("run"):
                 check_checkpoint(folder)
-                say(f"resuming from {folder}")
+                logger.info(f"resuming from {folder}")
                 return folder
         except CheckpointError as error:
             problems.append(error)
-            say(f"not whole: {error}")
-    if wanted != FROM_START or any(not isinstance(problem, Unfinished) for problem in problems):
-        found = "; ".join(map(str, problems)) or "it has none of this run"
-        raise CheckpointError(f"no whole checkpoint in {output_dir} to resume from: {found}")
-    return None
+            logger.warning(f"checkpoint skipped: {error}")
+    if resume == FROM_START and all(isinstance(problem, IncompleteCheckpoint) for problem in problems):
+        return None
+    reason = "; ".join(map(str, problems)) or "the run has none"
+    raise CheckpointError(f"no complete checkpoint in {output_dir} to resume from: {reason}")
 
 
-def check_settings(earlier: Mapping, now: Mapping, where: str) -> None:
-    """Raises CheckpointError, with every difference, if a run would go on with other settings than it began with."""
-    different = [name for name in sorted(earlier | now) if earlier.get(name) != now.get(name)]
-    if different:
-        changes = ", ".join(f"{name} was {_told(earlier, name)} and is {_told(now, name)}" for name in different)
+def check_settings(earlier: Mapping, now: Mapping, source: str) -> None:
+    """Raises CheckpointError if settings changed since a run began, except for `LENGTHS` that increased."""
+    different = {name for name in earlier | now if earlier.get(name) != now.get(name)}
+    increased = {name for name in LENGTHS if 0 < earlier.get(name, 0) < now.get(name, 0)}
+    if changed := sorted(different - increased):
+        changes = [f"{name} was {_shown(earlier, name)} and is {_shown(now, name)}" for name in changed]
         raise CheckpointError(
-            f"{where} belongs to a run with other settings: {changes}. Resume with the same ones, or start a new run "
-            "in another output_dir"
+            f"{source} belongs to a run with other settings: {', '.join(changes)}. Resume with the same settings "
+            f"(only {' and '.join(LENGTHS)} may increase), or start a new run in another output_dir"
         )
 
 
 def remove_older(output_dir: str | Path, run: str | None, limit: int | None) -> None:
-    """Removes the oldest completed checkpoints of a run over a limit; to be called when the newest is whole."""
+    """Removes the oldest completed checkpoints of a run over a limit; call it when the newest one is complete."""
     for folder in checkpoints(output_dir, run)[limit:] if limit else []:
-        (folder / MANIFEST).unlink()  # removal takes a while, and half a checkpoint must not pass for a whole one
+        (folder / MANIFEST).unlink()  # first: a removal that is interrupted leaves an incomplete checkpoint
         shutil.rmtree(folder)
 
 
-def _by_step(output_dir: str | Path) -> list[Path]:
-    steps = {
-        folder: re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*")
-    }
-    return sorted((folder for folder, step in steps.items() if step), key=lambda folder: -int(steps[folder][1]))
+def _newest_first(output_dir: str | Path) -> list[Path]:
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(folders, key=lambda folder: -int(folder.name.split("-")[1]))
 
 
-def _measure(path: Path) -> dict:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _problem(path: Path, wanted: Mapping) -> str | None:
-    if not path.is_file():
-        return f"{path} is missing"
+def _fingerprint(path: Path) -> dict:
     size = path.stat().st_size
-    if size != wanted["bytes"]:
-        return f"{path} has {size:,} bytes, it was written with {wanted['bytes']:,}"
-    if _measure(path)["sha256"] != wanted["sha256"]:
-        return f"{path} is not what was written: its SHA-256 is another one"
-    return None
+    if size > _LARGEST_HASHED:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _synchronize(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _told(settings: Mapping, name: str) -> str:
+def _shown(settings: Mapping, name: str) -> str:
     return repr(settings[name]) if name in settings else "the default"

@@ -1,15 +1,18 @@
-"""What a run has behind it, in `run.json` of its output folder, so that the same command can go on with it.
+"""Completed stages of a run, stored in `run.json` of its output folder, so that the same command can resume it.
 
-    {"run": "5f0c…", "settings": {…}, "done": ["warm_start", "before"]}
+    {"run": "5f0c…", "settings": {…}, "completed": ["warm_start", "before"]}
 
-A new run gets a new name (W&B knows it by the same one), and what an earlier run left in the folder is not taken for
-its own. A run goes on only with the settings that it began with; those that say what is shown, where, and how often
-something is saved are free. Warm start and first evaluation are done once: the second is kept in `before.npz`.
+A new run gets a new name, which is also its id in W&B, and uses nothing that an earlier run left in the folder. A run
+is resumed only with the settings that it began with; settings of logging and saving may change, and `max_steps` and
+`num_train_epochs` may increase, which also continues a finished run. The learning-rate schedule is then that of the
+new length: with a linear or cosine schedule the rate of the next step is the one that a run of the new length has
+there, so it jumps up. Warm start and first evaluation are executed once; the evaluation is stored in `before.npz`.
 
-Deliberately left out: the training itself, which checkpoints keep (`autorater.training.checkpointing.checkpoints`).
+Deliberately left out: the state of the training (`autorater.training.checkpointing.checkpoints`).
 """
 
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,121 +26,142 @@ from transformers import TrainingArguments
 
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
-from autorater.training.checkpointing.checkpoints import CheckpointError, check_settings, checkpoints, write_json
+from autorater.training.checkpointing.checkpoints import (
+    LENGTHS,
+    CheckpointError,
+    check_settings,
+    checkpoints,
+    write_json,
+)
 
 RECORD, BEFORE = "run.json", "before.npz"
-# settings that a run may change on its way
-_FREE = {
+WARM_START, EVALUATED, REPORT = "warm_start", "before", "report"  # the stages
+_CHANGEABLE = {
     "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
     "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
     "save_strategy", "save_total_limit",
 }  # fmt: skip
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunRecord:
-    """A run and the stages that it has behind it.
+    """A run and its completed stages.
 
     Attributes:
-        folder: Its output folder.
-        run: Its name.
-        settings: What its result depends on.
-        done: The stages that are complete.
+        folder: Output folder.
+        run: Name of the run.
+        settings: The settings that its result depends on.
+        completed: Names of the completed stages.
     """
 
     folder: Path
     run: str
     settings: Mapping[str, object]
-    done: list[str]
+    completed: list[str]
 
     @classmethod
     def open(cls, args: TrainingArguments, settings: Mapping[str, object], data: str) -> "RunRecord":
-        """Begins a new run, or goes on with the one in the output folder. All processes call it.
+        """Begins a new run, or resumes the one in the output folder. All processes call it.
 
         Args:
-            args: `output_dir`, an existing folder, and `resume_from_checkpoint`, as `wanted` in `choose_checkpoint`.
-            settings: Everything the run was told, as JSON values.
-            data: What it trains on, in a line.
+            args: `output_dir`, an existing folder; `resume_from_checkpoint`, as `resume` in `choose_checkpoint`.
+            settings: All settings of the run that are not defaults, as JSON values.
+            data: A description of its data.
 
         Raises:
-            CheckpointError: If the run in the folder began with other settings, or there has to be one and is none.
-            AlreadyFinished: If it is finished.
+            CheckpointError: If the run in the folder began with other settings, or there is none to resume.
+            AlreadyFinished: If it is finished, and no longer training was requested.
         """
         folder = Path(args.output_dir)
-        bound = {name: value for name, value in settings.items() if name not in _FREE}
-        bound |= {"data": data, "processes": args.world_size}
-        run, done = from_main(lambda: _begin(folder, bound, args.resume_from_checkpoint))
-        record = cls(folder, run, bound, done)
-        if record.has("report"):
-            raise AlreadyFinished(
-                f"the run in {folder} is finished, with its report; without --resume_from_checkpoint it begins again"
-            )
-        return record
+        settings = {name: value for name, value in settings.items() if name not in _CHANGEABLE}
+        settings |= {name: getattr(args, name) for name in LENGTHS} | {"data": data, "processes": args.world_size}
+
+        return from_main(lambda: _begin_or_resume(folder, settings, args.resume_from_checkpoint))
 
     @property
     def about(self) -> dict[str, object]:
-        """What checkpoints say of the run that they belong to."""
+        """The description of the run in its checkpoints."""
         return {"run": self.run, "settings": self.settings}
 
     def has(self, stage: str) -> bool:
-        """Whether a stage is complete."""
-        return stage in self.done
+        """Whether a stage is completed."""
+        return stage in self.completed
 
     def mark(self, stage: str) -> None:
-        """Notes that a stage is complete, and everything it left is written."""
-        self.done.append(stage)
+        """Records that a stage is completed and all its files are written."""
+        self.completed.append(stage)
         if PartialState().is_main_process:
-            _write(self.folder, self.run, self.settings, self.done)
+            self.write()
 
-    def once(self, stage: str, make: Callable[[], str]) -> str:
-        """A folder that a stage leaves in the output folder, under the name of the stage; made once."""
-        if not self.has(stage):
-            make()
-            self.mark(stage)
-        return str(self.folder / stage)
+    def warm_started_policy(self, build: Callable[[], object]) -> str:
+        """The folder of the warm-started policy, `warm_start` in the output folder; `build` makes it once."""
+        if not self.has(WARM_START):
+            build()
+            self.mark(WARM_START)
+        return str(self.folder / WARM_START)
 
-    def judged_before(self, ask: Callable[[], Judgments]) -> Judgments:
-        """What the judge said before the training: it is asked once, and a resumed run reads it from the file."""
+    def judgments_before(self, judge: Callable[[], Judgments]) -> Judgments:
+        """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
         path = self.folder / BEFORE
-        if self.has("before"):
+        if self.has(EVALUATED):
             with np.load(path) as columns:
                 return Judgments(**columns)
-        said = ask()
+        judgments = judge()
         if PartialState().is_main_process:
-            np.savez(path, **{name: column for name, column in vars(said).items() if column is not None})
-        self.mark("before")
-        return said
+            np.savez(path, **{name: column for name, column in vars(judgments).items() if column is not None})
+        self.mark(EVALUATED)
+        return judgments
+
+    def write(self) -> None:
+        """Writes `run.json`."""
+        content = {"run": self.run, "settings": self.settings, "completed": self.completed}
+        write_json(self.folder / RECORD, content)
 
 
-def from_main(decide: Callable[[], T]) -> T:
-    """What the main process finds, in all processes; where it raises, all do."""
-    found: list = [None, None]
+def from_main(call: Callable[[], T]) -> T:
+    """Calls a function on the main process and returns its result, or raises its exception, on all processes."""
+    outcome: list = [None, None]
     if PartialState().is_main_process:
         try:
-            found[0] = decide()
-        except (ValueError, OSError) as error:
-            found[1] = error
-    broadcast_object_list(found)
-    if found[1] is not None:
-        raise found[1]
-    return found[0]
+            outcome[0] = call()
+        except Exception as error:  # any: the other processes wait for the outcome
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
-def _begin(folder: Path, settings: Mapping[str, object], resume: str | bool | None) -> tuple[str, list[str]]:
-    path = folder / RECORD
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRecord:
+    earlier = _read(folder / RECORD)
     if resume and earlier:
-        check_settings(earlier["settings"], settings, str(path))
-        return earlier["run"], earlier["done"]
-    if resume == "true":
-        raise CheckpointError(f"there is no run in {folder} to go on with ({RECORD})")
-    if earlier and "report" not in earlier["done"] and (left := checkpoints(folder, earlier["run"])):
-        print(f"beginning anew; --resume_from_checkpoint {left[0]} would have gone on with an earlier run")
-    run = secrets.token_hex(4)
-    _write(folder, run, settings, [])
-    return run, []
+        check_settings(earlier["settings"], settings, str(folder / RECORD))
+        if REPORT in earlier["completed"] and settings == earlier["settings"]:
+            raise AlreadyFinished(
+                f"the run in {folder} is finished, with its report; to continue it, increase max_steps or "
+                "num_train_epochs; without --resume_from_checkpoint a new run begins"
+            )
+        completed = [stage for stage in earlier["completed"] if stage != REPORT]
+        record = RunRecord(folder, earlier["run"], settings, completed)
+    elif resume == "true":
+        raise CheckpointError(f"there is no run in {folder} to resume ({RECORD} is missing)")
+    else:
+        if earlier and REPORT not in earlier["completed"] and (left := checkpoints(folder, earlier["run"])):
+            logger.warning(f"a new run begins; --resume_from_checkpoint {left[0]} resumes the earlier one")
+        record = RunRecord(folder, secrets.token_hex(4), settings, [])
+    record.write()
+    return record
 
 
-def _write(folder: Path, run: str, settings: Mapping[str, object], done: list[str]) -> None:
-    write_json(folder / RECORD, {"run": run, "settings": settings, "done": done})
+def _read(path: Path) -> dict | None:
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        record = {}
+    if not {"run", "settings", "completed"} <= set(record):
+        raise CheckpointError(f"{path}: expected a JSON object with run, settings and completed")
+    return record

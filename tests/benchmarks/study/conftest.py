@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autorater.metrics import judge_metrics
+from autorater.metrics import Targets, judge_metrics
 from benchmarks.study.plan import WARM_START, Figures, Method, Plan, StudyDataset
 from benchmarks.study.results import Results
 
@@ -46,7 +46,8 @@ def results(plan):
             sides = np.stack([p, 1 - p])
             answers = sides + bias * np.sign(sides - 0.5) + tilt + rng.normal(0, noise, sides.shape)
             p_ab, p_ba = np.clip(answers, 0, 1).round(4)
-            metrics = judge_metrics(p_ab, p_ba, p, n_votes=10, true_probability=p, n_bootstrap=0)
+            targets = Targets(p, n_votes=10, true_probability=p)
+            metrics = judge_metrics(np.stack([p_ab, p_ba], axis=1), targets, n_bootstrap=0)
             return {"p_ab": p_ab.tolist(), "p_ba": p_ba.tolist(), "metrics": metrics}
 
         result = {

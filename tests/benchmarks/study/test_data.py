@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autorater.data.population import PERSONAS, Population, simulate_pairs
-from autorater.training.config import JudgeArguments
+from autorater.training.arguments import JudgeArguments
 from benchmarks.study.data import StudyArguments, calibration_pairs, prepare_dataset
 
 ARGS = JudgeArguments(n_train=40, n_test=30, n_test_votes=4, population_noise=0.8)

@@ -1,4 +1,4 @@
-"""Checkpoints: one that is not whole is named, the one before it is taken; no good one goes before its successor."""
+"""Checkpoints: damage is reported, the checkpoint before is used, and no complete one is removed too early."""
 
 import json
 import shutil
@@ -9,24 +9,25 @@ from autorater.training.checkpointing import checkpoints
 from autorater.training.checkpointing.checkpoints import (
     MANIFEST,
     CheckpointError,
-    Unfinished,
+    IncompleteCheckpoint,
     check_checkpoint,
+    check_settings,
     choose_checkpoint,
+    complete,
     remove_older,
-    seal,
     write_json,
 )
 
 ABOUT = {"run": "r1", "settings": {"seed": 0, "learning_rate": 1e-3}}
 
 
-def write(folder, step, about=ABOUT, sealed=True):
+def write(folder, step, about=ABOUT, completed=True):
     path = folder / f"checkpoint-{step}"
     (path / "shards").mkdir(parents=True)
     (path / "model.safetensors").write_bytes(bytes(range(256)) * step)
     (path / "shards" / "optimizer.pt").write_bytes(b"o" * 100)
-    if sealed:
-        seal(path, step, about)
+    if completed:
+        complete(path, step, about)
     return path
 
 
@@ -42,16 +43,16 @@ def flip(path):
 
 
 DAMAGES = {
-    r"model\.safetensors has 100 bytes, it was written with 10,240": truncate,
-    r"optimizer\.pt is not what was written": flip,
+    r"model\.safetensors has 100 bytes, expected 10,240": truncate,
+    r"optimizer\.pt is damaged: its SHA-256 differs": flip,
     r"optimizer\.pt is missing": lambda path: (path / "shards" / "optimizer.pt").unlink(),
     r"manifest\.json is damaged": lambda path: (path / MANIFEST).write_text('{"files": {'),
-    r"has no manifest\.json: it was not written to its end": lambda path: (path / MANIFEST).unlink(),
+    r"has no manifest\.json: its write was interrupted": lambda path: (path / MANIFEST).unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.items(), ids=lambda damage: damage[1].__name__)
-def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path, damage):
+def test_damage_is_reported_and_the_checkpoint_before_is_used(tmp_path, caplog, damage):
     message, harm = damage
     write(tmp_path, 9), write(tmp_path, 20)
     last = write(tmp_path, 40)
@@ -59,32 +60,42 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path, damage):
     harm(last)
     with pytest.raises(CheckpointError, match=message):
         check_checkpoint(last)
-    said = []
-    assert choose_checkpoint(tmp_path, "true", ABOUT, said.append) == tmp_path / "checkpoint-20"
-    assert "checkpoint-40" in said[0]
+    assert choose_checkpoint(tmp_path, "true", ABOUT) == tmp_path / "checkpoint-20"
+    assert "checkpoint-40" in caplog.messages[0]
     with pytest.raises(CheckpointError, match=message):
         choose_checkpoint(tmp_path, str(last), ABOUT)
 
 
-@pytest.mark.parametrize("wanted", ["true", True, "auto"])
-def test_damaged_and_none_before_it_is_an_error(tmp_path, wanted):
+def test_large_files_are_not_hashed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_LARGEST_HASHED", 200)
+    files = check_checkpoint(write(tmp_path, 1))["files"]
+    assert {name: list(entry) for name, entry in files.items()} == {
+        "model.safetensors": ["bytes"],
+        "shards/optimizer.pt": ["bytes", "sha256"],
+    }
+    truncate(tmp_path / "checkpoint-1")
+    with pytest.raises(CheckpointError, match="has 100 bytes, expected 256"):
+        check_checkpoint(tmp_path / "checkpoint-1")
+
+
+@pytest.mark.parametrize("resume", ["true", True, "auto"])
+def test_a_damaged_checkpoint_and_none_before_it_is_an_error(tmp_path, resume):
     flip(write(tmp_path, 4))
-    with pytest.raises(CheckpointError, match=r"no whole checkpoint .*optimizer\.pt is not what was written"):
-        choose_checkpoint(tmp_path, wanted, ABOUT, lambda line: None)
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint .*optimizer\.pt is damaged"):
+        choose_checkpoint(tmp_path, resume, ABOUT)
 
 
-def test_auto_begins_at_the_start_where_no_checkpoint_was_ever_completed(tmp_path):
+def test_auto_begins_at_the_start_where_no_checkpoint_was_ever_completed(tmp_path, caplog):
     assert choose_checkpoint(tmp_path, "auto", ABOUT) is None
-    write(tmp_path, 4, sealed=False)
-    said = []
-    assert choose_checkpoint(tmp_path, "auto", ABOUT, said.append) is None
-    assert "was not written to its end" in said[0]
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        choose_checkpoint(tmp_path, "true", ABOUT, said.append)
+    write(tmp_path, 4, completed=False)
+    assert choose_checkpoint(tmp_path, "auto", ABOUT) is None
+    assert "its write was interrupted" in caplog.messages[0]
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        choose_checkpoint(tmp_path, "true", ABOUT)
     assert choose_checkpoint(tmp_path, None, ABOUT) is None
 
 
-def test_checkpoints_of_an_earlier_run_are_neither_taken_nor_removed(tmp_path):
+def test_checkpoints_of_an_earlier_run_are_neither_used_nor_removed(tmp_path):
     write(tmp_path, 100, ABOUT | {"run": "r0"})
     assert choose_checkpoint(tmp_path, "auto", ABOUT) is None
     for step in (10, 20, 30):
@@ -92,7 +103,7 @@ def test_checkpoints_of_an_earlier_run_are_neither_taken_nor_removed(tmp_path):
     remove_older(tmp_path, "r1", 2)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-20", "checkpoint-30"]
     remove_older(tmp_path, "r1", None)
-    assert choose_checkpoint(tmp_path, "auto", ABOUT, lambda line: None) == tmp_path / "checkpoint-30"
+    assert choose_checkpoint(tmp_path, "auto", ABOUT) == tmp_path / "checkpoint-30"
 
 
 def test_a_named_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -105,7 +116,27 @@ def test_a_named_checkpoint_of_other_settings_is_refused(tmp_path):
         choose_checkpoint(tmp_path, str(tmp_path / "checkpoint-5"), ABOUT)
 
 
-def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("earlier", "now", "accepted"),
+    [
+        ({"max_steps": 4}, {"max_steps": 8}, True),
+        ({"max_steps": 8}, {"max_steps": 4}, False),
+        ({"max_steps": -1, "num_train_epochs": 1.0}, {"max_steps": -1, "num_train_epochs": 2.5}, True),
+        ({"max_steps": -1, "num_train_epochs": 2.0}, {"max_steps": -1, "num_train_epochs": 1.0}, False),
+        ({"max_steps": -1}, {"max_steps": 8}, False),
+        ({"max_steps": 8}, {"max_steps": -1}, False),
+        ({"max_steps": 4, "seed": 0}, {"max_steps": 8, "seed": 1}, False),
+    ],
+)
+def test_the_length_of_a_run_may_only_increase(earlier, now, accepted):
+    if accepted:
+        check_settings(earlier, now, "run.json")
+    else:
+        with pytest.raises(CheckpointError, match="only max_steps and num_train_epochs may increase"):
+            check_settings(earlier, now, "run.json")
+
+
+def test_a_removal_that_is_interrupted_leaves_an_incomplete_checkpoint(tmp_path, monkeypatch):
     write(tmp_path, 1), write(tmp_path, 2)
 
     def killed(folder):
@@ -114,7 +145,7 @@ def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_whole(tmp_path,
     monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         remove_older(tmp_path, "r1", 1)
-    with pytest.raises(Unfinished):
+    with pytest.raises(IncompleteCheckpoint):
         check_checkpoint(tmp_path / "checkpoint-1")
     assert check_checkpoint(tmp_path / "checkpoint-2")
 

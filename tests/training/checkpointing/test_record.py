@@ -1,4 +1,4 @@
-"""What a run has behind it: read back with the same settings, refused with others, anew where nobody says resume."""
+"""Completed stages of a run: resumed with the same settings or more steps, refused with others."""
 
 import json
 from types import SimpleNamespace
@@ -8,31 +8,46 @@ import pytest
 
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
-from autorater.training.checkpointing.checkpoints import CheckpointError, seal
+from autorater.training.checkpointing.checkpoints import CheckpointError, complete
 from autorater.training.checkpointing.record import RunRecord
 
 SETTINGS = {"seed": 0, "learning_rate": 1e-3, "synonyms": ["a"], "save_steps": 5}
 
 
-def opened(folder, settings=SETTINGS, resume="auto", data="3 pairs", processes=1):
-    args = SimpleNamespace(output_dir=str(folder), resume_from_checkpoint=resume, world_size=processes)
+def opened(folder, settings=SETTINGS, resume="auto", data="3 pairs", processes=1, max_steps=4, epochs=3.0):
+    args = SimpleNamespace(
+        output_dir=str(folder), resume_from_checkpoint=resume, world_size=processes, max_steps=max_steps,
+        num_train_epochs=epochs,
+    )  # fmt: skip
     return RunRecord.open(args, settings, data)
 
 
-def test_a_run_goes_on_under_its_name_and_is_finished_once(tmp_path):
+def test_a_run_is_resumed_under_its_name_and_finished_once(tmp_path):
     first = opened(tmp_path)
-    made = []
-    assert first.once("warm_start", lambda: made.append(1)) == str(tmp_path / "warm_start")
+    built = []
+    assert first.warm_started_policy(lambda: built.append(1)) == str(tmp_path / "warm_start")
     again = opened(tmp_path, SETTINGS | {"save_steps": 50, "report_to": "none"}, resume="true")
     assert again.run == first.run
-    again.once("warm_start", lambda: made.append(2))
-    assert made == [1], "a warm start is made once"
+    again.warm_started_policy(lambda: built.append(2))
+    assert built == [1], "a warm start is made once"
     again.mark("report")
     with pytest.raises(AlreadyFinished, match="is finished, with its report"):
         opened(tmp_path)
     anew = opened(tmp_path, resume=None)
     assert anew.run != first.run
-    assert anew.done == []
+    assert anew.completed == []
+
+
+@pytest.mark.parametrize("longer", [{"max_steps": 8}, {"epochs": 4.0}])
+def test_a_finished_run_continues_with_more_steps(tmp_path, longer):
+    first = opened(tmp_path)
+    first.mark("before")
+    first.mark("report")
+    again = opened(tmp_path, **longer)
+    assert (again.run, again.completed) == (first.run, ["before"])
+    assert opened(tmp_path, **longer).completed == ["before"], "the longer run may be interrupted too"
+    with pytest.raises(CheckpointError, match=r"(max_steps was 8 and is 4|num_train_epochs was 4\.0 and is 3\.0)"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +57,7 @@ def test_a_run_goes_on_under_its_name_and_is_finished_once(tmp_path):
         ({"settings": SETTINGS | {"beta": 0.1}}, r"beta was the default and is 0\.1"),
         ({"data": "4 pairs"}, "data was '3 pairs' and is '4 pairs'"),
         ({"processes": 2}, "processes was 1 and is 2"),
+        ({"max_steps": 2}, "max_steps was 4 and is 2"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, changes, message):
@@ -50,35 +66,42 @@ def test_other_settings_are_refused(tmp_path, changes, message):
         opened(tmp_path, **changes)
 
 
-def test_there_has_to_be_a_run_where_resuming_is_all_that_is_wanted(tmp_path):
-    with pytest.raises(CheckpointError, match=r"there is no run in .* to go on with"):
+def test_resume_true_requires_a_run(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no run in .* to resume"):
         opened(tmp_path, resume="true")
     assert not list(tmp_path.iterdir())
 
 
-def test_beginning_anew_says_what_is_left_behind(tmp_path, capsys):
+def test_a_new_run_reports_the_checkpoints_of_the_earlier_one(tmp_path, caplog):
     first = opened(tmp_path)
     (tmp_path / "checkpoint-7").mkdir()
-    seal(tmp_path / "checkpoint-7", 7, first.about)
+    complete(tmp_path / "checkpoint-7", 7, first.about)
     opened(tmp_path, resume=None)
-    assert f"--resume_from_checkpoint {tmp_path / 'checkpoint-7'} would have gone on" in capsys.readouterr().out
+    assert f"--resume_from_checkpoint {tmp_path / 'checkpoint-7'} resumes the earlier one" in caplog.text
     assert (tmp_path / "checkpoint-7").exists()
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_the_first_evaluation_is_kept_to_the_last_bit(tmp_path, greedy):
+def test_the_first_evaluation_is_stored_exactly(tmp_path, greedy):
     columns = np.random.default_rng(0).random((4, 3, 2))
-    said = Judgments(*columns, greedy=np.full((3, 2), np.nan) if greedy else None)
+    judgments = Judgments(*columns, greedy=np.full((3, 2), np.nan) if greedy else None)
     record = opened(tmp_path)
-    assert record.judged_before(lambda: said) is said
-    read = opened(tmp_path).judged_before(lambda: pytest.fail("asked again"))
-    for name, column in vars(said).items():
-        np.testing.assert_array_equal(getattr(read, name), column)
+    assert record.judgments_before(lambda: judgments) is judgments
+    loaded = opened(tmp_path).judgments_before(lambda: pytest.fail("judged again"))
+    for name, column in vars(judgments).items():
+        np.testing.assert_array_equal(getattr(loaded, name), column)
 
 
-def test_the_record_is_readable(tmp_path):
+def test_the_content_of_run_json(tmp_path):
     record = opened(tmp_path)
     record.mark("warm_start")
-    kept = json.loads((tmp_path / "run.json").read_text())
-    assert kept == {"run": record.run, "settings": dict(record.settings), "done": ["warm_start"]}
-    assert "save_steps" not in kept["settings"]
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content == {"run": record.run, "settings": dict(record.settings), "completed": ["warm_start"]}
+    assert "save_steps" not in content["settings"]
+
+
+@pytest.mark.parametrize("content", ["{", '{"run": "r1", "settings": {}, "done": []}'])
+def test_a_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"run\.json: expected a JSON object with run, settings and completed"):
+        opened(tmp_path)

@@ -1,4 +1,4 @@
-"""Resumed trainings take the steps of undisturbed ones, bit for bit; full disks and bad numbers harm no weights."""
+"""Resumed runs take the steps of uninterrupted ones, bit for bit; full disks and bad numbers change no weights."""
 
 import resource
 
@@ -13,9 +13,10 @@ from autorater.prompts.templates import PromptFormat
 from autorater.training.checkpointing import resumable
 from autorater.training.checkpointing.checkpoints import CheckpointError, check_checkpoint, checkpoints
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.exact_loss import ExactObjective
+from autorater.training.data import training_rows
+from autorater.training.exact_loss import ExactLoss
 from autorater.training.faults import TrainingFault
-from autorater.training.grpo import JudgeGRPOTrainer, training_rows
+from autorater.training.grpo import grpo_trainer
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 from rewards import brier_reward
 from tests.conftest import make_model, make_tokenizer
@@ -54,13 +55,11 @@ def trainer(data, folder, **options):
         rows = Dataset.from_list(sft_rows(pairs, prompts, judge.tokenizer, args))
         return JudgeSFTTrainer(model, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
     rows = Dataset.from_list(training_rows(pairs, prompts, args.orders))
-    return JudgeGRPOTrainer(
-        model, brier_reward, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer
-    )
+    return grpo_trainer(model, brier_reward, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
 
 
 def state(trainer):
-    """Everything that decides what a training would do next."""
+    """Everything that the next steps depend on."""
     optimizer = {
         f"{i}/{name}": value
         for i, moments in trainer.optimizer.state_dict()["state"].items()
@@ -69,68 +68,105 @@ def state(trainer):
     return dict(trainer.model.state_dict()) | optimizer | {"torch": torch.get_rng_state()}
 
 
+def assert_same_weights(expected, trainer):
+    for before, after in zip(expected.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
 def log(trainer):
     seconds = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
     return [{k: v for k, v in entry.items() if k not in seconds} for entry in trainer.state.log_history]
 
 
-@pytest.mark.filterwarnings("ignore:step 1. not one answer")
+def assert_same_state(expected, trainer):
+    expected, got = state(expected), state(trainer)
+    assert expected.keys() == got.keys()
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+
+
+@pytest.mark.filterwarnings("ignore:step 1")
 @pytest.mark.parametrize("case", CASES)
-def test_resumed_is_undisturbed(data, tmp_path, case):
+def test_resumed_is_uninterrupted(data, tmp_path, case):
     whole = trainer(data, tmp_path / "whole", **CASES[case])
     whole.train()
-    torch.manual_seed(1234)  # what another process has done meanwhile is of no consequence
+    torch.manual_seed(1234)  # the state of the new process has no influence
     resumed = trainer(data, tmp_path / "whole", **CASES[case])
     trained = resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-7"))
     assert resumed.state.global_step == 10
-    wanted, got = state(whole), state(resumed)
-    assert wanted.keys() == got.keys()
-    assert [name for name in wanted if not torch.equal(wanted[name], got[name])] == []
+    assert_same_state(whole, resumed)
     assert whole.lr_scheduler.state_dict() == resumed.lr_scheduler.state_dict()
     assert whole.state.num_input_tokens_seen == resumed.state.num_input_tokens_seen
     assert log(whole) == log(resumed), "sums between two logged steps are carried over"
     assert trained.metrics["train_runtime"] > 0
 
 
-def test_a_training_that_was_complete_takes_no_step_more(data, tmp_path):
+@pytest.mark.filterwarnings("ignore:step 1")
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_a_finished_training_continues_with_more_steps(data, tmp_path, case, schedule):
+    options = CASES[case] | {"lr_scheduler_type": schedule, "save_steps": 100}
+    whole = trainer(data, tmp_path / "whole", **options, max_steps=8)
+    whole.train()
+    trainer(data, tmp_path / "run", **options, max_steps=4).train()
+    continued = trainer(data, tmp_path / "run", **options, max_steps=8)
+    rates = []
+    continued.add_callback(Rates(continued, rates))
+    continued.train(resume_from_checkpoint="auto")
+    assert continued.state.global_step == 8
+    if schedule == "constant":
+        assert_same_state(whole, continued)
+    else:
+        assert rates == pytest.approx([1e-3 * (8 - step) / 8 for step in range(4, 8)]), "the rates of an 8-step run"
+
+
+class Rates(TrainerCallback):
+    """Records the learning rate of every step."""
+
+    def __init__(self, trainer, rates):
+        self.trainer, self.rates = trainer, rates
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
+
+
+def test_a_finished_training_takes_no_further_step(data, tmp_path):
     whole = trainer(data, tmp_path, save_steps=10)
     whole.train()
     again = trainer(data, tmp_path, save_steps=10)
     again.train(resume_from_checkpoint="auto")
     assert again.state.global_step == 10
-    for wanted, got in zip(whole.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(wanted, got)
+    assert_same_weights(whole, again)
 
 
-def test_a_damaged_checkpoint_is_passed_over(data, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped(data, tmp_path, caplog):
     trainer(data, tmp_path, save_steps=3).train()
     with (tmp_path / "checkpoint-10" / "optimizer.pt").open("r+b") as file:
         file.truncate(1000)
     resumed = trainer(data, tmp_path, save_steps=3, max_steps=11)
-    resumed.train(resume_from_checkpoint="true")
-    said = capsys.readouterr().err
-    assert "optimizer.pt has 1,000 bytes" in said
-    assert f"resuming from {tmp_path / 'checkpoint-9'}" in said
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with caplog.at_level("INFO", "autorater"):
+        resumed.train(resume_from_checkpoint="true")
+    assert "optimizer.pt has 1,000 bytes" in caplog.text
+    assert f"resuming from {tmp_path / 'checkpoint-9'}" in caplog.text
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
         trainer(data, tmp_path / "empty").train(resume_from_checkpoint="true")
 
 
-def test_the_last_checkpoint_stays_until_the_next_is_whole(data, tmp_path, monkeypatch):
-    there = []
+def test_the_last_checkpoint_stays_until_the_next_is_complete(data, tmp_path, monkeypatch):
+    present = []
 
     def spy(folder, step, about):
-        there.append([path.name for path in checkpoints(folder.parent, None)])
-        seal(folder, step, about)
+        present.append([path.name for path in checkpoints(folder.parent, None)])
+        complete(folder, step, about)
 
-    seal = resumable.seal
-    monkeypatch.setattr(resumable, "seal", spy)
+    complete = resumable.complete
+    monkeypatch.setattr(resumable, "complete", spy)
     trainer(data, tmp_path, save_steps=3, save_total_limit=1).train()
-    assert there == [[], ["checkpoint-3"], ["checkpoint-6"], ["checkpoint-9"]]
+    assert present == [[], ["checkpoint-3"], ["checkpoint-6"], ["checkpoint-9"]]
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-10"]
 
 
 class Limit(TrainerCallback):
-    """Files end at 20 kB while some steps are taken, as they do on a full disk."""
+    """Limits files to 20 kB during some steps, as on a full disk."""
 
     def __init__(self, first, last):
         self.first, self.last = first, last
@@ -142,15 +178,14 @@ class Limit(TrainerCallback):
 
 
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(data, tmp_path):
-    undisturbed = trainer(data, tmp_path / "a", save_strategy="no")
-    undisturbed.train()
+    uninterrupted = trainer(data, tmp_path / "a", save_strategy="no")
+    uninterrupted.train()
     full = trainer(data, tmp_path / "b", save_steps=3, save_total_limit=1)
     full.add_callback(Limit(4, 9))
-    with pytest.warns(RuntimeWarning, match=r"checkpoint-6 could not be written, and the training goes on"):
+    with pytest.warns(RuntimeWarning, match=r"checkpoint-6 could not be written, and the training continues"):
         full.train()
     assert [path.name for path in (tmp_path / "b").glob("checkpoint-*")] == ["checkpoint-10"]
-    for wanted, got in zip(undisturbed.model.parameters(), full.model.parameters(), strict=True):
-        assert torch.equal(wanted, got)
+    assert_same_weights(uninterrupted, full)
     full = trainer(data, tmp_path / "c", save_steps=3, save_total_limit=1, max_steps=6)
     full.add_callback(Limit(4, 6))
     with pytest.warns(RuntimeWarning, match="checkpoint-6"):
@@ -162,22 +197,21 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(data, tmp_path):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("kind", [{}, {"objective": "tokenized_brier"}], ids=["grpo", "sft"])
-def test_what_is_not_finite_stops_before_it_touches_a_weight(data, tmp_path, monkeypatch, where, kind):
-    objective = ExactObjective.__call__
+def test_a_value_that_is_not_finite_stops_before_the_weights_change(data, tmp_path, monkeypatch, where, kind):
+    objective = ExactLoss.__call__
 
-    def spoilt(trainer, loss, log):
+    def spoiled(trainer, loss, log):
         return loss * (torch.nan if trainer.state.global_step == 2 else 1), log
 
     good = trainer(data, tmp_path / "good", save_strategy="no", max_steps=2, lr_scheduler_type="constant", **kind)
     good.train()
     bad = trainer(data, tmp_path / "bad", save_strategy="no", lr_scheduler_type="constant", **kind)
     if where == "loss":
-        monkeypatch.setattr(ExactObjective, "__call__", lambda *given: spoilt(bad, *objective(*given)))
+        monkeypatch.setattr(ExactLoss, "__call__", lambda *args: spoiled(bad, *objective(*args)))
     else:
         first = next(bad.model.parameters())
         first.register_hook(lambda gradient: gradient * (torch.inf if bad.state.global_step == 2 else 1))
-    what = "the loss is nan" if where == "loss" else "the norm of the gradient is (nan|inf)"
-    with pytest.raises(TrainingFault, match=f"step 3: {what}; the weights are still those of step 2"):
+    problem = "the loss is nan" if where == "loss" else "the norm of the gradient is (nan|inf)"
+    with pytest.raises(TrainingFault, match=f"step 3: {problem}; the weights are still those of step 2"):
         bad.train()
-    for wanted, got in zip(good.model.parameters(), bad.model.parameters(), strict=True):
-        assert torch.equal(wanted, got)
+    assert_same_weights(good, bad)

@@ -4,7 +4,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from autorater.metrics import calibration_metrics, expected_calibration_error
-from autorater.metrics.smoothing import smooth_error
+from autorater.metrics.calibration import smooth_error
 
 
 def slow_smooth_ece(probabilities, labels, images=6):
@@ -33,7 +33,7 @@ def test_agrees_with_direct_integration(seed, decimals):
     assert smooth_error(probabilities, labels) == pytest.approx(slow_smooth_ece(probabilities, labels), abs=2e-6)
 
 
-def test_a_shift_of_all_answers_is_found():
+def test_a_shift_of_all_answers_is_detected():
     """With p = 0.6 and a truth of 0.8, all residuals have one sign and no smoothing can cancel them."""
     assert smooth_error(np.full(10, 0.6), np.full(10, 0.8)) == pytest.approx(0.2, abs=1e-9)
 

@@ -1,0 +1,38 @@
+"""Options of an alignment run other than those of its trainer (`recipes/align.py --help`)."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autorater.data.errors import UserError
+from autorater.training.arguments import DenseArguments, option
+
+
+@dataclass
+class AlignmentArguments(DenseArguments):
+    """The options of `recipes/sft.py`, for judges that answer with a label. Options of pairs hold for items too."""
+
+    _argument_group_name = "data"
+
+    data: Literal["items", "pairs"] = option(
+        "items",
+        "`items`: texts with counts of K labels, see `autorater.data.formats`; `pairs`: A, tie or B, in both orders.",
+    )
+    synonyms: dict | str | None = field(
+        default=None, metadata={"help": "More words for a label: a JSON object of labels to lists of words."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.data == "items" and self.warm_start_verdicts != "opinions":
+            raise UserError("warm_start_verdicts: lengths requires data: pairs")
+        if isinstance(self.synonyms, str):
+            try:
+                self.synonyms = json.loads(self.synonyms)
+            except ValueError as error:
+                raise UserError(f"synonyms is not JSON ({error}); expected an object of labels") from error
+        if not isinstance(self.synonyms, dict | None):
+            raise UserError(f"synonyms: got {self.synonyms!r}; expected an object of labels")
+        for label, words in (self.synonyms or {}).items():
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise UserError(f"synonyms of {label!r} must be a list of words, got {words!r}")

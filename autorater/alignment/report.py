@@ -1,0 +1,94 @@
+"""The files of a finished run: metrics, predictions, report with reliability diagrams, model card."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from autorater.alignment.evaluation import ItemEvaluation, write_item_predictions
+from autorater.evaluation.judge import Evaluation
+from autorater.evaluation.results import before_and_after, write_metrics, write_run
+from autorater.report import summary_table, write_card, write_model_card, write_report, write_report_page
+from autorater.report.glossary import Metric, Row, metric_rows
+from autorater.report.plots import before_and_after as panels
+from autorater.report.plots import reliability_figure
+from autorater.report.rendering import png
+from autorater.report.tables import fixed_width
+
+TITLE = "Distribution alignment"
+METRICS = tuple(
+    Metric(*columns, decimals=4)
+    for columns in (
+        ("kl_true", "KL to the true distribution", "mean KL(truth ‖ prediction), in nats", "lower"),
+        ("kl", "KL to the vote shares", "mean KL(shares ‖ prediction), in nats", "lower"),
+        ("total_variation", "Total variation (DistCE)", "mean ½ Σ |prediction − share|", "lower"),
+        ("accuracy", "Accuracy on the majority", "share of items whose likeliest label has most votes", "higher"),
+        ("ece_classwise", "ECE of all labels", "calibration error, mean over the labels", "lower"),
+        ("ece_toplabel", "ECE of the likeliest label", "calibration error of its probability", "lower"),
+        ("ranked_probability_score", "Ranked probability score", "mean squared error of cumulated votes", "lower"),
+        ("label_mass", "Mass of the labels", "probability that the answer is one of the labels", "higher"),
+        ("kl_perturbed_0.1", "KL, shares moved by 0.10", "mean KL to shares moved at random (L2 distance)", "lower"),
+        ("kl_perturbed_0.25", "KL, shares moved by 0.25", "the same, moved farther", "lower"),
+    )
+)
+"""The metrics of items that are shown, in order."""
+logger = logging.getLogger(__name__)
+
+
+def item_rows(before: ItemEvaluation, after: ItemEvaluation) -> list[Row]:
+    """The metrics before and after training."""
+    return metric_rows(METRICS, _with_true_bounds(before.metrics), _with_true_bounds(after.metrics))
+
+
+def item_reliability_figure(before: ItemEvaluation, after: ItemEvaluation) -> Figure:
+    """Reliability of the probabilities of all labels, before and after training."""
+    figure = reliability_figure(panels(before, after))
+    for diagram, histogram in zip(figure.axes[::2], figure.axes[1::2], strict=True):
+        diagram.set_ylabel("votes for the label (share, 0 to 1)", fontsize=10)
+        histogram.set_ylabel("share of\nprobabilities", fontsize=10)
+        histogram.set_xlabel("probability of the label, 0 to 1", fontsize=10)
+    return figure
+
+
+def write_item_run(
+    folder: str, card: Mapping[str, object], before: ItemEvaluation, after: ItemEvaluation, seconds: float
+) -> None:
+    """Writes metrics, predictions, report and model card of a judge of items.
+
+    Args:
+        folder: The output folder.
+        card: `base_model`, `prompt_text`, `labels` and `settings` of `write_card`.
+        before, after: Evaluations on the same items.
+        seconds: Duration of the training.
+    """
+    write_metrics(folder, before_and_after(before.metrics, after.metrics, seconds))
+    write_item_predictions(folder, before, after)
+    rows = item_rows(before, after)
+    label, effect = rows[0].metric.label, rows[0].change or "no clear difference"
+    headline = f"{label}: {rows[0].before.value} → {rows[0].after.value}, {effect}."
+    shown = {"headline": headline, "groups": {"Distributions": rows}}
+    picture = png(item_reliability_figure(before, after))
+    write_report_page(folder, title=TITLE, settings=card["settings"], picture=picture, **shown)
+    write_card(folder, measured_on=f"{len(after.items):,} held-out items", method="alignment", **card, **shown)
+    table = [("", "before", "after"), *((row.metric.label, row.before.text, row.after.text) for row in rows)]
+    _log(folder, fixed_width(table))
+
+
+def write_pair_run(
+    folder: str, card: Mapping[str, object], before: Evaluation, after: Evaluation, seconds: float
+) -> None:
+    """The same of a judge of pairs."""
+    write_run(folder, before, after, training_seconds=seconds)
+    write_report(folder, before, after, title=TITLE, settings=card["settings"])
+    write_model_card(folder, before=before, after=after, method="alignment", **card)
+    _log(folder, summary_table(before, after))
+
+
+def _log(folder: str, table: str) -> None:
+    logger.info(f"\n{table}\n\nreport: {Path(folder, 'report.html')}")
+
+
+def _with_true_bounds(metrics: dict[str, float]) -> dict[str, float]:
+    """The flat metrics, with `kl_low_true` also as `kl_true_low`, the key of a bound in a report."""
+    return metrics | {f"kl_true_{side}": metrics.get(f"kl_{side}_true") for side in ("low", "high")}

@@ -1,0 +1,104 @@
+"""An alignment run: data, policy, evaluation, training, evaluation, and the files of the output folder.
+
+Judges of items and of pairs are trained alike. Judges of pairs are evaluated as all judges of pairs, in both orders;
+judges of items by `autorater.alignment.evaluation`.
+"""
+
+import logging
+from functools import partial
+
+from datasets import Dataset
+from trl import ModelConfig
+
+from autorater.alignment.arguments import AlignmentArguments
+from autorater.alignment.data import ItemData, prepare_items, prepare_pair_items
+from autorater.alignment.evaluation import evaluate_items
+from autorater.alignment.judge import LabelJudge
+from autorater.alignment.labels import LabelFormat, LabelTree
+from autorater.alignment.report import write_item_run, write_pair_run
+from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
+from autorater.data.errors import UserError
+from autorater.data.items import ItemSet
+from autorater.evaluation.judge import evaluate
+from autorater.models.sharding import gathered
+from autorater.prompts.batching import drop_long, longest_prompt
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
+from autorater.training.callbacks import CalibrationCallback
+from autorater.training.run import begin_run, finish_run, open_model
+from autorater.training.tracking import start_tracking
+from autorater.training.warm_start import AnswerRow, learn_answers, new_policy, save_policy
+
+logger = logging.getLogger(__name__)
+
+
+def run_alignment(
+    args: AlignmentArguments,
+    training: AlignmentConfig,
+    model_config: ModelConfig,
+    given: frozenset[str] | None = None,
+) -> None:
+    """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
+    if model_config.use_peft:
+        raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
+    of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
+    pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
+    label_format = LabelFormat(data.train.task, args.prompt_layout, args.synonyms or {})
+    record, settings = begin_run(args, training, model_config, data.summary, given)
+    base, model, tokenizer = open_model(
+        args, training, model_config, record, lambda: build_warm_label_policy(args, training, data, label_format)
+    )
+    judge = LabelJudge(model, tokenizer, label_format)
+
+    longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
+    train, train_prompts, n_long = _drop_long(judge, data.train, longest)
+    if of_pairs:
+        held_out, prompts, n_held_out = drop_long(pairs.held_out, judge.encoder.encode(pairs.held_out), longest)
+    else:
+        held_out, prompts, n_held_out = _drop_long(judge, data.held_out, longest)
+    logger.info(
+        f"dropped for prompts over {longest} tokens: {n_long} training items, {n_held_out} held-out {args.data}"
+    )
+    if not (len(train) and len(held_out)):
+        raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")
+    measure = partial(evaluate if of_pairs else evaluate_items, judge, held_out, prompts, progress=progress)
+    with gathered(model):
+        before = measure()
+
+    start_tracking(training, settings, record.run)
+    rows = Dataset.from_list(alignment_rows(train, train_prompts))
+    trainer = AlignmentTrainer(model, training, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
+    if of_pairs:
+        trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
+    card = {"base_model": base, "prompt_text": label_format.text, "labels": label_format.task.labels}
+    write = partial(write_pair_run if of_pairs else write_item_run, training.output_dir, card | {"settings": settings})
+    finish_run(trainer, judge, record, measure, partial(write, before))
+
+
+def build_warm_label_policy(
+    args: AlignmentArguments, training: AlignmentConfig, data: ItemData, label_format: LabelFormat
+) -> str:
+    """Builds a policy from scratch, trains it to answer with a label and saves it.
+
+    Returns:
+        Its folder, `output_dir/warm_start`.
+    """
+    words = "".join(f" {word}" for words in label_format.words for word in words)
+    texts = [item.texts for item in data.train.items]
+    model, tokenizer = new_policy(args, training.seed, texts, label_format.text + words)
+    if args.warm_start_steps:
+        encoder = PromptEncoder(tokenizer, label_format)
+        label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
+        prompts = encoder.encode_texts([item.texts for item in data.warm_start_items.items])
+        rows: list[AnswerRow] = [
+            {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
+            for prompt, verdict in zip(prompts, data.verdicts, strict=True)
+            if len(prompt.ids) <= args.max_prompt_tokens
+        ]
+        learn_answers(model, tokenizer, rows, args, training)
+    return save_policy(model, tokenizer, training.output_dir)
+
+
+def _drop_long(judge: LabelJudge, items: ItemSet, longest: int) -> tuple[ItemSet, list[EncodedPrompt], int]:
+    """The items whose prompts fit, their prompts, and the number of the others."""
+    kept, prompts, n_dropped = drop_long(items.items, [(prompt,) for prompt in judge.encode(items)], longest)
+    return ItemSet(items.task, kept), [prompt for (prompt,) in prompts], n_dropped

@@ -1,0 +1,136 @@
+"""Options of a training run other than those of its trainer, in sections (`recipes/*.py --help`)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autorater.prompts.templates import PromptFormat
+from autorater.training.compatibility import is_changed
+from autorater.training.config import check_choices, option
+
+
+@dataclass
+class DataArguments:
+    """Training and held-out pairs."""
+
+    _argument_group_name = "data"
+
+    dataset_name: str | None = option(
+        None,
+        "Pairs to train on: .jsonl, .jsonl.gz, .csv or .parquet file, `save_to_disk` folder or Hub name. Without it "
+        "the annotators are simulated.",
+    )
+    eval_dataset_name: str | None = option(None, "Held-out pairs. Without it they are split off by `split_by`.")
+    split_by: str = option("prompt", "Column whose groups are never divided between training and held-out pairs.")
+    held_out_fraction: float = option(0.1, "Share of the pairs that `split_by` holds out.")
+    labels: Literal["sparse", "dense"] = option(
+        "sparse", "`sparse`: one vote per pair, drawn once by the seed; `dense`: the vote share."
+    )
+    max_prompt_tokens: int = option(1024, "Pairs with longer prompts are dropped and counted; prompts are never cut.")
+
+
+@dataclass
+class SimulationArguments:
+    """Simulated annotators, without `dataset_name`."""
+
+    _argument_group_name = "simulated annotators"
+
+    n_train: int = option(20_000, "Training pairs.")
+    n_test: int = option(2_000, "Held-out pairs.")
+    n_votes: int = option(1, "Votes per training pair.")
+    n_test_votes: int = option(10, "Votes per held-out pair.")
+    population_noise: float = option(1.0, "Temperature of the annotators' choices, > 0.")
+    persona_shares: list[float] | None = option(None, "Shares of the personas, in the order of `population.PERSONAS`.")  # noqa: RUF009
+    annotator_position_bias: float = option(0.0, "Logits that an annotator adds to the response shown second.")
+
+
+@dataclass
+class PromptArguments:
+    """The judge prompt."""
+
+    _argument_group_name = "prompt"
+
+    prompt_layout: Literal["full", "compact"] = option(
+        "full", "Wording of the prompt; `compact` is for small policies from scratch."
+    )
+
+
+@dataclass
+class PolicyArguments:
+    """A small policy from scratch and its warm start, without `model_name_or_path`; the parameters to train."""
+
+    _argument_group_name = "policy from scratch"
+
+    policy_hidden_size: int = option(128, "Width.")
+    policy_num_layers: int = option(4, "Layers.")
+    policy_num_heads: int = option(4, "Attention heads.")
+    policy_rope_theta: float = option(
+        10_000.0, "Base of the rotary positions; larger for long prompts and small heads."
+    )
+    policy_vocab_size: int = option(2048, "Vocabulary.")
+    warm_start_steps: int = option(0, "SFT steps on single, overconfident verdicts.")
+    warm_start_verdicts: Literal["opinions", "lengths"] = option(
+        "opinions",
+        "`opinions`: those of the simulated grader, or one vote of a recorded pair; `lengths`: the longer response is "
+        "better, on responses that grow from a few words to complete ones; a policy from scratch learns to compare "
+        "texts faster this way.",
+    )
+    warm_start_batch_size: int = option(64, "Prompts per warm-start step.")
+    warm_start_learning_rate: float = option(2e-3, "Peak learning rate of the warm start.")
+    warm_start_sharpness: float = option(1.8, "Factor on the logits of the verdicts; above 1 they are overconfident.")
+    warm_start_tilt: float = option(1.0, "Logits that the verdicts add to the response shown second.")
+    train_only: list[str] | None = option(  # noqa: RUF009
+        None,
+        "Parts of names of the parameters to train after the warm start, such as embed_tokens; the others are frozen. "
+        "Without it all are trained.",
+    )
+
+
+@dataclass
+class EvaluationArguments:
+    """Evaluation during training."""
+
+    _argument_group_name = "evaluation"
+
+    n_eval_pairs: int = option(
+        200, "Held-out pairs judged during training, spread over the file; before and after training all are judged."
+    )
+
+
+@dataclass
+class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, SimulationArguments, DataArguments):
+    """All sections of a run that trains a judge of pairs."""
+
+    def __post_init__(self):
+        check_choices(self)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """The format without reasoning."""
+        return PromptFormat(layout=self.prompt_layout)
+
+
+@dataclass
+class DenseArguments(JudgeArguments):
+    """The same for training on vote shares (`recipes/sft.py`)."""
+
+    labels: Literal["sparse", "dense"] = option(
+        "dense", "`dense`: the vote share; `sparse`: one vote per pair, drawn once by the seed."
+    )
+
+
+def ineffective_options(args: JudgeArguments, pretrained: bool, training: object = None) -> dict[str, list[str]]:
+    """Names of options that differ from their defaults but have no effect in a run, by the reason why."""
+    recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
+    policy = [name for name in PolicyArguments.__annotations__ if name != "train_only"]
+    warm_start = [name for name in policy if name.startswith("warm_start")]
+    value_head = ("lam", "vf_coef", "cliprange_value", "value_learning_rate")
+    cases = (
+        (pretrained, "the policy is pretrained (model_name_or_path)", args, policy),
+        (not pretrained and not args.warm_start_steps, "warm_start_steps is 0", args, warm_start),
+        (recorded, "the pairs are read from dataset_name", args, SimulationArguments.__annotations__),
+        (not recorded, "the annotators are simulated", args, ("eval_dataset_name", *split)),
+        (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", args, split),
+        (getattr(training, "algorithm", None) == "rloo", "rloo has no value head", training, value_head),
+    )
+    found = {reason: [n for n in names if is_changed(part, n)] for applies, reason, part, names in cases if applies}
+    return {reason: names for reason, names in found.items() if names}

@@ -1,0 +1,152 @@
+"""What the trainers of judges share: `trl.GRPOTrainer` on tokenized prompts, in both orders of a pair.
+
+Hooks of TRL that are overridden here: `_get_train_sampler` groups prompts by length; `_tokenize_prompts` returns the
+token ids made when the data was loaded, because TRL's tokenization would turn text of a response into control tokens.
+
+Deliberately left out: TRL's evaluation loop, which generates; `CalibrationCallback` evaluates judges.
+"""
+
+import warnings
+
+import torch
+from trl import GRPOTrainer
+
+from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.shared_prefix import check_shared_prefix
+from autorater.models.split_attention import supports_shared_prefix
+from autorater.training.checkpointing.resumable import ResumableTrainer
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.faults import check_lengths
+from autorater.training.prompt_groups import PromptGroups
+from autorater.training.sampling import LengthGroupedRepeatSampler
+
+
+class JudgeTrainer(ResumableTrainer, GRPOTrainer):
+    """Trains a judge on rows of `training_rows`.
+
+    Args:
+        answer_tree: The answers for this tokenizer's prompts; required if answers are exact.
+        reward_funcs: With exact answers, rewards of `rewards/`, which can score a whole grid; otherwise any of TRL.
+        kwargs: As in `trl.GRPOTrainer`.
+
+    Attributes:
+        unparsed_batches: Batches without a single parsed answer so far.
+    """
+
+    _tag_names = ("trl", "grpo", "autorater")
+
+    def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
+        self.answer_tree, self.unparsed_batches = answer_tree, 0
+        super().__init__(model=model, reward_funcs=reward_funcs, args=args, **kwargs)
+        self._prompt_ids: list[list[int]] = []
+        self.share_prefix, self._prefix_checked = args.shared_prefix and not self.aux_loss_enabled, False
+        supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
+        if self.share_prefix and not supported:
+            self._disable_shared_prefix(reason)
+        for column in ("prompt_ids", "swapped_prompt_ids"):
+            if column in self.train_dataset.column_names:
+                check_lengths(self.model, self.train_dataset[column], self.suffix_length, column)
+
+    @property
+    def suffix_length(self) -> int:
+        """Maximum number of tokens after a prompt."""
+        return self.max_completion_length
+
+    def _check_scores_grid(self) -> None:
+        """Raises ValueError if the tree is missing or a reward cannot score a grid of answers."""
+        if self.answer_tree is None:
+            raise ValueError("answers: exact requires an answer_tree")
+        for reward in self.reward_funcs:
+            if not hasattr(reward, "score"):
+                name = getattr(reward, "__name__", reward)
+                raise ValueError(
+                    f"answers: exact requires rewards that score a grid (score, invalid_score); {name} does not"
+                )
+
+    def _get_train_sampler(self, dataset=None):
+        if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
+            return super()._get_train_sampler(dataset)
+        return LengthGroupedRepeatSampler(
+            [len(ids) for ids in self.train_dataset["prompt_ids"]],
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+        )
+
+    def _tokenize_prompts(self, prompts: list):
+        return self._prompt_ids, None, {}
+
+    @property
+    def phase(self) -> str:
+        """`train` or `eval`, the keys of TRL's metrics."""
+        return "train" if self.model.training else "eval"
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches by which a training loss is divided."""
+        return self.current_gradient_accumulation_steps if self.phase == "train" else 1
+
+    def _labels(self, rows: list[dict]) -> torch.Tensor:
+        return torch.tensor([row["label"] for row in rows], dtype=torch.float32, device=self.accelerator.device)
+
+    def _sharing_is_exact(self, model, groups: PromptGroups) -> bool:
+        """Compares the shared with the plain path once, on the first group of the first batch."""
+        if not self._prefix_checked:
+            self._prefix_checked = True
+            try:
+                difference = check_shared_prefix(model, *groups.first())
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                self._disable_shared_prefix(str(error))
+            else:
+                difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()
+                tolerance = 1e-4 if self.model.dtype == torch.float32 and not self.args.bf16 else 5e-2
+                if not difference <= tolerance:
+                    self._disable_shared_prefix(
+                        f"log-probabilities differ by {difference:.1e}, tolerance {tolerance:.0e}"
+                    )
+        return self.share_prefix
+
+    def _disable_shared_prefix(self, reason: str) -> None:
+        self.share_prefix = False
+        warnings.warn(
+            f"shared prefix disabled, every answer processes its whole prompt: {reason}", RuntimeWarning, stacklevel=2
+        )
+
+    def _log_distributions(
+        self, answers: AnswerDistribution, log: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], list[float]]:
+        """Logs the values of a loss and statistics of the answers; returns values and modes of all processes."""
+        metrics = self._metrics[self.phase]
+        gathered = {name: self.accelerator.gather(values) for name, values in log.items()}
+        for name, values in gathered.items():
+            metrics[name].append(values.float().mean().item())
+        modes, probs = self.accelerator.gather((answers.mode.detach(), answers.probs.detach()))
+        metrics["answers/distinct"].append(len(modes.unique()))
+        metrics["answers/fraction_at_0"].append(probs[:, 0].mean().item())
+        metrics["answers/fraction_at_1"].append(probs[:, -1].mean().item())
+        self._count_unparsed()
+        return gathered, modes.tolist()
+
+    def _count_unparsed(self) -> None:
+        """Counts batches without a single parsed answer, from which at most the format is learned."""
+        if self.phase == "train" and self._metrics["train"].get("answers/parse_rate", [])[-1:] == [0]:
+            self.unparsed_batches += 1
+            if self.unparsed_batches == 1:
+                warnings.warn(
+                    f"step {self.state.global_step + 1}: no answer of the batch parses, so all rewards are equal; "
+                    "such batches are counted in answers/unparsed_batches",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        self._metrics[self.phase]["answers/unparsed_batches"] = [self.unparsed_batches]
+
+
+def swapped(row: dict) -> dict:
+    """A row of coupled orders with the swapped prompt first."""
+    return {
+        **row,
+        "prompt": row["swapped_prompt"],
+        "prompt_ids": row["swapped_prompt_ids"],
+        "label": 1 - row["label"],
+    }

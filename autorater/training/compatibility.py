@@ -1,0 +1,99 @@
+"""The table of options that are not compatible with a mode of training, and why."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from autorater.data.errors import UserError
+
+EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
+PPO, RLOO = "ppo", "rloo"
+_TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
+
+_NOT_SAMPLED = "no answer is sampled"
+_NOT_DIVIDED = "nothing is divided by a deviation of rewards"
+
+
+class Rule(NamedTuple):
+    """An option that some modes refuse.
+
+    Attributes:
+        modes: The modes.
+        option: Name of the option, or of several, separated by commas.
+        reason: Why it is refused.
+        violated_by: Whether a config uses it in the refused way; without it, every value but the default is refused.
+    """
+
+    modes: tuple[str, ...]
+    option: str
+    reason: str
+    violated_by: Callable[[object], bool] | None = None
+
+
+RULES = (
+    *(
+        Rule((EXACT,), name, _NOT_SAMPLED)
+        for name in (
+            "num_generations", "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
+            "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
+            "use_transformers_continuous_batching", "shared_prefix", "mask_truncated_completions", "loss_type",
+            "epsilon", "epsilon_high", "delta", "importance_sampling_level",
+        )
+    ),
+    *(
+        Rule((EXACT, REASONING), name, _NOT_SAMPLED)
+        for name in ("use_adaptive_entropy", "top_entropy_quantile", "structured_answers")
+    ),
+    Rule((EXACT, REASONING), "scale_rewards", _NOT_SAMPLED, lambda c: c.scale_rewards == "batch"),
+    Rule((EXACT, REASONING, PPO, RLOO), "multi_objective_aggregation", _NOT_DIVIDED),
+    Rule(
+        (EXACT, REASONING), "objective", "score_of_mean requires scale_rewards: none",
+        lambda c: c.objective == "score_of_mean" and c.scale_rewards != "none",
+    ),
+    Rule(
+        (EXACT,), "symmetry_coef", "it requires orders: coupled",
+        lambda c: c.symmetry_coef != 0 and c.orders == "separate",
+    ),
+    Rule((REASONING,), "symmetry_coef", "the orders of a pair have different reasonings"),
+    Rule((REASONING,), "scale_rewards", "∇V(c) is not divided by a deviation", lambda c: c.scale_rewards == "group"),
+    Rule((REASONING,), "loss_type", "it weights a reasoning by its length, but not its answers"),
+    Rule(
+        (REASONING,), "num_iterations, steps_per_generation", "∇V(c) requires reasonings of the current policy",
+        lambda c: c.gradient_accumulation_steps % (c.steps_per_generation * c.num_iterations) != 0,
+    ),
+    Rule((REASONING,), "mask_truncated_completions", "reasoning that does not end is rewarded as an unparsed answer"),
+    Rule((REASONING,), "shared_prefix", "answers are packed after the reasonings"),
+    Rule((SAMPLED, PPO, RLOO), "symmetry_coef", "the expected answer is not known"),
+    Rule((SAMPLED, PPO, RLOO), "objective", "only answers are rewarded, not their mean"),
+    Rule(
+        (SAMPLED, PPO, RLOO), "structured_answers", "it requires use_vllm",
+        lambda c: c.structured_answers and not c.use_vllm,
+    ),
+    Rule(
+        (SAMPLED, REASONING), "num_generations", "orders: coupled requires an even number",
+        lambda c: c.orders == "coupled" and c.num_generations % 2 != 0,
+    ),
+    Rule((PPO, RLOO), "answers", "the sum over all answers needs no baseline; use recipes/grpo.py"),
+    Rule((PPO, RLOO), "loss_type", "its losses are means over tokens"),
+    Rule((PPO, RLOO), "importance_sampling_level", "it clips the ratio of a token"),
+    Rule((PPO, RLOO), "scale_rewards", f"{_NOT_DIVIDED}; whiten_advantages divides over the batch"),
+    Rule((PPO, RLOO), "mask_truncated_completions", "an answer that does not end is rewarded as an unparsed one"),
+    Rule((RLOO,), "num_generations", "its baseline is the other answers of the pair", lambda c: c.answers_per_row < 2),
+    Rule((RLOO,), "whiten_advantages", "its advantages are differences of rewards"),
+    Rule((RLOO,), "kl_in", "its KL is a term of the loss", lambda c: c.beta != 0 and c.kl_in == "reward"),
+    Rule(_TEXT, "entropy_coef", "the likelihood of the text has no entropy bonus"),
+    Rule(_TEXT + _TOKENIZED, "max_length", "over-long prompts are dropped, see max_prompt_tokens"),
+    Rule(_TEXT + _TOKENIZED, "completion_only_loss", "prompts are not learned"),
+)  # fmt: skip
+
+
+def is_changed(config: object, name: str) -> bool:
+    """Whether an option differs from the default of its config."""
+    return getattr(config, name) != type(config).__dataclass_fields__[name].default
+
+
+def check_compatible(config: object, mode: str) -> None:
+    """Raises UserError for the first option that a mode refuses, with the reason."""
+    for modes, option, reason, violated_by in RULES:
+        if mode in modes and (violated_by(config) if violated_by else is_changed(config, option)):
+            settings = ", ".join(f"{name}: {getattr(config, name)}" for name in option.split(", "))
+            raise UserError(f"{settings} is not compatible with {mode}: {reason}")
