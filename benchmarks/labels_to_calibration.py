@@ -31,6 +31,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 import rewards
+from autorater.data.errors import UserError
 from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.models.libraries import quiet_libraries
@@ -215,7 +216,7 @@ def build_lab(args: argparse.Namespace, rest: list[str], seed: int, folder: str)
     parser = TrlParser((JudgeArguments, JudgeGRPOConfig))
     judging, training = parser.parse_args_and_config(["--config", str(CONFIG), *rest, *overrides])
     if judging.dataset_name is not None:
-        raise ValueError("the truth must be known: leave dataset_name out")
+        raise UserError("the truth must be known: leave dataset_name out")
     return Lab(args, judging, training, prepare_data(judging, seed))
 
 

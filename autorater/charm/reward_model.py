@@ -119,13 +119,13 @@ class RewardModel:
         """Scores of N responses, shape (N,).
 
         Raises:
-            ValueError: If a text is longer than `max_length`.
+            UserError: If a text is longer than `max_length`.
         """
         encoded = self.encode(responses)
         for response, ids in zip(responses, encoded, strict=True):
             if not self._fits(ids):
                 expected = f"expected at most {self.max_length}"
-                raise ValueError(f"a response by {response.model!r} has {len(ids)} tokens with its prompt; {expected}")
+                raise UserError(f"a response by {response.model!r} has {len(ids)} tokens with its prompt; {expected}")
         was_training = self.model.training
         self.model.eval()
         scores = np.zeros(len(encoded))

@@ -73,7 +73,7 @@ def probability_in(row: Row, column: str) -> float | None:
         return None
     number = number_of(value)
     if not 0 <= number <= 1:
-        raise bad_value(column, value, "a number in [0, 1]")
+        raise bad_value(column, value, "a number in [0, 1], or null")
     return number
 
 

@@ -3,10 +3,10 @@
 Each pair is judged in both orders. p_ab = Pr[B better] from order ab and p_ba = Pr[A better] from order ba: both are
 the probability that the response shown *second* is better. An unbiased judge has p_ba = 1 − p_ab, hence
 
-    symmetry deviation   SD = p_ab + p_ba − 1,            SD > 0 favours the second response
+    symmetry deviation   d = p_ab + p_ba − 1,             d > 0 favours the second response
     symmetrized answer   p_sym = (p_ab + 1 − p_ba) / 2,   Pr[B better] averaged over the orders
 
-The mean squared error of the two orders is that of p_sym plus SD²/4, for any label. |SD| also shrinks when all answers
+The mean squared error of the two orders is that of p_sym plus d²/4, for any label. |d| also shrinks when all answers
 move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|. Consistency: Zheng et al. (arXiv
 2306.05685).
 """
@@ -39,7 +39,7 @@ def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
         - `flip_rate`: 1 − consistency.
         - `first_slot_share`: of the verdicts other than a tie, over both orders, the share for the response shown
           first; 1/2 is fair. Left out if every verdict is a tie.
-        - `symmetry_deviation_mean`, `symmetry_deviation_abs`: mean of SD, in [−1, 1], and of |SD|, in [0, 1].
+        - `symmetry_deviation_mean`, `symmetry_deviation_abs`: mean of d, in [−1, 1], and of |d|, in [0, 1].
         - `sharpness_symmetrized`: variance of p_sym over the pairs, in [0, 1/4].
 
     Raises:
@@ -67,7 +67,7 @@ def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
 
 
 def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
-    """`consistent` (0 or 1), `deviation` (SD), `first` and `decided` of each pair, shaped as the arguments.
+    """`consistent` (0 or 1), `deviation` (d), `first` and `decided` of each pair, shaped as the arguments.
 
     `first` and `decided` count, over both orders, the verdicts for the response shown first and those without a tie.
     """
@@ -83,7 +83,7 @@ def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
 def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     """(logit p_ab + logit p_ba) / 2: the log-odds that the second position adds to an answer, shaped as the arguments.
 
-    If the judge answers σ(l + b) in order ab and σ(−l + b) in order ba, this is b for any l, while SD shrinks as |l|
+    If the judge answers σ(l + b) in order ab and σ(−l + b) in order ba, this is b for any l, while d shrinks as |l|
     grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
     """
     return (logit(p_ab.clip(LOG_CLIP, 1 - LOG_CLIP)) + logit(p_ba.clip(LOG_CLIP, 1 - LOG_CLIP))) / 2
@@ -93,7 +93,7 @@ def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
 class Stratum:
     """Position bias of the pairs in (low, high] of a covariate; `high` may be infinite, the lowest stratum has `low`.
 
-    `consistency` is as in `position_bias`; `deviation_mean` and `deviation_abs` are the means of SD and |SD|.
+    `consistency` is as in `position_bias`; `deviation_mean` and `deviation_abs` are the means of d and |d|.
     """
 
     low: float

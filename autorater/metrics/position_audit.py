@@ -58,14 +58,14 @@ def audit_metrics(
         - `n_pairs`, compared pairs; `n_repeats`, R.
         - `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`, `symmetry_deviation_abs`,
           `sharpness_symmetrized` as in `position_bias`; `second_slot_share` = 1 − `first_slot_share`; `sharpness`,
-          variance of the answers; `symmetry_deviation_q05` … `_q95`, quantiles of SD over pairs, and
+          variance of the answers; `symmetry_deviation_q05` … `_q95`, quantiles over pairs, and
           `symmetry_deviation_abs_q50`, `_q95`.
         - `primacy_share`, `recency_share`, `preference_fairness`.
         - `logit_shift`, see `logit_shifts`; not for judges that give only verdicts.
         - `accuracy`, share of answers whose verdict is the label's, and `position_consistent_accuracy`, share of
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests that neither position is favoured, on the
-          verdicts and on SD; the second not for judges that give only verdicts.
+          verdicts and on the deviation; the second not for judges that give only verdicts.
         - with R > 1, over pairs with all their answers, and over presentations: `repetition_stability`, mean share of
           the commonest verdict among R answers, in [1/3, 1]; `repeated_flip_rate`, how often two of them differ in
           verdict, in [0, 1]; `repeated_spread`, root of their mean variance; `slot_effect`, in [0, 1], 0 if the

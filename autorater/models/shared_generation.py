@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, GenerationConfig
 
+from autorater.data.errors import UserError
 from autorater.models.shared_prefix import prompt_positions
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 
@@ -32,21 +33,21 @@ def generate_shared(
         Prompts with their samples, shape (B·G, L + T), the samples of a prompt in consecutive rows.
 
     Raises:
-        ValueError: For gradient checkpointing in training mode, beams, several return sequences, another cache
+        UserError: For gradient checkpointing in training mode, beams, several return sequences, another cache
             implementation, or a model whose cache cannot be repeated.
     """
     base = transformer_of(model)
     if base.training and any(getattr(m, "gradient_checkpointing", False) for m in base.modules()):
-        raise ValueError("gradient checkpointing drops the cache; call model.eval() before generation")
+        raise UserError("gradient checkpointing drops the cache; call model.eval() before generation")
     configs = [generation_config, base.generation_config]  # the second has the defaults of the first
     for name, allowed in {"num_beams": 1, "num_return_sequences": 1, "cache_implementation": None}.items():
         values = [generate_kwargs.get(name), *(getattr(config, name, None) for config in configs)]
         value = next((value for value in values if value is not None), allowed)
         if value != allowed:
-            raise ValueError(f"one-prefill generation requires {name}={allowed}, got {value}")
+            raise UserError(f"one-prefill generation requires {name}={allowed}, got {value}")
     supported, reason = supports_shared_prefix(model)
     if not supported:
-        raise ValueError(f"{type(base).__name__} cannot repeat its cache: {reason}")
+        raise UserError(f"{type(base).__name__} cannot repeat its cache: {reason}")
 
     ids = prompt_ids.repeat_interleave(num_generations, dim=0)  # (B·G, L)
     mask = prompt_mask.repeat_interleave(num_generations, dim=0)

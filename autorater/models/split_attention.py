@@ -27,6 +27,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from autorater.data.errors import UserError
+
 # attention implementations and the names of their versions that can split
 _SPLIT_NAMES = {"sdpa": "shared_prefix", "eager": "shared_prefix_eager"}
 _SPLITTABLE = {*_SPLIT_NAMES, *_SPLIT_NAMES.values()}
@@ -38,7 +40,7 @@ def transformer_of(model: nn.Module) -> PreTrainedModel:
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             return module
-    raise ValueError(f"there is no transformers model inside {type(model).__name__}")
+    raise UserError(f"there is no transformers model inside {type(model).__name__}")
 
 
 def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
@@ -80,14 +82,14 @@ def enable_shared_prefix(model: nn.Module) -> None:
     function. The name is not saved with the config. A second call does nothing.
 
     Raises:
-        ValueError: If `supports_shared_prefix` refuses the model.
+        UserError: If `supports_shared_prefix` refuses the model.
     """
     base = transformer_of(model)
     if base.config._attn_implementation in _SPLIT_NAMES.values():
         return
     supported, reason = supports_shared_prefix(model)
     if not supported:
-        raise ValueError(f"{type(base).__name__} cannot share a prompt among suffixes: {reason}")
+        raise UserError(f"{type(base).__name__} cannot share a prompt among suffixes: {reason}")
     base.set_attn_implementation(_SPLIT_NAMES[base.config._attn_implementation])
 
 

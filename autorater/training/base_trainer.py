@@ -11,6 +11,7 @@ import warnings
 import torch
 from trl import GRPOTrainer
 
+from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.shared_prefix import check_shared_prefix
 from autorater.models.split_attention import supports_shared_prefix
@@ -55,11 +56,11 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
     def _check_scores_grid(self) -> None:
         """Raises ValueError if the tree is missing or a reward cannot score a grid of answers."""
         if self.answer_tree is None:
-            raise ValueError("answers: exact requires an answer_tree")
+            raise UserError("answers: exact requires an answer_tree")
         for reward in self.reward_funcs:
             if not hasattr(reward, "score"):
                 name = getattr(reward, "__name__", reward)
-                raise ValueError(
+                raise UserError(
                     f"answers: exact requires rewards that score a grid (score, invalid_score); {name} does not"
                 )
 

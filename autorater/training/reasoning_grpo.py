@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from trl.models.utils import disable_gradient_checkpointing
 
+from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.reasoning import close_reasoning
@@ -81,7 +82,7 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
             if not self._sharing_is_exact(self.model, groups):
-                raise ValueError("answers after reasoning require a model with a shared prefix; use answers: sampled")
+                raise UserError("answers after reasoning require a model with a shared prefix; use answers: sampled")
             _, _, answers = groups.reason(
                 self.model,
                 self.answer_tree,

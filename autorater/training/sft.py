@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 import rewards
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.models.answers import AnswerTree, answer_decimals
 from autorater.prompts.batching import pad_prompts
@@ -94,7 +95,7 @@ class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
         self.answer_tree, self.loss = answer_tree, None
         if args.objective != "text":
             if answer_tree is None:
-                raise ValueError(f"objective: {args.objective} requires an answer_tree")
+                raise UserError(f"objective: {args.objective} requires an answer_tree")
             reward = {"tokenized_brier": rewards.brier_reward, "tokenized_log": rewards.log_reward}[args.objective]
             self.loss = ExactLoss(WeightedReward([reward], [1.0]), coupled=False, entropy_coef=args.entropy_coef)
             kwargs["data_collator"] = self._collate

@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 
 BASELINES = ("constant", "length", "tfidf")
@@ -33,11 +34,11 @@ def baseline_probabilities(train: Sequence[Pair], held_out: Sequence[Pair]) -> d
         held_out: N pairs.
 
     Raises:
-        ValueError: If a training label is not a single vote, or all are equal.
+        UserError: If a training label is not a single vote, or all are equal.
     """
     votes = np.array([pair.label for pair in train])
     if not np.isin(votes, (0, 1)).all():
-        raise ValueError("the text baselines require single votes; set labels: sparse or n_votes: 1")
+        raise UserError("the text baselines require single votes; set labels: sparse or n_votes: 1")
     texts = [text for pair in train for text in (pair.response_a, pair.response_b)]
     tfidf = TfidfVectorizer(ngram_range=(1, 2), min_df=_MIN_DOCUMENTS, sublinear_tf=True).fit(texts)
 

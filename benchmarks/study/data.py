@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair
 from autorater.data.population import Population, simulate_pairs
@@ -49,16 +50,16 @@ def prepare_dataset(args: JudgeArguments, seed: int, more_tests: dict[str, dict]
         more_tests: Settings of the tests other than `test`, by name.
 
     Raises:
-        ValueError: If a test is unknown, or requires simulated annotators and the votes are recorded.
+        UserError: If a test is unknown, or requires simulated annotators and the votes are recorded.
     """
     data = prepare_data(args, seed)
     tests = {TEST: data.held_out}
     makers = {"shifted": _shifted, "objective": _objective}
     for name, settings in more_tests.items():
         if name not in makers:
-            raise ValueError(f"unknown test {name!r}; known: {', '.join(makers)}")
+            raise UserError(f"unknown test {name!r}; known: {', '.join(makers)}")
         if args.dataset_name is not None:
-            raise ValueError(
+            raise UserError(
                 f"test {name!r} requires simulated annotators, but {args.dataset_name} holds recorded votes"
             )
         tests[name] = makers[name](args, seed, **settings)
@@ -70,7 +71,7 @@ def calibration_pairs(args: JudgeArguments, study: StudyArguments, seed: int) ->
     if args.dataset_name is None:
         return simulate_pairs(study.n_calibration, population(args), seed=seed + _FRESH).pairs
     if study.calibration_dataset_name is None:
-        raise ValueError("recorded votes require a calibration_dataset_name to fit recalibrations")
+        raise UserError("recorded votes require a calibration_dataset_name to fit recalibrations")
     return load_pairs(study.calibration_dataset_name)
 
 
@@ -102,7 +103,7 @@ def _objective(args: JudgeArguments, seed: int, n_pairs: int = 300) -> list[Pair
     drawn = simulate_pairs(20 * n_pairs, sure, seed=seed + _FRESH, held_out=True)
     agreed = [p for p in drawn.pairs if min(p.true_probability, 1 - p.true_probability) < 1e-6][:n_pairs]
     if len(agreed) < n_pairs:
-        raise ValueError(f"objective: only {len(agreed)} of {len(drawn.pairs)} pairs have one correct answer")
+        raise UserError(f"objective: only {len(agreed)} of {len(drawn.pairs)} pairs have one correct answer")
     return [_voted(pair, right := round(pair.true_probability), right, 1) for pair in agreed]
 
 

@@ -23,6 +23,8 @@ from typing import Literal, get_args
 
 import yaml
 
+from autorater.data.errors import UserError
+
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text"]
 WARM_START = "warm start"
 _LISTS = ("overconfidence", "votes", "learning_curve", "orders", "objective", "cost")  # of methods, in `Figures`
@@ -181,7 +183,7 @@ class Plan:
         """The part of the study whose runs are complete: methods on datasets with all of their seeds.
 
         Raises:
-            ValueError: If the dataset or the two methods of the headline are not complete.
+            UserError: If the dataset or the two methods of the headline are not complete.
         """
         missing = {(c.dataset, c.method) for c in (*self.starts, *self.runs) if c not in runs}
         datasets = {name: dataset for name, dataset in self.datasets.items() if (name, WARM_START) not in missing}
@@ -191,9 +193,7 @@ class Plan:
                 methods[name] = replace(method, datasets=left)
         there = {WARM_START, *(n for n, method in methods.items() if self.figures.dataset in method.datasets)}
         if not {self.figures.ours, self.figures.usual} <= there:
-            raise ValueError(
-                f"{self.figures.ours} and {self.figures.usual} are not finished on {self.figures.dataset}"
-            )
+            raise UserError(f"{self.figures.ours} and {self.figures.usual} are not finished on {self.figures.dataset}")
         lists = {name: [m for m in getattr(self.figures, name) if m in there] for name in _LISTS}
         return replace(self, datasets=datasets, methods=methods, figures=replace(self.figures, **lists))
 
@@ -221,14 +221,14 @@ def read_plan(path: str | Path, *, quick: bool = False, **overrides: object) -> 
         overrides: Fields of `Plan` that override the file; None keeps the file's value.
 
     Raises:
-        ValueError: If a key or a name is unknown or missing.
+        UserError: If a key or a name is unknown or missing.
     """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise ValueError(f"{path}: expected a mapping with {', '.join(f.name for f in fields(Plan))}")
+        raise UserError(f"{path}: expected a mapping with {', '.join(f.name for f in fields(Plan))}")
     changes = document.pop("quick", {})
     if quick:
         document = _merged(document, changes)
@@ -258,21 +258,21 @@ def _merged(base: Mapping, changes: Mapping) -> dict:
 def _made(cls: type, entries: Mapping, where: str):
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(entries) - known):
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
     try:
         return cls(**entries)
     except TypeError as error:
-        raise ValueError(f"{where}: {str(error).split('() ')[-1]}") from None
+        raise UserError(f"{where}: {str(error).split('() ')[-1]}") from None
 
 
 def _check_names(plan: Plan, path: str | Path) -> None:
     for name, method in plan.methods.items():
         if method.trainer not in get_args(Trainer)[1:]:
-            raise ValueError(f"{path}: {name}: unknown trainer {method.trainer!r}; known: {get_args(Trainer)[1:]}")
+            raise UserError(f"{path}: {name}: unknown trainer {method.trainer!r}; known: {get_args(Trainer)[1:]}")
         for dataset in method.datasets:
             if dataset not in plan.datasets:
-                raise ValueError(f"{path}: {name}: unknown dataset {dataset!r}; known: {', '.join(plan.datasets)}")
+                raise UserError(f"{path}: {name}: unknown dataset {dataset!r}; known: {', '.join(plan.datasets)}")
     if plan.figures.dataset not in plan.datasets:
-        raise ValueError(f"{path}: figures: unknown dataset {plan.figures.dataset!r}")
+        raise UserError(f"{path}: figures: unknown dataset {plan.figures.dataset!r}")
     if missing := sorted(plan.figures.named - {WARM_START} - set(plan.methods)):
-        raise ValueError(f"{path}: figures: unknown method {missing[0]!r}; known: {', '.join(plan.methods)}")
+        raise UserError(f"{path}: figures: unknown method {missing[0]!r}; known: {', '.join(plan.methods)}")

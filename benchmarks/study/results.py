@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from autorater.data.errors import UserError
 from autorater.metrics.intervals import Mean, bootstrap
 from benchmarks.study.plan import WARM_START, Plan, Run
 
@@ -50,11 +51,11 @@ def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, 
     """The mean of one number per seed with Student's interval, clipped to the bounds.
 
     Raises:
-        ValueError: If there are no values.
+        UserError: If there are no values.
     """
     numbers = np.asarray(values, dtype=float)
     if numbers.size == 0:
-        raise ValueError("no seed has a value")
+        raise UserError("no seed has a value")
     mean, half = float(numbers.mean()), np.nan
     if numbers.size > 1:
         half = float(student.ppf((1 + _LEVEL) / 2, numbers.size - 1) * numbers.std(ddof=1) / numbers.size**0.5)
@@ -164,10 +165,10 @@ def first_below(learning_curve: Sequence[Mapping[str, float]], key: str, target:
     """The first evaluation at which a metric is at most `target`.
 
     Raises:
-        ValueError: If there was no evaluation during training.
+        UserError: If there was no evaluation during training.
     """
     if not learning_curve:
-        raise ValueError("no evaluation during training; set curve_steps")
+        raise UserError("no evaluation during training; set curve_steps")
     met = next((point for point in learning_curve if point[key] <= target), None)
     there = met or learning_curve[-1]
     return Reached(met is not None, there["step"], there["seconds"], there["tokens"])

@@ -23,6 +23,7 @@ from threading import RLock
 
 from tqdm import tqdm
 
+from autorater.data.errors import UserError
 from autorater.models.libraries import quiet_libraries
 from benchmarks.study.plan import Plan, Run
 
@@ -38,7 +39,7 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
         The results of all runs, including warm starts.
 
     Raises:
-        ValueError: If runs failed; the message names them.
+        UserError: If runs failed; the message names them.
     """
     folder = Path(folder)
     runs = [*plan.starts, *plan.runs]
@@ -48,7 +49,7 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
     results = {run: recorded(run, folder) for run in runs}
     if failed := [run for run, result in results.items() if result is None]:
         names = ", ".join(f"{run.method} ({run.dataset}, seed {run.seed})" for run in failed[:5])
-        raise ValueError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}")
+        raise UserError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}")
     return results
 
 

@@ -23,6 +23,7 @@ import rewards
 from autorater.alignment.judge import LabelJudge
 from autorater.alignment.labels import LabelFormat
 from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
+from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, pair_items, pair_task
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
@@ -80,14 +81,14 @@ def parse_settings(trainer: str, settings: Mapping[str, object], folder: str | P
     """`JudgeArguments`, `StudyArguments` and the trainer's config.
 
     Raises:
-        ValueError: If a setting is unknown to all three or has an invalid value.
+        UserError: If a setting is unknown to all three or has an invalid value.
     """
     config = CONFIGS[trainer]
     known = {f.name for f in fields(config)}
     numbers = {f.name for c in (JudgeArguments, StudyArguments, config) for f in fields(c) if type(f.default) is float}
     for name, value in settings.items():
         if name in numbers and isinstance(value, str):
-            raise ValueError(f"{name} must be a number, got {value!r} (YAML parses 1.0e6 as text, 1.0e+6 as a number)")
+            raise UserError(f"{name} must be a number, got {value!r} (YAML parses 1.0e6 as text, 1.0e+6 as a number)")
     used = {name: value for name, value in settings.items() if name in known or name not in _OF_ANSWERS}
     quiet = _QUIET | {"output_dir": str(folder)}
     return TrlParser((JudgeArguments, StudyArguments, config)).parse_dict({**used, **quiet})
@@ -127,7 +128,7 @@ def _grpo(spec: TrainingSpec) -> Trainer:
     rows = training_rows(spec.pairs, spec.prompts, spec.training.orders)
     if not spec.study.both_orders:
         if spec.training.orders != "separate":
-            raise ValueError("both_orders: false requires orders: separate")
+            raise UserError("both_orders: false requires orders: separate")
         rows = rows[::2]
     return grpo_trainer(
         spec.judge.model,

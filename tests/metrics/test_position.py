@@ -11,11 +11,11 @@ reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=40).map(lambda 
 
 
 def test_by_hand():
-    # pair 1: B, then (order ba, second response is A) A loses: B again     SD  0.0
-    # pair 2: B, then A: always the second response                         SD +0.6
-    # pair 3: A, then B: always the first response                          SD −0.4
-    # pair 4: tie, then tie                                             SD  0.0
-    # pair 5: tie, then B: shown first                                  SD −0.4
+    # pair 1: B, then (order ba, second response is A) A loses: B again     d   0.0
+    # pair 2: B, then A: always the second response                         d  +0.6
+    # pair 3: A, then B: always the first response                          d  −0.4
+    # pair 4: tie, then tie                                             d   0.0
+    # pair 5: tie, then B: shown first                                  d  −0.4
     p_ab, p_ba = [0.8, 0.9, 0.3, 0.5, 0.5], [0.2, 0.7, 0.3, 0.5, 0.1]
     report = position_bias(p_ab, p_ba)
     assert report["consistency"] == pytest.approx(2 / 5)

@@ -113,7 +113,7 @@ def test_the_interval_of_the_ece_is_about_the_reported_ece(pairs):
 
 
 def test_orders_of_a_pair_are_resampled_together():
-    """SD is 0 in each pair; resampling the orders separately would give it a spread."""
+    """The symmetry deviation is 0 in each pair; resampling the orders separately would give it a spread."""
     p_ab = np.random.default_rng(0).integers(0, 5, 50) / 4
     report = measured(p_ab, 1 - p_ab, p_ab.round(), n_bootstrap=50)
     assert report["symmetry_deviation_mean_low"] == report["symmetry_deviation_mean_high"] == 0

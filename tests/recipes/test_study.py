@@ -68,7 +68,8 @@ def document(folder):
         },
         "methods": {n: {"title": n, "trainer": t, "datasets": g, "settings": s} for n, (t, g, s) in methods.items()},
         "figures": {
-            "dataset": "simulated", "ours": "ours", "usual": "usual", "overconfidence": trained, "learning_curve": trained,
+            "dataset": "simulated", "ours": "ours", "usual": "usual",
+            "overconfidence": trained, "learning_curve": trained,
             "votes": ["ours", "dense"], "orders": ["one order", "ours"], "objective": ["warm start", "ours"],
             "cost": trained,
         },
@@ -115,9 +116,9 @@ def test_it_leaves_everything_behind(finished):
     assert numbers["datasets"]["simulated"]["ours"]["training_tokens"]["value"] > 0
     assert {"constant", "length", "tfidf"} == set(numbers["datasets"]["recorded"]["words"]["predictions"])
     text = (folder / "study.md").read_text()
-    assert "verbalized with reasoning | not available: the compact layout has no words" in text
+    assert "verbalized with reasoning | not available: reasoning requires layout 'full'" in text
     assert "Recorded votes: Recorded" in text
-    assert "| ours, odd temperature | " in text
+    assert "| ours, temperature on the symmetrized logit | " in text
     assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES)
 
 

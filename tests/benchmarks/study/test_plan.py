@@ -107,7 +107,7 @@ def test_a_new_warm_start_is_a_new_run(write):
     ("changes", "message"),
     [
         ({"sedes": [1]}, "unknown key 'sedes'"),
-        ({"methods": {"x": {"title": "x", "trainer": "grpo", "dataset": "easy"}}}, "methods: x: unknown key 'dataset'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo", "dataset": "easy"}}}, "x: unknown key 'dataset'"),
         ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "missing 1 required positional argument: 'datasets'"),
         ({"methods": {"ours": {"title": "x", "trainer": "dpo", "datasets": ["easy"]}}}, "unknown trainer 'dpo'"),
         ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": ["flat"]}}}, "unknown dataset 'flat'"),
