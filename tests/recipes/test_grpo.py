@@ -21,6 +21,10 @@ TINY = [
     "--n_train=80", "--n_test=12", "--warm_start_steps=2", "--warm_start_batch_size=4", "--max_steps=2",
     "--per_device_train_batch_size=4", "--policy_hidden_size=32", "--policy_num_layers=1", "--eval_steps=1",
 ]  # fmt: skip
+SMALL = [
+    "--n_train=3200", "--n_test=100", "--warm_start_steps=400", "--max_steps=40", "--eval_steps=40",
+    "--per_device_train_batch_size=8", "--policy_hidden_size=64", "--policy_num_layers=2",
+]  # fmt: skip
 
 
 def run(*arguments, **env):
@@ -30,24 +34,39 @@ def run(*arguments, **env):
     )  # fmt: skip
 
 
-def test_default_run_writes_all_files(tmp_path):
-    done = run(*TINY, f"--output_dir={tmp_path}", "--log_completions", "--num_completions_to_print=1")
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """The default config with fewer steps and a smaller policy: the folder and the finished process."""
+    folder = tmp_path_factory.mktemp("default_run")
+    done = run(*SMALL, f"--output_dir={folder}", "--log_completions", "--num_completions_to_print=1")
     assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_default_run_learns(default_run):
+    """After training the judge is better on held-out pairs: the confidence intervals do not overlap."""
+    metrics = json.loads((default_run[0] / "metrics.json").read_text())
+    assert metrics["after/excess_brier_high"] < metrics["before/excess_brier_low"]
+    assert metrics["after/symmetry_deviation_abs_high"] < metrics["before/symmetry_deviation_abs_low"]
+
+
+def test_default_run_writes_all_files(default_run):
+    folder, done = default_run
     assert "W&B: no login, recording offline" in done.stdout
     assert "Excess Brier" in done.stdout
     assert "Traceback" not in done.stderr
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     for key in (
         "brier", "log_loss", "ece", "mse_dense", "excess_brier", "consistency", "symmetry_deviation_abs", "parse_rate",
         "distinct_answers", "brier_low", "brier_high", "n_pairs",
     ):  # fmt: skip
         assert isinstance(metrics[f"before/{key}"], float), key
         assert isinstance(metrics[f"after/{key}"], float), key
-    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 24
-    assert {"report.html", "reliability.png", "model.safetensors", "README.md"} <= {f.name for f in tmp_path.iterdir()}
-    judgments = Judge.from_pretrained(str(tmp_path)).probabilities(simulate_pairs(2, seed=9).pairs)
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 200
+    assert {"report.html", "reliability.png", "model.safetensors", "README.md"} <= {f.name for f in folder.iterdir()}
+    judgments = Judge.from_pretrained(str(folder)).probabilities(simulate_pairs(2, seed=9).pairs)
     assert ((judgments.p_sym >= 0) & (judgments.p_sym <= 1)).all()
-    assert list((tmp_path / "completions").glob("*.parquet"))
+    assert list((folder / "completions").glob("*.parquet"))
 
 
 def test_two_processes_are_one_run(tmp_path):
