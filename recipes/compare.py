@@ -83,14 +83,14 @@ def _table(columns: dict[str, str], before: str | None, results: dict[tuple[str,
 
 
 def _line(name: str, metrics: list[dict], when: str, columns: dict[str, str]) -> str:
-    cells = []
+    entries = []
     for key in columns:
         values = [m.get(f"{when}/{key}", m.get(key) if when == "after" else None) for m in metrics]
         known = [value for value in values if value is not None]
         digits = 0 if key == "training_seconds" else 4
         spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
-        cells.append(f"{np.mean(known):.{digits}f}{spread}" if known else "")
-    return f"| {name} | {' | '.join(cells)} |"
+        entries.append(f"{np.mean(known):.{digits}f}{spread}" if known else "")
+    return f"| {name} | {' | '.join(entries)} |"
 
 
 if __name__ == "__main__":
