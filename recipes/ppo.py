@@ -20,31 +20,15 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "ppo_simulated.yaml"
 
 def main() -> None:
     quiet_libraries()
-    from datasets import Dataset
-    from trl import ModelConfig, get_peft_config
+    from trl import ModelConfig
 
-    import rewards
-    from autorater.prompts.templates import PromptFormat
     from autorater.training.arguments import JudgeArguments
-    from autorater.training.data import training_rows
-    from autorater.training.grpo import grpo_trainer
+    from autorater.training.grpo import train_on_votes
     from autorater.training.ppo import JudgePPOConfig
-    from autorater.training.run import open_run
 
     parsed = parse_arguments((JudgeArguments, JudgePPOConfig, ModelConfig), DEFAULT_CONFIG)
     args, training, model_config = parsed
-    prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
-    run = open_run(args, training, model_config, prompt_format, training.max_completion_length, parsed.given)
-    trainer = grpo_trainer(
-        run.judge.model,
-        getattr(rewards, f"{training.reward}_reward"),
-        training,
-        run.judge.tree,
-        train_dataset=Dataset.from_list(training_rows(run.train, run.prompts, training.orders)),
-        processing_class=run.judge.tokenizer,
-        peft_config=get_peft_config(model_config),
-    )
-    run.finish(trainer, title=f"{training.algorithm.upper()} on votes", method=training.algorithm)
+    train_on_votes(args, training, model_config, parsed.given, method=training.algorithm)
 
 
 if __name__ == "__main__":

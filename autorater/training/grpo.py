@@ -1,12 +1,20 @@
 """The trainer of a run by its config: GRPO on exact answers, on sampled ones or after reasoning; PPO; RLOO."""
 
+from datasets import Dataset
+from trl import ModelConfig, get_peft_config
+
+import rewards
+from autorater.prompts.templates import PromptFormat
+from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
 from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, SAMPLED
 from autorater.training.config import JudgeGRPOConfig
+from autorater.training.data import training_rows
 from autorater.training.exact_grpo import ExactGRPOTrainer
 from autorater.training.ppo import JudgePPOTrainer
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.rloo import JudgeRLOOTrainer
+from autorater.training.run import open_run
 from autorater.training.sampled_grpo import SampledGRPOTrainer
 
 _TRAINERS = {
@@ -21,3 +29,30 @@ _TRAINERS = {
 def grpo_trainer(model, reward_funcs, args: JudgeGRPOConfig, answer_tree=None, **kwargs) -> JudgeTrainer:
     """The trainer of a config; arguments as in `JudgeTrainer`."""
     return _TRAINERS[args.mode](model, reward_funcs, args, answer_tree, **kwargs)
+
+
+def train_on_votes(
+    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: frozenset[str], method: str
+) -> None:
+    """The whole run of recipes/grpo.py and recipes/ppo.py.
+
+    Args:
+        args, training, model_config: Parsed options.
+        given: As in `autorater.training.run.begin_run`.
+        method: `grpo`, `ppo` or `rloo`, for the report and the model card.
+
+    Raises:
+        UserError, AlreadyFinished: As in `autorater.training.run.open_run`.
+    """
+    prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
+    run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
+    trainer = grpo_trainer(
+        run.judge.model,
+        getattr(rewards, f"{training.reward}_reward"),
+        training,
+        run.judge.tree,
+        train_dataset=Dataset.from_list(training_rows(run.train, run.prompts, training.orders)),
+        processing_class=run.judge.tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    run.finish(trainer, title=f"{method.upper()} on votes", method=method)

@@ -76,13 +76,13 @@ def document(folder):
     }  # fmt: skip
 
 
-def write(folder, told):
-    (folder / "study.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+def write(folder, spec):
+    (folder / "study.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     return folder / "study.yaml"
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def spec(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     for name, held_out in (("train", False), ("test", True)):
         pairs = simulate_pairs(20, n_votes=3, seed=1, held_out=held_out).pairs
@@ -91,9 +91,9 @@ def told(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(told):
-    folder = Path(told["output_dir"])
-    done = study(write(folder.parent, told))
+def finished(spec):
+    folder = Path(spec["output_dir"])
+    done = study(write(folder.parent, spec))
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -122,12 +122,12 @@ def test_it_leaves_everything_behind(finished):
     assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES)
 
 
-def test_it_goes_on_and_runs_what_changed(finished, told):
+def test_it_goes_on_and_runs_what_changed(finished, spec):
     folder, _ = finished
     before = runs(folder)
-    methods = told["methods"] | {"ours": told["methods"]["ours"] | {"settings": EXACT | {"symmetry_coef": 2.0}}}
+    methods = spec["methods"] | {"ours": spec["methods"]["ours"] | {"settings": EXACT | {"symmetry_coef": 2.0}}}
     (folder / "runs" / "simulated" / "1" / "words.json").unlink()
-    done = study(write(folder.parent, told | {"methods": methods}))
+    done = study(write(folder.parent, spec | {"methods": methods}))
     assert done.returncode == 0, done.stderr
     assert "22 runs, 18 of them recorded" in done.stdout
     after = runs(folder)
@@ -135,18 +135,18 @@ def test_it_goes_on_and_runs_what_changed(finished, told):
     assert {name for name in before if after[name] != before[name]} == ours | {"runs/simulated/1/words.json"}
 
 
-def test_a_bad_setting_fails_its_runs_and_no_others(finished, told):
+def test_a_bad_setting_fails_its_runs_and_no_others(finished, spec):
     folder, _ = finished
-    methods = told["methods"] | {"letters": told["methods"]["letters"] | {"settings": {"no_such_key": 1}}}
-    done = study(write(folder.parent, told | {"methods": methods}))
+    methods = spec["methods"] | {"letters": spec["methods"]["letters"] | {"settings": {"no_such_key": 1}}}
+    done = study(write(folder.parent, spec | {"methods": methods}))
     assert done.returncode == 2
     assert "3 runs failed: letters (simulated, seed 0)" in done.stderr
     assert "no_such_key" in (folder / "runs" / "simulated" / "0" / "letters.error.txt").read_text()
 
 
 @pytest.mark.slow
-def test_it_can_be_stopped_and_continued(told, tmp_path):
-    config = write(tmp_path, told | {"output_dir": str(tmp_path / "study")})
+def test_it_can_be_stopped_and_continued(spec, tmp_path):
+    config = write(tmp_path, spec | {"output_dir": str(tmp_path / "study")})
     running = subprocess.Popen(
         [sys.executable, "recipes/study.py", "--config", str(config)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
