@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from autorater.data.errors import DataError, UserError
+from autorater.data.messages import Text, plain_text
 
 SWAP_SUFFIX = "#ba"
 GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id")
@@ -22,22 +23,25 @@ class Pair:
 
     Attributes:
         id: Unique in its dataset.
-        prompt: The prompt of both responses.
-        response_a: The response shown first.
+        prompt: The prompt of both responses: a text or the messages of a conversation.
+        response_a: The response shown first: a text or messages.
         response_b: The response shown second.
-        label: Pr[B preferred], in [0, 1]; a vote share, a given probability, or a single vote.
+        label: Pr[B preferred], in [0, 1]; a vote share, a given probability, or a single vote; None if the pair is
+            unlabelled, which is enough to judge it.
         n_votes: Number of votes of the label, at least 1, or None if unknown.
         topic: A group that a split must not divide.
         model_a, model_b: Names of the models that wrote the responses.
         true_probability: The population's Pr[B preferred], in [0, 1], if the annotators are simulated.
         votes_a, votes_b, votes_tie: Votes for A, for B, for neither; None if unknown.
+        criteria, reference: What to judge by, and a reference response, for prompt templates with these slots.
+        group: The group of annotators that voted.
     """
 
     id: str
-    prompt: str
-    response_a: str
-    response_b: str
-    label: float
+    prompt: Text
+    response_a: Text
+    response_b: Text
+    label: float | None
     n_votes: int | None = None
     topic: str | None = None
     model_a: str | None = None
@@ -46,6 +50,9 @@ class Pair:
     votes_a: int | None = None
     votes_b: int | None = None
     votes_tie: int | None = None
+    criteria: str | None = None
+    reference: Text | None = None
+    group: str | None = None
 
     def swapped(self) -> Pair:
         """The same pair in the other order with the same id: responses, models, votes and probabilities swapped."""
@@ -53,7 +60,7 @@ class Pair:
             self,
             response_a=self.response_b,
             response_b=self.response_a,
-            label=1.0 - self.label,
+            label=None if self.label is None else 1.0 - self.label,
             model_a=self.model_b,
             model_b=self.model_a,
             true_probability=None if self.true_probability is None else 1.0 - self.true_probability,
@@ -83,8 +90,8 @@ def sparse_label(pair: Pair, seed: int) -> float:
     Returns:
         1.0 where the vote prefers B, else 0.0. Its mean over seeds is the vote share.
     """
-    side_a = (pair.response_a, pair.model_a or "", 1.0 - pair.label)
-    side_b = (pair.response_b, pair.model_b or "", pair.label)
+    side_a = (plain_text(pair.response_a), pair.model_a or "", 1.0 - pair.label)
+    side_b = (plain_text(pair.response_b), pair.model_b or "", pair.label)
     if side_a > side_b:  # draw in a fixed order of the sides, so that a swap complements the vote
         return 1.0 - _vote_for_b(pair.swapped(), seed)
     return _vote_for_b(pair, seed)
