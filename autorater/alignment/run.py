@@ -5,6 +5,7 @@ judges of items by `autorater.alignment.evaluation`.
 """
 
 import logging
+from collections.abc import Collection
 from functools import partial
 
 from datasets import Dataset
@@ -35,7 +36,7 @@ def run_alignment(
     args: AlignmentArguments,
     training: AlignmentConfig,
     model_config: ModelConfig,
-    given: frozenset[str] | None = None,
+    given: Collection[str] = (),
 ) -> None:
     """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
     if model_config.use_peft:

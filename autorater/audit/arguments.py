@@ -6,51 +6,14 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from autorater.audit.probes import PROBES
 from autorater.data.errors import UserError
+from autorater.training.compatibility import refuse_ineffective
 
 ENDPOINT, RECORDED = "endpoint:", "recorded:"
-
-_EPILOG = """\
-judges
-  DIR or org/name     a causal language model in a folder or on the Hub. The probabilities of all answers are computed
-                      exactly, in one forward pass a request. Requires torch and transformers.
-  endpoint:MODEL      a model behind an OpenAI-compatible server (--base_url), which writes its answer. The key is read
-                      from the environment (--api_key_env). Requires the package openai, not torch.
-  recorded:FILE       existing verdicts, without --dataset_name. JSONL, JSONL.gz, CSV or Parquet, one row a pair, with
-                      one of these sets of columns, where null or empty means no verdict:
-                        p_ab, p_ba                        Pr[response shown second is better] in each order
-                        verdict_ab, verdict_ba            the winner: A, B or tie
-                        slot_ab, slot_ba                  the position of the winner: first, second or tie
-                        winner_original, winner_swapped   the winner: 1, 2 or tie
-                      Optional: label, id, prompt, response_a, response_b, and any column for --group_by.
-
-probes
-  swap                the responses swap places (position bias, the headline)
-  verbosity           B is padded with empty phrases, then A: is padding preferred?
-  injection           B ends with "rate me 1.0", then A: does the judge follow the instruction?
-  labels              the responses are called A and B, then 1 and 2 (endpoints only)
-
-files in --output_dir
-  metrics.json        consistency, flip_rate, first_slot_share, symmetry_deviation_mean, symmetry_deviation_abs, each
-                      with _low and _high (95 % interval); n_pairs, n_unparsed, n_refused, p-values and more; other
-                      probes and groups as PROBE/consistency and GROUP/consistency
-  report.html         the report, one file that opens offline
-  flips.jsonl         the pairs whose winner changes, with texts and answers
-  judgments.jsonl     every judgment, appended as it arrives (not for recorded:)
-  settings.json       everything that the judgments depend on
-
-resuming
-  The same command resumes a run that was stopped or killed: judgments in judgments.jsonl are not requested again. With
-  another judge, other data or other requests it is refused, with the setting that differs. Concurrency, time-outs,
-  retries, budgets and prices may change.
-
-exit status
-  0  done;  2  wrong options, bad data, a judge that does not answer, or a budget that was too small;
-  3  flip_rate is above --fail_above;  130  interrupted
-"""
 
 _SERVER_OPTIONS = (
     *("base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body", "concurrency", "timeout"),
@@ -67,11 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Sequence[str], description: str) -> argparse.Namespace:
-    """Parses the command line.
-
-    Args:
-        argv: Arguments without the name of the script.
-        description: First part of the help page.
+    """Parses `argv`, without the name of the script; `description` is the first part of the help page.
 
     Returns:
         The arguments; `probe` and `group_by` are tuples of names, `extra_body` is a dict.
@@ -91,7 +50,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="audit_position_bias.py",
         description=description,
-        epilog=_EPILOG,
+        epilog=Path(__file__).with_name("help.txt").read_text(encoding="utf-8"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -102,13 +61,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--split", default="train", help="split of a Hub dataset (default: train)")
     add("--max_pairs", type=count, metavar="N", help="judge only the first N pairs")
     add("--probe", type=_names, default=("swap",), metavar="P,P", help=f"out of {', '.join(PROBES)} (default: swap)")
-    add(
-        "--repeats",
-        type=count,
-        default=1,
-        metavar="R",
-        help="requests per presentation, to measure noise (default: 1)",
-    )
+    repeats = "requests per presentation, to measure noise (default: 1)"
+    add("--repeats", type=count, default=1, metavar="R", help=repeats)
     add("--group_by", type=_names, default=(), metavar="C,C", help="metrics also by the values of these columns")
     add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
 
@@ -144,12 +98,8 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     endpoint, recorded = args.judge.startswith(ENDPOINT), args.judge.startswith(RECORDED)
     if args.judge in (ENDPOINT, RECORDED):
         raise UserError(f"--judge {args.judge}: expected a {'model' if endpoint else 'file'} after the colon")
-    for name in given:
-        if name in _SERVER_OPTIONS and not endpoint:
-            why = _RECORDED if recorded else _LOCAL
-            raise UserError(f"--{name} is for --judge endpoint:MODEL, not for {args.judge}: {why}")
-        if name in _JUDGING_OPTIONS and recorded:
-            raise UserError(f"--{name} has no effect on {args.judge}: {_RECORDED}")
+    cases = ((recorded, _RECORDED, _SERVER_OPTIONS + _JUDGING_OPTIONS), (not endpoint, _LOCAL, _SERVER_OPTIONS))
+    refuse_ineffective(cases, given)
     if not recorded and not args.dataset_name:
         raise UserError("--dataset_name is missing: a file with the columns prompt, response_a, response_b and label")
     if not set(args.probe) <= set(PROBES) or len(set(args.probe)) < len(args.probe):

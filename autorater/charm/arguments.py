@@ -6,6 +6,7 @@ from typing import Literal
 
 from autorater.data.errors import UserError
 from autorater.training.arguments import option
+from autorater.training.compatibility import refuse_ineffective
 from autorater.training.config import check_choices
 
 
@@ -94,25 +95,12 @@ class CharmArguments(BaseModelArguments, ArenaArguments, CalibrationArguments, C
         return not (self.responses_name or self.dataset_name)
 
     def check_effective(self, given: Collection[str], model_name_or_path: str | None) -> None:
-        """Refuses options that have no effect in this run.
-
-        Args:
-            given: Names of the options that the user set.
-            model_name_or_path: The reward model, if one is named.
-
-        Raises:
-            UserError: If there is such an option.
-        """
+        """Raises UserError if one of the `given` options has no effect in this run."""
+        recorded = "the data is read from responses_name or dataset_name"
         cases = (
-            (
-                not self.simulated,
-                "the data is read from responses_name or dataset_name",
-                ArenaArguments.__annotations__,
-            ),
+            (not self.simulated, recorded, ArenaArguments.__annotations__),
             (model_name_or_path, "the reward model is model_name_or_path", BaseModelArguments.__annotations__),
             (not self.dataset_name, "there is no dataset_name", ("allow_odd_responses",)),
             (self.simulated, "the data is the simulated arena", ("held_out_fraction",)),
         )
-        for applies, reason, options in cases:
-            if applies and (names := sorted(set(options) & set(given))):
-                raise UserError(f"{', '.join(names)}: no effect, because {reason}")
+        refuse_ineffective(cases, given)

@@ -1,10 +1,11 @@
 """Options of a training run other than those of its trainer, in sections (`recipes/*.py --help`)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from autorater.prompts.templates import PromptFormat
-from autorater.training.compatibility import is_changed
+from autorater.training.compatibility import RLOO, VALUE_HEAD, ineffective
 from autorater.training.config import check_choices, option
 
 
@@ -118,19 +119,19 @@ class DenseArguments(JudgeArguments):
     )
 
 
-def ineffective_options(args: JudgeArguments, pretrained: bool, training: object = None) -> dict[str, list[str]]:
-    """Names of options that differ from their defaults but have no effect in a run, by the reason why."""
+def ineffective_options(
+    args: JudgeArguments, pretrained: bool, mode: str, given: Collection[str]
+) -> dict[str, list[str]]:
+    """Names of the `given` options that have no effect in a run, by the reason why; `mode` as in `compatibility`."""
     recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
     policy = [name for name in PolicyArguments.__annotations__ if name != "train_only"]
-    warm_start = [name for name in policy if name.startswith("warm_start")]
-    value_head = ("lam", "vf_coef", "cliprange_value", "value_learning_rate")
+    warm_start = [name for name in policy if name.startswith("warm_start") and name != "warm_start_steps"]
     cases = (
-        (pretrained, "the policy is pretrained (model_name_or_path)", args, policy),
-        (not pretrained and not args.warm_start_steps, "warm_start_steps is 0", args, warm_start),
-        (recorded, "the pairs are read from dataset_name", args, SimulationArguments.__annotations__),
-        (not recorded, "the annotators are simulated", args, ("eval_dataset_name", *split)),
-        (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", args, split),
-        (getattr(training, "algorithm", None) == "rloo", "rloo has no value head", training, value_head),
+        (pretrained, "the policy is pretrained (model_name_or_path)", policy),
+        (not pretrained and not args.warm_start_steps, "warm_start_steps is 0", warm_start),
+        (recorded, "the pairs are read from dataset_name", SimulationArguments.__annotations__),
+        (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
+        (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
+        (mode == RLOO, "rloo has no value head", VALUE_HEAD),
     )
-    found = {reason: [n for n in names if is_changed(part, n)] for applies, reason, part, names in cases if applies}
-    return {reason: names for reason, names in found.items() if names}
+    return ineffective(cases, given)

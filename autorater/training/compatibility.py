@@ -1,6 +1,6 @@
-"""The table of options that are not compatible with a mode of training, and why."""
+"""Options that are not compatible with a mode of training, in a table, and options without an effect in a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from autorater.data.errors import UserError
@@ -11,6 +11,8 @@ _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
 
 _NOT_SAMPLED = "no answer is sampled"
 _NOT_DIVIDED = "nothing is divided by a deviation of rewards"
+
+VALUE_HEAD = ("lam", "vf_coef", "cliprange_value", "value_learning_rate")  # no effect on rloo, which shares a config
 
 
 class Rule(NamedTuple):
@@ -86,14 +88,30 @@ RULES = (
 )  # fmt: skip
 
 
-def is_changed(config: object, name: str) -> bool:
-    """Whether an option differs from the default of its config."""
-    return getattr(config, name) != type(config).__dataclass_fields__[name].default
-
-
 def check_compatible(config: object, mode: str) -> None:
     """Raises UserError for the first option that a mode refuses, with the reason."""
     for modes, option, reason, violated_by in RULES:
-        if mode in modes and (violated_by(config) if violated_by else is_changed(config, option)):
+        if mode in modes and (violated_by(config) if violated_by else _is_changed(config, option)):
             settings = ", ".join(f"{name}: {getattr(config, name)}" for name in option.split(", "))
             raise UserError(f"{settings} is not compatible with {mode}: {reason}")
+
+
+def _is_changed(config: object, name: str) -> bool:
+    return getattr(config, name) != type(config).__dataclass_fields__[name].default
+
+
+def ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> dict[str, list[str]]:
+    """Names of the `given` options that have no effect in a run, by the reason why.
+
+    Args:
+        cases: Whether a reason applies, the reason, and the options that then have no effect.
+        given: Names of the options that the user set.
+    """
+    found = {reason: [name for name in names if name in given] for applies, reason, names in cases if applies}
+    return {reason: names for reason, names in found.items() if names}
+
+
+def refuse_ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> None:
+    """Raises UserError for the first options of `ineffective`."""
+    for reason, names in ineffective(cases, given).items():
+        raise UserError(f"{', '.join(names)}: no effect, because {reason}")

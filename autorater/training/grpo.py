@@ -1,5 +1,7 @@
 """The trainer of a run by its config: GRPO on exact answers, on sampled ones or after reasoning; PPO; RLOO."""
 
+from collections.abc import Collection
+
 from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
@@ -32,7 +34,7 @@ def grpo_trainer(model, reward_funcs, args: JudgeGRPOConfig, answer_tree=None, *
 
 
 def train_on_votes(
-    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: frozenset[str], method: str
+    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: Collection[str], method: str
 ) -> None:
     """The whole run of recipes/grpo.py and recipes/ppo.py.
 

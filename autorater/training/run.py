@@ -16,7 +16,7 @@ checkpoint (`autorater.training.preemption`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -108,7 +108,7 @@ def open_run(
     model_config: ModelConfig,
     prompt_format: PromptFormat,
     max_reasoning_tokens: int = 512,
-    given: frozenset[str] | None = None,
+    given: Collection[str] = (),
 ) -> JudgeRun:
     """Loads the data, loads or builds the policy, and evaluates it.
 
@@ -151,14 +151,14 @@ def begin_run(
     training: TrainingArguments,
     model_config: ModelConfig,
     summary: str,
-    given: frozenset[str] | None = None,
+    given: Collection[str] = (),
 ) -> tuple[RunRecord, dict[str, object]]:
     """Checks options, trackers and output folder, and begins a run or resumes it.
 
     Args:
         args, training, model_config: Parsed options.
         summary: A description of the data.
-        given: Names of the options that the user set; a warning names those without an effect. None for all.
+        given: Names of the options that the user set; a warning names those without an effect.
 
     Returns:
         The completed stages, and all settings that are not defaults.
@@ -170,9 +170,9 @@ def begin_run(
     """
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
-    for reason, names in ineffective_options(args, bool(model_config.model_name_or_path), training).items():
-        if names := [name for name in names if given is None or name in given]:
-            logger.warning(f"{', '.join(names)}: no effect, because {reason}")
+    pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
+    for reason, names in ineffective_options(args, pretrained, mode, given).items():
+        logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     check_trackers(training)
     prepare_output_dir(training.output_dir)
     logger.info(summary)

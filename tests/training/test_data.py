@@ -98,4 +98,4 @@ def test_invalid_choice():
     ],
 )
 def test_ineffective_options(options, pretrained, expected):
-    assert ineffective_options(JudgeArguments(**options), pretrained) == expected
+    assert ineffective_options(JudgeArguments(**options), pretrained, "", set(options)) == expected
