@@ -32,7 +32,7 @@ from transformers import (
 
 from autorater.charm.responses import Key, Response, load_responses
 from autorater.data.errors import DataError, UserError
-from autorater.models.loading import check_model_path
+from autorater.models.loading import resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import DataTokenizer
@@ -98,7 +98,7 @@ class RewardModel:
         Raises:
             UserError: If the folder does not exist or holds no model, or as in `RewardModel`.
         """
-        check_model_path(name_or_path)
+        name_or_path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("bfloat16" if torch.device(device).type == "cuda" else "float32")
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -21,7 +21,7 @@ from autorater.data.pairs import Pair
 from autorater.judges.calibrators import Recalibration, from_dict
 from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.models.answers import AnswerDistribution, AnswerTree
-from autorater.models.loading import check_model_path, load_policy
+from autorater.models.loading import load_policy, resolve_model
 from autorater.models.sharding import in_step, is_sharded
 from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
@@ -96,7 +96,7 @@ class Judge:
         """Loads a trained judge, or any causal LM as a judge.
 
         Args:
-            name_or_path: Output folder of a training run, or any model folder or Hub name.
+            name_or_path: Output folder of a training run, or any model folder, GGUF file or Hub name.
             device: By default the GPU if there is one.
             prompt_format, answer_step, max_reasoning_tokens: By default as saved, else the full layout, 0.01 and 512.
             n_reasonings, max_batch_tokens: As in `Judge`.
@@ -236,9 +236,8 @@ def _as_pair(row: Mapping[str, str], index: int) -> Pair:
 
 def read_format(name_or_path: str) -> dict:
     """The content of a model's `autorater.json`, or an empty one; UserError if it is no JSON or there is no model."""
-    check_model_path(name_or_path)
     try:
-        path = cached_file(name_or_path, FORMAT_FILE)
+        path = cached_file(resolve_model(name_or_path), FORMAT_FILE)
     except OSError:  # the folder has no such file, or the Hub has no such file or model
         return {}
     try:

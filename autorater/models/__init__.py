@@ -1,6 +1,7 @@
 """Causal language models: loaded or built small, and read exactly after many prompts at once.
 
-loading            any model of the Hub or a folder
+loading            any model of the Hub, a folder, an adapter or a GGUF file
+gguf               a GGUF file as a plain model folder
 tiny               a small Qwen2 and its tokenizer, built from scratch
 libraries          environment and log levels of torch, transformers and DeepSpeed
 suffixes           layouts of many short suffixes of one prompt

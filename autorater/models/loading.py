@@ -10,30 +10,36 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from autorater.data.errors import UserError
+from autorater.models.gguf import plain_model
 
 
 def load_policy(
     name_or_path: str, *, dtype: str | None = None, **model_init_kwargs
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model of the Hub or of a local folder, with its tokenizer padded on the left.
+    """A causal language model of the Hub or of a local path, with its tokenizer padded on the left.
 
     Args:
-        name_or_path: A Hub name or a folder written by `save_pretrained`. A LoRA folder loads its base model too.
+        name_or_path: A Hub name, a folder written by `save_pretrained`, or a GGUF file. For an adapter its base model
+            is loaded too, and a `PeftModel` is returned whose adapter can be trained further.
         dtype: A torch dtype name or `auto`; by default bfloat16 on a GPU and float32 elsewhere.
         model_init_kwargs: Passed to `from_pretrained` (revision, attn_implementation, quantization_config, …).
 
     Raises:
         UserError: If there is no such model, or it cannot be loaded; the message says why.
     """
-    check_model_path(name_or_path)
+    name_or_path = resolve_model(name_or_path)
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-    tokenizer_kwargs = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
+    source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **tokenizer_kwargs)
-        model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **model_init_kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
+        if find_adapter_config_file(name_or_path, revision=source.get("revision")) is None:
+            model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **model_init_kwargs)
+        else:
+            model = _load_adapter(name_or_path, dtype=dtype, **model_init_kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise UserError(f"{name_or_path} cannot be loaded as a causal language model: {reason}") from error
@@ -44,12 +50,28 @@ def load_policy(
     return model, tokenizer
 
 
-def check_model_path(name_or_path: str) -> None:
-    """Raises UserError if a path is no model folder, or is an adapter whose local base model does not exist."""
+def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:
+    """A `PeftModel`; transformers would load the adapter frozen, in a form that peft neither trains nor merges."""
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(name_or_path, revision=revision)
+    base = resolve_model(config.base_model_name_or_path)
+    model = AutoModelForCausalLM.from_pretrained(base, revision=config.revision, **model_init_kwargs)
+    return PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+
+
+def resolve_model(name_or_path: str) -> str:
+    """The Hub name or the folder to load: itself, or for a GGUF file the folder of its plain model.
+
+    Raises:
+        UserError: If a path holds no model, a GGUF file cannot be converted, or an adapter's local base model does not
+            exist.
+    """
+    name_or_path = plain_model(name_or_path)
     path = Path(name_or_path)
     adapter = path / "adapter_config.json"
     if path.is_file():
-        raise UserError(f"{path} is a file; expected a model folder written by save_pretrained")
+        raise UserError(f"{path} is a file; expected a model folder written by save_pretrained, or a .gguf file")
     if not path.exists():
         if _is_local(name_or_path):
             raise UserError(f"{path}: no such model folder")
@@ -65,6 +87,7 @@ def check_model_path(name_or_path: str) -> None:
             )
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
+    return name_or_path
 
 
 def _is_local(name_or_path: str) -> bool:

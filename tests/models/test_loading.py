@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autorater.data.errors import UserError
-from autorater.models.loading import check_model_path, load_policy, train_only
+from autorater.models.loading import resolve_model, load_policy, train_only
 from autorater.models.tiny import build_policy
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
@@ -55,13 +55,13 @@ def test_all_but_the_named_parameters_freeze():
 
 def test_model_paths_that_hold_no_model(tmp_path):
     with pytest.raises(UserError, match="no such model folder"):
-        check_model_path(str(tmp_path / "missing"))
+        resolve_model(str(tmp_path / "missing"))
     with pytest.raises(UserError, match="holds no model"):
-        check_model_path(str(tmp_path))
+        resolve_model(str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        check_model_path(str(tmp_path / "file"))
-    check_model_path("Qwen/Qwen2.5-7B-Instruct")  # a Hub name is left to transformers
+        resolve_model(str(tmp_path / "file"))
+    resolve_model("Qwen/Qwen2.5-7B-Instruct")  # a Hub name is left to transformers
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_an_adapter_whose_base_model_was_moved(tmp_path):
         load_policy(str(tmp_path))
     assert str(caught.value).startswith(message)
     config.write_text(json.dumps({"base_model_name_or_path": str(tmp_path), "peft_type": "LORA"}))
-    check_model_path(str(tmp_path))
+    resolve_model(str(tmp_path))
     config.write_text("[]")
     with pytest.raises(UserError, match="is not a JSON object"):
-        check_model_path(str(tmp_path))
+        resolve_model(str(tmp_path))
