@@ -1,14 +1,17 @@
 """Agreement: how often the judge's verdict is the verdict of the majority.
 
 The judge's verdict is B above 1/2 and A below it; the majority's verdict follows from the vote share in the same way.
-A split label has no majority and does not count. A judge that answers a tie, |p − 1/2| <= tie_band, is half right.
-`three_way_agreement` treats A, tie and B as three classes, with a band, because few judges answer 0.5 exactly.
+A split label has no majority and does not count. A judge that answers 1/2 is half right. `three_way_agreement` treats
+A, tie and B as three classes, with a band around 1/2, because few judges answer 0.5 exactly.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.validation import DECIMALS, check_predictions, check_tie_band
+from autorater.metrics.validation import DECIMALS, check_predictions
+
+TIE_BAND = 0.05
+"""Answers and votes this close to 1/2 are ties where a tie is a verdict of its own."""
 
 
 def verdicts(probabilities: np.ndarray, tie_band: float = 0.0) -> np.ndarray:
@@ -23,52 +26,45 @@ def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float((2 * both[either > 0] / either[either > 0]).mean())
 
 
-def agreement_credits(
-    probabilities: np.ndarray, labels: np.ndarray, tie_band: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def agreement_credits(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Credit of each prediction (0, 1/2 or 1; 0 without a majority) and whether it counts (0 or 1), each (N,)."""
     majority = verdicts(labels)
     counted = (majority != 0).astype(np.float64)
-    return counted * (1 + verdicts(probabilities, tie_band) * majority) / 2, counted
+    return counted * (1 + verdicts(probabilities) * majority) / 2, counted
 
 
-def agreement(probabilities: ArrayLike, labels: ArrayLike, tie_band: float = 0.0) -> float:
-    """Share of pairs with a majority on which the judge gives the same verdict; an answered tie counts one half.
+def agreement(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Share of pairs with a majority on which the judge gives the same verdict; an answer of 1/2 counts one half.
 
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
         labels: shape (N,), share of votes for B, in [0, 1].
-        tie_band: answers this close to 1/2 are ties, in [0, 0.5].
 
     Returns:
         In [0, 1]; 1/2 is chance.
 
     Raises:
-        ValueError: empty input, unequal lengths, NaN, values outside their range, or every label is 1/2.
+        ValueError: empty input, unequal lengths, NaN, values outside [0, 1], or every label is 1/2.
     """
-    probabilities, labels = check_predictions(probabilities, labels)
-    check_tie_band(tie_band)
-    credit, counted = agreement_credits(probabilities, labels, tie_band)
+    credit, counted = agreement_credits(*check_predictions(probabilities, labels))
     if not counted.any():
         raise ValueError("every label is 0.5; expected at least one with a majority")
     return float(credit.sum() / counted.sum())
 
 
-def three_way_agreement(probabilities: ArrayLike, labels: ArrayLike, tie_band: float = 0.05) -> dict[str, float]:
+def three_way_agreement(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Agreement with A, tie and B as three verdicts; every pair counts, split votes included.
 
-    Args and errors as in `agreement`, except that the band applies to labels as well: with at most nine votes, a band
-    of 0.05 contains no label except 1/2.
+    Args and errors as in `agreement`; answers and labels within 0.05 of 1/2 are ties. With at most nine votes no label
+    but 1/2 is.
 
     Returns:
         `agreement_three_way`: share of pairs with the same verdict. `macro_f1`: mean F1 over the verdicts that the
         judge or the votes give at least once. Both in [0, 1].
     """
-    probabilities, labels = check_predictions(probabilities, labels)
-    check_tie_band(tie_band)
     predicted, truth = (  # one-hot over A, tie, B, shape (N, 3)
-        np.equal.outer(verdicts(values, tie_band), (-1.0, 0.0, 1.0)).astype(np.float64)
-        for values in (probabilities, labels)
+        np.equal.outer(verdicts(values, TIE_BAND), (-1.0, 0.0, 1.0)).astype(np.float64)
+        for values in check_predictions(probabilities, labels)
     )
     return {
         "agreement_three_way": float((predicted * truth).sum() / len(predicted)),

@@ -7,16 +7,12 @@ A label is the share of votes for B, so 0/1 labels, ties (1/2) and dense labels 
     smooth ECE    the width s of a Gaussian kernel with smECE_s = s     Błasiok and Nakkiran (arXiv 2309.12236)
     Murphy        Brier = reliability − resolution + uncertainty        Murphy (1973)
 
-v_b = s_b²/n_b is the variance of the mean label of bin b; for 0/1 labels it is Kumar's ȳ_b (1 − ȳ_b)/(n_b − 1).
+v_b = s_b²/n_b is the variance of the mean label of bin b. The Murphy decomposition is exact, because its bins are the
+distinct answers. Noise of the mean labels biases reliability and resolution upward and uncertainty downward; the
+corrected terms remove this bias and keep the sum: Ferro and Fricker (2012).
 
-The Murphy decomposition is exact: its bins are the distinct answers, and the Brier score against a vote share is the
-mean over the votes (`scores.py`), so each bin contributes (p − ȳ_b)² + ȳ_b (1 − ȳ_b). Because mean labels are noisy,
-reliability and resolution are biased upward and uncertainty downward. The corrected terms subtract Σ_b n_b/N · v_b
-from the first two and add the variance of ȳ to the last two, which keeps the sum: Ferro and Fricker (2012).
-
-The headline is the calibration of Pr[B preferred]. Class-wise calibration covers both sides; top-label calibration, of
-the side that the answer favours, cannot detect that a judge favours B throughout. The ECE is biased upward, more so
-with fewer votes; `noise.py` gives the value that a perfect judge would show.
+The headline is the calibration of Pr[B preferred]. Top-label calibration, of the side that the answer favours, cannot
+detect that a judge favours B throughout. `noise.py` gives the ECE that a perfect judge would show.
 """
 
 import numpy as np
@@ -47,15 +43,14 @@ def expected_calibration_error(
 ) -> float:
     """Expected calibration error, Σ_b n_b/N · |mean label − mean prediction|, in [0, 1].
 
-    Guo et al. (arXiv 1706.04599), with one difference: the prediction is compared with the votes, not the confidence
-    of a verdict with its accuracy.
+    Guo et al. (arXiv 1706.04599), but the prediction is compared with the votes, not the confidence of a verdict with
+    its accuracy.
 
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
         labels: shape (N,), share of votes for B, in [0, 1].
         n_bins: number of bins; not used by "distinct".
-        strategy: "uniform" (equal width, right-closed), "quantile" (equal mass, ties kept together) or "distinct"
-            (one bin per distinct answer).
+        strategy: bins of "uniform" width, of equal mass ("quantile"), or one per "distinct" answer; see `binning.py`.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], unknown strategy, n_bins below 1.
@@ -81,28 +76,21 @@ def calibration_metrics(
         labels: shape (N,), share of votes for B, in [0, 1]; a tie vote counts one half.
         n_votes: number of votes per label, one number or shape (N,); used by `mse_corrected` only.
         units: shape (N,), rows with equal values are dependent (both orders of a pair, one topic); used by
-            `ece_debiased` and the corrected decomposition, which depend on the noise of mean labels.
+            `ece_debiased` and the corrected decomposition.
 
     Returns:
-        - `brier`, `log_loss`: mean score against every vote, as defined in `scores.py`; lower is better.
-        - `mse_dense`: mean (p − y)², the squared distance to the vote share.
-        - `mse_corrected`: mean of (p − y)² − y (1 − y)/(m − 1) over the rows with m >= 2 votes. For votes without ties
-          it is an unbiased estimate of E(p − p*)² (and may be below 0); with ties it is too low, because y (1 − y)
-          then overstates the variance of the votes. Left out without such rows.
-        - `ece`, `ece_quantile`: ten bins of equal width or of equal mass.
-        - `ece_debiased`: debiased L2 error on the bins of `ece_quantile`, without the bins of a single unit; left out
-          if there are no other bins.
+        - `brier`, `log_loss`: mean score against every vote (`scores.py`); `mse_dense`: mean (p − y)².
+        - `mse_corrected`: mean of (p − y)² − y (1 − y)/(m − 1) over the rows with m >= 2 votes, if there are any: an
+          unbiased estimate of E(p − p*)² (it may be below 0); with ties it is too low.
+        - `ece`, `ece_quantile`: ten bins of equal width or of equal mass; `smooth_ece`: bin-free.
+        - `ece_debiased`: on the bins of `ece_quantile` that hold several units, if there are any.
         - `ece_toplabel`: `ece` of the probability of the side that the answer favours, ½ counting for both;
           `ece_classwise`: mean of `ece` for B and for A.
-        - `smooth_ece`: bin-free, Błasiok and Nakkiran (arXiv 2309.12236).
-        - `ece_majority`: `ece` against the majority of each label, without split labels; left out if all are split.
-          For comparison with published numbers only: it ranks the true p* below a majority voter.
-        - `reliability`, `resolution`, `uncertainty`: brier = reliability − resolution + uncertainty, exactly.
-          `reliability_corrected`, `resolution_corrected`, `uncertainty_corrected`: the same sum, without the bias of
-          few votes per answer; may be below 0. Answers given by a single unit are not corrected, and the keys are left
-          out if there are no others.
-        - `sharpness`: variance of p.
-        - `distinct_answers`: number of distinct p, to nine decimals.
+        - `ece_majority`: `ece` against the majority of each label, without split labels. For comparison with published
+          numbers only: it ranks the true p* below a majority voter.
+        - `reliability`, `resolution`, `uncertainty`: brier = reliability − resolution + uncertainty, exactly; each
+          also as `…_corrected`, without the bias of few votes, if an answer was given by several units.
+        - `sharpness`: variance of p; `distinct_answers`: number of distinct p, to nine decimals.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], n_votes not whole or below 1.
@@ -147,15 +135,12 @@ def calibration_metrics(
 
 
 def smooth_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Smooth ECE (Błasiok and Nakkiran, arXiv 2309.12236), in [0, 1].
+    """Smooth ECE (Błasiok and Nakkiran, arXiv 2309.12236), in [0, 1]: the fixed point smECE_s = s of
 
-    Residuals are smoothed along the axis of predictions with a reflected Gaussian K_s of width s,
+        smECE_s = ∫₀¹ | mean_i (y_i − p_i) K_s(p_i, t) | dt,   K_s a reflected Gaussian of width s.
 
-        smECE_s = ∫₀¹ | mean_i (y_i − p_i) K_s(p_i, t) | dt,
-
-    and the result is the fixed point smECE_s = s, which is unique because smECE_s falls as s grows. The cosine
-    transform diagonalizes K_s: it multiplies coefficient k by exp(−s² π² k² / 2). The residuals are therefore spread
-    linearly on a grid of step 1e-4 and transformed once; each trial width then costs one FFT.
+    The cosine transform multiplies coefficient k of K_s by exp(−s² π² k² / 2). So the residuals are spread on a grid
+    of step 1e-4 and transformed once; each trial width then costs one FFT.
     """
     coefficients = _cosine_coefficients(probabilities, labels - probabilities)
     frequencies = np.pi * np.arange(coefficients.size)

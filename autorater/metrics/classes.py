@@ -6,14 +6,12 @@
     Brier                       ½ Σ_k Σ_j s_j (q_k − 1[j = k])²        = ½ Σ_k (q_k − s_k)² + ½ (1 − Σ_k s_k²)
     ranked probability score    Σ_{k<K} E (Q_k − O_k)² / (K − 1)       Epstein (1969), Murphy (1971)
 
-Q are the cumulated predictions; O is the cumulated vote, 0 below its class and 1 from it on. Scores against a share
-are means over its votes, as in `scores.py`; for two classes the Brier score, the ranked probability score and the log
-loss are those defined there. q′ is q with every class clipped to [1e-3, 1 − 1e-3], divided by its sum. The ranked
-probability score is for ordered classes (1–5, A/tie/B): a prediction of a neighbouring class costs less.
+Q are the cumulated predictions, O is the cumulated vote, for ordered classes; q′ is q with every class clipped to
+[1e-3, 1 − 1e-3], divided by its sum. Scores are means over votes, and for two classes those of `scores.py`.
 
 Calibration is measured for every class (class-wise, Kull et al., arXiv 1910.12656) and for the likeliest class only
-(top-label, Guo et al., arXiv 1706.04599). Noise floors are the means of the metrics for a judge that predicts the
-distribution the votes are drawn from; the entropy of m votes, for example, is too low by about (K − 1)/2m.
+(top-label, Guo et al., arXiv 1706.04599). Noise floors are the means for a judge that predicts the distribution that
+the votes are drawn from.
 """
 
 import numpy as np
@@ -50,20 +48,16 @@ def class_metrics(
 
     Returns:
         - means over items of the scores above: `total_variation`, `entropy_error` (above 0: closer to uniform than the
-          votes) and its absolute value `entropy_error_abs`, `kl`, `log_loss`, `brier`;
+          votes), `entropy_error_abs`, `kl`, `log_loss`, `brier` and, if `ordinal`, `ranked_probability_score`;
         - `mse_dense`, mean ½ Σ (q − s)²; `mse_corrected`, the same minus the variance of the votes, for whole-number
-          counts, over the items with several votes: an unbiased estimate of the distance to the true distribution;
-        - `ranked_probability_score` if `ordinal`;
-        - `ece_classwise`, the mean over classes of the ECE of that class's probability, and `ece_toplabel`, the ECE
-          of the largest probability of each item against the share of votes for that class: ten bins of equal width,
-          right-closed;
-        - `ece_majority`, Guo's top-label ECE against whether that class is the majority, for comparison with published
-          numbers; `accuracy`, the share of items whose likeliest class is the majority; `macro_f1`, mean F1 over the
-          classes that are predicted or are a majority. Items without a single majority do not count; tied likeliest
-          classes share their item equally;
+          counts, over the items with several votes: unbiased for the distance to the true distribution;
+        - `ece_classwise`, the mean over classes of the ECE of that class; `ece_toplabel`, the ECE of the largest
+          probability against the share of votes for that class: ten bins of equal width, right-closed;
+        - `accuracy`, the share of items whose likeliest class is the majority; `macro_f1`; `ece_majority`, top-label
+          ECE against the majority, for comparison with published numbers. Items without a single majority do not
+          count; tied likeliest classes share their item equally;
         - `<key>_low`, `<key>_high`, 95 % bootstrap, of all but `mse_corrected`, `ece_majority` and `macro_f1`;
-        - `<key>_noise_floor`, for whole-number counts, of all but `mse_corrected`, `ece_majority`, `accuracy` and
-          `macro_f1`: the value for a perfect judge with these answers and as many votes;
+        - `<key>_noise_floor`, for whole-number counts, of all but these three and `accuracy`;
         - `n_items`, `n_classes`.
 
     Raises:

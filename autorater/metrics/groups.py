@@ -1,8 +1,7 @@
-"""Groups of pairs: the same judge measured by topic, model pair or length.
+"""The same judge measured by group of pairs: topic, model pair or length.
 
-An average hides errors that cancel, such as overconfidence on one topic and underconfidence on another. Groups are
-sorted by how far their ECE exceeds its noise floor, because the ECE of few votes is large by chance. Small groups are
-pooled into one; no pair is left out.
+An average hides errors that cancel. Groups are sorted by how far their ECE exceeds its noise floor, because the ECE of
+few votes is large by chance. Small groups are pooled into one; no pair is left out.
 """
 
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ def group_metrics(
     *,
     min_pairs: int = 20,
     n_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> list[GroupMetrics]:
     """`judge_metrics` of every group of pairs, the worst calibrated first.
 
@@ -45,11 +43,9 @@ def group_metrics(
         groups: N values; equal ones are one group. None is the group "(no group)".
         min_pairs: smaller groups are pooled into one, at least 1.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
-        seed: seed of the bootstrap.
 
     Returns:
-        One entry per group, by falling `ece` − `ece_noise_floor`, or by falling `ece` if a group has no noise floor
-        (the number of votes is unknown).
+        One entry per group, by falling `ece` − `ece_noise_floor`, or by falling `ece` if a group has no noise floor.
 
     Raises:
         ValueError: as `judge_metrics`; a number of groups other than N; min_pairs below 1; no labels.
@@ -60,7 +56,7 @@ def group_metrics(
     answers, names = np.asarray(answers), np.array([UNNAMED if group is None else str(group) for group in groups])
     check_equal_lengths(groups=names, answers=answers, **targets.columns)
     measured = [
-        GroupMetrics(name, rows.size, judge_metrics(answers[rows], targets[rows], n_bootstrap=n_bootstrap, seed=seed))
+        GroupMetrics(name, rows.size, judge_metrics(answers[rows], targets[rows], n_bootstrap=n_bootstrap))
         for name, rows in _members(names, min_pairs).items()
     ]
     with_floors = all("ece_noise_floor" in group.metrics for group in measured)
@@ -85,11 +81,8 @@ def _members(names: np.ndarray, min_pairs: int) -> dict[str, np.ndarray]:
 def length_quartiles(lengths: ArrayLike) -> np.ndarray:
     """Four groups of pairs by length, of equal size as far as ties allow: equal lengths share a group.
 
-    Args:
-        lengths: shape (N,), finite numbers at least 0, such as the characters of both responses together.
-
-    Returns:
-        Names of shape (N,), "length 12–80": the smallest and the largest length of the group.
+    `lengths`, shape (N,), are finite and at least 0; the result, shape (N,), names the shortest and longest of a
+    group.
 
     Example:
         >>> length_quartiles([5, 9, 1, 30]).tolist()

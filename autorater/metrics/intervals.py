@@ -1,12 +1,9 @@
-"""Bootstrap intervals of metrics that are functions of sums over pairs.
+"""95 % bootstrap intervals of metrics that are functions of sums over pairs.
 
 A resample draws N pairs with replacement, or whole clusters of dependent pairs (one prompt, one annotator). Every
-metric here is a function of column sums, so a resample is one vector of counts, a chunk of resamples is one matrix
-product, and all metrics share the same resamples. Memory is bounded for any number of rounds.
-
-More than 2^14 units are first divided at random into 2^14 groups, which are resampled instead. Cumulants add up, so
-resampled totals keep their variance and skewness; the grouping adds noise of 0.6 % to the width of an interval, and
-1,000 rounds add 2.2 %.
+metric here is a function of column sums, so a chunk of resamples is one matrix product, and all metrics share the same
+resamples. More than 2^14 units are first divided at random into 2^14 groups, which are resampled instead; this adds
+noise of 0.6 % to the width of an interval, and 1,000 rounds add 2.2 %.
 
 Each kind of metric has its own interval, because percentile intervals suit few of them:
 
@@ -15,10 +12,9 @@ Each kind of metric has its own interval, because percentile intervals suit few 
     Share       for means of 0/1 values: Wilson's score interval with the effective number of trials, p (1 − p) /
                 variance between units, because the bootstrap interval has no width if all units agree
     BinnedGap   for calibration errors, which are sums of absolute values. Noise does not cancel in them: the plug-in
-                estimate e is too high, resamples are higher still, and the percentile interval may lie above the truth
-                in every experiment. The interval inverts a test, Carpenter (1999): it contains the scales λ of the
-                gaps λ ĝ that are consistent with e after resampled noise is added, times e. It starts at 0 if noise
-                alone explains e, and is widened to contain e.
+                estimate e is too high, and resamples are higher still. The interval inverts a test, Carpenter (1999):
+                it contains the scales λ of the gaps λ ĝ that are consistent with e after resampled noise is added,
+                times e. It starts at 0 if noise alone explains e, and is widened to contain e.
 
 Coverage on simulated data sets (`tests/metrics/test_coverage.py`): means and shares 93 to 96 %, from 50 pairs or 20
 topics on; the ECE of a perfect judge 97 %, of five kinds of miscalibrated judges 88 to 99 %.
@@ -37,17 +33,16 @@ _MAX_UNITS = 1 << 14
 _CHUNK = 1 << 22  # counts in memory at once: 32 MB
 _HALVINGS = 30
 _NORMAL = NormalDist()
+_LOWER, _UPPER = (1 - 0.95) / 2, (1 + 0.95) / 2  # tails of a 95 % interval
+_Z = _NORMAL.inv_cdf(_UPPER)
 
 
 def wilson_interval(
     share: np.ndarray | float, n: np.ndarray | float, z: float = 1.959964
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval `(low, high)` of a share of n independent trials, Wilson (1927); it has a width even for 0 and 1.
+    """Wilson's (1927) interval `(low, high)` of a share in [0, 1] of n trials, z standard errors to each side.
 
-    Args:
-        share: The observed share, in [0, 1], a number or an array.
-        n: Number of trials, above 0, not necessarily whole.
-        z: Half-width in standard errors; 1.96 for 95 %.
+    Numbers or arrays; n, above 0, need not be whole. The interval has a width even for the shares 0 and 1.
     """
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
@@ -73,7 +68,7 @@ class Mean:
         total, weight = sums.T
         return np.divide(total, weight, out=np.full(len(sums), np.nan), where=weight > 0)
 
-    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+    def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
         """The interval, None if undefined, from column sums of U >= 2 units, (U, S), and of R resamples, (R, S)."""
         values = self.evaluate(sums)
         values = values[~np.isnan(values)]
@@ -90,7 +85,7 @@ class Mean:
             # The acceleration is below 1/6 for any values, so the denominator stays above 0.
             return float(np.quantile(values, _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))))
 
-        z = _half_width(_effective_number(units[:, 1]), level)
+        z = _half_width(_effective_number(units[:, 1]))
         return quantile(-z), quantile(z)
 
     def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
@@ -103,7 +98,7 @@ class Mean:
 class Share(Mean):
     """A `Mean` of values in [0, 1], most of which are 0 or 1: consistent pairs, verdicts."""
 
-    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+    def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
         if not units[:, 1].any():
             return None
         estimate, influence = self._influence(units)
@@ -112,7 +107,7 @@ class Share(Mean):
             n_trials = estimate * (1 - estimate) / variance
         else:
             n_trials = np.count_nonzero(units[:, 1]) if estimate in (0, 1) else np.inf
-        low, high = wilson_interval(estimate, n_trials, _half_width(_effective_number(units[:, 1]), level))
+        low, high = wilson_interval(estimate, n_trials, _half_width(_effective_number(units[:, 1])))
         return float(low), float(high)
 
 
@@ -129,12 +124,12 @@ class BinnedGap:
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
         return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
 
-    def interval(self, units: np.ndarray, sums: np.ndarray, level: float) -> tuple[float, float] | None:
+    def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
         totals = units.sum(axis=0)
         gaps = totals[:-1] / totals[-1]
         estimate = float(np.abs(gaps).sum())
         noise = sums[:, :-1] / sums[:, -1:] - gaps
-        noise *= _half_width(_effective_number(units[:, -1]), level) / _NORMAL.inv_cdf((1 + level) / 2)
+        noise *= _half_width(_effective_number(units[:, -1])) / _Z
 
         def scale(tail: float) -> float:
             """The scale of the gaps at which the estimate is this quantile; 0 if it is below the quantile already."""
@@ -152,7 +147,7 @@ class BinnedGap:
                 low, high = (middle, high) if below(middle) else (low, middle)
             return high
 
-        low, high = (estimate * scale(tail) for tail in ((1 + level) / 2, (1 - level) / 2))
+        low, high = (estimate * scale(tail) for tail in (_UPPER, _LOWER))
         return min(low, estimate), max(high, estimate)
 
 
@@ -169,27 +164,23 @@ def bootstrap(
     n_rounds: int = 1000,
     seed: int = 0,
     clusters: ArrayLike | None = None,
-    level: float = 0.95,
 ) -> dict[str, float]:
-    """Bootstrap intervals of several metrics over the same pairs.
+    """95 % bootstrap intervals of several metrics over the same pairs.
 
     Args:
         statistics: name -> `Mean`, `Share` or `BinnedGap`, all over the same N pairs.
         n_rounds: number of resamples, at least 1.
         seed: seed of the resampling; equal seeds give equal resamples.
         clusters: shape (N,), sortable values; pairs with equal values are resampled together.
-        level: coverage, in (0, 1).
 
     Returns:
         `<name>_low` and `<name>_high` of each metric, over the resamples in which it is defined; none for a single
         pair or cluster.
 
     Raises:
-        ValueError: unequal lengths, n_rounds below 1, level outside (0, 1).
+        ValueError: unequal lengths, n_rounds below 1.
     """
     check_at_least("n_rounds", n_rounds, 1)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a value in (0, 1)")
     blocks = {name: statistic.columns for name, statistic in statistics.items()}
     if not blocks:
         return {}
@@ -212,7 +203,7 @@ def bootstrap(
     for name, statistic in statistics.items():
         here = slice(start, start + blocks[name].shape[1])
         start = here.stop
-        ends = statistic.interval(units[:, here], sums[:, here], level)
+        ends = statistic.interval(units[:, here], sums[:, here])
         if ends is not None:
             report[f"{name}_low"], report[f"{name}_high"] = ends
     return report
@@ -236,10 +227,10 @@ def _effective_number(weights: np.ndarray) -> float:
     return max(2.0, float(weights.sum() ** 2 / (weights**2).sum()))
 
 
-def _half_width(n_units: float, level: float) -> float:
-    """Half-width in standard errors of the mean of n units, whose variance has n in the denominator."""
-    z, freedom = _NORMAL.inv_cdf((1 + level) / 2), n_units - 1
-    # Student's t, Abramowitz and Stegun 26.7.5; at 95 % accurate to 1 % from 4 units on.
+def _half_width(n_units: float) -> float:
+    """Half-width of a 95 % interval in standard errors of the mean of n units (their variance divided by n)."""
+    z, freedom = _Z, n_units - 1
+    # Student's t, Abramowitz and Stegun 26.7.5; accurate to 1 % from 4 units on.
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

@@ -1,14 +1,13 @@
 """Noise floors: the value of each metric for a perfect judge with the same answers and the same number of votes.
 
 A mean over few votes misses the truth, and absolute values do not cancel, so the ECE of a perfect judge is above zero:
-consistency resampling, Bröcker and Smith (2007). Scores have floors because votes differ among themselves. A metric
-near its floor is no evidence against a judge; a metric below it is chance.
+consistency resampling, Bröcker and Smith (2007). A metric near its floor is no evidence against a judge.
 
     Brier       mean p (1 − p)                     log loss    mean entropy of p
     MSE         mean p (1 − p)/m                   ECE         Σ_b E|S_b| / N,  S_b = Σ_{i in b} (y_i − p_i)
 
-S_b is a sum of independent terms. In a bin with the variance of fifty votes or more it is nearly normal, and its
-expected absolute value is σ sqrt(2/π), accurate to 0.5 %. In the other bins votes are simulated.
+In a bin with the variance of fifty votes or more S_b is nearly normal, and E|S_b| = σ sqrt(2/π) is accurate to 0.5 %.
+In the other bins votes are simulated.
 """
 
 import numpy as np
@@ -24,12 +23,11 @@ _MANY_VOTES = 50
 def ece_noise_floor(
     probabilities: ArrayLike,
     n_votes: ArrayLike = 1,
-    n_bins: int = N_BINS,
     strategy: Strategy = "uniform",
     n_rounds: int = 100,
     seed: int = 0,
 ) -> float:
-    """Expected ECE if every answer were the probability that its votes are drawn from, in [0, 1].
+    """Expected ECE if every answer were the probability that its votes are drawn from, in [0, 1]; ten bins.
 
     The two orders of a pair share their votes. For a symmetric judge the floor over all 2N answers equals that of 2N
     separate labels, because the residual of order ab in one bin is the residual of order ba in the mirrored bin.
@@ -37,10 +35,8 @@ def ece_noise_floor(
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
         n_votes: votes per label, one number or shape (N,).
-        n_bins: number of bins; not used by "distinct".
         strategy: as in `expected_calibration_error`.
-        n_rounds: simulated sets of votes, for bins of few votes; with 100 the simulation error is 2 to 4 % of the
-            floor if all bins have few votes.
+        n_rounds: simulated sets of votes, for bins of few votes; 100 leave an error of 2 to 4 % of the floor.
         seed: seed of the simulation.
 
     Raises:
@@ -49,7 +45,7 @@ def ece_noise_floor(
     probabilities = check_probabilities("probabilities", probabilities)
     votes = check_votes("n_votes", n_votes, probabilities.size)
     check_at_least("n_rounds", n_rounds, 1)
-    bins = bin_indices(probabilities, n_bins, strategy)
+    bins = bin_indices(probabilities, N_BINS, strategy)
     spread = probabilities * (1 - probabilities)
     variance = np.bincount(bins, spread / votes)
     # σ⁴ / Σ p q / m³ is m Σ p q if all have m votes: the variance of the number of votes for B.
@@ -66,7 +62,7 @@ def ece_noise_floor(
 
 
 def noise_floors(probabilities: ArrayLike, n_votes: ArrayLike | None = None, seed: int = 0) -> dict[str, float]:
-    """Noise floors of `brier`, `log_loss` and, with `n_votes`, `mse_dense`, `ece` and `ece_quantile` (ten bins).
+    """Noise floors of `brier`, `log_loss` and, with `n_votes`, `mse_dense`, `ece` and `ece_quantile`.
 
     Args and errors as in `ece_noise_floor`.
     """

@@ -34,9 +34,8 @@ def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
         p_ba: shape (N,), Pr[A better] from order ba, in [0, 1].
 
     Returns:
-        - `consistency`: share of pairs with the same winner in both orders; an answer of 1/2 is the verdict "tie",
-          and a tie in both orders is consistent.
-        - `flip_rate`: 1 − consistency.
+        - `consistency`: share of pairs with the same winner, or a tie (an answer of 1/2), in both orders;
+          `flip_rate`: 1 − consistency.
         - `first_slot_share`: of the verdicts other than a tie, over both orders, the share for the response shown
           first; 1/2 is fair. Left out if every verdict is a tie.
         - `symmetry_deviation_mean`, `symmetry_deviation_abs`: mean of d, in [−1, 1], and of |d|, in [0, 1].
@@ -115,12 +114,7 @@ def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
 def deviation_by_length(
     p_ab: np.ndarray, p_ba: np.ndarray, length_a: np.ndarray, length_b: np.ndarray
 ) -> list[Stratum]:
-    """Position bias by the ratio of the longer to the shorter response, without empty strata.
-
-    Args:
-        p_ab, p_ba: As in `position_bias`.
-        length_a, length_b: shape (N,), lengths of the responses in any unit, above 0.
-    """
+    """Position bias by the ratio of the longer to the shorter response, whose lengths, shape (N,), are above 0."""
     return _strata(np.maximum(length_a, length_b) / np.minimum(length_a, length_b), _RATIOS, p_ab, p_ba)
 
 

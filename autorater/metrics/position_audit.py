@@ -1,13 +1,13 @@
 """Position metrics of an audit, as flat keys with intervals and tests; answers may be repeated and may be missing.
 
 An audit judges each pair in two presentations, each R times. Both answers are Pr[the side that may be favoured is
-better]: the response shown second if the responses are swapped, or, for other probes (`autorater.audit.probes`), for
-example the padded response. A repetition counts if both presentations have an answer in it; a pair is the mean of its
+better]: the response shown second if the responses are swapped, or the one that another probe favours
+(`autorater.audit.probes`). A repetition counts if both presentations have an answer in it; a pair is the mean of its
 repetitions, and pairs are resampled and tested. Verdicts without a probability are 0, 1/2 (tie) and 1.
 
 From Shi et al. (arXiv 2406.07791): the primacy share is the share of pairs that prefer the first position in both
-orders, or in one with a tie in the other; the recency share likewise for the second; all others are consistent. Their
-preference fairness equals recency − primacy, in [−1, 1], 0 is fair.
+orders, or in one with a tie in the other; the recency share likewise for the second. Their preference fairness equals
+recency − primacy, in [−1, 1], 0 is fair.
 
 With repetitions, the noise of a judge that samples its answers is separated from bias. Of R answers x_k in one order
 and R answers y_k in the other, all as Pr[B better], the slot effect is the root of the mean over pairs of
@@ -56,16 +56,14 @@ def audit_metrics(
 
     Returns:
         - `n_pairs`, compared pairs; `n_repeats`, R.
-        - `consistency`, `flip_rate`, `first_slot_share`, `symmetry_deviation_mean`, `symmetry_deviation_abs`,
-          `sharpness_symmetrized` as in `position_bias`; `second_slot_share` = 1 − `first_slot_share`; `sharpness`,
-          variance of the answers; `symmetry_deviation_q05` … `_q95`, quantiles over pairs, and
-          `symmetry_deviation_abs_q50`, `_q95`.
+        - the keys of `position_bias`; `second_slot_share` = 1 − `first_slot_share`; `sharpness`, variance of the
+          answers; `symmetry_deviation_q05` … `_q95` and `symmetry_deviation_abs_q50`, `_q95`, quantiles over pairs.
         - `primacy_share`, `recency_share`, `preference_fairness`.
-        - `logit_shift`, see `logit_shifts`; not for judges that give only verdicts.
         - `accuracy`, share of answers whose verdict is the label's, and `position_consistent_accuracy`, share of
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests that neither position is favoured, on the
-          verdicts and on the deviation; the second not for judges that give only verdicts.
+          verdicts and on the deviation; `logit_shift`, see `logit_shifts`. The last two not for judges that give only
+          verdicts.
         - with R > 1, over pairs with all their answers, and over presentations: `repetition_stability`, mean share of
           the commonest verdict among R answers, in [1/3, 1]; `repeated_flip_rate`, how often two of them differ in
           verdict, in [0, 1]; `repeated_spread`, root of their mean variance; `slot_effect`, in [0, 1], 0 if the

@@ -53,12 +53,8 @@ def sign_flip_test(deviations: np.ndarray) -> float:
 def any_slot_test(first: np.ndarray, second: np.ndarray, n_rounds: int = 1999, seed: int = 0) -> float:
     """p-value, in [1/(n_rounds + 1), 1], of the hypothesis that no pair's answers depend on its order.
 
-    The permutations of a pair are drawn from all divisions of its 2 R answers for R <= 5, else from 252 random ones.
-
-    Args:
-        first, second: shape (N, R), R >= 2, Pr[B better] in R repetitions of each order.
-        n_rounds: Number of permutations, at least 1.
-        seed: Of the permutations.
+    `first` and `second`, shape (N, R), R >= 2, are Pr[B better] in R repetitions of each order. The `n_rounds`
+    permutations of a pair are drawn from all divisions of its 2 R answers for R <= 5, else from 252 random ones.
     """
     answers = np.concatenate([first, second], axis=1)
     n_pairs, n_answers = answers.shape

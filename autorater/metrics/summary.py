@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.agreement import agreement_credits, three_way_agreement, verdicts
+from autorater.metrics.agreement import TIE_BAND, agreement_credits, three_way_agreement, verdicts
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
@@ -60,7 +60,6 @@ def judge_metrics(
     *,
     valid: ArrayLike | None = None,
     mode: ArrayLike | None = None,
-    tie_band: float = 0.05,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -72,26 +71,24 @@ def judge_metrics(
         targets: of the N pairs. Without labels the keys that depend on them are left out.
         valid: shape (N, 2), whether each answer parses, or the probability that it does, in [0, 1]; default 1.
         mode: shape (N, 2), the verbalized answers if `answers` are means, in [0, 1]; used by `distinct_answers`.
-        tie_band: for `agreement_three_way` and `macro_f1`, answers and labels this close to 1/2 are ties.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: seed of the bootstrap and of the noise floor.
 
     Returns:
-        - the keys of `calibration_metrics` over the 2N answers, and those of `position_bias`;
+        - the keys of `calibration_metrics` and `three_way_agreement` over the 2N answers, and those of
+          `position_bias`;
         - `gap`, mean signed overconfidence: how much further from 1/2 the answers are than the votes, on the side that
-          the answer favours, in [−1, 1]; above 0 is overconfident, and an answer of 1/2 adds 0;
-        - `agreement`, `agreement_three_way` and `macro_f1` over the 2N answers; `excess_brier`, mean (p − p*)², with a
-          known truth;
+          the answer favours, in [−1, 1]; an answer of 1/2 adds 0;
+        - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
         - `<key>_noise_floor`, the value for a perfect judge with these answers and as many votes, for `brier`,
           `log_loss`, and, if `n_votes` is given or all labels are single votes (0, 1/2 or 1), `mse_dense`, `ece` and
           `ece_quantile`;
         - `parse_rate`, mean validity; `distinct_answers`, distinct modes if given, else distinct p; `n_pairs`;
-          `sharpness` of the answers;
         - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `gap`, `mse_dense`,
-          `excess_brier`, `agreement`, `agreement_three_way`, `consistency`, `flip_rate`, `first_slot_share`,
-          `symmetry_deviation_mean`, `symmetry_deviation_abs` and `parse_rate`.
+          `excess_brier`, `agreement`, `agreement_three_way`, `parse_rate` and those of `position_bias` but
+          `sharpness_symmetrized`.
 
     Raises:
         ValueError: empty input, other shapes, unequal lengths, NaN, values outside their range.
@@ -131,9 +128,9 @@ def judge_metrics(
             report["agreement"] = float(credit.sum() / counted.sum())
             report["agreement_symmetrized"] = float(agreement_credits(symmetrized, label)[0].sum() / counted[0].sum())
 
-        same = verdicts(answers, tie_band) == verdicts(both, tie_band)
+        same = verdicts(answers, TIE_BAND) == verdicts(both, TIE_BAND)
         statistics["agreement_three_way"] = Share(same.mean(axis=0))
-        report |= three_way_agreement(answers.ravel(), both.ravel(), tie_band)
+        report |= three_way_agreement(answers.ravel(), both.ravel())
 
     if truth is not None:
         excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)

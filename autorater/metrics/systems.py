@@ -5,11 +5,9 @@
     expected   1 / (1 + 10^((Elo_opponent − Elo_model) / 400))
     mismatch   |(judged − expected) / max(expected, 1 − expected)|, the Mismatch Degree of CHARM (arXiv 2504.10045)
 
-A judge that is calibrated on pairs is calibrated on models; the converse is not true. Win rates therefore complement
-the metrics of single pairs: they reveal a judge that favours one model's style.
-
-Intervals resample pairs, or whole clusters. Deliberately left out: the source of Elo scores (`autorater.charm.elo`)
-and the correction of a mismatch (`autorater.charm.offset`).
+A judge that is calibrated on models need not be calibrated on pairs, but win rates reveal one that favours a model's
+style. Deliberately left out: the source of Elo scores (`autorater.charm.elo`) and the correction of a mismatch
+(`autorater.charm.offset`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +109,6 @@ def win_rates(
     elo: Mapping[str, float] | None = None,
     clusters: ArrayLike | None = None,
     n_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> list[WinRate]:
     """Win rates of every two models with a pair between them, sorted by name; a single pair has no interval.
 
@@ -122,7 +119,6 @@ def win_rates(
         elo: Elo score by model; rows then have `expected`.
         clusters: shape (N,), pairs with equal values (such as one prompt) are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
-        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1], a model without a name or without Elo.
@@ -148,17 +144,17 @@ def win_rates(
         row = {name: float(column.mean()) for name, column in columns.items()}
         if n_bootstrap:
             statistics = {name: Mean(column) for name, column in columns.items()}
-            row |= bootstrap(statistics, n_bootstrap, seed, None if clusters is None else clusters[here])
+            row |= bootstrap(statistics, n_bootstrap, clusters=None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
         rows.append(WinRate(model, opponent, int(here.sum()), expected=expected, **row))
     return rows
 
 
 def correlations(scores: Mapping[str, float], elo: Mapping[str, float]) -> dict[str, float]:
-    """`pearson` and `spearman` correlation, over at least two models, between a judge's mean scores and Elo.
+    """`pearson` and `spearman` correlation between mean scores and Elo; empty if all scores or all Elo are equal.
 
-    Empty if all scores or all Elo are equal. Models in `elo` without a score are ignored; a model without Elo is an
-    error, and so are scores that are not finite.
+    A `ValueError` for fewer than two models, one without Elo, or scores that are not finite. Other models in `elo` are
+    ignored.
     """
     from scipy.stats import pearsonr, spearmanr  # half a second
 

@@ -89,12 +89,6 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
         raise ValueError(f"{name} is {value}; expected a whole number of at least {minimum}")
 
 
-def check_tie_band(tie_band: float) -> None:
-    """A half-width in [0, 0.5]."""
-    if not 0 <= tie_band <= 0.5:
-        raise ValueError(f"tie_band is {tie_band}; expected a value in [0, 0.5]")
-
-
 def _array(name: str, values: ArrayLike, dimensions: str) -> np.ndarray:
     try:
         return np.asarray(values).astype(np.float64)

@@ -18,11 +18,9 @@ def test_against_scikit_learn():
     assert agreement(probabilities, labels) == pytest.approx(accuracy_score(labels, probabilities > 0.5))
 
 
-def test_tie_band():
-    probabilities, labels = [0.55, 0.6, 0.45, 0.4], [1, 1, 1, 1]
-    assert agreement(probabilities, labels) == 0.5
-    assert agreement(probabilities, labels, tie_band=0.05) == pytest.approx((0.5 + 1 + 0.5 + 0) / 4)
-    assert agreement(probabilities, labels, tie_band=0.5) == 0.5
+def test_an_answered_tie_counts_one_half():
+    assert agreement([0.55, 0.6, 0.45, 0.4], [1, 1, 1, 1]) == 0.5
+    assert agreement([0.5, 0.6, 0.5, 0.4], [1, 1, 1, 1]) == pytest.approx((0.5 + 1 + 0.5 + 0) / 4)
 
 
 def test_the_last_bit_makes_no_verdict():
@@ -41,16 +39,15 @@ def test_split_labels_alone_are_an_error():
         agreement([0.2, 0.8], [0.5, 0.5])
 
 
-def three_classes(probabilities, band):
-    return ["tie" if abs(round(p - 0.5, 9)) <= band else "B" if p > 0.5 else "A" for p in probabilities]
+def three_classes(probabilities):
+    return ["tie" if abs(round(p - 0.5, 9)) <= 0.05 else "B" if p > 0.5 else "A" for p in probabilities]
 
 
-@pytest.mark.parametrize("tie_band", [0.0, 0.05, 0.2])
-def test_three_way_agreement_against_scikit_learn(tie_band):
+def test_three_way_agreement_against_scikit_learn():
     generator = np.random.default_rng(2)
     probabilities, labels = generator.integers(0, 101, 500) / 100, generator.integers(0, 11, 500) / 10
-    predicted, true = three_classes(probabilities, tie_band), three_classes(labels, tie_band)
-    report = three_way_agreement(probabilities, labels, tie_band)
+    predicted, true = three_classes(probabilities), three_classes(labels)
+    report = three_way_agreement(probabilities, labels)
     assert report["agreement_three_way"] == pytest.approx(accuracy_score(true, predicted), abs=1e-12)
     assert report["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"), abs=1e-12)
 
@@ -59,5 +56,3 @@ def test_verdicts_that_nobody_gives_do_not_count():
     assert three_way_agreement([0.9, 0.2], [1, 0]) == {"agreement_three_way": 1, "macro_f1": 1}
     assert three_way_agreement([0.55, 0.2], [0.5, 0]) == {"agreement_three_way": 1, "macro_f1": 1}
     assert three_way_agreement([0.5, 0.5], [0.5, 0.5]) == {"agreement_three_way": 1, "macro_f1": 1}
-    with pytest.raises(ValueError, match=r"tie_band is -0\.1"):
-        three_way_agreement([0.5], [0.5], tie_band=-0.1)

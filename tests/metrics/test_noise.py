@@ -26,7 +26,7 @@ def test_a_perfect_judge_shows_the_floor(strategy):
     shown = [
         expected_calibration_error(truth, generator.binomial(votes, truth) / votes, 10, strategy) for _ in range(300)
     ]
-    assert ece_noise_floor(truth, votes, 10, strategy, n_rounds=300) == pytest.approx(np.mean(shown), rel=0.06)
+    assert ece_noise_floor(truth, votes, strategy, n_rounds=300) == pytest.approx(np.mean(shown), rel=0.06)
 
 
 def test_a_symmetric_judge_shows_the_floor_over_both_orders():

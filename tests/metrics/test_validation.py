@@ -81,8 +81,6 @@ def test_options_are_checked():
         expected_calibration_error([0.2], [1], n_bins=0)
     with pytest.raises(ValueError, match=r"n_bins is 2\.5"):
         expected_calibration_error([0.2], [1], n_bins=2.5)
-    with pytest.raises(ValueError, match=r"tie_band is 0\.7"):
-        agreement([0.2], [1], tie_band=0.7)
     with pytest.raises(ValueError, match="n_rounds is 0"):
         ece_noise_floor([0.2], n_rounds=0)
     with pytest.raises(ValueError, match="n_bootstrap is -1"):
