@@ -6,18 +6,13 @@ A text has an answer if, outside the reasoning, the opening tag and the closing 
 order, with a plain ASCII decimal in [0, 1] between them. Anything else is unparsed: every tolerated deviation would be
 a second format that a policy can drift to.
 
-Reasoning, defined so that a thought is never parsed as an answer:
+Reasoning is ``<think>`` up to the next ``</think>`` (a further ``<think>`` in between is plain text), or all text
+before an unmatched ``</think>``, since chat templates of Qwen3 and DeepSeek-R1 open it in the prompt. With reasoning
+that never ends there is no answer: the text was truncated within a thought.
 
-- ``<think>`` up to the next ``</think>``; a further ``<think>`` in between is plain text.
-- An unmatched ``</think>`` ends reasoning that the prompt opened (as chat templates of Qwen3 and DeepSeek-R1 do): all
-  text before it is reasoning.
-- With reasoning that never ends there is no answer: the text was truncated within a thought.
-
-Decimal: digits with an optional fraction (``1``, ``0.85``, ``00.5``), or a fraction alone (``.5``). ``1.``, signs,
-percent, commas, exponents, underscores and non-ASCII digits are refused. The bounds are checked on the digits, before
-rounding to floating point: ``1.0000`` is 1, but ``1.`` followed by 400 zeros and a 1 is refused.
-
-Every function takes time linear in the text, since completions are untrusted.
+A decimal has digits with an optional fraction (``1``, ``0.85``, ``00.5``), or a fraction alone (``.5``); the bounds
+are checked on the digits, before rounding to floating point. ``1.``, signs, percent, commas, exponents, underscores
+and non-ASCII digits are refused. Every function takes time linear in the text, since completions are untrusted.
 """
 
 import math
@@ -53,8 +48,6 @@ def parse_probability(text: str, *, prefilled: bool = False) -> float | None:
         0.85
         >>> parse_probability("0.85</prob_rb_better>", prefilled=True)
         0.85
-        >>> parse_probability("<prob_rb_better>85%</prob_rb_better>") is None
-        True
     """
     content = _answer_content(text, OPEN_TAG, CLOSE_TAG, prefilled)
     return None if content is None else _unit_decimal(content)
@@ -65,15 +58,11 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
 
         <class_probabilities>0.1 0.3 0.6</class_probabilities>
 
-    The rules are those of :func:`parse_probability`; decimals are separated by white space, one comma, or both. Their
-    sum may differ from 1 by 0.01 per class, because answers are rounded; the result is normalized.
-
-    Args:
-        text, prefilled: As in :func:`parse_probability`.
-        n_classes: Number of classes, at least 2.
+    The rules and arguments are those of :func:`parse_probability`; decimals are separated by white space, one comma,
+    or both. Their sum may differ from 1 by 0.01 per class, because answers are rounded.
 
     Returns:
-        ``n_classes`` probabilities that sum to 1, or ``None`` if the text has no answer.
+        ``n_classes`` probabilities, normalized to sum to 1, or ``None`` if the text has no answer.
 
     Raises:
         ValueError: If ``n_classes`` is below 2; never because of the text.
@@ -99,12 +88,9 @@ def parse_distribution(text: str, n_classes: int, *, prefilled: bool = False) ->
 def answer_pattern(decimals: int = 2, *, reasoning: bool = False) -> str:
     """A regular expression of completions with an answer, for servers with constrained generation.
 
-    Narrower than the parser: one digit before the point, no white space, reasoning without ``</``.
-
-    Args:
-        decimals: Maximum number of decimals, at least 1.
-        reasoning: Whether reasoning comes first and the model generates both tags; otherwise the prompt ends with the
-            opening tag.
+    Narrower than the parser: one digit before the point, at most ``decimals`` (>= 1) after it, no white space. With
+    ``reasoning`` (without ``</``) the model generates it and both tags; otherwise the prompt ends with the opening
+    tag.
 
     Example:
         >>> re.fullmatch(answer_pattern(), "0.85</prob_rb_better>") is not None
@@ -116,14 +102,7 @@ def answer_pattern(decimals: int = 2, *, reasoning: bool = False) -> str:
 
 
 def render_answer(value: float, decimals: int = 2) -> str:
-    """Render a probability as in an answer.
-
-    Args:
-        value: The probability, in [0, 1].
-        decimals: Digits after the point, at least 0.
-
-    Returns:
-        The decimal without tags; with tags :func:`parse_probability` parses it.
+    """Render a probability in [0, 1] as in an answer, without tags, with ``decimals`` (>= 0) digits after the point.
 
     Raises:
         ValueError: If ``value`` is NaN or outside [0, 1], or ``decimals`` is negative.
@@ -140,14 +119,10 @@ def render_answer(value: float, decimals: int = 2) -> str:
 
 
 def completion_text(completion: str | Sequence[Mapping]) -> str:
-    """Text of a completion in either form that TRL passes to a reward function.
+    """Text of a completion in either form that TRL passes to a reward function: the text, or chat messages.
 
-    Args:
-        completion: The text, or chat messages. The last assistant message (or message without a role) is used; its
-            content is a string, ``{"type": "text", "text": …}`` blocks, or ``None``.
-
-    Returns:
-        The text; empty if no assistant message has any.
+    Of messages, the last one of the assistant (or without a role) is used; its content is a string,
+    ``{"type": "text", "text": …}`` blocks, or ``None``. The text is empty if there is none.
 
     Raises:
         TypeError: If the completion is neither a string nor a list of messages.
@@ -162,7 +137,7 @@ def is_prefilled(prompt: str | Sequence[Mapping], open_tag: str = OPEN_TAG) -> b
     """Whether a prompt (text, or the last chat message) ends with the opening tag, ignoring trailing white space.
 
     The completion then starts inside the answer. Use a plain-text prompt for this: TRL closes the last message of a
-    conversational prompt and opens a new one, so the model starts a new answer.
+    conversational prompt and opens a new one.
 
     Raises:
         TypeError: If the prompt is neither a string nor a list of messages.

@@ -55,11 +55,7 @@ class Reward(ABC):
         return parse_probability(text, prefilled=prefilled)
 
     def check_label(self, value: Any) -> Any:
-        """The label as a number in [0, 1].
-
-        Raises:
-            ValueError: If it is not one.
-        """
+        """The label as a number in [0, 1]; a ``ValueError`` that says what is expected if it is not one."""
         try:
             label = float(value)
         except (TypeError, ValueError):
@@ -82,7 +78,7 @@ class Reward(ABC):
 
         Args:
             completions: Texts or lists of chat messages.
-            prompts: Texts or lists of chat messages, one per completion; they show whether the answer was prefilled.
+            prompts: The same, one per completion; they show whether the answer was prefilled.
             label: One label per completion.
             log_metric: TRL's hook for scalars: ``answers/parse_rate``, ``answers/distinct_answers`` and, for answers
                 that are one probability, ``answers/fraction_at_0`` and ``answers/fraction_at_1`` (of all completions).
@@ -94,8 +90,7 @@ class Reward(ABC):
             One finite reward per completion.
 
         Raises:
-            ValueError: If there is no ``label`` column, lengths differ, or a label is invalid; the message names the
-                row and the value.
+            ValueError: If there is no ``label`` column, lengths differ, or a label is invalid; names row and value.
         """
         labels = self._checked_labels(label, len(completions))
         prefilled = self._prefilled(prompts, len(completions))
@@ -173,11 +168,7 @@ class SphericalReward(Reward):
 class LogReward(Reward):
     """Logarithmic score, in [log ε, log(1 − ε)]; log ε for an invalid answer. See :func:`rewards.scoring.logarithmic`.
 
-    Args:
-        epsilon: Clip of the answer, in (0, 0.5).
-
-    Raises:
-        ValueError: If ``epsilon`` is outside (0, 0.5).
+    ``epsilon`` clips the answer; a ``ValueError`` if it is outside (0, 0.5).
     """
 
     epsilon: float = 1e-3
@@ -198,9 +189,8 @@ class LogReward(Reward):
 class KLReward(LogReward):
     """−KL(Bern(y) ‖ Bern(p′)), in [log ε, 0], for dense labels. See :func:`rewards.scoring.kullback_leibler`.
 
-    The logarithmic score plus the entropy of the label; ``epsilon`` as in :class:`LogReward`. An invalid answer gets
-    the reward of the worse of the answers 0 and 1 for the same label: the divergence is convex in the answer, so no
-    valid answer gets less.
+    An invalid answer gets the reward of the worse of the answers 0 and 1 for the same label: the divergence is convex
+    in the answer, so no valid answer gets less.
     """
 
     __name__ = "kl_reward"
@@ -216,14 +206,9 @@ class KLReward(LogReward):
 class RankedProbabilityReward(Reward):
     """Ranked probability score over ordered classes, in [0, 1]; 0 for an invalid answer.
 
-    The answer is a distribution (:func:`rewards.answer.parse_distribution`); a label is the observed class, counted
-    from 0, or one vote count or vote share for each class. See :func:`rewards.scoring.ranked_probability`.
-
-    Args:
-        n_classes: Number of classes, at least 2; 3 for A / tie / B.
-
-    Raises:
-        ValueError: If ``n_classes`` is below 2.
+    The answer is a distribution (:func:`rewards.answer.parse_distribution`) over ``n_classes`` >= 2 classes, such as 3
+    for A / tie / B; a label is the observed class, counted from 0, or one vote count or vote share for each class. See
+    :func:`rewards.scoring.ranked_probability`.
     """
 
     n_classes: int
@@ -246,11 +231,7 @@ class RankedProbabilityReward(Reward):
         return parse_distribution(text, self.n_classes, prefilled=prefilled)
 
     def check_label(self, value: Any) -> list[float]:
-        """The label as a distribution over the classes.
-
-        Raises:
-            ValueError: If it is neither a class nor one number of votes per class.
-        """
+        """The label as a distribution; a ``ValueError`` if it is neither a class nor one number of votes per class."""
         expected = f"a class from 0 to {self.n_classes - 1}, or {self.n_classes} votes, not negative and not all 0"
         try:
             label = np.asarray(value, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Scoring rules S(p, y) of an answer p and a label y. Higher is better.
+"""Scoring rules S(p, y) of an answer p and a label y, both in [0, 1]. Higher is better.
 
     brier                1 − (p − y)²                                       Brier 1950
     logarithmic          y log p′ + (1−y) log(1−p′)                         Good 1952
@@ -6,9 +6,10 @@
     kullback_leibler     −KL(Bern(y) ‖ Bern(p′))                            Kullback & Leibler 1951
     ranked_probability   1 − Σ_m (F_m − O_m)² / (K−1)                       Epstein 1969, Murphy 1971
 
-with p′ = clip(p, ε, 1−ε). Each is strictly proper (Gneiting & Raftery 2007): for votes drawn with probability p*, the
-expected score has its unique maximum at p = p*; with clipping, for p* inside [ε, 1−ε]. A vote share can replace its
-votes: its score is the mean of theirs, up to a term that does not depend on the answer.
+with p′ = clip(p, ε, 1−ε), which bounds the loss of a confident error; ε in (0, 0.5). Each is strictly proper (Gneiting
+& Raftery 2007): for votes drawn with probability p*, the expected score has its unique maximum at p = p*; with
+clipping, for p* inside [ε, 1−ε]. A vote share can replace its votes: its score is the mean of theirs, up to a term
+that does not depend on the answer.
 
 All functions broadcast, so that a grid of answers against a batch of labels is one call. They do not check arguments;
 ``rewards.functions`` checks labels. Deliberately left out: normalization by the deviation of a group of scores, which
@@ -20,14 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def brier(p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Brier score turned to a reward, 1 − (p − y)².
-
-    Args:
-        p: Answers in [0, 1].
-        y: Labels in [0, 1], a shape that broadcasts with ``p``.
-
-    Returns:
-        Scores in [0, 1], of the broadcast shape.
+    """Brier score turned to a reward, 1 − (p − y)², in [0, 1].
 
     Source: G. W. Brier, "Verification of forecasts expressed in terms of probability", Mon. Weather Rev. 78, 1950.
 
@@ -39,15 +33,7 @@ def brier(p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 
 
 def logarithmic(p: ArrayLike, y: ArrayLike, epsilon: float = 1e-3) -> NDArray[np.float64]:
-    """Logarithmic score y log p′ + (1 − y) log(1 − p′) with p′ = clip(p, ε, 1 − ε).
-
-    Args:
-        p: Answers in [0, 1].
-        y: Labels in [0, 1], a shape that broadcasts with ``p``.
-        epsilon: Clip ε in (0, 0.5), which bounds the loss of a confident error.
-
-    Returns:
-        Scores in [log ε, log(1 − ε)], of the broadcast shape, in nats.
+    """Logarithmic score y log p′ + (1 − y) log(1 − p′), in nats, in [log ε, log(1 − ε)].
 
     Source: I. J. Good, "Rational decisions", J. R. Stat. Soc. B 14, 1952.
     """
@@ -56,14 +42,7 @@ def logarithmic(p: ArrayLike, y: ArrayLike, epsilon: float = 1e-3) -> NDArray[np
 
 
 def spherical(p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Spherical score (y p + (1 − y)(1 − p)) / √(p² + (1 − p)²).
-
-    Args:
-        p: Answers in [0, 1].
-        y: Labels in [0, 1], a shape that broadcasts with ``p``.
-
-    Returns:
-        Scores in [0, 1], of the broadcast shape.
+    """Spherical score (y p + (1 − y)(1 − p)) / √(p² + (1 − p)²), in [0, 1].
 
     Source: T. B. Roby, "Belief states and the uses of evidence", Behavioral Science 10, 1965.
     """
@@ -72,18 +51,10 @@ def spherical(p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 
 
 def kullback_leibler(p: ArrayLike, y: ArrayLike, epsilon: float = 1e-3) -> NDArray[np.float64]:
-    """Negated divergence −KL(Bern(y) ‖ Bern(p′)) = y log(p′/y) + (1−y) log((1−p′)/(1−y)), p′ = clip(p, ε, 1 − ε).
+    """Negated divergence −KL(Bern(y) ‖ Bern(p′)) = y log(p′/y) + (1−y) log((1−p′)/(1−y)), in nats, in [log ε, 0].
 
     The logarithmic score plus the entropy of the label: the same preferences, with 0 for the answer p = y, so that
     dense labels of unlike certainty are on one scale.
-
-    Args:
-        p: Answers in [0, 1].
-        y: Labels in [0, 1], a shape that broadcasts with ``p``.
-        epsilon: Clip ε in (0, 0.5), which bounds the loss of a confident error.
-
-    Returns:
-        Scores in [log ε, 0], of the broadcast shape, in nats.
 
     Source: S. Kullback and R. A. Leibler, "On information and sufficiency", Ann. Math. Stat. 22, 1951.
     """
@@ -93,7 +64,7 @@ def kullback_leibler(p: ArrayLike, y: ArrayLike, epsilon: float = 1e-3) -> NDArr
 
 
 def ranked_probability(distribution: ArrayLike, label: ArrayLike) -> NDArray[np.float64]:
-    """Ranked probability score turned to a reward, 1 − Σ_m (F_m − O_m)² / (K − 1).
+    """Ranked probability score turned to a reward, 1 − Σ_m (F_m − O_m)² / (K − 1), in [0, 1].
 
     F and O are the cumulative sums of the answered and the observed distribution over K ordered classes: a forecast
     that misses by one class loses less than one that misses by two. With K = 2 this is the Brier score.
@@ -102,9 +73,6 @@ def ranked_probability(distribution: ArrayLike, label: ArrayLike) -> NDArray[np.
         distribution: Answers, shape (…, K), each summing to 1.
         label: The observed class as one integer in [0, K), or observed distributions or vote counts, shape (…, K),
             not negative and not all 0. For a batch of classes, see :func:`class_indicator`.
-
-    Returns:
-        Scores in [0, 1], of the broadcast leading shape.
 
     Source: E. S. Epstein, "A scoring system for probability forecasts of ranked categories", J. Appl. Meteorol. 8,
         1969; A. H. Murphy, "A note on the ranked probability score", J. Appl. Meteorol. 10, 1971.
@@ -122,15 +90,7 @@ def ranked_probability(distribution: ArrayLike, label: ArrayLike) -> NDArray[np.
 
 
 def class_indicator(label: ArrayLike, n_classes: int) -> NDArray[np.float64]:
-    """Distributions with all mass on the given classes.
-
-    Args:
-        label: Integer classes in [0, ``n_classes``), any shape.
-        n_classes: Number of classes K.
-
-    Returns:
-        Array of shape (…, K) of zeros and ones.
-    """
+    """Distributions (…, K) with all mass on the given integer classes in [0, K), of any shape."""
     return np.eye(n_classes)[np.asarray(label)]
 
 
