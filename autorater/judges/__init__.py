@@ -1,7 +1,6 @@
 """Judges: each gives the probability that the response shown second is preferred.
 
-judgments    the interface of all judges, the arrays they return, and wrappers around any judge (swap averaging,
-             recalibration)
+judgments    the interface of all judges, and the arrays they return
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
@@ -14,12 +13,12 @@ recorded     judgments that another program wrote to a file
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from autorater.judges.judgments import Judgments, PairJudge, Recalibrated, SwapAveraged
+from autorater.judges.judgments import Judgments, PairJudge
 
 if TYPE_CHECKING:
     from autorater.judges.local import Judge
 
-__all__ = ["Judge", "Judgments", "PairJudge", "Recalibrated", "SwapAveraged"]
+__all__ = ["Judge", "Judgments", "PairJudge"]
 
 
 def __getattr__(name: str):

@@ -18,8 +18,6 @@ limited to [1/50, 50], because it has no optimum for a judge that is always righ
 The pairs to fit on must not share a prompt or a topic with those of the evaluation; see `data.pairs.split_by`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,10 +41,8 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 class LogitMap:
     """p ↦ σ(slope · logit(p) + intercept), of any shape.
 
-    Attributes:
-        kind: How it was fitted, one of `KINDS`.
-        slope: 1/T for a temperature T; above 1 answers become more extreme.
-        intercept: Logits added for the response shown second.
+    The slope is 1/T for a temperature T, above 1 answers become more extreme; the intercept is the logits added for
+    the response shown second.
     """
 
     kind: str
@@ -66,9 +62,7 @@ class LogitMap:
 class MonotoneMap:
     """p ↦ a curve through K points, linear between them and constant beyond the first and last; p has any shape.
 
-    Attributes:
-        answers: The points' answers, ascending, in [0, 1], shape (K,).
-        values: The curve at these answers, non-decreasing, in [0, 1], shape (K,).
+    `answers` ascend and `values` do not fall, both in [0, 1], shape (K,).
     """
 
     answers: tuple[float, ...]
@@ -130,11 +124,7 @@ def content_free_pairs() -> list[Pair]:
 
 
 def from_dict(saved: Mapping[str, object]) -> Recalibration:
-    """A recalibration from its fields, as in `dataclasses.asdict`.
-
-    Raises:
-        UserError: If it is no recalibration; the message says why.
-    """
+    """A recalibration from its fields, as in `dataclasses.asdict`; a `UserError` says why it is none."""
     kind = saved.get("kind") if isinstance(saved, Mapping) else None
     columns = ("answers", "values") if kind == "isotonic" else ("intercept", "slope")
     if kind not in KINDS or set(saved) != {"kind", *columns}:
@@ -178,7 +168,7 @@ def _slope_and_intercept(logits: np.ndarray, targets: np.ndarray) -> list[float]
     """The weights with the lowest log loss of σ(a · logits + b).
 
     As in Platt's paper the labels 0 and 1 become 1/(n + 2) and (n + 1)/(n + 2) for n votes per side, which keeps the
-    slope finite if the answers separate the labels without error.
+    slope finite.
     """
     for_second = targets.sum()  # in both orders together, half of all votes
     low, high = 1 / (targets.size - for_second + 2), (for_second + 1) / (for_second + 2)

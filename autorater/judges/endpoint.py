@@ -9,9 +9,8 @@ A request is the prompt of the local judges as one user message; its completion 
     fatal      no request can succeed (invalid key, unknown model, no credit, no server): `EndpointError`
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
-empty replies and replies that are no chat completion. Retry-After is respected; after a 429 it delays all requests,
-since the rate limit is that of the account. openai's own retries are off: they are not counted, delay one request
-only, and accept any reply. Deliberately left out: streaming, tools, and log-probabilities.
+empty replies and replies that are no chat completion. Retry-After is respected; after a 429 it delays all requests.
+openai's own retries are off: they are not counted, delay one request only, and accept any reply.
 """
 
 from __future__ import annotations
@@ -55,11 +54,8 @@ class EndpointError(UserError):
 class Usage:
     """Requests and tokens used so far, and the budget.
 
-    Attributes:
-        requests: Requests sent, including failed ones and retries.
-        retries: Requests that repeated a failed one.
-        prompt_tokens, completion_tokens: As the server counts them.
-        max_requests, max_tokens: No request is sent once this many are used; None for no limit.
+    `requests` includes failed ones and `retries`; tokens are as the server counts them. No request is sent once
+    `max_requests` or `max_tokens` are used; None for no limit.
     """
 
     requests: int = 0

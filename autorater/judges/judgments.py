@@ -19,7 +19,7 @@ from autorater.data.pairs import Pair
 
 
 class PairJudge(Protocol):
-    """Anything that judges pairs in both orders: a local model, an endpoint, or a wrapper around either."""
+    """Anything that judges pairs in both orders: such as a local model or an endpoint."""
 
     def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments: ...
 
@@ -102,37 +102,15 @@ class Judgments(AnswerArrays):
 
 
 @dataclass(frozen=True)
-class SwapAveraged:
-    """A judge whose answers are averaged over both orders, so that it has no position bias."""
-
-    judge: PairJudge
-
-    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
-        return self.judge.probabilities(pairs, progress=progress).swap_averaged()
-
-
-@dataclass(frozen=True)
-class Recalibrated:
-    """A judge whose answers are mapped by a recalibration that was fitted on other pairs."""
-
-    judge: PairJudge
-    recalibration: Callable[[np.ndarray], np.ndarray]
-
-    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
-        return self.judge.probabilities(pairs, progress=progress).recalibrated(self.recalibration)
-
-
-@dataclass(frozen=True)
 class Answer:
     """The result of one request to a judge.
 
     Attributes:
         status: `answered`, `unparsed` (the text holds no probability) or `refused` (there is no text).
         probability: Pr[the response shown second is better], in [0, 1], if answered.
-        text: The completion of a server.
+        text, finish_reason, prompt_tokens, completion_tokens: The completion of a server, and what it reports.
         valid: Probability that an answer parses, in [0, 1], from a local model.
         error: Why the request was refused.
-        finish_reason, prompt_tokens, completion_tokens: As the server reports them.
     """
 
     status: str

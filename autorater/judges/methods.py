@@ -11,8 +11,6 @@ To add a method, write a class with `probabilities` and construct it in `judging
 Swap averaging and recalibration are post-processing for every method (`autorater.judges.judgments`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -80,8 +78,7 @@ def judging_method(
 class Verbalized:
     """The greedily decoded answer, read off the answer tree; off the grid it is invalid and counts as 1/2.
 
-    Args:
-        judge: A judge without recalibration. With reasoning, `n_reasonings` must be 1.
+    `judge` has no recalibration; with reasoning, its `n_reasonings` must be 1.
     """
 
     judge: Judge
@@ -99,12 +96,8 @@ class SelfConsistency:
 
         p = (#{answers > 1/2} + #{answers = 1/2} / 2) / #{answers that parse}
 
-    Without reasoning the answers are drawn from the exact distribution. Wang et al. sample letters instead of numbers.
-
-    Args:
-        judge: The model and its prompt format; its recalibration is not applied.
-        n_samples: Answers per prompt, N >= 1; with reasoning, each after its own reasoning.
-        seed: Seed of the samples; torch's global random state is left unchanged.
+    Without reasoning the answers are drawn from the exact distribution; with it, each after its own reasoning. Wang et
+    al. sample letters instead of numbers. The seed leaves torch's global random state unchanged.
     """
 
     def __init__(self, judge: Judge, n_samples: int = 10, seed: int = 0):
@@ -151,13 +144,8 @@ class LetterLogits:
 
         p = π(B) / (π(A) + π(B)),   π(A) summed over "A" and " A"
 
-    The validity of an answer is π(A) + π(B).
-
-    Args:
-        judge: The model and its prompt layout; its reasoning and recalibration are not used.
-
-    Raises:
-        UserError: If its tokenizer splits a letter into several tokens.
+    The validity of an answer is π(A) + π(B). The judge's reasoning and recalibration are not used. A `UserError` if
+    its tokenizer splits a letter into several tokens.
     """
 
     def __init__(self, judge: Judge):

@@ -12,8 +12,6 @@ Optional: `label`, people's Pr[B preferred] in [0, 1] (for winner_…: the prefe
 `response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Mapping

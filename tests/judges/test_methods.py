@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autorater.data.population import simulate_pairs
-from autorater.judges import Judge, Judgments, Recalibrated, SwapAveraged
+from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.methods import (
     METHODS,
@@ -150,18 +150,20 @@ def test_methods_are_compared_without_a_saved_recalibration(judge, simulated):
 
 def test_swap_averaging_removes_position_bias(judge, simulated):
     pairs = simulated.pairs[:6]
-    plain, averaged = judge.probabilities(pairs), SwapAveraged(judge).probabilities(pairs)
+    plain = judge.probabilities(pairs)
+    averaged = plain.swap_averaged()
     np.testing.assert_allclose(averaged.p_ab, plain.p_sym)
     np.testing.assert_allclose(averaged.p_sym, plain.p_sym)
     assert position_bias(averaged.p_ab, averaged.p_ba)["symmetry_deviation_abs"] < 1e-12
     np.testing.assert_allclose(averaged.spread[:, 0], np.sqrt((plain.spread**2).sum(1)) / 2)
-    swapped = SwapAveraged(judge).probabilities([pair.swapped() for pair in pairs])
+    swapped = judge.probabilities([pair.swapped() for pair in pairs]).swap_averaged()
     np.testing.assert_allclose(swapped.p_ab, averaged.p_ba, rtol=1e-4)
 
 
-def test_recalibrated_judge_maps_the_mean_and_nothing_else(judge, simulated):
+def test_recalibration_maps_the_mean_and_nothing_else(judge, simulated):
     pairs, shift = simulated.pairs[:3], LogitMap("batch", intercept=0.7)
-    plain, mapped = judge.probabilities(pairs), Recalibrated(judge, shift).probabilities(pairs)
+    plain = judge.probabilities(pairs)
+    mapped = plain.recalibrated(shift)
     np.testing.assert_allclose(mapped.mean, shift(plain.mean))
     np.testing.assert_array_equal(mapped.mode, plain.mode)
     np.testing.assert_array_equal(mapped.greedy, plain.greedy)
