@@ -13,8 +13,6 @@ models are sums over all combinations of traits, so the true Elo is exact: Bradl
 Deliberately left out: subtle biases. Small models must learn this one, so the flourish is one of three phrases.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

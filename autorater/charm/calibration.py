@@ -1,7 +1,5 @@
 """The calibration of a reward model: the over-valued model against a reference, the offset, two preference sets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

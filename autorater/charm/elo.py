@@ -13,8 +13,6 @@ the difference between a model and the mean of all.
 Deliberately left out: Elo updated after every game, which depends on the order of the games.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ gap of a model         mean over its opponents of empirical − expected win rat
 mismatch of a model    mean over its opponents of the Mismatch Degree
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ function, found by Brent's method within logit P − max(s_O − s_R) ≤ Δ ≤
 Deliberately left out: the sources of scores and Elo (`autorater.charm.reward_model`, `autorater.charm.elo`).
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

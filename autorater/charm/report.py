@@ -4,23 +4,18 @@ Versions of a reward model are shown side by side, the original first. A table i
 first column names the row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from autorater.charm.calibration import Calibration
+from autorater.charm.elo import Rating
+from autorater.charm.evaluation import RewardEvaluation
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import markdown_table, settings_rows
-
-if TYPE_CHECKING:
-    from autorater.charm.calibration import Calibration
-    from autorater.charm.elo import Rating
-    from autorater.charm.evaluation import RewardEvaluation
 
 Table = list[tuple[str, ...]]
 TEMPLATE = Path(__file__).with_name("report.html.j2")

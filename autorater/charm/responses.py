@@ -1,7 +1,5 @@
 """Responses of models to prompts, with or without scores of a reward model, and preferences between them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

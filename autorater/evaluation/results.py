@@ -1,18 +1,13 @@
 """The files of a run: its output directory, `metrics.json` and `predictions.jsonl`. Requires no torch."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
+from autorater.evaluation.judge import Evaluation
 
 
 def prepare_output_dir(path: str | Path) -> Path:

@@ -4,19 +4,14 @@ Topics are compared on the response that the judge prefers, since averaged over 
 mean vote of response B are 1/2 for every symmetric judge, right or wrong.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autorater.data.pairs import Pair
+from autorater.evaluation.judge import Evaluation
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import brier_scores
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,15 @@ Everything that comes from the run is escaped for Markdown. The front matter hol
 valid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from autorater.evaluation.judge import Evaluation
 from autorater.report.glossary import Row, metric_groups
 from autorater.report.headline import headline
 from autorater.report.rendering import TEMPLATES, render
 from autorater.report.tables import markdown_table, settings_rows
 from autorater.report.text import markdown_line
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 METHODS = ("grpo", "ppo", "rloo", "sft", "alignment")
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autorater.evaluation.judge import Evaluation
 from autorater.metrics.groups import GroupMetrics
 from autorater.metrics.systems import WinRate
 from autorater.report.breakdown import worst_pairs
@@ -22,7 +23,6 @@ from autorater.report.tables import fixed_width
 from autorater.report.text import visible_line
 
 if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
     from autorater.evaluation.methods import Entry
 
 _METHODS = {

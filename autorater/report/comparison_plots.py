@@ -3,21 +3,16 @@
 As in `plots`, `prepare_metric` computes arrays, and the figures only draw them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from autorater.evaluation.judge import Evaluation
 from autorater.metrics.groups import GroupMetrics
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.text import visible_line
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 # Okabe and Ito: distinguishable by colour-blind readers; without their yellow, invisible on white
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

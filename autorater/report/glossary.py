@@ -1,7 +1,5 @@
 """The metrics that a report shows: label, meaning and better direction. One list for page, model card and terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

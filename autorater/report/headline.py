@@ -9,17 +9,11 @@ difference. A judge is overconfident if the mean of
 is above 0. The thresholds below are conventions.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from autorater.evaluation.judge import Evaluation
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import brier_scores, squared_errors
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 _CALIBRATED_ECE = 0.02  # answers are off by at most two hundredths on average
 _SLIGHT_ECE = 0.05

@@ -1,20 +1,15 @@
 """Writes `report.html`, a single file that opens offline, and `reliability.png` of a training run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from autorater.evaluation.judge import Evaluation
 from autorater.report.breakdown import topic_rows, worst_pairs
 from autorater.report.glossary import Row, metric_groups
 from autorater.report.headline import headline
 from autorater.report.plots import before_and_after, order_swap_figure, reliability_figure
 from autorater.report.rendering import TEMPLATES, data_uri, png, render
 from autorater.report.tables import settings_rows
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 
 def write_report(

@@ -9,10 +9,7 @@ variance of the labels in the bin, shrunk towards ȳ(1 − ȳ) with the weight o
 Wilson's interval itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,15 +17,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from autorater.evaluation.judge import Evaluation
 from autorater.metrics import reliability_curve
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.intervals import wilson_interval
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
-
-Panel = tuple[str, str, "Evaluation"]
+Panel = tuple[str, str, Evaluation]
 """Title, colour and evaluation of a panel."""
 DPI = 130
 _SIZE = (10, 5.2)  # inches

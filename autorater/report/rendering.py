@@ -4,8 +4,6 @@ A response is data and may be hostile. So the content security policy of a page 
 template escapes every value, and its filters `block` (several lines) and `line` make texts visible and short.
 """
 
-from __future__ import annotations
-
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path

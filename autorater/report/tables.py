@@ -1,15 +1,10 @@
 """Tables as text: fixed width for the terminal, Markdown for files; the metrics and the settings of a run as rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from autorater.evaluation.judge import Evaluation
 from autorater.report.glossary import metric_groups
 from autorater.report.text import visible_line
-
-if TYPE_CHECKING:
-    from autorater.evaluation.judge import Evaluation
 
 _SECRET_ENDINGS = ("token", "key", "secret", "password")
 _MAX_CHARACTERS = 1_000  # of an entry of a Markdown table

@@ -5,8 +5,6 @@ that no file can hold, or a megabyte of text. Here these become visible and shor
 Markdown is escaped here.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 
