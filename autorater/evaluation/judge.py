@@ -54,7 +54,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     progress: bool = False,
 ) -> Evaluation:
-    """Judges every pair in both orders and measures the answers against the dense labels.
+    """Judges N pairs in both orders and measures the answers against the dense labels.
 
     Args:
         judge: Any judge of pairs.

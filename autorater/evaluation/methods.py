@@ -150,11 +150,7 @@ def _post_process(
 
 
 def best_entry(entries: Sequence[Entry]) -> Entry:
-    """The entry with the lowest excess Brier score, or Brier score if the truth is unknown.
-
-    Raises:
-        UserError: If no method is available.
-    """
+    """The entry with the lowest (excess) Brier score; `UserError` if no method is available."""
     available = [entry for entry in entries if entry.evaluation is not None]
     if not available:
         reasons = "; ".join(f"{entry.key}: {entry.reason}" for entry in entries)
@@ -223,9 +219,7 @@ def judge_names(paths: Sequence[str]) -> dict[str, str]:
 def save_recalibration(
     kind: str, entries: Sequence[Entry], judge: Judge, folder: str | Path, name: str = ""
 ) -> Recalibration:
-    """Saves a kind of recalibration, fitted on `answer_mean`, in a judge's folder; `Judge` then applies it.
-
-    `name` is the judge's name in the entries.
+    """Saves a kind of recalibration, fitted on `answer_mean`, in the folder of judge `name`, which then applies it.
 
     Raises:
         UserError: If the comparison has no such recalibration, or the judge is not in a local folder.

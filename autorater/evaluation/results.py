@@ -11,11 +11,7 @@ from autorater.evaluation.judge import Evaluation
 
 
 def prepare_output_dir(path: str | Path) -> Path:
-    """Creates the output folder and writes to it once, so that a run fails at its start and not at its end.
-
-    Raises:
-        UserError: If it cannot be created or written.
-    """
+    """Creates the output folder, or raises a `UserError`: a run that cannot write fails at its start."""
     path = Path(path)
     probe = path / f".writable-{os.getpid()}"  # several processes may try at once
     try:
@@ -54,11 +50,8 @@ def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
 def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callable[[int, int], dict]) -> None:
     """Writes `predictions.jsonl`, one line per pair and order.
 
-    Args:
-        folder: An existing folder.
-        pairs: N pairs.
-        record: Returns the predictions for pair i in order 0 (ab) or 1 (ba), by name; the id, the order, the label and
-            other targets of the pair are added.
+    `record` returns the predictions for pair i in order 0 (ab) or 1 (ba), by name; the id, the order, the label and
+    other targets of the pair are added.
     """
     with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
         for i, pair in enumerate(pairs):

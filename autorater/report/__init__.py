@@ -1,6 +1,6 @@
 """Reports for people: pages, figures, model cards, tables. Needs no torch.
 
-glossary    the metrics shown, with labels and meanings
+glossary    the metrics shown, with labels and meanings, from glossary.toml
 headline    did training help, how calibrated is the judge
 tables      tables as text: fixed width, Markdown; the summary printed at the end of a run
 breakdown   calibration by topic, worst pairs

@@ -42,11 +42,9 @@ class WorstPair:
 
 
 def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[TopicRow]:
-    """Calibration by topic of the two orders averaged, the largest gap first.
+    """Calibration by topic of the two orders averaged, the largest gap first; pairs without a topic are left out.
 
-    Args:
-        evaluation: N pairs; pairs without a topic are left out.
-        max_topics: With more topics than this, or fewer than two, the result is empty.
+    With more than `max_topics` topics, or fewer than two, the result is empty.
     """
     topics = np.array([pair.topic or "" for pair in evaluation.pairs], dtype=object)
     distinct = sorted(set(topics) - {""})

@@ -22,8 +22,7 @@ def write_model_card(
 ) -> None:
     """Writes `README.md` for a judge of pairs, measured on the same pairs `before` and `after` training.
 
-    Args:
-        values: `base_model`, `prompt_text`, `settings` and optional `labels`; these and the rest as in `write_card`.
+    `values` are `base_model`, `prompt_text`, `settings` and optional `labels`, as in `write_card`.
     """
     write_card(
         folder,

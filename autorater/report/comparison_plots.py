@@ -20,11 +20,7 @@ _WIDTH, _ROW = 10.0, 0.3  # inches
 
 
 def prepare_metric(measured: Sequence[Evaluation | GroupMetrics], key: str) -> dict[str, np.ndarray]:
-    """A metric of R evaluations or groups, with its interval.
-
-    Returns:
-        `value`, `low`, `high` and `floor` (of a perfect judge), shape (R,) each; NaN where a value is absent.
-    """
+    """`value`, `low`, `high` and `floor` (of a perfect judge) of a metric, (R,) each; NaN where a value is absent."""
     names = {"value": key, "low": f"{key}_low", "high": f"{key}_high", "floor": f"{key}_noise_floor"}
     return {column: np.array([m.metrics.get(name, np.nan) for m in measured]) for column, name in names.items()}
 
@@ -32,13 +28,9 @@ def prepare_metric(measured: Sequence[Evaluation | GroupMetrics], key: str) -> d
 def ranking_figure(
     names: Sequence[str], colors: Sequence[str], evaluations: Sequence[Evaluation], keys: Mapping[str, str]
 ) -> Figure:
-    """One row per evaluation, the first at the top; one panel per metric. Lines are intervals, ticks noise floors.
+    """One row per evaluation, the first at the top; one panel per metric, from `keys` to labels.
 
-    Args:
-        names: R names of rows.
-        colors: R colours.
-        evaluations: R evaluations.
-        keys: Labels of metrics by key.
+    Lines are intervals, ticks noise floors. Names, colours and evaluations are of R rows.
     """
     figure, rows = blank_figure((_WIDTH, 0.9 + _ROW * len(names))), np.arange(len(names))
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
@@ -60,10 +52,7 @@ def ranking_figure(
 def tradeoff_figure(evaluations: Sequence[Evaluation], colors: Sequence[str], legend: Mapping[str, str]) -> Figure:
     """Calibration error against sharpness, one dot per evaluation; sharp and calibrated is at the lower right.
 
-    Args:
-        evaluations: R evaluations.
-        colors: R colours of the dots.
-        legend: Colours by name of the method.
+    `colors` are those of the dots, `legend` has colours by name of the method.
     """
     figure = blank_figure((_WIDTH, 4.4))
     axes = figure.add_subplot()
@@ -82,8 +71,7 @@ def tradeoff_figure(evaluations: Sequence[Evaluation], colors: Sequence[str], le
 def groups_figure(groups: Mapping[str, Sequence[GroupMetrics]]) -> Figure:
     """Calibration error of the 12 worst groups of each kind, one panel per kind; ticks are the ECE of a perfect judge.
 
-    Args:
-        groups: Groups by kind (topic, models, length), the worst first, as from `group_metrics`.
+    `groups` has groups by kind (topic, models, length), the worst first, as from `group_metrics`.
     """
     shown = {kind: members[:12] for kind, members in groups.items()}
     heights = [0.7 + _ROW * len(members) for members in shown.values()]

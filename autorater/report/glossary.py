@@ -1,11 +1,13 @@
-"""The metrics that a report shows: label, meaning and better direction. One list for page, model card and terminal."""
+"""The metrics that reports show, from `glossary.toml`: label, meaning, better direction; the rows of a table."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+GLOSSARY = tomllib.loads(Path(__file__).with_name("glossary.toml").read_text(encoding="utf-8"))
 _AVERAGED = "_symmetrized"
-_SIGN = "above 0 favours the second response"
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better", None: ""}
 
 
@@ -28,16 +30,15 @@ class Metric:
 
     Attributes:
         key: Key in the flat metrics, see `autorater.metrics.judge_metrics`.
-        label: Short name, at most 27 characters.
-        meaning: Definition in one line.
+        label, meaning: A short name and a definition in one line.
         better: Which direction is better, or None where neither is.
         decimals: Decimal places.
     """
 
     key: str
     label: str
-    meaning: str
-    better: Literal["lower", "higher", "zero"] | None
+    meaning: str = ""
+    better: Literal["lower", "higher", "zero"] | None = None
     decimals: int = 3
 
     @property
@@ -60,22 +61,12 @@ class Metric:
         return None if None in interval else interval
 
 
-_EACH_ORDER = (
-    Metric("excess_brier", "Excess Brier score", "mean (answer − true probability)²", "lower", 4),
-    Metric("brier", "Brier score", "mean squared error against single votes", "lower", 4),
-    Metric("log_loss", "Log loss", "mean negative log-likelihood of single votes, in nats", "lower"),
-    Metric("ece", "Calibration error (ECE)", "mean gap between answers and votes, in ten bins", "lower"),
-    Metric("ece_noise_floor", "ECE of a perfect judge", "the noise floor: an ECE near it may be chance alone", None),
-    Metric("mse_dense", "MSE to the vote share", "mean (answer − vote share)²", "lower", 4),
-    Metric("mse_corrected", "MSE, vote noise removed", "the same, less the sampling noise of few votes", "lower", 4),
-    Metric("agreement", "Agreement", "fraction of answers on the side of the majority vote", "higher"),
-    Metric("consistency", "Consistency", "fraction of pairs with the same winner in both orders", "higher"),
-    Metric("symmetry_deviation_abs", "Position bias (absolute)", "mean |p_ab + p_ba − 1|", "lower"),
-    Metric("symmetry_deviation_mean", "Position bias (signed)", f"mean p_ab + p_ba − 1, {_SIGN}", "zero"),
-    Metric("sharpness", "Sharpness", "variance of the answers; near 0, all pairs get the same answer", None, 4),
-    Metric("parse_rate", "Parse rate", "probability that an answer parses to a number in [0, 1]", "higher"),
-    Metric("distinct_answers", "Distinct answers", "number of different answers", None, 0),
-)
+def metrics_of(report: str) -> tuple[Metric, ...]:
+    """The metrics of a section of `[metrics]` in `glossary.toml`, in its order."""
+    return tuple(Metric(key, **entry) for key, entry in GLOSSARY["metrics"][report].items())
+
+
+_EACH_ORDER = metrics_of("judge")
 _AVERAGED_KEYS = ("excess_brier", "brier", "log_loss", "ece", "mse_dense", "agreement", "sharpness")
 
 METRICS: tuple[Metric, ...] = _EACH_ORDER + tuple(
@@ -95,12 +86,7 @@ class Row:
 
 
 def metric_groups(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, list[Row]]:
-    """The rows of the table of metrics, by heading; a metric that is in neither mapping has no row.
-
-    Args:
-        before: Flat metrics before training, from `judge_metrics`.
-        after: The same after training.
-    """
+    """The rows of the table of metrics, by heading; a metric that is in neither of the flat metrics has no row."""
     rows = metric_rows(METRICS, before, after)
     single = [row for row in rows if not row.metric.key.endswith(_AVERAGED)]
     groups = {"Each order separately": single, "Both orders averaged": rows[len(single) :]}

@@ -26,15 +26,11 @@ _PARSE_RATE = 0.98
 def paired_gain(before: Evaluation, after: Evaluation) -> tuple[float, float, float]:
     """Mean paired decrease of the (excess) Brier score and its 95 % interval; above 0 if `after` is better.
 
-    Args:
-        before: A judge on N pairs.
-        after: Another judge on the same pairs.
-
     Returns:
         `(mean, low, high)`; the interval is infinite for a single pair.
 
     Raises:
-        ValueError: If the pairs are not the same.
+        ValueError: If `before` and `after` are not of the same N pairs.
     """
     ids_before, ids_after = ([pair.id for pair in e.pairs] for e in (before, after))
     if ids_before != ids_after:
@@ -65,11 +61,7 @@ def calibration_state(evaluation: Evaluation) -> str:
 
 
 def headline(before: Evaluation, after: Evaluation) -> str:
-    """Two short sentences, computed from the metrics alone, and one for each limitation.
-
-    Raises:
-        ValueError: If the pairs are not the same.
-    """
+    """Two short sentences, from the metrics alone, and one for each limitation; errors as in `paired_gain`."""
     _, low, high = paired_gain(before, after)
     effect = "improved the judge" if low > 0 else "made the judge worse" if high < 0 else "made no clear difference"
     name, key = ("Brier score", "brier") if after.truth is None else ("excess Brier score", "excess_brier")

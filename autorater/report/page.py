@@ -19,8 +19,7 @@ def write_report(
 
     Args:
         folder: An existing folder.
-        before: The judge before training.
-        after: The judge after training, on the same pairs.
+        before, after: The judge before and after training, on the same pairs.
         title: Heading of the page.
         settings: Settings of the run by name; values of tokens, keys and passwords are hidden.
 
@@ -58,11 +57,9 @@ def write_report_page(
     """Writes the report of any run: a headline, metrics before and after, a picture, settings.
 
     Args:
-        folder: An existing folder.
-        title: Heading of the page.
+        folder, title, settings: As in `write_report`.
         headline: The result of the run in a sentence.
         groups: Rows of the table of metrics by heading, as from `metric_groups` or `metric_rows`.
-        settings: As in `write_report`.
         picture: A PNG file with reliability diagrams, see `autorater.report.rendering.png`.
         template: Its name in the folder `templates`.
         details: Further values of the template.

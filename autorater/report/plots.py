@@ -104,12 +104,7 @@ def plot_reliability(
 
 
 def reliability_figure(panels: Sequence[Panel], size: tuple[float, float] = _SIZE) -> Figure:
-    """Reliability of one or several judges, side by side.
-
-    Args:
-        panels: The panels from left to right.
-        size: Size of the figure in inches.
-    """
+    """Reliability of one or several judges side by side, in a figure of the given size in inches."""
     figure = blank_figure(size)
     layout = figure.add_gridspec(2, len(panels), height_ratios=(4.2, 1))
     prepared = [prepare_reliability(e.probabilities, e.labels, e.truth) for _, _, e in panels]
@@ -126,8 +121,7 @@ def prepare_order_swap(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, np.ndarray
     """Computes the effect of swapping the responses on the probability of B.
 
     Args:
-        p_ab: shape (N,), Pr[B better] in order ab, in [0, 1].
-        p_ba: shape (N,), Pr[A better] in order ba, in [0, 1].
+        p_ab, p_ba: shape (N,), Pr[B better] in order ab and Pr[A better] in order ba, in [0, 1].
 
     Returns:
         `shown_second` (p_ab) and `shown_first` (1 − p_ba): Pr[B better] where B is shown second or first, both (M,);

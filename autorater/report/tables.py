@@ -13,9 +13,8 @@ _MAX_CHARACTERS = 1_000  # of an entry of a Markdown table
 def fixed_width(rows: Sequence[Sequence[str] | str], align: str = "l") -> str:
     """A table for the terminal, columns two spaces apart, without a final newline.
 
-    Args:
-        rows: The header first. A row that is a `str` is a heading: it spans all columns.
-        align: `l` or `r` for each column from the left; the last letter also holds for all further columns.
+    `rows` start with the header; a row that is a `str` is a heading that spans all columns. `align` has `l` or `r` for
+    each column from the left; its last letter also holds for all further columns.
     """
     entries = [row for row in rows if not isinstance(row, str)]
     widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
@@ -30,10 +29,7 @@ def fixed_width(rows: Sequence[Sequence[str] | str], align: str = "l") -> str:
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "l") -> str:
     """A Markdown table without a final newline; bars, line feeds and invisible characters in the entries are escaped.
 
-    Args:
-        header: Names of the columns.
-        rows: The entries; other Markdown in them takes effect.
-        align: As in `fixed_width`.
+    Other Markdown in the rows takes effect. `align` is as in `fixed_width`.
     """
     lines = [[visible_line(text, _MAX_CHARACTERS).replace("|", "\\|") for text in row] for row in (header, *rows)]
     lines.insert(1, ["---:" if side == "r" else "---" for side in align.ljust(len(header), align[-1])])

@@ -16,13 +16,9 @@ _TAIL = 4  # a shortened text keeps a quarter of its limit from the end
 def visible(text: str, limit: int = 6_000) -> str:
     """A text of several lines in which every character is visible.
 
-    Args:
-        text: Any text.
-        limit: Characters kept, at least 8; of a longer text, most from its start and some from its end.
-
-    Returns:
-        The text with `␛`-like pictures for ASCII control characters and `⟨U+202E⟩` for other invisible ones; line
-        feeds and tabs stay. It can always be encoded as UTF-8.
+    At least 8 characters, `limit`, are kept; of a longer text, most from its start and some from its end. ASCII
+    control characters become pictures like `␛`, other invisible ones `⟨U+202E⟩`; line feeds and tabs stay. The result
+    can always be encoded as UTF-8.
     """
     return _show(_shorten(text, limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
 
