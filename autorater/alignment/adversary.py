@@ -12,8 +12,6 @@ gives it mass, and an item on which all votes agree (a vertex) does not change.
 Random perturbations, against which the paper measures robustness, are here too.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -21,9 +19,8 @@ from autorater.projection import project_simplex_ball
 
 _FLOOR = 1e-12  # replaces 0 in the logarithm: log 1e-12 is low enough to keep an empty label empty
 
-Projection = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
 
-
+@torch.no_grad()  # at a maximum the derivative of the loss does not depend on the argument
 def worst_case(
     shares: torch.Tensor,
     log_q: torch.Tensor,
@@ -31,8 +28,6 @@ def worst_case(
     *,
     steps: int = 5,
     step_size: float = 0.05,
-    project: Projection = project_simplex_ball,
-    differentiable: bool = False,
 ) -> torch.Tensor:
     """Distributions near the shares that are far from the model's.
 
@@ -41,31 +36,21 @@ def worst_case(
         log_q: Logarithms of the model's distributions, shape (…, K).
         radius: Radius of the L2 ball around the shares, ≥ 0; one number, or one per distribution, shape (…).
         steps, step_size: Of the projected gradient ascent.
-        project: `project_simplex_ball`, or a function with the same arguments.
-        differentiable: Let gradients flow from the result into `shares`, `log_q` and `radius`. Training does not
-            require it: at a maximum the derivative of the loss does not depend on the argument.
 
     Returns:
         Shape (…, K); KL(result ‖ q) ≥ KL(shares ‖ q).
     """
-    with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        p = shares
-        for _ in range(steps):
-            ascent = p.clamp_min(_FLOOR).log() - log_q  # the + 1 has no effect within the simplex
-            p = project(p + step_size * ascent, shares, radius)
-        return p
+    p = shares
+    for _ in range(steps):
+        ascent = p.clamp_min(_FLOOR).log() - log_q  # the + 1 has no effect within the simplex
+        p = project_simplex_ball(p + step_size * ascent, shares, radius)
+    return p
 
 
 def random_perturbation(shares: np.ndarray, size: float, seed: int) -> np.ndarray:
-    """Distributions at an L2 distance of `size` from the shares in random directions; nearer at the boundary.
+    """Distributions at an L2 distance of `size` ≥ 0 from the shares, shape (N, K), in random directions.
 
-    Args:
-        shares: Distributions, shape (N, K).
-        size: ≥ 0.
-        seed: Draws the directions.
-
-    Returns:
-        Shape (N, K).
+    At the boundary of the simplex they are nearer.
     """
     direction = np.random.default_rng(seed).normal(size=shares.shape)
     direction -= direction.mean(axis=1, keepdims=True)  # uniform on the sphere within the plane of distributions

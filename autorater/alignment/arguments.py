@@ -1,7 +1,7 @@
 """Options of an alignment run other than those of its trainer (`recipes/align.py --help`)."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from autorater.data.errors import UserError
@@ -18,8 +18,8 @@ class AlignmentArguments(DenseArguments):
         "items",
         "`items`: texts with counts of K labels, see `autorater.data.formats`; `pairs`: A, tie or B, in both orders.",
     )
-    synonyms: dict | str | None = field(
-        default=None, metadata={"help": "More words for a label: a JSON object of labels to lists of words."}
+    synonyms: dict | str | None = option(  # noqa: RUF009
+        None, "More words for a label: a JSON object of labels to lists of words."
     )
 
     def __post_init__(self):

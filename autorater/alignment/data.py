@@ -33,11 +33,7 @@ class ItemData:
 
 
 def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
-    """Reads or simulates the items of a run.
-
-    Args:
-        args: The options.
-        seed: Draws the split, the verdicts and the simulated texts.
+    """Reads or simulates the items of a run; the seed draws the split, the verdicts and the simulated texts.
 
     Raises:
         DataError: If a row is invalid, or the tasks of the two files differ.
@@ -84,6 +80,5 @@ def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingDat
 
 
 def _one_vote(shares: np.ndarray, seed: int) -> np.ndarray:
-    """Index of a label drawn from each distribution, shape (N,)."""
     draws = np.random.default_rng(seed).random((len(shares), 1))
     return (shares.cumsum(axis=1) <= draws).sum(axis=1).clip(max=shares.shape[1] - 1)

@@ -54,39 +54,19 @@ class ItemEvaluation:
 
 
 def evaluate_items(
-    judge: LabelJudge,
-    items: ItemSet,
-    prompts: Sequence[EncodedPrompt] | None = None,
-    *,
-    n_bootstrap: int = 1000,
-    progress: bool = False,
+    judge: LabelJudge, items: ItemSet, prompts: Sequence[EncodedPrompt], *, progress: bool = False
 ) -> ItemEvaluation:
-    """Judges every item and computes the metrics.
-
-    Args:
-        judge: The judge.
-        items: N items of the judge's task.
-        prompts: Their prompts, if they are encoded already.
-        n_bootstrap: Rounds of the bootstrap over items; 0 for no intervals.
-        progress: Show a progress bar.
-    """
-    predicted, valid = judge.distributions(prompts or judge.encode(items), progress=progress)
-    options = {"ordinal": items.task.ordinal, "n_bootstrap": n_bootstrap}
-    metrics = class_metrics(predicted, items.counts, **options) | {"label_mass": float(valid.mean())}
+    """Judges N items of the judge's task by their prompts, and computes the metrics, with intervals over items."""
+    predicted, valid = judge.distributions(prompts, progress=progress)
+    ordinal = items.task.ordinal
+    metrics = class_metrics(predicted, items.counts, ordinal=ordinal) | {"label_mass": float(valid.mean())}
     if items.truth is not None:
-        against_truth = class_metrics(predicted, items.truth, **options)
+        against_truth = class_metrics(predicted, items.truth, ordinal=ordinal)
         metrics |= {f"{name}_true": against_truth[name] for name in _AGAINST_TRUTH if name in against_truth}
-    return ItemEvaluation(items, predicted, valid, metrics | robustness(predicted, items.shares))
-
-
-def robustness(predicted: np.ndarray, shares: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Mean KL(perturbed shares ‖ prediction) as `kl_perturbed_SIZE`, for every size of `PERTURBATIONS`."""
-    return {
-        f"kl_perturbed_{size:g}": class_metrics(predicted, random_perturbation(shares, size, seed), n_bootstrap=0)[
-            "kl"
-        ]
-        for size in PERTURBATIONS
-    }
+    for size in PERTURBATIONS:
+        moved = random_perturbation(items.shares, size, seed=0)
+        metrics[f"kl_perturbed_{size:g}"] = class_metrics(predicted, moved, n_bootstrap=0)["kl"]
+    return ItemEvaluation(items, predicted, valid, metrics)
 
 
 def write_item_predictions(folder: str | Path, before: ItemEvaluation, after: ItemEvaluation) -> None:

@@ -20,13 +20,7 @@ from autorater.prompts.encoder import EncodedPrompt
 
 
 class LabelJudge(Judge):
-    """A causal language model that answers with a label.
-
-    Args:
-        model: Any causal LM, on the device to use.
-        tokenizer: Its (fast) tokenizer.
-        prompt_format: A `LabelFormat`: the task, the layout of the prompt and the words of the labels.
-        options: As in `Judge`.
+    """A causal language model that answers with a label; arguments as in `Judge`, with a `LabelFormat`.
 
     Raises:
         UserError: If the tokens of the labels do not distinguish them.
@@ -40,11 +34,7 @@ class LabelJudge(Judge):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, *, device: str | None = None, **model_init_kwargs) -> "LabelJudge":
-        """Loads a judge that `recipes/align.py` trained.
-
-        Raises:
-            UserError: If there is no such judge.
-        """
+        """Loads a judge that `recipes/align.py` trained; raises UserError if there is none."""
         saved = read_format(name_or_path).get("label_format")
         if saved is None:
             raise UserError(f"{name_or_path}: no label_format in {FORMAT_FILE}; expected a judge of recipes/align.py")
@@ -65,10 +55,7 @@ class LabelJudge(Judge):
     def distributions(
         self, prompts: Sequence[EncodedPrompt], *, progress: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Judges N prompts of `encode`.
-
-        Returns:
-            The distributions over the labels, shape (N, K), and the mass of all labels, shape (N,).
+        """The distributions over the labels of N prompts, shape (N, K), and the mass of all labels, shape (N,).
 
         Raises:
             ValueError: If a prompt is longer than the context of the model.

@@ -144,11 +144,7 @@ class LabelTree(TokenTree):
         return distinct
 
     def log_mass(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """log Σ_{words w of k} π(w | x) of every prompt in one forward pass, shape (B, K); gradients flow.
-
-        Args:
-            prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
-        """
+        """log Σ_{words w of k} π(w | x) of left-padded prompts (B, L), shape (B, K); one pass, gradients flow."""
         strings = self.log_probs(self.logits(model, prompt_ids, prompt_mask))  # (B, J)
         of_label = torch.arange(len(self.names))[:, None] == self.string_labels  # (K, J)
         return strings[:, None].masked_fill(~of_label.to(strings.device), -torch.inf).logsumexp(dim=-1)
@@ -162,7 +158,6 @@ class LabelTree(TokenTree):
 
 
 def _spellings(tokenizer: PreTrainedTokenizerBase, context: str, words: Sequence[str]) -> list[Tokens]:
-    """Token sequences of the words of a label, its first word first."""
     gaps = ("", " ") if context[-1:].isspace() else (" ", "")  # no space after the newline of a chat template
     spellings = []
     for word in words:

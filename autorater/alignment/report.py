@@ -7,9 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from autorater.alignment.evaluation import ItemEvaluation, write_item_predictions
-from autorater.evaluation.judge import Evaluation
-from autorater.evaluation.results import before_and_after, write_metrics, write_run
-from autorater.report import summary_table, write_card, write_model_card, write_report, write_report_page
+from autorater.evaluation.results import before_and_after, write_metrics
+from autorater.report import write_card, write_report_page
 from autorater.report.glossary import Metric, Row, metric_rows
 from autorater.report.plots import before_and_after as panels
 from autorater.report.plots import reliability_figure
@@ -37,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 
 def item_rows(before: ItemEvaluation, after: ItemEvaluation) -> list[Row]:
-    """The metrics before and after training."""
     return metric_rows(METRICS, _with_true_bounds(before.metrics), _with_true_bounds(after.metrics))
 
 
@@ -54,12 +52,12 @@ def item_reliability_figure(before: ItemEvaluation, after: ItemEvaluation) -> Fi
 def write_item_run(
     folder: str, card: Mapping[str, object], before: ItemEvaluation, after: ItemEvaluation, seconds: float
 ) -> None:
-    """Writes metrics, predictions, report and model card of a judge of items.
+    """Writes metrics, predictions, report and model card of a judge of items, evaluated on the same items.
 
     Args:
         folder: The output folder.
         card: `base_model`, `prompt_text`, `labels` and `settings` of `write_card`.
-        before, after: Evaluations on the same items.
+        before, after: The evaluations.
         seconds: Duration of the training.
     """
     write_metrics(folder, before_and_after(before.metrics, after.metrics, seconds))
@@ -72,21 +70,7 @@ def write_item_run(
     write_report_page(folder, title=TITLE, settings=card["settings"], picture=picture, **shown)
     write_card(folder, measured_on=f"{len(after.items):,} held-out items", method="alignment", **card, **shown)
     table = [("", "before", "after"), *((row.metric.label, row.before.text, row.after.text) for row in rows)]
-    _log(folder, fixed_width(table))
-
-
-def write_pair_run(
-    folder: str, card: Mapping[str, object], before: Evaluation, after: Evaluation, seconds: float
-) -> None:
-    """The same of a judge of pairs."""
-    write_run(folder, before, after, training_seconds=seconds)
-    write_report(folder, before, after, title=TITLE, settings=card["settings"])
-    write_model_card(folder, before=before, after=after, method="alignment", **card)
-    _log(folder, summary_table(before, after))
-
-
-def _log(folder: str, table: str) -> None:
-    logger.info(f"\n{table}\n\nreport: {Path(folder, 'report.html')}")
+    logger.info(f"\n{fixed_width(table)}\n\nreport: {Path(folder, 'report.html')}")
 
 
 def _with_true_bounds(metrics: dict[str, float]) -> dict[str, float]:

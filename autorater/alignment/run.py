@@ -9,6 +9,7 @@ from collections.abc import Collection
 from functools import partial
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from autorater.alignment.arguments import AlignmentArguments
@@ -16,7 +17,7 @@ from autorater.alignment.data import ItemData, prepare_items, prepare_pair_items
 from autorater.alignment.evaluation import evaluate_items
 from autorater.alignment.judge import LabelJudge
 from autorater.alignment.labels import LabelFormat, LabelTree
-from autorater.alignment.report import write_item_run, write_pair_run
+from autorater.alignment.report import TITLE, write_item_run
 from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
@@ -25,9 +26,9 @@ from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.callbacks import CalibrationCallback
-from autorater.training.run import begin_run, finish_run, open_model
+from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
-from autorater.training.warm_start import AnswerRow, learn_answers, new_policy, save_policy
+from autorater.training.warm_start import AnswerRow, warm_started
 
 logger = logging.getLogger(__name__)
 
@@ -71,32 +72,29 @@ def run_alignment(
     if of_pairs:
         trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
     card = {"base_model": base, "prompt_text": label_format.text, "labels": label_format.task.labels}
-    write = partial(write_pair_run if of_pairs else write_item_run, training.output_dir, card | {"settings": settings})
-    finish_run(trainer, judge, record, measure, partial(write, before))
+    card |= {"settings": settings}
+    write = partial(write_pair_run, title=TITLE, method="alignment") if of_pairs else write_item_run
+    finish_run(trainer, judge, record, measure, partial(write, training.output_dir, card, before))
 
 
 def build_warm_label_policy(
     args: AlignmentArguments, training: AlignmentConfig, data: ItemData, label_format: LabelFormat
 ) -> str:
-    """Builds a policy from scratch, trains it to answer with a label and saves it.
+    """As `autorater.training.warm_start.build_warm_policy`, for a policy that answers with a label."""
 
-    Returns:
-        Its folder, `output_dir/warm_start`.
-    """
-    words = "".join(f" {word}" for words in label_format.words for word in words)
-    texts = [item.texts for item in data.train.items]
-    model, tokenizer = new_policy(args, training.seed, texts, label_format.text + words)
-    if args.warm_start_steps:
+    def rows(tokenizer: PreTrainedTokenizerBase) -> list[AnswerRow]:
         encoder = PromptEncoder(tokenizer, label_format)
         label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
         prompts = encoder.encode_texts([item.texts for item in data.warm_start_items.items])
-        rows: list[AnswerRow] = [
+        return [
             {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
             for prompt, verdict in zip(prompts, data.verdicts, strict=True)
             if len(prompt.ids) <= args.max_prompt_tokens
         ]
-        learn_answers(model, tokenizer, rows, args, training)
-    return save_policy(model, tokenizer, training.output_dir)
+
+    words = "".join(f" {word}" for words in label_format.words for word in words)
+    texts = [item.texts for item in data.train.items]
+    return warm_started(args, training, texts, label_format.text + words, rows)
 
 
 def _drop_long(judge: LabelJudge, items: ItemSet, longest: int) -> tuple[ItemSet, list[EncodedPrompt], int]:

@@ -14,7 +14,7 @@ Deliberately left out: a term for the mass outside the labels. The mass of the l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -26,7 +26,7 @@ from autorater.data.items import ItemSet
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
-from autorater.training.config import RunConfig
+from autorater.training.config import RunConfig, option
 from autorater.training.faults import check_lengths
 
 TERMS = ("adversary", "kl", "ce")
@@ -36,12 +36,12 @@ TERMS = ("adversary", "kl", "ce")
 class AlignmentConfig(RunConfig, TrainingArguments):
     """`TrainingArguments` with the objective of distribution alignment."""
 
-    alpha: float = field(default=0.8, metadata={"help": "Weight of the KL; 1 − alpha is the weight of the CE."})
-    radius: float = field(default=0.1, metadata={"help": "L2 radius within which the adversary moves the shares."})
-    adversary_steps: int = field(default=5, metadata={"help": "Projected gradient steps of the adversary."})
-    adversary_step_size: float = field(default=0.05, metadata={"help": "Size of its steps."})
-    ablate: list[str] | None = field(
-        default=None, metadata={"help": "Terms to leave out: adversary, kl, ce; without kl there is no adversary."}
+    alpha: float = option(0.8, "Weight of the KL; 1 − alpha is the weight of the CE.")
+    radius: float = option(0.1, "L2 radius within which the adversary moves the shares.")
+    adversary_steps: int = option(5, "Projected gradient steps of the adversary.")
+    adversary_step_size: float = option(0.05, "Size of its steps.")
+    ablate: list[str] | None = option(  # noqa: RUF009
+        None, "Terms to leave out: adversary, kl, ce; without kl there is no adversary."
     )
 
     def __post_init__(self):
@@ -80,14 +80,11 @@ class AlignmentObjective:
     step_size: float = 0.05
 
     def __call__(self, log_q: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss and values to log.
+        """The loss (a scalar) and detached values to log by name, shape (B,) each.
 
         Args:
             log_q: Logarithms of the model's distributions, shape (B, K).
             shares: Shares of the votes, shape (B, K).
-
-        Returns:
-            The loss (a scalar) and detached values by name, shape (B,) each.
         """
         target = shares
         if self.radius:
@@ -121,12 +118,7 @@ def alignment_rows(items: ItemSet, prompts: Sequence[EncodedPrompt]) -> list[dic
 class AlignmentTrainer(ResumableTrainer, Trainer):
     """`transformers.Trainer` on rows of `alignment_rows`, with the loss of `AlignmentObjective`.
 
-    Args:
-        model: A causal LM.
-        args: The options, with the objective.
-        tree: The labels for this tokenizer's prompts.
-        pad_token_id: Pads prompts.
-        kwargs: As in `Trainer`.
+    `tree` holds the labels for this tokenizer's prompts, which `pad_token_id` pads.
     """
 
     def __init__(self, model, args: AlignmentConfig, tree: LabelTree, pad_token_id: int, **kwargs):

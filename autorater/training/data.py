@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
+from autorater.models.answers import answer_decimals
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.arguments import JudgeArguments
+from rewards import CLOSE_TAG, render_answer
 
 _VOTE_STRENGTH = 0.25  # a vote has a side but no certainty: it becomes 3/8 or 5/8
 
@@ -73,6 +76,12 @@ def training_rows(
         else:
             rows.extend(sides)
     return rows
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: float, step: float) -> list[int]:
+    """An answer on the grid of a step, the closing tag and the end of the text, as token ids."""
+    text = render_answer(answer, answer_decimals(step)) + CLOSE_TAG
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:

@@ -4,20 +4,15 @@
     trainer = …Trainer(run.judge.model, …)              differs by recipe
     run.finish(trainer, title="…", method="…")          trained, evaluated again, saved and reported
 
-Judges that do not judge pairs use its parts:
-
-    record, settings = begin_run(args, training, model_config, summary)     output folder, trackers, run.json
-    base, model, tokenizer = open_model(args, training, model_config, record, build)
-    start_tracking(training, settings, record.run)                          after the evaluation before training
-    finish_run(trainer, judge, record, evaluate, write)
-
-The same command with `--resume_from_checkpoint auto` resumes a run that was stopped. A signal stops it after a
-checkpoint (`autorater.training.preemption`).
+`autorater.alignment.run` uses its parts: `begin_run`, `open_model`, `finish_run`. The same command with
+`--resume_from_checkpoint auto` resumes a run that was stopped. A signal stops it after a checkpoint
+(`autorater.training.preemption`).
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,48 +53,34 @@ class JudgeRun:
     Attributes:
         args, training: Options of the run.
         judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
-        base: Name or folder of the model that training starts from.
         train, prompts: Training pairs and their prompts in both orders.
         held_out, held_out_prompts: The same of the pairs to evaluate on.
         before: The evaluation before training.
-        settings: All settings that are not defaults, for the report and the tracker.
+        card: As in `write_pair_run`.
         record: Completed stages of the run.
     """
 
     args: JudgeArguments
     training: TrainingArguments
     judge: Judge
-    base: str
     train: list[Pair]
     prompts: Sequence[Prompts]
     held_out: list[Pair]
     held_out_prompts: Sequence[Prompts]
     before: Evaluation
-    settings: dict
+    card: Mapping[str, object]
     record: RunRecord
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
-        """Trains the judge, evaluates it during and after training, and writes the output folder.
+        """Trains `judge.model`, evaluates it during and after training, and writes the output folder.
 
-        Args:
-            trainer: The trainer of `judge.model`.
-            title: Heading of the report.
-            method: Tag of the model card, see `autorater.report.card.METHODS`.
+        `title` and `method` as in `write_pair_run`.
         """
-        judge, pairs, prompts = self.judge, self.held_out, self.held_out_prompts
-        progress = not self.training.disable_tqdm
-        trainer.add_callback(CalibrationCallback(trainer, judge, pairs, prompts, self.args.n_eval_pairs))
-
-        def write(after: Evaluation, seconds: float) -> None:
-            folder = Path(self.training.output_dir)
-            results = {"before": self.before, "after": after, "settings": self.settings}
-            prompt_text = judge.encoder.format.text
-            write_run(folder, self.before, after, training_seconds=seconds)
-            write_report(folder, title=title, **results)
-            write_model_card(folder, base_model=self.base, prompt_text=prompt_text, method=method, **results)
-            logger.info(f"\n{summary_table(self.before, after)}\n\nreport: {folder / 'report.html'}")
-
-        finish_run(trainer, judge, self.record, lambda: evaluate(judge, pairs, prompts, progress=progress), write)
+        held_out = self.judge, self.held_out, self.held_out_prompts
+        trainer.add_callback(CalibrationCallback(trainer, *held_out, self.args.n_eval_pairs))
+        write = partial(write_pair_run, self.training.output_dir, self.card, self.before, title=title, method=method)
+        measure = partial(evaluate, *held_out, progress=not self.training.disable_tqdm)
+        finish_run(trainer, self.judge, self.record, measure, write)
 
 
 def open_run(
@@ -113,14 +94,11 @@ def open_run(
     """Loads the data, loads or builds the policy, and evaluates it.
 
     Args:
-        args, training, model_config: Parsed options; `training` has an `answer_step`.
-        prompt_format: The prompt of the judge.
-        max_reasoning_tokens: As in `Judge`, for a format with reasoning.
-        given: As in `begin_run`.
+        args, training, model_config, given: As in `begin_run`; `training` has an `answer_step`.
+        prompt_format, max_reasoning_tokens: As in `Judge`.
 
     Raises:
-        UserError: If a row is invalid, no pair fits, or as in `begin_run`.
-        AlreadyFinished: If the run to resume is finished.
+        UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data.summary, given)
@@ -143,7 +121,8 @@ def open_run(
         )
     before = measure(held_out, judgments)
     start_tracking(training, settings, record.run)
-    return JudgeRun(args, training, judge, base, train, prompts, held_out, held_out_prompts, before, settings, record)
+    card = {"base_model": base, "prompt_text": judge.encoder.format.text, "settings": settings}
+    return JudgeRun(args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record)
 
 
 def begin_run(
@@ -203,15 +182,12 @@ def open_model(
 def finish_run(
     trainer: Trainer, judge, record: RunRecord, evaluate: Callable[[], T], write: Callable[[T, float], None]
 ) -> None:
-    """Trains, evaluates, saves the model and writes the results.
+    """Trains `judge.model`, evaluates it, saves it with its format and writes the results.
 
     Args:
-        trainer: The trainer of `judge.model`.
-        judge: Its `save_format(folder)` writes the format beside the model.
-        record: Completed stages of the run.
+        trainer, judge, record: Of the run.
         evaluate: Evaluates the judge; all processes call it.
-        write: Takes the evaluation and the seconds of training, and writes metrics, predictions, report and model
-            card; the main process calls it.
+        write: Takes the evaluation and the seconds of training; the main process calls it.
     """
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
     trained = run_training(trainer, record)
@@ -222,6 +198,32 @@ def finish_run(
         judge.save_format(trainer.args.output_dir)
         write(after, trained.metrics["train_runtime"])
     record.mark(REPORT)
+
+
+def write_pair_run(
+    folder: str,
+    card: Mapping[str, object],
+    before: Evaluation,
+    after: Evaluation,
+    seconds: float,
+    *,
+    title: str,
+    method: str,
+) -> None:
+    """Writes metrics, predictions, report and model card of a judge of pairs, evaluated on the same pairs.
+
+    Args:
+        folder: The output folder.
+        card: `base_model`, `prompt_text`, `settings` and optional `labels` of `write_model_card`.
+        before, after: The evaluations.
+        seconds: Duration of the training.
+        title: Heading of the report.
+        method: Tag of the model card, see `autorater.report.card.METHODS`.
+    """
+    write_run(folder, before, after, training_seconds=seconds)
+    write_report(folder, before, after, title=title, settings=card["settings"])
+    write_model_card(folder, before=before, after=after, method=method, **card)
+    logger.info(f"\n{summary_table(before, after)}\n\nreport: {Path(folder, 'report.html')}")
 
 
 def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:

@@ -23,16 +23,15 @@ from trl import SFTConfig, SFTTrainer
 import rewards
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.models.answers import AnswerTree, answer_decimals
+from autorater.models.answers import AnswerTree
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.compatibility import check_compatible
 from autorater.training.config import RunConfig, check_choices, option
-from autorater.training.data import training_rows
+from autorater.training.data import answer_tokens, training_rows
 from autorater.training.exact_loss import ExactLoss, WeightedReward
 from autorater.training.faults import check_lengths
-from rewards import CLOSE_TAG, render_answer
 
 
 @dataclass
@@ -74,8 +73,7 @@ def sft_rows(
     rows = []
     for side in sides:
         nearest = round(side["label"] / config.answer_step) * config.answer_step
-        text = render_answer(min(nearest, 1.0), answer_decimals(config.answer_step)) + CLOSE_TAG
-        answer = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        answer = answer_tokens(tokenizer, min(nearest, 1.0), config.answer_step)
         prompt = side["prompt_ids"]
         rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer, "length": side["length"]})
     return rows

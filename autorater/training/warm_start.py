@@ -12,7 +12,7 @@ too little signal for that. Verdicts that compare lengths are clear, above all o
 Deliberately left out: labels. They are used only if a dataset has no other verdict.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,16 +23,15 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from autorater.models.answers import answer_decimals
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
 from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
-from autorater.training.data import TrainingData
+from autorater.training.data import TrainingData, answer_tokens
 from autorater.training.sampling import LengthGroupedRepeatSampler
-from rewards import CLOSE_TAG, OPEN_TAG, render_answer
+from rewards import CLOSE_TAG, OPEN_TAG
 
 _JITTER = 0.3  # standard deviation of the noise on a logit, so that the policy learns many numbers
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
@@ -41,17 +40,14 @@ _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
 def raw_answers(
     verdicts: np.ndarray, seed: int, sharpness: float = 1.8, tilt: float = 1.0, step: float = 0.01
 ) -> np.ndarray:
-    """Overconfident answers that favour the second response.
+    """Overconfident answers in the orders ab and ba, shape (N, 2), that favour the second response.
 
     Args:
-        verdicts: Pr[B better], shape (N,), in [0, 1].
+        verdicts: Pr[B better] of a single judge or a single vote, shape (N,), in [0, 1].
         seed: Draws the jitter.
         sharpness: Factor on a verdict's logit; above 1 is overconfident.
         tilt: Logits added for the response shown second.
         step: Step of the answer grid.
-
-    Returns:
-        Answers in the orders ab and ba, shape (N, 2).
     """
     clipped = np.clip(verdicts, 0.02, 0.98)
     logit = sharpness * np.log(clipped / (1 - clipped))
@@ -67,34 +63,21 @@ class AnswerRow(TypedDict):
     answer_ids: list[int]
 
 
-def warm_start(
-    model: PreTrainedModel,
-    encoder: PromptEncoder,
+def raw_answer_rows(
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
     verdicts: np.ndarray,
     args: PolicyArguments,
-    training: TrainingArguments,
+    seed: int,
     answer_step: float = 0.01,
-) -> None:
-    """Trains the model in place on the tokens of raw answers.
-
-    Args:
-        model: A causal LM.
-        encoder: The encoder of the prompts.
-        prompts: N prompts in both orders.
-        verdicts: Pr[B better] of a single judge or a single vote, shape (N,), in [0, 1].
-        args: The options `warm_start_…`.
-        training: Seed, device and output folder.
-        answer_step: Step of the answer grid.
-    """
-    both_answers = raw_answers(verdicts, training.seed, args.warm_start_sharpness, args.warm_start_tilt, answer_step)
-    rows: list[AnswerRow] = []
-    for both, answers in zip(prompts, both_answers, strict=True):
-        for prompt, answer in zip(both, answers, strict=True):
-            text = render_answer(answer, answer_decimals(answer_step)) + CLOSE_TAG
-            answer_ids = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
-            rows.append({"prompt_ids": prompt.ids, "answer_ids": [*answer_ids, encoder.tokenizer.eos_token_id]})
-    learn_answers(model, encoder.tokenizer, rows, args, training)
+) -> list[AnswerRow]:
+    """Rows with the raw answers of `raw_answers` after N prompts in both orders; `verdicts` has the shape (N,)."""
+    answers = raw_answers(verdicts, seed, args.warm_start_sharpness, args.warm_start_tilt, answer_step)
+    return [
+        {"prompt_ids": prompt.ids, "answer_ids": answer_tokens(tokenizer, answer, answer_step)}
+        for both, of_both in zip(prompts, answers, strict=True)
+        for prompt, answer in zip(both, of_both, strict=True)
+    ]
 
 
 @unsharded()
@@ -158,23 +141,33 @@ class _AnswerTrainer(Trainer):
 
 def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: TrainingData) -> str:
     """Builds a policy from scratch on the training texts, warm-starts and saves it; returns its folder."""
-    layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
-    texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in data.train]
-    model, tokenizer = new_policy(args, training.seed, texts, layout)
-    encoder = PromptEncoder(tokenizer, args.prompt_format)
-    if args.warm_start_steps:
-        encoded = encoder.encode(data.warm_start_pairs)
+
+    def rows(tokenizer: PreTrainedTokenizerBase) -> list[AnswerRow]:
+        encoded = PromptEncoder(tokenizer, args.prompt_format).encode(data.warm_start_pairs)
         verdicts, prompts, _ = drop_long(data.verdicts, encoded, args.max_prompt_tokens)
-        warm_start(model, encoder, prompts, np.array(verdicts), args, training, training.answer_step)
-    return save_policy(model, tokenizer, training.output_dir)
+        return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
+
+    texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in data.train]
+    layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
+    return warm_started(args, training, texts, layout, rows)
 
 
-def new_policy(
-    args: JudgeArguments, seed: int, texts: Sequence[Sequence[str]], layout: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A policy with random weights and a tokenizer trained on the texts and the layout around them."""
+def warm_started(
+    args: PolicyArguments,
+    training: TrainingArguments,
+    texts: Sequence[Sequence[str]],
+    layout: str,
+    rows: Callable[[PreTrainedTokenizerBase], list[AnswerRow]],
+) -> str:
+    """Builds a policy with random weights, teaches it the `rows` for its tokenizer and saves it.
+
+    The tokenizer is trained on the texts of the training data and the layout around them.
+
+    Returns:
+        The folder `output_dir/warm_start`, which a reference model or a LoRA adapter uses as base.
+    """
     some = texts[:: max(1, len(texts) // _TOKENIZER_TEXTS)]  # from the whole file, which may be sorted
-    return build_policy(
+    model, tokenizer = build_policy(
         [text for row in some for text in (*row, layout)],
         vocab_size=args.policy_vocab_size,
         hidden_size=args.policy_hidden_size,
@@ -182,13 +175,11 @@ def new_policy(
         num_heads=args.policy_num_heads,
         rope_theta=args.policy_rope_theta,
         max_length=args.max_prompt_tokens + 32,
-        seed=seed,
+        seed=training.seed,
     )
-
-
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: str) -> str:
-    """Saves a policy in `output_dir/warm_start`, which a reference model or a LoRA adapter uses as base."""
-    folder, state = Path(output_dir, "warm_start"), PartialState()
+    if args.warm_start_steps:
+        learn_answers(model, tokenizer, rows(tokenizer), args, training)
+    folder, state = Path(training.output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import entropy
 
+from autorater.alignment import adversary
 from autorater.alignment.adversary import random_perturbation, worst_case
 from autorater.alignment.trainer import AlignmentConfig, AlignmentObjective, kl_divergence, majority
 from autorater.projection import CvxpyProjection
@@ -47,23 +48,15 @@ def test_the_adversary_raises_the_kl():
 
 
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
-def test_a_solver_can_replace_the_projection():
+def test_a_solver_can_replace_the_projection(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     shares = torch.multinomial(torch.ones(8, 4), 5, replacement=True, generator=generator)
     shares = torch.nn.functional.one_hot(shares, 4).double().mean(dim=1)
     log_q = torch.randn(8, 4, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
     ours = worst_case(shares, log_q, 0.15)
-    solved = worst_case(shares, log_q, 0.15, project=CvxpyProjection(4, tolerance=1e-10))
+    monkeypatch.setattr(adversary, "project_simplex_ball", CvxpyProjection(4, tolerance=1e-10))
+    solved = worst_case(shares, log_q, 0.15)
     torch.testing.assert_close(solved, ours, atol=1e-4, rtol=0)
-
-
-def test_gradients_flow_through_the_worst_case_on_request():
-    shares = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
-    logits = torch.tensor([[0.1, 0.4, -0.3]], dtype=torch.float64, requires_grad=True)
-    assert not worst_case(shares, logits.log_softmax(dim=-1), 0.05).requires_grad
-    assert torch.autograd.gradcheck(
-        lambda z: worst_case(shares, z.log_softmax(dim=-1), 0.05, differentiable=True), logits
-    )
 
 
 def test_random_perturbations_have_their_size_in_the_interior_and_stay_distributions():

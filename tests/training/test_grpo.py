@@ -22,7 +22,7 @@ from autorater.training.grpo import grpo_trainer
 from autorater.training.prompt_groups import PromptGroups, one_prefill
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.sampled_grpo import SampledGRPOTrainer
-from autorater.training.warm_start import warm_start
+from autorater.training.warm_start import learn_answers, raw_answer_rows
 from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force, brute_force_closing
@@ -385,7 +385,8 @@ def test_generated_answers_parse_after_training(make_trainer, simulated, tmp_pat
     prompts = encoder.encode(simulated.pairs[:16])
     policy = PolicyArguments(warm_start_steps=60, warm_start_batch_size=16, warm_start_learning_rate=1e-2)
     training = TrainingArguments(str(tmp_path), seed=0, use_cpu=True)
-    warm_start(model, encoder, prompts, np.linspace(0, 1, 16), policy, training, answer_step=0.25)
+    rows = raw_answer_rows(tokenizer, prompts, np.linspace(0, 1, 16), policy, seed=0, answer_step=0.25)
+    learn_answers(model, tokenizer, rows, policy, training)
     trainer = make_trainer(model, max_steps=60, per_device_train_batch_size=8, learning_rate=3e-3)
     trainer.train()
     for prompt, _ in prompts:

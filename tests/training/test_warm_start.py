@@ -11,13 +11,18 @@ from autorater.models.tiny import build_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
-from autorater.training.warm_start import raw_answers, warm_start
+from autorater.training.warm_start import learn_answers, raw_answer_rows, raw_answers
 from rewards import CLOSE_TAG, OPEN_TAG
 
 
 def settings(folder, **options):
     policy = PolicyArguments(**{f"warm_start_{name}": value for name, value in options.items()})
     return policy, TrainingArguments(str(folder), seed=0, disable_tqdm=True)
+
+
+def warm_start(model, encoder, prompts, verdicts, policy, training, answer_step=0.01):
+    rows = raw_answer_rows(encoder.tokenizer, prompts, verdicts, policy, training.seed, answer_step)
+    learn_answers(model, encoder.tokenizer, rows, policy, training)
 
 
 def test_answers_are_extreme_and_biased():
