@@ -23,7 +23,6 @@ OPEN_TAG = "<prob_rb_better>"
 CLOSE_TAG = "</prob_rb_better>"
 CLASS_OPEN_TAG = "<class_probabilities>"
 CLASS_CLOSE_TAG = "</class_probabilities>"
-THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
 _WHITE_SPACE = " \t\n\r\f\v"  # str.strip() alone would also drop no-break spaces and other non-ASCII space

@@ -8,14 +8,12 @@
     batch             p ↦ σ(logit(p) − logit(m)), m the mean of the answers      Zhou et al. 2023 (arXiv 2309.17249)
 
 A map is applied to the answer of each order separately: p is Pr[the response shown second is better], and the label of
-order ba is 1 − y. Maps without an intercept are odd, f(1 − p) = 1 − f(p): they preserve the verdict in every order and
-add no position bias. An intercept removes a position bias that is the same for all pairs. In s such a bias cancels, so
+order ba is 1 − y. Maps without an intercept are odd, f(1 − p) = 1 − f(p): they preserve verdicts and add no position
+bias. An intercept removes a position bias that is the same for all pairs. In s such a bias cancels, so
 `odd_temperature` measures overconfidence alone, whereas `temperature` compensates for the bias with a larger T.
 
-Answers are clipped to [1e-3, 1 − 1e-3] (`metrics.scores.LOG_CLIP`), because the logits of 0 and 1 are infinite. T is
-limited to [1/50, 50], because it has no optimum for a judge that is always right, or right as often as wrong.
-
-The pairs to fit on must not share a prompt or a topic with those of the evaluation; see `data.pairs.split_by`.
+Answers are clipped to [1e-3, 1 − 1e-3] (`metrics.scores.LOG_CLIP`), because the logits of 0 and 1 are infinite; T is
+limited to [1/50, 50], because it has no optimum for a judge that is always right.
 """
 
 from collections.abc import Mapping

@@ -29,9 +29,8 @@ class AnswerArrays:
     """Answers to N single prompts. Every array has shape (N,).
 
     Attributes:
-        mean: Expected answer, in [0, 1].
+        mean, spread: Expected answer, in [0, 1], and its standard deviation.
         mode: Most likely answer, on the grid.
-        spread: Standard deviation of the answer.
         valid: Probability that the answer is on the grid.
         greedy: The answer that greedy decoding writes, NaN if it is not on the grid; None if the judge has none.
     """

@@ -25,6 +25,7 @@ from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
 from autorater.metrics.agreement import verdicts
 from autorater.models.answers import AnswerDistribution
+from autorater.models.shared_prefix import plain_logits
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 
@@ -164,10 +165,7 @@ class LetterLogits:
         masses = np.empty((len(prompts), 2))  # π(A) and π(B)
         for rows, batch in self.judge.batches(prompts, 0, progress=progress):
             ids, mask = pad_prompts(batch, padding, next(model.parameters()).device)
-            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-            logits = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
-            ).logits[:, -1]
+            logits = plain_logits(model, ids, mask, ids[:, :0], mask[:, :0])[:, 0]
             probs = logits.float().softmax(dim=-1)  # (B, V)
             of_letters = torch.stack([probs[:, tokens].sum(dim=1) for tokens in self._letters], dim=1)
             masses[rows] = of_letters.double().cpu().numpy()

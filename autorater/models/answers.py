@@ -2,20 +2,17 @@
 
 The set of answers is finite, so no sampling is needed. Every number of a grid is written in all its renderings (0.8
 and 0.80 are one answer), tokenized after the prompt, and terminated by the first token of the closing tag (without it
-"0.8" would include "0.85"). All strings together form a tree of tokens:
+"0.8" would include "0.85"). All strings together form a tree of tokens, read in one forward pass over
+`[prompt | tree]` (`autorater.models.token_tree`):
 
     π(k | x) = Σ_{strings s of k} Π_t π(s_t | x, s_<t)
 
-One forward pass over `[prompt | tree]` computes them all (`autorater.models.token_tree`). The remaining mass,
-1 − Σ_k π(k | x), is that of answers off the grid and of no answer; normalizing it away would hide format failure.
-
-The same logits determine the greedy answer: the branch on which every token is the most likely one of the whole
-vocabulary. It can differ from the mode, since greedy decoding commits to the most likely first digit.
+The remaining mass, 1 − Σ_k π(k | x), is that of answers off the grid and of no answer; normalizing it away would hide
+format failure. The same logits determine the greedy answer: the branch on which every token is the most likely one of
+the whole vocabulary. It can differ from the mode, since greedy decoding commits to the most likely first digit.
 
 A model trained on the tree alone would forget the rest of the closing tag, and its generations would not parse. So
 `distribution` can also return the probability of that rest after one answer, for the training objective.
-
-Deliberately left out: answers with white space around the number, which the parser accepts.
 """
 
 from collections.abc import Sequence
@@ -78,11 +75,9 @@ class AnswerTree(TokenTree):
     def distribution(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, closing: int | None = None
     ) -> "AnswerDistribution":
-        """The distribution of every prompt in one forward pass, with gradients.
+        """The distribution of every left-padded prompt (B, L) in one forward pass, with gradients.
 
-        Args:
-            prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
-            closing: Number of a string; the rest of the closing tag is then read after it.
+        `closing` is the number of a string; the rest of the closing tag is then read after it.
         """
         tree = self if closing is None else self.closed(closing)
         return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)

@@ -11,10 +11,7 @@ _NOISE = (  # deprecations in the libraries' own calls, which every run would pr
 
 
 def quiet_libraries() -> None:
-    """Makes the training libraries print errors only; call it before they are imported.
-
-    Warnings of other code, the user's and this package's, stay visible.
-    """
+    """Makes the training libraries, imported after the call, print errors only; other warnings stay visible."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

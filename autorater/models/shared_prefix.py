@@ -61,19 +61,11 @@ def suffix_logits(
     )
 
 
-def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """The longest common beginning of some sequences of tokens."""
-    return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*sequences, strict=False))]
-
-
 @torch.no_grad()
 def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> torch.Tensor:
-    """`suffix_logits` without gradients, in which the common beginning of all prompts is read once.
+    """`suffix_logits` without gradients for token ids of B prompts, whose common beginning is read once.
 
-    Args:
-        model: As in `suffix_logits`, in eval mode.
-        prompts: Token ids of B prompts.
-        suffixes: S tokens, the same after all prompts.
+    The model is in eval mode; the S suffix tokens are the same after all prompts.
     """
     enable_shared_prefix(model)
     device, batch = next(model.parameters()).device, len(prompts)
@@ -85,7 +77,7 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
     depth = pad(1 + suffixes.depth.to(device), (1, 0))
     visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
 
-    common = common_beginning(bodies)
+    common = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*bodies, strict=False))]
     cache = DynamicCache()  # without the config: no layer drops keys outside its window; the mask hides them
     if common:
         model(input_ids=torch.tensor([common], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -154,10 +146,7 @@ def shared_prefix_logps_and_tree(
     tree: Suffixes,
     temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`shared_prefix_logps`, and the logits of a tree after every completion, in the same module call.
-
-    Args:
-        tree: T tokens, from `tree_suffixes`.
+    """`shared_prefix_logps`, and the logits of a tree (from `tree_suffixes`) after every completion, in the same call.
 
     Returns:
         Log-probabilities and entropies as in `shared_prefix_logps`, and logits of shape (B, G, 1 + T, V), not divided
@@ -185,20 +174,24 @@ def plain_logps(
     temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`shared_prefix_logps` with one sequence per completion; requires `position_ids` and `logits_to_keep` only."""
-    batch, group, length = completion_ids.shape
-    ids = completion_ids.reshape(batch * group, length)
-    mask = completion_mask.reshape(batch * group, length)
-    prompt_ids = prompt_ids.repeat_interleave(group, dim=0)
-    prompt_mask = prompt_mask.repeat_interleave(group, dim=0)
-    positions = prompt_positions(prompt_mask)
-    logits = model(
-        input_ids=torch.cat([prompt_ids, ids], dim=1),  # (B·G, L + C)
+    group, length = completion_ids.shape[1:]
+    prompts = (x.repeat_interleave(group, dim=0) for x in (prompt_ids, prompt_mask))
+    logits = plain_logits(model, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
+    return _logps_and_entropies(logits, torch.arange(length), completion_ids, completion_mask, temperature)
+
+
+def plain_logits(
+    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Next-token logits after left-padded prompts (N, L) and after C tokens behind each, (N, 1 + C, V); no sharing."""
+    positions, length = prompt_positions(prompt_mask), ids.shape[1]
+    return model(
+        input_ids=torch.cat([prompt_ids, ids], dim=1),  # (N, L + C)
         attention_mask=torch.cat([prompt_mask, mask], dim=1),
         position_ids=torch.cat([positions, positions[:, -1:] + 1 + torch.arange(length, device=ids.device)], dim=1),
         use_cache=False,
         logits_to_keep=1 + length,
-    ).logits  # (B·G, 1 + C, V)
-    return _logps_and_entropies(logits, torch.arange(length), completion_ids, completion_mask, temperature)
+    ).logits
 
 
 @torch.no_grad()

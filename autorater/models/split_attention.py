@@ -5,11 +5,7 @@ built. `enable_shared_prefix` permanently sets the model's attention implementat
 Without suffixes it is the original one. With suffixes, the mask function passes a `_SplitMask` to the layers in place
 of a tensor. The layout is a layer argument and not global state, because gradient checkpointing runs the layers again
 in the backward pass, after the call has returned. Mask rules of the model (causal, sliding window, chunks) are
-evaluated at the unshared positions, so a window keeps its length.
-
-Not supported, with a reason from `supports_shared_prefix`: models with a state along the row (Mamba, linear attention,
-short convolutions), mixtures of experts with a router loss, encoder-decoders, multimodal wrappers, flash and flex
-attention.
+evaluated at the unshared positions, so a window keeps its length. `supports_shared_prefix` lists what cannot be split.
 """
 
 import inspect
@@ -78,11 +74,7 @@ def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
 def enable_shared_prefix(model: nn.Module) -> None:
     """Makes the attention of a model, bare or wrapped, able to split; ordinary calls return the same as before.
 
-    It is permanent, because a gradient-checkpointed layer runs again in the backward pass with the same attention
-    function. The name is not saved with the config. A second call does nothing.
-
-    Raises:
-        UserError: If `supports_shared_prefix` refuses the model.
+    It is permanent, but not saved with the config. A `UserError` if `supports_shared_prefix` refuses the model.
     """
     base = transformer_of(model)
     if base.config._attn_implementation in _SPLIT_NAMES.values():

@@ -41,10 +41,7 @@ def tree_suffixes(tokens: torch.Tensor, parents: torch.Tensor) -> Suffixes:
 
     Args:
         tokens: Token of every node, shape (S,).
-        parents: Index of every node's parent, −1 for the prompt, shape (S,); parents come first.
-
-    Raises:
-        ValueError: If a parent does not come before its child.
+        parents: Index of every node's parent, −1 for the prompt, shape (S,); parents come first, else a `ValueError`.
     """
     size = len(tokens)
     depth = torch.zeros(size, dtype=torch.long)

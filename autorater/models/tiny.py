@@ -54,7 +54,7 @@ def build_policy(
     max_length: int = 2048,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A small Qwen2 with random weights and a tokenizer trained on `texts`.
+    """A small Qwen2 (float32, on the CPU) with random weights and a tokenizer trained on `texts`.
 
     Args:
         texts: Texts of the training pairs, without those of the evaluation pairs.
@@ -64,9 +64,6 @@ def build_policy(
             better: at 10,000 only the slowest third turns by less than a radian in 300 tokens.
         max_length: Maximum tokens of prompt and answer.
         seed: Seed of the weights.
-
-    Returns:
-        The model (float32, on the CPU) and its tokenizer.
     """
     tokenizer = build_tokenizer(texts, vocab_size)
     set_seed(seed)

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.models.shared_prefix import suffix_logits
+from autorater.models.shared_prefix import plain_logits, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
 
@@ -71,15 +71,9 @@ class TokenTree:
         """As `logits`, with one sequence per branch."""
         branches, branch_of, depth_of = self._branches
         batch, (count, length) = len(prompt_ids), branches.shape
-        ids = torch.cat(
-            [prompt_ids.repeat_interleave(count, 0), branches.to(prompt_ids.device).repeat(batch, 1)], dim=1
-        )
-        mask = prompt_mask.repeat_interleave(count, 0)
-        mask = torch.cat([mask, mask.new_ones(len(mask), length)], dim=1)
-        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1 + length
-        ).logits.unflatten(0, (batch, count))  # (B, branches, 1 + length, V)
+        prompts = (x.repeat_interleave(count, dim=0) for x in (prompt_ids, prompt_mask))
+        ids, mask = branches.to(prompt_ids.device).repeat(batch, 1), prompt_mask.new_ones(batch * count, length)
+        logits = plain_logits(model, *prompts, ids, mask).unflatten(0, (batch, count))  # (B, branches, 1 + length, V)
         return torch.cat([logits[:, :1, 0], logits[:, branch_of, 1 + depth_of]], dim=1)
 
     @cached_property

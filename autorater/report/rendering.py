@@ -17,17 +17,13 @@ from PIL import Image
 from autorater.report import text
 
 TEMPLATES = Path(__file__).parent / "templates"
-FOLD = 1_000  # longer texts are folded: the reader clicks to see them
 
 
 def render(template: Path | str, **values: object) -> str:
-    """Fills in a template.
+    """Fills in a template; a missing value is an error.
 
-    Args:
-        template: Path of a `.html.j2` file. It can extend `base.html.j2`, which requires a `title`, and import macros
-            from `parts.html.j2`. A file `.md.j2` is Markdown: there the filters `markdown_line` and `markdown_block`
-            escape.
-        values: The values of the template; a missing one is an error.
+    A `.html.j2` file can extend `base.html.j2`, which requires a `title`, and import macros from `parts.html.j2`. A
+    `.md.j2` file is Markdown: there the filters `markdown_line` and `markdown_block` escape.
     """
     template = Path(template)
     environment = Environment(

@@ -16,7 +16,6 @@ from rewards.answer import (
     CLOSE_TAG,
     OPEN_TAG,
     THINK_CLOSE,
-    THINK_OPEN,
     completion_text,
     is_prefilled,
     parse_distribution,
@@ -24,6 +23,7 @@ from rewards.answer import (
     render_answer,
 )
 
+THINK_OPEN = "<think>"
 N_FUZZED = int(os.environ.get("FUZZED_STRINGS", "30000"))  # set it to 1000000 for the long run, about a minute
 
 
