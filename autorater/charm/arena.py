@@ -9,8 +9,6 @@ model, and a flourish ("As ever, …"; f = 1) with another one. Unbiased annotat
 A reward model trained on votes of the biased annotator overvalues the models with the flourish, as reward models
 overvalue models that were trained on verdicts of language models (arXiv 2504.10045, section 3). Win rates between
 models are sums over all combinations of traits, so the true Elo is exact: Bradley–Terry fitted to the exact win rates.
-
-Deliberately left out: subtle biases. Small models must learn this one, so the flourish is one of three phrases.
 """
 
 import itertools
@@ -36,13 +34,7 @@ _TASTE = np.array([TASTE[trait] for trait in TRAITS])
 
 @dataclass(frozen=True)
 class ArenaModel:
-    """A model.
-
-    Attributes:
-        name: Its name.
-        skill: Probability of each good trait in a response, and of the absence of each bad one.
-        flourish: Probability of the flourish in a response.
-    """
+    """A model: the probabilities of each good trait (or no bad one) and of the flourish in a response."""
 
     name: str
     skill: float
@@ -91,13 +83,7 @@ class Arena:
     def responses(self, n_prompts: int, *, seed: int, held_out: bool = False) -> list[Response]:
         """Every model's response to each of `n_prompts` distinct prompts.
 
-        Args:
-            n_prompts: At least 1.
-            seed: Draws prompts and texts.
-            held_out: Whether the prompts are about subjects that are used only if `held_out` is true.
-
-        Raises:
-            UserError: If there are fewer prompts.
+        `held_out` prompts are about subjects of their own. A `UserError` if there are fewer prompts.
         """
         rng = np.random.default_rng([seed, int(held_out), 1])
         prompts = sorted({(s, q.format(s=s)) for s in subjects(held_out) for q in QUESTIONS})
@@ -109,13 +95,9 @@ class Arena:
     def pairs(
         self, n_pairs: int, *, n_votes: int = 1, biased: bool = False, seed: int, held_out: bool = False
     ) -> list[Pair]:
-        """Pairs of responses by two different models, with votes.
+        """Pairs of responses by two different models, with `n_votes` votes each, of `biased` or unbiased annotators.
 
-        Args:
-            n_pairs: At least 1.
-            n_votes: Votes per pair, at least 1.
-            biased: Whether the biased annotator votes. `true_probability` is always that of unbiased ones.
-            seed, held_out: As in `responses`; other draws.
+        `true_probability` is always that of unbiased ones. `seed` and `held_out` as in `responses`; other draws.
         """
         rng = np.random.default_rng([seed, int(held_out), 2])
         topics = subjects(held_out)

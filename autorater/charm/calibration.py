@@ -16,8 +16,7 @@ class Calibration:
     Attributes:
         overvalued, reference: The two models.
         n_prompts: Prompts that both answered.
-        expected: Win rate of the over-valued model by Elo.
-        empirical: Its win rate by the reward model.
+        expected, empirical: Win rates of the over-valued model by Elo and by the reward model.
         offset: Δ.
         sets: Preferences for the continued training by version: `uncalibrated` and `calibrated`.
             Responses with equal scores are left out.
@@ -45,16 +44,10 @@ class Calibration:
 def calibrate(
     responses: Sequence[Response], scores: Scores, elo: Mapping[str, float], overvalued: str, reference: str
 ) -> Calibration:
-    """Fits the offset and builds the two preference sets.
-
-    Args:
-        responses: Responses to calibrate on.
-        scores: Their scores; responses without a score are ignored.
-        elo: Elo by model.
-        overvalued, reference: The two models.
+    """Fits the offset and builds the two preference sets; responses without a score are ignored.
 
     Raises:
-        UserError: If they are the same model, one has no responses, they answered no common prompt, or their Elo
+        UserError: If the models are the same, one has no responses, they answered no common prompt, or their Elo
             differs so much that the expected win rate is 0 or 1.
         ValueError: If one has no Elo, or a score is NaN.
     """

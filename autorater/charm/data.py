@@ -28,8 +28,7 @@ class CharmData:
 
     Attributes:
         pairs: Votes to train a reward model from scratch on; may be empty.
-        responses: Responses to calibrate on.
-        held_out: Responses to evaluate on.
+        responses, held_out: Responses to calibrate on and to evaluate on.
         held_out_pairs: Votes for the accuracy; may be empty.
         ratings: Elo by model, of every model that wrote a response.
     """
@@ -57,11 +56,7 @@ class CharmData:
 
 
 def prepare_charm(args: CharmArguments, seed: int) -> CharmData:
-    """Reads or simulates the data of a run.
-
-    Args:
-        args: The options.
-        seed: Draws the split and the simulated texts.
+    """Reads or simulates the data of a run; `seed` draws the split and the simulated texts.
 
     Raises:
         DataError: If a row is invalid, a model has no Elo, or no finite Elo fits the votes.

@@ -6,11 +6,8 @@ A table is a leaderboard file. A fit is Bradley–Terry by maximum likelihood: s
 intercept or penalty, with one column per model (+1 for B, −1 for A) and pairs weighted by their number of votes. Only
 differences of Elo have a meaning; the models of a fit have the mean 1000.
 
-The intervals are those of Chatbot Arena (arXiv 2403.04132): normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺.
-Votes on the same prompt are dependent, so the gradient g_c is summed over all votes on a prompt. An interval is for
-the difference between a model and the mean of all.
-
-Deliberately left out: Elo updated after every game, which depends on the order of the games.
+The intervals, for the difference between a model and the mean of all, are those of Chatbot Arena (arXiv 2403.04132):
+normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺, with the gradient g_c summed over all votes on a prompt.
 """
 
 import json
@@ -47,16 +44,13 @@ class Rating:
 
 
 def load_elo(source: str | os.PathLike[str]) -> dict[str, Rating]:
-    """Reads a table of Elo scores, such as an export of a Chatbot Arena leaderboard.
+    """Ratings in a table of Elo scores, such as an export of a Chatbot Arena leaderboard, in the order of the file.
 
     Args:
         source: A `.csv`, `.jsonl` or other file of `autorater.data.tables`, or a `.json` file that is a list of
             objects or one object {model: Elo}. The model is in the first existing column of `model`, `model_name`,
             `name`, `key`; Elo is in the first of `elo`, `rating`, `arena_score`, `arena score`, `elo_rating`, `score`.
             Upper and lower case are equal. Other columns are ignored.
-
-    Returns:
-        Rating by model, in the order of the file.
 
     Raises:
         DataError: If the file does not exist, is not such a table, has no row, contains a model twice, or an Elo is
@@ -80,14 +74,11 @@ def load_elo(source: str | os.PathLike[str]) -> dict[str, Rating]:
 
 
 def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
-    """Elo of the models that wrote the responses, by Bradley–Terry from the votes.
+    """Rating of the models that wrote the responses, by Bradley–Terry from the votes; the strongest first, mean 1000.
 
     Args:
         pairs: N pairs with `model_a` and `model_b`. A pair with an unknown number of votes counts as one vote; a pair
-            of a model with itself is ignored. Pairs with the same prompt are one cluster.
-
-    Returns:
-        Rating by model, the strongest first; their mean is 1000. With a single prompt there are no intervals.
+            of a model with itself is ignored. With a single prompt there are no intervals.
 
     Raises:
         DataError: If a pair has no model, no two models were compared, or no finite Elo fits the votes: some models
@@ -123,14 +114,10 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
 
 
 def bradley_terry_elo(wins: np.ndarray) -> np.ndarray:
-    """Elo of K models from their wins against each other, shape (K,), with mean 1000.
+    """Elo of K models, shape (K,), mean 1000, from their wins against each other, shape (K, K).
 
-    Args:
-        wins: shape (K, K), wins[i, j] of model i against model j: votes, or exact win rates; 0 on the diagonal.
-
-    Raises:
-        DataError: If no finite Elo fits; models are named by their numbers.
-        ImportError: If scikit-learn is not installed.
+    `wins[i, j]` of model i against model j are votes or exact win rates, 0 on the diagonal. Errors as in `fit_elo`;
+    models are named by their numbers.
     """
     wins = np.asarray(wins, dtype=float)
     _check_connected(wins, [str(i) for i in range(len(wins))])

@@ -26,8 +26,7 @@ class RewardEvaluation:
 
     Attributes:
         rows: Win rates of every two models that answered the same prompts.
-        elo: Elo by model.
-        mean_scores: Mean score by model.
+        elo, mean_scores: Elo and mean score by model.
         correlations: `pearson` and `spearman` of mean score with Elo.
         accuracy: Share of held-out pairs on which it prefers the response of the majority, with `accuracy_low` and
             `accuracy_high`; empty without such pairs.

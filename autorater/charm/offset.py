@@ -12,8 +12,6 @@ The Bradley–Terry training of the reward model then continues on the debiased 
 
 The paper finds Δ by gradient descent on (mean σ(…) − P)². The mean is monotone in Δ, so here Δ is the root of a scalar
 function, found by Brent's method within logit P − max(s_O − s_R) ≤ Δ ≤ logit P − min(s_O − s_R).
-
-Deliberately left out: the sources of scores and Elo (`autorater.charm.reward_model`, `autorater.charm.elo`).
 """
 
 import warnings
@@ -33,8 +31,7 @@ def empirical_win_rate(scores_over: ArrayLike, scores_reference: ArrayLike, offs
     """Win rate of the over-valued model by a reward model: mean σ(s_O + Δ − s_R).
 
     Args:
-        scores_over: shape (N,), scores of the over-valued model's responses.
-        scores_reference: shape (N,), scores of the reference model's responses to the same prompts.
+        scores_over, scores_reference: shape (N,), scores of both models' responses to the same prompts.
         offset: Δ, added to the scores of the over-valued model.
 
     Raises:
@@ -55,12 +52,12 @@ def fit_offset(scores_over: ArrayLike, scores_reference: ArrayLike, expected: fl
         coarse for a win rate exact to 1e-9.
 
     Raises:
-        ValueError: empty input, unequal lengths, NaN or infinite scores; `expected` is 0 or 1 (no finite offset makes
-            a model win never or always), outside [0, 1] or NaN.
+        ValueError: As in `empirical_win_rate`, or `expected` is NaN or not in (0, 1): no finite offset makes a model
+            win never or always.
 
     Warns:
-        RuntimeWarning: If all score differences are equal, because the reward model does not distinguish responses:
-            the offset is right on average, but the same model is preferred in all pairs.
+        RuntimeWarning: If all score differences are equal: the offset is right on average, but the same model is
+            preferred in all pairs.
 
     Example:
         >>> fit_offset([2.0, 3.0], [1.0, 2.0], expected=0.5)
@@ -88,17 +85,10 @@ def fit_offset(scores_over: ArrayLike, scores_reference: ArrayLike, expected: fl
 
 
 def preferences(scores_over: ArrayLike, scores_reference: ArrayLike, offset: float = 0.0) -> np.ndarray:
-    """The response that the reward model prefers with the offset: the labels of the (debiased) preference set.
+    """Labels of the (debiased) preference set, shape (N,): the response that has the higher score with the offset.
 
-    Args:
-        scores_over, scores_reference: As in `empirical_win_rate`.
-        offset: Δ of `fit_offset`; 0 for the set without calibration.
-
-    Returns:
-        shape (N,): 1 for the over-valued model's response, −1 for the reference model's, 0 if the scores are equal.
-
-    Raises:
-        ValueError: empty input, unequal lengths, NaN or infinite scores.
+    1 for the over-valued model's, −1 for the reference model's, 0 for equal scores. Arguments and errors as in
+    `empirical_win_rate`.
     """
     return np.sign(_differences(scores_over, scores_reference) + offset).astype(int)
 

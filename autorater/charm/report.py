@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from autorater.charm.calibration import Calibration
 from autorater.charm.elo import Rating
 from autorater.charm.evaluation import RewardEvaluation
+from autorater.report.glossary import Metric
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import markdown_table, settings_rows
@@ -24,23 +25,14 @@ ALIGN = "lr"
 
 
 def versions_table(versions: Mapping[str, RewardEvaluation], overvalued: str, reference: str) -> Table:
-    """The metrics of the versions, one column per version.
-
-    Args:
-        versions: Evaluations on the same responses, by name of the version.
-        overvalued, reference: The two models of the calibration.
-    """
-
-    def correlation(evaluation: RewardEvaluation, name: str) -> str:
-        return f"{evaluation.correlations[name]:.3f}" if name in evaluation.correlations else "-"
-
+    """The metrics of the versions, one column per version."""
     rows = {
-        "accuracy": lambda e: _with_interval(e.accuracy) if e.accuracy else "-",
+        "accuracy": lambda e: _shown("accuracy", e.accuracy),
         "mismatch, all pairs": lambda e: f"{e.mean_mismatch:.3f}",
         f"mismatch, {overvalued}": lambda e: f"{e.mismatch[overvalued]:.3f}",
         f"mismatch, {overvalued} : {reference}": lambda e: f"{e.between(overvalued, reference).mismatch:.3f}",
-        "Pearson with Elo": lambda e: correlation(e, "pearson"),
-        "Spearman with Elo": lambda e: correlation(e, "spearman"),
+        "Pearson with Elo": lambda e: _shown("pearson", e.correlations),
+        "Spearman with Elo": lambda e: _shown("spearman", e.correlations),
     }
     return [("", *versions), *((name, *map(text, versions.values())) for name, text in rows.items())]
 
@@ -63,8 +55,7 @@ def pairs_table(versions: Mapping[str, RewardEvaluation]) -> Table:
     first = next(iter(versions.values()))
     rows: Table = [("pair", "prompts", "expected", *versions)]
     for row in sorted(first.rows, key=lambda row: -row.mismatch):
-        same = [e.between(row.model, row.opponent) for e in versions.values()]
-        rates = (_with_interval({"judged": r.judged, "low": r.judged_low, "high": r.judged_high}) for r in same)
+        rates = (_shown("judged", vars(e.between(row.model, row.opponent))) for e in versions.values())
         rows.append((f"{row.model} : {row.opponent}", f"{row.n_pairs:,}", f"{row.expected:.3f}", *rates))
     return rows
 
@@ -157,8 +148,6 @@ def write_charm_report(
     Path(folder, "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _with_interval(values: Mapping[str, float | None]) -> str:
-    """A value, followed by its interval if there are a lower and an upper bound."""
-    value, *bounds = values.values()
-    known = [f"{bound:.3f}" for bound in bounds if bound is not None]
-    return f"{value:.3f}" + (f" [{', '.join(known)}]" if known else "")
+def _shown(key: str, metrics: Mapping[str, float | None]) -> str:
+    """A metric with its interval, if there is one; a dash without the metric."""
+    return Metric(key, key).format(metrics).text

@@ -19,14 +19,7 @@ Scores = Mapping[Key, float]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One model's response to a prompt.
-
-    Attributes:
-        prompt: The prompt.
-        model: Name of the model.
-        text: The response; may be empty, since people can vote on an empty response too.
-        score: The score that a file gives, any finite number, or None.
-    """
+    """One model's response to a prompt, which may be empty; `score` is a finite number that a file gives."""
 
     prompt: str
     model: str
@@ -53,11 +46,7 @@ def sides_of(pair: Pair) -> tuple[Response, Response]:
 
 
 def responses_of(pairs: Iterable[Pair]) -> list[Response]:
-    """The distinct responses of pairs with named models, in order of first occurrence.
-
-    Raises:
-        DataError: If a pair has no `model_a` or `model_b`.
-    """
+    """The distinct responses of pairs, in order of occurrence; `DataError` if a pair does not name both models."""
     distinct: dict[Response, None] = {}
     for pair in pairs:
         if not (pair.model_a and pair.model_b):
@@ -84,11 +73,7 @@ def by_model(responses: Iterable[Response], scores: Scores) -> dict[str, dict[st
 def matchups(
     responses: Mapping[str, Mapping[str, Response]], model: str, opponent: str
 ) -> list[tuple[Response, Response]]:
-    """Responses of two models to the prompts that both answered, in the order of the first model.
-
-    Raises:
-        UserError: If a model has no responses.
-    """
+    """Responses of two models to the prompts that both answered; `UserError` if a model has no responses."""
     if missing := [name for name in (model, opponent) if name not in responses]:
         raise UserError(f"no responses by {missing[0]!r}; there are responses by {', '.join(sorted(responses))}")
     others = responses[opponent]
@@ -101,17 +86,13 @@ def scores_of(matchups: Sequence[tuple[Response, Response]], scores: Scores) -> 
 
 
 def load_responses(source: str | os.PathLike[str]) -> list[Response]:
-    """Reads responses with the columns `prompt`, `model`, `response` and optional `score`.
-
-    Args:
-        source: A `.jsonl` file or another source of `autorater.data.tables`.
+    """Reads responses with the columns `prompt`, `model`, `response` and optional `score`, finite or null.
 
     Returns:
-        At least one response, in the order of the source, without duplicates. Blank responses are kept; scores are
-        finite or None.
+        At least one response, in the order of the source, a file of `autorater.data.tables`. Blank ones are kept.
 
     Raises:
-        DataError: If the source cannot be read, has no row, or a row is not a response; names the row.
+        DataError: If the source cannot be read, has no row, or a row is a duplicate or no response; names the row.
     """
     responses: dict[Key, Response] = {}
     for place, row in iter_rows(source):
@@ -120,8 +101,6 @@ def load_responses(source: str | os.PathLike[str]) -> list[Response]:
             if response.key in responses:
                 raise bad_value("response", response.text, f"no duplicate of an earlier row by {response.model!r}")
             responses[response.key] = response
-    if not responses:
-        raise DataError(f"{os.fspath(source)}: no rows; expected at least one response")
     return list(responses.values())
 
 

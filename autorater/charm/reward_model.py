@@ -6,13 +6,10 @@ truncated: those that are too long are left out.
 
 Scoring can be resumed: `score_file` appends to a file and skips the responses in it. Several processes divide the
 responses; each has a file of its own in the same folder.
-
-Deliberately left out: reward models with several outputs, and token-level (process) rewards.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,6 +29,7 @@ from transformers import (
 
 from autorater.charm.responses import Key, Response, load_responses
 from autorater.data.errors import DataError, UserError
+from autorater.data.tables import write_rows
 from autorater.models.loading import resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import pad_prompts
@@ -116,11 +114,7 @@ class RewardModel:
 
     @torch.no_grad()
     def score(self, responses: Sequence[Response]) -> np.ndarray:
-        """Scores of N responses, shape (N,).
-
-        Raises:
-            UserError: If a text is longer than `max_length`.
-        """
+        """Scores of N responses, shape (N,); `UserError` if a text is longer than `max_length`."""
         encoded = self.encode(responses)
         for response, ids in zip(responses, encoded, strict=True):
             if not self._fits(ids):
@@ -142,7 +136,7 @@ class RewardModel:
     def score_file(
         self, responses: Iterable[Response], folder: str | Path, name: str, *, progress: bool = False
     ) -> dict[Key, float]:
-        """Scores responses and writes them to files of a folder; responses in these files are not scored again.
+        """All scores in a folder, after those of the responses that are not in its files have been added.
 
         Args:
             responses: The responses. Those longer than `max_length` with their prompts are left out, and counted in
@@ -150,9 +144,6 @@ class RewardModel:
             folder: Holds one `.jsonl` file per process, in the format of `load_responses`.
             name: Name of this reward model; a folder holds scores of one reward model.
             progress: Show a progress bar.
-
-        Returns:
-            All scores in the folder.
 
         Raises:
             UserError: If the folder holds scores of another reward model, or a score is NaN or infinite.
@@ -178,9 +169,9 @@ class RewardModel:
                 scores = self.score(chunk)
                 if not np.isfinite(scores).all():
                     raise UserError(f"the reward model {name} returned a score that is NaN or infinite")
-                for response, score in zip(chunk, scores, strict=True):
-                    row = {"prompt": response.prompt, "model": response.model, "response": response.text}
-                    file.write(json.dumps(row | {"score": float(score)}, ensure_ascii=False) + "\n")
+                columns = ("prompt", "model", "response", "score")
+                rows = ((*response.key, score) for response, score in zip(chunk, scores.tolist(), strict=True))
+                write_rows((dict(zip(columns, row, strict=True)) for row in rows), file)
                 file.flush()
                 bar.update(len(chunk))
         state.wait_for_everyone()

@@ -13,12 +13,11 @@ A stage may be repeated: scoring is resumed, and the scores of a model that is t
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
 
-from accelerate import PartialState
 from trl import ModelConfig, get_peft_config
 
 from autorater.charm.arguments import BaseModelArguments, CharmArguments
@@ -32,6 +31,7 @@ from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
 from autorater.evaluation.results import write_metrics
 from autorater.report.tables import fixed_width
+from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings
 
 ORIGINAL = "original"
@@ -40,14 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class CharmRun:
-    """A run of `recipes/charm.py`.
-
-    Args:
-        args, training, model_config: The options.
-
-    Raises:
-        DataError: As in `prepare_charm`.
-    """
+    """A run of `recipes/charm.py` with its options; errors as in `prepare_charm`."""
 
     def __init__(self, args: CharmArguments, training: RewardTrainingConfig, model_config: ModelConfig):
         self.args, self.training, self.model_config = args, training, model_config
@@ -161,7 +154,7 @@ class CharmRun:
         training.num_train_epochs, training.max_steps = args.base_epochs, -1
         training.adam_beta2, training.warmup_steps = 0.98, 20  # 0.999 averages the first gradients over too many steps
         self._train(reward_model, preferences, ORIGINAL, training)
-        _on_main(lambda: note.write_text(text, encoding="utf-8"))
+        from_main(lambda: note.write_text(text, encoding="utf-8"))
         return str(folder)
 
     def _train(
@@ -175,7 +168,7 @@ class CharmRun:
         training = copy(training)
         training.output_dir = str(self.folder / version)
         train_reward_model(reward_model, preferences, training, **options)
-        _on_main(lambda: shutil.rmtree(self.folder / "scores" / version, ignore_errors=True))
+        from_main(lambda: shutil.rmtree(self.folder / "scores" / version, ignore_errors=True))
 
     def _load(self, name: str) -> RewardModel:
         return RewardModel.from_pretrained(
@@ -194,12 +187,3 @@ def _write_preferences(path: Path, preferences: list[Preference]) -> None:
             row = {"prompt": chosen.prompt, "chosen": chosen.text, "rejected": rejected.text}
             row |= {"chosen_model": chosen.model, "rejected_model": rejected.model}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _on_main(action: Callable[[], object]) -> None:
-    """Executes an action on the main process while the others wait."""
-    state = PartialState()
-    state.wait_for_everyone()
-    if state.is_main_process:
-        action()
-    state.wait_for_everyone()

@@ -10,9 +10,7 @@ thousands of pairs the sum is taken as normal with its exact variance Σ d_i².
 
 Permutation test: does any pair's answer depend on its order? If not, the 2 R answers of a pair in R repetitions are
 exchangeable. The test reassigns them to the orders within every pair and compares Σ (mean x − mean y)². It also
-detects effects whose direction differs between pairs, which a mean over pairs cannot.
-
-Deliberately left out: t-tests, because deviations of probabilities near 0 and 1 are not normal.
+detects effects whose direction differs between pairs.
 """
 
 import math

@@ -22,14 +22,14 @@ from autorater.metrics.validation import check_equal_lengths, check_numbers, che
 
 
 def expected_win_rate(elo_over: ArrayLike, elo_reference: ArrayLike) -> float | np.ndarray:
-    """Probability that a model wins against another by their Elo scores, a tie counting one half.
+    """Probability 1 / (1 + 10^((elo_reference − elo_over) / 400)) that a model wins by Elo, a tie counting one half.
 
     Args:
         elo_over: Elo of the (over-valued) model, a number or any array of numbers.
         elo_reference: Elo of the reference model; broadcast against `elo_over`.
 
     Returns:
-        1 / (1 + 10^((elo_reference − elo_over) / 400)), in [0, 1]: a float for two numbers, else an array.
+        In [0, 1]: a float for two numbers, else an array.
 
     Raises:
         ValueError: empty, not finite, not numbers, or shapes that do not broadcast.
@@ -90,14 +90,9 @@ class WinRate:
     expected: float | None = None
 
     @property
-    def target(self) -> float | None:
-        """The reference for the judged rate: the expected rate by Elo if known, else the voted rate."""
-        return self.voted if self.expected is None else self.expected
-
-    @property
     def mismatch(self) -> float | None:
-        """Mismatch Degree of the judged rate to the target."""
-        return None if self.target is None else mismatch_degree(self.judged, self.target)
+        """Mismatch Degree of the judged rate to the expected one."""
+        return None if self.expected is None else mismatch_degree(self.judged, self.expected)
 
 
 def win_rates(

@@ -26,14 +26,7 @@ class FormattedValue:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown.
-
-    Attributes:
-        key: Key in the flat metrics, see `autorater.metrics.judge_metrics`.
-        label, meaning: A short name and a definition in one line.
-        better: Which direction is better, or None where neither is.
-        decimals: Decimal places.
-    """
+    """How a metric is shown: `better` is its better direction, None where neither is."""
 
     key: str
     label: str

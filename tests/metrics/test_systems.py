@@ -20,20 +20,19 @@ def test_by_hand():
     assert ada_bob.judged == pytest.approx((0.1 + 0.2 + 0.4) / 3)
     assert ada_bob.voted == pytest.approx((0 + 0 + 0.5) / 3)
     assert ada_bob.gap == pytest.approx(ada_bob.judged - ada_bob.voted)
-    assert ada_bob.mismatch == pytest.approx(mismatch_degree(0.7 / 3, 0.5 / 3))
     assert (ada_cyd.judged, ada_cyd.voted, ada_cyd.n_pairs) == (pytest.approx(0.7), 1.0, 1)
     assert ada_cyd.judged_low is None
 
 
-def test_expected_by_elo_is_the_target_where_it_is_known():
+def test_mismatch_with_the_rate_expected_by_elo():
     row, _ = win_rates(P_SYM, LABELS, MODEL_A, MODEL_B, elo={"ada": 1400, "bob": 1000, "cyd": 1000}, n_bootstrap=0)
-    assert row.expected == row.target == pytest.approx(10 / 11)
+    assert row.expected == pytest.approx(10 / 11)
     assert row.mismatch == pytest.approx(mismatch_degree(0.7 / 3, 10 / 11))
 
 
-def test_without_votes_or_elo_there_is_no_target():
+def test_without_votes_or_elo_there_is_no_reference():
     row, _ = win_rates(P_SYM, None, MODEL_A, MODEL_B, n_bootstrap=0)
-    assert row.voted is row.gap is row.target is row.mismatch is None
+    assert row.voted is row.gap is row.mismatch is None
 
 
 def test_intervals_are_those_of_the_bootstrap_over_pairs_or_clusters():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autorater.data.errors import UserError
-from autorater.models.loading import resolve_model, load_policy, train_only
+from autorater.models.loading import load_policy, resolve_model, train_only
 from autorater.models.tiny import build_policy
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
