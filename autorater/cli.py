@@ -1,8 +1,6 @@
 """The frame of every script: options from a YAML file and the command line, one logger, errors in one line.
 
 Exit status: 0; 2 after a user's mistake; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
-
-Deliberately left out: the log levels of other libraries (`autorater.models.libraries`).
 """
 
 import argparse

@@ -9,29 +9,14 @@ from matplotlib.figure import Figure
 from autorater.alignment.evaluation import ItemEvaluation, write_item_predictions
 from autorater.evaluation.results import before_and_after, write_metrics
 from autorater.report import write_card, write_report_page
-from autorater.report.glossary import Metric, Row, metric_rows
+from autorater.report.glossary import Row, metric_rows, metrics_of
 from autorater.report.plots import before_and_after as panels
 from autorater.report.plots import reliability_figure
 from autorater.report.rendering import png
 from autorater.report.tables import fixed_width
 
 TITLE = "Distribution alignment"
-METRICS = tuple(
-    Metric(*columns, decimals=4)
-    for columns in (
-        ("kl_true", "KL to the true distribution", "mean KL(truth ‖ prediction), in nats", "lower"),
-        ("kl", "KL to the vote shares", "mean KL(shares ‖ prediction), in nats", "lower"),
-        ("total_variation", "Total variation (DistCE)", "mean ½ Σ |prediction − share|", "lower"),
-        ("accuracy", "Accuracy on the majority", "share of items whose likeliest label has most votes", "higher"),
-        ("ece_classwise", "ECE of all labels", "calibration error, mean over the labels", "lower"),
-        ("ece_toplabel", "ECE of the likeliest label", "calibration error of its probability", "lower"),
-        ("ranked_probability_score", "Ranked probability score", "mean squared error of cumulated votes", "lower"),
-        ("label_mass", "Mass of the labels", "probability that the answer is one of the labels", "higher"),
-        ("kl_perturbed_0.1", "KL, shares moved by 0.10", "mean KL to shares moved at random (L2 distance)", "lower"),
-        ("kl_perturbed_0.25", "KL, shares moved by 0.25", "the same, moved farther", "lower"),
-    )
-)
-"""The metrics of items that are shown, in order."""
+METRICS = metrics_of("items")
 logger = logging.getLogger(__name__)
 
 

@@ -46,9 +46,9 @@ def run_alignment(
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     label_format = LabelFormat(data.train.task, args.prompt_layout, args.synonyms or {})
     record, settings = begin_run(args, training, model_config, data.summary, given)
-    base, model, tokenizer = open_model(
-        args, training, model_config, record, lambda: build_warm_label_policy(args, training, data, label_format)
-    )
+    build = partial(build_warm_label_policy, args, training, data, label_format)
+    base = model_config.model_name_or_path or record.warm_started_policy(build)
+    model, tokenizer = open_model(args, training, model_config, base)
     judge = LabelJudge(model, tokenizer, label_format)
 
     longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)

@@ -11,7 +11,4 @@ verdict      the result in a sentence
 plots        figures of the report
 report       report.html (template: report.html.j2) and the summary for the terminal
 run          all of these in order
-
-Deliberately left out: the judges (`autorater.judges`) and the formulas of the metrics
-(`autorater.metrics.position_audit`).
 """

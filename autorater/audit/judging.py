@@ -1,7 +1,6 @@
 """Sends a judge every request that has no judgment yet, and stores every answer as it arrives.
 
-Requests are taken from an iterator over the pairs when the judge can take them, so memory holds only the texts of the
-requests in progress, whatever the number of pairs.
+Memory holds only the texts of the requests in progress, whatever the number of pairs.
 """
 
 from __future__ import annotations
@@ -23,22 +22,15 @@ if TYPE_CHECKING:
     from autorater.judges import Judge
 
 _LOCAL_BATCH = 256  # requests among which the local judge forms batches of similar length
-_Receive = Callable[[Request, Answer], None]
 
 
 def judge_remaining(
     judge: Judge | EndpointJudge, plan: Plan, pairs: Iterable[Pair], store: JudgmentStore, *, progress: bool = False
 ) -> None:
-    """Judges every request of the plan that has no judgment in the store.
+    """Judges every request of the plan that has no judgment in the store, and writes it there.
 
-    Args:
-        judge: A local judge, or one behind an endpoint.
-        plan: All requests.
-        pairs: The pairs, in the same order in every run.
-        store: Where the judgments are written.
-        progress: Show a progress bar, if there is a terminal.
+    The pairs come in the same order in every run. A progress bar is shown only on a terminal.
     """
-    judge_requests = _judge_by_endpoint if isinstance(judge, EndpointJudge) else _judge_locally
     hidden = None if progress else True  # None: hidden without a terminal
     bar = tqdm(total=plan.n_requests, initial=len(store), desc="judging", unit="request", disable=hidden, leave=False)
     with bar:
@@ -47,14 +39,14 @@ def judge_remaining(
             store.append(request.number, _record(request, answer))
             bar.update()
 
-        judge_requests(judge, plan.requests(pairs, done=store), receive)
+        requests = plan.requests(pairs, done=store)
+        if isinstance(judge, EndpointJudge):
+            judge.ask(((r, judge.message(r.presentation.pair, r.presentation.names)) for r in requests), receive)
+        else:
+            _judge_locally(judge, requests, receive)
 
 
-def _judge_by_endpoint(judge: EndpointJudge, requests: Iterable[Request], receive: _Receive) -> None:
-    judge.ask(((r, judge.message(r.presentation.pair, r.presentation.names)) for r in requests), receive)
-
-
-def _judge_locally(judge: Judge, requests: Iterator[Request], receive: _Receive) -> None:
+def _judge_locally(judge: Judge, requests: Iterator[Request], receive: Callable[[Request, Answer], None]) -> None:
     from autorater.prompts.batching import longest_prompt
 
     longest = longest_prompt(judge.model, judge.answer_tokens)

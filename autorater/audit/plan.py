@@ -27,13 +27,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """The requests of a run.
-
-    Attributes:
-        n_pairs: Number of pairs, at least 1.
-        probes: Names from `PROBES`, each once.
-        n_repeats: How often each request is sent, at least 1.
-    """
+    """The requests of a run: `probes` are names from `PROBES`, each once; the numbers are at least 1."""
 
     n_pairs: int
     probes: tuple[str, ...] = ("swap",)
@@ -41,15 +35,10 @@ class Plan:
 
     @property
     def n_requests(self) -> int:
-        """Number of requests."""
         return self.n_pairs * len(self.probes) * self.n_repeats * 2
 
     def number(self, index: int, probe: str, repeat: int, order: str) -> int:
-        """Number of a request.
-
-        Raises:
-            ValueError, KeyError, TypeError: If it is not in the plan.
-        """
+        """Number of a request; ValueError, KeyError or TypeError if it is not in the plan."""
         place = index, self.probes.index(probe), repeat, PROBES[probe].orders.index(order)
         return int(np.ravel_multi_index(place, (self.n_pairs, len(self.probes), self.n_repeats, 2)))
 

@@ -20,11 +20,7 @@ _TITLE = {"fontsize": 13, "fontweight": "bold", "loc": "left"}
 
 
 def prepare_deviations(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, np.ndarray]:
-    """Histogram of p_ab + p_ba − 1 over [−1, 1]: `edges` (42,), `share` (41,) of pairs, and their `mean`.
-
-    Args:
-        p_ab, p_ba: shape (N,), Pr[favoured side better] from the first and from the second presentation.
-    """
+    """Histogram of p_ab + p_ba − 1, shape (N,), over [−1, 1]: `edges` (42,), `share` (41,) of pairs; `mean`."""
     deviation = np.asarray(p_ab) + np.asarray(p_ba) - 1
     counts, edges = np.histogram(deviation.round(9), bins=_BINS, range=(-1, 1))
     return {"edges": edges, "share": counts / counts.sum(), "mean": deviation.mean()}

@@ -51,7 +51,6 @@ class Predictions:
     """The predictions for both presentations of N pairs, with R repetitions.
 
     Attributes:
-        pairs: The pairs.
         answers: shape (N, 2, R), Pr[favoured side better]; NaN if there is no answer.
         status: shape (N, 2, R), `NOT_JUDGED`, `ANSWERED`, `UNPARSED` or `REFUSED`.
         parse_rate: Mean probability that an answer parses, if the judge states it; else the fraction that parsed.
@@ -63,7 +62,6 @@ class Predictions:
     parse_rate: float
 
     def of_group(self, group: str) -> Predictions:
-        """The predictions for the pairs of one group."""
         here = self.pairs.groups == group
         columns = {name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups")}
         status = self.status[here]

@@ -13,38 +13,12 @@ from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
 from autorater.metrics.position import Stratum, deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
-from autorater.report.glossary import FormattedValue, Metric
+from autorater.report.glossary import FormattedValue, Metric, metrics_of
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import fixed_width, settings_rows
 from autorater.report.text import visible_line
 
-_DEVIATION = "p_ab + p_ba − 1"
-_SIGN = "above 0 favours the second response"
-
-AUDIT_METRICS = (
-    Metric("consistency", "Consistency", "fraction of pairs with the same winner in both presentations", "higher"),
-    Metric("flip_rate", "Flip rate", "1 − consistency", "lower"),
-    Metric("first_slot_share", "First-slot share", "verdicts for the response shown first; 0.5 is fair", None),
-    Metric("second_slot_share", "Second-slot share", "1 − first-slot share", None),
-    Metric("primacy_share", "Primacy share", "fraction of pairs whose verdicts favour the first position", "lower"),
-    Metric("recency_share", "Recency share", "fraction of pairs whose verdicts favour the second position", "lower"),
-    Metric("preference_fairness", "Preference fairness", "recency share − primacy share, in [−1, 1]", "zero"),
-    Metric("symmetry_deviation_mean", "Position bias (signed)", f"mean {_DEVIATION}; {_SIGN}", "zero"),
-    Metric("symmetry_deviation_abs", "Position bias (absolute)", f"mean |{_DEVIATION}|", "lower"),
-    Metric("logit_shift", "Logit shift", "log-odds that the second position adds to an answer", "zero"),
-    Metric("sharpness", "Sharpness", "variance of the answers; the absolute position bias shrinks with it", None, 4),
-    Metric("accuracy", "Accuracy", "fraction of answers whose winner is that of the label", "higher"),
-    Metric("position_consistent_accuracy", "Accuracy in both orders", "right in both presentations", "higher"),
-    Metric("repetition_stability", "Repetition stability", "share of the commonest verdict of a request", "higher"),
-    Metric("repeated_flip_rate", "Flip rate, repeated", "the same request gets another winner: noise", "lower"),
-    Metric("repeated_spread", "Spread, repeated", "standard deviation of answers to the same request: noise", "lower"),
-    Metric("slot_effect", "Position effect, no noise", f"root mean square of {_DEVIATION}, noise removed", "lower"),
-    Metric("p_value_verdicts", "p-value, verdicts", "exact sign-flip test: no position is favoured", None),
-    Metric("p_value_probabilities", "p-value, probabilities", f"the same test on {_DEVIATION}", None),
-    Metric("p_value_any_slot", "p-value, any position", "permutation test: no pair depends on the order", None),
-    Metric("parse_rate", "Parse rate", "probability that an answer parses to a number in [0, 1]", "higher"),
-)
-
+AUDIT_METRICS = metrics_of("audit")
 _NUMBERS = ("id", "probe", "p_ab", "p_ba", "symmetry_deviation")
 _NAMES = {"prompt": "Prompt", "response_a": "Response A", "response_b": "Response B", "label": "Label"}
 _GROUP_KEYS = ("consistency", "first_slot_share", "symmetry_deviation_mean")
@@ -63,12 +37,10 @@ def write_audit_report(
     title: str,
     settings: Mapping[str, object],
 ) -> None:
-    """Writes `report.html`.
+    """Writes `report.html` to an existing folder.
 
     Args:
-        folder: An existing folder.
-        predictions: The predictions of the judge by probe; the headline is about the first probe.
-        metrics: Metrics by probe, from `autorater.audit.results.measure`.
+        predictions, metrics: By probe, metrics as from `autorater.audit.results.measure`; the first is the headline.
         groups: Metrics of the first probe by group.
         flips: The pairs to show, as in `flips.jsonl`, out of `n_flips`.
         title: Heading of the page.
@@ -136,7 +108,6 @@ def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float])
 
 
 def _compared_means(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """p_ab, p_ba and lengths of the compared pairs."""
     kept = compared(predictions.answers).any(axis=1)
     return *pair_means(predictions.answers[kept]), predictions.pairs.lengths[kept]
 
@@ -158,7 +129,6 @@ def _group_values(metrics: Mapping[str, float], probe: str) -> list[FormattedVal
 
 
 def _texts(flip: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Names and texts of the columns of a flip that are not shown as numbers."""
     texts = []
     for name, value in flip.items():
         if name == "answers" and isinstance(value, dict) and set(value) <= set(PROBES[flip["probe"]].orders):

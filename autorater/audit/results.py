@@ -21,6 +21,8 @@ from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
 
+_N_SHOWN = 20  # flips in the report
+
 
 def measure(predictions: Predictions, n_bootstrap: int = 1000) -> dict[str, float]:
     """The metrics of `audit_metrics` over the pairs that can be compared, and the number of the others.
@@ -93,19 +95,13 @@ def _flip(predictions: Predictions, index: int, id: str, probe: str) -> dict[str
     return {"id": id, "probe": probe} | {name: round(value, 6) for name, value in numbers.items()}
 
 
-def write_flips(
-    folder: Path, flips: Iterable[Mapping[str, object]], n_shown: int = 20
-) -> tuple[list[Mapping[str, object]], int]:
-    """Writes `flips.jsonl`, in the order of the data.
-
-    Returns:
-        The flips with the largest absolute symmetry deviation, largest first, and the number of all flips.
-    """
+def write_flips(folder: Path, flips: Iterable[Mapping[str, object]]) -> tuple[list[Mapping[str, object]], int]:
+    """Writes `flips.jsonl`; returns those with the largest absolute deviation, and the number of all flips."""
     worst: list[Mapping[str, object]] = []
     n_flips = 0
     with (folder / "flips.jsonl").open("w", encoding="utf-8") as file:
         for flip in flips:
             n_flips += 1
             file.write(json.dumps(flip, ensure_ascii=True, default=str) + "\n")
-            worst = sorted([*worst, flip], key=lambda flip: -abs(flip["symmetry_deviation"]))[:n_shown]
+            worst = sorted([*worst, flip], key=lambda flip: -abs(flip["symmetry_deviation"]))[:_N_SHOWN]
     return worst, n_flips

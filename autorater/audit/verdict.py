@@ -34,7 +34,7 @@ def corrected_p_values(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def bias_state(metrics: Mapping[str, float]) -> State:
-    """The state of a judge, from the metrics of `autorater.metrics.position_audit.audit_metrics`."""
+    """The state of a judge, from the metrics of `audit_metrics`."""
     p_values = corrected_p_values(metrics)
     if min(p_values["p_value_verdicts"], p_values.get("p_value_probabilities", 1.0)) < _LEVEL:
         return "biased"

@@ -23,15 +23,10 @@ from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
 class JudgeTrainer(ResumableTrainer, GRPOTrainer):
-    """Trains a judge on rows of `training_rows`.
+    """Trains a judge on rows of `training_rows`; arguments as in `trl.GRPOTrainer`.
 
-    Args:
-        answer_tree: The answers for this tokenizer's prompts; required if answers are exact.
-        reward_funcs: With exact answers, rewards of `rewards/`, which can score a whole grid; otherwise any of TRL.
-        kwargs: As in `trl.GRPOTrainer`.
-
-    Attributes:
-        unparsed_batches: Batches without a single parsed answer so far.
+    Exact answers require `answer_tree`, the answers for this tokenizer's prompts, and rewards of `rewards/`, which can
+    score a whole grid. `unparsed_batches` counts the batches without a single parsed answer.
     """
 
     _tag_names = ("trl", "grpo", "autorater")
@@ -50,11 +45,10 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
 
     @property
     def suffix_length(self) -> int:
-        """Maximum number of tokens after a prompt."""
+        """Most tokens after a prompt."""
         return self.max_completion_length
 
     def _check_scores_grid(self) -> None:
-        """Raises ValueError if the tree is missing or a reward cannot score a grid of answers."""
         if self.answer_tree is None:
             raise UserError("answers: exact requires an answer_tree")
         for reward in self.reward_funcs:
@@ -130,7 +124,6 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
         return gathered, modes.tolist()
 
     def _count_unparsed(self) -> None:
-        """Counts batches without a single parsed answer, from which at most the format is learned."""
         if self.phase == "train" and self._metrics["train"].get("answers/parse_rate", [])[-1:] == [0]:
             self.unparsed_batches += 1
             if self.unparsed_batches == 1:

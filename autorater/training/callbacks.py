@@ -36,14 +36,9 @@ logger = logging.getLogger(__name__)
 
 
 class CalibrationCallback(TrainerCallback):
-    """Evaluates a judge on held-out pairs every `eval_steps` steps and logs the metrics as `eval_…`.
+    """Evaluates a judge on `n_pairs` of the held-out pairs every `eval_steps` steps and logs metrics as `eval_…`.
 
-    Args:
-        trainer: The trainer that the callback belongs to; its `log` passes the metrics to the trackers.
-        judge: The judge of the model that is trained.
-        pairs: Held-out pairs.
-        prompts: Their prompts in both orders.
-        n_pairs: Number of pairs to judge each time, spread evenly because a file may be sorted; 0 for none.
+    The pairs are spread evenly, because a file may be sorted. `trainer.log` passes the metrics to the trackers.
     """
 
     def __init__(
@@ -59,12 +54,8 @@ class CalibrationCallback(TrainerCallback):
         self.pairs, self.prompts = [pairs[i] for i in chosen], [prompts[i] for i in chosen]
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if (
-            not self.pairs
-            or not args.eval_steps
-            or state.global_step % int(args.eval_steps)
-            or state.global_step == state.max_steps
-        ):
+        at_end = state.global_step == state.max_steps
+        if not self.pairs or not args.eval_steps or state.global_step % int(args.eval_steps) or at_end:
             return
         metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
         was_training, should_log = model.training, control.should_log
@@ -87,11 +78,7 @@ class BarCallback(ProgressCallback):
 
 
 class LinesCallback(TrainerCallback):
-    """Progress without a terminal: a line every few seconds, for every evaluation and at the end.
-
-    Args:
-        title: What is trained, at the start of each line.
-    """
+    """Progress without a terminal: a line every few seconds, for every evaluation and at the end."""
 
     def __init__(self, title: str = ""):
         self.title = f"{title}: " if title else ""
@@ -128,11 +115,9 @@ def _evaluation_line(logs: dict) -> str:
 
 
 def show_progress(trainer: Trainer, title: str = "") -> None:
-    """Replaces the trainer's progress output by a bar, or by lines without a terminal or with `disable_tqdm`.
+    """Replaces a trainer's progress output by a bar, or, without a terminal or with `disable_tqdm`, by lines.
 
-    Args:
-        trainer: A trainer before its training.
-        title: What is trained, at the start of each line.
+    Each line begins with the `title`.
     """
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
@@ -144,9 +129,6 @@ class LogFileCallback(TrainerCallback):
     """Writes everything that is logged to a JSONL file, one line per call, with the step.
 
     A resumed run removes lines that were logged after the step that it resumes from.
-
-    Args:
-        path: The file; `log.jsonl` in the output folder.
     """
 
     def __init__(self, path: str | Path):
@@ -186,11 +168,7 @@ def _logged_until(line: str, step: int) -> bool:
 class PreemptionCallback(TrainerCallback):
     """Once any process has received a signal, all save a checkpoint after the same step and end the training.
 
-    Args:
-        received: The signal of this process.
-
-    Attributes:
-        status: Exit status of the run, the same on all processes; None if training was not ended by a signal.
+    `status` is then the exit status of the run, the same on all processes; otherwise it is None.
     """
 
     def __init__(self, received: ReceivedSignal):

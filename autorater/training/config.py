@@ -117,10 +117,7 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
 
 
 def bf16_by_default(arguments) -> None:
-    """Sets bf16 if it is not set: on with a GPU. TRL's default is bf16 on a CPU too, where it is slow.
-
-    Without an accelerator it sets `use_cpu`, which gloo and DeepSpeed require.
-    """
+    """Sets bf16 if it is not set (TRL's default is slow on a CPU) and, without an accelerator, `use_cpu`."""
     arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
     if arguments.bf16 is None and not arguments.fp16:
         arguments.bf16 = torch.cuda.is_available() and not arguments.use_cpu

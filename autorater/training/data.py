@@ -65,16 +65,12 @@ def training_rows(
 ) -> list[dict]:
     """Rows for `datasets.Dataset.from_list`: one per pair if orders are `coupled`, one per prompt if `separate`."""
     rows = []
-    for pair, both in zip(pairs, prompts, strict=True):
-        sides = [
-            {"prompt": prompt.text, "prompt_ids": prompt.ids, "label": label}
-            for prompt, label in zip(both, (pair.label, 1 - pair.label), strict=True)
-        ]
+    for pair, (ab, ba) in zip(pairs, prompts, strict=True):
+        row = {"prompt": ab.text, "prompt_ids": ab.ids, "label": pair.label}
         if orders == "coupled":
-            ab, ba = sides
-            rows.append({**ab, "swapped_prompt": ba["prompt"], "swapped_prompt_ids": ba["prompt_ids"]})
+            rows.append({**row, "swapped_prompt": ba.text, "swapped_prompt_ids": ba.ids})
         else:
-            rows.extend(sides)
+            rows += [row, {"prompt": ba.text, "prompt_ids": ba.ids, "label": 1 - pair.label}]
     return rows
 
 

@@ -35,12 +35,7 @@ _HALF_WIDTH = 1e-6  # of the central difference: exact up to rounding for Brier'
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """A weighted sum of rewards, as tensors.
-
-    Args:
-        rewards: Rewards of `rewards/`.
-        weights: One per reward.
-    """
+    """A weighted sum of rewards of `rewards/`, as tensors."""
 
     rewards: Sequence[Reward]
     weights: Sequence[float]
@@ -73,7 +68,6 @@ class ExactLoss:
     """Reward and weights of the terms; see the module's formula.
 
     Args:
-        reward: The reward of an answer.
         coupled: Prompts 2 i and 2 i + 1 are the orders ab and ba of one pair; required by `symmetry_coef`.
         of_mean: Reward the mean of the answers instead of each of them.
         closing_coef: Weight of the closing tag. It costs nothing once the tag is likely, so it need not be small.
@@ -82,7 +76,6 @@ class ExactLoss:
     reward: WeightedReward
     coupled: bool = True
     of_mean: bool = False
-
     entropy_coef: float = 0.0
     beta: float = 0.0
     symmetry_coef: float = 0.0
@@ -96,15 +89,12 @@ class ExactLoss:
     def __call__(
         self, answers: AnswerDistribution, labels: torch.Tensor, reference_probs: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss and values to log.
+        """The loss (a scalar) and detached values per prompt or pair to log, by name.
 
         Args:
             answers: Distributions of B prompts.
             labels: Their labels, shape (B,).
             reference_probs: Distribution of the reference model, shape (B, K); required if `beta` is not 0.
-
-        Returns:
-            The loss (a scalar) and detached per-prompt or per-pair values by name.
         """
         value, deviation = self.value(answers, labels)
         entropy = answers.entropy

@@ -47,16 +47,14 @@ def guarded(reward: Callable, name: str) -> Callable:
         @functools.wraps(reward)
         async def call(**columns):
             with _noted(f"{_step(columns)}: in the reward {name}"):
-                values = await reward(**columns)
-            return checked(values, columns)
+                return checked(await reward(**columns), columns)
 
     else:
 
         @functools.wraps(reward)
         def call(**columns):
             with _noted(f"{_step(columns)}: in the reward {name}"):
-                values = reward(**columns)
-            return checked(values, columns)
+                return checked(reward(**columns), columns)
 
     return call
 
@@ -89,8 +87,7 @@ def check_rewards(rewards: torch.Tensor, names: Sequence[str], models: Sequence[
 
     Args:
         rewards: Rewards of a batch as gathered by TRL, NaN where a reward function returned None; shape (N, F).
-        names: Names of the F rewards.
-        models: Which of them are models.
+        names, models: Names of the F rewards, and which of them are models.
         step: Optimizer steps taken.
     """
     missing = rewards.isnan()

@@ -38,13 +38,7 @@ def train_on_votes(
 ) -> None:
     """The whole run of recipes/grpo.py and recipes/ppo.py.
 
-    Args:
-        args, training, model_config: Parsed options.
-        given: As in `autorater.training.run.begin_run`.
-        method: `grpo`, `ppo` or `rloo`, for the report and the model card.
-
-    Raises:
-        UserError, AlreadyFinished: As in `autorater.training.run.open_run`.
+    Arguments and exceptions as in `open_run`; `method` (`grpo`, `ppo` or `rloo`) is for the report and the model card.
     """
     prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)

@@ -95,10 +95,7 @@ class PromptGroups:
         rows_at_once: int | None,
         closing: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
-        """As `logps`, and the distribution of the answers after every row; a row not `answered` (N,) has none.
-
-        `closing` as in `AnswerTree.distribution`.
-        """
+        """As `logps`, and the distribution of the answers after every row; a row not `answered` (N,) has none."""
         suffixes = (tree if closing is None else tree.closed(closing)).suffixes
         chunks = self._chunks(model, rows_at_once)
         parts = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)

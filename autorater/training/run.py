@@ -51,13 +51,11 @@ class JudgeRun:
     """The training run of a judge of pairs.
 
     Attributes:
-        args, training: Options of the run.
         judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
         train, prompts: Training pairs and their prompts in both orders.
         held_out, held_out_prompts: The same of the pairs to evaluate on.
         before: The evaluation before training.
         card: As in `write_pair_run`.
-        record: Completed stages of the run.
     """
 
     args: JudgeArguments
@@ -102,9 +100,9 @@ def open_run(
     """
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data.summary, given)
-    base, model, tokenizer = open_model(
-        args, training, model_config, record, lambda: build_warm_policy(args, training, data)
-    )
+    build = partial(build_warm_policy, args, training, data)
+    base = model_config.model_name_or_path or record.warm_started_policy(build)
+    model, tokenizer = open_model(args, training, model_config, base)
     judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
@@ -115,11 +113,9 @@ def open_run(
     for name, pairs in (("training", train), ("held-out", held_out)):
         if not pairs:
             raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
+    judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
-        judgments = record.judgments_before(
-            lambda: judge_all(judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
-        )
-    before = measure(held_out, judgments)
+        before = measure(held_out, record.judgments_before(judge_held_out))
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.text, "settings": settings}
     return JudgeRun(args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record)
@@ -165,18 +161,13 @@ def begin_run(
 
 
 def open_model(
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    record: RunRecord,
-    build: Callable[[], object],
-) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase]:
-    """The name or folder of the model to train, the model and its tokenizer; `build` makes a policy from scratch."""
-    base = model_config.model_name_or_path or record.warm_started_policy(build)
+    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, base: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model to train, from its name or folder, and its tokenizer."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     if args.train_only:
         train_only(model, args.train_only)
-    return base, model.to(training.device), tokenizer
+    return model.to(training.device), tokenizer
 
 
 def finish_run(

@@ -13,12 +13,9 @@ _BATCHES_A_BLOCK = 32
 
 
 class LengthGroupedRepeatSampler(RepeatSampler):
-    """`trl`'s `RepeatSampler`, which repeats rows for their generations and iterations, with rows of similar length.
+    """`trl`'s `RepeatSampler`, which repeats rows for their generations and iterations, on rows of similar length.
 
-    Args:
-        lengths: Length of every row.
-        mini_repeat_count, batch_size, repeat_count, seed: As in `RepeatSampler`.
-        in_order: Keep rows near their positions instead of shuffling all: a curriculum.
+    `in_order` keeps rows near their positions instead of shuffling all: a curriculum.
     """
 
     def __init__(

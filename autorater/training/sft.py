@@ -80,11 +80,9 @@ def sft_rows(
 
 
 class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
-    """Trains a judge on rows of `sft_rows`.
+    """Trains a judge on rows of `sft_rows`; arguments as in `trl.SFTTrainer`.
 
-    Args:
-        answer_tree: The answers for this tokenizer's prompts, for the tokenized objectives.
-        kwargs: As in `trl.SFTTrainer`.
+    The tokenized objectives require `answer_tree`, the answers for this tokenizer's prompts.
     """
 
     _tag_names = ("trl", "sft", "autorater")

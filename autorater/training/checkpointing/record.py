@@ -47,14 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunRecord:
-    """A run and its completed stages.
-
-    Attributes:
-        folder: Output folder.
-        run: Name of the run.
-        settings: The settings that its result depends on.
-        completed: Names of the completed stages.
-    """
+    """A run in its output folder: its name, the settings that its result depends on, and its completed stages."""
 
     folder: Path
     run: str
@@ -63,10 +56,10 @@ class RunRecord:
 
     @classmethod
     def open(cls, args: TrainingArguments, settings: Mapping[str, object], data: str) -> "RunRecord":
-        """Begins a new run, or resumes the one in the output folder. All processes call it.
+        """Begins a new run, or resumes the one in the output folder, which exists. All processes call it.
 
         Args:
-            args: `output_dir`, an existing folder; `resume_from_checkpoint`, as `resume` in `choose_checkpoint`.
+            args: Options; `resume_from_checkpoint` as `resume` in `choose_checkpoint`.
             settings: All settings of the run that are not defaults, as JSON values.
             data: A description of its data.
 
@@ -85,10 +78,6 @@ class RunRecord:
         """The description of the run in its checkpoints."""
         return {"run": self.run, "settings": self.settings}
 
-    def has(self, stage: str) -> bool:
-        """Whether a stage is completed."""
-        return stage in self.completed
-
     def mark(self, stage: str) -> None:
         """Records that a stage is completed and all its files are written."""
         self.completed.append(stage)
@@ -97,7 +86,7 @@ class RunRecord:
 
     def warm_started_policy(self, build: Callable[[], object]) -> str:
         """The folder of the warm-started policy, `warm_start` in the output folder; `build` makes it once."""
-        if not self.has(WARM_START):
+        if WARM_START not in self.completed:
             build()
             self.mark(WARM_START)
         return str(self.folder / WARM_START)
@@ -105,7 +94,7 @@ class RunRecord:
     def judgments_before(self, judge: Callable[[], Judgments]) -> Judgments:
         """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
         path = self.folder / BEFORE
-        if self.has(EVALUATED):
+        if EVALUATED in self.completed:
             with np.load(path) as columns:
                 return Judgments(**columns)
         judgments = judge()

@@ -41,7 +41,6 @@ _ATTRIBUTES = (
     "_tr_loss", "_globalstep_last_logged", "_step", "_buffered_inputs", "_total_train_tokens", "_logged",
     "unparsed_batches",
 )  # fmt: skip
-_COMPLETION_LOGS = ("prompt", "completion", "advantages", "rewards", "extra")
 
 
 class ResumableTrainer:
@@ -92,12 +91,8 @@ class ResumableTrainer:
             "order": self._order | {"sampler": _state(self._generator)},
             "attributes": {name: getattr(self, name) for name in _ATTRIBUTES if hasattr(self, name)},
             "metrics": {mode: dict(metrics) for mode, metrics in getattr(self, "_metrics", {}).items()},
-            "logs": {},
+            "logs": {name: _as_lists(values) for name, values in getattr(self, "_logs", {}).items()},
         }
-        for name in _COMPLETION_LOGS if hasattr(self, "_logs") else ():
-            values = self._logs[name]
-            nested = isinstance(values, dict)
-            progress["logs"][name] = {k: list(v) for k, v in values.items()} if nested else list(values)
         torch.save(progress, Path(output_dir, _STATE.format(self.args.process_index)))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -185,6 +180,10 @@ class ResumableTrainer:
     def _stop(self, problem: str) -> None:
         step = self.state.global_step
         raise TrainingFault(f"step {step + 1}: {problem}; the weights are still those of step {step}")
+
+
+def _as_lists(values):
+    return {k: list(v) for k, v in values.items()} if isinstance(values, dict) else list(values)
 
 
 def _sampler_generator(dataloader) -> torch.Generator | None:
