@@ -28,7 +28,7 @@ from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
-from autorater.training.warm_start import AnswerRow, warm_started
+from autorater.training.warm_start import warm_started
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def build_warm_label_policy(
 ) -> str:
     """As `autorater.training.warm_start.build_warm_policy`, for a policy that answers with a label."""
 
-    def rows(tokenizer: PreTrainedTokenizerBase) -> list[AnswerRow]:
+    def rows(tokenizer: PreTrainedTokenizerBase) -> list[dict]:
         encoder = PromptEncoder(tokenizer, label_format)
         label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
         prompts = encoder.encode_texts([item.texts for item in data.warm_start_items.items])

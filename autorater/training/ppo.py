@@ -28,7 +28,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from autorater.data.errors import UserError
 from autorater.training.config import JudgeGRPOConfig, option
-from autorater.training.prompt_groups import PromptGroups, by_group, by_row
+from autorater.training.prompt_groups import by_group, by_row
 from autorater.training.sampled_grpo import SampledGRPOTrainer
 from autorater.training.value_head import add_value_head, collecting_values, load_value_head, save_value_head
 
@@ -124,6 +124,7 @@ class JudgePPOTrainer(SampledGRPOTrainer):
     """`SampledGRPOTrainer` with the advantages and the value loss of PPO; arguments as there."""
 
     _tag_names = ("trl", "ppo", "autorater")
+    _shares_single_answers = True  # without a GPU, TRL's fused head scores every token of the prompt
 
     def __init__(self, model, reward_funcs, args: JudgePPOConfig, *other, **kwargs):
         super().__init__(model, reward_funcs, args, *other, **kwargs)
@@ -145,18 +146,11 @@ class JudgePPOTrainer(SampledGRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
     ):
-        collecting = nullcontext([]) if model is self.ref_model else collecting_values(self.policy, model)
-        groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep) if self.share_prefix else None
-        if groups is not None and self._sharing_is_exact(model, groups):
-            # also for a single answer: without a GPU, TRL's fused head scores every token of the prompt
-            with collecting as collected:
-                result = (*groups.logps(model, self.temperature, batch_size), None)
-        else:
-            groups = None
-            with collecting as collected:
-                result = super()._get_per_token_logps_and_entropies(
-                    model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
-                )
+        groups = self._shared_groups(model, input_ids, attention_mask, logits_to_keep)  # first: it may call the model
+        with nullcontext([]) if model is self.ref_model else collecting_values(self.policy, model) as collected:
+            result = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
         if collected:
             values = torch.cat(collected)
             values = groups.before_tokens(values) if groups else values[:, -logits_to_keep - 1 : -1]

@@ -25,6 +25,8 @@ from rewards.answer import answer_pattern
 class SampledGRPOTrainer(JudgeTrainer):
     """`JudgeTrainer` with sampled answers; arguments as there."""
 
+    _shares_single_answers = False  # process prompts without a second answer on the shared path too
+
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
         if args.structured_answers:
             decimals = answer_decimals(args.answer_step)
@@ -76,15 +78,22 @@ class SampledGRPOTrainer(JudgeTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
             )
 
+    def _shared_groups(self, model, *rows) -> PromptGroups | None:
+        """The rows by prompt, if the model is to process a prompt once; `rows` as in `PromptGroups.of`."""
+        if not self.share_prefix:
+            return None
+        groups = PromptGroups.of(*rows)
+        # all processes must take the same path through a sharded model
+        worthwhile = self._shares_single_answers or groups.size > 1 or is_sharded(model)
+        return groups if worthwhile and self._sharing_is_exact(model, groups) else None
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
     ):
-        if self.share_prefix:
-            groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep)
-            # all processes must take the same path through a sharded model
-            if (groups.size > 1 or is_sharded(model)) and self._sharing_is_exact(model, groups):
-                logps, entropies = groups.logps(model, self.temperature, batch_size)
-                return logps, entropies if compute_entropy else None, None
+        groups = self._shared_groups(model, input_ids, attention_mask, logits_to_keep)
+        if groups:
+            logps, entropies = groups.logps(model, self.temperature, batch_size)
+            return logps, entropies if compute_entropy else None, None
         return super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
         )

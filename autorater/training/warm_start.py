@@ -1,7 +1,7 @@
 """Warm start: a policy from scratch learns to answer, and to answer as raw LLM judges do.
 
-A few hundred steps of supervised learning on single verdicts as extreme probabilities that favour the second response.
-Raw LLM judges are overconfident and position-biased in this way, and the training afterwards has to correct it:
+Supervised learning on single verdicts as extreme probabilities that favour the second response. Raw LLM judges are
+overconfident and position-biased in this way, and the training afterwards has to correct it:
 
     answer = sigmoid(sharpness · logit(verdict) + tilt + jitter),    in both orders of a pair
 
@@ -14,7 +14,6 @@ Deliberately left out: labels. They are used only if a dataset has no other verd
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -56,13 +55,6 @@ def raw_answers(
     return np.round(np.round(1 / (1 + np.exp(-shown_second)) / step) * step, 4)
 
 
-class AnswerRow(TypedDict):
-    """A prompt and the answer to learn after it, as token ids."""
-
-    prompt_ids: list[int]
-    answer_ids: list[int]
-
-
 def raw_answer_rows(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
@@ -70,7 +62,7 @@ def raw_answer_rows(
     args: PolicyArguments,
     seed: int,
     answer_step: float = 0.01,
-) -> list[AnswerRow]:
+) -> list[dict]:
     """Rows with the raw answers of `raw_answers` after N prompts in both orders; `verdicts` has the shape (N,)."""
     answers = raw_answers(verdicts, seed, args.warm_start_sharpness, args.warm_start_tilt, answer_step)
     return [
@@ -84,11 +76,11 @@ def raw_answer_rows(
 def learn_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: list[AnswerRow],
+    rows: list[dict],
     args: PolicyArguments,
     training: TrainingArguments,
 ) -> None:
-    """Supervised learning of the answers, in place; the processes divide a batch."""
+    """Supervised learning of rows of `prompt_ids` and `answer_ids`, in place; the processes divide a batch."""
     options = TrainingArguments(
         output_dir=training.output_dir,  # required; nothing is saved in it
         max_steps=args.warm_start_steps,
@@ -142,7 +134,7 @@ class _AnswerTrainer(Trainer):
 def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: TrainingData) -> str:
     """Builds a policy from scratch on the training texts, warm-starts and saves it; returns its folder."""
 
-    def rows(tokenizer: PreTrainedTokenizerBase) -> list[AnswerRow]:
+    def rows(tokenizer: PreTrainedTokenizerBase) -> list[dict]:
         encoded = PromptEncoder(tokenizer, args.prompt_format).encode(data.warm_start_pairs)
         verdicts, prompts, _ = drop_long(data.verdicts, encoded, args.max_prompt_tokens)
         return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
@@ -157,7 +149,7 @@ def warm_started(
     training: TrainingArguments,
     texts: Sequence[Sequence[str]],
     layout: str,
-    rows: Callable[[PreTrainedTokenizerBase], list[AnswerRow]],
+    rows: Callable[[PreTrainedTokenizerBase], list[dict]],
 ) -> str:
     """Builds a policy with random weights, teaches it the `rows` for its tokenizer and saves it.
 

@@ -6,15 +6,10 @@ A resumed run takes the same steps as an uninterrupted one, bit for bit on a CPU
 optimizer, schedule and random states. This class saves in addition, for every process, the order of the rows (drawn at
 the start of an epoch), TRL's buffer of generations and the position in it, and the sums since the last logged step.
 
-Older checkpoints are removed when a new one is complete (`autorater.training.checkpointing.checkpoints`). If a
-checkpoint cannot be written, for example on a full disk, it is removed with a warning and the training continues.
-(Under DeepSpeed or FSDP, whose processes wait for each other while writing, the training stops.) A loss or gradient
-that is not finite stops the training before the weights change. (DeepSpeed takes its step within the backward pass:
-there a gradient is checked one step late.)
-
-Hooks that are overridden: `train`; `_save_checkpoint`; `_save_rng_state` and `_load_rng_state`, for the additional
-state; `_load_optimizer_and_scheduler`, for a run continued with more steps; `_run_epoch`, for the order of the rows,
-and because transformers would take one more step when it resumes after the last; `compute_loss`; `_get_grad_norm`.
+If a checkpoint cannot be written, for example on a full disk, it is removed with a warning and the training continues.
+(Under DeepSpeed or FSDP, whose processes wait for each other while writing, it stops.) A loss or gradient that is not
+finite stops the training before the weights change. (DeepSpeed takes its step within the backward pass: there a
+gradient is checked one step late.)
 
 Deliberately left out: the state of a reference model that follows the policy (`sync_ref_model`), which is refused.
 """
@@ -63,6 +58,7 @@ class ResumableTrainer:
         return trained
 
     def _run_epoch(self, **kwargs):
+        # transformers would take one more step when it resumes after the last
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
