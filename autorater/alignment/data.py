@@ -15,14 +15,12 @@ from autorater.training.data import TrainingData, prepare_data
 
 @dataclass(frozen=True)
 class ItemData:
-    """Training and held-out items.
+    """Training and held-out items, and a summary in one line.
 
     Attributes:
-        train, held_out: The items.
         warm_start_items: Items whose verdicts the warm start imitates.
         verdicts: Index of the one label that a single judge gives each of them: that of the simulated grader, of one
             vote, or as in `TrainingData`. Shape (len(warm_start_items),).
-        summary: The data in one line.
     """
 
     train: ItemSet
@@ -33,11 +31,7 @@ class ItemData:
 
 
 def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
-    """Reads or simulates the items of a run; the seed draws the split, the verdicts and the simulated texts.
-
-    Raises:
-        DataError: If a row is invalid, or the tasks of the two files differ.
-    """
+    """Reads or simulates the items of a run; DataError if a row is invalid or the tasks of the two files differ."""
     if args.dataset_name is None:
         population = Population(noise=args.population_noise).with_shares(args.persona_shares)
         simulated = simulate_items(args.n_train, population, n_votes=args.n_votes, seed=seed)

@@ -23,14 +23,7 @@ _AGAINST_TRUTH = ("kl", "total_variation", "mse_dense", "kl_low", "kl_high")
 
 @dataclass(frozen=True)
 class ItemEvaluation:
-    """The distributions that a judge predicts for N items, and their metrics.
-
-    Attributes:
-        items: The items.
-        predicted: Distributions, shape (N, K).
-        valid: Mass of all labels, shape (N,).
-        metrics: Flat metrics.
-    """
+    """The distributions (N, K) that a judge predicts for N items, the mass of all labels (N,), and flat metrics."""
 
     items: ItemSet
     predicted: np.ndarray

@@ -20,11 +20,7 @@ from autorater.prompts.encoder import EncodedPrompt
 
 
 class LabelJudge(Judge):
-    """A causal language model that answers with a label; arguments as in `Judge`, with a `LabelFormat`.
-
-    Raises:
-        UserError: If the tokens of the labels do not distinguish them.
-    """
+    """A causal language model that answers with a label; arguments as in `Judge`, with a `LabelFormat`."""
 
     def _build_tree(self, answer_step: float) -> LabelTree:
         task = self.encoder.format.task

@@ -39,7 +39,6 @@ class LabelFormat:
     """The prompt format of a judge that answers with a label; see `autorater.prompts.templates.SlotFormat`.
 
     Args:
-        task: The task of the annotators.
         layout: `full` (explains the task) or `compact` (for small policies from scratch).
         synonyms: More words for a label. The label itself is its first word, which is requested and trained.
 
@@ -93,7 +92,6 @@ class LabelTree(TokenTree):
     """The words of K labels, tokenized after a prompt.
 
     Args:
-        tokenizer: A fast tokenizer.
         context: The text in front of the label, see `PromptEncoder.context`.
         words: Words of every label, at least one each.
         values: The number of each label, shape (K,), if the labels are numbers.

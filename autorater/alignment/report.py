@@ -39,11 +39,7 @@ def write_item_run(
 ) -> None:
     """Writes metrics, predictions, report and model card of a judge of items, evaluated on the same items.
 
-    Args:
-        folder: The output folder.
-        card: `base_model`, `prompt_text`, `labels` and `settings` of `write_card`.
-        before, after: The evaluations.
-        seconds: Duration of the training.
+    `card` holds `base_model`, `prompt_text`, `labels` and `settings` of `write_card`.
     """
     write_metrics(folder, before_and_after(before.metrics, after.metrics, seconds))
     write_item_predictions(folder, before, after)

@@ -71,8 +71,7 @@ class Predictions:
 def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairIndex:
     """Indexes one or more pairs in one pass; the values of the columns `group_by` together name a group.
 
-    Raises:
-        UserError: If a column is not in `GROUP_COLUMNS`, or a pair has no value in it.
+    Raises UserError if a column is not in `GROUP_COLUMNS`, or a pair has no value in it.
     """
     for column in group_by:
         if column not in GROUP_COLUMNS:
@@ -87,11 +86,7 @@ def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairInde
 
 
 def recorded_predictions(pairs: Iterable[RecordedPair], group_by: Sequence[str] = ()) -> Predictions:
-    """The predictions of a recorded file, without repetitions; the values of the columns `group_by` name a group.
-
-    Raises:
-        UserError: If a row has no value in a column to group by.
-    """
+    """The predictions of a recorded file, without repetitions; `group_by` as in `index_pairs`, with any columns."""
     answers = array("d")
 
     def rows() -> Iterator[_Row]:

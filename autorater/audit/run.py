@@ -40,11 +40,7 @@ class AuditData:
 
 
 def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Audits a judge, writes `metrics.json`, `flips.jsonl` and `report.html`, and logs a summary.
-
-    Args:
-        args: From `parse_arguments`.
-        folder: Existing output folder.
+    """Audits a judge by the arguments of `parse_arguments`; writes the files of an existing folder, logs a summary.
 
     Returns:
         The flat metrics.

@@ -16,12 +16,10 @@ VALUE_HEAD = ("lam", "vf_coef", "cliprange_value", "value_learning_rate")  # no 
 
 
 class Rule(NamedTuple):
-    """An option that some modes refuse.
+    """An option that some modes refuse, and the reason.
 
     Attributes:
-        modes: The modes.
         option: Name of the option, or of several, separated by commas.
-        reason: Why it is refused.
         violated_by: Whether a config uses it in the refused way; without it, every value but the default is refused.
     """
 

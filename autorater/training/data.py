@@ -27,14 +27,12 @@ _VOTE_STRENGTH = 0.25  # a vote has a side but no certainty: it becomes 3/8 or 5
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and held-out pairs.
+    """Training and held-out pairs, and a summary in one line.
 
     Attributes:
-        train, held_out: The pairs.
         warm_start_pairs: Pairs whose verdicts the warm start imitates.
         verdicts: Their verdicts, Pr[B better]: of the simulated grader, of one vote if the pairs are recorded, or the
             share of characters that are in B. Shape (len(warm_start_pairs),).
-        summary: The data in one line.
     """
 
     train: list[Pair]

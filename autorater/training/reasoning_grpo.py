@@ -28,11 +28,9 @@ from rewards.answer import THINK_CLOSE
 
 @dataclass
 class _LossPass:
-    """The answers of one loss computation; TRL's loss calls the forward pass and has no place to return them.
+    """Which rows (N,) have an answer in a loss computation, and their distributions after its forward pass.
 
-    Attributes:
-        answered: Which rows have an answer, shape (N,).
-        answers: Their distributions, after the forward pass.
+    TRL's loss calls the forward pass and has no place to return them.
     """
 
     answered: torch.Tensor

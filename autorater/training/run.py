@@ -70,10 +70,7 @@ class JudgeRun:
     record: RunRecord
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
-        """Trains `judge.model`, evaluates it during and after training, and writes the output folder.
-
-        `title` and `method` as in `write_pair_run`.
-        """
+        """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
         held_out = self.judge, self.held_out, self.held_out_prompts
         trainer.add_callback(CalibrationCallback(trainer, *held_out, self.args.n_eval_pairs))
         write = partial(write_pair_run, self.training.output_dir, self.card, self.before, title=title, method=method)
@@ -131,7 +128,6 @@ def begin_run(
     """Checks options, trackers and output folder, and begins a run or resumes it.
 
     Args:
-        args, training, model_config: Parsed options.
         summary: A description of the data.
         given: Names of the options that the user set; a warning names those without an effect.
 
@@ -176,7 +172,6 @@ def finish_run(
     """Trains `judge.model`, evaluates it, saves it with its format and writes the results.
 
     Args:
-        trainer, judge, record: Of the run.
         evaluate: Evaluates the judge; all processes call it.
         write: Takes the evaluation and the seconds of training; the main process calls it.
     """
@@ -204,9 +199,7 @@ def write_pair_run(
     """Writes metrics, predictions, report and model card of a judge of pairs, evaluated on the same pairs.
 
     Args:
-        folder: The output folder.
         card: `base_model`, `prompt_text`, `settings` and optional `labels` of `write_model_card`.
-        before, after: The evaluations.
         seconds: Duration of the training.
         title: Heading of the report.
         method: Tag of the model card, see `autorater.report.card.METHODS`.

@@ -43,10 +43,8 @@ def raw_answers(
 
     Args:
         verdicts: Pr[B better] of a single judge or a single vote, shape (N,), in [0, 1].
-        seed: Draws the jitter.
         sharpness: Factor on a verdict's logit; above 1 is overconfident.
         tilt: Logits added for the response shown second.
-        step: Step of the answer grid.
     """
     clipped = np.clip(verdicts, 0.02, 0.98)
     logit = sharpness * np.log(clipped / (1 - clipped))
@@ -151,12 +149,10 @@ def warm_started(
     layout: str,
     rows: Callable[[PreTrainedTokenizerBase], list[dict]],
 ) -> str:
-    """Builds a policy with random weights, teaches it the `rows` for its tokenizer and saves it.
+    """Builds a policy from scratch, teaches it the `rows` for its tokenizer and saves it; returns its folder.
 
-    The tokenizer is trained on the texts of the training data and the layout around them.
-
-    Returns:
-        The folder `output_dir/warm_start`, which a reference model or a LoRA adapter uses as base.
+    The tokenizer is trained on the texts of the training data and the layout around them. A reference model or a LoRA
+    adapter uses the folder, `output_dir/warm_start`, as base.
     """
     some = texts[:: max(1, len(texts) // _TOKENIZER_TEXTS)]  # from the whole file, which may be sorted
     model, tokenizer = build_policy(

@@ -44,11 +44,7 @@ class ResumableTrainer:
     about: Mapping[str, object] = {}  # run and settings of its checkpoints
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As in `Trainer`; `resume_from_checkpoint` as `resume` in `choose_checkpoint`. Times include earlier starts.
-
-        Raises:
-            CheckpointError: If there is no complete checkpoint to resume from.
-        """
+        """As in `Trainer`, times include earlier starts; the argument and its errors as in `choose_checkpoint`."""
         if resume_from_checkpoint and getattr(self.args, "sync_ref_model", False):
             raise CheckpointError("sync_ref_model cannot be resumed: checkpoints do not hold the reference model")
         chosen = from_main(lambda: choose_checkpoint(self.args.output_dir, resume_from_checkpoint, self.about))
@@ -157,11 +153,7 @@ class ResumableTrainer:
         return self.finite(loss) if torch.is_tensor(loss) else loss
 
     def finite(self, loss: torch.Tensor) -> torch.Tensor:
-        """Returns the loss; for trainers that compute one themselves.
-
-        Raises:
-            TrainingFault: If it is not finite.
-        """
+        """Returns the loss, or raises TrainingFault if it is not finite; for trainers that compute one themselves."""
         if self.model.training and not torch.isfinite(loss).all():
             self._stop(f"the loss is {loss.item()}")
         return loss
