@@ -79,12 +79,10 @@ def compare_methods(
     methods: Sequence[str] = METHODS,
     variants: Sequence[str] = VARIANTS,
     name: str = "",
-    n_samples: int = 10,
-    max_reasoning_tokens: int = 512,
-    seed: int = 0,
     clusters: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
     progress: bool = False,
+    **options: int,
 ) -> list[Entry]:
     """Judges pairs by every method and measures every variant of it.
 
@@ -95,10 +93,10 @@ def compare_methods(
         methods: Names of `METHODS`.
         variants: As in `variant_steps`.
         name: Name of the judge in the entries; empty for a single judge.
-        n_samples, max_reasoning_tokens, seed: As in `judging_method`.
         clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
         progress: Show progress bars.
+        options: As in `judging_method`.
 
     Returns:
         For every method, in order, its variants in order, or one entry without an evaluation.
@@ -115,9 +113,7 @@ def compare_methods(
     entries = []
     for method in methods:
         try:  # a method that the model does not support is reported in its row
-            pair_judge = judging_method(
-                method, judge, n_samples=n_samples, max_reasoning_tokens=max_reasoning_tokens, seed=seed
-            )
+            pair_judge = judging_method(method, judge, **options)
             judgments = pair_judge.probabilities([*calibration, *pairs, *content_free_pairs()], progress=progress)
         except UserError as error:
             entries.append(Entry(method, judge=name, reason=str(error)))

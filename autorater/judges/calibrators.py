@@ -84,8 +84,7 @@ def fit_recalibration(
 
     Args:
         kind: One of `KINDS`.
-        p_ab: shape (N,), Pr[B better] read from order ab, in [0, 1].
-        p_ba: shape (N,), Pr[A better] read from order ba, in [0, 1].
+        p_ab, p_ba: shape (N,), Pr[the response shown second is better] in both orders, in [0, 1].
         labels: shape (N,), share of votes for B, in [0, 1].
         content_free: shape (M,), answers to `content_free_pairs`, in [0, 1]; required for `contextual` only.
 

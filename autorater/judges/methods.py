@@ -47,9 +47,8 @@ def judging_method(
     Args:
         name: One of `METHODS`.
         judge: The model and its prompt format. Its recalibration is not applied, so that methods are comparable.
-        n_samples: Answers per prompt for self-consistency.
+        n_samples, seed: Answers per prompt, and seed, of self-consistency.
         max_reasoning_tokens: Maximum reasoning tokens, for a judge whose format has no reasoning; others keep theirs.
-        seed: Seed of self-consistency.
 
     Raises:
         UserError: If there is no such method, or the model cannot be used with it; the message says why.

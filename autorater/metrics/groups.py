@@ -79,10 +79,7 @@ def _members(names: np.ndarray, min_pairs: int) -> dict[str, np.ndarray]:
 
 
 def length_quartiles(lengths: ArrayLike) -> np.ndarray:
-    """Four groups of pairs by length, of equal size as far as ties allow: equal lengths share a group.
-
-    `lengths`, shape (N,), are finite and at least 0; the result, shape (N,), names the shortest and longest of a
-    group.
+    """Names of four groups of pairs by length, (N,), of equal size as far as ties allow; lengths are at least 0.
 
     Example:
         >>> length_quartiles([5, 9, 1, 30]).tolist()

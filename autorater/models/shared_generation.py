@@ -21,7 +21,6 @@ def generate_shared(
     """`model.generate` on every prompt repeated G times, with one prefill per prompt instead of G.
 
     The samples are those of `generate` on `prompt_ids.repeat_interleave(G, dim=0)` with the same seed.
-    (`num_return_sequences` repeats the prompt before the prefill.)
 
     Args:
         model: Unwrapped for generation (see `trl.models.unwrap_model_for_generation`), or a PEFT model.

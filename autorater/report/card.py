@@ -51,13 +51,10 @@ def write_card(
     """Writes `README.md` for any judge.
 
     Args:
-        folder: The folder of the model.
-        headline: The result of training in a sentence.
-        groups: The calibration table: rows by heading, as from `metric_groups`.
+        folder, headline, groups, settings: As in `write_report_page`.
         measured_on: The held-out data in a phrase: "1,000 held-out items".
         base_model: The model before training: a Hub name, a folder, or a description.
         prompt_text: The prompt with its slots, see `PromptFormat.text`.
-        settings: Settings of the run by name; values of tokens, keys and passwords are hidden.
         method: The training method, one of `METHODS`; it becomes a tag.
         of_pairs: Whether the judge compares the two responses of a pair.
         labels: The labels of a judge that answers with a distribution over labels (`LabelJudge`).

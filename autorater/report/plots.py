@@ -3,10 +3,9 @@
 `prepare_…` computes arrays; `plot_…` draws them on given axes; `…_figure` shows several judges side by side. Figures
 use the Agg canvas alone: no pyplot, no global state, no changed rcParams.
 
-The bars of a bin are Wilson's 95 % interval for its mean vote share ȳ. Wilson's interval is for single votes; a dense
-label is the mean of several and varies less. So the number of labels n is raised to n · ȳ(1 − ȳ)/s², with s² the
-variance of the labels in the bin, shrunk towards ȳ(1 − ȳ) with the weight of one label. For labels of 0 and 1 this is
-Wilson's interval itself.
+The bars of a bin are Wilson's 95 % interval for its mean vote share ȳ. It is for single votes, and a dense label, the
+mean of several, varies less. So the number of labels n is raised to n · ȳ(1 − ȳ)/s², with s² the variance of the
+labels in the bin, shrunk towards ȳ(1 − ȳ) with the weight of one label.
 """
 
 from collections.abc import Sequence
