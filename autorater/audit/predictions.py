@@ -6,8 +6,9 @@ pair takes about a hundred bytes.
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -17,13 +18,15 @@ from autorater.audit.plan import Plan
 from autorater.audit.probes import PROBES
 from autorater.audit.store import JudgmentStore
 from autorater.data.errors import UserError
+from autorater.data.gathering import texts_key
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.judges.recorded import RecordedPair
 
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
 _STATUS = {"answered": ANSWERED, "unparsed": UNPARSED, "refused": REFUSED}
 GROUP_COLUMNS = ("topic", "model_a", "model_b", "prompt")
-_Row = tuple[float, Sequence[str], str]  # label, texts (the responses last), group
+_Row = tuple[float, Sequence[str], str, Hashable]  # label, texts (the responses last), group, what the pair shows
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,14 @@ class PairIndex:
         labels: shape (N,), Pr[B preferred]; NaN if unknown.
         lengths: shape (N, 2), characters of the responses; 0 if unknown.
         groups: shape (N,), names of the groups; all equal without grouping.
+        clusters: shape (N,), equal for rows that show the same texts (without texts: that have the same id).
         fingerprint: Hash of all texts, in order.
     """
 
     labels: np.ndarray
     lengths: np.ndarray
     groups: np.ndarray
+    clusters: np.ndarray
     fingerprint: str
 
     def __len__(self) -> int:
@@ -63,7 +68,7 @@ class Predictions:
 
     def of_group(self, group: str) -> Predictions:
         here = self.pairs.groups == group
-        columns = {name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups")}
+        columns = {name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups", "clusters")}
         status = self.status[here]
         return Predictions(replace(self.pairs, **columns), self.answers[here], status, _fraction_parsed(status))
 
@@ -80,7 +85,8 @@ def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairInde
     def rows() -> Iterator[_Row]:
         for pair in pairs:
             group = _group(pair.id, {column: getattr(pair, column) for column in group_by}, group_by)
-            yield pair.label, (pair.id, pair.prompt, pair.response_a, pair.response_b), group
+            texts = (pair.id, *map(plain_text, (pair.prompt, pair.response_a, pair.response_b)))
+            yield math.nan if pair.label is None else pair.label, texts, group, texts_key(*texts[1:])
 
     return _index(rows())
 
@@ -93,7 +99,7 @@ def recorded_predictions(pairs: Iterable[RecordedPair], group_by: Sequence[str] 
         for pair in pairs:
             answers.extend(pair.answers)
             texts = [str(pair.row.get(name) or "") for name in ("prompt", "response_a", "response_b")]
-            yield pair.label, texts, _group(pair.id, pair.row, group_by)
+            yield pair.label, texts, _group(pair.id, pair.row, group_by), texts_key(*texts) if all(texts) else pair.id
 
     index = _index(rows())
     answers = np.array(answers).reshape(-1, 2, 1)
@@ -125,16 +131,18 @@ def _group(id: str, row: Mapping[str, object], group_by: Sequence[str]) -> str:
 
 
 def _index(rows: Iterable[_Row]) -> PairIndex:
-    labels, lengths, groups = array("d"), array("q"), []
+    labels, lengths, groups, clusters = array("d"), array("q"), [], array("q")
+    numbers: dict[int, int] = {}  # by the hash of what a pair shows
     names: dict[str, str] = {}  # one string for each group, not one for each pair
     digest = blake2b(digest_size=16)
-    for label, texts, group in rows:
+    for label, texts, group, shown in rows:
         labels.append(label)
         lengths.extend(map(len, texts[-2:]))
         groups.append(names.setdefault(group, group))
+        clusters.append(numbers.setdefault(hash(shown), len(numbers)))
         for text in texts:
             digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
-    columns = np.array(labels), np.array(lengths).reshape(-1, 2), np.array(groups, dtype=object)
+    columns = np.array(labels), np.array(lengths).reshape(-1, 2), np.array(groups, dtype=object), np.array(clusters)
     return PairIndex(*columns, digest.hexdigest())
 
 

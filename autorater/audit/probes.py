@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from autorater.data.messages import extended
 from autorater.data.pairs import Pair
 
 PADDING = (
@@ -57,8 +58,8 @@ class Probe:
 
 def _with_suffix(suffix: str) -> Callable[[Pair], tuple[Presentation, Presentation]]:
     return lambda pair: (
-        Presentation(replace(pair, response_b=pair.response_b + suffix)),
-        Presentation(replace(pair, response_a=pair.response_a + suffix)),
+        Presentation(replace(pair, response_b=extended(pair.response_b, suffix))),
+        Presentation(replace(pair, response_a=extended(pair.response_a, suffix))),
     )
 
 

@@ -94,7 +94,9 @@ def counts_line(metrics: Mapping[str, float]) -> str:
     reasons = {"n_unparsed": "unparsed", "n_refused": "refused", "n_not_asked": "not judged"}
     left_out = ", ".join(f"{metrics[key]:,.0f} {reason}" for key, reason in reasons.items())
     answers = f"{metrics['n_unparsed_answers']:,.0f} unparsed and {metrics['n_refused_answers']:,.0f} refused answers"
-    return f"{metrics['n_pairs']:,.0f} pairs compared; left out: {left_out} (in total {answers})."
+    again = metrics.get("n_repeated_rows", 0)
+    repeated = f" ({again:,.0f} rows show one of them again and are resampled with it)" if again else ""
+    return f"{metrics['n_pairs']:,.0f} pairs compared{repeated}; left out: {left_out} (in total {answers})."
 
 
 def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float]) -> dict[str, object]:

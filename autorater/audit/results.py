@@ -16,6 +16,7 @@ from autorater.audit.plan import Plan
 from autorater.audit.predictions import REFUSED, UNPARSED, Predictions
 from autorater.audit.probes import PROBES
 from autorater.audit.store import JudgmentStore
+from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
@@ -38,7 +39,8 @@ def measure(predictions: Predictions, n_bootstrap: int = 1000) -> dict[str, floa
     unparsed = (status == UNPARSED).any(axis=(1, 2)) & ~refused
     metrics = {"n_pairs": 0.0}
     if not left_out.all():
-        metrics = audit_metrics(predictions.answers, predictions.pairs.labels, n_bootstrap=n_bootstrap)
+        pairs = predictions.pairs
+        metrics = audit_metrics(predictions.answers, pairs.labels, clusters=pairs.clusters, n_bootstrap=n_bootstrap)
     return metrics | {
         "n_unparsed": float(unparsed.sum()),
         "n_refused": float(refused.sum()),
@@ -76,7 +78,7 @@ def stored_flips(
             for order in PROBES[probe].orders:
                 numbers = [plan.number(index, probe, repeat, order) for repeat in range(plan.n_repeats)]
                 answers[order] = [store[number].get("text") for number in numbers if number in store]
-            row = {name: getattr(pair, name) for name in ("label", "prompt", "response_a", "response_b")}
+            row = {name: as_json(getattr(pair, name)) for name in ("label", "prompt", "response_a", "response_b")}
             row["answers"] = {order: texts for order, texts in answers.items() if any(texts)}
             yield _flip(predictions, index, pair.id, probe) | row
 

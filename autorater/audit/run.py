@@ -82,7 +82,7 @@ def _recorded_data(args: argparse.Namespace) -> AuditData:
 
 def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
     def pairs() -> Iterator[Pair]:
-        return islice(iter_pairs(args.dataset_name, split=args.split), args.max_pairs)
+        return islice(iter_pairs(args.dataset_name, split=args.split, labelled=False), args.max_pairs)
 
     index = index_pairs(pairs(), args.group_by)  # checks all pairs before the first paid request
     plan = Plan(len(index), args.probe, args.repeats)

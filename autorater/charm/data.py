@@ -71,7 +71,10 @@ def prepare_charm(args: CharmArguments, seed: int) -> CharmData:
 
 
 def _recorded(args: CharmArguments, seed: int) -> CharmData:
-    pairs = load_pairs(args.dataset_name, allow_odd_responses=args.allow_odd_responses) if args.dataset_name else []
+    pairs: list[Pair] = []
+    if args.dataset_name:
+        found = load_pairs(args.dataset_name, allow_odd_responses=args.allow_odd_responses)
+        pairs = [pair.in_plain_text() for pair in found]  # a reward model reads texts
     responses = load_responses(args.responses_name) if args.responses_name else responses_of(pairs)
     held_out = load_responses(args.eval_responses_name) if args.eval_responses_name else responses
     held_out_prompts = _held_out_prompts(args, pairs, responses, held_out, seed)

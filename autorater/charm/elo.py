@@ -20,10 +20,10 @@ import numpy as np
 from scipy.sparse.csgraph import shortest_path
 from scipy.special import expit, ndtri
 
-from autorater.data.errors import DataError
+from autorater.data.errors import DataError, located
 from autorater.data.fields import bad_value, name_in, number_of
 from autorater.data.pairs import Pair
-from autorater.data.tables import Rows, iter_rows, located
+from autorater.data.tables import Rows, iter_rows
 
 SCALE = 400 / np.log(10)
 """Elo points per unit of log odds."""

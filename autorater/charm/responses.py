@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autorater.data.errors import DataError, UserError
+from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, check_unicode, given_in, number_of, text_in
 from autorater.data.pairs import Pair
-from autorater.data.tables import iter_rows, located
+from autorater.data.tables import iter_rows
 
 Key = tuple[str, str, str]
 """Prompt, model and text of a response."""

@@ -8,7 +8,8 @@ layers learned nothing in 900 steps from mixed lengths; in this order its answer
 A fifth of the words are replaced by words drawn uniformly from all distinct ones. Otherwise the policy generalizes
 badly to words of other texts: capitals, digits, rows of dots, names.
 
-Deliberately left out: held-out pairs, which are not shortened.
+Deliberately left out: held-out pairs, which are not shortened; the turns of responses that are conversations: they are
+shown as one text.
 """
 
 import re
@@ -17,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 
 _WORD = re.compile(r"(\S+)(\s*)")
@@ -40,7 +42,7 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
     rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
     hardest = _HARDEST_CUT * np.clip(1 - np.linspace(0, 1, n) / _GROWN, 0, None)
     shares = np.exp(-hardest[:, None] * rng.random((n, 2)))
-    responses = [(_WORD.findall(pair.response_a), _WORD.findall(pair.response_b)) for pair in pairs]
+    responses = [[_WORD.findall(plain_text(text)) for text in (pair.response_a, pair.response_b)] for pair in pairs]
     different = np.array(sorted({word for both in responses for words in both for word, _ in words}))
 
     def shown(words: list[tuple[str, str]], share: float) -> str:

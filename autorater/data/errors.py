@@ -1,5 +1,8 @@
 """Errors that a user can fix: a script prints them in one line and exits with status 2."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """A mistake in a user's data, options, files or servers; the message says what was got and what was expected."""
@@ -15,3 +18,12 @@ class DataWarning(Warning):
 
 class AlreadyFinished(Exception):
     """There is nothing left to do; the message says why. A script prints it and exits with status 0."""
+
+
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Prefixes a `DataError` raised inside with a place: a file, a line."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error.__cause__

@@ -1,12 +1,24 @@
-"""Checks of single values in a row; each raises a `DataError` that names column, value and what would be right."""
+"""Checks of single values in a row; each raises a `DataError` that names column, value and what would be right.
+
+Null, the empty string and NaN (pandas' null) are all null. Whole numbers written as floats are whole numbers. Lists
+and mappings in CSV fields are JSON, or Python literals as pandas writes them.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from autorater.data.errors import DataError
 
 Row = dict[str, Any]
+
+_MESSAGES = re.compile(r"\[\s*{\s*['\"]")
+_CHAT_KEYS = {"role", "from"}
+_DECIMAL_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
 
 
 def bad_value(column: str, value: object, expected: str) -> DataError:
@@ -21,8 +33,40 @@ def shortened(value: object, length: int = 80) -> str:
 
 
 def given_in(row: Row, column: str) -> Any:
-    """The value of an optional column; null and the empty string are None."""
-    return None if (value := row.get(column)) == "" else value
+    """The value of an optional column; null, the empty string and NaN are None."""
+    value = row.get(column)
+    return None if value is None or (isinstance(value, str | float) and (value == "" or value != value)) else value
+
+
+def decoded(value: object) -> Any:
+    """A list or mapping, also from its JSON or Python literal in a text; other values unchanged."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value.tolist() if hasattr(value, "tolist") else value  # pandas gives lists of Parquet files as arrays
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            pass
+    return value
+
+
+def with_messages(value: object) -> Any:
+    """The chat messages that a text spells as JSON or as a Python literal; other values unchanged."""
+    if not isinstance(value, str) or not _MESSAGES.match(value):
+        return value
+    messages = decoded(value)
+    is_chat = isinstance(messages, list) and all(isinstance(m, dict) and _CHAT_KEYS & set(m) for m in messages)
+    return messages if is_chat else value
+
+
+def mappings_in(row: Row, column: str) -> list[Mapping[str, Any]]:
+    """A list of mappings; a mapping of lists, as the `datasets` package stores it, is turned around."""
+    value = decoded(row.get(column))
+    if isinstance(value, Mapping) and value and all(isinstance(values, list) for values in value.values()):
+        value = [dict(zip(value, values, strict=False)) for values in zip(*value.values(), strict=False)]
+    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
+        raise bad_value(column, row.get(column), "a list of mappings")
+    return value
 
 
 def text_in(value: object, column: str) -> str:
@@ -67,10 +111,12 @@ def number_of(value: object) -> float:
 
 
 def probability_in(row: Row, column: str) -> float | None:
-    """A number in [0, 1] in an optional column."""
+    """A number in [0, 1] in an optional column. "0,5" is read too: it can only be a decimal comma."""
     value = given_in(row, column)
     if value is None:
         return None
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+        value = value.replace(",", ".")
     number = number_of(value)
     if not 0 <= number <= 1:
         raise bad_value(column, value, "a number in [0, 1], or null")

@@ -1,4 +1,4 @@
-"""Items from files: our own columns, and five published datasets in their published layout.
+"""Items from files: our own columns, and six published datasets in their published layout.
 
     own         labels, counts and texts (titles to texts) or prompt; optional id, topic, true_distribution, question,
                 ordinal
@@ -6,6 +6,7 @@
     ChaosNLI    label_counter, example (chaosNLI_snli.jsonl, chaosNLI_mnli_m.jsonl, chaosNLI_alphanli.jsonl)
     SummEval    text, decoded, expert_annotations, turker_annotations (model_annotations.aligned.paired.jsonl)
     MT-Bench    question_id, model_a, model_b, winner, conversation_a, conversation_b, turn (human judgments)
+    Arena       the same (Chatbot Arena; `turn` is the number of turns, all of which were judged)
 
 The first row decides which layout a file has; the sources are those of `load_pairs`. Lists and mappings in CSV fields
 are JSON. Every vote is counted: rows without a majority ("-" in SNLI) are kept, experts and crowd of SummEval count
@@ -17,16 +18,18 @@ Deliberately left out: datasets that publish only a majority label, such as SNLI
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value, given_in, name_in, text_in
+from autorater.data.errors import DataError, located
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
-from autorater.data.tables import iter_rows, located, write_rows
+from autorater.data.layouts.arenas import judged_turns
+from autorater.data.layouts.votes import winner_of
+from autorater.data.messages import plain_text
+from autorater.data.tables import iter_rows, write_rows
 
 _NLI = Task(
     labels=("entailment", "neutral", "contradiction"),
@@ -56,7 +59,6 @@ _CONVERSATIONS = Task(
     question="People were asked in which of two conversations with the same questions the assistant did better.",
     ordinal=True,
 )
-_WINNERS = {"model_a": "A", "tie": "tie", "tie (inconsistent)": "tie", "model_b": "B"}
 
 
 def load_items(source: str | os.PathLike[str]) -> ItemSet:
@@ -114,7 +116,7 @@ def _layout(row: Row) -> Callable[[Row, int], tuple[Task, list[Item]]]:
 
 
 def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
-    labels, texts = _decoded(row["labels"]), _decoded(row.get("texts")) or {"Text": row.get("prompt")}
+    labels, texts = decoded(row["labels"]), decoded(row.get("texts")) or {"Text": row.get("prompt")}
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise bad_value("labels", labels, "a list of texts")
     if not isinstance(texts, Mapping):
@@ -122,7 +124,7 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
     options = {"question": text_in(row["question"], "question")} if row.get("question") else {}
     with located("column 'labels'"):
         task = Task(tuple(labels), tuple(texts), ordinal=str(row.get("ordinal")).lower() in ("true", "1"), **options)
-    truth = _decoded(given_in(row, "true_distribution"))
+    truth = decoded(given_in(row, "true_distribution"))
     if truth is not None:
         truth = _counts(truth, task.labels, "true_distribution")
         if abs(sum(truth) - 1) > 1e-6:
@@ -130,7 +132,7 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
     item = Item(
         id=name_in(row, "id") or str(index),
         texts=tuple(text_in(text, title) for title, text in texts.items()),
-        counts=_counts(_decoded(row["counts"]), task.labels, "counts"),
+        counts=_counts(decoded(row["counts"]), task.labels, "counts"),
         topic=name_in(row, "topic"),
         true_distribution=truth,
     )
@@ -138,14 +140,14 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
 
 
 def _nli(row: Row, index: int) -> tuple[Task, list[Item]]:
-    votes = _votes(_decoded(row["annotator_labels"]), _NLI.labels, "annotator_labels")
+    votes = _votes(decoded(row["annotator_labels"]), _NLI.labels, "annotator_labels")
     topic = name_in(row, "promptID") or name_in(row, "captionID")
     texts = (_text(row, "sentence1"), _text(row, "sentence2"))
     return _NLI, [Item(name_in(row, "pairID") or str(index), texts, votes, topic)]
 
 
 def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
-    example, counter = _decoded(row["example"]), _decoded(row["label_counter"])
+    example, counter = decoded(row["example"]), decoded(row["label_counter"])
     for column, value in (("example", example), ("label_counter", counter)):
         if not isinstance(value, Mapping):
             raise bad_value(column, value, "a mapping")
@@ -162,7 +164,7 @@ def _chaos(row: Row, index: int) -> tuple[Task, list[Item]]:
 def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
     if "text" not in row:
         raise DataError("column 'text' is missing; expected the articles beside the summaries (the paired file)")
-    annotations = [*_mappings(row, "expert_annotations"), *_mappings(row, "turker_annotations")]
+    annotations = [*mappings_in(row, "expert_annotations"), *mappings_in(row, "turker_annotations")]
     topic = name_in(row, "id")
     name = f"{topic or index}/{name_in(row, 'model_id') or '?'}"
     items = []
@@ -173,25 +175,21 @@ def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
 
 
 def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
-    winner, turn, question = row["winner"], name_in(row, "turn"), name_in(row, "question_id")
-    if winner not in _WINNERS:
-        raise bad_value("winner", winner, f"one of {', '.join(_WINNERS)}")
-    if turn not in ("1", "2"):
-        raise bad_value("turn", row["turn"], "1 or 2")
-    sides = [(name_in(row, f"model_{x}") or "?", _conversation(row, f"conversation_{x}", int(turn))) for x in "ab"]
-    votes = tuple(float(_WINNERS[winner] == label) for label in _CONVERSATIONS.labels)
+    winner, question, turn = (
+        winner_of(row["winner"], "winner"),
+        name_in(row, "question_id"),
+        count_in(row["turn"], "turn"),
+    )
+    if winner is None:
+        raise bad_value("winner", row["winner"], "model_a, model_b or tie")
+    sides = [
+        (name_in(row, f"model_{x}") or "?", plain_text(judged_turns(row, f"conversation_{x}", turn))) for x in "ab"
+    ]
+    votes = tuple(float(winner == label) for label in _CONVERSATIONS.labels)
     if sides[0][0] > sides[1][0]:  # the same two answers may be in either order
         sides, votes = sides[::-1], votes[::-1]
     (model_a, text_a), (model_b, text_b) = sides
     return _CONVERSATIONS, [Item(f"{question}/{turn}/{model_a}/{model_b}", (text_a, text_b), votes, question)]
-
-
-def _decoded(value: Any) -> Any:
-    """A list or mapping, which a CSV file holds as JSON; other values unchanged, for the checks that follow."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
@@ -200,20 +198,6 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise bad_value(column, value, "text")
     return value
-
-
-def _mappings(row: Row, column: str) -> list[Mapping[str, Any]]:
-    value = _decoded(row[column])
-    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
-        raise bad_value(column, value, "a list of mappings")
-    return value
-
-
-def _conversation(row: Row, column: str, turn: int) -> str:
-    messages = _mappings(row, column)[: 2 * turn]
-    if len(messages) < 2 * turn:
-        raise bad_value(column, messages, f"at least {2 * turn} messages")
-    return "\n\n".join(f"{str(m.get('role', '?')).capitalize()}: {_text(m, 'content')}" for m in messages)
 
 
 def _votes(names: Any, labels: tuple[str, ...], column: str) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from autorater.data.errors import DataError
 from autorater.data.fields import shortened
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 
 
@@ -165,6 +166,6 @@ def pair_items(pairs: Sequence[Pair], ties: bool | None = None) -> ItemSet:
         counts = (1 - p, 0, p) if pair.votes_a is None else (pair.votes_a, pair.votes_tie or 0, pair.votes_b)
         sides = None if truth is None else (1 - truth, 0.0, truth)
         for order, shown, turn in (("ab", pair, step), ("ba", pair.swapped(), -step)):
-            texts = (shown.prompt, shown.response_a, shown.response_b)
+            texts = tuple(map(plain_text, (shown.prompt, shown.response_a, shown.response_b)))
             items.append(Item(f"{pair.id}#{order}", texts, counts[::turn], pair.topic, sides and sides[::turn]))
     return ItemSet(task, items)

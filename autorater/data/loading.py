@@ -1,89 +1,182 @@
-"""Pairs from JSONL, JSONL.gz, CSV and Parquet files, `save_to_disk` folders and Hub datasets; and pairs to JSONL.
+"""Pairs from files, folders, the Hub and tables in memory; and pairs to JSONL.
 
-Columns: `prompt, response_a, response_b` and either `label` or `votes_a, votes_b[, votes_tie]`; optional `id, topic,
-model_a, model_b, true_probability` and, for a label without votes, `n_votes`. Other columns are ignored. An invalid
-row is a `DataError` that names the file, the line, the column, the value and what would be right. No row is dropped or
-repaired, unless requested: `allow_odd_responses` keeps responses that are blank or not text, and counts them.
+Our columns: `prompt, response_a, response_b` and one of `label`, `votes_a, votes_b[, votes_tie]`, or, with one row an
+annotator, `vote` (or `winner`, `preference`) and `annotator`; optional `id, topic, model_a, model_b, true_probability,
+criteria, reference, group` and, for a label without votes, `n_votes`. Texts may be lists of chat messages. Published
+layouts (`autorater.data.layouts`) are found by their columns or by name. Other columns are ignored.
+
+An invalid row is a `DataError` that names the file, the line, the column, the value and what would be right. No row is
+dropped or repaired in silence: rows without a vote are counted by reason (`LoadReport`), and `allow_odd_responses`
+keeps responses that are blank or not text, and counts them.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import dataclass, field
 
-from autorater.data.errors import DataError, DataWarning, UserError
-from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in, shortened, text_in
-from autorater.data.pairs import Pair, vote_share
-from autorater.data.tables import distinct, iter_rows, located, write_rows
+from autorater.data.errors import DataError, DataWarning, UserError, located
+from autorater.data.fields import bad_value
+from autorater.data.gathering import Gatherer, pair_key
+from autorater.data.messages import as_json
+from autorater.data.pairs import Pair
+from autorater.data.rows import COLUMNS, ReadPair, RowReader
+from autorater.data.tables import Source, iter_rows, source_name, write_rows
 
-COLUMNS = tuple(field.name for field in fields(Pair))
+
+@dataclass
+class LoadReport:
+    """What became of the rows of a source.
+
+    Attributes:
+        layout: Name of the layout.
+        rows: Rows read.
+        left_out: Rows without a vote, and repetitions of an annotator's vote, by reason.
+        odd: Odd responses by kind, if they are allowed.
+        gathered: Rows whose votes were added to those of an earlier row with the same texts.
+        repeated: Pairs with the texts of an earlier one that are no votes and cannot be added.
+    """
+
+    layout: str = "pairs"
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    odd: Counter[str] = field(default_factory=Counter)
+    gathered: int = 0
+    repeated: int = 0
+
+    def lines(self, n_pairs: int) -> list[str]:
+        """What is worth saying about a source that gave this many pairs; none if a row is a pair."""
+        left_out = ", ".join(f"{count:,} ({reason})" for reason, count in self.left_out.items())
+        odd = ", ".join(f"{count} {kind}" for kind, count in self.odd.items())
+        lines = {
+            f"rows left out beside {n_pairs:,} pairs: {left_out}": left_out,
+            f"odd responses among {n_pairs:,} pairs: {odd}": odd,
+            f"{self.gathered:,} rows repeat an earlier pair; their votes are added, {n_pairs:,} pairs": self.gathered,
+            f"{self.repeated:,} of {n_pairs:,} pairs repeat the texts of an earlier one; they are no new evidence and "
+            "are resampled together": self.repeated,
+        }
+        return [line for line, applies in lines.items() if applies]
 
 
 def load_pairs(
-    source: str | os.PathLike[str], *, split: str = "train", allow_odd_responses: bool = False
+    source: Source,
+    columns: Mapping[str, str] | None = None,
+    *,
+    split: str = "train",
+    labelled: bool = True,
+    layout: str | None = None,
+    seed: int = 0,
+    allow_odd_responses: bool = False,
+    report: LoadReport | None = None,
 ) -> list[Pair]:
-    """Reads pairs from a file, a folder or the Hub.
+    """Reads pairs from a file, a folder, the Hub or a table in memory.
 
     The label is the given one, else the vote share (a tie vote counts one half); if a row has both they must agree
-    within 1e-6. In optional columns null and the empty string mean absent. A pair without an id gets its row index as
-    id. Blank lines of JSONL and CSV files are skipped, but count as lines.
+    within 1e-6. In optional columns null, NaN and the empty string mean absent. A pair without an id gets its row
+    index as id. Rows that are single votes and show the same texts, in either order, are one pair with all their
+    votes, at the place and in the order of the first.
 
     Args:
-        source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or a Hub name.
-        split: Split of a Hub dataset or a saved `DatasetDict`; ignored for sources without splits.
+        source: A file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder written by
+            `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset` or a list of mappings.
+        columns: Our names of columns to those of the source, such as `{"prompt": "instruction"}`.
+        split: Split of a Hub dataset or a `DatasetDict`; ignored for sources without splits.
+        labelled: Whether every pair must have a label. Without labels pairs can be judged and audited.
+        layout: Name of a published layout, or `pairs` for our columns; default: the one that the columns show.
+        seed: Draws which of a chosen and a rejected response is A.
         allow_odd_responses: Keep blank responses (an empty answer is an answer, and people voted on it), and read a
             JSON `true`, `false` or number in place of a response as its JSON text (a converter has changed the type).
             A null is still no response.
+        report: Is filled in instead of warning.
 
     Returns:
         At least one pair, in the order of the source, with distinct ids, and with labels and probabilities in [0, 1].
 
     Raises:
         DataError: If the source does not exist, cannot be read or is empty, or a row is not a pair.
+        UserError: If `columns` or `layout` has an unknown name.
         ImportError: If `datasets` is required and not installed.
 
     Warns:
-        DataWarning: With `allow_odd_responses`, the kinds and numbers of odd responses.
+        DataWarning: What was left out, gathered or odd, unless `report` is given.
     """
-    odd: Counter[str] | None = Counter() if allow_odd_responses else None
-    pairs = list(iter_pairs(source, split=split, odd=odd))
-    if odd:
-        found = ", ".join(f"{count} {kind}" for kind, count in odd.items())
-        warnings.warn(f"{source}: odd responses among {len(pairs)} pairs: {found}", DataWarning, stacklevel=2)
-    return pairs
+    found = report or LoadReport()
+    gatherer = Gatherer(found)
+    options = {"split": split, "labelled": labelled, "layout": layout, "seed": seed}
+    for row in _iter(source, columns, found, allow_odd=allow_odd_responses, **options):
+        gatherer.add(*row)
+    if not gatherer.pairs:
+        raise DataError(f"{source_name(source)}: no vote ({', '.join(found.left_out)}); expected at least one")
+    if report is None:
+        for line in found.lines(len(gatherer.pairs)):
+            warnings.warn(f"{source_name(source)}: {line}", DataWarning, stacklevel=2)
+    return gatherer.pairs
 
 
 def iter_pairs(
-    source: str | os.PathLike[str], *, split: str = "train", odd: Counter[str] | None = None
+    source: Source,
+    columns: Mapping[str, str] | None = None,
+    *,
+    split: str = "train",
+    labelled: bool = True,
+    layout: str | None = None,
+    seed: int = 0,
+    allow_odd_responses: bool = False,
+    report: LoadReport | None = None,
 ) -> Iterator[Pair]:
-    """The pairs of `load_pairs` one at a time, for files larger than memory.
+    """The pairs of a source one at a time, for files larger than memory.
 
-    Only hashes of earlier ids are kept. Arguments and errors are those of `load_pairs`; an error is raised when its
-    row is reached. With `odd`, odd responses are kept, and their kinds are counted in it.
+    In contrast to `load_pairs` rows with the same texts are not gathered (`autorater.data.gathering.clusters` tells
+    which they are), and may share an id. Only hashes are kept of earlier rows. Arguments and errors are those of
+    `load_pairs`; an error is raised when its row is reached.
     """
-    seen: set[int] = set()
-    with closing(iter_rows(source, split=split, select=_select_columns)) as rows:
+    options = {"split": split, "labelled": labelled, "layout": layout, "seed": seed}
+    for row in _iter(source, columns, report or LoadReport(), allow_odd=allow_odd_responses, **options):
+        yield row.pair
+
+
+def _iter(
+    source: Source,
+    columns: Mapping[str, str] | None,
+    report: LoadReport,
+    *,
+    split: str,
+    labelled: bool,
+    layout: str | None,
+    seed: int,
+    allow_odd: bool,
+) -> Iterator[ReadPair]:
+    reader = RowReader(columns, layout, labelled, seed, report.odd if allow_odd else None)
+    name = source_name(source)
+    seen: dict[int, int] = {}  # hashes of ids to hashes of pairs
+    with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in enumerate(rows):
-            with located(f"{source}: {place}"):
-                pair = _pair(row, index, odd)
-                if hash(pair.id) in seen and (earlier := _place_of(pair.id, index, source, split)):
-                    raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
-            seen.add(hash(pair.id))
-            yield pair
+            report.rows += 1
+            with located(f"{name}: {place}"):
+                found = reader.pairs(row, index)
+                for pair, *_ in found:
+                    key = -index - 1 if pair.votes_a is None else hash(pair_key(pair))
+                    if seen.setdefault(hash(pair.id), key) != key:
+                        earlier = _place_of(pair.id, index, source, split, reader)
+                        if earlier:
+                            raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
+            report.left_out.update(reader.left_out)
+            reader.left_out.clear()
+            yield from found
+    report.layout = reader.layout_name
 
 
-def _place_of(id: str, before: int, source: str | os.PathLike[str], split: str) -> str | None:
+def _place_of(id: str, before: int, source: Source, split: str, reader: RowReader) -> str | None:
     """The place of an id in the first `before` rows; None if two ids have the same hash by chance."""
-    with closing(iter_rows(source, split=split, select=_select_columns)) as rows:
+    with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in zip(range(before), rows, strict=False):
-            if _id(row, index) == id:
+            if any(found.pair.id == id for found in reader.pairs(row, index)):
                 return place
     return None
 
@@ -101,75 +194,4 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     with open(name, "wb") as raw:
         packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if name.lower().endswith(".gz") else raw
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
-            write_rows(({column: getattr(pair, column) for column in COLUMNS} for pair in pairs), file)
-
-
-def _pair(row: Row, index: int, odd: Counter[str] | None) -> Pair:
-    _check_columns(row)
-    label, n_votes, votes = _label(row)
-    return Pair(
-        id=_id(row, index),
-        prompt=text_in(row["prompt"], "prompt"),
-        response_a=_response(row["response_a"], "response_a", odd),
-        response_b=_response(row["response_b"], "response_b", odd),
-        label=label,
-        n_votes=n_votes,
-        topic=name_in(row, "topic"),
-        model_a=name_in(row, "model_a"),
-        model_b=name_in(row, "model_b"),
-        true_probability=probability_in(row, "true_probability"),
-        **votes,
-    )
-
-
-def _id(row: Row, index: int) -> str:
-    return name_in(row, "id") or str(index)
-
-
-def _select_columns(names: Sequence[str]) -> Sequence[str]:
-    _check_columns(names)
-    return distinct([name for name in names if name in COLUMNS])
-
-
-def _check_columns(names: Collection[str]) -> None:
-    voted = "label" not in names and ("votes_a" in names or "votes_b" in names)
-    for column in ("prompt", "response_a", "response_b", *(("votes_a", "votes_b") if voted else ("label",))):
-        if column not in names:
-            also = " (or the columns votes_a and votes_b)" if column == "label" else ""
-            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
-
-
-def _response(value: object, column: str, odd: Counter[str] | None) -> str:
-    """A response; odd ones are counted if they are allowed."""
-    if odd is not None and isinstance(value, bool | int | float):
-        value = json.dumps(value)
-        odd[f"not text, read as {value}"] += 1
-    elif odd is not None and isinstance(value, str) and not value.strip():
-        odd["blank"] += 1
-        return value
-    return text_in(value, column)
-
-
-def _label(row: Row) -> tuple[float, int | None, dict[str, int]]:
-    """Label, number of votes, and the votes by column if they are given."""
-    label = probability_in(row, "label")
-    n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
-    given = {column: given_in(row, column) for column in ("votes_a", "votes_b", "votes_tie")}
-    if all(value is None for value in given.values()):
-        if label is None:
-            raise bad_value("label", None, "a number in [0, 1], or else whole numbers in votes_a and votes_b")
-        if n_votes == 0:
-            raise bad_value("n_votes", row["n_votes"], "at least one vote, or null if their number is unknown")
-        return label, n_votes, {}
-    if given["votes_tie"] is None:
-        given["votes_tie"] = 0
-    votes = {column: count_in(value, column) for column, value in given.items()}
-    total = sum(votes.values())
-    if total == 0:
-        raise bad_value("votes_a, votes_b, votes_tie", tuple(votes.values()), "at least one vote")
-    if n_votes not in (None, total):
-        raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
-    share = vote_share(**votes)
-    if label is not None and abs(label - share) > 1e-6:
-        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {votes}, or no label")
-    return share if label is None else label, total, votes
+            write_rows(({column: as_json(getattr(pair, column)) for column in COLUMNS} for pair in pairs), file)

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import compress
 
 from autorater.data.errors import DataError, UserError
 from autorater.data.messages import Text, plain_text
 
 SWAP_SUFFIX = "#ba"
-GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id")
+GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id", "group", "criteria")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Pair:
     criteria: str | None = None
     reference: Text | None = None
     group: str | None = None
+
+    def in_plain_text(self) -> Pair:
+        """The same pair with conversations as text, see `plain_text`; for models that read texts only."""
+        texts = {name: plain_text(getattr(self, name)) for name in ("prompt", "response_a", "response_b")}
+        return replace(self, **texts)
 
     def swapped(self) -> Pair:
         """The same pair in the other order with the same id: responses, models, votes and probabilities swapped."""
@@ -160,12 +166,16 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         raise UserError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}; expected a number between 0 and 1, both excluded")
-    sizes = Counter(getattr(pair, column) for pair in pairs)
-    if None in sizes:
-        odd = next(pair.id for pair in pairs if getattr(pair, column) is None)
+    names = [None if (value := getattr(pair, column)) is None else plain_text(value) for pair in pairs]
+    if None in names:
+        odd = pairs[names.index(None)].id
         raise UserError(f"pair {odd!r} has no {column}; expected one in every pair to split by")
+    sizes = Counter(names)
     if len(sizes) < 2:
-        raise UserError(f"{len(pairs)} pairs with {len(sizes)} distinct {column}; expected at least 2 to split by")
+        also = "" if column == "id" or len(pairs) < 2 else ", for example by id"
+        raise UserError(
+            f"{len(pairs)} pairs with {len(sizes)} distinct {column}; expected at least 2 to split by{also}"
+        )
 
     groups = sorted(sizes, key=lambda group: (_bits(seed, group), group))
     missing = fraction * len(pairs)
@@ -176,11 +186,13 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
             missing -= sizes[group]
     if not held or len(held) == len(groups):  # neither side may be empty
         held ^= {min(groups, key=sizes.__getitem__)}
-    train = [pair for pair in pairs if getattr(pair, column) not in held]
-    return train, [pair for pair in pairs if getattr(pair, column) in held]
+    sides = [name in held for name in names]
+    return list(compress(pairs, (not side for side in sides))), list(compress(pairs, sides))
 
 
 def leaked_responses(train: Iterable[Pair], held_out: Iterable[Pair]) -> int:
     """Counts the distinct response texts on both sides of a split; a few may be chance ("Yes.")."""
-    seen, again = ({text for p in pairs for text in (p.response_a, p.response_b)} for pairs in (train, held_out))
+    seen, again = (
+        {plain_text(text) for p in pairs for text in (p.response_a, p.response_b)} for pairs in (train, held_out)
+    )
     return len(seen & again)

@@ -1,4 +1,4 @@
-"""Rows of a source: JSONL, JSONL.gz, CSV and Parquet files, `save_to_disk` folders and Hub datasets.
+"""Rows of a source: JSON, CSV and Parquet files, `save_to_disk` folders, Hub datasets, and tables in memory.
 
 The meaning of the columns is left to the caller (`autorater.data.loading`, `autorater.data.formats`). Only
 `save_to_disk` folders and Hub names require `datasets`; the rest uses the standard library and pyarrow.
@@ -6,64 +6,50 @@ The meaning of the columns is left to the caller (`autorater.data.loading`, `aut
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
 import re
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value
+from autorater.data.errors import DataError, located
+from autorater.data.fields import Row, with_messages
+from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, json_rows
 
 _LOCAL_SUFFIXES = (".jsonl", ".gz", ".csv", ".parquet", ".json", ".tsv", ".txt", ".arrow")  # never in a Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
-_CSV_FIELD = 2**31 - 1  # the default limit of the csv module, 131,072 characters, is less than a long response
 
-Rows = Iterator[tuple[str, Row]]  # the place of a row, such as `line 3`, and the row
-SelectColumns = Callable[[Sequence[str]], Sequence[str]]  # column names of a header -> columns to read, or a DataError
+Source = Any  # str | os.PathLike | pandas.DataFrame | datasets.Dataset | Sequence[Mapping]
 
 
-@contextmanager
-def located(place: object) -> Iterator[None]:
-    """Prefixes a `DataError` raised inside with a place: a file, a line."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error.__cause__
+def source_name(source: Source) -> str:
+    """The source as messages name it: its path, or what it is."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return f"{type(source).__name__} of {len(source):,} rows" if hasattr(source, "__len__") else type(source).__name__
 
 
-def distinct(names: Sequence[str]) -> Sequence[str]:
-    """The column names; a DataError if one occurs twice."""
-    if len(set(names)) < len(names):
-        column, times = Counter(names).most_common(1)[0]
-        raise DataError(f"column {column!r} is there {times} times; expected it once")
-    return names
-
-
-def iter_rows(source: str | os.PathLike[str], *, split: str = "train", select: SelectColumns = distinct) -> Rows:
+def iter_rows(source: Source, *, split: str = "train", select: SelectColumns = distinct) -> Rows:
     """The rows of a source, one at a time.
 
     Args:
-        source: A file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), a folder written by `save_to_disk`, or a Hub name.
+        source: A file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder written by
+            `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
         split: Split of a Hub dataset or a saved `DatasetDict`.
         select: Called with the column names of a source that has a header. Parquet files and datasets give only the
             columns that it returns.
 
     Yields:
-        The place of a row, such as `line 3`, and the row as a mapping; fields of a CSV file are text.
+        The place of a row, such as `line 3`, and the row as a mapping; fields of a CSV file are text. Lists of chat
+        messages that are text in CSV, Parquet and DataFrames are lists.
 
     Raises:
         DataError: If the source does not exist, cannot be read or has no rows; raised when that place is reached,
             with the source.
     """
-    with located(source):
+    with located(source_name(source)):
         rows = _open(source, split, select)
         first = next(rows, None)
         if first is None:
@@ -79,90 +65,46 @@ def write_rows(rows: Iterable[Row], file: TextIO) -> None:
         file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _open(source: str | os.PathLike[str], split: str, select: SelectColumns) -> Rows:
+def _open(source: Source, split: str, select: SelectColumns) -> Rows:
+    if not isinstance(source, str | os.PathLike):
+        return _memory_rows(source, split, select)
     path, name = Path(source), os.fspath(source).lower()
     if path.is_dir():
-        return _dataset_rows(path, split, select)
+        return _dataset_rows(_loaded(path, split), select)
     if not path.is_file():
         if not isinstance(source, str) or name.endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
-        return _dataset_rows(source, split, select)
-    readers = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+        return _dataset_rows(_loaded(source, split), select)
+    readers = {".jsonl": json_rows, ".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows, ".parquet": _parquet_rows}
     for suffix, read in readers.items():
-        if name.endswith(suffix):
+        if name.removesuffix(".gz").endswith(suffix) and not name.endswith(".parquet.gz"):
             return read(path, select)
-    raise DataError(f"unknown file type; expected a name that ends in {', '.join(readers)}")
+    raise DataError(f"unknown file type; expected a name that ends in {', '.join(readers)}, .jsonl.gz or .csv.gz")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    found = f"byte {error.object[error.start]:#04x} at position {error.start + 1}"
-                    raise DataError(f"line {number}: {found} is not UTF-8; expected a file saved as UTF-8") from error
-                yield number, text
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"line {number + 1}: broken gzip data ({error}); expected a complete .gz file") from error
+def _memory_rows(source: Any, split: str, select: SelectColumns) -> Rows:
+    """The rows of a DataFrame, a Dataset, a DatasetDict, or a list of mappings."""
+    if hasattr(source, "with_format") and hasattr(source, "column_names"):
+        yield from _dataset_rows(_of_split(source, split), select)
+    elif hasattr(source, "iloc") and hasattr(source, "columns"):
+        yield from _frame_rows(source, select)
+    elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        yield from ((f"row {index} (counted from 0)", dict(row)) for index, row in enumerate(source))
+    else:
+        expected = "a path, a Hub name, a pandas.DataFrame, a datasets.Dataset or a list of mappings"
+        raise DataError(f"cannot be read as rows; expected {expected}")
 
 
-def _object(items: list[tuple[str, Any]]) -> Row:
-    distinct([name for name, _ in items])
-    return dict(items)
+def _frame_rows(frame: Any, select: SelectColumns) -> Rows:
+    frame = frame[list(select([str(name) for name in frame.columns]))]
+    for start in range(0, len(frame), _TABLE_ROWS):
+        part = frame.iloc[start : start + _TABLE_ROWS].astype(object)
+        rows = part.where(part.notna(), None).to_dict("records")  # pandas has three nulls: None, NaN and NA
+        yield from ((f"row {index} (counted from 0)", _nested(row)) for index, row in enumerate(rows, start))
 
 
-def _json_rows(path: Path, _: SelectColumns) -> Rows:  # JSONL has no header
-    decode = json.JSONDecoder(object_pairs_hook=_object).decode
-    for number, text in _lines(path):
-        if text.isspace():
-            continue
-        with located(f"line {number}"):
-            try:
-                row = decode(text)
-            except (ValueError, RecursionError) as error:
-                is_syntax = isinstance(error, json.JSONDecodeError)
-                found = f"{error.msg} at character {error.pos + 1}" if is_syntax else error
-                raise DataError(f"not usable JSON ({found}); expected one JSON object per line") from error
-            if not isinstance(row, dict):
-                raise bad_value("(all)", row, "a JSON object with the columns as keys")
-        yield f"line {number}", row
-
-
-def _csv_rows(path: Path, select: SelectColumns) -> Rows:
-    reader = csv.reader((text for _, text in _lines(path)), strict=True)
-    header: list[str] | None = None
-    limit = csv.field_size_limit(_CSV_FIELD)
-    start = 1
-    try:
-        for values in reader:
-            if not values:
-                pass
-            elif header is None:
-                header = values
-                with located(f"line {start}"):
-                    _check_separator(header)
-                    select(header)
-            elif len(values) != len(header):
-                raise DataError(f"line {start}: {len(values)} fields; expected {len(header)}, as in the header")
-            else:
-                yield f"line {start}", dict(zip(header, values, strict=True))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"line {start}: not CSV ({error}); expected quotes around fields with commas") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _check_separator(header: Sequence[str]) -> None:
-    line = ",".join(header)
-    if line.lower().startswith("sep="):
-        raise DataError(f"got {line!r}, a line that only Excel reads; expected the header: remove this line")
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if line.count(separator) >= len(header):
-            raise DataError(f"the header is separated by {name}: {line[:80]!r}; expected commas")
+def _nested(row: Row) -> Row:
+    return {name: with_messages(value) for name, value in row.items()}
 
 
 def _table_rows(tables: Iterable[Any]) -> Rows:
@@ -174,7 +116,7 @@ def _table_rows(tables: Iterable[Any]) -> Rows:
             place = f"rows {start} to {start + table.num_rows - 1}"
             raise DataError(f"{place}: text that is not UTF-8 ({error}); expected UTF-8") from error
         for index, row in enumerate(rows, start):
-            yield f"row {index} (counted from 0)", row
+            yield f"row {index} (counted from 0)", _nested(row)
         start += table.num_rows
 
 
@@ -189,7 +131,8 @@ def _parquet_rows(path: Path, select: SelectColumns) -> Rows:
         raise DataError(f"not a Parquet file ({error}); expected a complete Parquet file") from error
 
 
-def _dataset_rows(source: str | Path, split: str, select: SelectColumns) -> Rows:
+def _loaded(source: str | Path, split: str) -> Any:
+    """A `datasets.Dataset` from a folder or the Hub."""
     try:
         import datasets
     except ImportError as error:
@@ -202,9 +145,17 @@ def _dataset_rows(source: str | Path, split: str, select: SelectColumns) -> Rows
             "a folder written by save_to_disk" if saved else "a file, a folder, or a Hub dataset with this split"
         )
         raise DataError(f"dataset not loaded, split {split!r} ({error}); expected {expected}") from error
-    if isinstance(dataset, datasets.DatasetDict):
-        if split not in dataset:
-            raise DataError(f"no split {split!r}; expected one of {', '.join(dataset)}")
-        dataset = dataset[split]
+    return _of_split(dataset, split)
+
+
+def _of_split(dataset: Any, split: str) -> Any:
+    if not isinstance(dataset, Mapping):
+        return dataset
+    if split not in dataset:
+        raise DataError(f"no split {split!r}; expected one of {', '.join(dataset)}")
+    return dataset[split]
+
+
+def _dataset_rows(dataset: Any, select: SelectColumns) -> Rows:
     used = list(select(dataset.column_names))
     yield from _table_rows(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autorater.data.gathering import pair_clusters
 from autorater.data.pairs import Pair
 from autorater.judges import Judgments, PairJudge
 from autorater.metrics import Targets, judge_metrics
@@ -99,16 +100,19 @@ def measure(
     pairs: Sequence[Pair],
     judgments: Judgments,
     *,
-    clusters: Sequence[str] | None = None,
+    clusters: Sequence[str | int] | None = None,
     n_bootstrap: int = 1000,
 ) -> Evaluation:
-    """Measures the judgments of N pairs against their dense labels; pairs of one cluster are resampled together."""
-    against = targets(pairs, clusters)
+    """Measures the judgments of N pairs against their dense labels; pairs of one cluster are resampled together.
+
+    By default a cluster is the pairs that show the same texts, in either order: they are no independent evidence.
+    """
+    against = targets(pairs, pair_clusters(pairs) if clusters is None else clusters)
     options = {"valid": judgments.valid, "mode": judgments.mode, "n_bootstrap": n_bootstrap}
     return Evaluation(pairs, judgments, judge_metrics(judgments.mean, against, **options))
 
 
-def targets(pairs: Sequence[Pair], clusters: Sequence[str] | None = None) -> Targets:
+def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) -> Targets:
     """Labels, votes and known truth of N pairs."""
     labels = [pair.label for pair in pairs]
     return Targets(labels, column(pairs, "n_votes"), column(pairs, "true_probability"), clusters)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autorater.data.errors import UserError
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
 from autorater.evaluation.results import write_metrics, write_predictions
@@ -161,7 +162,7 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
     kinds = {
         "topic": [pair.topic for pair in pairs],
         "models": [" / ".join(sorted(m)) if all(m) else None for m in ((p.model_a, p.model_b) for p in pairs)],
-        "characters of both responses": length_quartiles([len(pair.response_a + pair.response_b) for pair in pairs]),
+        "characters of both responses": length_quartiles([_characters(pair) for pair in pairs]),
     }
     measured = {
         kind: group_metrics(evaluation.judgments.mean, targets(pairs), names, n_bootstrap=n_bootstrap)
@@ -169,6 +170,10 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
         if len(set(names)) > 1
     }
     return {kind: groups for kind, groups in measured.items() if len(groups) > 1}
+
+
+def _characters(pair: Pair) -> int:
+    return len(plain_text(pair.response_a)) + len(plain_text(pair.response_b))
 
 
 def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[WinRate]:

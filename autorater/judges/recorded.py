@@ -7,9 +7,17 @@ Its columns are one of these pairs; null or empty means no verdict:
     verdict_ab, verdict_ba             the preferred response: A, B or tie, in whichever slot it is shown
     slot_ab, slot_ba                   the slot of the preferred response: first, second or tie
     winner_original, winner_swapped    the preferred response: 1, 2 or tie
+    g1_winner, g2_winner               the same in FastChat's pair judgments (model_1, model_2, tie, error)
+    games                              the slots of both games of Arena-Hard: [{"score": "A>>B"}, {"score": "B>A"}]
+    judgments                          the same of JudgeBench: [{"decision": "A>B"}, {"decision": "B>A"}]
 
-Optional: `label`, people's Pr[B preferred] in [0, 1] (for winner_…: the preferred response, 1 or 2); `id`; `prompt`,
-`response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping.
+Case does not count; other words for a verdict (`autorater.data.layouts.votes`) are understood; `error` is none.
+FastChat: llm_judge/gen_judgment.py in https://github.com/lm-sys/FastChat; Arena-Hard: gen_judgment.py in
+https://github.com/lmarena/arena-hard-auto; JudgeBench: https://github.com/ScalerLab/JudgeBench.
+
+Optional: `label`, people's Pr[B preferred] in [0, 1] or a verdict (for winner_…: the preferred response, 1 or 2);
+`id`; `prompt`, `response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping.
+Rows with the same texts, or without texts with the same id, are one unit of every interval.
 """
 
 import math
@@ -17,16 +25,22 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value, given_in, probability_in
-from autorater.data.tables import iter_rows, located
+from autorater.data.errors import DataError, located
+from autorater.data.fields import Row, bad_value, given_in, mappings_in, name_in, number_of, probability_in
+from autorater.data.layouts.votes import winner_of
+from autorater.data.tables import iter_rows
 
+_FIRST = {"A": 0.0, "tie": 0.5, "B": 1.0}  # a verdict in the given order as Pr[the second slot is better]
+_SWAPPED = {"A": 1.0, "tie": 0.5, "B": 0.0}
 _VERDICTS = {
-    ("verdict_ab", "verdict_ba"): ({"A": 0.0, "B": 1.0, "tie": 0.5}, {"B": 0.0, "A": 1.0, "tie": 0.5}),
-    ("slot_ab", "slot_ba"): ({"first": 0.0, "second": 1.0, "tie": 0.5},) * 2,
-    ("winner_original", "winner_swapped"): ({"1": 0.0, "2": 1.0, "tie": 0.5}, {"2": 0.0, "1": 1.0, "tie": 0.5}),
+    ("verdict_ab", "verdict_ba"): (_FIRST, _SWAPPED),
+    ("slot_ab", "slot_ba"): (_FIRST, _FIRST),
+    ("winner_original", "winner_swapped"): (_FIRST, _SWAPPED),
+    ("g1_winner", "g2_winner"): (_FIRST, _SWAPPED),
 }
-COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS)
+_GAMES = {"games": "score", "judgments": "decision"}  # a column with both games, and the key of the verdict in it
+COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS, *((column,) for column in _GAMES))
+_IDS = (("id",), ("pair_id",), ("question_id", "turn", "model_1", "model_2", "model"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ def iter_recorded(path: str | os.PathLike[str]) -> Iterator[RecordedPair]:
         yield pair
 
 
-def _columns_of(row: Row) -> tuple[str, str]:
+def _columns_of(row: Row) -> tuple[str, ...]:
     for columns in COLUMN_SETS:
         if set(columns) <= set(row):
             return columns
@@ -68,25 +82,50 @@ def _columns_of(row: Row) -> tuple[str, str]:
     raise DataError(f"expected the columns {expected} among {list(row)}")
 
 
-def _pair(row: Row, columns: tuple[str, str], index: int) -> RecordedPair:
+def _pair(row: Row, columns: tuple[str, ...], index: int) -> RecordedPair:
     for column in columns:
         if column not in row:
             raise DataError(f"column {column!r} is missing; expected it in every row, null for no verdict")
-    meanings = _VERDICTS.get(columns, (None, None))
-    answers = tuple(_number(row, column, meaning) for column, meaning in zip(columns, meanings, strict=True))
-    is_winner = columns == ("winner_original", "winner_swapped")
-    label = _number(row, "label", {"1": 0.0, "2": 1.0} if is_winner else None)
-    id = given_in(row, "id")
-    return RecordedPair(str(index if id is None else id), answers, label, row)
+    if columns[0] in _GAMES:
+        answers = _of_games(row, columns[0])
+    elif columns in _VERDICTS:
+        values = zip(columns, _VERDICTS[columns], strict=True)
+        answers = tuple(_verdict(given_in(row, column), column, meaning) for column, meaning in values)
+    else:
+        answers = tuple(_probability(row, column) for column in columns)
+    return RecordedPair(_id(row) or str(index), answers, _label(row, columns), row)
 
 
-def _number(row: Row, column: str, meaning: Mapping[str, float] | None) -> float:
-    """The probability or the verdict in a column, NaN for null."""
-    value = given_in(row, column)
-    if value is None:
-        return math.nan
-    if meaning is None:
-        return probability_in(row, column)
-    if isinstance(value, bool) or str(value).strip() not in meaning:
-        raise bad_value(column, value, f"one of {', '.join(meaning)}, or null for no verdict")
-    return meaning[str(value).strip()]
+def _of_games(row: Row, column: str) -> tuple[float, float]:
+    games = mappings_in(row, column)
+    if len(games) != 2:
+        raise bad_value(column, row[column], "two games, the second with the responses swapped")
+    first, second = (_verdict(game.get(_GAMES[column]), column, _FIRST) for game in games)
+    return first, second
+
+
+def _verdict(value: object, column: str, meaning: Mapping[str, float]) -> float:
+    winner = None if value is None else winner_of(value, column)
+    return math.nan if winner is None else meaning[winner]
+
+
+def _probability(row: Row, column: str) -> float:
+    value = probability_in(row, column)
+    return math.nan if value is None else value
+
+
+def _label(row: Row, columns: tuple[str, ...]) -> float:
+    value = given_in(row, "label")
+    if columns == ("winner_original", "winner_swapped") and value is not None:
+        if str(value).strip() not in ("1", "2"):
+            raise bad_value("label", value, "one of 1, 2, the preferred response")
+        return float(value) - 1
+    if isinstance(value, str) and math.isnan(number_of(value)):
+        return _verdict(value, "label", _FIRST)
+    return _probability(row, "label")
+
+
+def _id(row: Row) -> str:
+    """The id of the pair, in FastChat and Arena-Hard the question with turn and models."""
+    named = ([name_in(row, column) for column in columns] for columns in _IDS)
+    return next((joined for names in named if (joined := "/".join(filter(None, names)))), "")

@@ -43,7 +43,12 @@ def only_verdicts(*answers: np.ndarray) -> bool:
 
 
 def audit_metrics(
-    answers: ArrayLike, labels: ArrayLike | None = None, *, n_bootstrap: int = 1000, seed: int = 0
+    answers: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    clusters: ArrayLike | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> dict[str, float]:
     """All position metrics of one judge, as JSON-ready floats; undefined metrics have no key.
 
@@ -51,11 +56,14 @@ def audit_metrics(
         answers: shape (N, 2) or (N, 2, R): Pr[response shown second better] from order ab and from order ba, in R
             repetitions, in [0, 1]; NaN for a missing answer.
         labels: shape (N,), Pr[B preferred] by people, NaN if unknown.
+        clusters: shape (N,), equal values for rows that show the same pair. They are resampled together, and one unit
+            of the sign-flip tests. By default all rows differ.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: of the bootstrap and of the permutations.
 
     Returns:
-        - `n_pairs`, compared pairs; `n_repeats`, R.
+        - `n_pairs`, compared pairs (clusters); `n_repeated_rows`, rows that show a pair again, if there are any;
+          `n_repeats`, R.
         - the keys of `position_bias`; `second_slot_share` = 1 − `first_slot_share`; `sharpness`, variance of the
           answers; `symmetry_deviation_q05` … `_q95` and `symmetry_deviation_abs_q50`, `_q95`, quantiles over pairs.
         - `primacy_share`, `recency_share`, `preference_fairness`.
@@ -84,7 +92,9 @@ def audit_metrics(
         raise ValueError("no pair has an answer in both orders; expected at least one to compare")
     answers, counted = answers[kept], counted[kept]
     first, second = (np.where(counted, answers[:, side], np.nan) for side in (0, 1))
-    n_pairs, n_repeats = counted.shape
+    n_rows, n_repeats = counted.shape
+    members = np.arange(n_rows) if clusters is None else np.unique(np.asarray(clusters)[kept], return_inverse=True)[1]
+    n_pairs = int(members.max()) + 1
     terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
     both = verdicts(first) + verdicts(second)
     primacy, recency = (_mean_of_repeats(np.where(counted, sign * both > 0, np.nan)) for sign in (-1, 1))
@@ -112,19 +122,21 @@ def audit_metrics(
         statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
 
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
+    if n_rows > n_pairs:
+        report["n_repeated_rows"] = float(n_rows - n_pairs)
     report |= {name: point_estimate(statistic) for name, statistic in statistics.items()}
     for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
         report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
     report["sharpness"] = float(np.nanvar(np.stack([first, second])))
     report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
-    report["p_value_verdicts"] = sign_flip_test(_mean_of_repeats(both / 2))
+    report["p_value_verdicts"] = sign_flip_test(_mean_of_members(_mean_of_repeats(both / 2), members))
     if has_probabilities:
-        report["p_value_probabilities"] = sign_flip_test(deviation)
+        report["p_value_probabilities"] = sign_flip_test(_mean_of_members(deviation, members))
     complete = counted.all(axis=1)
     if n_repeats > 1 and complete.any():
         report |= repetition_metrics(answers[complete], seed)
     if n_bootstrap:
-        report |= bootstrap(statistics, n_bootstrap, seed)
+        report |= bootstrap(statistics, n_bootstrap, seed, members)
     return report
 
 
@@ -144,6 +156,11 @@ def repetition_metrics(answers: np.ndarray, seed: int = 0) -> dict[str, float]:
         "slot_effect": float(np.sqrt(max(0.0, products.mean()))),
         "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
     }
+
+
+def _mean_of_members(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The mean of every cluster; (N,) to (clusters,)."""
+    return np.bincount(members, values) / np.bincount(members)
 
 
 def _mean_of_repeats(values: np.ndarray) -> np.ndarray:

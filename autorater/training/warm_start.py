@@ -22,6 +22,7 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from autorater.data.messages import plain_text
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
 from autorater.prompts.batching import drop_long, pad_prompts
@@ -137,7 +138,7 @@ def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: T
         verdicts, prompts, _ = drop_long(data.verdicts, encoded, args.max_prompt_tokens)
         return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
 
-    texts = [(pair.prompt, pair.response_a, pair.response_b) for pair in data.train]
+    texts = [[plain_text(text) for text in (pair.prompt, pair.response_a, pair.response_b)] for pair in data.train]
     layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
     return warm_started(args, training, texts, layout, rows)
 

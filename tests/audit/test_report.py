@@ -19,7 +19,7 @@ def recorded(p_ab, p_ba, text="fine", **columns):
     return [
         RecordedPair(
             f"{text}{i}", (float(a), float(b)), 1.0,
-            {"prompt": text, "response_a": text, "response_b": text * 2, "group": f"{text}{i % 2}", **columns},
+            {"prompt": f"{text} {i}", "response_a": text, "response_b": text, "group": f"{text}{i % 2}", **columns},
         )
         for i, (a, b) in enumerate(zip(p_ab, p_ba, strict=True))
     ]  # fmt: skip

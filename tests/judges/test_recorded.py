@@ -48,7 +48,7 @@ def test_csv(tmp_path):
         ([{"p_ab": 0.1, "p_ba": 0.2}, {"p_ab": 0.1}], "line 2: column 'p_ba' is missing"),
         ([{"p_ab": "x", "p_ba": 0.2}], "line 1: column 'p_ab': got 'x'; expected a number in"),
         ([{"p_ab": True, "p_ba": 0.2}], "got True"),
-        ([{"verdict_ab": "C", "verdict_ba": "A"}], "got 'C'; expected one of A, B, tie, or null"),
+        ([{"verdict_ab": "C", "verdict_ba": "A"}], "got 'C'; expected A, B or tie"),
         ([{"winner_original": 1, "winner_swapped": 1, "label": 0.5}], "column 'label': got 0.5; expected one of 1, 2"),
     ],
 )

@@ -1,0 +1,105 @@
+"""Votes of visitors and experts on two models' conversations: Chatbot Arena in its editions, and MT-Bench.
+
+The prompt is what both conversations share at their beginning; the responses are the rest, several messages if there
+are several turns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of
+from autorater.data.layouts.layout import Layout
+from autorater.data.layouts.votes import VOTES, counts, votes_in
+from autorater.data.messages import Conversation, Message, common_beginning, text_or_messages
+
+
+def conversations(row: Row) -> Iterator[Row]:
+    """`conversation_a` and `conversation_b` up to `turn`, which counts the turns that were judged."""
+    turn = given_in(row, "turn")
+    turns = None if turn is None else count_in(turn, "turn")
+    sides = [judged_turns(row, f"conversation_{side}", turns) for side in "ab"]
+    prompt, a, b = common_beginning(*sides)
+    if not prompt:
+        raise bad_value("conversation_b", row["conversation_b"], "the same first message as in conversation_a")
+    yield {"prompt": prompt, "response_a": a, "response_b": b, **votes_in(row, "winner")}
+
+
+def mt_bench(row: Row) -> Iterator[Row]:
+    """The same; a question has one id, so that of a pair also names turn and models."""
+    parts = (name_in(row, column) or "?" for column in ("question_id", "turn", "model_a", "model_b"))
+    id = "/".join(parts)
+    yield from ({"id": id, **found} for found in conversations(row))
+
+
+def turn_lists(row: Row) -> Iterator[Row]:
+    """JSON lists of the turns in `prompt`, `response_a` and `response_b`; a null turn is empty."""
+    asked, a, b = (_list(row, column) for column in ("prompt", "response_a", "response_b"))
+    if len(asked) == 1:
+        texts = {"prompt": asked[0], "response_a": "\n\n".join(a), "response_b": "\n\n".join(b)}
+    else:
+        both = [tuple(_alternating(asked, answers)) for answers in (a, b)]
+        texts = dict(zip(("prompt", "response_a", "response_b"), common_beginning(*both), strict=True))
+    wins = [number_of(row[f"winner_{side}"]) == 1 for side in ("model_a", "model_b", "tie")]
+    if sum(wins) != 1:
+        got = [row[f"winner_{side}"] for side in ("model_a", "model_b", "tie")]
+        raise bad_value("winner_model_a, winner_model_b, winner_tie", got, "1 in one of them and 0 in the others")
+    yield texts | counts(*next(vote for vote, won in zip(VOTES.values(), wins, strict=True) if won))
+
+
+def judged_turns(row: Row, column: str, turns: int | None) -> Conversation:
+    """The messages of a conversation up to the answer of this turn, from 1; None: all."""
+    messages = text_or_messages(decoded(row.get(column)), column)
+    if isinstance(messages, str):
+        raise bad_value(column, row.get(column), "a list of messages")
+    if turns is None:
+        return messages
+    ends = [i for i, message in enumerate(messages, 1) if message.role == "assistant"]
+    if not 1 <= turns <= len(ends):
+        raise bad_value("turn", row["turn"], f"a turn from 1 to {len(ends)}, the answers in {column}")
+    return messages[: ends[turns - 1]]
+
+
+def _list(row: Row, column: str) -> list[str]:
+    value = row[column]
+    try:
+        value = json.loads(value) if isinstance(value, str) else decoded(value)
+    except ValueError:
+        raise bad_value(column, value, "a JSON list of the texts of all turns") from None
+    if not isinstance(value, list) or not value or not all(text is None or isinstance(text, str) for text in value):
+        raise bad_value(column, row[column], "a JSON list of the texts of all turns")
+    return [text or "" for text in value]
+
+
+def _alternating(asked: list[str], answered: list[str]) -> Iterator[Message]:
+    for question, answer in zip_longest(asked, answered, fillvalue=""):
+        yield Message("user", question)
+        yield Message("assistant", answer)
+
+
+_SIDES = {"model_a": "model_a", "model_b": "model_b"}
+_BATTLE = ("model_a", "model_b", "winner", "conversation_a", "conversation_b")
+
+LAYOUTS = (
+    Layout(
+        "lmsys_55k", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+        "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-55k", turn_lists, {"id": "id", **_SIDES},
+    ),
+    Layout(
+        "chatbot_arena", ("question_id", *_BATTLE, "language"),
+        "https://huggingface.co/datasets/lmsys/chatbot_arena_conversations", conversations,
+        {"id": "question_id", "annotator": "judge", **_SIDES},
+    ),
+    Layout(
+        "chatbot_arena_140k", ("id", *_BATTLE, "language"),
+        "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-140k", conversations,
+        {"id": "id", **_SIDES},
+    ),
+    Layout(
+        "mt_bench", ("question_id", *_BATTLE, "turn"),
+        "https://huggingface.co/datasets/lmsys/mt_bench_human_judgments", mt_bench,
+        {"topic": "question_id", "annotator": "judge", **_SIDES},
+    ),
+)  # fmt: skip

@@ -1,0 +1,129 @@
+"""Datasets of ratings and benchmarks of judges, each with a prompt, two responses and a verdict of its own kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
+from autorater.data.layouts.layout import Layout
+from autorater.data.layouts.votes import VOTES, counts, signs, summed, winner_of
+from autorater.data.messages import Conversation, Message
+
+_NEITHER = -100  # HelpSteer: neither response can be rated
+_TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
+_ANNOTATOR = re.compile(r"annotator_?\d+")
+
+
+def helpsteer_3(row: Row) -> Iterator[Row]:
+    """Votes: the signs of the annotators' scores (−3 to 3, above 0 response2 is better), else of the overall one."""
+    scores = []
+    if given_in(row, "individual_preference") is not None:
+        scores = [part.get("score") for part in mappings_in(row, "individual_preference")]
+    yield _strengths(scores, "individual_preference", given_in(row, "overall_preference"), "overall_preference")
+
+
+def helpsteer_2(row: Row) -> Iterator[Row]:
+    """The same for HelpSteer2; −100 says that neither response could be rated, and is no vote."""
+    strengths = []
+    if isinstance(decoded(row.get("all_preferences_unprocessed")), list):
+        strengths = [part.get("strength") for part in mappings_in(row, "all_preferences_unprocessed")]
+    vote = _strengths(strengths, "all_preferences_unprocessed", row.get("preference_strength"), "preference_strength")
+    prompt = row.get("prompt")
+    yield {"prompt": _multi_turn(prompt) if isinstance(prompt, str) else prompt} | vote
+
+
+def shp(row: Row) -> Iterator[Row]:
+    """`labels` is 1 where A has the higher score: one vote. Scores on Reddit do not count votes between the two."""
+    label = number_of(row["labels"])
+    if label not in (0, 1):
+        raise bad_value("labels", row["labels"], "1 (A is preferred) or 0 (B is preferred)")
+    yield counts(*VOTES["A" if label else "B"])
+
+
+def judgebench(row: Row) -> Iterator[Row]:
+    """`label` says which response is objectively right: a label of 0 or 1, not a vote."""
+    winner = winner_of(row["label"], "label")
+    if winner is None:
+        raise bad_value("label", row["label"], "A>B or B>A")
+    yield {"label": {"A": 0.0, "B": 1.0, "tie": 0.5}[winner]}
+
+
+def alpaca_eval(row: Row) -> Iterator[Row]:
+    """`preference`: 1 or 2 is a vote, 0 and 1.5 a tie, a number between them 1 + Pr[output_2 is preferred]."""
+    value = given_in(row, "preference")
+    number = number_of(value)
+    if value is None:
+        yield {"no_vote": "preference is null"}
+    elif number in (0, 1, 1.5, 2):
+        yield counts(*VOTES[{1: "A", 2: "B"}.get(number, "tie")])
+    elif 1 < number < 2:
+        yield {"label": number - 1}
+    else:
+        raise bad_value("preference", value, "a number in [1, 2], 0 for a tie, or null")
+
+
+def pandalm(row: Row) -> Iterator[Row]:
+    """One column an annotator: 1, 2, or 0 for a tie. The input, if there is one, follows the instruction."""
+    columns = [column for column in row if _ANNOTATOR.fullmatch(column) and given_in(row, column) is not None]
+    winners = [{0: "tie", 1: "A", 2: "B"}.get(number_of(row[column])) for column in columns]
+    if None in winners:
+        column = columns[winners.index(None)]
+        raise bad_value(column, row[column], "1, 2, or 0 for a tie")
+    parts = (given_in(row, "instruction"), given_in(row, "input"))
+    prompt = "\n\n".join(part for part in parts if isinstance(part, str))
+    yield {"prompt": prompt, **summed(winners, "no annotator")}
+
+
+def _strengths(values: list, column: str, overall: object, overall_column: str) -> Row:
+    values, column = (values, column) if values else ([overall], overall_column)
+    strengths = [number_of(value) for value in values if value is not None]
+    for value, strength in zip(values, strengths, strict=False):
+        if not (-3 <= strength <= 3 or strength == _NEITHER):
+            raise bad_value(column, value, "strengths from -3 to 3")
+    return summed(signs([s for s in strengths if s != _NEITHER]), f"{column} has no rating of both responses")
+
+
+def _multi_turn(prompt: str) -> str | Conversation:
+    """HelpSteer2 marks turns after the first: "Hi.<extra_id_1>Assistant\\nHello.<extra_id_1>User\\nWho are you?"."""
+    first, *turns = _TURN.split(prompt)
+    if not turns:
+        return prompt
+    rest = [Message(role.lower(), said.strip()) for role, said in zip(turns[::2], turns[1::2], strict=True)]
+    return Message("user", first.strip()), *rest
+
+
+LAYOUTS = (
+    Layout(
+        "helpsteer3", ("context", "response1", "response2", "overall_preference"),
+        "https://huggingface.co/datasets/nvidia/HelpSteer3", helpsteer_3,
+        {"prompt": "context", "response_a": "response1", "response_b": "response2", "topic": "domain"},
+    ),
+    Layout(
+        "helpsteer2", ("prompt", "response_1", "response_2", "preference_strength"),
+        "https://huggingface.co/datasets/nvidia/HelpSteer2/tree/main/preference", helpsteer_2,
+        {"response_a": "response_1", "response_b": "response_2"},
+    ),
+    Layout(
+        "shp", ("history", "human_ref_A", "human_ref_B", "labels"),
+        "https://huggingface.co/datasets/stanfordnlp/SHP", shp,
+        {"prompt": "history", "response_a": "human_ref_A", "response_b": "human_ref_B", "topic": "domain"},
+    ),
+    Layout(
+        "judgebench", ("pair_id", "question", "response_A", "response_B", "label"),
+        "https://github.com/ScalerLab/JudgeBench", judgebench,
+        {"id": "pair_id", "prompt": "question", "response_a": "response_A", "response_b": "response_B",
+         "topic": "source"},
+    ),
+    Layout(
+        "alpaca_eval", ("instruction", "output_1", "output_2", "preference"),
+        "https://github.com/tatsu-lab/alpaca_eval", alpaca_eval,
+        {"prompt": "instruction", "response_a": "output_1", "response_b": "output_2", "model_a": "generator_1",
+         "model_b": "generator_2", "topic": "dataset"},
+    ),
+    Layout(
+        "pandalm", ("instruction", "response1", "response2", "annotator1"),
+        "https://github.com/WeOpenML/PandaLM/blob/main/data/testset-v1.json", pandalm,
+        {"id": "idx", "response_a": "response1", "response_b": "response2", "topic": "motivation_app"},
+    ),
+)  # fmt: skip

@@ -1,0 +1,147 @@
+"""Exports of annotation tools: Argilla and Label Studio. Their fields have the names that a project gave them.
+
+The prompt and the two responses are looked for among usual names (`prompt`, `instruction`, …; `response_1`, `answer2`,
+`text1`, …); others are named by `columns`. With several questions, `columns={"vote": "preference"}` names the one to
+read. Only submitted answers are votes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from autorater.data.errors import DataError
+from autorater.data.fields import Row, decoded, given_in, mappings_in
+from autorater.data.layouts.layout import Layout
+from autorater.data.layouts.votes import summed, winner_of
+
+_PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query")
+_STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
+_ENDINGS = [*product(("_", "-", ""), (("a", "b"), ("1", "2"), ("A", "B")))]
+
+
+def lifted(row: Row) -> Row:
+    """The row with the project's fields beside the tool's own: `data` of Label Studio, `fields` of Argilla."""
+    for column in ("data", "fields"):
+        if column in row and ("annotations" in row or "responses" in row):
+            inner = decoded(row[column])
+            row = {**row, **inner} if isinstance(inner, Mapping) else row
+    if isinstance(responses := decoded(row.get("responses")), Mapping):
+        row = {**row, **{f"{name}.responses": given for name, given in responses.items()}}
+    return row
+
+
+def argilla(row: Row) -> Iterator[Row]:
+    """Answers to one question, a label (A, B, tie) or a ranking of the two responses."""
+    texts = _texts(row)
+    values, statuses, question = _answers(row)
+    winners = [_argilla_winner(value, question, texts) for value in values]
+    submitted = [winner for winner, status in zip(winners, statuses, strict=True) if status in ("submitted", None)]
+    yield _filled(row, texts) | summed([w for w in submitted if w], f"{question} has no submitted answer")
+
+
+def label_studio(row: Row) -> Iterator[Row]:
+    """Results of `<Pairwise>` (left or right) or `<Choices>` in `annotations`; cancelled annotations are no votes."""
+    winners = []
+    for annotation in mappings_in(row, "annotations"):
+        for result in () if annotation.get("was_cancelled") else annotation.get("result") or ():
+            value = result.get("value") or {}
+            choice = value.get("selected") or next(iter(value.get("choices") or ()), None)
+            if result.get("type") in ("pairwise", "choices") and choice is not None:
+                winners.append(winner_of(choice, "annotations"))
+    yield _filled(row, _texts(row)) | summed([w for w in winners if w], "no completed annotation")
+
+
+def label_studio_min(row: Row) -> Iterator[Row]:
+    """JSON_MIN and CSV: one row an annotation, the choice in a column of the project's name (`pairwise`, …)."""
+    names = [name for name in ("vote", "pairwise", "pw", "choice", "preference", "winner") if name in row]
+    if not names:
+        raise DataError(f"no column with the choice; expected columns={{'vote': …}} with one of {list(row)}")
+    value = decoded(given_in(row, names[0]))
+    if isinstance(value, Mapping):
+        value = value.get("selected") or next(iter(value.get("choices") or ()), None)
+    winner = None if value is None else winner_of(value, names[0])
+    yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
+
+
+def _texts(row: Row) -> dict[str, str]:
+    """Our text columns to theirs."""
+    prompt = next((name for name in _PROMPTS if given_in(row, name) is not None), None)
+    pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
+    responses = next((pair for pair in pairs if set(pair) <= set(row)), None)
+    if prompt is None or responses is None:
+        missing = "the prompt" if prompt is None else "the two responses"
+        expected = f"columns={{'prompt': …, 'response_a': …, 'response_b': …}} with names out of {list(row)}"
+        raise DataError(f"no column is known to be {missing}; expected {expected}")
+    return {"prompt": prompt, "response_a": responses[0], "response_b": responses[1]}
+
+
+def _filled(row: Row, texts: Mapping[str, str]) -> Row:
+    return {ours: row[theirs] for ours, theirs in texts.items()}
+
+
+def _answers(row: Row) -> tuple[list, list, str]:
+    """Values and statuses of the answers to the question, and its name."""
+    names = [name.removesuffix(".responses") for name in row if name.endswith(".responses")]
+    names += [
+        name for name, value in row.items() if name not in ("responses", *_suffixed(names)) and _is_answers(value)
+    ]
+    if "vote" in names:
+        names = ["vote"]
+    if len(names) != 1:
+        raise DataError(f"the questions {names}; expected one, or columns={{'vote': …}} to name it")
+    (name,) = names
+    flat = decoded(row.get(f"{name}.responses", row.get(name)))
+    if flat is None:
+        return [], [], name
+    if isinstance(flat, Mapping) or (flat and isinstance(flat[0], Mapping) and "value" in flat[0]):
+        answers = mappings_in({name: flat}, name)
+        return [a.get("value") for a in answers], [a.get("status") for a in answers], name
+    statuses = decoded(row.get(f"{name}.responses.status")) or [None] * len(flat)
+    return list(flat), list(statuses), name
+
+
+def _suffixed(names: list[str]) -> list[str]:
+    return [f"{name}.responses" for name in names]
+
+
+def _is_answers(value: Any) -> bool:
+    """Whether a value has the form of Argilla 1's answers."""
+    value = decoded(value)
+    if isinstance(value, Mapping):
+        return {"user_id", "value", "status"} <= set(value)
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "value" in v for v in value)
+
+
+def _argilla_winner(value: Any, question: str, texts: Mapping[str, str]) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, list) and value:  # a ranking: names in order, or mappings with a rank
+        if isinstance(value[0], Mapping):
+            ranks = {part.get("value"): part.get("rank") for part in value}
+            if len(set(ranks.values())) < len(ranks):
+                return "tie"
+            value = sorted(ranks, key=ranks.__getitem__)
+        value = value[0]
+    for winner, column in (("A", "response_a"), ("B", "response_b")):
+        if str(value).replace("-", "_") == texts[column].replace("-", "_"):
+            return winner
+    return winner_of(value, question)
+
+
+LAYOUTS = (
+    Layout(
+        "label_studio", ("data", "annotations"), "https://labelstud.io/guide/task_format", label_studio,
+        {"id": "id", "topic": "topic"},
+    ),
+    Layout(
+        "label_studio_min", ("annotation_id", "annotator"),
+        "https://labelstud.io/guide/export#JSON-MIN", label_studio_min, {"annotator": "annotator", "topic": "topic"},
+    ),
+    Layout(
+        "argilla", ("external_id", "metadata"),  # of Argilla 1; Argilla 2 has columns that end in .responses
+        "https://github.com/argilla-io/argilla/blob/develop/argilla/src/argilla/records/_io/_generic.py", argilla,
+        {"id": "id", "topic": "topic"},
+    ),
+)  # fmt: skip

@@ -1,0 +1,37 @@
+"""A layout: the columns of a published dataset, and how a row of it becomes rows in our columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from autorater.data.fields import Row
+
+ReadRow = Callable[[Row], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One layout.
+
+    Attributes:
+        name: The value of `layout=`.
+        columns: Columns that a file must have to be of this layout.
+        source: Where the layout is published.
+        read: A row to rows in our columns (`autorater.data.loading`), each with a label, with votes, or with
+            `no_vote`, the reason why it has none. `first_is: "chosen"` lets the caller draw which response is A.
+        names: Our columns that are another column as it is: our name to theirs. They are copied before `read` returns,
+            and errors name theirs.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    source: str
+    read: ReadRow
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self, row: Row) -> Iterable[Row]:
+        """The row in our columns."""
+        copied = {ours: row.get(theirs) for ours, theirs in self.names.items()}
+        for found in self.read(row):
+            yield copied | found

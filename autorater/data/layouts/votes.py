@@ -1,0 +1,75 @@
+"""What annotators and judges call the winner of a pair, as votes.
+
+    A      a, model_a, response_a, 1, model_1, response_1, output_1, first, left, "A>B", "[[A]]", …
+    B      the same with b and 2
+    tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", …
+    none   error, null and the empty string: there is no vote
+
+Case, blanks, hyphens and underscores do not count. 0 is an error: it is A in some files and a tie in others.
+"""
+
+from __future__ import annotations
+
+import re
+
+from autorater.data.fields import Row, bad_value, given_in
+
+VOTES = {"A": (1, 0, 0), "B": (0, 1, 0), "tie": (0, 0, 1)}
+"""votes_a, votes_b and votes_tie of one vote."""
+
+_EXPECTED = (
+    "A, B or tie (also model_a, response_1, left, 'A>B', …), or null or error for no vote; numbers in [0, 1] belong "
+    "into the column label"
+)
+_SIDE = re.compile(r"(?:model|response|answer|output|candidate|completion|option|assistant|text)?(\w+)")
+_SIDES = {"a": "A", "1": "A", "first": "A", "left": "A", "b": "B", "2": "B", "second": "B", "right": "B"}
+_TIES = {
+    *("tie", "tied", "tie(bothbad)", "tie(inconsistent)", "bothbad", "bothgood", "both", "equal", "draw", "same"),
+    *("neither", "a=b", "b=a", "[[c]]"),
+}
+_ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
+_NONE = {"", "error", "none", "null", "nan", "invalid"}
+
+
+def winner_of(value: object, column: str) -> str | None:
+    """ "A", "B", "tie", or None where there is no verdict.
+
+    Raises:
+        DataError: If the value is none of the words above.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    word = re.sub(r"[\s_-]", "", str(value).lower())
+    if word in _TIES:
+        return "tie"
+    word = word.strip("[]")
+    if word in _NONE:
+        return None
+    winner = _ORDERS.get(word) or _SIDES.get(_SIDE.fullmatch(word)[1] if _SIDE.fullmatch(word) else "")
+    if winner is None or isinstance(value, bool):
+        raise bad_value(column, value, _EXPECTED)
+    return winner
+
+
+def counts(a: int, b: int, tie: int) -> Row:
+    """The columns of votes."""
+    return {"votes_a": a, "votes_b": b, "votes_tie": tie}
+
+
+def votes_in(row: Row, column: str) -> Row:
+    """The vote in a column as counts, or `no_vote` with the reason."""
+    value = given_in(row, column)
+    winner = None if value is None else winner_of(value, column)
+    if winner is None:
+        return {"no_vote": f"{column} is {'null' if value is None else repr(value)}"}
+    return counts(*VOTES[winner])
+
+
+def summed(winners: list[str], reason: str) -> Row:
+    """The counts of several winners, or `no_vote` with the reason if there is none."""
+    return counts(*(winners.count(name) for name in VOTES)) if winners else {"no_vote": reason}
+
+
+def signs(strengths: list[float]) -> list[str]:
+    """Winners of strengths of preference: below 0 A, above 0 B, 0 a tie. How strong a preference is does not count."""
+    return ["A" if strength < 0 else "B" if strength > 0 else "tie" for strength in strengths]

@@ -1,0 +1,239 @@
+"""One row of a table as pairs: finds the layout, checks every value, draws the order of preference data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from hashlib import blake2b
+from typing import NamedTuple
+
+from autorater.data.errors import DataError, UserError
+from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, number_of, probability_in, shortened
+from autorater.data.layouts import OWN, layout_named, layout_of, lifted
+from autorater.data.layouts.votes import VOTES, counts, votes_in
+from autorater.data.messages import Text, plain_text, text_or_messages
+from autorater.data.pairs import Pair, vote_share
+from autorater.data.text_files import distinct
+
+COLUMNS = tuple(field.name for field in fields(Pair))
+VOTE_COLUMNS = ("vote", "winner", "preference")
+OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
+_RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
+_TEXTS = {"prompt", "response_a", "response_b"}
+_LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
+
+
+class ReadPair(NamedTuple):
+    """A pair of one row, its annotator if the row names one, and whether the row is a vote rather than counts."""
+
+    pair: Pair
+    annotator: str | None
+    is_vote: bool
+
+
+class RowReader:
+    """Turns rows of one source into pairs.
+
+    Args:
+        columns, layout, labelled, seed: As in `load_pairs`.
+        odd: Counts odd responses, if they are allowed.
+
+    Attributes:
+        layout_name: Name of the layout, known after the first row.
+        left_out: Reasons of the rows without a vote since it was last cleared.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, str] | None = None,
+        layout: str | None = None,
+        labelled: bool = True,
+        seed: int = 0,
+        odd: Counter[str] | None = None,
+    ):
+        if unknown := sorted(set(columns or ()) - set(_RENAMED)):
+            raise UserError(f"columns: unknown name {unknown[0]!r} of ours; expected one of {', '.join(_RENAMED)}")
+        self.left_out: Counter[str] = Counter()
+        self._names = dict(columns or {})  # ours to theirs
+        self._forced = layout is not None
+        self._layout = None if layout is None else layout_named(layout)
+        self._labelled, self._seed, self._odd = labelled, seed, odd
+        self._found = False
+
+    @property
+    def layout_name(self) -> str:
+        return self._layout.name if self._layout else OWN
+
+    def select(self, names: Sequence[str]) -> Sequence[str]:
+        """The columns of a header that are read; a DataError if they are of no layout."""
+        if {"data", "fields"} & set(names):  # exports whose columns are nested: the first row shows them
+            return names
+        self._find(names)
+        if self._layout:
+            return names
+        theirs = {self._names.get(ours, ours) for ours in OUR_COLUMNS}
+        return distinct([name for name in names if name in theirs])
+
+    def pairs(self, row: Row, index: int) -> list[ReadPair]:
+        """The pairs of the row with this index (several in RewardBench 2)."""
+        row = lifted(row)
+        self._find(row)
+        with self._in_their_words():
+            row = self._renamed(row)
+            found = list(self._layout.rows(row)) if self._layout else [_own(row, self._labelled)]
+            pairs = []
+            for i, ours in enumerate(found):
+                if "no_vote" in ours and self._labelled:
+                    self.left_out[ours["no_vote"]] += 1
+                    continue
+                pair = self._pair(ours, str(index) if len(found) == 1 else f"{index}/{i}")
+                if "first_is" in ours and _flipped(pair, self._seed):
+                    pair = pair.swapped()
+                is_vote = self._layout is not None or "annotator" in ours or "votes_a" not in row
+                pairs.append(ReadPair(pair, name_in(ours, "annotator"), is_vote))
+            return pairs
+
+    def _find(self, names: Collection[str]) -> None:
+        """Finds the layout at the first header or row, and checks that its columns are there."""
+        if self._found:
+            return
+        for ours, theirs in self._names.items():
+            if theirs not in names and not any(name.startswith(f"{theirs}.") for name in names):
+                raise DataError(f"columns: {ours} is to be {theirs!r}; expected one of {shortened(list(names), 200)}")
+        renamed = set(self._renamed(dict.fromkeys(names)))
+        if not self._forced:
+            is_own = renamed >= _TEXTS and (renamed & _LABELS or not self._labelled)
+            layout = layout_of(renamed)
+            self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
+            if not self._layout and not is_own:
+                self._names |= _misspelled(renamed)
+                renamed = set(self._renamed(dict.fromkeys(names)))
+        expected = self._layout.columns if self._layout else ()
+        if (missing := [name for name in expected if name not in renamed]) and self.layout_name != "argilla":
+            raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
+        if not self._layout:
+            _check_columns(renamed, self._labelled)
+        self._found = True
+
+    def _renamed(self, row: Row) -> Row:
+        if not self._names:
+            return row
+        row = dict(row)
+        for ours, theirs in self._names.items():
+            if theirs in row:
+                row[ours] = row.pop(theirs)
+            for name in [name for name in row if name.startswith(f"{theirs}.")]:  # Argilla's preference.responses
+                row[ours + name.removeprefix(theirs)] = row.pop(name)
+        return row
+
+    @contextmanager
+    def _in_their_words(self) -> Iterator[None]:
+        """Errors name the columns of the source."""
+        try:
+            yield
+        except DataError as error:
+            names = {**(self._layout.names if self._layout else {}), **self._names}
+            ours = next((n for n in names if str(error).startswith((f"column '{n}'", f"column '{n}["))), None)
+            if ours is None:
+                raise
+            raise DataError(str(error).replace(f"column '{ours}", f"column '{names[ours]}", 1)) from error.__cause__
+
+    def _pair(self, row: Row, default_id: str) -> Pair:
+        if not self._layout:
+            _check_columns(row, self._labelled)
+        label, n_votes, votes = _label(row, self._labelled)
+        reference = given_in(row, "reference")
+        return Pair(
+            id=name_in(row, "id") or default_id,
+            prompt=text_or_messages(row["prompt"], "prompt"),
+            response_a=self._response(row["response_a"], "response_a"),
+            response_b=self._response(row["response_b"], "response_b"),
+            label=label,
+            n_votes=n_votes,
+            topic=name_in(row, "topic"),
+            model_a=name_in(row, "model_a"),
+            model_b=name_in(row, "model_b"),
+            true_probability=probability_in(row, "true_probability"),
+            criteria=name_in(row, "criteria"),
+            reference=None if reference is None else text_or_messages(reference, "reference"),
+            group=name_in(row, "group"),
+            **votes,
+        )
+
+    def _response(self, value: object, column: str) -> Text:
+        """A response; odd ones are counted if they are allowed."""
+        if self._odd is None:
+            return text_or_messages(value, column)
+        if isinstance(value, bool | int | float):
+            value = json.dumps(value)
+            self._odd[f"not text, read as {value}"] += 1
+        response = text_or_messages(value, column, blank=True)
+        if not plain_text(response).strip():
+            self._odd["blank"] += 1
+        return response
+
+
+def _own(row: Row, labelled: bool) -> Row:
+    """A row in our columns, with its single vote as counts."""
+    if row.get("label") is None and "votes_a" not in row and "label" not in row:
+        column = next((name for name in VOTE_COLUMNS if name in row), None)
+        return row | votes_in(row, column) if column else row
+    if "annotator" in row and "votes_a" not in row and given_in(row, "n_votes") is None:
+        winner = {0: "A", 0.5: "tie", 1: "B"}.get(number_of(row.get("label")))
+        return row | counts(*VOTES[winner]) if winner else row
+    return row
+
+
+def _flipped(pair: Pair, seed: int) -> bool:
+    """Whether the two responses of preference data change places: a hash of the texts, whichever was chosen."""
+    chosen, rejected = str(pair.response_a), str(pair.response_b)
+    texts = f"{seed}:{pair.prompt}:{min(chosen, rejected)}:{max(chosen, rejected)}"
+    coin = blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 1
+    return bool(coin) == (chosen < rejected)
+
+
+def _misspelled(names: Iterable[str]) -> dict[str, str]:
+    """Our columns that differ from the file's only in case, blanks or hyphens: ours to theirs."""
+    spelled = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
+    return {ours: theirs for ours, theirs in spelled.items() if ours in OUR_COLUMNS and ours != theirs}
+
+
+def _check_columns(names: Collection[str], labelled: bool) -> None:
+    voted = "label" not in names and ("votes_a" in names or "votes_b" in names)
+    single = any(name in names for name in VOTE_COLUMNS)
+    label = ("votes_a", "votes_b") if voted else () if single or not labelled else ("label",)
+    for column in ("prompt", "response_a", "response_b", *label):
+        if column not in names:
+            also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
+            also = also if column == "label" else ""
+            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
+
+
+def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str, int]]:
+    """Label, number of votes, and the votes by column if they are given."""
+    label = probability_in(row, "label")
+    n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
+    given = {column: given_in(row, column) for column in ("votes_a", "votes_b", "votes_tie")}
+    if all(value is None for value in given.values()):
+        if label is None and labelled:
+            raise bad_value(
+                "label", row.get("label"), "a number in [0, 1], or else whole numbers in votes_a and votes_b"
+            )
+        if n_votes == 0:
+            raise bad_value("n_votes", row["n_votes"], "at least one vote, or null if their number is unknown")
+        return label, n_votes, {}
+    if given["votes_tie"] is None:
+        given["votes_tie"] = 0
+    votes = {column: count_in(value, column) for column, value in given.items()}
+    total = sum(votes.values())
+    if total == 0:
+        raise bad_value("votes_a, votes_b, votes_tie", tuple(votes.values()), "at least one vote")
+    if n_votes not in (None, total):
+        raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
+    share = vote_share(**votes)
+    if label is not None and abs(label - share) > 1e-6:
+        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {votes}, or no label")
+    return share if label is None else label, total, votes

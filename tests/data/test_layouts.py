@@ -1,0 +1,440 @@
+"""Published layouts, each on a few rows of our own making that have the published columns."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from autorater.data.errors import DataError, DataWarning, UserError
+from autorater.data.layouts import LAYOUTS
+from autorater.data.layouts.votes import winner_of
+from autorater.data.loading import LoadReport, load_pairs
+from autorater.data.messages import Message
+from autorater.data.pairs import Pair
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def said(*turns):
+    """A conversation as messages, the user first."""
+    return tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
+
+
+def answer(text):
+    return (Message("assistant", text),)
+
+
+def read(rows, **options):
+    """Pairs, and what the report says."""
+    report = LoadReport()
+    return load_pairs(rows, report=report, **options), report
+
+
+def in_order(pair, first):
+    """The pair with this response as A, whatever the drawn order."""
+    return pair if pair.response_a == first else pair.swapped()
+
+
+def battle(winner, turn=1, **columns):
+    sides = {
+        f"conversation_{x}": [part for i in range(1, 3) for part in (user(f"Q{i}"), assistant(f"{x}{i}"))][
+            : 2 * int(turn)
+        ]
+        for x in "ab"
+    }
+    return {"model_a": "m", "model_b": "n", "winner": winner, "turn": turn, **sides, **columns}
+
+
+ARENA = {"language": "English", "judge": "arena_user_1", "anony": True}
+
+
+def test_chatbot_arena():
+    rows = [battle(winner, turn, question_id=f"{i:032d}", **ARENA) for i, (winner, turn) in enumerate(
+        (("model_a", 1), ("tie (bothbad)", 1.0), ("model_b", 2)))]  # fmt: skip
+    rows[1]["conversation_a"][0] = rows[1]["conversation_b"][0] = user("Another?")
+    pairs, report = read(rows)
+    assert report.layout == "chatbot_arena"
+    assert [(p.label, p.n_votes, p.model_a, p.model_b) for p in pairs] == [
+        (0, 1, "m", "n"),
+        (0.5, 1, "m", "n"),
+        (1, 1, "m", "n"),
+    ]
+    assert pairs[0] == replace(
+        Pair(f"{0:032d}", said("Q1"), answer("a1"), answer("b1"), 0.0, 1, None, "m", "n"),
+        votes_a=1, votes_b=0, votes_tie=0,
+    )  # fmt: skip
+    assert pairs[2].response_a == (*answer("a1"), *said("Q2", "a2"))
+    parts = [{"type": "text", "text": "Q1", "image": None}]
+    row = battle("both_bad", id="x", evaluation_session_id="s", **{k: v for k, v in ARENA.items() if k == "language"})
+    row["conversation_a"][0] = {"role": "user", "content": parts}
+    (pair,), report = read([row])
+    assert (report.layout, pair.label, pair.prompt) == ("chatbot_arena_140k", 0.5, said("Q1"))
+
+
+def test_mt_bench_gathers_the_votes_on_a_turn():
+    rows = [
+        battle("model_a", 1, question_id=81, judge="expert_0")
+        | {"conversation_a": battle("tie", 2)["conversation_a"]},
+        battle("tie", 1.0, question_id=81.0, judge="expert_1"),
+        battle("model_b", 2, question_id=81, judge="expert_0"),
+        battle("error", 2, question_id=82, judge="gpt4_pair"),
+    ]
+    swapped = battle("model_b", question_id=81, judge="author_1")
+    for name in ("model", "conversation"):
+        swapped[f"{name}_a"], swapped[f"{name}_b"] = swapped[f"{name}_b"], swapped[f"{name}_a"]
+    pairs, report = read([*rows, swapped])
+    assert report.layout == "mt_bench"
+    assert [(p.id, p.votes_a, p.votes_b, p.votes_tie, p.topic) for p in pairs] == [
+        ("81/1/m/n", 2, 0, 1, "81"), ("81/2/m/n", 0, 1, 0, "81"),
+    ]  # fmt: skip
+    assert (report.rows, report.gathered, dict(report.left_out)) == (5, 2, {"winner is 'error'": 1})
+    with pytest.raises(DataError, match=r"column 'turn': got 3; expected a turn from 1 to 1"):
+        read([battle("tie", question_id=1) | {"turn": 3}])
+
+
+def test_lmsys_55k_has_lists_in_its_fields(tmp_path):
+    columns = ("id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b")
+    rows = [
+        (1, "m", "n", '["Tea?"]', '["Yes."]', '["No."]', 0, 1, 0),
+        (2, "m", "n", '["Tea?","Why?"]', '["Yes.","Warm."]', '["No.",null]', 0, 0, 1),
+    ]
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([(*columns, "winner_tie"), *rows])
+    pairs, report = read(tmp_path / "train.csv")
+    assert report.layout == "lmsys_55k"
+    assert [(p.id, p.label) for p in pairs] == [("1", 1.0), ("2", 0.5)]
+    assert (pairs[0].prompt, pairs[0].response_a, pairs[0].response_b) == ("Tea?", "Yes.", "No.")
+    assert (pairs[1].prompt, pairs[1].response_b) == (said("Tea?"), (*answer("No."), *said("Why?", "")))
+    with pytest.raises(DataError, match=r"'prompt': got 'Tea\?'; expected a JSON list"):
+        read([dict(zip((*columns, "winner_tie"), rows[0], strict=True)) | {"prompt": "Tea?"}])
+
+
+def test_wsdm_is_one_row_an_annotator():
+    row = {
+        "id": "x",
+        "prompt": "Tea?",
+        "response_a": "Yes.",
+        "response_b": "No.",
+        "winner": "model_b",
+        "language": "en",
+    }
+    (pair,), report = read([row | {"model_a": "m", "model_b": "n"}])
+    assert (report.layout, pair.label, pair.n_votes, pair.model_b) == ("pairs", 1.0, 1, "n")
+
+
+HS3 = {"domain": "code", "context": [user("Tea?")], "response1": "Yes.", "response2": "No."}
+HS2 = {"split": "train", "response_1": "Yes.", "response_2": "No."}
+
+
+def test_helpsteer_strengths_are_votes_by_their_sign():
+    individual = [{"score": s, "reasoning": ""} for s in (-3, 0, 2)]
+    pairs, report = read(
+        [
+            HS3 | {"overall_preference": 1, "individual_preference": individual},
+            HS3 | {"overall_preference": -2, "individual_preference": None, "context": [user("Coffee?")]},
+        ]
+    )
+    assert report.layout == "helpsteer3"
+    assert [(p.votes_a, p.votes_tie, p.votes_b) for p in pairs] == [(1, 1, 1), (1, 0, 0)]
+    assert (pairs[0].prompt, pairs[0].topic) == (said("Tea?"), "code")
+    everyone = [{"strength": s, "justification": ""} for s in (1, 2, -1, -100)]
+    pairs, report = read(
+        [
+            HS2 | {"prompt": "Tea?", "preference_strength": 1, "all_preferences_unprocessed": everyone},
+            HS2 | {"prompt": "Hi.<extra_id_1>Assistant\nYes?<extra_id_1>User\nTea?", "preference_strength": 0},
+            HS2 | {"prompt": "Milk?", "preference_strength": -100},
+        ]
+    )
+    assert report.layout == "helpsteer2"
+    assert [(p.votes_a, p.votes_tie, p.votes_b) for p in pairs] == [(1, 0, 2), (0, 1, 0)]
+    assert pairs[1].prompt == said("Hi.", "Yes?", "Tea?")
+    assert sum(report.left_out.values()) == 1
+    with pytest.raises(DataError, match="'overall_preference': got 4; expected strengths from -3 to 3"):
+        read([HS3 | {"overall_preference": 4}])
+
+
+def test_shp_prefers_a_where_the_label_is_1(tmp_path):
+    row = {"history": "Tea?", "human_ref_A": "Yes.", "human_ref_B": "No.", "labels": 1, "score_A": 9, "score_B": 3}
+    (tmp_path / "train.json").write_text(
+        "".join(json.dumps(row | {"labels": i, "history": f"Q{i}"}) + "\n" for i in (1, 0))
+    )
+    pairs, report = read(tmp_path / "train.json")
+    assert (report.layout, [p.label for p in pairs], pairs[0].n_votes) == ("shp", [0.0, 1.0], 1)
+    (tmp_path / "train.json").write_text(json.dumps(row | {"human_ref_A": " "}))
+    with pytest.raises(DataError, match="line 1: column 'human_ref_A': got ' '"):
+        read(tmp_path / "train.json")
+
+
+PREFERENCES = {
+    "preference": {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
+    "conversational": {"prompt": [user("Sky?")], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]},
+    "implicit prompt": {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+    "implicit, conversational": {
+        "chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")],
+    },
+    "transcript": {
+        "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green.",
+    },
+    "binarized": {
+        "prompt": "Sky?",
+        "chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")],
+    },
+}  # fmt: skip
+PARTS = {
+    "preference": ("The sky is", " blue.", " green."),
+    "conversational": (said("Sky?"), answer("Blue."), answer("Green.")),
+    "implicit prompt": ("The sky is", " blue.", " green."),
+    "binarized": ("Sky?", answer("Blue."), answer("Green.")),
+}
+
+
+@pytest.mark.parametrize("kind", PREFERENCES)
+def test_preference_data_is_one_vote_a_row(kind):
+    prompt, chosen, rejected = PARTS.get(kind, PARTS["conversational"])
+    (pair,), _ = read([PREFERENCES[kind]])
+    pair = in_order(pair, chosen)
+    assert (pair.prompt, pair.response_a, pair.response_b) == (prompt, chosen, rejected)
+    assert (pair.label, pair.n_votes, pair.votes_a) == (0.0, 1, 1)
+
+
+def test_the_order_of_preference_data_tells_nothing():
+    rows = [{"prompt": f"Q{i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(400)]
+    labels = [pair.label for pair in read(rows)[0]]
+    assert abs(sum(labels) - 200) < 40
+    assert labels == [pair.label for pair in read(rows)[0]]
+    assert labels != [pair.label for pair in read(rows, seed=1)[0]]
+    # the position depends on the texts alone: with the other vote they are shown in the same order
+    other = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    assert [p.response_a for p in read(rows)[0]] == [p.response_a for p in read(other)[0]]
+    pairs, report = read([*rows, *other])
+    assert {(p.label, p.n_votes) for p in pairs} == {(0.5, 2)}
+    assert report.gathered == 400
+
+
+def test_transcripts_keep_their_turns():
+    turns = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
+    (pair,), report = read([{"chosen": f"{turns} Yes,\n\nplease.", "rejected": f"{turns} No."}])
+    assert report.layout == "hh_rlhf"
+    assert pair.prompt == said("Hi.", "Hello.", "Tea?")
+    assert {pair.response_a, pair.response_b} == {answer("Yes,\n\nplease."), answer("No.")}
+    with pytest.raises(DataError, match="'chosen': got 'Yes'; expected the same beginning as rejected"):
+        read([{"chosen": "Yes", "rejected": "No"}])
+
+
+def test_ultrafeedback_with_equal_scores_is_a_tie():
+    row = PREFERENCES["binarized"] | {"prompt_id": "x", "messages": [], "score_chosen": 8.0, "score_rejected": 8.0}
+    (pair,), report = read([row])
+    assert (report.layout, pair.label, pair.votes_tie) == ("ultrafeedback", 0.5, 1)
+
+
+def test_rewardbench():
+    row = {
+        "id": 7,
+        "subset": "math",
+        "prompt": "2+2?",
+        "chosen": "4",
+        "chosen_model": "m",
+        "rejected": "5",
+        "rejected_model": "n",
+    }
+    (pair,), report = read([row])
+    assert report.layout == "rewardbench"
+    pair = in_order(pair, "4")
+    assert (pair.id, pair.topic, pair.model_a, pair.model_b, pair.label) == ("7", "math", "m", "n", 0.0)
+    lists = {"id": "t1", "subset": "Ties", "num_correct": 2, "num_incorrect": 2, "total_completions": 4}
+    pairs, report = read([lists | {"prompt": "A colour?", "chosen": ["red", "blue"], "rejected": ["dog", "one"]}])
+    assert report.layout == "rewardbench_2"
+    assert [p.id for p in pairs] == ["t1/0-0", "t1/0-1", "t1/1-0", "t1/1-1"]
+    assert {in_order(p, p.response_a).label == float(p.response_b in ("red", "blue")) for p in pairs} == {True}
+
+
+def test_judgebench_labels_are_no_votes():
+    row = {
+        "pair_id": "u0",
+        "source": "math",
+        "question": "2+2?",
+        "response_model": "m",
+        "response_A": "4",
+        "response_B": "5",
+    }
+    pairs, report = read([row | {"label": "A>B"}, row | {"pair_id": "u1", "question": "5?", "label": "B>A"}])
+    assert report.layout == "judgebench"
+    assert [(p.id, p.topic, p.label, p.n_votes) for p in pairs] == [
+        ("u0", "math", 0.0, None),
+        ("u1", "math", 1.0, None),
+    ]
+
+
+def test_alpaca_eval():
+    row = {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "generator_1": "m", "generator_2": "n"}
+    preferences = (1, 2, 0, 1.5, None, 1.75)
+    pairs, report = read([row | {"instruction": f"Q{i}", "preference": p} for i, p in enumerate(preferences)])
+    assert report.layout == "alpaca_eval"
+    assert [(p.label, p.n_votes) for p in pairs] == [(0, 1), (1, 1), (0.5, 1), (0.5, 1), (0.75, None)]
+    assert dict(report.left_out) == {"preference is null": 1}
+    everyone, _ = read([row | {"preference": p, "annotator": f"w{i}"} for i, p in enumerate((1, 2, 2))])
+    assert [(p.votes_a, p.votes_b) for p in everyone] == [(1, 2)]
+    with pytest.raises(DataError, match=r"'preference': got 3; expected a number in \[1, 2\]"):
+        read([row | {"preference": 3}])
+
+
+def test_pandalm(tmp_path):
+    row = {
+        "idx": 0,
+        "motivation_app": "Search",
+        "cmp_key": "m_n",
+        "instruction": "Shorten.",
+        "response1": "a",
+        "response2": "b",
+    }
+    row |= {"annotator1": 2, "annotator2": 0, "annotator3": 2}
+    rows = [row | {"input": "A long text."}, row | {"idx": 1, "input": float("nan"), "annotator1": 1}]
+    (tmp_path / "testset-v1.json").write_text(json.dumps(rows, indent=4))
+    pairs, report = read(tmp_path / "testset-v1.json")
+    assert report.layout == "pandalm"
+    assert [(p.prompt, p.votes_a, p.votes_b, p.votes_tie) for p in pairs] == [
+        ("Shorten.\n\nA long text.", 0, 2, 1), ("Shorten.", 1, 1, 1),
+    ]  # fmt: skip
+    assert pairs[0].topic == "Search"
+
+
+TASK = {"id": 5, "data": {"prompt": "Tea?", "answer1": "Yes.", "answer2": "No."}}
+
+
+def choice(selected, cancelled=False, kind="pairwise"):
+    value = {"selected": selected} if kind == "pairwise" else {"choices": [selected]}
+    return {
+        "was_cancelled": cancelled,
+        "completed_by": 1,
+        "result": [{"type": kind, "from_name": "pw", "value": value}],
+    }
+
+
+def test_label_studio():
+    annotations = [choice("left"), choice("right"), choice("right", kind="choices"), choice("left", cancelled=True)]
+    pairs, report = read([TASK | {"annotations": annotations}, TASK | {"id": 6, "annotations": []}])
+    assert report.layout == "label_studio"
+    assert [(p.id, p.prompt, p.votes_a, p.votes_b) for p in pairs] == [("5", "Tea?", 1, 2)]
+    assert dict(report.left_out) == {"no completed annotation": 1}
+    flat = {
+        "answer1": "Yes.",
+        "answer2": "No.",
+        "prompt": "Tea?",
+        "annotation_id": 1,
+        "annotator": 1,
+        "pairwise": "left",
+    }
+    (pair,), report = read([flat, flat | {"annotator": 2}, flat | {"annotator": 2}])
+    assert (report.layout, pair.votes_a) == ("label_studio_min", 2)
+    assert dict(report.left_out) == {"repeats a row of the same annotator": 1}
+
+
+FLAT = {
+    "id": "r1",
+    "status": "completed",
+    "_server_id": "s",
+    "instruction": "Tea?",
+    "response_1": "Yes.",
+    "response_2": "No.",
+}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"preference.responses": ["response_2", "response_1", "response_2"],
+         "preference.responses.users": ["a", "b", "c"],
+         "preference.responses.status": ["submitted", "submitted", "draft"]},
+        {"preference.responses": [["response_2", "response_1"], ["response_1", "response_2"]],
+         "preference.responses.status": ["submitted", "submitted"]},
+        {"external_id": "x", "metadata": "{}",
+         "preference": [{"user_id": "a", "value": "B", "status": "submitted"},
+                        {"user_id": "b", "value": "A", "status": "submitted"},
+                        {"user_id": "c", "value": "A", "status": "discarded"}]},
+        {"external_id": "x", "metadata": "{}",
+         "preference": {"user_id": ["a", "b"], "value": ["response_2", "response_1"], "status": ["submitted"] * 2}},
+    ],
+)  # fmt: skip
+def test_argilla(answers):
+    (pair,), report = read([FLAT | answers])
+    assert (report.layout, pair.id, pair.prompt) == ("argilla", "r1", "Tea?")
+    assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (1, 1, 0)
+
+
+def test_argilla_nested_with_several_questions():
+    row = {
+        "id": "r1",
+        "fields": {"query": "Tea?", "first": "Yes.", "second": "No."},
+        "metadata": {},
+        "suggestions": {},
+    }
+    row["responses"] = {
+        "preference": [{"value": "A", "user_id": "u", "status": "submitted"}],
+        "quality": [{"value": "good", "user_id": "u", "status": "submitted"}],
+    }
+    names = {"prompt": "query", "response_a": "first", "response_b": "second"}
+    with pytest.raises(DataError, match=r"the questions \['preference', 'quality'\]; expected one, or columns"):
+        read([row], columns=names)
+    (pair,), report = read([row], columns=names | {"vote": "preference"})
+    assert (report.layout, pair.response_a, pair.votes_a) == ("argilla", "Yes.", 1)
+
+
+def test_layouts_by_name():
+    row = {
+        "prompt": "Tea?",
+        "chosen": "Yes.",
+        "rejected": "No.",
+        "subset": "chat",
+        "chosen_model": "m",
+        "rejected_model": "n",
+    }
+    assert read([row])[1].layout == "rewardbench"
+    assert read([row], layout="preference")[1].layout == "preference"
+    with pytest.raises(DataError, match="column 'history' is missing; expected it in the layout shp"):
+        read([row], layout="shp")
+    with pytest.raises(UserError, match="unknown layout 'arena'; expected one of pairs, lmsys_55k"):
+        read([row], layout="arena")
+
+
+def test_every_layout_names_its_source():
+    assert all(layout.source.startswith("https://") for layout in LAYOUTS.values())
+
+
+def test_what_is_left_out_is_said():
+    row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No."}
+    rows = [row | {"winner": winner} for winner in ("A", "B", None, "error", "tie (bothbad)")]
+    with pytest.warns(DataWarning) as caught:
+        (pair,) = load_pairs(rows)
+    assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (1, 1, 1)
+    assert [str(w.message) for w in caught] == [
+        "list of 5 rows: rows left out beside 1 pairs: 1 (winner is null), 1 (winner is 'error')",
+        "list of 5 rows: 2 rows repeat an earlier pair; their votes are added, 1 pairs",
+    ]
+    with pytest.raises(DataError, match=r"list of 1 rows: no vote \(winner is null\)"):
+        load_pairs([row | {"winner": None}])
+
+
+@pytest.mark.parametrize(
+    ("winner", "words"),
+    [
+        ("A", ("a", "A", "model_a", "Model A", "response-1", 1, "1", 1.0, "first", "left", "A>B", "B<<A", "[[A]]")),
+        ("B", ("b", "model_b", 2, "right", "second", "B>A", "[[B>>A]]", "answer2")),
+        ("tie", ("tie", "Tie", "tie (bothbad)", "both_bad", "tie (inconsistent)", "A=B", "[[C]]", "draw")),
+        (None, ("error", "", "null")),
+    ],
+)  # fmt: skip
+def test_words_for_a_winner(winner, words):
+    assert {winner_of(word, "winner") for word in words} == {winner}
+
+
+@pytest.mark.parametrize("word", [0, True, "C", "c", 3, 0.5, "gpt-4", "ab", "A>"])
+def test_other_words_are_refused(word):
+    with pytest.raises(DataError, match=r"column 'winner'.*expected A, B or tie"):
+        winner_of(word, "winner")
