@@ -1,4 +1,6 @@
-"""The frame of every script: options from a YAML file and the command line, one logger, errors in one line.
+"""The command `autorater`, and the frame of every script: options, one logger, errors in one line.
+
+    autorater convert SOURCE OUT.jsonl      a module of `COMMANDS` with `add_arguments(parser)` and `run(arguments)`
 
 Exit status: 0; 2 after a user's mistake; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
 """
@@ -10,11 +12,38 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import get_type_hints
+from typing import NoReturn, get_type_hints
 
 from autorater.data.errors import AlreadyFinished, UserError
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
+
+COMMANDS = {
+    "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
+}
+"""Module and help of every command; the module is imported when the command is used."""
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """The console script `autorater`."""
+    run_script(lambda: _run_command(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run_command(argv: list[str]) -> None:
+    parser = _CommandParser(prog="autorater", description="LLM judges that state calibrated probabilities.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, help) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        if argv[:1] == [name]:
+            import_module(module).add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    import_module(COMMANDS[arguments.command][0]).run(arguments)
+
+
+class _CommandParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> None:

@@ -152,8 +152,9 @@ def _iter(
     seed: int,
     allow_odd: bool,
 ) -> Iterator[ReadPair]:
-    reader = RowReader(columns, layout, labelled, seed, report.odd if allow_odd else None)
     name = source_name(source)
+    from_text = name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+    reader = RowReader(columns, layout, labelled, seed, report.odd if allow_odd else None, from_text)
     seen: dict[int, int] = {}  # hashes of ids to hashes of pairs
     with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in enumerate(rows):

@@ -105,7 +105,7 @@ def _joined(content: object, column: str) -> str:
     kinds = {part.get("type", "text") for part in parts or () if isinstance(part, Mapping)}
     if parts is None or kinds - {"text"} or not all(isinstance(text, str) for text in texts):
         raise DataError(
-            f"column {column!r}: got content {shortened(content)}; expected text, or parts of type text only"
+            f"column {column!r}: got the content {shortened(content)}; expected text, or parts of type text only"
         )
     return "".join(texts)
 

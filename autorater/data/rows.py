@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ VOTE_COLUMNS = ("vote", "winner", "preference")
 OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
+_NAMES = ("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "idx")
+_WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 
 
@@ -40,6 +43,7 @@ class RowReader:
     Args:
         columns, layout, labelled, seed: As in `load_pairs`.
         odd: Counts odd responses, if they are allowed.
+        from_text: Whether the source has only text, as CSV; "3.0" is then the whole number 3 in a column of names.
 
     Attributes:
         layout_name: Name of the layout, known after the first row.
@@ -53,6 +57,7 @@ class RowReader:
         labelled: bool = True,
         seed: int = 0,
         odd: Counter[str] | None = None,
+        from_text: bool = False,
     ):
         if unknown := sorted(set(columns or ()) - set(_RENAMED)):
             raise UserError(f"columns: unknown name {unknown[0]!r} of ours; expected one of {', '.join(_RENAMED)}")
@@ -61,6 +66,7 @@ class RowReader:
         self._forced = layout is not None
         self._layout = None if layout is None else layout_named(layout)
         self._labelled, self._seed, self._odd = labelled, seed, odd
+        self._from_text = from_text
         self._found = False
 
     @property
@@ -79,7 +85,7 @@ class RowReader:
 
     def pairs(self, row: Row, index: int) -> list[ReadPair]:
         """The pairs of the row with this index (several in RewardBench 2)."""
-        row = lifted(row)
+        row = lifted(_whole_names(row) if self._from_text else row)
         self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
@@ -103,14 +109,14 @@ class RowReader:
         for ours, theirs in self._names.items():
             if theirs not in names and not any(name.startswith(f"{theirs}.") for name in names):
                 raise DataError(f"columns: {ours} is to be {theirs!r}; expected one of {shortened(list(names), 200)}")
-        renamed = set(self._renamed(dict.fromkeys(names)))
+        renamed = list(self._renamed(dict.fromkeys(names)))
         if not self._forced:
-            is_own = renamed >= _TEXTS and (renamed & _LABELS or not self._labelled)
+            is_own = set(renamed) >= _TEXTS and (_LABELS & set(renamed) or not self._labelled)
             layout = layout_of(renamed)
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
             if not self._layout and not is_own:
                 self._names |= _misspelled(renamed)
-                renamed = set(self._renamed(dict.fromkeys(names)))
+                renamed = list(self._renamed(dict.fromkeys(names)))
         expected = self._layout.columns if self._layout else ()
         if (missing := [name for name in expected if name not in renamed]) and self.layout_name != "argilla":
             raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
@@ -174,6 +180,11 @@ class RowReader:
         if not plain_text(response).strip():
             self._odd["blank"] += 1
         return response
+
+
+def _whole_names(row: Row) -> Row:
+    whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
+    return row | whole if whole else row
 
 
 def _own(row: Row, labelled: bool) -> Row:

@@ -1,0 +1,81 @@
+"""The command `autorater convert`."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from autorater.cli import command
+from autorater.data.loading import load_pairs
+
+ROWS = [
+    {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "preference": preference, "annotator": annotator}
+    for annotator, preference in enumerate((1, 2, 2, None))
+]
+
+
+def convert(*argv):
+    command(["convert", *map(str, argv)])
+
+
+def test_any_layout_becomes_jsonl_and_what_happened_is_said(tmp_path, capsys):
+    source, out = tmp_path / "annotations.json", tmp_path / "pairs.jsonl"
+    source.write_text(json.dumps(ROWS))
+    convert(source, out)
+    (pair,) = load_pairs(out)
+    assert (pair.prompt, pair.votes_a, pair.votes_b) == ("Tea?", 1, 2)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{source}: 4 rows in the layout alpaca_eval",
+        "rows left out beside 1 pairs: 1 (preference is null)",
+        "2 rows repeat an earlier pair; their votes are added, 1 pairs",
+        f"{out}: 1 pairs with 3 known votes",
+    ]
+
+
+def test_columns_layout_and_pairs_without_labels(tmp_path, capsys):
+    source, out = tmp_path / "a.csv", tmp_path / "pairs.jsonl.gz"
+    source.write_text("question;left;right;chosen\nTea?;Yes.;No.;x\n")
+    convert(
+        source,
+        out,
+        "--columns",
+        "prompt=question,response_a=left,response_b=right",
+        "--unlabelled",
+        "--layout",
+        "pairs",
+    )
+    assert [(pair.prompt, pair.label) for pair in load_pairs(out, labelled=False)] == [("Tea?", None)]
+    assert "1 pairs with 0 known votes, 1 without a label" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere.jsonl", "out.jsonl"], "error: nowhere.jsonl: no such file"),
+        (["a.jsonl", "out.csv"], "error: cannot write pairs to 'out.csv'"),
+        (["a.jsonl", "out.jsonl", "--columns", "prompt"], "error: argument --columns: 'prompt': expected OURS=THEIRS"),
+        (["a.jsonl", "out.jsonl", "--columns", "question=prompt"], "error: columns: unknown name 'question'"),
+        (["a.jsonl", "out.jsonl", "--layout", "arena"], "error: unknown layout 'arena'"),
+        (["a.jsonl"], "error: the following arguments are required: OUT"),
+        (["a.jsonl", "out.jsonl", "--seeds", "1"], "error: unrecognized arguments: --seeds"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "label": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(SystemExit) as ended:
+        convert(*argv)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_help_is_quick():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = "from autorater.cli import command; command(['--help'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "convert" in shown
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5

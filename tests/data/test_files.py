@@ -1,0 +1,184 @@
+"""Files as people save them: Excel's and pandas' CSV, JSON lists, other separators, tables in memory."""
+
+import gzip
+import json
+
+import pytest
+
+from autorater.data.errors import DataError, UserError
+from autorater.data.loading import iter_pairs, load_pairs
+
+HEAD = "prompt,response_a,response_b,votes_a,votes_b"
+LINES = [HEAD, "Tea?,Yes.,No.,1,4", '"Rivers, three?","Loire, Seine.",Thames.,2,3']
+VOTES = [("Tea?", 1, 4), ("Rivers, three?", 2, 3)]
+ROW = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "label": 0.25}
+
+
+def votes(path):
+    return [(pair.prompt, pair.votes_a, pair.votes_b) for pair in load_pairs(path)]
+
+
+def separated_by(separator):
+    return "\n".join(
+        [
+            HEAD.replace(",", separator),
+            *(f"{p}{separator}a{separator}b{separator}{a}{separator}{b}" for p, a, b in VOTES),
+        ]
+    )
+
+
+COMMAS = "\n".join(LINES)
+SAVED = {
+    "byte-order mark and CRLF": ("a.csv", "\ufeff" + COMMAS.replace("\n", "\r\n")),
+    "CR only": ("a.csv", COMMAS.replace("\n", "\r")),
+    "CR only, a last one": ("a.csv", COMMAS.replace("\n", "\r") + "\r"),
+    "semicolons": ("a.csv", "\ufeff" + separated_by(";")),
+    "tabs": ("a.tsv", separated_by("\t")),
+    "tabs under another name": ("a.csv", separated_by("\t")),
+    "bars": ("a.csv", separated_by("|")),
+    "sep= line": ("a.csv", "\ufeffsep=;\r\n" + separated_by(";")),
+    "sep= line with commas": ("a.csv", "sep=,\n" + COMMAS),
+    "blanks in the header": ("a.csv", COMMAS.replace(HEAD, "prompt, response_a,response_b ,Votes_A,votes b")),
+    "trailing commas": ("a.csv", "\n".join(f"{line},," for line in LINES)),
+    "blank lines": ("a.csv", "\n" + COMMAS.replace("\n", "\n\n") + "\n\n"),
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_csv_as_programs_save_it(tmp_path, case):
+    name, text = SAVED[case]
+    (tmp_path / name).write_bytes(text.encode())
+    assert votes(tmp_path / name) == VOTES
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    assert votes(tmp_path / f"{name}.gz") == VOTES
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (COMMAS.encode("utf-16"), "line 1: saved as UTF-16; expected a file saved as UTF-8"),
+        (COMMAS.replace("Seine", "Sèine").encode("cp1252"), r"line 3: byte 0xe8 at position 27 is not UTF-8"),
+        (b"\xef\xbb\xbfsep=;\n" + separated_by(";").encode() + b";x", r"line 4: 6 fields; expected 5.*semicolons"),
+        (COMMAS.replace("4", "B").encode("utf-8"), "line 2: column 'votes_b': got 'B'"),
+        (COMMAS.replace("\n", "\r").replace("4", "B").encode(), "line 2: column 'votes_b': got 'B'"),
+        (
+            COMMAS.replace(HEAD, "prompt,answer").encode(),
+            r"line 1: column 'response_a' is missing.*\['prompt', 'answer'\]",
+        ),
+        (COMMAS.replace("votes_b", "votes_a").encode(), "line 1: column 'votes_b' is missing"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_pairs(tmp_path / "a.csv")
+
+
+def test_decimal_commas_of_labels_and_not_of_counts(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt;response_a;response_b;label\nTea?;Yes.;No.;0,25\nMilk?;Yes.;No.;1,0\nTea?;a;b;,5\n")
+    assert [pair.label for pair in load_pairs(path)] == [0.25, 1.0, 0.5]
+    path.write_text("prompt;response_a;response_b;votes_a;votes_b\nTea?;Yes.;No.;1,000;2\n")
+    with pytest.raises(DataError, match="'votes_a': got '1,000'; expected a whole number"):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+def test_json_lists_and_lines_under_either_name(tmp_path, name, indent):
+    rows = [ROW, ROW | {"prompt": "Milk?", "response_b": "No, [1]."}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    for text in ("\ufeff" + json.dumps(rows, indent=indent), lines):
+        content = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        assert [pair.prompt for pair in load_pairs(tmp_path / name)] == ["Tea?", "Milk?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps([ROW, ROW | {"label": 2}], indent=1), "line 8: column 'label': got 2"),
+        (json.dumps([ROW, 3]), r"line 1: column '\(all\)': got 3; expected a JSON object"),
+        (json.dumps([ROW])[:-1], "line 1: not usable JSON .no comma or"),
+        ("[\n{,", "line 2: not usable JSON .*expected a list of JSON objects"),
+        ('{\n"prompt": "x"}', "line 1: not usable JSON .*one JSON object per line, or one list"),
+    ],
+)
+def test_bad_json_lists(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_pairs(tmp_path / "a.json")
+
+
+def test_tables_in_memory():
+    datasets, pd = pytest.importorskip("datasets"), pytest.importorskip("pandas")
+    rows = [ROW | {"id": "x"}, ROW | {"id": "y", "prompt": [{"role": "user", "content": "Milk?"}]}]
+    expected = load_pairs(rows)
+    assert load_pairs(tuple(rows)) == list(iter_pairs(rows)) == expected
+    assert load_pairs(pd.DataFrame(rows)) == expected
+    assert load_pairs(datasets.Dataset.from_list([rows[0]])) == expected[:1]
+    both = datasets.DatasetDict({"test": datasets.Dataset.from_list([rows[0]])})
+    assert load_pairs(both, split="test") == expected[:1]
+    with pytest.raises(DataError, match="no split 'train'; expected one of test"):
+        load_pairs(both)
+    for wrong in (3, {"prompt": ["x"]}, [1], "x".join):
+        with pytest.raises(DataError, match="cannot be read as rows; expected a path, a Hub name"):
+            load_pairs(wrong)
+
+
+def test_pandas_nulls_and_whole_floats(tmp_path):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "id": [0.0, 1.0], "topic": [3.0, None], "prompt": ["Tea?", "Milk?"], "response_a": ["a", "b"],
+            "response_b": ["c", "d"], "votes_a": [1.0, 2.0], "votes_b": [2, 0], "votes_tie": [float("nan"), 1.0],
+            "model_a": pd.array(["m", pd.NA], dtype="string"),
+        }
+    )  # fmt: skip
+    pairs = load_pairs(frame)
+    assert [(p.id, p.topic, p.votes_a, p.votes_b, p.votes_tie, p.model_a) for p in pairs] == [
+        ("0", "3", 1, 2, 0, "m"), ("1", None, 2, 0, 1, None),
+    ]  # fmt: skip
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in frame.astype(object).to_dict("records")[:1])
+    )
+    assert load_pairs(tmp_path / "a.csv") == load_pairs(tmp_path / "a.parquet") == pairs
+    assert "NaN" in (tmp_path / "a.jsonl").read_text()
+    assert load_pairs(tmp_path / "a.jsonl") == pairs[:1]
+
+
+def test_columns_are_named_by_the_caller(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("instruction,first,second,share,kind\nTea?,Yes.,No.,0.25,drinks\n")
+    names = {"prompt": "instruction", "response_a": "first", "response_b": "second", "label": "share", "topic": "kind"}
+    (pair,) = load_pairs(path, names)
+    assert (pair.prompt, pair.label, pair.topic) == ("Tea?", 0.25, "drinks")
+    with pytest.raises(
+        DataError, match=r"line 1: columns: prompt is to be 'question'; expected one of \['instruction'"
+    ):
+        load_pairs(path, names | {"prompt": "question"})
+    with pytest.raises(UserError, match="unknown name 'question' of ours; expected one of id, prompt"):
+        load_pairs(path, {"question": "instruction"})
+    path.write_text("instruction,first,second,share\nTea?,Yes.,No.,2\n")
+    del names["topic"]
+    with pytest.raises(DataError, match="line 2: column 'share': got '2'"):
+        load_pairs(path, names)
+
+
+def test_criteria_reference_and_group():
+    (pair,) = load_pairs([ROW | {"criteria": "Brevity.", "reference": "Yes!", "group": "experts", "rubric": "x"}])
+    assert (pair.criteria, pair.reference, pair.group) == ("Brevity.", "Yes!", "experts")
+
+
+def test_pairs_without_labels_are_read_on_request(tmp_path):
+    row = {name: value for name, value in ROW.items() if name != "label"}
+    with pytest.raises(DataError, match=r"'label' is missing.*labelled=False reads pairs to judge"):
+        load_pairs([row])
+    assert [pair.label for pair in load_pairs([row], labelled=False)] == [None]
+    labels = [pair.label for pair in load_pairs([ROW, ROW | {"label": None, "prompt": "Q"}], labelled=False)]
+    assert labels == [0.25, None]
+    (tmp_path / "a.csv").write_text("prompt,response_a,response_b\nTea?,Yes.,No.\n")
+    assert load_pairs(tmp_path / "a.csv", labelled=False)[0].label is None
+    assert next(iter_pairs([row], labelled=False)).swapped().label is None
