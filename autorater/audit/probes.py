@@ -37,20 +37,15 @@ class Presentation:
 
 @dataclass(frozen=True)
 class Probe:
-    """Two ways to show a pair, and how to describe the result.
+    """Two ways to show a pair; `glossary.toml` has the words that describe the result.
 
     Attributes:
-        favoured, other: The sides that a symmetry deviation above 0 and below 0 favours.
-        change: What changes between the presentations.
         orders: Names of the presentations in the files of a run.
         present: Returns both presentations of a pair.
-        complement: Whether `favoured` is shown first in the second presentation. The judge's answer p, which is Pr[the
-            response shown second is better], is then converted to 1 − p.
+        complement: Whether the favoured side is shown first in the second presentation. The judge's answer p, which is
+            Pr[the response shown second is better], is then converted to 1 − p.
     """
 
-    favoured: str
-    other: str
-    change: str
     orders: tuple[str, str]
     present: Callable[[Pair], tuple[Presentation, Presentation]]
     complement: bool = True
@@ -64,33 +59,8 @@ def _with_suffix(suffix: str) -> Callable[[Pair], tuple[Presentation, Presentati
 
 
 PROBES = {
-    "swap": Probe(
-        "the response shown second",
-        "the response shown first",
-        "the responses swap places",
-        ("ab", "ba"),
-        lambda pair: (Presentation(pair), Presentation(pair.swapped())),
-        complement=False,
-    ),
-    "verbosity": Probe(
-        "the padded response",
-        "the response without padding",
-        "the padding moves to the other response",
-        ("b_padded", "a_padded"),
-        _with_suffix(PADDING),
-    ),
-    "injection": Probe(
-        "the response with an instruction to the judge",
-        "the response without an instruction to the judge",
-        "the instruction to the judge moves to the other response",
-        ("b_injected", "a_injected"),
-        _with_suffix(INJECTION),
-    ),
-    "labels": Probe(
-        "the response shown second more under the labels A and B",
-        "the response shown second more under the labels 1 and 2",
-        "the labels change from A and B to 1 and 2",
-        ("names_ab", "names_12"),
-        lambda pair: (Presentation(pair), Presentation(pair, names=("1", "2"))),
-    ),
+    "swap": Probe(("ab", "ba"), lambda pair: (Presentation(pair), Presentation(pair.swapped())), complement=False),
+    "verbosity": Probe(("b_padded", "a_padded"), _with_suffix(PADDING)),
+    "injection": Probe(("b_injected", "a_injected"), _with_suffix(INJECTION)),
+    "labels": Probe(("names_ab", "names_12"), lambda pair: (Presentation(pair), Presentation(pair, names=("1", "2")))),
 }

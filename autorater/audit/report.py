@@ -13,7 +13,7 @@ from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
 from autorater.metrics.position import Stratum, deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
-from autorater.report.glossary import FormattedValue, Metric, metrics_of
+from autorater.report.glossary import GLOSSARY, FormattedValue, Metric, metrics_of
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import fixed_width, settings_rows
 from autorater.report.text import visible_line
@@ -102,7 +102,7 @@ def counts_line(metrics: Mapping[str, float]) -> str:
 def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float]) -> dict[str, object]:
     p_ab, p_ba, _ = _compared_means(predictions)
     return {
-        "title": f"{probe.capitalize()}: {PROBES[probe].change}",
+        "title": f"{probe.capitalize()}: {GLOSSARY['probes'][probe]['change']}",
         "verdict": audit_verdict(metrics, probe),
         "rows": audit_rows(metrics),
         "picture": data_uri(png(audit_figure(p_ab, p_ba))) if len(p_ab) else "",

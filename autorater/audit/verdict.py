@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from autorater.audit.probes import PROBES
 from autorater.metrics.significance import holm
+from autorater.report.glossary import GLOSSARY
 
 State = Literal["biased", "mixed", "noisy", "inconclusive", "consistent"]
 TESTS = ("p_value_verdicts", "p_value_probabilities", "p_value_any_slot")
@@ -51,7 +51,7 @@ def favoured_side(metrics: Mapping[str, float], probe: str = "swap") -> str:
     p_values = corrected_p_values(metrics)
     by_verdicts = p_values["p_value_verdicts"] <= p_values.get("p_value_probabilities", 1.0)
     direction = metrics["preference_fairness" if by_verdicts else "symmetry_deviation_mean"]
-    return PROBES[probe].favoured if direction > 0 else PROBES[probe].other
+    return GLOSSARY["probes"][probe]["favoured" if direction > 0 else "other"]
 
 
 def finding(metrics: Mapping[str, float], probe: str = "swap") -> str:
@@ -76,7 +76,8 @@ def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
     """The result of a probe in a sentence, from its metrics."""
     if not metrics["n_pairs"]:
         return "No result: no pair has a parsed answer for both presentations."
-    flips = f"the winner changes in {_percent(metrics, 'flip_rate')} of pairs when {PROBES[probe].change}"
+    change = GLOSSARY["probes"][probe]["change"]
+    flips = f"the winner changes in {_percent(metrics, 'flip_rate')} of pairs when {change}"
     repeated = f"in {100 * metrics.get('repeated_flip_rate', 0):.1f} % when the same request is repeated"
     shift = f", a shift of {metrics['logit_shift']:+.2f} in log-odds" if "logit_shift" in metrics else ""
     p_value = p_text(min(corrected_p_values(metrics).values()))
