@@ -11,11 +11,9 @@ from autorater.metrics.systems import check_rated
 
 @dataclass(frozen=True)
 class Calibration:
-    """The over-valued model against the reference, on the prompts to calibrate on.
+    """The over-valued model against the reference, on the `n_prompts` prompts to calibrate on that both answered.
 
     Attributes:
-        overvalued, reference: The two models.
-        n_prompts: Prompts that both answered.
         expected, empirical: Win rates of the over-valued model by Elo and by the reward model.
         offset: Δ.
         sets: Preferences for the continued training by version: `uncalibrated` and `calibrated`.

@@ -99,14 +99,13 @@ def evaluate_scores(
     *,
     n_bootstrap: int = 1000,
 ) -> RewardEvaluation:
-    """Computes the metrics of scores.
+    """Computes the metrics of scores, with intervals from `n_bootstrap` rounds over prompts (0: none).
 
     Args:
         responses: Responses of at least two models to the same prompts.
         scores: Their scores and those of the responses of the pairs; responses without a score are ignored.
         elo: Elo of every model among them.
         pairs: Held-out pairs with votes.
-        n_bootstrap: Rounds of the bootstrap over prompts; 0 for no intervals.
 
     Raises:
         DataError: If no two models answered the same prompt.

@@ -116,12 +116,8 @@ def write_charm_report(
 ) -> None:
     """Writes `report.html` and `report.md`.
 
-    Args:
-        folder: An existing folder.
-        versions: Evaluations on the same responses, the original first; a diagnosis has only one.
-        ratings: Elo by model.
-        calibration: The calibration.
-        settings: Settings of the run by name; values of tokens, keys and passwords are hidden.
+    `versions` are evaluations on the same responses, the original first; a diagnosis has only one. Of the settings,
+    the values of tokens, keys and passwords are hidden.
     """
     overvalued, reference = calibration.overvalued, calibration.reference
     title = "CHARM: reward models calibrated by Elo" if len(versions) > 1 else "Reward model against Elo"

@@ -86,15 +86,8 @@ class RewardModel:
     ) -> RewardModel:
         """Loads a sequence classifier with one output, or its LoRA adapter, from the Hub or a folder.
 
-        Args:
-            name_or_path: A Hub name or a folder.
-            device: By default the GPU, if there is one.
-            batch_size, max_length: As in `RewardModel`.
-            dtype: A torch dtype name; by default bfloat16 on a GPU and float32 elsewhere.
-            model_init_kwargs: Passed to transformers.
-
-        Raises:
-            UserError: If the folder does not exist or holds no model, or as in `RewardModel`.
+        By default it is on the GPU, if there is one, and in bfloat16 there, else in float32. Further options are those
+        of transformers. A `UserError` if there is no such model, or as in `RewardModel`.
         """
         name_or_path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -139,8 +132,7 @@ class RewardModel:
         """All scores in a folder, after those of the responses that are not in its files have been added.
 
         Args:
-            responses: The responses. Those longer than `max_length` with their prompts are left out, and counted in
-                the log.
+            responses: Those longer than `max_length` with their prompts are left out, and counted in the log.
             folder: Holds one `.jsonl` file per process, in the format of `load_responses`.
             name: Name of this reward model; a folder holds scores of one reward model.
             progress: Show a progress bar.

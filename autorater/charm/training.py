@@ -50,16 +50,9 @@ def train_reward_model(
     *,
     peft_config: PeftConfig | None = None,
 ) -> None:
-    """Trains a reward model in place and saves it with its tokenizer in `config.output_dir`.
+    """Trains a reward model in place, or adapters of it, and saves it with its tokenizer in `config.output_dir`.
 
-    Args:
-        reward_model: The model to start from.
-        preferences: N preferences. Those with a text that is too long are dropped and counted in the log.
-        config: As in `trl.RewardTrainer`.
-        peft_config: Train and save adapters only.
-
-    Raises:
-        UserError: If no preference is left.
+    Preferences with a text that is too long are dropped and counted in the log; `UserError` if none is left.
     """
     chosen, rejected = (
         reward_model.encode([getattr(p, side) for p in preferences]) for side in ("chosen", "rejected")

@@ -57,12 +57,7 @@ def evaluate(
 ) -> Evaluation:
     """Judges N pairs in both orders and measures the answers against the dense labels.
 
-    Args:
-        judge: Any judge of pairs.
-        pairs: N pairs.
-        prompts: Their encoded prompts, if available; for a `Judge` only.
-        n_bootstrap: Rounds of the bootstrap over pairs; 0 for no intervals.
-        progress: Show a progress bar.
+    `prompts` are their encoded prompts, if available, for a `Judge` only; 0 rounds of the bootstrap give no intervals.
     """
     return measure(pairs, judge_all(judge, pairs, prompts, progress=progress), n_bootstrap=n_bootstrap)
 

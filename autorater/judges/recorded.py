@@ -45,13 +45,10 @@ _IDS = (("id",), ("pair_id",), ("question_id", "turn", "model_1", "model_2", "mo
 
 @dataclass(frozen=True)
 class RecordedPair:
-    """The judgments of a pair in both orders.
+    """The judgments of a pair in both orders, and its whole row.
 
-    Attributes:
-        id: As given, else the row's number, counted from 0.
-        answers: Pr[the response shown second is better] in order ab and in order ba; NaN without a verdict.
-        label: People's Pr[B preferred]; NaN if it is not given.
-        row: The whole row.
+    `answers` are Pr[the response shown second is better] in order ab and in order ba, NaN without a verdict; the label
+    is people's Pr[B preferred], NaN if not given; the id is as given, else the row's number, counted from 0.
     """
 
     id: str

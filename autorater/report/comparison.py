@@ -47,10 +47,8 @@ def write_comparison_report(
         folder: An existing folder.
         entries: All of the same pairs; entries of the same method are adjacent.
         best: The entry that the details (groups, win rates, worst pairs) are about.
-        groups: Its metrics by kind of groups, the worst group first.
-        win_rates: Its win rates of models.
-        title: Heading of the page.
-        summary: The data in one line.
+        groups, win_rates: Its metrics by kind of groups, the worst group first, and its win rates of models.
+        title, summary: Heading of the page; the data in one line.
     """
     available = _available(entries)
     families = dict.fromkeys(map(_family, available))
