@@ -43,6 +43,10 @@ class EvaluationArguments:
     calibration_fraction: float = field(
         default=0.3, metadata={"help": "Share of the pairs on which recalibrations are fitted."}
     )
+    train_dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "Pairs on which the linear probe is fitted; default: the calibration pairs."},
+    )
     methods: list[str] | None = field(default=None, metadata={"help": "Judging methods; default: all."})
     variants: list[str] | None = field(
         default=None,
@@ -95,6 +99,7 @@ def main() -> None:
         pairs, _, _ = drop_long(pairs, judge.encoder.encode(pairs), longest)
     column = args.split_by or methods.group_column(pairs)
     measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
+    train = load_pairs(args.train_dataset_name) if args.train_dataset_name else None
     summary = (
         f"{args.dataset_name or 'Simulated annotators'}: {len(measured):,} evaluation pairs, {len(calibration):,} "
         f"calibration pairs (split by {column}); {total - len(pairs):,} left out because of their length"
@@ -107,6 +112,7 @@ def main() -> None:
             judge,
             measured,
             calibration,
+            train,
             methods=args.methods or methods.METHODS,
             variants=args.variants or methods.VARIANTS,
             name=name,

@@ -18,7 +18,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
 from autorater.evaluation.results import write_metrics, write_predictions
-from autorater.judges import Judge, Judgments
+from autorater.judges import Judge, Judgments, LinearProbe
 from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, content_free_pairs, fit_recalibration
 from autorater.judges.methods import METHODS, judging_method
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
@@ -76,6 +76,7 @@ def compare_methods(
     judge: Judge,
     pairs: Sequence[Pair],
     calibration: Sequence[Pair],
+    train: Sequence[Pair] | None = None,
     *,
     methods: Sequence[str] = METHODS,
     variants: Sequence[str] = VARIANTS,
@@ -91,6 +92,8 @@ def compare_methods(
         judge: The model with its prompt format.
         pairs: N pairs to measure on.
         calibration: Pairs to fit recalibrations on; they share no prompt with `pairs`.
+        train: Pairs to fit the linear probe on; by default the calibration pairs, on which its variants then use its
+            out-of-fold probabilities.
         methods: Names of `METHODS`.
         variants: As in `variant_steps`.
         name: Name of the judge in the entries; empty for a single judge.
@@ -109,17 +112,14 @@ def compare_methods(
         if method not in METHODS:
             raise UserError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
     chains = [variant_steps(variant) for variant in variants]
-    ends = len(calibration), len(calibration) + len(pairs)
     labels = [pair.label for pair in calibration]
     entries = []
     for method in methods:
         try:  # a method that the model does not support is reported in its row
-            pair_judge = judging_method(method, judge, **options)
-            judgments = pair_judge.probabilities([*calibration, *pairs, *content_free_pairs()], progress=progress)
+            parts = _judge_parts(method, judge, calibration, pairs, train, progress=progress, **options)
         except UserError as error:
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
-        parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
         variants_of_method = [(method, steps, *_post_process(steps, *parts, labels)) for steps in chains]
         if method == ANSWER_MEAN and judge.recalibration is not None:
             saved = parts[1].recalibrated(judge.recalibration)
@@ -128,6 +128,26 @@ def compare_methods(
             measured = measure(pairs, processed, clusters=clusters, n_bootstrap=n_bootstrap)
             entries.append(Entry(method_name, steps, name, measured, recalibration))
     return entries
+
+
+def _judge_parts(
+    method: str,
+    judge: Judge,
+    calibration: Sequence[Pair],
+    pairs: Sequence[Pair],
+    train: Sequence[Pair] | None,
+    progress: bool,
+    **options: int,
+) -> tuple[Judgments, Judgments, Judgments]:
+    """Judgments of the calibration pairs, of the pairs and of the content-free pairs."""
+    fit_on = calibration if train is None else train
+    pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
+    ends = len(calibration), len(calibration) + len(pairs)
+    judgments = pair_judge.probabilities([*calibration, *pairs, *content_free_pairs()], progress=progress)
+    parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
+    if isinstance(pair_judge, LinearProbe) and train is None:
+        return pair_judge.cross_fitted, *parts[1:]
+    return parts
 
 
 def _post_process(

@@ -3,11 +3,12 @@
 judgments    the interface of all judges, and the arrays they return
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
+probe        `LinearProbe`: logistic regression on a frozen model's states, one reading of every response
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
 recorded     judgments that another program wrote to a file
 
-`endpoint` and `recorded` import no torch, nor does this package until `Judge` is used.
+`endpoint` and `recorded` import no torch, nor does this package until `Judge` or `LinearProbe` is used.
 """
 
 from importlib import import_module
@@ -17,11 +18,14 @@ from autorater.judges.judgments import Judgments, PairJudge
 
 if TYPE_CHECKING:
     from autorater.judges.local import Judge
+    from autorater.judges.probe import LinearProbe
 
-__all__ = ["Judge", "Judgments", "PairJudge"]
+__all__ = ["Judge", "Judgments", "LinearProbe", "PairJudge"]
 
 
 def __getattr__(name: str):
     if name == "Judge":
         return import_module("autorater.judges.local").Judge
+    if name == "LinearProbe":
+        return import_module("autorater.judges.probe").LinearProbe
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

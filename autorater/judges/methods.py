@@ -6,6 +6,7 @@
     self_consistency_reasoning   the same, each answer after its own reasoning
     letter_logits                the next-token probabilities of the letters A and B
     answer_mean                  the mean of the exact distribution over answers, as in `Judge`
+    linear_probe                 logistic regression on the model's hidden states     `autorater.judges.probe`
 
 To add a method, write a class with `probabilities` and construct it in `judging_method` under a new name of `METHODS`.
 Swap averaging and recalibration are post-processing for every method (`autorater.judges.judgments`).
@@ -23,6 +24,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
+from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
 from autorater.models.answers import AnswerDistribution
 from autorater.models.shared_prefix import plain_logits
@@ -36,19 +38,30 @@ METHODS = (
     "self_consistency_reasoning",
     "letter_logits",
     "answer_mean",
+    "linear_probe",
 )
 
 
 def judging_method(
-    name: str, judge: Judge, *, n_samples: int = 10, max_reasoning_tokens: int = 512, seed: int = 0
+    name: str,
+    judge: Judge,
+    train: Sequence[Pair] = (),
+    *,
+    n_samples: int = 10,
+    max_reasoning_tokens: int = 512,
+    seed: int = 0,
+    progress: bool = False,
 ) -> PairJudge:
     """A method applied to a model.
 
     Args:
         name: One of `METHODS`.
         judge: The model and its prompt format. Its recalibration is not applied, so that methods are comparable.
-        n_samples, seed: Answers per prompt, and seed, of self-consistency.
+        train: Labelled pairs that the linear probe is fitted to; other methods do not use them.
+        n_samples: Answers per prompt of self-consistency.
+        seed: Seed of self-consistency and of the probe's folds.
         max_reasoning_tokens: Maximum reasoning tokens, for a judge whose format has no reasoning; others keep theirs.
+        progress: Show a progress bar if something is fitted.
 
     Raises:
         UserError: If there is no such method, or the model cannot be used with it; the message says why.
@@ -61,6 +74,8 @@ def judging_method(
         return LetterLogits(judge)
     if name == "answer_mean":
         return judge
+    if name == "linear_probe":
+        return LinearProbe.fit_model(judge.model, judge.tokenizer, train, seed, progress=progress)
     reasoning = name.endswith("_reasoning")
     if judge.encoder.format.reasoning != reasoning:
         judge = Judge(

@@ -4,6 +4,7 @@ loading            any model of the Hub, a folder, an adapter or a GGUF file
 gguf               a GGUF file as a plain model folder
 tiny               a small Qwen2 and its tokenizer, built from scratch
 libraries          environment and log levels of torch, transformers and DeepSpeed
+response_states    mean hidden states of responses, for probes
 suffixes           layouts of many short suffixes of one prompt
 split_attention    attention for a prompt that is shared by its suffixes
 shared_prefix      logits and log-probabilities of suffixes in one forward pass

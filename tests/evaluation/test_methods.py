@@ -23,7 +23,7 @@ from autorater.evaluation.methods import (
     variant_steps,
     write_comparison,
 )
-from autorater.judges import Judge
+from autorater.judges import Judge, LinearProbe
 from autorater.judges.calibrators import LogitMap, fit_recalibration
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -75,6 +75,23 @@ def test_recalibrations_are_fitted_on_the_calibration_pairs_alone(judge, compare
     assert chained.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
     np.testing.assert_allclose(chained.evaluation.judgments.p_ab, expected(raw.p_sym), rtol=1e-3)
     assert chained.evaluation.metrics["symmetry_deviation_abs"] < 1e-9
+
+
+def test_the_probe_is_calibrated_on_predictions_it_was_not_fitted_on(judge, pairs):
+    measured, calibration = split_by(pairs, "topic", 0.4, 0)
+    options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0}
+    raw, platt = compare_methods(judge, measured, calibration, **options)
+    fitted = LinearProbe.fit_model(judge.model, judge.tokenizer, calibration)
+    np.testing.assert_allclose(raw.evaluation.judgments.p_ab, fitted.probabilities(measured).p_ab, atol=1e-9)
+    expected = fit_recalibration("platt", fitted.out_of_fold, 1 - fitted.out_of_fold, [p.label for p in calibration])
+    assert platt.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
+
+    raw, platt = compare_methods(judge, measured[:5], calibration, measured[5:], **options)
+    other = LinearProbe.fit_model(judge.model, judge.tokenizer, measured[5:])
+    np.testing.assert_allclose(raw.evaluation.judgments.p_ab, other.probabilities(measured[:5]).p_ab, atol=1e-9)
+    p = other.probabilities(calibration)
+    expected = fit_recalibration("platt", p.p_ab, p.p_ba, [pair.label for pair in calibration])
+    assert platt.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
 
 
 def test_group_column(pairs):

@@ -129,7 +129,7 @@ def test_letters_that_are_no_token_are_refused(judge, monkeypatch):
 def test_every_method_judges_or_says_why_not(judge, simulated):
     full = Judge(judge.model, judge.tokenizer, PromptFormat("full"), 0.1)
     for name in METHODS:
-        method = judging_method(name, full, n_samples=2, max_reasoning_tokens=4)
+        method = judging_method(name, full, simulated.pairs, n_samples=2, max_reasoning_tokens=4)
         judgments = method.probabilities(simulated.pairs[:2])
         assert len(judgments) == 2
         assert ((judgments.mean >= 0) & (judgments.mean <= 1)).all()

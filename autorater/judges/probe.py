@@ -1,0 +1,262 @@
+"""Linear probe: what a frozen model knows about a preference, read from its hidden states.
+
+    Pr[B better] = σ(w · (φ(B) − φ(A))),   φ(r) = (mean state of r after its prompt / scale, log of its length)
+
+Logistic regression without an intercept, one reading of every response (`autorater.models.response_states`). Swapping
+the responses negates the difference, so there is no position bias. On two datasets of human votes it is the bar that
+judges of this size have to clear; related: probes as calibrated judges (arXiv 2512.22245).
+
+Layer and strength of the regularization are chosen by cross-validation on the training pairs. A fold is a set of
+texts: whole prompts or topics if there are enough of them. A pair is predicted by a fit on the pairs that share no
+fold with either of its responses, so no text is on both sides. These out-of-fold probabilities also set the scale of
+the logits, and are labels that a judge may learn from: they come from votes on other texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from autorater.data.errors import UserError
+from autorater.data.messages import plain_text
+from autorater.data.pairs import Pair
+from autorater.judges.calibrators import fit_recalibration
+from autorater.judges.judgments import Judgments
+from autorater.models.loading import load_policy
+from autorater.models.response_states import ReadText, ResponseStates
+
+STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-3, 1.25, 0.5))
+"""Inverse strengths of the L2 penalty that are compared, for states with a mean squared norm of 1."""
+N_FOLDS = 5
+_FILES = ("probe.json", "probe.npz")
+
+
+@dataclass
+class LinearProbe:
+    """A judge of pairs, fitted by `LinearProbe.fit`.
+
+    Attributes:
+        states: The frozen model.
+        name: Its name or folder.
+        layer: The layer whose states are used.
+        strength: Inverse strength of the L2 penalty.
+        weights: Weights of the state and of the log length, shape (width + 1,).
+        out_of_fold: Pr[B better] of the N training pairs, each predicted from pairs without its texts, shape (N,).
+    """
+
+    states: ResponseStates
+    name: str
+    layer: int
+    strength: float
+    weights: np.ndarray
+    out_of_fold: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        model_name_or_path: str,
+        pairs: Sequence[Pair],
+        seed: int = 0,
+        *,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+        **model_init_kwargs,
+    ) -> LinearProbe:
+        """Fits a probe to the labels of N pairs, vote shares or single votes.
+
+        Args:
+            model_name_or_path, model_init_kwargs: As in `load_policy`.
+            pairs: Training pairs with labels.
+            seed: Divides the texts into folds.
+            device: By default the GPU if there is one.
+            progress: Show a progress bar.
+
+        Raises:
+            UserError: If the model cannot be loaded, a text is too long for it, or the pairs are too few or too
+                connected to be divided into folds without common texts.
+        """
+        model, tokenizer = load_policy(model_name_or_path, **model_init_kwargs)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls.fit_model(model, tokenizer, pairs, seed, name=model_name_or_path, progress=progress)
+
+    @classmethod
+    def fit_model(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pairs: Sequence[Pair],
+        seed: int = 0,
+        *,
+        name: str = "",
+        progress: bool = False,
+    ) -> LinearProbe:
+        """As `fit`, for a loaded model."""
+        texts, sides = _texts_of(pairs)
+        labels = np.array([pair.label for pair in pairs], dtype=float)
+        folds = text_folds(pairs, texts, seed)
+        states = ResponseStates(model, tokenizer)
+        read = states.read(texts, progress=progress)  # (T, layers, width)
+        held_out = _held_out(folds[sides])
+        predicted = np.empty((read.shape[1], len(STRENGTHS), len(pairs)))
+        for row in range(len(predicted)):
+            features = _features(read[:, row], texts, _scale(read[:, row]))
+            predicted[row] = _cross_fit(features, sides, labels, held_out)
+        row, column = _choose((predicted - labels) ** 2)
+        predicted, strength = predicted[row, column], STRENGTHS[column]
+        scale = _scale(read[:, row])
+        slope = fit_recalibration("temperature", predicted, 1 - predicted, labels).slope
+        weights = slope * _fit(_features(read[:, row], texts, scale), sides, labels, strength)
+        weights[:-1] /= scale
+        layer = int(states.layers[row])
+        states.keep(layer)
+        return cls(states, name, layer, strength, weights, expit(slope * logit(predicted)))
+
+    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+        """Judges N pairs; both orders give the same probability. UserError if a text is too long for the model."""
+        texts, sides = _texts_of(pairs)
+        scores = _features(self.states.read(texts, progress=progress)[:, 0], texts) @ self.weights
+        return _judgments(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
+
+    @property
+    def cross_fitted(self) -> Judgments:
+        """Judgments of the training pairs by `out_of_fold`."""
+        return _judgments(self.out_of_fold)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `probe.json` and `probe.npz`, without the model."""
+        description, arrays = (Path(folder, file) for file in _FILES)
+        content = {"model": self.name, "layer": self.layer, "strength": self.strength}
+        description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        np.savez(arrays, weights=self.weights, out_of_fold=self.out_of_fold)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None, **model_init_kwargs) -> LinearProbe:
+        """Loads a saved probe and its model; UserError if either is missing."""
+        description, arrays = (Path(folder, file) for file in _FILES)
+        if not description.exists() or not arrays.exists():
+            raise UserError(f"{folder} holds no linear probe; expected {' and '.join(_FILES)}")
+        saved = json.loads(description.read_text(encoding="utf-8"))
+        model, tokenizer = load_policy(saved["model"], **model_init_kwargs)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        states = ResponseStates(model, tokenizer, [saved["layer"]])
+        with np.load(arrays) as columns:
+            return cls(states, saved["model"], saved["layer"], saved["strength"], **columns)
+
+
+def text_folds(pairs: Sequence[Pair], texts: Sequence[ReadText], seed: int) -> np.ndarray:
+    """The fold of every text, shape (T,): `N_FOLDS` folds of whole topics or prompts, or of texts if these are few.
+
+    Of topics and prompts the coarser one with at least `N_FOLDS` values is used. Folds have about the same number of
+    texts.
+
+    Raises:
+        UserError: If there are fewer than `N_FOLDS` texts.
+    """
+    if len(texts) < N_FOLDS:
+        raise UserError(f"a linear probe is fitted to {N_FOLDS} or more distinct responses, got {len(texts)}")
+    topics = {}
+    for pair in pairs:
+        for response in (pair.response_a, pair.response_b):
+            topics.setdefault((pair.prompt, response), pair.topic)
+    columns = ([topics[text] for text in texts], [plain_text(prompt) for prompt, _ in texts])
+    usable = [column for column in columns if None not in column and len(set(column)) >= N_FOLDS]
+    groups = min(usable, key=lambda column: len(set(column)), default=list(range(len(texts))))
+    names, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold_of, filled = np.empty(len(names), dtype=int), np.zeros(N_FOLDS, dtype=int)
+    for group in sorted(order, key=lambda group: -sizes[group]):  # the largest first, into the emptiest fold
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += sizes[group]
+    return fold_of[members]
+
+
+def _texts_of(pairs: Sequence[Pair]) -> tuple[list[ReadText], np.ndarray]:
+    """Distinct (prompt, response) texts, and their indices for A and B of every pair, shape (N, 2)."""
+    index: dict[ReadText, int] = {}
+    sides = [[index.setdefault((p.prompt, r), len(index)) for r in (p.response_a, p.response_b)] for p in pairs]
+    return list(index), np.array(sides)
+
+
+def _scale(states: np.ndarray) -> float:
+    """The root mean square distance of the states from their mean."""
+    centred = states - states.mean(axis=0)
+    return float(np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1).mean())) or 1.0
+
+
+def _features(states: np.ndarray, texts: Sequence[ReadText], scale: float = 1.0) -> np.ndarray:
+    """φ of T texts, shape (T, width + 1)."""
+    lengths = np.log([1 + len(plain_text(response)) for _, response in texts])
+    return np.column_stack([states / scale, lengths]).astype(np.float64)
+
+
+def _held_out(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Masks of pairs to fit on and to predict, from the folds of both responses, shape (N, 2); each pair once."""
+    folds, masks = np.sort(folds, axis=1), []
+    for both in np.unique(folds, axis=0):
+        fitted = ~np.isin(folds, both).any(axis=1)
+        if not fitted.any():
+            raise UserError(
+                "a linear probe cannot be cross-validated: nearly all pairs share responses; expected pairs of many "
+                "prompts, or of many responses"
+            )
+        masks.append((fitted, (folds == both).all(axis=1)))
+    return masks
+
+
+def _cross_fit(features: np.ndarray, sides: np.ndarray, labels: np.ndarray, held_out: list) -> np.ndarray:
+    """Out-of-fold probabilities for every strength, shape (strengths, N)."""
+    predicted = np.empty((len(STRENGTHS), len(labels)))
+    for fitted, rows in held_out:
+        weights = None
+        for i, strength in enumerate(STRENGTHS):
+            weights = _fit(features, sides[fitted], labels[fitted], strength, weights)
+            scores = features @ weights
+            predicted[i, rows] = expit(scores[sides[rows, 1]] - scores[sides[rows, 0]])
+    return predicted
+
+
+def _choose(errors: np.ndarray) -> tuple[int, int]:
+    """Layer and strength from squared errors, shape (layers, strengths, N): the first layer that is not worse.
+
+    Several layers are about equally good, and the best of them is chance: the first one whose error is within one
+    standard error (of the paired difference) of the lowest is taken, with its best strength (Breiman et al. 1984).
+    """
+    means = errors.mean(axis=2)
+    columns = means.argmin(axis=1)
+    of_layers = errors[np.arange(len(errors)), columns]  # (layers, N)
+    excess = of_layers - of_layers[means.min(axis=1).argmin()]
+    tolerance = excess.std(axis=1) / np.sqrt(excess.shape[1])
+    row = int((excess.mean(axis=1) <= tolerance).argmax())
+    return row, int(columns[row])
+
+
+def _fit(
+    features: np.ndarray, sides: np.ndarray, labels: np.ndarray, strength: float, start: np.ndarray | None = None
+) -> np.ndarray:
+    """Minimizes Σ log loss + |w|² / (2 strength). Scores are computed per text, of which there are few."""
+    used, sides = np.unique(sides, return_inverse=True)
+    features, (a, b) = features[used], sides.reshape(-1, 2).T
+
+    def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = features @ weights
+        logits = scores[b] - scores[a]
+        errors = expit(logits) - labels
+        of_texts = np.bincount(b, errors, len(used)) - np.bincount(a, errors, len(used))
+        loss = (np.logaddexp(0, logits) - labels * logits).sum() + weights @ weights / (2 * strength)
+        return loss, of_texts @ features + weights / strength
+
+    start = np.zeros(features.shape[1]) if start is None else start
+    return minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+
+
+def _judgments(p: np.ndarray) -> Judgments:
+    mean = np.stack([p, 1 - p], axis=1)
+    return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))

@@ -1,0 +1,97 @@
+"""Hidden states of responses: the mean over the tokens of a response that is read after its prompt.
+
+    s_l(prompt, response) = mean over the tokens t of the response of h_l(t),   h_l the residual stream after layer l
+
+The mean leaves out the prompt, whose first token has a state a hundred times as large as all others in many models. A
+text is read once, whatever the number of pairs it is in.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from autorater.data.errors import UserError
+from autorater.data.messages import Text, plain_text
+from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
+from autorater.prompts.encoder import DataTokenizer
+
+ReadText = tuple[Text, Text]  # a prompt and a response
+
+
+class ResponseStates:
+    """Reads mean states of responses and keeps them.
+
+    Args:
+        model: Any causal LM, on the device to use.
+        tokenizer: Its (fast) tokenizer.
+        layers: Numbers of the layers to keep, 1 for the first; by default at most 16, evenly spaced up to the last.
+        max_batch_tokens: Maximum tokens in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layers: Sequence[int] | None = None,
+        max_batch_tokens: int = 4096,
+    ):
+        self.model, self.max_batch_tokens = model, max_batch_tokens
+        depth = model.config.get_text_config().num_hidden_layers
+        self.layers = np.unique(
+            np.linspace(1, depth, min(depth, 16)).round().astype(int) if layers is None else layers
+        )
+        self._tokenizer, self._padding = DataTokenizer(tokenizer), tokenizer.pad_token_id
+        self._states: dict[ReadText, np.ndarray] = {}
+
+    def keep(self, layer: int) -> None:
+        """Reads and keeps one layer alone from now on."""
+        row = self.layers.tolist().index(layer)
+        self._states = {text: states[[row]] for text, states in self._states.items()}
+        self.layers = np.array([layer])
+
+    def read(self, texts: Sequence[ReadText], *, progress: bool = False) -> np.ndarray:
+        """States of N texts, shape (N, layers, width), float32.
+
+        Raises:
+            UserError: If a text is too long for the model.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._states]
+        before = self._tokenizer.encode(plain_text(prompt) + "\n\n" for prompt, _ in new)
+        after = self._tokenizer.encode(plain_text(response) for _, response in new)
+        first = self._tokenizer.beginning()
+        ids = [first + prompt + response for prompt, response in zip(before, after, strict=True)]
+        sizes, limit = [len(row) for row in ids], longest_prompt(self.model, 0)
+        if sizes and max(sizes) > limit:
+            raise UserError(f"a prompt with its response has {max(sizes)} tokens; this model has room for {limit}")
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with tqdm(
+                total=len(new), desc="reading", unit="text", disable=None if progress else True, leave=False
+            ) as bar:
+                for rows in similar_lengths(sizes, self.max_batch_tokens):
+                    states = self._forward([ids[i] for i in rows], [max(1, len(after[i])) for i in rows])
+                    self._states.update(zip((new[i] for i in rows), states, strict=True))
+                    bar.update(len(rows))
+        finally:
+            self.model.train(was_training)
+        return np.stack([self._states[text] for text in texts])
+
+    @torch.no_grad()
+    def _forward(self, ids: list[list[int]], counts: list[int]) -> np.ndarray:
+        """Means over the last `counts` tokens of B sequences, shape (B, layers, width)."""
+        device = next(self.model.parameters()).device
+        tokens, mask = pad_prompts(ids, self._padding, device)
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        hidden = self.model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1,
+            output_hidden_states=True,
+        ).hidden_states  # fmt: skip
+        counts = torch.tensor(counts, device=device)[:, None]
+        length = tokens.shape[1]
+        weights = (torch.arange(length, device=device) >= length - counts) / counts  # (B, L)
+        means = [torch.einsum("bl,bld->bd", weights, hidden[layer].float()) for layer in self.layers]
+        return torch.stack(means, dim=1).cpu().numpy()
