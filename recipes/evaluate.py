@@ -74,7 +74,7 @@ class EvaluationArguments:
 def main() -> None:
     quiet_libraries()
     from autorater.data.loading import load_pairs
-    from autorater.data.pairs import split_by
+    from autorater.data.pairs import grouping, split_by
     from autorater.data.population import simulate_pairs
     from autorater.evaluation import methods
     from autorater.judges import Judge
@@ -87,7 +87,8 @@ def main() -> None:
     if args.dataset_name is None:
         pairs = simulate_pairs(args.n_pairs, n_votes=args.n_votes, seed=args.seed, held_out=True).pairs
     else:
-        pairs = load_pairs(args.dataset_name, split=args.split, allow_odd_responses=args.allow_odd_responses)
+        args.split_by, columns = grouping(args.split_by) if args.split_by else (None, None)
+        pairs = load_pairs(args.dataset_name, columns, split=args.split, allow_odd_responses=args.allow_odd_responses)
 
     prompt_format = None if args.prompt_layout is None else PromptFormat(args.prompt_layout)
     options = {"device": args.device, "prompt_format": prompt_format, "answer_step": args.answer_step}

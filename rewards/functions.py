@@ -144,6 +144,32 @@ class Reward(ABC):
 
 
 @dataclass(frozen=True)
+class VotesReward(Reward):
+    """The mean of a reward over the single votes behind a vote share y: (1 − y) S(p, 0) + y S(p, 1).
+
+    For a rule that is linear in the label (Brier up to a constant, log, spherical) its gradient is that of S(p, y).
+
+    Example:
+        >>> VotesReward(BrierReward()).score(0.75, 0.75)  # three of four votes
+        array(0.8125)
+    """
+
+    reward: Reward
+
+    @property
+    def __name__(self) -> str:
+        return self.reward.__name__
+
+    def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        y = np.asarray(y, dtype=np.float64)
+        return (1 - y) * self.reward.score(p, np.zeros_like(y)) + y * self.reward.score(p, np.ones_like(y))
+
+    def invalid_score(self, y: ArrayLike) -> NDArray[np.float64]:
+        y = np.asarray(y, dtype=np.float64)
+        return (1 - y) * self.reward.invalid_score(np.zeros_like(y)) + y * self.reward.invalid_score(np.ones_like(y))
+
+
+@dataclass(frozen=True)
 class BrierReward(Reward):
     """1 − (p − y)², in [0, 1]; 0 for an invalid answer. See :func:`rewards.scoring.brier`.
 

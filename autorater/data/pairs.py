@@ -130,6 +130,14 @@ def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
     return [sparse(pair) for pair in pairs]
 
 
+def weighted_votes(pair: Pair) -> dict[float, float]:
+    """Every vote of a pair with its weight, {0.0: share for A, 1.0: share for B}; a tie vote counts half for each.
+
+    The mean of S(p, vote) with these weights is what `rewards.VotesReward` scores.
+    """
+    return {0.0: 1.0 - pair.label, 1.0: pair.label}
+
+
 def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
     """Adds the swap of every pair, with an id that ends in `#ba`: 2 N pairs, ab, ba, ab, ba, …
 
@@ -188,6 +196,14 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         held ^= {min(groups, key=sizes.__getitem__)}
     sides = [name in held for name in names]
     return list(compress(pairs, (not side for side in sides))), list(compress(pairs, sides))
+
+
+def grouping(column: str) -> tuple[str, dict[str, str] | None]:
+    """How to split by any column of a file: the column of `split_by`, and `columns` for `load_pairs`.
+
+    A column that pairs do not keep is read in place of the topic.
+    """
+    return (column, None) if column in GROUP_COLUMNS else ("topic", {"topic": column})
 
 
 def leaked_responses(train: Iterable[Pair], held_out: Iterable[Pair]) -> int:

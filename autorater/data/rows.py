@@ -89,7 +89,8 @@ class RowReader:
         self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
-            found = list(self._layout.rows(row)) if self._layout else [_own(row, self._labelled)]
+            named = {ours: row[ours] for ours in self._names if ours in row and ours in COLUMNS}
+            found = [ours | named for ours in self._layout.rows(row)] if self._layout else [_own(row)]
             pairs = []
             for i, ours in enumerate(found):
                 if "no_vote" in ours and self._labelled:
@@ -130,9 +131,9 @@ class RowReader:
         row = dict(row)
         for ours, theirs in self._names.items():
             if theirs in row:
-                row[ours] = row.pop(theirs)
+                row[ours] = row[theirs]
             for name in [name for name in row if name.startswith(f"{theirs}.")]:  # Argilla's preference.responses
-                row[ours + name.removeprefix(theirs)] = row.pop(name)
+                row[ours + name.removeprefix(theirs)] = row[name]
         return row
 
     @contextmanager
@@ -187,7 +188,7 @@ def _whole_names(row: Row) -> Row:
     return row | whole if whole else row
 
 
-def _own(row: Row, labelled: bool) -> Row:
+def _own(row: Row) -> Row:
     """A row in our columns, with its single vote as counts."""
     if row.get("label") is None and "votes_a" not in row and "label" not in row:
         column = next((name for name in VOTE_COLUMNS if name in row), None)

@@ -77,7 +77,8 @@ class Mean:
         estimate, influence = self._influence(units)
         variance = (influence**2).sum()
         acceleration = (influence**3).sum() / (6 * variance**1.5) if variance > 0 else 0.0
-        below = np.mean(values < estimate) + np.mean(values == estimate) / 2
+        side = np.sign((values - estimate).round(12))  # the rounding of sums must not decide ties
+        below = np.mean(side < 0) + np.mean(side == 0) / 2
         edge = 1 / (2 * values.size)
         bias = _NORMAL.inv_cdf(float(np.clip(below, edge, 1 - edge)))
 

@@ -23,8 +23,10 @@ class DataArguments:
     eval_dataset_name: str | None = option(None, "Held-out pairs. Without it they are split off by `split_by`.")
     split_by: str = option("prompt", "Column whose groups are never divided between training and held-out pairs.")
     held_out_fraction: float = option(0.1, "Share of the pairs that `split_by` holds out.")
-    labels: Literal["sparse", "dense"] = option(
-        "sparse", "`sparse`: one vote per pair, drawn once by the seed; `dense`: the vote share."
+    labels: Literal["sparse", "dense", "all"] = option(
+        "sparse",
+        "`sparse`: one vote per pair, drawn once by the seed; `dense`: the vote share is the label; `all`: the reward "
+        "is the mean of the rewards for every vote.",
     )
     max_prompt_tokens: int = option(1024, "Pairs with longer prompts are dropped and counted; prompts are never cut.")
 

@@ -1,6 +1,6 @@
 """The pairs of a run: read from a file or simulated, with the votes that a judge may learn from.
 
-    training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`)
+    training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`, `all`)
     held-out pairs    label = the vote share; none of their responses is among the training pairs
     warm-start pairs  pairs with verdicts that the warm start imitates: the training pairs, or growing ones
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
 from autorater.data.loading import load_pairs
-from autorater.data.pairs import Pair, leaked_responses, sparse_label, split_by, with_sparse_labels
+from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
 from autorater.models.answers import answer_decimals
 from autorater.prompts.encoder import EncodedPrompt
@@ -96,15 +96,16 @@ def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
 
 
 def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
-    pairs = load_pairs(args.dataset_name)
+    group, columns = grouping(args.split_by)
+    pairs = load_pairs(args.dataset_name, None if args.eval_dataset_name else columns)
     if args.eval_dataset_name:
         train, held_out, how = pairs, load_pairs(args.eval_dataset_name, split="test"), args.eval_dataset_name
     else:
-        train, held_out = split_by(pairs, args.split_by, args.held_out_fraction, seed)
+        train, held_out = split_by(pairs, group, args.held_out_fraction, seed)
         how = f"split off by {args.split_by}"
     leaked = leaked_responses(train, held_out)
     summary = (
-        f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels), "
+        f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels{_votes_used(train, args.labels)}), "
         f"{len(held_out):,} held-out pairs ({how})"
     )
     if leaked:
@@ -112,6 +113,14 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     train = _with_labels(train, args.labels, seed)
     return TrainingData(train, held_out, train, verdicts, summary)
+
+
+def _votes_used(pairs: Sequence[Pair], labels: str) -> str:
+    """How many of the votes are used, if their number is known."""
+    n_votes = sum(pair.n_votes or 0 for pair in pairs)
+    if not all(pair.n_votes for pair in pairs):
+        return ""
+    return f": {len(pairs):,} of {n_votes:,} votes" if labels == "sparse" else f": all {n_votes:,} votes"
 
 
 def _with_labels(pairs: list[Pair], labels: str, seed: int) -> list[Pair]:

@@ -42,9 +42,10 @@ def train_on_votes(
     """
     prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
+    reward = getattr(rewards, f"{training.reward}_reward")
     trainer = grpo_trainer(
         run.judge.model,
-        getattr(rewards, f"{training.reward}_reward"),
+        rewards.VotesReward(reward) if args.labels == "all" else reward,
         training,
         run.judge.tree,
         train_dataset=Dataset.from_list(training_rows(run.train, run.prompts, training.orders)),

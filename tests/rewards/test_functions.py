@@ -17,6 +17,7 @@ from rewards import (
     LogReward,
     RankedProbabilityReward,
     SphericalReward,
+    VotesReward,
     brier_reward,
     kl_reward,
     log_reward,
@@ -204,3 +205,11 @@ def test_rewards_need_no_torch():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reward_over_votes_is_the_mean_over_votes():
+    completions = [answered("0.75"), answered("nothing")]
+    over_votes = VotesReward(brier_reward)(completions=completions, label=[0.75, 0.5])
+    single = [brier_reward(completions=completions, label=[y, y]) for y in (0, 1)]
+    assert over_votes == pytest.approx([single[0][0] / 4 + single[1][0] * 3 / 4, 0.0])
+    assert VotesReward(brier_reward).__name__ == "brier_reward"

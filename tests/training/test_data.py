@@ -1,10 +1,13 @@
 """The pairs of a run, and the votes that a judge learns from."""
 
+import json
+
 import numpy as np
 import pytest
 
 from autorater.alignment.arguments import AlignmentArguments
 from autorater.alignment.data import prepare_pair_items
+from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.pairs import sparse_label
 from autorater.data.population import simulate_pairs
@@ -41,6 +44,34 @@ def test_dense_labels_on_request(votes_file):
     data = prepare_data(JudgeArguments(dataset_name=votes_file, labels="dense", split_by="topic"), seed=5)
     assert {p.label for p in data.train} - {0.0, 1.0}
     assert set(data.verdicts) <= {0.375, 0.625}, "a warm start always imitates one vote"
+
+
+def test_the_votes_that_are_used_are_counted(votes_file):
+    options = {"dataset_name": votes_file, "split_by": "topic", "held_out_fraction": 0.3}
+    sparse = prepare_data(JudgeArguments(**options), seed=5)
+    n = len(sparse.train)
+    assert f"(sparse labels: {n} of {4 * n} votes)" in sparse.summary
+    every = prepare_data(JudgeArguments(**options, labels="all"), seed=5)
+    assert f"(all labels: all {4 * n} votes)" in every.summary
+    assert every.train == prepare_data(JudgeArguments(**options, labels="dense"), seed=5).train
+
+
+def test_pairs_are_split_by_any_column_of_the_file(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    rows = [
+        {"prompt": f"Q{i}", "response_a": f"a{i}", "response_b": f"b{i}", "label": 1, "batch": i % 4}
+        for i in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = prepare_data(JudgeArguments(dataset_name=str(path), split_by="batch", held_out_fraction=0.25), seed=0)
+    assert len({pair.topic for pair in data.held_out}) == 1
+    assert not {pair.topic for pair in data.train} & {pair.topic for pair in data.held_out}
+    assert "split off by batch" in data.summary
+    with pytest.raises(UserError, match="columns: topic is to be 'nothing'; expected one of"):
+        prepare_data(JudgeArguments(dataset_name=str(path), split_by="nothing"), seed=0)
+    path.write_text("".join(json.dumps(row | {"prompt": "Q"}) + "\n" for row in rows))
+    with pytest.raises(UserError, match="1 distinct prompt; expected at least 2 to split by, for example by id"):
+        prepare_data(JudgeArguments(dataset_name=str(path)), seed=0)
 
 
 def test_leak_is_reported(votes_file):

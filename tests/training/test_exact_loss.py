@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from autorater.data.pairs import Pair, weighted_votes
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.exact_loss import ExactLoss, WeightedReward
-from rewards import BrierReward, KLReward, LogReward, SphericalReward
+from rewards import BrierReward, KLReward, LogReward, SphericalReward, VotesReward
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force
 
@@ -37,6 +38,20 @@ def test_value_is_the_expected_reward(reward):
         expected += (1 - sum(pi)) * float(reward.invalid_score(y))
         assert log["reward"][i].item() == pytest.approx(expected)
     assert loss.item() == pytest.approx(-log["reward"].mean().item())
+
+
+@pytest.mark.parametrize("reward", REWARDS, ids=lambda r: r.__name__)
+def test_the_reward_over_votes_is_the_weighted_sum_of_single_votes(reward):
+    """Label 3/4: three of four votes for B. The gradient of linear rules is that of the share as label."""
+    answers, share = random_answers(), torch.full((4,), 0.75, dtype=torch.float64)
+    loss, log = loss_of(VotesReward(reward), coupled=False)(answers, share)
+    parts = {y: loss_of(reward, coupled=False)(answers, torch.full_like(share, y))[1]["reward"] for y in (0.0, 1.0)}
+    weights = weighted_votes(Pair("p", "q", "a", "b", 0.75))
+    torch.testing.assert_close(log["reward"], sum(weights[y] * parts[y] for y in weights))
+    if type(reward) is LogReward:
+        dense = loss_of(reward, coupled=False)(answers, share)[0]
+        gradients = [torch.autograd.grad(value, answers.probs)[0] for value in (loss, dense)]
+        torch.testing.assert_close(*gradients)
 
 
 def test_rewards_are_weighted():
