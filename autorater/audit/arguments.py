@@ -101,7 +101,7 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     cases = ((recorded, _RECORDED, _SERVER_OPTIONS + _JUDGING_OPTIONS), (not endpoint, _LOCAL, _SERVER_OPTIONS))
     refuse_ineffective(cases, given)
     if not recorded and not args.dataset_name:
-        raise UserError("--dataset_name is missing: a file with the columns prompt, response_a, response_b and label")
+        raise UserError("--dataset_name is missing: a file with the columns prompt, response_a and response_b")
     if not set(args.probe) <= set(PROBES) or len(set(args.probe)) < len(args.probe):
         raise UserError(f"--probe {','.join(args.probe)}: expected names out of {', '.join(PROBES)}, each once")
     if "labels" in args.probe and not endpoint:

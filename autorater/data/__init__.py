@@ -1,10 +1,15 @@
 """Pairs and items with the votes of annotators. Importing it requires no torch.
 
 pairs       a pair of responses with its votes; swaps, single votes, splits
-loading     reads pairs from files, folders and the Hub; writes them as JSONL
+messages    texts that may be conversations
+loading     reads pairs from files, folders, the Hub and tables in memory; writes them as JSONL
+rows        one row as pairs: finds the layout, checks the values
+layouts     published layouts of pairs, one file a family
+gathering   rows that repeat a pair
+convert     the command `autorater convert`
 items       texts with counts of K labels, and the task of their annotators
 formats     reads items: our own columns and the layouts of published datasets
-tables      rows of JSONL, CSV and Parquet files and of datasets, with their places
+tables      rows of files, datasets and tables in memory, with their places; JSON and CSV in text_files
 fields      checks of single values in a row
 population  simulated annotators with a known truth; their texts are in simulated_texts.json
 curriculum  responses that grow during training, for policies from scratch

@@ -17,11 +17,13 @@ class DataArguments:
 
     dataset_name: str | None = option(
         None,
-        "Pairs to train on: .jsonl, .jsonl.gz, .csv or .parquet file, `save_to_disk` folder or Hub name. Without it "
-        "the annotators are simulated.",
+        "Pairs to train on: .jsonl, .json, .csv, .tsv or .parquet file, `save_to_disk` folder or Hub name, in one of "
+        "the layouts of docs/data.md. Without it the annotators are simulated.",
     )
     eval_dataset_name: str | None = option(None, "Held-out pairs. Without it they are split off by `split_by`.")
-    split_by: str = option("prompt", "Column whose groups are never divided between training and held-out pairs.")
+    split_by: str = option(
+        "prompt", "Any column of the file; its groups are never divided between training and held-out pairs."
+    )
     held_out_fraction: float = option(0.1, "Share of the pairs that `split_by` holds out.")
     labels: Literal["sparse", "dense", "all"] = option(
         "sparse",

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -438,3 +439,10 @@ def test_words_for_a_winner(winner, words):
 def test_other_words_are_refused(word):
     with pytest.raises(DataError, match=r"column 'winner'.*expected A, B or tie"):
         winner_of(word, "winner")
+
+
+def test_every_layout_is_in_the_documentation():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for layout in LAYOUTS.values():
+        assert f"`{layout.name}` | [" in page, layout.name
+        assert layout.source in page, layout.source
