@@ -14,6 +14,8 @@ groups          the same for every group of pairs
 position_audit  position metrics of an audit, with repetitions
 classes         metrics of distributions over several classes, ordered or not
 systems         win rates of models, against votes and Elo
+win_rate        win rate of one system from many judged pairs and few votes
+ranking         the same for several systems: Bradley–Terry strengths
 """
 
 from autorater.metrics.agreement import agreement, three_way_agreement
@@ -23,13 +25,16 @@ from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartil
 from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor, noise_floors
 from autorater.metrics.position import position_bias
+from autorater.metrics.ranking import RankedSystem, rank_systems
 from autorater.metrics.summary import Targets, judge_metrics
 from autorater.metrics.systems import WinRate, win_rates
+from autorater.metrics.win_rate import estimate_win_rate, votes_for_width
 
 __all__ = [
     "BinnedGap",
     "GroupMetrics",
     "Mean",
+    "RankedSystem",
     "Share",
     "Targets",
     "WinRate",
@@ -38,13 +43,16 @@ __all__ = [
     "calibration_metrics",
     "class_metrics",
     "ece_noise_floor",
+    "estimate_win_rate",
     "expected_calibration_error",
     "group_metrics",
     "judge_metrics",
     "length_quartiles",
     "noise_floors",
     "position_bias",
+    "rank_systems",
     "reliability_curve",
     "three_way_agreement",
+    "votes_for_width",
     "win_rates",
 ]
