@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,8 +23,8 @@ from autorater.data.errors import UserError
 from autorater.data.loading import iter_pairs
 from autorater.data.pairs import Pair
 from autorater.evaluation.results import write_metrics
-from autorater.judges.endpoint import EndpointJudge, Usage
-from autorater.judges.judgments import Answer
+from autorater.judges.client import Usage
+from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.recorded import iter_recorded
 from autorater.prompts.templates import PromptFormat
 
@@ -89,10 +90,7 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
     judge, settings = _endpoint_judge(args) if args.judge.startswith(ENDPOINT) else _local_judge(args)
     settings |= {"data": index.fingerprint, **asdict(plan)}
 
-    def drop(record: Mapping) -> bool:
-        return args.ask_refused_again and record["status"] == "refused"
-
-    store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, drop)
+    store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, _is_refused, args.ask_refused_again)
     with closing(store):
         n_missing = plan.n_requests - len(store)
         if len(store):
@@ -104,7 +102,7 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
         store.sort()
         n_missing = plan.n_requests - len(store)
     if isinstance(judge, EndpointJudge):
-        logger.info(_usage_line(judge.usage, args))
+        logger.info("\n".join([_usage_line(judge.usage, args), *_missing_answers(store)]))
     predictions = {probe: stored_predictions(store, plan, index, probe) for probe in plan.probes}
     flips = (flip for probe in plan.probes for flip in stored_flips(pairs(), predictions[probe], store, plan, probe))
     return AuditData(predictions, flips, n_missing)
@@ -140,11 +138,28 @@ def _local_judge(args: argparse.Namespace):
     }
 
 
+def _is_refused(record: Mapping) -> bool:
+    return record["status"] == "refused"
+
+
 def _add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
-    """Adds the usage of earlier runs; only requests that got an answer are stored, so retries are not counted."""
+    """Adds the usage of earlier runs: the tokens of all attempts, and one request a judgment."""
     for record in store.records():
         usage.requests += 1
-        usage.add(Answer(record["status"], **{n: record.get(n, 0) for n in ("prompt_tokens", "completion_tokens")}))
+        usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
+
+
+def _missing_answers(store: JudgmentStore) -> list[str]:
+    """Why requests have no probability, the most frequent reasons first."""
+    reasons = Counter()
+    for record in store.records():
+        if record["status"] == "refused":
+            reasons[f"refused: {record['error']}"] += 1
+        elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
+            reasons["cut off at --max_answer_tokens before the answer (finish_reason length)"] += 1
+        elif record["status"] == "unparsed":
+            reasons["the text holds no probability, or more than one"] += 1
+    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
 
 
 def _usage_line(usage: Usage, args: argparse.Namespace) -> str:

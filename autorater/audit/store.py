@@ -39,7 +39,8 @@ class JudgmentStore:
         n_requests: Number of requests of the run.
         number_of: Returns the number of a record's request; raises ValueError for a record of another run.
         settings: What the judgments depend on, as JSON values.
-        drop: Which records of an earlier run to remove; none by default.
+        is_refused: Whether a record is a refusal. A folder with refusals only takes new settings.
+        drop_refused: Remove the refusals of an earlier run.
 
     Raises:
         UserError: If another process is writing to the folder, or the file belongs to a run with other settings.
@@ -52,15 +53,24 @@ class JudgmentStore:
         n_requests: int,
         number_of: Callable[[Mapping], int],
         settings: Mapping[str, object],
-        drop: Callable[[Mapping], bool] = lambda record: False,
+        is_refused: Callable[[Mapping], bool] = lambda record: False,
+        drop_refused: bool = False,
     ):
         self.path = Path(folder, JUDGMENTS_FILE)
         self._starts = array("q", [-1]) * n_requests  # offset of each record in the file; -1: no record
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self._lock()
-            _check_settings(Path(folder, SETTINGS_FILE), settings, has_records=os.fstat(self._file).st_size > 0)
-            self._read_file(number_of, drop)
+            path, has_records = Path(folder, SETTINGS_FILE), os.fstat(self._file).st_size > 0
+            try:
+                _check_settings(path, settings, has_records)
+            except UserError:
+                if not self._all_are(is_refused):
+                    raise
+                logger.info("all stored judgments are refusals; they are dropped, and the new settings are used")
+                os.ftruncate(self._file, 0)
+                _check_settings(path, settings, has_records=False)
+            self._read_file(number_of, is_refused if drop_refused else lambda record: False)
         except BaseException:
             os.close(self._file)
             raise
@@ -118,6 +128,12 @@ class JudgmentStore:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{self.path} is in use by another run; choose another output folder") from None
+
+    def _all_are(self, is_refused: Callable[[Mapping], bool]) -> bool:
+        try:
+            return all(map(is_refused, self.records()))
+        except (ValueError, KeyError, TypeError):  # a damaged line
+            return False
 
     def _read_file(self, number_of: Callable[[Mapping], int], drop: Callable[[Mapping], bool]) -> None:
         end, dropped = 0, False

@@ -1,4 +1,7 @@
 import email.utils
+import http.server
+import json
+import threading
 import time
 
 import numpy as np
@@ -7,7 +10,9 @@ from harness.fake_endpoint import merit
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.judges.endpoint import EndpointJudge, Usage, _parse_reply, retry_after
+from autorater.judges import client as client_module
+from autorater.judges.client import Usage, retry_after
+from autorater.judges.endpoint import EndpointJudge
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 
 
@@ -19,26 +24,6 @@ def test_retry_after():
     assert retry_after({"retry-after": email.utils.formatdate(0, usegmt=True)}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
-
-
-@pytest.mark.parametrize("reply", [
-    "", "{", "[]", "3", "null", '{"choices": []}', '{"choices": [{}]}', '{"choices": [{"message": "hi"}]}',
-    '{"choices": [{"message": {"content": ""}}]}', '{"choices": [{"message": {"content": [1]}}]}',
-    '{"choices": [{"message": {"content": "x"}}], "usage": 3}', '{"result": "x"}',
-])  # fmt: skip
-def test_a_reply_that_is_no_chat_completion_is_retried(reply):
-    with pytest.raises(Exception, match="the reply is") as caught:
-        _parse_reply(reply)
-    assert caught.value.retry
-
-
-def test_what_is_one_is_parse_reply():
-    reply = '{"choices": [{"message": {"content": "<think>hm</think><prob_rb_better>.7</prob_rb_better>"}}]}'
-    assert (_parse_reply(reply).status, _parse_reply(reply).probability) == ("answered", 0.7)
-    refusal = _parse_reply(
-        '{"choices": [{"message": {"content": null, "refusal": "I cannot"}, "finish_reason": "stop"}]}'
-    )
-    assert (refusal.status, refusal.text) == ("unparsed", "I cannot")
 
 
 def test_it_is_a_judge_of_pairs(serve):  # noqa: F811
@@ -93,6 +78,119 @@ def test_extra_body_replaces_and_removes_fields(serve, monkeypatch):  # noqa: F8
         async def __aexit__(self, *_):
             pass
 
-    monkeypatch.setattr(judge, "_client", Client)
+    monkeypatch.setattr(client_module, "open_client", lambda _: Client())
     judge.ask([(0, "x")], lambda key, answer: None)
     assert sent == [{"model": "m", "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 9}]
+
+
+class Quirks(http.server.BaseHTTPRequestHandler):
+    """Replies with what the test has set; remembers paths, headers and bodies."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, sent))
+        status, body = self.server.respond(sent)
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def quirky():
+    """Starts a server that answers with `respond(body of the request) -> (status, body)`."""
+    servers = []
+
+    def start(respond):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quirks)
+        server.respond, server.seen = respond, []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def chat(content="<prob_rb_better>0.7</prob_rb_better>", finish="stop", tokens=(300, 64), **message):
+    usage = dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return {"choices": [choice], "usage": usage}
+
+
+def ask(server, n=1, path="/v1", **options):
+    judge, answers = EndpointJudge("m", base_url=server.url + path, **options), []
+    judge.ask(((i, f"message {i}") for i in range(n)), lambda key, answer: answers.append(answer))
+    return judge, answers
+
+
+def test_tokens_of_replies_without_an_answer_count_and_the_budget_holds(quirky):
+    server = quirky(lambda sent: (200, chat("", "length")))
+    judge, answers = ask(server, 9, usage=Usage(max_tokens=1000), concurrency=8, max_retries=3)
+    assert len(server.seen) == judge.usage.requests == 3  # 3 x 364 tokens: at most one reply over the budget
+    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens) == (900, 192)
+    assert all(answer.status == "refused" and "--max_answer_tokens" in answer.error for answer in answers)
+
+
+def test_retried_replies_count_in_the_answer(quirky):
+    replies = iter([chat(""), chat()])
+    judge, (answer,) = ask(quirky(lambda sent: (200, next(replies))))
+    assert (answer.probability, answer.prompt_tokens, answer.completion_tokens) == (0.7, 600, 128)
+    assert (judge.usage.prompt_tokens, judge.usage.retries) == (600, 1)
+
+
+@pytest.mark.parametrize("refused", ["max_tokens", "temperature"])
+def test_a_refused_field_is_replaced_once_and_said(quirky, refused, caplog):
+    message = {"max_tokens": "use max_completion_tokens instead", "temperature": "temperature 0 is not supported"}
+
+    def respond(sent):
+        return (400, {"error": {"message": message[refused]}}) if refused in sent else (200, chat())
+
+    server = quirky(respond)
+    _, answers = ask(server, 5, concurrency=1)
+    assert [answer.probability for answer in answers] == [0.7] * 5
+    assert len(server.seen) == 6
+    assert caplog.text.count("the server refuses") == 1
+    assert (server.seen[-1][2].get("max_completion_tokens") == 64) is (refused == "max_tokens")
+    _, answers = ask(server, extra_body={refused: 0})  # the user's own choice stays
+    assert message[refused] in answers[0].error
+
+
+def test_the_query_of_an_address_and_headers(quirky):
+    server = quirky(lambda sent: (200, chat()))
+    ask(server, path="/openai/deployments/gpt?api-version=2024-10-21", headers={"api-key": "k", "X-Team": "a"})
+    path, headers, _ = server.seen[0]
+    assert path == "/openai/deployments/gpt/chat/completions?api-version=2024-10-21"
+    assert (headers["api-key"], headers["x-team"]) == ("k", "a")
+
+
+def test_an_azure_deployment_gets_the_key_as_api_key(quirky, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server = quirky(lambda sent: (200, chat()))
+    ask(server, path="/openai/deployments/gpt?api-version=1")
+    assert server.seen[0][1]["api-key"] == "secret"
+    ask(server)
+    assert "api-key" not in server.seen[1][1]
+
+
+def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
+    def respond(sent):
+        return 200, chat(tokens=(min(len(sent["messages"][0]["content"]), limit), 9))
+
+    limit = 60
+    judge = EndpointJudge("m", base_url=quirky(respond).url)
+    judge.ask(((i, "x" * (20 + 5 * i)) for i in range(20)), lambda *_: None)
+    assert "12 of 20 prompts have exactly the largest number of tokens, 60" in caplog.text
+    caplog.clear()
+    limit = 1000
+    judge.ask(((i, "x" * (20 + 5 * i)) for i in range(20)), lambda *_: None)
+    assert not caplog.text

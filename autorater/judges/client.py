@@ -1,0 +1,360 @@
+"""Async client of an OpenAI-compatible server, with retries and a budget. Imports no torch.
+
+A request ends with a reply that has a text, or is refused: the server rejected it, the reply has no visible text
+(content filter, cut off, only reasoning), or all of its `max_retries` + 1 attempts failed. If no request can succeed
+(invalid key, unknown model, no credit, no server), an `EndpointError` ends them all.
+
+Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
+empty replies without a reason and replies of another format (`autorater.judges.replies`). Retry-After is respected;
+after a 429 it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are
+not counted, delay one request only, and accept any reply. A server that refuses `max_tokens` or a temperature gets
+`max_completion_tokens` or no temperature from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from autorater.data.errors import UserError
+from autorater.judges.replies import Reply, error_reason, tokens_in
+
+if TYPE_CHECKING:
+    import openai
+
+K = TypeVar("K")
+Body = Mapping[str, object]
+logger = logging.getLogger(__name__)
+
+_RETRIED = {408, 409, 425, 429}  # and from 500 on
+_FATAL = {401: "the key was not accepted", 404: "no such model or address"}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
+_AZURE_DEPLOYMENT = "/openai/deployments/"
+_MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
+
+
+class EndpointError(UserError):
+    """No request can succeed, or the budget is too small; the message says why and what to do."""
+
+
+@dataclass
+class Usage:
+    """Requests and tokens used so far, and the budget.
+
+    Attributes:
+        requests: Requests sent, including failed ones and retries.
+        retries: Requests that repeated a failed one.
+        prompt_tokens, completion_tokens: As the server counts them, of every reply.
+        max_requests, max_tokens: No request is sent once this many are used; None for no limit.
+        reserved: Tokens that the requests in progress can use, so that at most one reply exceeds `max_tokens`.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    max_requests: int | None = None
+    max_tokens: int | None = None
+
+    reserved: int = 0
+
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Adds the tokens of a reply."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        budget = ((self.requests, self.max_requests), (tokens, self.max_tokens))
+        return any(limit is not None and used >= limit for used, limit in budget)
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a request of at most this many tokens may be sent beside those in progress."""
+        used = self.prompt_tokens + self.completion_tokens
+        if self.max_tokens is None or not self.reserved:
+            return True
+        return used > 0 and used + self.reserved + tokens <= self.max_tokens  # the first reply shows what one costs
+
+
+class _FailedAttempt(Exception):
+    """Why an attempt failed, whether to retry, and the required wait in seconds (of all requests)."""
+
+    def __init__(self, reason: str, retry: bool = True, wait: float | None = None, for_all: bool = False):
+        super().__init__(reason)
+        self.retry, self.wait, self.for_all = retry, wait, for_all
+
+
+@dataclass
+class ServerClient:
+    """Requests to one model on an OpenAI-compatible server.
+
+    Attributes:
+        model: Its name on the server.
+        base_url: Address of the server, up to and including `/v1`; by default OpenAI's, or `OPENAI_BASE_URL`. Its
+            query is kept; an Azure deployment (`…/openai/deployments/NAME?api-version=…`) gets the key as `api-key`.
+        api_key_env: Environment variable with the key; a local server may need none.
+        extra_body: Additional fields of the requests, which override others; None removes a field.
+        headers: Additional headers of the requests.
+        concurrency: Requests in progress at a time, at least 1.
+        timeout: Seconds after which an attempt fails.
+        max_retries: Attempts after the first.
+        max_wait: Seconds; a request is refused if the server requires a longer wait.
+        usage: Counters and budget.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    extra_body: Body = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    concurrency: int = 8
+    timeout: float = 60.0
+    max_retries: int = 6
+    max_wait: float = 600.0
+    usage: Usage = field(default_factory=Usage)
+
+    def post_all(
+        self,
+        path: str,
+        requests: Iterable[tuple[K, Body]],
+        read: Callable[[str], Reply],
+        receive: Callable[[K, Reply], None],
+    ) -> None:
+        """Sends requests, `concurrency` at a time, until all are completed or the budget is used up.
+
+        Args:
+            path: Path of the requests, such as `/chat/completions`.
+            requests: Keys and bodies, taken lazily; the model is added to the bodies.
+            read: Reads a reply with status 200.
+            receive: Called with key and reply, once per request, in order of completion. The reply has the tokens of
+                all attempts; `problem` says why a request was refused.
+
+        Raises:
+            UserError: If no request can succeed (`EndpointError`), or `openai` is not installed.
+        """
+        _Session(self, path, read, receive).run(iter(requests))
+
+
+class _Session:
+    """The requests of one call of `post_all`."""
+
+    def __init__(self, client: ServerClient, path: str, read: Callable[[str], Reply], receive: Callable):
+        self.client, self.path, self.read, self.receive = client, path, read, receive
+        self.resume_at, self.refused_in_a_row = 0.0, 0
+        self.largest = 0  # tokens of the largest reply
+        self.adapted: dict[str, object] = {}  # fields that the server requires in place of ours
+        self.cut_prompts, self.replied = _CutPrompts(), asyncio.Condition()
+
+    def run(self, requests: Iterator[tuple[K, Body]]) -> None:
+        asyncio.run(self.send_all(requests))
+        self.cut_prompts.warn()
+
+    async def send_all(self, requests: Iterator[tuple[K, Body]]) -> None:
+        try:
+            async with open_client(self.client) as server, asyncio.TaskGroup() as workers:
+                for _ in range(self.client.concurrency):
+                    workers.create_task(self.work(server, requests))
+        except ExceptionGroup as errors:  # the other workers were cancelled
+            raise errors.exceptions[0] from None
+
+    async def work(self, server: openai.AsyncOpenAI, requests: Iterator[tuple[K, Body]]) -> None:
+        while not self.client.usage.spent and (request := next(requests, None)) is not None:
+            reply = await self.reply_to(server, request[1])
+            if reply is None:  # the budget was used up between two attempts
+                return
+            self.receive(request[0], reply)
+            self.refused_in_a_row = self.refused_in_a_row + 1 if reply.problem else 0
+            if self.refused_in_a_row >= _MAX_REFUSED_IN_A_ROW:
+                raise EndpointError(
+                    f"{_MAX_REFUSED_IN_A_ROW} requests in a row were refused, the last because {reply.problem}; "
+                    "fix this and repeat the refused requests"
+                )
+
+    async def reply_to(self, server: openai.AsyncOpenAI, body: Body) -> Reply | None:
+        """The reply to a body, with the tokens of all attempts; None if the budget is used up."""
+        tokens, max_retries = [0, 0], self.client.max_retries
+
+        def refused(reason: str) -> Reply:
+            return Reply(problem=reason, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+
+        for attempt in range(max_retries + 1):
+            await asyncio.sleep(max(0.0, self.resume_at - time.monotonic()))
+            async with self.reserved(body) as may_send:
+                if not may_send:
+                    return None
+                self.client.usage.retries += attempt > 0
+                try:
+                    reply = await self.attempt(server, body, tokens)
+                    return replace(reply, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+                except _FailedAttempt as error:
+                    failed = error
+            wait = failed.wait or random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+            if not failed.retry:
+                return refused(str(failed))
+            if wait > self.client.max_wait:
+                return refused(f"{failed}, and required a wait of {wait:.0f} s")
+            if attempt < max_retries:
+                if failed.for_all:
+                    self.resume_at = max(self.resume_at, time.monotonic() + wait)
+                await asyncio.sleep(wait)
+        return refused(f"{failed}, {max_retries + 1} times")
+
+    @asynccontextmanager
+    async def reserved(self, body: Body) -> AsyncIterator[bool]:
+        """Reserves the tokens of a request as soon as the budget has room; whether the request may be sent."""
+        usage = self.client.usage
+        async with self.replied:
+            await self.replied.wait_for(lambda: usage.spent or usage.has_room(self.most_tokens(body)))
+            most = self.most_tokens(body)
+            if may_send := not usage.spent:
+                usage.reserved += most
+                usage.requests += 1
+        try:
+            yield may_send
+        finally:
+            usage.reserved -= most * may_send
+            async with self.replied:
+                self.replied.notify_all()
+
+    def most_tokens(self, body: Body) -> int:
+        """The tokens of a request: at most its bytes and its longest answer, at least those of the largest reply."""
+        return max(self.largest, len(json.dumps(body)) + int(body.get("max_tokens") or 0))
+
+    async def attempt(self, server: openai.AsyncOpenAI, body: Body, tokens: list[int]) -> Reply:
+        """One request; adds the tokens of its reply to `tokens` and to the usage."""
+        import openai
+
+        client = self.client
+        sent = {"model": client.model, **body} | self.adapted | dict(client.extra_body)
+        sent = {name: value for name, value in sent.items() if value is not None}
+        try:
+            # the raw text: openai's types do not check what is in a reply
+            text = await asyncio.wait_for(server.post(self.path, cast_to=str, body=sent), client.timeout)
+        except openai.APIStatusError as error:
+            self.count(tokens, *tokens_in(error.response.text))
+            if self.adapts_to(error, sent):
+                client.usage.requests += 1
+                return await self.attempt(server, body, tokens)
+            raise self.failed_status(error) from None
+        except (TimeoutError, openai.APITimeoutError):
+            raise _FailedAttempt(f"no reply within {client.timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            raise _FailedAttempt(f"the connection failed ({error.__cause__ or error})") from None
+        reply = self.read(text)
+        self.count(tokens, reply.prompt_tokens, reply.completion_tokens)
+        self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
+        if reply.problem:
+            raise _FailedAttempt(reply.problem, reply.retry)
+        return reply
+
+    def count(self, tokens: list[int], prompt_tokens: int, completion_tokens: int) -> None:
+        self.client.usage.add(prompt_tokens, completion_tokens)
+        self.largest = max(self.largest, prompt_tokens + completion_tokens)
+        tokens[:] = tokens[0] + prompt_tokens, tokens[1] + completion_tokens
+
+    def adapts_to(self, error: openai.APIStatusError, sent: Body) -> bool:
+        """Whether a request without the refused field may succeed; a field of `extra_body` is the user's choice."""
+        reason = error_reason(error.response.text)
+        if "max_tokens" in sent and "max_completion_tokens" in reason:
+            name, change = "max_tokens", {"max_tokens": None, "max_completion_tokens": sent["max_tokens"]}
+        elif "temperature" in sent and "temperature" in reason:
+            name, change = "temperature", {"temperature": None}
+        else:
+            return False
+        if error.status_code not in (400, 422) or name in self.client.extra_body:
+            return False
+        if name not in self.adapted:
+            instead = "max_completion_tokens" if name == "max_tokens" else "none"
+            logger.warning(f"the server refuses {name} = {sent[name]} ({reason}); from now on it gets {instead}")
+            self.adapted |= change
+        return True
+
+    def failed_status(self, error: openai.APIStatusError) -> _FailedAttempt:
+        status, text = error.status_code, error_reason(error.response.text)
+        if status in _FATAL or error.code == "insufficient_quota":
+            reason = _FATAL.get(status, "the account has no credit")
+            about = f"model {self.client.model!r}, address {error.request.url}, key from {self.client.api_key_env}"
+            raise EndpointError(f"{reason}: status {status}, {text} ({about})") from None
+        retry = status in _RETRIED or status >= 500
+        wait = retry_after(error.response.headers) if retry else None
+        return _FailedAttempt(f"the server replied {status}: {text}", retry, wait, status == 429 and wait is not None)
+
+
+@dataclass
+class _CutPrompts:
+    """Signs that a server cuts long prompts: different lengths of text with exactly the largest number of tokens."""
+
+    largest: int = 0
+    lengths: list[int] = field(default_factory=list)  # characters of the prompts with the largest number of tokens
+    n: int = 0
+
+    def add(self, prompt_tokens: int, length: int) -> None:
+        self.n += prompt_tokens > 0
+        if prompt_tokens > self.largest:
+            self.largest, self.lengths = prompt_tokens, []
+        if prompt_tokens and prompt_tokens == self.largest:
+            self.lengths.append(length)
+
+    def warn(self) -> None:
+        many = len(self.lengths) >= max(4, 0.02 * self.n)
+        if many and max(self.lengths) > 1.02 * min(self.lengths):
+            logger.warning(
+                f"{len(self.lengths)} of {self.n} prompts have exactly the largest number of tokens, {self.largest}, "
+                f"but {min(self.lengths):,} to {max(self.lengths):,} characters: the server probably cuts long "
+                "prompts; raise its context length"
+            )
+
+
+def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
+    """The connection to the server."""
+    try:
+        import openai
+    except ImportError as error:
+        raise UserError("a judge on a server requires openai: pip install 'autorater-rl[endpoint]'") from error
+    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL")
+    key = os.environ.get(settings.api_key_env)
+    if not key and not base_url:
+        raise EndpointError(f"no key in {settings.api_key_env}; set it, or the base_url of a server without keys")
+    try:
+        http_client = openai.DefaultAioHttpClient(timeout=settings.timeout)  # half the CPU time per request
+    except RuntimeError:  # openai was installed without its extra `aiohttp`
+        http_client = None
+    headers, address = dict(settings.headers), urlsplit(base_url or "")
+    if key and _AZURE_DEPLOYMENT in address.path and "api-key" not in {name.lower() for name in headers}:
+        headers["api-key"] = key
+    return openai.AsyncOpenAI(
+        base_url=base_url and urlunsplit(address._replace(query="")),
+        api_key=key or "none",
+        max_retries=0,
+        timeout=settings.timeout,
+        http_client=http_client,
+        default_headers=headers,
+        default_query=dict(parse_qsl(address.query)),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from the header `retry-after-ms` or `retry-after` (seconds or a date, RFC 9110); else None."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            return max(0.0, float(value) * unit)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            continue
+    return None
