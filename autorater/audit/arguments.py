@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ from autorater.training.compatibility import refuse_ineffective
 ENDPOINT, RECORDED = "endpoint:", "recorded:"
 
 _SERVER_OPTIONS = (
-    *("base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body", "concurrency", "timeout"),
+    *("base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body", "header", "concurrency", "timeout"),
     *("max_retries", "max_wait", "max_requests", "max_tokens", "price_in", "price_out", "ask_refused_again"),
 )
 _JUDGING_OPTIONS = ("dataset_name", "split", "max_pairs", "probe", "repeats", "reasoning")
@@ -33,7 +34,7 @@ def parse_arguments(argv: Sequence[str], description: str) -> argparse.Namespace
     """Parses `argv`, without the name of the script; `description` is the first part of the help page.
 
     Returns:
-        The arguments; `probe` and `group_by` are tuples of names, `extra_body` is a dict.
+        The arguments; `probe` and `group_by` are tuples of names, `extra_body` is a dict, `header` a list of pairs.
 
     Raises:
         UserError: If an argument is wrong, has no effect on the judge, or contradicts another.
@@ -75,6 +76,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--max_answer_tokens", type=count, default=64, metavar="N", help="longest answer (default: 64)")
     body = """further fields of a request; null removes one: '{"max_tokens": null, "max_completion_tokens": 64}'"""
     add("--extra_body", type=_json_object, default={}, metavar="JSON", help=body)
+    header = "further header, with $NAME from the environment: 'api-key: $AZURE_KEY'; may be repeated"
+    add("--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help=header)
     add("--concurrency", type=count, default=8, metavar="N", help="simultaneous requests (default: 8)")
     seconds = _number(float, 0.001)
     add("--timeout", type=seconds, default=60.0, metavar="S", help="seconds for an attempt (default: 60)")
@@ -139,6 +142,13 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], f
 
 def _temperature(text: str) -> float | None:
     return None if text == "server" else _number(float, 0)(text)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":" if ":" in text.split("=")[0] else "=")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name, a colon and a value")
+    return name.strip(), os.path.expandvars(value.strip())
 
 
 def _json_object(text: str) -> dict:

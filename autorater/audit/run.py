@@ -64,7 +64,11 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     flat = flat_metrics(metrics, groups)
     write_metrics(folder, flat)
     title = f"Audit of {args.judge}"
-    settings = {name: value for name, value in vars(args).items() if value not in (None, (), {})}
+    settings = {
+        name: value for name, value in vars(args).items() if value not in (None, (), {}, []) and name != "header"
+    }
+    if args.header:  # their values may be secret
+        settings["header"] = ", ".join(name for name, _ in args.header)
     write_audit_report(folder, data.predictions, metrics, groups, worst, n_flips, title=title, settings=settings)
     logger.info(f"\n{audit_summary(metrics, groups)}\n\nreport: {folder / 'report.html'}")
     if data.n_missing:
@@ -102,7 +106,7 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
         store.sort()
         n_missing = plan.n_requests - len(store)
     if isinstance(judge, EndpointJudge):
-        logger.info("\n".join([_usage_line(judge.usage, args), *_missing_answers(store)]))
+        logger.info("\n".join([_usage_line(judge.usage, args), *_missing_answers(store, args.max_answer_tokens)]))
     predictions = {probe: stored_predictions(store, plan, index, probe) for probe in plan.probes}
     flips = (flip for probe in plan.probes for flip in stored_flips(pairs(), predictions[probe], store, plan, probe))
     return AuditData(predictions, flips, n_missing)
@@ -115,7 +119,9 @@ def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, 
         name: getattr(args, name) for name in ("api_key_env", "concurrency", "timeout", "max_retries", "max_wait")
     }
     usage = Usage(max_requests=args.max_requests, max_tokens=args.max_tokens)
-    judge = EndpointJudge(model, prompt_format=prompt_format, usage=usage, **content, **client)
+    judge = EndpointJudge(
+        model, prompt_format=prompt_format, usage=usage, headers=dict(args.header), **content, **client
+    )
     return judge, {"judge": args.judge, "prompt": prompt_format.text, **content}
 
 
@@ -143,20 +149,21 @@ def _is_refused(record: Mapping) -> bool:
 
 
 def _add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
-    """Adds the usage of earlier runs: the tokens of all attempts, and one request a judgment."""
+    """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
     for record in store.records():
         usage.requests += 1
         usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
 
 
-def _missing_answers(store: JudgmentStore) -> list[str]:
+def _missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
     """Why requests have no probability, the most frequent reasons first."""
     reasons = Counter()
     for record in store.records():
         if record["status"] == "refused":
             reasons[f"refused: {record['error']}"] += 1
         elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
-            reasons["cut off at --max_answer_tokens before the answer (finish_reason length)"] += 1
+            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
+            reasons[cut] += 1
         elif record["status"] == "unparsed":
             reasons["the text holds no probability, or more than one"] += 1
     return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]

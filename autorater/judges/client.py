@@ -17,12 +17,13 @@ import asyncio
 import email.utils
 import json
 import logging
+import math
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -138,8 +139,8 @@ class ServerClient:
             path: Path of the requests, such as `/chat/completions`.
             requests: Keys and bodies, taken lazily; the model is added to the bodies.
             read: Reads a reply with status 200.
-            receive: Called with key and reply, once per request, in order of completion. The reply has the tokens of
-                all attempts; `problem` says why a request was refused.
+            receive: Called with key and reply, once per request, in order of completion; `problem` says why a request
+                was refused.
 
         Raises:
             UserError: If no request can succeed (`EndpointError`), or `openai` is not installed.
@@ -183,7 +184,7 @@ class _Session:
                 )
 
     async def reply_to(self, server: openai.AsyncOpenAI, body: Body) -> Reply | None:
-        """The reply to a body, with the tokens of all attempts; None if the budget is used up."""
+        """The reply to a body, a refusal with the tokens of all attempts; None if the budget is used up."""
         tokens, max_retries = [0, 0], self.client.max_retries
 
         def refused(reason: str) -> Reply:
@@ -196,8 +197,7 @@ class _Session:
                     return None
                 self.client.usage.retries += attempt > 0
                 try:
-                    reply = await self.attempt(server, body, tokens)
-                    return replace(reply, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+                    return await self.attempt(server, body, tokens)
                 except _FailedAttempt as error:
                     failed = error
             wait = failed.wait or random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
@@ -292,28 +292,31 @@ class _Session:
         return _FailedAttempt(f"the server replied {status}: {text}", retry, wait, status == 429 and wait is not None)
 
 
-@dataclass
 class _CutPrompts:
-    """Signs that a server cuts long prompts: different lengths of text with exactly the largest number of tokens."""
+    """Signs that a server cuts long prompts: many different ones have exactly the largest number of tokens."""
 
-    largest: int = 0
-    lengths: list[int] = field(default_factory=list)  # characters of the prompts with the largest number of tokens
-    n: int = 0
+    def __init__(self):
+        self.n, self.smallest, self.largest = 0, math.inf, 0  # prompts; tokens of a prompt
+        self.lengths: list[int] = []  # characters of the prompts with the largest number of tokens
 
     def add(self, prompt_tokens: int, length: int) -> None:
-        self.n += prompt_tokens > 0
+        if not prompt_tokens:
+            return
+        self.n, self.smallest = self.n + 1, min(self.smallest, prompt_tokens)
         if prompt_tokens > self.largest:
             self.largest, self.lengths = prompt_tokens, []
-        if prompt_tokens and prompt_tokens == self.largest:
+        if prompt_tokens == self.largest:
             self.lengths.append(length)
 
     def warn(self) -> None:
-        many = len(self.lengths) >= max(4, 0.02 * self.n)
-        if many and max(self.lengths) > 1.02 * min(self.lengths):
+        if len(set(self.lengths)) < 4 or len(self.lengths) < 0.1 * self.n:
+            return
+        # prompts of like lengths may be equal by chance, and some servers report the same number for every prompt
+        constant = self.smallest == self.largest
+        if self.smallest < 0.9 * self.largest or (constant and max(self.lengths) > 1.2 * min(self.lengths)):
             logger.warning(
-                f"{len(self.lengths)} of {self.n} prompts have exactly the largest number of tokens, {self.largest}, "
-                f"but {min(self.lengths):,} to {max(self.lengths):,} characters: the server probably cuts long "
-                "prompts; raise its context length"
+                f"{len(self.lengths)} of {self.n} prompts have exactly the largest number of tokens, "
+                f"{self.largest:,}: the server probably cuts long prompts; raise its context length"
             )
 
 

@@ -85,13 +85,25 @@ def test_records_can_be_dropped(tmp_path):
     first = open_at(tmp_path)
     fill(first, 0, 1, 2)
     first.close()
-    again = open_at(tmp_path, drop=lambda record: record["number"] == 1)
+    again = open_at(tmp_path, is_refused=lambda record: record["number"] == 1, drop_refused=True)
     assert (len(again), 1 in again, 2 in again) == (2, False, True)
     assert [record["number"] for record in again.records()] == [0, 2]
     fill(again, 1)
     again.sort()
     assert [record["number"] for record in again.records()] == [0, 1, 2]
     again.close()
+
+
+def test_a_folder_with_refusals_only_takes_new_settings(tmp_path):
+    first = open_at(tmp_path, {"temperature": 0}, is_refused=lambda record: record["number"] < 2)
+    fill(first, 0, 1)
+    first.close()
+    with pytest.raises(UserError, match="temperature"):
+        open_at(tmp_path, {"temperature": 1}, is_refused=lambda record: record["number"] < 1)
+    again = open_at(tmp_path, {"temperature": 1}, is_refused=lambda record: record["number"] < 2)
+    assert len(again) == 0
+    again.close()
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"temperature": 1}
 
 
 @pytest.mark.parametrize("line", ["nonsense", '{"number": 99}', "[]", '{"other": 1}', '{"number": 0}'])
