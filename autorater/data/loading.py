@@ -41,6 +41,7 @@ class LoadReport:
         odd: Odd responses by kind, if they are allowed.
         gathered: Rows whose votes were added to those of an earlier row with the same texts.
         repeated: Pairs with the texts of an earlier one that are no votes and cannot be added.
+        unread: Columns that are not read but look like criteria.
     """
 
     layout: str = "pairs"
@@ -49,6 +50,7 @@ class LoadReport:
     odd: Counter[str] = field(default_factory=Counter)
     gathered: int = 0
     repeated: int = 0
+    unread: list[str] = field(default_factory=list)
 
     def lines(self, n_pairs: int) -> list[str]:
         """What is worth saying about a source that gave this many pairs; none if a row is a pair."""
@@ -61,7 +63,8 @@ class LoadReport:
             f"{self.repeated:,} of {n_pairs:,} pairs repeat the texts of an earlier one; they are no new evidence and "
             "are resampled together": self.repeated,
         }
-        return [line for line, applies in lines.items() if applies]
+        unread = [f"column {name!r} is not read; columns={{'criteria': {name!r}}} reads it" for name in self.unread]
+        return [*(line for line, applies in lines.items() if applies), *unread]
 
 
 def load_pairs(
@@ -170,7 +173,7 @@ def _iter(
             report.left_out.update(reader.left_out)
             reader.left_out.clear()
             yield from found
-    report.layout = reader.layout_name
+    report.layout, report.unread = reader.layout_name, reader.unread
 
 
 def _place_of(id: str, before: int, source: Source, split: str, reader: RowReader) -> str | None:

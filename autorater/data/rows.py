@@ -25,6 +25,8 @@ OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 _NAMES = ("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "idx")
+_CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
+_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability")
 _WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 
@@ -43,11 +45,12 @@ class RowReader:
     Args:
         columns, layout, labelled, seed: As in `load_pairs`.
         odd: Counts odd responses, if they are allowed.
-        from_text: Whether the source has only text, as CSV; "3.0" is then the whole number 3 in a column of names.
+        from_text: Whether the source has only text, as CSV; "3.0" is then the name 3, and "nan" no number.
 
     Attributes:
         layout_name: Name of the layout, known after the first row.
         left_out: Reasons of the rows without a vote since it was last cleared.
+        unread: Columns that are not read but look like criteria.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class RowReader:
         if unknown := sorted(set(columns or ()) - set(_RENAMED)):
             raise UserError(f"columns: unknown name {unknown[0]!r} of ours; expected one of {', '.join(_RENAMED)}")
         self.left_out: Counter[str] = Counter()
+        self.unread: list[str] = []
         self._names = dict(columns or {})  # ours to theirs
         self._forced = layout is not None
         self._layout = None if layout is None else layout_named(layout)
@@ -85,7 +89,7 @@ class RowReader:
 
     def pairs(self, row: Row, index: int) -> list[ReadPair]:
         """The pairs of the row with this index (several in RewardBench 2)."""
-        row = lifted(_whole_names(row) if self._from_text else row)
+        row = lifted(_as_pandas_wrote(row) if self._from_text else row)
         self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
@@ -123,6 +127,7 @@ class RowReader:
             raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
         if not self._layout:
             _check_columns(renamed, self._labelled)
+        self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
         self._found = True
 
     def _renamed(self, row: Row) -> Row:
@@ -142,7 +147,9 @@ class RowReader:
         try:
             yield
         except DataError as error:
-            names = {**(self._layout.names if self._layout else {}), **self._names}
+            names = dict(self._names)
+            if self._layout:
+                names = {**self._layout.named, **self._layout.names, **names}
             ours = next((n for n in names if str(error).startswith((f"column '{n}'", f"column '{n}["))), None)
             if ours is None:
                 raise
@@ -173,7 +180,10 @@ class RowReader:
     def _response(self, value: object, column: str) -> Text:
         """A response; odd ones are counted if they are allowed."""
         if self._odd is None:
-            return text_or_messages(value, column)
+            response = text_or_messages(value, column, blank=True)
+            if not plain_text(response).strip():
+                raise bad_value(column, value, "text that is not blank, or allow_odd_responses to keep blank ones")
+            return response
         if isinstance(value, bool | int | float):
             value = json.dumps(value)
             self._odd[f"not text, read as {value}"] += 1
@@ -183,16 +193,19 @@ class RowReader:
         return response
 
 
-def _whole_names(row: Row) -> Row:
+def _as_pandas_wrote(row: Row) -> Row:
+    """A row of text with whole names such as "3.0" as "3", and without the word nan in columns of numbers."""
+    nulls = dict.fromkeys((name for name in _NUMBERS if str(row.get(name)).lower() in ("nan", "na")), None)
+    row = row | nulls if nulls else row
     whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
     return row | whole if whole else row
 
 
 def _own(row: Row) -> Row:
     """A row in our columns, with its single vote as counts."""
-    if row.get("label") is None and "votes_a" not in row and "label" not in row:
-        column = next((name for name in VOTE_COLUMNS if name in row), None)
-        return row | votes_in(row, column) if column else row
+    column = next((name for name in VOTE_COLUMNS if name in row), None)
+    if column and all(given_in(row, name) is None for name in ("label", "votes_a", "votes_b", "votes_tie")):
+        return row | votes_in(row, column)
     if "annotator" in row and "votes_a" not in row and given_in(row, "n_votes") is None:
         winner = {0: "A", 0.5: "tie", 1: "B"}.get(number_of(row.get("label")))
         return row | counts(*VOTES[winner]) if winner else row
@@ -221,6 +234,7 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
         if column not in names:
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
             also = also if column == "label" else ""
+            also = also or f" (or columns={{{column!r}: …}} to name it, or a layout of docs/data.md)"
             raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
 
 

@@ -49,6 +49,8 @@ def json_rows(path: Path, _: SelectColumns) -> Rows:  # JSON has no header
     for number, text in lines:
         if text.isspace():
             continue
+        if is_first and text.strip() == "[]":
+            return
         if is_first and _LIST.match(text):
             yield from _list_rows(chain([text], (line for _, line in lines)), number)
             return
@@ -111,7 +113,7 @@ def csv_rows(path: Path, select: SelectColumns) -> Rows:
 
 
 def _csv_rows(path: Path, select: SelectColumns) -> Rows:
-    lines = _lines(path, _line_end(path))
+    lines = _lines(path)
     skipped, first, separator = 0, "", None
     for skipped, first in lines:  # noqa: B007
         if first.lower().startswith("sep=") and separator is None:  # a line by which Excel names the separator
@@ -156,7 +158,7 @@ def _separator(line: str) -> str:
 def _line_end(path: Path) -> bytes:
     """CR for files of old Macs, which have no LF; else LF."""
     with _open(path) as file:
-        head = file.read(_BLOCK)
+        head = file.read1(_BLOCK)
     return b"\r" if b"\r" in head.rstrip(b"\r") and b"\n" not in head else b"\n"
 
 
@@ -164,13 +166,14 @@ def _open(path: Path):
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _lines(path: Path, end: bytes = b"\n") -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file with their numbers, from 1."""
     number = 0
     try:
+        end = _line_end(path)
         with _open(path) as file:
             for number, raw in enumerate(file if end == b"\n" else _split(file, end), 1):
-                if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                if number == 1 and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
                     raise DataError("line 1: saved as UTF-16; expected a file saved as UTF-8 (in Excel: CSV UTF-8)")
                 try:
                     text = raw.decode("utf-8-sig" if number == 1 else "utf-8")

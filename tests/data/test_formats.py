@@ -201,3 +201,16 @@ def test_simulated_grades_follow_their_distribution():
     assert again == simulated
     held_out = simulate_items(50, seed=0, held_out=True).items
     assert not {i.topic for i in held_out.items} & {i.topic for i in simulated.items}
+
+
+def test_chatbot_arena_has_more_turns_and_more_ties(tmp_path):
+    rows = [
+        bench(winner, turn=turn) | {"question_id": f"{i:032d}", "language": "English"}
+        for i, (winner, turn) in enumerate((("model_a", 1), ("tie (bothbad)", 1.0), ("both_bad", 2)))
+    ]
+    longer = bench("model_b", turn=3) | {"question_id": "x"}
+    for side in "ab":
+        longer[f"conversation_{side}"] = turns("a") + turns("b")[:2]
+    items = load_items(write(tmp_path / "a.jsonl", *rows, longer))
+    assert [item.counts for item in items.items] == [(1, 0, 0), (0, 1, 0), (0, 1, 0), (0, 0, 1)]
+    assert [text.count("User:") for text in (item.texts[0] for item in items.items)] == [1, 1, 2, 3]

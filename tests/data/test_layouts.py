@@ -117,6 +117,19 @@ def test_lmsys_55k_has_lists_in_its_fields(tmp_path):
         read([dict(zip((*columns, "winner_tie"), rows[0], strict=True)) | {"prompt": "Tea?"}])
 
 
+def test_ppe():
+    row = {
+        "question_id": "x",
+        "model_a": "m",
+        "model_b": "n",
+        "prompt": "Tea?",
+        "response_1": "Yes.",
+        "response_2": "No.",
+    }
+    (pair,), report = read([row | {"winner": "tie"}])
+    assert (report.layout, pair.id, pair.response_b, pair.label) == ("ppe", "x", "No.", 0.5)
+
+
 def test_wsdm_is_one_row_an_annotator():
     row = {
         "id": "x",
@@ -219,10 +232,25 @@ def test_the_order_of_preference_data_tells_nothing():
     assert report.gathered == 400
 
 
+def test_errors_name_the_columns_of_the_file():
+    for row, column in (
+        ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant:"}, "rejected"),
+        ({"instruction": " ", "output_1": "a", "output_2": "b", "preference": 1}, "instruction"),
+        ({"history": "q", "human_ref_A": "a", "human_ref_B": [], "labels": 1}, "human_ref_B"),
+    ):
+        with pytest.raises(DataError, match=f"row 0 .counted from 0.: column '{column}': got"):
+            read([row])
+
+
+def test_a_transcript_as_prompt():
+    (pair,), _ = read([{"prompt": "\n\nHuman: Tea?\n\nAssistant:", "chosen": " Yes.", "rejected": " No."}])
+    assert (pair.prompt, {pair.response_a, pair.response_b}) == (said("Tea?"), {" Yes.", " No."})
+
+
 def test_transcripts_keep_their_turns():
     turns = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
     (pair,), report = read([{"chosen": f"{turns} Yes,\n\nplease.", "rejected": f"{turns} No."}])
-    assert report.layout == "hh_rlhf"
+    assert report.layout == "preference"
     assert pair.prompt == said("Hi.", "Hello.", "Tea?")
     assert {pair.response_a, pair.response_b} == {answer("Yes,\n\nplease."), answer("No.")}
     with pytest.raises(DataError, match="'chosen': got 'Yes'; expected the same beginning as rejected"):
@@ -446,3 +474,11 @@ def test_every_layout_is_in_the_documentation():
     for layout in LAYOUTS.values():
         assert f"`{layout.name}` | [" in page, layout.name
         assert layout.source in page, layout.source
+
+
+def test_a_column_that_looks_like_criteria_is_not_ignored_in_silence():
+    row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "label": 1, "rubric": "Brevity."}
+    with pytest.warns(DataWarning, match=r"column 'rubric' is not read; columns=\{'criteria': 'rubric'\} reads it"):
+        load_pairs([row])
+    (pair,), report = read([row], columns={"criteria": "rubric"})
+    assert (pair.criteria, report.unread) == ("Brevity.", [])

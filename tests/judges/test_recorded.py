@@ -22,6 +22,14 @@ def read(path, *rows):
         ({"slot_ab": "second", "slot_ba": "second"}, (1, 1), math.nan),
         ({"winner_original": "2", "winner_swapped": "2", "label": 2}, (1, 0), 1),
         ({"winner_original": 1, "winner_swapped": None, "label": 1}, (0, math.nan), 0),
+        ({"verdict_ab": "b", "verdict_ba": "Tie", "label": "B>A"}, (1, 0.5), 1),
+        ({"verdict_ab": "A>B", "verdict_ba": "A=B"}, (0, 0.5), math.nan),
+        ({"slot_ab": "FIRST", "slot_ba": "error"}, (0, math.nan), math.nan),
+        ({"winner_original": "model_1", "winner_swapped": "model_2"}, (0, 0), math.nan),
+        ({"g1_winner": "model_2", "g2_winner": "error"}, (1, math.nan), math.nan),
+        ({"games": [{"score": "A>>B"}, {"score": "B>A"}]}, (0, 1), math.nan),
+        ({"games": [{"score": "A=B"}, {"score": None}]}, (0.5, math.nan), math.nan),
+        ({"judgments": [{"decision": "A>B"}, {"decision": "A>B"}], "label": "A>B"}, (0, 0), 0),
     ],
 )
 def test_all_say_how_likely_the_second_slot_is_better(tmp_path, row, answers, label):
@@ -46,6 +54,7 @@ def test_csv(tmp_path):
         ([], "no rows"),
         ([{"winner": 1}], "line 1: expected the columns p_ab, p_ba or"),
         ([{"p_ab": 0.1, "p_ba": 0.2}, {"p_ab": 0.1}], "line 2: column 'p_ba' is missing"),
+        ([{"games": [{"score": "A>B"}]}], "expected two games, the second with the responses swapped"),
         ([{"p_ab": "x", "p_ba": 0.2}], "line 1: column 'p_ab': got 'x'; expected a number in"),
         ([{"p_ab": True, "p_ba": 0.2}], "got True"),
         ([{"verdict_ab": "C", "verdict_ba": "A"}], "got 'C'; expected A, B or tie"),
@@ -55,3 +64,13 @@ def test_csv(tmp_path):
 def test_a_bad_row_is_named(tmp_path, rows, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path / "judgments.jsonl", *rows)
+
+
+def test_fastchat_pair_judgments_are_told_apart_by_question_turn_and_models(tmp_path):
+    row = {"question_id": 81, "model_1": "alpha", "model_2": "beta", "turn": 1, "judge": ["judge", "pair-v2"]}
+    winners = [("model_1", "model_1"), ("model_1", "model_2"), ("tie", "model_2"), ("error", "error")]
+    rows = [row | {"question_id": 81 + i, "g1_winner": a, "g2_winner": b} for i, (a, b) in enumerate(winners)]
+    pairs = read(tmp_path / "judge_pair.jsonl", *rows)
+    assert [pair.id for pair in pairs[:2]] == ["81/1/alpha/beta", "82/1/alpha/beta"]
+    assert [pair.answers for pair in pairs[:3]] == [(0, 1), (0, 0), (0.5, 0)]
+    assert all(map(math.isnan, pairs[3].answers))

@@ -79,7 +79,13 @@ def _alternating(asked: list[str], answered: list[str]) -> Iterator[Message]:
         yield Message("assistant", answer)
 
 
+def winner(row: Row) -> Iterator[Row]:
+    """`winner` alone; the texts are columns."""
+    yield votes_in(row, "winner")
+
+
 _SIDES = {"model_a": "model_a", "model_b": "model_b"}
+_NAMED = {"response_a": "conversation_a", "response_b": "conversation_b"}
 _BATTLE = ("model_a", "model_b", "winner", "conversation_a", "conversation_b")
 
 LAYOUTS = (
@@ -90,16 +96,21 @@ LAYOUTS = (
     Layout(
         "chatbot_arena", ("question_id", *_BATTLE, "language"),
         "https://huggingface.co/datasets/lmsys/chatbot_arena_conversations", conversations,
-        {"id": "question_id", "annotator": "judge", **_SIDES},
+        {"id": "question_id", "annotator": "judge", **_SIDES}, _NAMED,
     ),
     Layout(
         "chatbot_arena_140k", ("id", *_BATTLE, "language"),
         "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-140k", conversations,
-        {"id": "id", **_SIDES},
+        {"id": "id", **_SIDES}, _NAMED,
     ),
     Layout(
-        "mt_bench", ("question_id", *_BATTLE, "turn"),
+        "mt_bench", ("question_id", *_BATTLE),
         "https://huggingface.co/datasets/lmsys/mt_bench_human_judgments", mt_bench,
-        {"topic": "question_id", "annotator": "judge", **_SIDES},
+        {"topic": "question_id", "annotator": "judge", **_SIDES}, _NAMED,
+    ),
+    Layout(
+        "ppe", ("question_id", "prompt", "response_1", "response_2", "winner"),
+        "https://huggingface.co/datasets/lmarena-ai/PPE-Human-Preference-V1", winner,
+        {"id": "question_id", "prompt": "prompt", "response_a": "response_1", "response_b": "response_2", **_SIDES},
     ),
 )  # fmt: skip

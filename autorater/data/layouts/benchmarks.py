@@ -54,13 +54,14 @@ def alpaca_eval(row: Row) -> Iterator[Row]:
     value = given_in(row, "preference")
     number = number_of(value)
     if value is None:
-        yield {"no_vote": "preference is null"}
+        found = {"no_vote": "preference is null"}
     elif number in (0, 1, 1.5, 2):
-        yield counts(*VOTES[{1: "A", 2: "B"}.get(number, "tie")])
+        found = counts(*VOTES[{1: "A", 2: "B"}.get(number, "tie")])
     elif 1 < number < 2:
-        yield {"label": number - 1}
+        found = {"label": number - 1}
     else:
         raise bad_value("preference", value, "a number in [1, 2], 0 for a tie, or null")
+    yield {"prompt": _instruction(row), **found}
 
 
 def pandalm(row: Row) -> Iterator[Row]:
@@ -70,9 +71,14 @@ def pandalm(row: Row) -> Iterator[Row]:
     if None in winners:
         column = columns[winners.index(None)]
         raise bad_value(column, row[column], "1, 2, or 0 for a tie")
-    parts = (given_in(row, "instruction"), given_in(row, "input"))
-    prompt = "\n\n".join(part for part in parts if isinstance(part, str))
-    yield {"prompt": prompt, **summed(winners, "no annotator")}
+    yield {"prompt": _instruction(row), **summed(winners, "no annotator")}
+
+
+def _instruction(row: Row) -> object:
+    """The instruction, and the input below it if there is one."""
+    instruction, further = given_in(row, "instruction"), given_in(row, "input")
+    both = isinstance(instruction, str) and isinstance(further, str)
+    return f"{instruction}\n\n{further}" if both else instruction
 
 
 def _strengths(values: list, column: str, overall: object, overall_column: str) -> Row:
@@ -118,12 +124,13 @@ LAYOUTS = (
     Layout(
         "alpaca_eval", ("instruction", "output_1", "output_2", "preference"),
         "https://github.com/tatsu-lab/alpaca_eval", alpaca_eval,
-        {"prompt": "instruction", "response_a": "output_1", "response_b": "output_2", "model_a": "generator_1",
-         "model_b": "generator_2", "topic": "dataset"},
+        {"response_a": "output_1", "response_b": "output_2", "model_a": "generator_1", "model_b": "generator_2",
+         "topic": "dataset"}, {"prompt": "instruction"},
     ),
     Layout(
         "pandalm", ("instruction", "response1", "response2", "annotator1"),
         "https://github.com/WeOpenML/PandaLM/blob/main/data/testset-v1.json", pandalm,
         {"id": "idx", "response_a": "response1", "response_b": "response2", "topic": "motivation_app"},
+        {"prompt": "instruction"},
     ),
 )  # fmt: skip

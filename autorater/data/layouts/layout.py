@@ -22,6 +22,7 @@ class Layout:
             `no_vote`, the reason why it has none. `first_is: "chosen"` lets the caller draw which response is A.
         names: Our columns that are another column as it is: our name to theirs. They are copied before `read` returns,
             and errors name theirs.
+        named: Our columns that `read` fills from another column, for errors: our name to theirs.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Layout:
     source: str
     read: ReadRow
     names: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, row: Row) -> Iterable[Row]:
         """The row in our columns."""

@@ -22,8 +22,7 @@ def preference(row: Row) -> Iterator[Row]:
     chosen, rejected = (_text(row, column) for column in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise bad_value("rejected", row["rejected"], "what chosen is: text or messages")
-    prompt = given_in(row, "prompt")
-    prompt = None if prompt is None else text_or_messages(prompt, "prompt")
+    prompt = None if given_in(row, "prompt") is None else _prompt(row)
     shared, *rest = common_beginning(chosen, rejected)
     if prompt is None:
         if not shared:
@@ -66,29 +65,35 @@ def _text(row: Row, column: str) -> Text:
     return (transcript(text) or text) if isinstance(text, str) else text
 
 
+def _prompt(row: Row) -> Text:
+    """The prompt; a transcript that ends where the answer begins is messages too."""
+    prompt = text_or_messages(row["prompt"], "prompt")
+    turns = transcript(prompt) if isinstance(prompt, str) else None
+    return prompt if turns is None else turns[:-1] if turns[-1] == ("assistant", "") else turns
+
+
 def _models(row: Row) -> Row:
     return {ours: row.get(theirs) for ours, theirs in (("model_a", "chosen_model"), ("model_b", "rejected_model"))}
 
 
 _KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
-_SUBSET = {"id": "id", "topic": "subset"}
+_NAMED = {"response_a": "chosen", "response_b": "rejected"}
+_HUB = "https://huggingface.co/datasets"
+_TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"
 
 LAYOUTS = (
     Layout(
-        "rewardbench_2", ("prompt", "chosen", "rejected", "num_correct"),
-        "https://huggingface.co/datasets/allenai/reward-bench-2", rewardbench_2, {"topic": "subset"},
+        "rewardbench_2", ("prompt", "chosen", "rejected", "num_correct"), f"{_HUB}/allenai/reward-bench-2",
+        rewardbench_2, {"topic": "subset"}, _NAMED,
     ),
     Layout(
-        "rewardbench", ("prompt", "chosen", "rejected", "subset"),
-        "https://huggingface.co/datasets/allenai/reward-bench", preference, _SUBSET,
+        "rewardbench", ("prompt", "chosen", "rejected", "subset"), f"{_HUB}/allenai/reward-bench", preference,
+        {"id": "id", "topic": "subset"}, _NAMED,
     ),
     Layout(
         "ultrafeedback", ("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
-        "https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized", ultrafeedback, _KEPT,
+        f"{_HUB}/HuggingFaceH4/ultrafeedback_binarized", ultrafeedback, _KEPT, _NAMED,
     ),
-    Layout(
-        "preference", ("prompt", "chosen", "rejected"),
-        "https://huggingface.co/docs/trl/dataset_formats#preference", preference, _KEPT,
-    ),
-    Layout("hh_rlhf", ("chosen", "rejected"), "https://github.com/anthropics/hh-rlhf", preference, _KEPT),
+    Layout("preference", ("chosen", "rejected"), _TRL, preference, _KEPT, _NAMED),
+    Layout("hh_rlhf", ("chosen", "rejected"), "https://github.com/anthropics/hh-rlhf", preference, _KEPT, _NAMED),
 )  # fmt: skip
