@@ -16,11 +16,13 @@ classes         metrics of distributions over several classes, ordered or not
 systems         win rates of models, against votes and Elo
 win_rate        win rate of one system from many judged pairs and few votes
 ranking         the same for several systems: Bradley–Terry strengths
+deferral        which judgments may stand, and which pairs go to people
 """
 
 from autorater.metrics.agreement import agreement, three_way_agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
 from autorater.metrics.classes import class_metrics
+from autorater.metrics.deferral import deferral_threshold
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor, noise_floors
@@ -42,6 +44,7 @@ __all__ = [
     "bootstrap",
     "calibration_metrics",
     "class_metrics",
+    "deferral_threshold",
     "ece_noise_floor",
     "estimate_win_rate",
     "expected_calibration_error",
