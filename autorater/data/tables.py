@@ -96,7 +96,8 @@ def _memory_rows(source: Any, split: str, select: SelectColumns) -> Rows:
 
 
 def _frame_rows(frame: Any, select: SelectColumns) -> Rows:
-    frame = frame[list(select([str(name) for name in frame.columns]))]
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    frame = frame[list(select(list(frame.columns)))]
     for start in range(0, len(frame), _TABLE_ROWS):
         part = frame.iloc[start : start + _TABLE_ROWS].astype(object)
         rows = part.where(part.notna(), None).to_dict("records")  # pandas has three nulls: None, NaN and NA

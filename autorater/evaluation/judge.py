@@ -102,7 +102,7 @@ def measure(
 
     By default a cluster is the pairs that show the same texts, in either order: they are no independent evidence.
     """
-    against = targets(pairs, pair_clusters(pairs) if clusters is None else clusters)
+    against = targets(pairs, clusters)
     options = {"valid": judgments.valid, "mode": judgments.mode, "n_bootstrap": n_bootstrap}
     return Evaluation(pairs, judgments, judge_metrics(judgments.mean, against, **options))
 
@@ -110,6 +110,7 @@ def measure(
 def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) -> Targets:
     """Labels, votes and known truth of N pairs."""
     labels = [pair.label for pair in pairs]
+    clusters = pair_clusters(pairs) if clusters is None else clusters
     return Targets(labels, column(pairs, "n_votes"), column(pairs, "true_probability"), clusters)
 
 

@@ -202,7 +202,9 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
     models = [[getattr(pair, name) for pair in pairs] for name in ("model_a", "model_b")]
     if None in models[0] + models[1]:
         return []
-    return win_rates(evaluation.judgments.p_sym, targets(pairs).labels, *models, n_bootstrap=n_bootstrap)
+    against = targets(pairs)
+    options = {"clusters": against.clusters, "n_bootstrap": n_bootstrap}
+    return win_rates(evaluation.judgments.p_sym, against.labels, *models, **options)
 
 
 def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:

@@ -26,12 +26,21 @@ def test_any_layout_becomes_jsonl_and_what_happened_is_said(tmp_path, capsys):
     convert(source, out)
     (pair,) = load_pairs(out)
     assert (pair.prompt, pair.votes_a, pair.votes_b) == ("Tea?", 1, 2)
+    assert load_pairs(source) == [pair]
     assert capsys.readouterr().out.splitlines() == [
         f"{source}: 4 rows in the layout alpaca_eval",
         "rows left out beside 1 pairs: 1 (preference is null)",
         "2 rows repeat an earlier pair; their votes are added, 1 pairs",
         f"{out}: 1 pairs with 3 known votes",
     ]
+
+
+def test_conversations_read_back_equal(tmp_path):
+    source, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    transcripts = [f"\n\nHuman: Hi {i}.\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:" for i in range(20)]
+    source.write_text("".join(json.dumps({"chosen": t + " Yes.", "rejected": t + " No."}) + "\n" for t in transcripts))
+    convert(source, out, "--seed", 3)
+    assert load_pairs(out) == load_pairs(source, seed=3) != load_pairs(source)
 
 
 def test_columns_layout_and_pairs_without_labels(tmp_path, capsys):

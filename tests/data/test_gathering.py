@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autorater.audit.predictions import index_pairs, recorded_predictions
 from autorater.audit.results import measure as measure_audit
@@ -40,6 +42,26 @@ def test_one_row_an_annotator_becomes_one_pair(column):
     assert pairs[0].label == pytest.approx(2 / 3)
     assert (report.rows, report.gathered) == (4, 2)
     assert [(p.votes_a, p.votes_b) for p in iter_pairs(rows)] == [(1, 0), (0, 0), (0, 1), (1, 0)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from("AB="), st.booleans()), min_size=1, max_size=30),
+    st.randoms(),
+)
+def test_gathered_counts_depend_neither_on_the_places_nor_on_the_orders_of_the_votes(votes, random):
+    """Each vote is (question, winner, whether it is shown in the other order)."""
+    other = {"A": "B", "B": "A", "=": "tie"}
+    rows = [
+        {**(TURNED if turned else TEA), "prompt": f"Q{i}", "vote": other[vote] if turned or vote == "=" else vote}
+        for i, vote, turned in votes
+    ]
+    random.shuffle(rows)
+    gathered = {}
+    for pair in read(*rows)[0]:
+        pair = pair if pair.response_a == "Yes." else pair.swapped()
+        gathered[pair.prompt] = (pair.votes_a, pair.votes_b, pair.votes_tie)
+    expected = {f"Q{i}": tuple(sum((j, v) == (i, w) for j, v, _ in votes) for w in "AB=") for i, *_ in votes}
+    assert gathered == expected
 
 
 def test_labels_and_ids_of_annotators():
