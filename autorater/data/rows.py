@@ -93,8 +93,7 @@ class RowReader:
         self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
-            named = {ours: row[ours] for ours in self._names if ours in row and ours in COLUMNS}
-            found = [ours | named for ours in self._layout.rows(row)] if self._layout else [_own(row)]
+            found = [ours | self._named(row) for ours in self._layout.rows(row)] if self._layout else [_own(row)]
             pairs = []
             for i, ours in enumerate(found):
                 if "no_vote" in ours and self._labelled:
@@ -129,6 +128,11 @@ class RowReader:
             _check_columns(renamed, self._labelled)
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
         self._found = True
+
+    def _named(self, row: Row) -> Row:
+        """The columns that the caller named, unless the layout computes them: a prompt, a response."""
+        kept = (set(COLUMNS) - _TEXTS) | set(self._layout.names)
+        return {ours: row[ours] for ours in self._names if ours in row and ours in kept}
 
     def _renamed(self, row: Row) -> Row:
         if not self._names:

@@ -482,3 +482,18 @@ def test_a_column_that_looks_like_criteria_is_not_ignored_in_silence():
         load_pairs([row])
     (pair,), report = read([row], columns={"criteria": "rubric"})
     assert (pair.criteria, report.unread) == ("Brevity.", [])
+
+
+def test_columns_of_published_layouts_can_be_named():
+    (pair,), report = read(
+        [PREFERENCES["binarized"] | {"kind": "facts", "who": 3.0}], columns={"topic": "kind", "group": "who"}
+    )
+    assert (report.layout, pair.topic, pair.group, pair.prompt) == ("preference", "facts", "3", "Sky?")
+    row = {"history": "Tea?", "title": "T", "human_ref_A": "Yes.", "human_ref_B": "No.", "labels": 1, "domain": "d"}
+    (pair,), report = read([row], columns={"prompt": "title", "topic": "labels"})
+    assert (report.layout, pair.prompt, pair.topic) == ("shp", "T", "1")
+    question = {
+        name if name != "prompt" else "question": value for name, value in PREFERENCES["conversational"].items()
+    }
+    (pair,), _ = read([question], columns={"prompt": "question"})
+    assert pair.prompt == said("Sky?")
