@@ -80,8 +80,9 @@ class Reward(ABC):
             completions: Texts or lists of chat messages.
             prompts: The same, one per completion; they show whether the answer was prefilled.
             label: One label per completion.
-            log_metric: TRL's hook for scalars: ``answers/parse_rate``, ``answers/distinct_answers`` and, for answers
-                that are one probability, ``answers/fraction_at_0`` and ``answers/fraction_at_1`` (of all completions).
+            log_metric: TRL's hook for scalars: ``answers/parse_rate``, ``answers/distinct_answers``,
+                ``answers/parsed_reward`` (mean reward of the parsed answers) and, for answers that are one
+                probability, ``answers/fraction_at_0`` and ``answers/fraction_at_1`` (of all completions).
             log_extra: TRL's hook for columns of the completions table: the answer and the label, with the reward's
                 name as prefix, because TRL would append equally named columns of two rewards.
             **columns: All else TRL passes; ignored.
@@ -108,6 +109,8 @@ class Reward(ABC):
         if log_metric is not None:
             for name, value in self._summary(answers).items():
                 log_metric(f"answers/{name}", value)
+            if valid.any():
+                log_metric("answers/parsed_reward", float(rewards[valid].mean()))
         if log_extra is not None:
             log_extra(f"{self.__name__}/answer", answers)
             log_extra(f"{self.__name__}/label", labels)

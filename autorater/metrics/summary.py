@@ -82,6 +82,8 @@ def judge_metrics(
         - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
+        - `<key>_constant` for `brier`, `mse_dense` and `excess_brier`: the value of always answering 1/2; and
+          `brier_base_rate` and `mse_dense_base_rate`: of always answering these pairs' mean label;
         - `<key>_noise_floor`, the value for a perfect judge with these answers and as many votes, for `brier`,
           `log_loss`, and, if `n_votes` is given or all labels are single votes (0, 1/2 or 1), `mse_dense`, `ece` and
           `ece_quantile`;
@@ -115,6 +117,9 @@ def judge_metrics(
         for name, score in {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}.items():
             statistics[name] = Mean(score(answers, both).mean(axis=0))
             report[f"{name}_symmetrized"] = float(score(symmetrized, label).mean())
+            if name != "log_loss":
+                report[f"{name}_constant"] = float(score(np.full(label.size, 0.5), label).mean())
+                report[f"{name}_base_rate"] = float(score(np.full(label.size, label.mean()), label).mean())
         statistics["ece"] = _calibration_gap(answers, both)
         report["ece_symmetrized"] = expected_calibration_error(symmetrized, label)
 
@@ -136,6 +141,7 @@ def judge_metrics(
         excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)
         statistics["excess_brier"] = Mean(excess)
         report["excess_brier"] = float(excess.mean())
+        report["excess_brier_constant"] = float(squared_errors(np.full(truth.size, 0.5), truth).mean())
         report["excess_brier_symmetrized"] = float(squared_errors(symmetrized, truth).mean())
 
     report["distinct_answers"] = float(np.unique(mode.round(DECIMALS)).size)

@@ -38,9 +38,13 @@ def paired_gain(before: Evaluation, after: Evaluation) -> tuple[float, float, fl
             f"before ({len(ids_before)} pairs) and after ({len(ids_after)}) were not measured on the same pairs; "
             "expected the same ids in the same order"
         )
+    return _gain(before.probabilities, after)
+
+
+def _gain(answers: np.ndarray, after: Evaluation) -> tuple[float, float, float]:
+    """`paired_gain` against other answers, shape (2 N,)."""
     score, target = (brier_scores, after.labels) if after.truth is None else (squared_errors, after.truth)
-    falls = score(before.probabilities, target) - score(after.probabilities, target)
-    falls = falls.reshape(2, -1).mean(axis=0)
+    falls = (score(answers, target) - score(after.probabilities, target)).reshape(2, -1).mean(axis=0)
     mean = float(falls.mean())
     half = 1.959964 * float(falls.std(ddof=1)) / np.sqrt(falls.size) if falls.size > 1 else float("inf")
     return mean, mean - half, mean + half
@@ -63,19 +67,36 @@ def calibration_state(evaluation: Evaluation) -> str:
 def headline(before: Evaluation, after: Evaluation) -> str:
     """Two short sentences, from the metrics alone, and one for each limitation; errors as in `paired_gain`."""
     _, low, high = paired_gain(before, after)
-    effect = "improved the judge" if low > 0 else "made the judge worse" if high < 0 else "made no clear difference"
     name, key = ("Brier score", "brier") if after.truth is None else ("excess Brier score", "excess_brier")
+    old, new = f"{before.metrics[key]:.4f}", f"{after.metrics[key]:.4f}"
+    improved = low > 0 and old != new  # a change that no digit shows is no change
+    effect = "improved the judge" if improved else "made the judge worse" if high < 0 else "made no clear difference"
+    constant = np.full_like(after.probabilities, 0.5)
     scores = (
-        f"{name} {before.metrics[key]:.4f} → {after.metrics[key]:.4f}, "
+        f"{name} {old} → {new} (always answering 0.5: {after.metrics[f'{key}_constant']:.4f}), "
         f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f}{perfect_judge(after.metrics)}"
     )
-    return " ".join([f"Training {effect}: {scores}.", _calibration(before, after, low > 0), *_limitations(after)])
+    return " ".join(
+        [
+            f"Training {effect}: {scores}.",
+            *_against_constant(_gain(constant, after)),
+            _calibration(before, after, improved),
+            *_limitations(after),
+        ]
+    )
 
 
 def perfect_judge(metrics: dict[str, float]) -> str:
     """` (a perfect judge would show 0.007)`: the ECE's noise floor; empty where it is not known."""
     floor = metrics.get("ece_noise_floor")
     return "" if floor is None else f" (a perfect judge would show {floor:.3f})"
+
+
+def _against_constant(gain: tuple[float, float, float]) -> list[str]:
+    _, low, high = gain
+    if low > 0:
+        return []
+    return [f"It is {'worse' if high < 0 else 'not clearly better'} than always answering 0.5."]
 
 
 def _calibration(before: Evaluation, after: Evaluation, improved: bool) -> str:

@@ -28,6 +28,7 @@ _SHOWN = {  # metrics of a progress line: name in the log, label and format
     "loss": ("loss", ".4f"),
     "reward": ("reward", ".4f"),
     "answers/parse_rate": ("parse rate", ".3f"),
+    "answers/parsed_reward": ("reward if parsed", ".4f"),
     "learning_rate": ("learning rate", ".2e"),
 }
 _LINE_SECONDS = 10.0  # least time between two lines
@@ -163,6 +164,25 @@ def _logged_until(line: str, step: int) -> bool:
     except ValueError:
         return False
     return step > 0 and record["step"] <= step and "train_runtime" not in record
+
+
+class NoGradientCallback(TrainerCallback):
+    """Warns once if no gradient flows: `n_logs` logged gradient norms in a row are 0."""
+
+    def __init__(self, n_logs: int = 3):
+        self.n_logs, self._n_zero = n_logs, 0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "grad_norm" not in (logs or {}) or self._n_zero >= self.n_logs:
+            return
+        self._n_zero = self._n_zero + 1 if logs["grad_norm"] == 0 else 0
+        if self._n_zero == self.n_logs and state.is_world_process_zero:
+            parse_rate = logs.get("answers/parse_rate")
+            parsed = "" if parse_rate is None else f"; the parse rate is {parse_rate:.3g}"
+            logger.warning(
+                f"step {state.global_step}: no gradient in the last {self.n_logs} logged steps, so the model does not "
+                f"learn{parsed}. All answers of a group have the same reward, or the parameters are frozen"
+            )
 
 
 class PreemptionCallback(TrainerCallback):

@@ -101,6 +101,8 @@ class ExactLoss:
         gain = value / (deviation + 1e-4) if self.scale_by_deviation else value
         loss = -gain.mean() - self.entropy_coef * entropy.mean()
         log = {"reward": value, "reward_std": deviation, "entropy": entropy, "answers/parse_rate": answers.valid}
+        unparsed = answers.outside * self.reward.of_invalid(labels)
+        log["answers/parsed_reward"] = (value - unparsed) / answers.valid.clamp_min(1e-12)
         if self.beta:
             kl = _kl(answers.probs, answers.outside, reference_probs)
             loss = loss + self.beta * kl.mean()

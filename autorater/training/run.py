@@ -32,7 +32,13 @@ from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
-from autorater.training.callbacks import CalibrationCallback, LogFileCallback, PreemptionCallback, show_progress
+from autorater.training.callbacks import (
+    CalibrationCallback,
+    LogFileCallback,
+    NoGradientCallback,
+    PreemptionCallback,
+    show_progress,
+)
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import REPORT, RunRecord
 from autorater.training.config import model_init_kwargs, non_default_settings
@@ -220,6 +226,7 @@ def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
         preemption = PreemptionCallback(received)
         trainer.add_callback(LogFileCallback(Path(args.output_dir, "log.jsonl")))
         trainer.add_callback(preemption)
+        trainer.add_callback(NoGradientCallback())
         trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if preemption.status or received.name:
         newest = next(iter(checkpoints(args.output_dir, record.run)), "none")

@@ -81,10 +81,30 @@ def test_few_votes_prove_nothing(make_pairs, make_evaluation):
 def test_improved(judge):
     before, after = judge(3), judge(1)
     assert headline(before, after) == (
-        f"Training improved the judge: excess Brier score {before.metrics['excess_brier']:.4f} → 0.0000, "
+        f"Training improved the judge: excess Brier score {before.metrics['excess_brier']:.4f} → 0.0000 "
+        f"(always answering 0.5: {after.metrics['excess_brier_constant']:.4f}), "
         f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f} "
         "(a perfect judge would show 0.005). It was overconfident before and is now calibrated."
     )
+
+
+def test_a_judge_is_compared_with_the_constant(make_pairs, make_evaluation):
+    labels = np.tile([1.0, 0.0], 200)
+    pairs = make_pairs(labels)
+    worse, no_better = (np.full(400, p) for p in (0.9, 0.5))
+    text = headline(make_evaluation(pairs, 1 - labels, labels), make_evaluation(pairs, worse, worse))
+    assert "improved the judge: Brier score 1.0000 → 0.4100 (always answering 0.5: 0.2500)" in text
+    assert "It is worse than always answering 0.5." in text
+    text = headline(make_evaluation(pairs, worse, worse), make_evaluation(pairs, no_better, no_better))
+    assert "It is not clearly better than always answering 0.5." in text
+
+
+def test_a_change_that_no_digit_shows_is_no_improvement(make_pairs, make_evaluation):
+    labels = np.tile([1.0, 0.0], 200)
+    pairs, p = make_pairs(labels), np.abs(labels - 0.3)
+    closer = p + (labels - p) * 1e-6
+    text = headline(make_evaluation(pairs, p, 1 - p), make_evaluation(pairs, closer, 1 - closer))
+    assert text.startswith("Training made no clear difference: Brier score 0.0900 → 0.0900")
 
 
 def test_without_a_truth_the_votes_decide(judge):

@@ -162,6 +162,7 @@ def test_logged_values():
     assert log.metrics == {
         "answers/parse_rate": 0.8,
         "answers/distinct_answers": 3.0,
+        "answers/parsed_reward": pytest.approx((1 + 1 + 0 + 0.75) / 4),
         "answers/fraction_at_0": 0.4,
         "answers/fraction_at_1": 0.2,
     }
@@ -173,7 +174,7 @@ def test_ordered_classes_have_no_fraction_at_0():
     RankedProbabilityReward(2)(
         completions=["<class_probabilities>0 1</class_probabilities>"], label=[1], log_metric=log.metric
     )
-    assert log.metrics == {"answers/parse_rate": 1.0, "answers/distinct_answers": 1.0}
+    assert log.metrics == {"answers/parse_rate": 1.0, "answers/distinct_answers": 1.0, "answers/parsed_reward": 1.0}
 
 
 @pytest.mark.parametrize("reward", [*ALL, LogReward(0.01), KLReward(0.02)], ids=repr)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
@@ -84,7 +84,9 @@ def test_held_out_pairs_are_evaluated_during_training(
         number = r"-?\d+\.\d+"
         assert [line.split()[1] for line in lines] == ["1/5", "2:", "2/5", "3/5", "4:", "4/5", "5/5"]
         assert re.fullmatch(
-            rf"step 1/5  loss {number}  reward {number}  parse rate {number}  learning rate {number}e-\d+", lines[0]
+            rf"step 1/5  loss {number}  reward {number}  parse rate {number}  reward if parsed {number}  "
+            rf"learning rate {number}e-\d+",
+            lines[0],
         )
         assert re.match(rf"step 2: brier {number}", lines[1])
 
@@ -209,3 +211,16 @@ def test_a_signal_stops_a_training_after_a_checkpoint(tmp_path, simulated, capsy
     run_training(resumed, record)
     assert resumed.state.global_step == 5
     assert resumed.state.log_history[-1]["step"] == 5
+
+
+def test_a_model_that_does_not_learn_is_warned_about(caplog):
+    callback, state = callbacks.NoGradientCallback(), TrainerState(global_step=7, is_world_process_zero=True)
+    for norm in (0.0, 0.0, 0.1, 0.0, 0.0):
+        callback.on_log(None, state, None, {"grad_norm": norm, "answers/parse_rate": 0.0})
+    callback.on_log(None, state, None, {"eval_brier": 0.2})
+    assert not caplog.messages
+    for _ in range(4):
+        callback.on_log(None, state, None, {"grad_norm": 0.0, "answers/parse_rate": 0.0})
+    (message,) = caplog.messages
+    assert "step 7: no gradient in the last 3 logged steps" in message
+    assert "the parse rate is 0" in message

@@ -72,6 +72,9 @@ def test_terms_add_up():
     entropy = -(pi[:, :-1] * np.log(pi[:, :-1])).sum(1).mean()
     mean = (pi[:, :-1] @ answers.values.numpy()) / pi[:, :-1].sum(1)
     symmetry = ((mean[0::2] + mean[1::2] - 1) ** 2).mean()
+    grid = 1 - (answers.values.numpy() - labels.numpy()[:, None]) ** 2
+    parsed = (pi[:, :-1] * grid).sum(1) / pi[:, :-1].sum(1)
+    np.testing.assert_allclose(log["answers/parsed_reward"].numpy(), parsed, rtol=1e-9)
     expected = -log["reward"].mean().item() - 0.3 * entropy + 0.7 * kl + 2 * symmetry
     assert loss.item() == pytest.approx(expected)
     assert log["kl"].mean().item() == pytest.approx(kl)
