@@ -123,9 +123,9 @@ def probability_in(row: Row, column: str) -> float | None:
     return number
 
 
-def count_in(value: object, column: str) -> int:
-    """A number of votes, at least 0."""
+def count_in(value: object, column: str, of: str = "votes") -> int:
+    """A number of votes or other things, at least 0."""
     number = number_of(value)
     if not (number >= 0 and number.is_integer()):
-        raise bad_value(column, value, "a whole number of votes, 0 or more")
+        raise bad_value(column, value, f"a whole number of {of}, 0 or more")
     return int(number)

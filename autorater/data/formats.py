@@ -178,7 +178,7 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     winner, question, turn = (
         winner_of(row["winner"], "winner"),
         name_in(row, "question_id"),
-        count_in(row["turn"], "turn"),
+        count_in(row["turn"], "turn", "turns"),
     )
     if winner is None:
         raise bad_value("winner", row["winner"], "model_a, model_b or tie")

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autorater.data.errors import DataError, located
-from autorater.data.fields import Row, bad_value, given_in, mappings_in, name_in, number_of, probability_in
+from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.layouts.votes import winner_of
 from autorater.data.tables import iter_rows
 
@@ -94,10 +94,10 @@ def _pair(row: Row, columns: tuple[str, ...], index: int) -> RecordedPair:
 
 
 def _of_games(row: Row, column: str) -> tuple[float, float]:
-    games = mappings_in(row, column)
-    if len(games) != 2:
-        raise bad_value(column, row[column], "two games, the second with the responses swapped")
-    first, second = (_verdict(game.get(_GAMES[column]), column, _FIRST) for game in games)
+    games = decoded(row[column])
+    if not isinstance(games, list) or len(games) != 2 or not all(isinstance(game, dict | None) for game in games):
+        raise bad_value(column, row[column], "two games, the second with the responses swapped, null for none")
+    first, second = (_verdict((game or {}).get(_GAMES[column]), column, _FIRST) for game in games)
     return first, second
 
 
@@ -113,12 +113,13 @@ def _probability(row: Row, column: str) -> float:
 
 def _label(row: Row, columns: tuple[str, ...]) -> float:
     value = given_in(row, "label")
-    if columns == ("winner_original", "winner_swapped") and value is not None:
-        if str(value).strip() not in ("1", "2"):
-            raise bad_value("label", value, "one of 1, 2, the preferred response")
-        return float(value) - 1
-    if isinstance(value, str) and math.isnan(number_of(value)):
+    number = number_of(value)
+    if isinstance(value, str) and math.isnan(number):
         return _verdict(value, "label", _FIRST)
+    if columns == ("winner_original", "winner_swapped") and value is not None:
+        if number not in (1, 2):
+            raise bad_value("label", value, "one of 1, 2, the preferred response")
+        return number - 1
     return _probability(row, "label")
 
 

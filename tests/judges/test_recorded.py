@@ -29,6 +29,9 @@ def read(path, *rows):
         ({"g1_winner": "model_2", "g2_winner": "error"}, (1, math.nan), math.nan),
         ({"games": [{"score": "A>>B"}, {"score": "B>A"}]}, (0, 1), math.nan),
         ({"games": [{"score": "A=B"}, {"score": None}]}, (0.5, math.nan), math.nan),
+        ({"games": [None, {"score": "B>>A"}]}, (math.nan, 1), math.nan),
+        ({"winner_original": "model_1", "winner_swapped": 2.0, "label": "model_2"}, (0, 0), 1),
+        ({"winner_original": 1.0, "winner_swapped": 2.0, "label": 2.0}, (0, 0), 1),
         ({"judgments": [{"decision": "A>B"}, {"decision": "A>B"}], "label": "A>B"}, (0, 0), 0),
     ],
 )

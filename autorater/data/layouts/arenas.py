@@ -19,7 +19,7 @@ from autorater.data.messages import Conversation, Message, common_beginning, tex
 def conversations(row: Row) -> Iterator[Row]:
     """`conversation_a` and `conversation_b` up to `turn`, which counts the turns that were judged."""
     turn = given_in(row, "turn")
-    turns = None if turn is None else count_in(turn, "turn")
+    turns = None if turn is None else count_in(turn, "turn", "turns")
     sides = [judged_turns(row, f"conversation_{side}", turns) for side in "ab"]
     prompt, a, b = common_beginning(*sides)
     if not prompt:
