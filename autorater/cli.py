@@ -21,6 +21,8 @@ from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 COMMANDS = {
     "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
+    "winrate": ("autorater.decisions.winrate", "which system is better, from judged pairs and votes on some"),
+    "defer": ("autorater.decisions.defer", "which judgments may stand, and which pairs go to people"),
 }
 """Module and help of every command; the module is imported when the command is used."""
 

@@ -73,6 +73,18 @@ def test_standard_error_is_that_of_the_jackknife():
     assert width(rate) / 2 == pytest.approx(student.ppf(0.975, 76) * error, rel=0.05)
 
 
+def test_an_estimated_weight_costs_more_where_the_sample_was_unlucky():
+    """The judge's answers are skewed, its errors grow with them, and the pairs with votes have lower answers."""
+    generator = np.random.default_rng(0)
+    answers = generator.random(400) ** 3
+    votes = np.clip(answers * (0.5 + generator.random(400)), 0, 1)
+    judged = np.full(5_000, answers.mean() + 0.3)
+    rate = estimate_win_rate(judged, answers, votes)
+    left_out = [estimate_win_rate(judged, np.delete(answers, i), np.delete(votes, i))["value"] for i in range(400)]
+    error = math.sqrt(399 / 400 * ((np.array(left_out) - np.mean(left_out)) ** 2).sum())
+    assert width(rate) / 2 == pytest.approx(1.97 * error, rel=0.06)
+
+
 def test_votes_alone_are_wilsons_interval_with_students_quantile():
     votes = np.repeat([0.0, 1.0], [20, 30])
     rate = estimate_win_rate([0.5, 0.4], votes * 0, votes)

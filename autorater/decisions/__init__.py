@@ -1,0 +1,7 @@
+"""From judgments to decisions: the commands `autorater winrate` and `autorater defer`.
+
+judged     judged pairs, some with votes, from files
+winrate    which system is better, and how sure are we
+defer      which judgments may stand, and which pairs go to people
+page       pictures and the HTML page of an answer
+"""

@@ -1,0 +1,89 @@
+"""`autorater defer`: which judgments may stand, and which pairs go to people, the most informative first.
+
+The threshold is learned from the pairs with votes, which must not have trained or calibrated the judge. Writes
+`defer.json`, `defer.html` and `for_people.jsonl`: the pairs without votes whose judgment may not stand, the least
+certain first, with `probability` and all their columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+
+import numpy as np
+
+from autorater.data.errors import UserError
+from autorater.data.tables import write_rows
+from autorater.decisions.judged import add_input_arguments, labels_of, read_judged
+from autorater.decisions.page import deferral_figure, write_page
+from autorater.evaluation.results import prepare_output_dir
+from autorater.metrics import deferral_threshold
+from autorater.metrics.deferral import risk_curve
+
+logger = logging.getLogger(__name__)
+
+_CAPTION = "Disagreement of the judge with the majority of votes, for every share of pairs that could be left to it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_input_arguments(parser)
+    add = parser.add_argument
+    add("--alpha", type=float, default=0.1, metavar="A", help="accepted disagreement with the majority (default: 0.1)")
+    add("--delta", type=float, default=0.05, metavar="D", help="chance that it is exceeded (default: 0.05)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reads, decides, writes and prints.
+
+    Raises:
+        UserError: If a file or an option is invalid, or no pair has votes.
+    """
+    for name, value in (("alpha", args.alpha), ("delta", args.delta)):
+        if not 0 < value < 1:
+            raise UserError(f"--{name}: got {value}; expected a number between 0 and 1")
+    folder = prepare_output_dir(args.output_dir)
+    pairs = read_judged(args.judged, args.votes)
+    labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
+    voted = ~np.isnan(labels)
+    study = judged[voted], 1 - labels[voted], labels[voted]
+    threshold = deferral_threshold(*study, alpha=args.alpha, delta=args.delta)
+    margins = np.abs(judged - 0.5)
+    stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= threshold
+    order = np.argsort(margins, kind="stable")
+    for_people = [i for i in order if not (voted[i] or stands[i])]
+    with (folder / "for_people.jsonl").open("w", encoding="utf-8") as file:
+        write_rows(({**pairs[i].row, "id": pairs[i].id, "probability": float(judged[i])} for i in for_people), file)
+    share = float(stands[voted].mean())
+    results = {
+        "threshold": threshold, "alpha": args.alpha, "delta": args.delta, "share_standing": share,
+        "n_votes": int(voted.sum()), "n_judged": int((~voted).sum()),
+        "n_standing": int((stands & ~voted).sum()), "n_for_people": len(for_people),
+    }  # fmt: skip
+    (folder / "defer.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    answer = _answer(results)
+    print(answer)
+    rows = [
+        ("Judged pairs without votes", f"{results['n_judged']:,}"),
+        ("Judgment may stand", f"{results['n_standing']:,}"),
+        ("For people", f"{results['n_for_people']:,}"),
+        ("Pairs with votes", f"{results['n_votes']:,}"),
+        ("Threshold on |p − 0.5|", "none" if threshold is None else f"{threshold:.3f}"),
+    ]
+    figure = deferral_figure(*risk_curve(*study), args.alpha, share)
+    write_page(folder / "defer.html", "Deferral", answer, figure, _CAPTION, ("", "Pairs"), rows, vars(args))
+    logger.info("%s, %s", folder / "defer.html", folder / "for_people.jsonl")
+
+
+def _answer(results: dict) -> str:
+    promise = f"disagreement with the majority at most {results['alpha']:g} with {1 - results['delta']:.0%} confidence"
+    if results["threshold"] is None:
+        return (
+            f"No judgment may stand: {results['n_votes']:,} pairs with votes cannot support {promise}; "
+            f"all {results['n_for_people']:,} judged pairs go to people."
+        )
+    return (
+        f"{results['n_standing']:,} of {results['n_judged']:,} judgments may stand, {results['n_for_people']:,} go to "
+        f"people: {promise} where |p − 0.5| is at least {results['threshold']:.3f}."
+    )

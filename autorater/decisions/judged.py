@@ -1,0 +1,172 @@
+"""Judged pairs, some with votes, from files: what a run, an audit or another program wrote.
+
+Columns of the judge, one of:
+
+    probability            Pr[B preferred]; with `order` (ab or ba), as in a run's predictions.jsonl, Pr[the response
+                           shown second is better], and the two rows of an id are one pair
+    p_ab, p_ba             Pr[the response shown second is better] in both orders
+    verdict_ab, … and the others of `autorater.judges.recorded`
+
+Columns of the votes, empty or null where there are none: `votes_a, votes_b[, votes_tie]`, or `label`, their share for
+B. Votes may be in a second file, with the same ids. Other columns, such as `model_a`, `model_b`, `prompt`, are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autorater.data.errors import DataError, UserError, located
+from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in
+from autorater.data.pairs import vote_share
+from autorater.data.tables import iter_rows
+from autorater.judges.recorded import COLUMN_SETS, iter_recorded
+
+_VOTES = ("votes_a", "votes_b", "votes_tie", "label")
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """A judged pair.
+
+    Attributes:
+        id: As given, else the row's number, counted from 0.
+        probability: Pr[B preferred] by the judge, in [0, 1], orders averaged.
+        label: Share of votes for B, in [0, 1]; NaN without votes.
+        row: The other columns of its row.
+    """
+
+    id: str
+    probability: float
+    label: float
+    row: Row
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that both commands have."""
+    parser.add_argument("judged", metavar="JUDGED", help="judged pairs: predictions.jsonl of a run, or a table")
+    parser.add_argument(
+        "--votes", metavar="FILE", help="file with votes and the same ids; default: JUDGED has the votes"
+    )
+    parser.add_argument("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
+
+
+def read_judged(path: str | os.PathLike[str], votes: str | os.PathLike[str] | None = None) -> list[JudgedPair]:
+    """The judged pairs of a file, in its order; pairs without an answer of the judge are an error.
+
+    Args:
+        path: A file with the columns described above.
+        votes: A file with the columns `id` and of the votes; those of `path` are then ignored.
+
+    Raises:
+        DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
+    """
+    _, first = next(iter(iter_rows(path)))
+    recorded = [columns for columns in COLUMN_SETS if set(columns) <= set(first)]
+    if not recorded and "probability" not in first:
+        expected = " or ".join(", ".join(columns) for columns in (("probability",), *COLUMN_SETS))
+        raise DataError(f"{os.fspath(path)}: expected the columns {expected} among {list(first)}")
+    pairs = _recorded_pairs(path) if recorded else _predicted_pairs(path)
+    return pairs if votes is None else _with_votes(pairs, votes)
+
+
+def labels_of(pairs: Sequence[JudgedPair]) -> np.ndarray:
+    """Labels, shape (N,), NaN without votes.
+
+    Raises:
+        UserError: If no pair has votes.
+    """
+    labels = np.array([pair.label for pair in pairs])
+    if np.isnan(labels).all():
+        raise UserError(
+            f"none of {len(pairs):,} pairs has votes; expected votes_a, votes_b or label on some, or --votes"
+        )
+    return labels
+
+
+def column_of(pairs: Sequence[JudgedPair], column: str) -> list[str] | None:
+    """A column of all pairs as text; None if a pair lacks it."""
+    values = [given_in(pair.row, column) for pair in pairs]
+    return None if any(value is None for value in values) else [str(value) for value in values]
+
+
+def _recorded_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
+    pairs = []
+    for pair in iter_recorded(path):
+        p_ab, p_ba = pair.answers
+        answers = [p for p in (p_ab, 1 - p_ba) if not math.isnan(p)]
+        if not answers:
+            raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
+        with located(f"{os.fspath(path)}: pair {pair.id!r}"):
+            label = pair.label if not math.isnan(pair.label) else _label(pair.row)
+        pairs.append(JudgedPair(pair.id, sum(answers) / len(answers), label, pair.row))
+    return _distinct(path, pairs)
+
+
+def _predicted_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
+    pairs: dict[str, JudgedPair] = {}
+    orders: dict[str, list[str]] = {}
+    for index, (place, row) in enumerate(iter_rows(path)):
+        with located(f"{os.fspath(path)}: {place}"):
+            id = name_in(row, "id") or str(index)
+            probability, label = probability_in(row, "probability"), _label(row)
+            if probability is None:
+                raise bad_value("probability", None, "a number in [0, 1]")
+            order = given_in(row, "order") or ""
+            if order not in ("ab", "ba", ""):
+                raise bad_value("order", order, "ab or ba")
+            if order in orders.setdefault(id, []) or (orders[id] and "" in (order, *orders[id])):
+                raise DataError(f"id {id!r} is repeated; expected one row a pair and order")
+            if order == "ba":
+                probability, label, row = 1 - probability, 1 - label, _swapped(row)
+            if orders[id]:
+                probability = (pairs[id].probability + probability) / 2
+            pairs[id] = JudgedPair(id, probability, label, row)
+            orders[id].append(order)
+    return list(pairs.values())
+
+
+def _swapped(row: Row) -> Row:
+    """A row of order ba as a row of order ab, without its label."""
+    swapped = {name: value for name, value in row.items() if name not in (*_VOTES, "order", "probability")}
+    for a, b in (("response_a", "response_b"), ("model_a", "model_b")):
+        swapped |= {ours: row[theirs] for ours, theirs in ((a, b), (b, a)) if theirs in row}
+    return swapped
+
+
+def _label(row: Row) -> float:
+    if given_in(row, "votes_a") is None and given_in(row, "votes_b") is None:
+        label = probability_in(row, "label")
+        return math.nan if label is None else label
+    counts = [count_in(given_in(row, column) or 0, column) for column in _VOTES[:3]]
+    return vote_share(*counts) if sum(counts) else math.nan
+
+
+def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:
+    labels = {}
+    for place, row in iter_rows(path):
+        with located(f"{os.fspath(path)}: {place}"):
+            id = name_in(row, "id")
+            if id is None or id in labels:
+                raise bad_value("id", id, "the id of a judged pair that no earlier row has")
+            labels[id] = _label(row)
+    unknown = set(labels) - {pair.id for pair in pairs}
+    if unknown:
+        raise DataError(
+            f"{os.fspath(path)}: {len(unknown):,} ids are not among the judged pairs, first {min(unknown)!r}"
+        )
+    return [replace(pair, label=labels.get(pair.id, math.nan)) for pair in pairs]
+
+
+def _distinct(path: str | os.PathLike[str], pairs: list[JudgedPair]) -> list[JudgedPair]:
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.id in seen:
+            raise DataError(f"{os.fspath(path)}: id {pair.id!r} is repeated; expected one row a pair")
+        seen.add(pair.id)
+    return pairs

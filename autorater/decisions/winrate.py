@@ -1,0 +1,142 @@
+"""`autorater winrate`: which system is better, and how sure are we, from judged pairs and votes on some of them.
+
+Writes `winrate.json` and `winrate.html`, and prints a line per system. With `model_a` and `model_b` there is a row per
+system, against all others, and a Bradley–Terry ranking; without them one for "response B".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from autorater.data.errors import UserError
+from autorater.decisions.judged import JudgedPair, add_input_arguments, column_of, labels_of, read_judged
+from autorater.decisions.page import win_rate_figure, write_page
+from autorater.evaluation.results import prepare_output_dir
+from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width
+
+logger = logging.getLogger(__name__)
+
+_RESPONSE_B = "response B"
+_HEADER = ("System", "Win rate", "Votes alone", "Judge alone", "Votes", "Votes gained", "Rank")
+_CAPTION = "Dots: votes corrected by the judge; squares: votes alone; crosses: the judge alone. Bars are intervals."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_input_arguments(parser)
+    add = parser.add_argument
+    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
+    add("--confidence", type=float, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
+    add("--width", type=float, metavar="W", help="also say how many more votes make an interval this narrow")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reads, estimates, writes and prints.
+
+    Raises:
+        UserError: If a file or an option is invalid, or no system has votes.
+    """
+    for name, value in (("confidence", args.confidence), ("width", args.width)):
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"--{name}: got {value}; expected a number between 0 and 1")
+    folder = prepare_output_dir(args.output_dir)
+    pairs = read_judged(args.judged, args.votes)
+    labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
+    if not np.isnan(labels).any():
+        raise UserError(f"all {len(pairs):,} pairs have votes, so that the judge adds nothing; expected some without")
+    clusters = column_of(pairs, args.cluster_by or "prompt")
+    if args.cluster_by and clusters is None:
+        raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
+    clusters = np.arange(len(pairs)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    rates = {name: _rate(judged, labels, sides, clusters, args) for name, sides in _systems(pairs, labels).items()}
+    rates = dict(sorted(rates.items(), key=lambda item: -item[1]["value"]))
+    results = {"systems": rates, "ranking": _ranking(pairs, judged, labels, clusters, args.confidence)}
+    (folder / "winrate.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, rate in rates.items():
+        print(_line(name, rate, args))
+    ranks = {row["system"]: f"{row['rank']} ({row['rank_low']}–{row['rank_high']})" for row in results["ranking"]}
+    for name, rank in ranks.items():
+        print(f"rank {rank}: {name}")
+    write_page(
+        folder / "winrate.html",
+        "Win rates",
+        _answer(rates, args.confidence),
+        win_rate_figure(rates),
+        _CAPTION,
+        _HEADER,
+        [_row(name, rate, ranks.get(name, "–")) for name, rate in rates.items()],
+        vars(args),
+    )
+    logger.info("%s", folder / "winrate.html")
+
+
+def _systems(pairs: Sequence[JudgedPair], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """By system: 1 for pairs in which it wrote B, −1 for A, 0 for neither or both."""
+    names_a, names_b = (np.array(column_of(pairs, column) or [""] * len(pairs)) for column in ("model_a", "model_b"))
+    if "" in (names_a[0], names_b[0]):
+        return {_RESPONSE_B: np.ones(len(pairs))}
+    sides = {str(name): (names_b == name) * 1 - (names_a == name) for name in np.unique([names_a, names_b])}
+    for name, side in sides.items():
+        here = labels[side != 0]
+        if np.isnan(here).all() or not np.isnan(here).any():
+            raise UserError(
+                f"system {name!r}: {(~np.isnan(here)).sum()} of {here.size} pairs have votes; expected some"
+            )
+    return sides
+
+
+def _rate(judged, labels, sides, clusters, args) -> dict[str, float | str | None]:
+    here, b = sides != 0, sides == 1
+    won, label = (np.where(b, values, 1 - values)[here] for values in (judged, labels))
+    voted, group = ~np.isnan(label), clusters[here]
+    study = won[~voted], won[voted], label[voted]
+    options = {"clusters": (group[~voted], group[voted]), "confidence": args.confidence}
+    rate = estimate_win_rate(*study, **options)
+    return rate if args.width is None else rate | {"more_votes": votes_for_width(*study, args.width, **options)}
+
+
+def _ranking(pairs, judged, labels, clusters, confidence) -> list[dict[str, object]]:
+    names = [column_of(pairs, column) for column in ("model_a", "model_b")]
+    if None in names:
+        return []
+    try:
+        rows = rank_systems(judged, labels, *names, clusters=clusters, confidence=confidence)
+    except ValueError as error:
+        logger.warning("no ranking: %s", error)
+        return []
+    return [asdict(row) for row in rows]
+
+
+def _line(name: str, rate: dict, args: argparse.Namespace) -> str:
+    counts = f"{rate['n_votes']:,} votes, {rate['n_judged']:,} judged pairs, {rate['votes_gained']:+.0f} votes gained"
+    more = f"; {rate['more_votes']:,} more votes for a width of {args.width:g}" if args.width is not None else ""
+    return f"{name}: win rate {_interval(rate)}, votes alone {_interval(rate, 'votes_only_')} ({counts}{more})"
+
+
+def _row(name: str, rate: dict, rank: str) -> tuple[str, ...]:
+    gained = f"{rate['votes_gained']:+.0f}"
+    shown = _interval(rate), _interval(rate, "votes_only_"), f"{rate['judge_only_value']:.3f}"
+    return (name, *shown, f"{rate['n_votes']:,}", gained, rank)
+
+
+def _interval(rate: dict, prefix: str = "") -> str:
+    value, low, high = (rate[f"{prefix}{end}"] for end in ("value", "low", "high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _answer(rates: dict[str, dict], confidence: float) -> str:
+    above = [name for name, rate in rates.items() if rate["low"] > 0.5]
+    below = [name for name, rate in rates.items() if rate["high"] < 0.5]
+    parts = []
+    for names, phrase in ((above, "more than half of its pairs"), (below, "less than half of its pairs")):
+        parts += [f"{name} wins {phrase}: {_interval(rates[name])}." for name in names]
+    unclear = [name for name in rates if name not in above + below]
+    if unclear:
+        parts.append(f"Too close to call with these votes: {', '.join(unclear)}.")
+    return f"{' '.join(parts)} Intervals hold with {confidence:.0%} confidence."

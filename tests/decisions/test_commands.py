@@ -1,0 +1,163 @@
+"""The commands `autorater winrate` and `autorater defer`, from files to files."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from autorater.cli import command
+from autorater.data.errors import DataError
+from autorater.decisions.judged import read_judged
+from autorater.metrics import deferral_threshold, estimate_win_rate, rank_systems
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def rows():
+    """600 judged pairs of three systems, three a prompt; one in three has five votes."""
+    generator = np.random.default_rng(0)
+    strengths = {"ada": 0.6, "bob": 0.0, "<b>cyd</b>": -0.6}
+    rows = []
+    for i in range(600):
+        a, b = generator.permutation(list(strengths))[:2]
+        p = expit(strengths[b] - strengths[a] + 1.5 * generator.normal())
+        row = {"id": f"pair {i}", "prompt": f"prompt {i // 3}", "response_a": "x", "response_b": "y"}
+        row |= {"model_a": str(a), "model_b": str(b), "p_ab": float(p), "p_ba": float(1 - p) * 0.9}
+        if generator.random() < 1 / 3:
+            votes_b = int(generator.binomial(5, p))
+            row |= {"votes_a": 5 - votes_b, "votes_b": votes_b}
+        rows.append(row)
+    return rows
+
+
+def test_win_rates_of_systems_and_their_ranking(tmp_path, rows, capsys):
+    judged = write(tmp_path / "judged.jsonl", rows)
+    command(["winrate", judged, "--output_dir", str(tmp_path), "--width", "0.05"])
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "winrate.json").read_text())
+
+    b = np.array([row["model_b"] == "bob" for row in rows])
+    here = b | np.array([row["model_a"] == "bob" for row in rows])
+    p = np.array([(row["p_ab"] + 1 - row["p_ba"]) / 2 for row in rows])
+    votes = np.array([row["votes_b"] / 5 if "votes_b" in row else np.nan for row in rows])
+    prompts = np.arange(600) // 3
+    won, vote = np.where(b, p, 1 - p), np.where(b, votes, 1 - votes)
+    voted = ~np.isnan(votes)
+    expected = estimate_win_rate(
+        won[here & ~voted],
+        won[here & voted],
+        vote[here & voted],
+        clusters=(prompts[here & ~voted], prompts[here & voted]),
+    )
+    assert {k: v for k, v in results["systems"]["bob"].items() if k != "more_votes"} == pytest.approx(expected)
+    names = [[row[column] for row in rows] for column in ("model_a", "model_b")]
+    ranking = rank_systems(p, votes, *names, clusters=prompts)
+    assert [row["system"] for row in results["ranking"]] == [row.system for row in ranking]
+    assert results["ranking"][0]["low"] == pytest.approx(ranking[0].low)
+    assert next(iter(results["systems"])) == "ada"
+    assert f"bob: win rate {expected['value']:.3f} [{expected['low']:.3f}, {expected['high']:.3f}]" in printed
+    assert "more votes for a width of 0.05" in printed
+    assert "rank 1 (" in printed
+    page = (tmp_path / "winrate.html").read_text()
+    assert "<b>cyd</b>" not in page
+    assert "&lt;b&gt;cyd&lt;/b&gt;" in page
+    assert page.count("<img") == 1
+
+
+def test_without_systems_it_is_the_rate_of_response_b(tmp_path, rows, capsys):
+    for row in rows:
+        del row["model_a"], row["model_b"]
+    command(["winrate", write(tmp_path / "judged.jsonl", rows), "--output_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "winrate.json").read_text())
+    assert list(results["systems"]) == ["response B"]
+    assert results["ranking"] == []
+    assert capsys.readouterr().out.startswith("response B: win rate 0.")
+
+
+def test_pairs_for_people_are_the_least_certain_first(tmp_path, rows, capsys):
+    judged = write(tmp_path / "judged.jsonl", rows)
+    command(["defer", judged, "--alpha", "0.2", "--output_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "defer.json").read_text())
+    p = np.array([(row["p_ab"] + 1 - row["p_ba"]) / 2 for row in rows])
+    voted = np.array(["votes_a" in row for row in rows])
+    votes = np.array([[row.get("votes_a", 0), row.get("votes_b", 0)] for row in rows])[voted].T
+    threshold = deferral_threshold(p[voted], *votes, alpha=0.2, delta=0.05)
+    assert results["threshold"] == pytest.approx(threshold)
+    people = [json.loads(line) for line in (tmp_path / "for_people.jsonl").read_text().splitlines()]
+    margins = np.abs(np.array([row["probability"] for row in people]) - 0.5)
+    assert (np.diff(margins) >= 0).all()
+    assert margins.max() < threshold
+    assert len(people) == results["n_for_people"] == ((np.abs(p - 0.5) < threshold) & ~voted).sum()
+    assert {"prompt", "response_a", "response_b"} <= set(people[0])
+    assert not any("votes_a" in row for row in people)
+    assert f"{results['n_standing']} of {(~voted).sum()} judgments may stand" in capsys.readouterr().out
+
+
+def test_refuses_where_the_votes_cannot_support_it(tmp_path, rows, capsys):
+    command(["defer", write(tmp_path / "judged.jsonl", rows), "--alpha", "0.01", "--output_dir", str(tmp_path)])
+    assert "No judgment may stand" in capsys.readouterr().out
+    results = json.loads((tmp_path / "defer.json").read_text())
+    assert results["threshold"] is None
+    assert (
+        results["n_for_people"] == results["n_judged"] == len((tmp_path / "for_people.jsonl").read_text().splitlines())
+    )
+
+
+def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
+    judged = write(
+        tmp_path / "predictions.jsonl",
+        [
+            {"id": "x", "order": "ab", "probability": 0.8, "label": 0.9},
+            {"id": "x", "order": "ba", "probability": 0.4, "label": 0.1},
+            {"id": "y", "order": "ba", "probability": 0.4, "label": 0.2},
+        ],
+    )
+    x, y = read_judged(judged)
+    assert (x.probability, x.label) == pytest.approx((0.7, 0.9))
+    assert (y.probability, y.label) == pytest.approx((0.6, 0.8))
+    votes = write(tmp_path / "votes.jsonl", [{"id": "y", "votes_a": 1, "votes_b": 2, "votes_tie": 1}])
+    x, y = read_judged(judged, votes)
+    assert np.isnan(x.label)
+    assert y.label == pytest.approx(2.5 / 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "votes", "message"),
+    [
+        ([{"id": 1}], None, "expected the columns probability or p_ab, p_ba"),
+        ([{"id": 1, "probability": 1.5}], None, "line 1: column 'probability': got 1.5"),
+        ([{"id": 1, "probability": None}], None, "got None; expected a number in"),
+        ([{"id": 1, "probability": 0.5}] * 2, None, "line 2: id '1' is repeated"),
+        ([{"id": 1, "p_ab": None, "p_ba": None}], None, "pair '1' has no answer of the judge"),
+        ([{"id": 1, "probability": 0.5, "order": "x"}], None, "column 'order': got 'x'; expected ab or ba"),
+        ([{"id": 1, "probability": 0.5}], [{"id": 2, "label": 1}], "1 ids are not among the judged pairs, first '2'"),
+        ([{"id": 1, "probability": 0.5}], [{"label": 1}], "column 'id': got None"),
+        ([{"id": 1, "probability": 0.5, "votes_a": -1}], None, "column 'votes_a': got -1"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, rows, votes, message):
+    judged = write(tmp_path / "judged.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        read_judged(judged, votes and write(tmp_path / "votes.jsonl", votes))
+
+
+@pytest.mark.parametrize(
+    ("argv", "label", "message"),
+    [
+        (["winrate", "--width", "2"], 1, "--width: got 2.0"),
+        (["winrate", "--cluster_by", "topic"], 1, "--cluster_by: a pair has no 'topic'"),
+        (["winrate"], None, "none of 2 pairs has votes"),
+        (["defer", "--alpha", "0"], 1, "--alpha: got 0.0"),
+        (["defer"], None, "none of 2 pairs has votes"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, argv, label, message):
+    judged = write(tmp_path / "judged.jsonl", [{"probability": 0.5, "label": label}, {"probability": 0.6}])
+    with pytest.raises(SystemExit, match="2"):
+        command([argv[0], judged, *argv[1:], "--output_dir", str(tmp_path)])
+    assert message in capsys.readouterr().err
