@@ -13,8 +13,8 @@ As u grows, classes only leave S (the threshold of P_Δ is convex in u), so ‖x
 piecewise linear function of u². Newton's method from the left therefore never overshoots and reaches the right piece
 after at most K steps, usually three. The result is exact up to rounding.
 
-arXiv 2505.12301 solves the problem with CVXPY for every sample, as `CvxpyProjection` does. Deliberately left out:
-centres outside the simplex (the set may be empty), weighted balls.
+arXiv 2505.12301 solves the problem with CVXPY for every sample, as `benchmarks/harness/cvxpy_projection.py` does.
+Deliberately left out: centres outside the simplex (the set may be empty), weighted balls.
 """
 
 import math
@@ -56,42 +56,6 @@ def project_simplex_ball(points: _Array, center: _Array, radius: _Array) -> torc
     points, center, radius = _tensors(*arguments)
     result = _project(*_checked(points, center, radius)).to(torch.promote_types(points.dtype, center.dtype))
     return result if any(torch.is_tensor(x) for x in arguments) else result.numpy()
-
-
-class CvxpyProjection:
-    """The same projection by a general solver (CVXPY with Clarabel), one row at a time and without gradients.
-
-    The problem of K classes is compiled once, with point, centre and radius as its parameters (DPP). The tolerance is
-    that of the solver, for feasibility and duality gap.
-    """
-
-    def __init__(self, n_classes: int, tolerance: float = 1e-8):
-        import cvxpy as cp
-
-        self._x = cp.Variable(n_classes)
-        self._point, self._center = cp.Parameter(n_classes), cp.Parameter(n_classes)
-        self._radius = cp.Parameter(nonneg=True)
-        self._problem = cp.Problem(
-            cp.Minimize(cp.sum_squares(self._x - self._point)),
-            [self._x >= 0, cp.sum(self._x) == 1, cp.norm(self._x - self._center) <= self._radius],
-        )
-        self._options = dict.fromkeys(("tol_feas", "tol_gap_abs", "tol_gap_rel"), tolerance) | {"solver": cp.CLARABEL}
-
-    def __call__(self, points: torch.Tensor, center: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
-        """As `project_simplex_ball`, for tensors, detached; a `RuntimeError` if the solver fails on a row."""
-        points, center, radius = _tensors(points, center, radius)
-        rows = [x.detach().double().cpu() for x in _checked(points, center, radius)]
-        flat = (x.reshape(-1, x.shape[-1]) for x in rows)
-        solved = torch.stack([self._solve(*row) for row in zip(*flat, strict=True)])
-        return solved.reshape(rows[0].shape).to(points)
-
-    def _solve(self, point: torch.Tensor, center: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        self._point.value, self._center.value = point.numpy(), center.numpy()
-        self._radius.value = float(radius)
-        self._problem.solve(**self._options)
-        if self._x.value is None:
-            raise RuntimeError(f"the solver returned no projection ({self._problem.status}) of {point.tolist()}")
-        return torch.from_numpy(self._x.value)
 
 
 def _tensors(*arrays: _Array) -> tuple[torch.Tensor, ...]:

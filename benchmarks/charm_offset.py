@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from harness.measure import alternate, emit, machine, ratio, say, timed
 
-from autorater.charm.offset import empirical_win_rate, expected_win_rate, fit_offset
+from autorater.charm import empirical_win_rate, expected_win_rate, fit_offset
 
 _WINDOW = 20  # epochs
 

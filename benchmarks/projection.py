@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import torch
 from datasets import Dataset
+from harness.cvxpy_projection import CvxpyProjection
 from harness.measure import alternate, emit, machine, machine_arguments, ratio, say, timed
 
 from autorater.alignment.adversary import worst_case
@@ -31,7 +32,7 @@ from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, align
 from autorater.data.population import simulate_items
 from autorater.models.libraries import quiet_libraries
 from autorater.models.tiny import build_policy
-from autorater.projection import CvxpyProjection, project_simplex_ball
+from autorater.projection import project_simplex_ball
 from autorater.training.callbacks import show_progress
 
 

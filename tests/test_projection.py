@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from harness.cvxpy_projection import CvxpyProjection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import nnls
 
-from autorater.projection import CvxpyProjection, project_simplex_ball
+from autorater.projection import project_simplex_ball
 
 KINDS = ("random", "inside", "tiny radius", "radius 0", "vertex", "zeros", "ties", "far", "wide ball", "at the centre")
 

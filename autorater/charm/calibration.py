@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autorater.charm.offset import empirical_win_rate, expected_win_rate, fit_offset, preferences
+from autorater.charm.offset import empirical_win_rate, fit_offset, preferences
 from autorater.charm.responses import Preference, Response, Scores, by_model, matchups, scores_of
 from autorater.data.errors import UserError
-from autorater.metrics.systems import check_rated
+from autorater.metrics.systems import check_rated, expected_win_rate
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺, with the gradi
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,18 +48,17 @@ def load_elo(source: str | os.PathLike[str]) -> dict[str, Rating]:
     """Ratings in a table of Elo scores, such as an export of a Chatbot Arena leaderboard, in the order of the file.
 
     Args:
-        source: A `.csv`, `.jsonl` or other file of `autorater.data.tables`, or a `.json` file that is a list of
-            objects or one object {model: Elo}. The model is in the first existing column of `model`, `model_name`,
-            `name`, `key`; Elo is in the first of `elo`, `rating`, `arena_score`, `arena score`, `elo_rating`, `score`.
-            Upper and lower case are equal. Other columns are ignored.
+        source: A file of `autorater.data.tables`, or a `.json` file that is one object {model: Elo}. The model is in
+            the first existing column of `model`, `model_name`, `name`, `key`; Elo is in the first of `elo`, `rating`,
+            `arena_score`, `arena score`, `elo_rating`, `score`. Upper and lower case are equal. Other columns are
+            ignored.
 
     Raises:
         DataError: If the file does not exist, is not such a table, has no row, contains a model twice, or an Elo is
             not a finite number; names the row.
     """
-    source = Path(source)
     ratings: dict[str, Rating] = {}
-    for place, row in _json_rows(source) if source.suffix.lower() == ".json" else iter_rows(source):
+    for place, row in _rows(Path(source)):
         with located(f"{source}: {place}"):
             row = {str(column).strip().lower(): value for column, value in row.items()}
             model_column, elo_column = (_first(row, columns) for columns in (_MODEL_COLUMNS, _ELO_COLUMNS))
@@ -68,8 +68,6 @@ def load_elo(source: str | os.PathLike[str]) -> dict[str, Rating]:
             if not np.isfinite(elo):
                 raise bad_value(elo_column, row[elo_column], "a finite number")
             ratings[model] = Rating(elo)
-    if not ratings:
-        raise DataError(f"{source}: no rows; expected at least one model")
     return ratings
 
 
@@ -168,23 +166,13 @@ def _standard_errors(
     return np.sqrt(np.diag(inverse @ (gradients.T @ gradients) @ inverse) * correction)
 
 
-def _json_rows(path: Path) -> Rows:
-    with located(path):
-        try:
+def _rows(path: Path) -> Rows:
+    if path.suffix.lower() == ".json" and path.is_file():
+        with suppress(ValueError):  # other JSON is a table, or `iter_rows` says what it is
             table = json.loads(path.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise DataError(f"{error.strerror or error}; expected a table of Elo scores") from error
-        except ValueError as error:
-            raise DataError(f"not JSON ({error}); expected a list of objects, or one object {{model: Elo}}") from error
-        if isinstance(table, dict):
-            table = [{"model": model, "elo": elo} for model, elo in table.items()]
-        if not isinstance(table, list):
-            raise DataError(f"got {type(table).__name__}; expected a list of objects, or one object {{model: Elo}}")
-    for index, row in enumerate(table):
-        place = f"row {index} (counted from 0)"
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: {place}: got {row!r}; expected an object with model and elo")
-        yield place, row
+            if isinstance(table, dict):
+                return iter_rows([{"model": model, "elo": elo} for model, elo in table.items()])
+    return iter_rows(path)
 
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:

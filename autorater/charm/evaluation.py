@@ -49,16 +49,6 @@ class RewardEvaluation:
         """Mean Mismatch Degree by model."""
         return self._by_model(lambda row: row.mismatch)
 
-    @property
-    def mean_mismatch(self) -> float:
-        """Mean Mismatch Degree of all rows."""
-        return float(np.mean([row.mismatch for row in self.rows]))
-
-    @property
-    def most_overvalued(self) -> str:
-        """The model with the largest gap."""
-        return next(iter(self.gaps))
-
     def reference_for(self, model: str) -> str:
         """The model nearest in Elo that is not over-valued itself; if all others are, the nearest of all."""
         gaps = self.gaps
@@ -73,7 +63,7 @@ class RewardEvaluation:
     def metrics(self) -> dict[str, float]:
         """Flat, JSON-ready: `pearson`, `spearman`, `accuracy…`, `mismatch` (of all rows), `mismatch/MODEL`, …"""
         return {
-            "mismatch": self.mean_mismatch,
+            "mismatch": float(np.mean([row.mismatch for row in self.rows])),
             **self.correlations,
             **self.accuracy,
             **{f"mismatch/{model}": value for model, value in self.mismatch.items()},
@@ -126,8 +116,8 @@ def evaluate_scores(
         clusters=np.unique([response.prompt for response, _ in compared], return_inverse=True)[1],
         n_bootstrap=n_bootstrap,
     )
-    means = {m: float(np.mean([scores[r.key] for r in by_prompt.values()])) for m, by_prompt in scored.items()}
-    accuracy = _accuracy([p for p in pairs if all(r.key in scores for r in sides_of(p))], scores, n_bootstrap)
+    means = {m: float(np.mean([scores[r] for r in by_prompt.values()])) for m, by_prompt in scored.items()}
+    accuracy = _accuracy([p for p in pairs if all(r in scores for r in sides_of(p))], scores, n_bootstrap)
     return RewardEvaluation(rows, elo, means, correlations(means, elo), accuracy)
 
 

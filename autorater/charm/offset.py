@@ -21,10 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from autorater.metrics.systems import expected_win_rate, mismatch_degree
 from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities
-
-__all__ = ["empirical_win_rate", "expected_win_rate", "fit_offset", "mismatch_degree", "preferences"]
 
 
 def empirical_win_rate(scores_over: ArrayLike, scores_reference: ArrayLike, offset: float = 0.0) -> float:

@@ -28,7 +28,7 @@ def versions_table(versions: Mapping[str, RewardEvaluation], overvalued: str, re
     """The metrics of the versions, one column per version."""
     rows = {
         "accuracy": lambda e: _shown("accuracy", e.accuracy),
-        "mismatch, all pairs": lambda e: f"{e.mean_mismatch:.3f}",
+        "mismatch, all pairs": lambda e: f"{e.metrics()['mismatch']:.3f}",
         f"mismatch, {overvalued}": lambda e: f"{e.mismatch[overvalued]:.3f}",
         f"mismatch, {overvalued} : {reference}": lambda e: f"{e.between(overvalued, reference).mismatch:.3f}",
         "Pearson with Elo": lambda e: _shown("pearson", e.correlations),

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,25 +11,22 @@ from autorater.data.fields import Row, bad_value, check_unicode, given_in, numbe
 from autorater.data.pairs import Pair
 from autorater.data.tables import iter_rows
 
-Key = tuple[str, str, str]
-"""Prompt, model and text of a response."""
-Scores = Mapping[Key, float]
-"""Scores of a reward model by response."""
-
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One model's response to a prompt, which may be empty; `score` is a finite number that a file gives."""
+    """One model's response to a prompt, which may be empty.
+
+    `score` is a finite number that a file gives; responses that differ in nothing else are equal.
+    """
 
     prompt: str
     model: str
     text: str
-    score: float | None = None
+    score: float | None = field(default=None, compare=False)
 
-    @property
-    def key(self) -> Key:
-        """Identifies the response whatever its score."""
-        return self.prompt, self.model, self.text
+
+Scores = Mapping[Response, float]
+"""Scores of a reward model by response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def by_model(responses: Iterable[Response], scores: Scores) -> dict[str, dict[st
     """Scored responses by model, then by prompt; of several responses to one prompt, the first."""
     grouped: dict[str, dict[str, Response]] = {}
     for response in responses:
-        if response.key in scores:
+        if response in scores:
             grouped.setdefault(response.model, {}).setdefault(response.prompt, response)
     return grouped
 
@@ -82,7 +79,7 @@ def matchups(
 
 def scores_of(matchups: Sequence[tuple[Response, Response]], scores: Scores) -> np.ndarray:
     """The scores of both sides of N matchups, shape (2, N)."""
-    return np.array([[scores[response.key] for response in both] for both in matchups]).T
+    return np.array([[scores[response] for response in both] for both in matchups]).T
 
 
 def load_responses(source: str | os.PathLike[str]) -> list[Response]:
@@ -94,14 +91,14 @@ def load_responses(source: str | os.PathLike[str]) -> list[Response]:
     Raises:
         DataError: If the source cannot be read, has no row, or a row is a duplicate or no response; names the row.
     """
-    responses: dict[Key, Response] = {}
+    responses: dict[Response, None] = {}
     for place, row in iter_rows(source):
         with located(f"{os.fspath(source)}: {place}"):
             response = _response(row)
-            if response.key in responses:
+            if response in responses:
                 raise bad_value("response", response.text, f"no duplicate of an earlier row by {response.model!r}")
-            responses[response.key] = response
-    return list(responses.values())
+            responses[response] = None
+    return list(responses)
 
 
 def _response(row: Row) -> Response:

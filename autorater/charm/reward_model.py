@@ -11,6 +11,7 @@ responses; each has a file of its own in the same folder.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from autorater.charm.responses import Key, Response, load_responses
+from autorater.charm.responses import Response, load_responses
 from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
 from autorater.models.loading import resolve_model
@@ -69,7 +70,7 @@ class RewardModel:
         text_config.pad_token_id = tokenizer.pad_token_id  # marks the end of a text for the model
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         context = getattr(text_config, "max_position_embeddings", None)
-        self.max_length = min((n for n in (max_length, context) if n is not None), default=None)
+        self.max_length = min((n for n in (max_length, context) if n is not None), default=math.inf)
         self._data = DataTokenizer(tokenizer)
         self._layout = self._render_layout()
 
@@ -110,7 +111,7 @@ class RewardModel:
         """Scores of N responses, shape (N,); `UserError` if a text is longer than `max_length`."""
         encoded = self.encode(responses)
         for response, ids in zip(responses, encoded, strict=True):
-            if not self._fits(ids):
+            if len(ids) > self.max_length:
                 expected = f"expected at most {self.max_length}"
                 raise UserError(f"a response by {response.model!r} has {len(ids)} tokens with its prompt; {expected}")
         was_training = self.model.training
@@ -128,7 +129,7 @@ class RewardModel:
 
     def score_file(
         self, responses: Iterable[Response], folder: str | Path, name: str, *, progress: bool = False
-    ) -> dict[Key, float]:
+    ) -> dict[Response, float]:
         """All scores in a folder, after those of the responses that are not in its files have been added.
 
         Args:
@@ -146,8 +147,8 @@ class RewardModel:
             _claim(folder, name)
         done = _scores_in(folder)
         state.wait_for_everyone()  # no process writes before all have read
-        todo = [response for response in {r.key: r for r in responses}.values() if response.key not in done]
-        fitting = [r for r, ids in zip(todo, self.encode(todo), strict=True) if self._fits(ids)]
+        todo = [response for response in dict.fromkeys(responses) if response not in done]
+        fitting = [r for r, ids in zip(todo, self.encode(todo), strict=True) if len(ids) <= self.max_length]
         if len(fitting) < len(todo):
             logger.info(f"left out for texts over {self.max_length} tokens: {len(todo) - len(fitting)} responses")
         mine = sorted(fitting[state.process_index :: state.num_processes], key=lambda r: len(r.prompt) + len(r.text))
@@ -161,16 +162,12 @@ class RewardModel:
                 scores = self.score(chunk)
                 if not np.isfinite(scores).all():
                     raise UserError(f"the reward model {name} returned a score that is NaN or infinite")
-                columns = ("prompt", "model", "response", "score")
-                rows = ((*response.key, score) for response, score in zip(chunk, scores.tolist(), strict=True))
-                write_rows((dict(zip(columns, row, strict=True)) for row in rows), file)
+                for r, score in zip(chunk, scores.tolist(), strict=True):
+                    write_rows([{"prompt": r.prompt, "model": r.model, "response": r.text, "score": score}], file)
                 file.flush()
                 bar.update(len(chunk))
         state.wait_for_everyone()
         return _scores_in(folder)
-
-    def _fits(self, ids: list[int]) -> bool:
-        return self.max_length is None or len(ids) <= self.max_length
 
     def _render_layout(self) -> list[list[int]]:
         """Token ids before the prompt, between prompt and response, and after the response."""
@@ -215,9 +212,9 @@ def _claim(folder: Path, name: str) -> None:
             path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
-def _scores_in(folder: Path) -> dict[Key, float]:
+def _scores_in(folder: Path) -> dict[Response, float]:
     parts = [path for path in sorted(folder.glob("part-*.jsonl")) if path.stat().st_size]
     scored = [response for path in parts for response in load_responses(path)]
     if missing := [response for response in scored if response.score is None]:
         raise DataError(f"{folder}: a response by {missing[0].model!r} has no score; remove the folder to score again")
-    return {response.key: response.score for response in scored}
+    return {response: response.score for response in scored}

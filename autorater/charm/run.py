@@ -71,8 +71,8 @@ class CharmRun:
         scores = {}
         if version == ORIGINAL:
             responses = [*self.data.responses, *responses]
-            scores = {response.key: response.score for response in responses if response.score is not None}
-        if missing := [response for response in responses if response.key not in scores]:
+            scores = {response: response.score for response in responses if response.score is not None}
+        if missing := [response for response in responses if response not in scores]:
             model = self.base if version == ORIGINAL else str(self.folder / version)
             # models in the output folder are identified by their version, since the folder may be moved
             name = version if Path(model).parent == self.folder else model
@@ -84,7 +84,7 @@ class CharmRun:
         """Chooses the models that the options do not name, fits the offset and writes the preference sets."""
         scored = self.data.responses, self._scores[ORIGINAL], self.data.elo
         diagnosis = evaluate_scores(*scored, n_bootstrap=0)
-        overvalued = self.args.overvalued or diagnosis.most_overvalued
+        overvalued = self.args.overvalued or next(iter(diagnosis.gaps))
         reference = self.args.reference or diagnosis.reference_for(overvalued)
         gaps = ", ".join(f"{model} {gap:+.3f}" for model, gap in diagnosis.gaps.items())
         logger.info(f"win rate minus expected win rate, on the prompts to calibrate on: {gaps}")

@@ -59,7 +59,7 @@ def train_reward_model(
     )
     rows = [{"chosen_ids": better, "rejected_ids": worse} for better, worse in zip(chosen, rejected, strict=True)]
     limit = reward_model.max_length
-    fitting = [row for row in rows if limit is None or max(map(len, row.values())) <= limit]
+    fitting = [row for row in rows if max(map(len, row.values())) <= limit]
     if not fitting:
         raise UserError(f"none of {len(rows)} preferences fits into {limit} tokens; expected at least one to train on")
     if len(fitting) < len(rows):

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from autorater.models.split_attention import LAYOUT, Layout, enable_shared_prefix, transformer_of
-from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes, branches_with_tree
+from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
 
 
 def suffix_logits(
@@ -119,7 +119,8 @@ def shared_prefix_logps(
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     temperature: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    tree: Suffixes | None = None,
+) -> tuple[torch.Tensor, ...]:
     """Log-probabilities of G completions of every prompt, in one module call that reads each prompt once.
 
     Args:
@@ -127,41 +128,24 @@ def shared_prefix_logps(
         prompt_ids, prompt_mask: Left-padded prompts, shape (B, L).
         completion_ids, completion_mask: Right-padded completions, shape (B, G, C).
         temperature: Divides the logits.
+        tree: T tokens, from `tree_suffixes`, to read after every completion too.
 
     Returns:
         Log-probability (nats) of every completion token and entropy (nats) of the distribution it was drawn from, both
-        float32 of shape (B, G, C), 0 at padding, with gradients.
-    """
-    logits = suffix_logits(model, prompt_ids, prompt_mask, branch_suffixes(completion_ids, completion_mask))
-    before = before_branches(*completion_ids.shape[1:])
-    return _logps_and_entropies(logits, before, completion_ids, completion_mask, temperature)
-
-
-def shared_prefix_logps_and_tree(
-    model: nn.Module,
-    prompt_ids: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    completion_ids: torch.Tensor,
-    completion_mask: torch.Tensor,
-    tree: Suffixes,
-    temperature: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`shared_prefix_logps`, and the logits of a tree (from `tree_suffixes`) after every completion, in the same call.
-
-    Returns:
-        Log-probabilities and entropies as in `shared_prefix_logps`, and logits of shape (B, G, 1 + T, V), not divided
-        by `temperature`: `[:, :, 0]` after the completion, `[:, :, 1 + t]` after node t.
+        float32 of shape (B, G, C), 0 at padding, with gradients. With a tree, also logits, not divided by
+        `temperature`, shape (B, G, 1 + T, V): `[:, :, 0]` after the completion, `[:, :, 1 + t]` after node t.
     """
     batch, group, length = completion_ids.shape
-    suffixes = branches_with_tree(completion_ids, completion_mask, tree)
-    logits = suffix_logits(model, prompt_ids, prompt_mask, suffixes)
+    logits = suffix_logits(model, prompt_ids, prompt_mask, branch_suffixes(completion_ids, completion_mask, tree))
     chains = 1 + group * length
+    before = before_branches(group, length)
+    scores = _logps_and_entropies(logits[:, :chains], before, completion_ids, completion_mask, temperature)
+    if tree is None:
+        return scores
     branch = torch.arange(group, device=logits.device) * length
     ends = (branch + completion_mask.sum(dim=2)).masked_fill(completion_mask.sum(dim=2) == 0, 0)  # (B, G)
     row = torch.arange(batch, device=logits.device)[:, None]
     nodes = logits[:, chains:].unflatten(1, (group, -1))  # (B, G, T, V)
-    before = before_branches(group, length)
-    scores = _logps_and_entropies(logits[:, :chains], before, completion_ids, completion_mask, temperature)
     return *scores, torch.cat([logits[row, ends][:, :, None], nodes], dim=2)
 
 

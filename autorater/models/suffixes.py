@@ -21,18 +21,34 @@ class Suffixes:
     visible: torch.Tensor
 
 
-def branch_suffixes(completion_ids: torch.Tensor, completion_mask: torch.Tensor) -> Suffixes:
-    """G independent completions of every prompt, packed to S = G · C; ids and mask right-padded, shape (B, G, C)."""
+def branch_suffixes(
+    completion_ids: torch.Tensor, completion_mask: torch.Tensor, tree: Suffixes | None = None
+) -> Suffixes:
+    """G independent completions of every prompt, packed to S = G · C; ids and mask right-padded, shape (B, G, C).
+
+    With a tree of T tokens, from `tree_suffixes`, the same tree follows every completion: S = G · C + G · T.
+    """
     batch, group, length = completion_ids.shape
     device = completion_ids.device
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    same_branch = torch.block_diag(*[causal] * group).bool()  # (S, S)
-    is_token = completion_mask.reshape(batch, 1, -1).bool()  # (B, 1, S)
+    same_branch = torch.block_diag(*[causal] * group).bool()  # (G·C, G·C)
+    is_token = completion_mask.reshape(batch, 1, -1).bool()  # (B, 1, G·C)
     itself = torch.eye(group * length, dtype=torch.bool, device=device)
+    ids, depth = completion_ids.reshape(batch, -1), torch.arange(length, device=device).repeat(group)
+    visible = (same_branch & is_token) | itself
+    if tree is None:
+        return Suffixes(ids, depth, visible)
+    size = len(tree.input_ids)
+    sees_chain = completion_mask.bool().repeat_interleave(size, dim=1)  # (B, G·T, C): all of its own branch
+    own = torch.eye(group, dtype=torch.bool, device=device).repeat_interleave(size, dim=0)  # (G·T, G)
+    sees_chain = (own[None, :, :, None] & sees_chain[:, :, None, :]).flatten(2)  # (B, G·T, G·C)
+    sees_tree = torch.block_diag(*[tree.visible.to(device)] * group).bool().expand(batch, -1, -1)
+    above = torch.cat([visible, visible.new_zeros(batch, group * length, group * size)], dim=2)
+    node_depth = completion_mask.sum(dim=2, keepdim=True) + tree.depth.to(device)  # (B, G, T)
     return Suffixes(
-        input_ids=completion_ids.reshape(batch, -1),
-        depth=torch.arange(length, device=device).repeat(group),
-        visible=(same_branch & is_token) | itself,
+        input_ids=torch.cat([ids, tree.input_ids.to(device).repeat(batch, group)], dim=1),
+        depth=torch.cat([depth.expand(batch, -1), node_depth.flatten(1)], dim=1),
+        visible=torch.cat([above, torch.cat([sees_chain, sees_tree], dim=2)], dim=1),
     )
 
 
@@ -53,24 +69,6 @@ def tree_suffixes(tokens: torch.Tensor, parents: torch.Tensor) -> Suffixes:
             depth[node] = depth[parent] + 1
             visible[node] |= visible[parent]
     return Suffixes(tokens, depth.to(tokens.device), visible.to(tokens.device))
-
-
-def branches_with_tree(completion_ids: torch.Tensor, completion_mask: torch.Tensor, tree: Suffixes) -> Suffixes:
-    """G completions (B, G, C) of every prompt and the same tree of T tokens after each: S = G · C + G · T."""
-    batch, group, length = completion_ids.shape
-    size, device = len(tree.input_ids), completion_ids.device
-    chains = branch_suffixes(completion_ids, completion_mask)
-    sees_chain = completion_mask.bool().repeat_interleave(size, dim=1)  # (B, G·T, C): all of its own branch
-    own = torch.eye(group, dtype=torch.bool, device=device).repeat_interleave(size, dim=0)  # (G·T, G)
-    sees_chain = (own[None, :, :, None] & sees_chain[:, :, None, :]).flatten(2)  # (B, G·T, G·C)
-    sees_tree = torch.block_diag(*[tree.visible.to(device)] * group).bool().expand(batch, -1, -1)
-    above = torch.cat([chains.visible, chains.visible.new_zeros(batch, group * length, group * size)], dim=2)
-    depth = completion_mask.sum(dim=2, keepdim=True) + tree.depth.to(device)  # (B, G, T)
-    return Suffixes(
-        input_ids=torch.cat([chains.input_ids, tree.input_ids.to(device).repeat(batch, group)], dim=1),
-        depth=torch.cat([chains.depth.expand(batch, -1), depth.flatten(1)], dim=1),
-        visible=torch.cat([above, torch.cat([sees_chain, sees_tree], dim=2)], dim=1),
-    )
 
 
 def before_branches(group: int, length: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
     log π(string | x) = Σ_t log π(s_t | x, s_<t)
 
 Strings with a common beginning share nodes. A node attends to the prompt and to its ancestors only
-(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every branch of the tree is a sequence of
+(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every node of the tree ends a sequence of
 its own. The strings are numbers in `autorater.models.answers` and labels in `autorater.alignment.labels`.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.shared_prefix import plain_logits, suffix_logits
@@ -68,26 +69,16 @@ class TokenTree:
     def plain_logits(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
     ) -> torch.Tensor:
-        """As `logits`, with one sequence per branch."""
-        branches, branch_of, depth_of = self._branches
-        batch, (count, length) = len(prompt_ids), branches.shape
-        prompts = (x.repeat_interleave(count, dim=0) for x in (prompt_ids, prompt_mask))
-        ids, mask = branches.to(prompt_ids.device).repeat(batch, 1), prompt_mask.new_ones(batch * count, length)
-        logits = plain_logits(model, *prompts, ids, mask).unflatten(0, (batch, count))  # (B, branches, 1 + length, V)
-        return torch.cat([logits[:, :1, 0], logits[:, branch_of, 1 + depth_of]], dim=1)
-
-    @cached_property
-    def _branches(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Right-padded paths to the leaves, and for every node the index of a path and its position in it."""
+        """As `logits`, with one sequence per node."""
         paths = []
         for parent, token in zip(self.parents, self.tokens, strict=True):
             paths.append([*(paths[parent] if parent >= 0 else []), token])
-        leaves = [path for s, path in enumerate(paths) if s not in self.parents] or [[]]  # no node: the prompt alone
-        longest = max(map(len, leaves))
-        branches = torch.tensor([leaf + leaf[-1:] * (longest - len(leaf)) for leaf in leaves], dtype=torch.long)
-        branch_of = [next(i for i, leaf in enumerate(leaves) if leaf[: len(path)] == path) for path in paths]
-        depth_of = [len(path) - 1 for path in paths]
-        return branches, torch.tensor(branch_of, dtype=torch.long), torch.tensor(depth_of, dtype=torch.long)
+        ends = torch.tensor([len(path) for path in paths], dtype=torch.long)
+        nodes = [torch.tensor(path, device=prompt_ids.device) for path in paths] or [prompt_ids[0, :0]]  # none: prompt
+        ids = pad_sequence(nodes, batch_first=True).repeat(len(prompt_ids), 1)
+        prompts = (x.repeat_interleave(len(nodes), dim=0) for x in (prompt_ids, prompt_mask))
+        logits = plain_logits(model, *prompts, ids, torch.ones_like(ids)).unflatten(0, (-1, len(nodes)))
+        return torch.cat([logits[:, :1, 0], logits[:, torch.arange(len(paths)), ends]], dim=1)
 
     def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the strings, shape (B, J), from logits as `logits` gives them, shape (B, 1 + S, V)."""

@@ -5,16 +5,15 @@ TRL shuffles rows before it splits them into micro-batches, so groups are found 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
-from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.sharding import in_step
 from autorater.models.shared_generation import generate_shared
-from autorater.models.shared_prefix import shared_prefix_logps, shared_prefix_logps_and_tree
-from autorater.models.suffixes import before_branches
+from autorater.models.shared_prefix import shared_prefix_logps
+from autorater.models.suffixes import Suffixes, before_branches
 
 
 @contextmanager
@@ -74,35 +73,19 @@ class PromptGroups:
     def first(self) -> tuple[torch.Tensor, ...]:
         return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]
 
-    def logps(self, model, temperature: float, rows_at_once: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies of the rows in their order, shape (N, C) each."""
+    def logps(
+        self, model, temperature: float, rows_at_once: int | None, tree: Suffixes | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """`shared_prefix_logps` of the rows in their order, shape (N, …) each."""
         chunks = self._chunks(model, rows_at_once)
-        logps, entropies = zip(*(shared_prefix_logps(model, *chunk, temperature) for chunk in chunks), strict=True)
-        return torch.cat(logps)[self.prompt_of, self.place], torch.cat(entropies)[self.prompt_of, self.place]
+        parts = (shared_prefix_logps(model, *chunk, temperature, tree) for chunk in chunks)
+        return tuple(torch.cat(part)[self.prompt_of, self.place] for part in zip(*parts, strict=True))
 
     def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
         """Numbers at the positions before every row's tokens, (N, C), from those of packed rows, (U, L + G · C)."""
         _, group, length = self.completion_ids.shape
         before = self.prompt_ids.shape[1] - 1 + before_branches(group, length)
         return packed[:, before].unflatten(1, (group, length))[self.prompt_of, self.place]
-
-    def reason(
-        self,
-        model,
-        tree: AnswerTree,
-        answered: torch.Tensor,
-        temperature: float,
-        rows_at_once: int | None,
-        closing: int | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
-        """As `logps`, and the distribution of the answers after every row; a row not `answered` (N,) has none."""
-        suffixes = (tree if closing is None else tree.closed(closing)).suffixes
-        chunks = self._chunks(model, rows_at_once)
-        parts = (shared_prefix_logps_and_tree(model, *chunk, suffixes, temperature) for chunk in chunks)
-        logps, entropies, logits = map(torch.cat, zip(*parts, strict=True))
-        row = self.prompt_of, self.place
-        answers = tree.from_logits(logits[row], closing)
-        return logps[row], entropies[row], replace(answers, probs=answers.probs * answered[:, None])
 
     def _chunks(self, model, rows_at_once: int | None) -> list[tuple[torch.Tensor, ...]]:
         tensors = (self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask)

@@ -10,7 +10,7 @@ computes V(c); `_get_per_token_logps_and_entropies` computes reasoning and answe
 adds ∇V(c).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from trl.models.utils import disable_gradient_checkpointing
@@ -81,13 +81,8 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
             groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
             if not self._sharing_is_exact(self.model, groups):
                 raise UserError("answers after reasoning require a model with a shared prefix; use answers: sampled")
-            _, _, answers = groups.reason(
-                self.model,
-                self.answer_tree,
-                self._rollout_answered,
-                self.temperature,
-                self.args.per_device_train_batch_size,
-            )
+            batch_size = self.args.per_device_train_batch_size
+            _, _, answers = self._reason(self.model, groups, self._rollout_answered, batch_size)
         labels = self._labels(inputs)
         values = [
             ExactLoss(WeightedReward([reward], [1.0]), of_mean=self.loss.of_mean).value(answers, labels)[0]
@@ -111,10 +106,19 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
             )
         groups = PromptGroups.of(input_ids, attention_mask, logits_to_keep)
         closing = self.loss.closing(self.answer_tree, self.state.global_step)
-        logps, entropies, self._loss_pass.answers = groups.reason(
-            model, self.answer_tree, self._loss_pass.answered, self.temperature, batch_size, closing
+        logps, entropies, self._loss_pass.answers = self._reason(
+            model, groups, self._loss_pass.answered, batch_size, closing
         )
         return logps, entropies, None
+
+    def _reason(
+        self, model, groups: PromptGroups, answered: torch.Tensor, rows_at_once: int | None, closing: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
+        """`PromptGroups.logps`, and the distribution of the answers after every row; a row not `answered` has none."""
+        tree = self.answer_tree if closing is None else self.answer_tree.closed(closing)
+        logps, entropies, logits = groups.logps(model, self.temperature, rows_at_once, tree.suffixes)
+        answers = self.answer_tree.from_logits(logits, closing)
+        return logps, entropies, replace(answers, probs=answers.probs * answered[:, None])
 
     def _compute_loss(self, model, inputs):
         rows = by_row(inputs)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from harness.cvxpy_projection import CvxpyProjection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -11,7 +12,6 @@ from scipy.stats import entropy
 from autorater.alignment import adversary
 from autorater.alignment.adversary import random_perturbation, worst_case
 from autorater.alignment.trainer import AlignmentConfig, AlignmentObjective, kl_divergence, majority
-from autorater.projection import CvxpyProjection
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from autorater.charm.offset import empirical_win_rate, expected_win_rate, fit_offset, mismatch_degree, preferences
+from autorater.charm import empirical_win_rate, expected_win_rate, fit_offset, mismatch_degree, preferences
 
 
 def scores(n=500, spread=2.0, shift=1.5, seed=0):

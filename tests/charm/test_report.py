@@ -23,7 +23,7 @@ def evaluation(score):
     responses = [
         Response(f"q{i}", model, "text", s) for i in range(5) for model, s in ((EVIL, score + i / 9), ("plain", 0.0))
     ]
-    scores = {response.key: response.score for response in responses}
+    scores = {response: response.score for response in responses}
     return evaluate_scores(responses, scores, {m: r.elo for m, r in RATINGS.items()}, n_bootstrap=20)
 
 

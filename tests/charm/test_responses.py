@@ -60,7 +60,7 @@ def test_matchups_by_hand():
     ]
     responses = responses_of(pairs)
     assert [r.text for r in responses] == ["x", "y", "z", "u", "v"]
-    scores = {r.key: float(i) for i, r in enumerate(responses)}
+    scores = {r: float(i) for i, r in enumerate(responses)}
     scored = by_model([*responses, Response("p", "unscored", "x")], scores)
     mine, theirs = scores_of(matchups(scored, "m", "n"), scores)
     assert np.array_equal(mine, [0, 4])

@@ -61,7 +61,7 @@ def test_a_response_cannot_contain_control_tokens(chat):
 def test_long_texts_are_never_truncated(reward_model, tmp_path, caplog):
     long = Response("q", "wordy", "word " * 100)
     with caplog.at_level("INFO", "autorater"):
-        assert set(reward_model.score_file([RESPONSES[0], long], tmp_path, "toy")) == {RESPONSES[0].key}
+        assert set(reward_model.score_file([RESPONSES[0], long], tmp_path, "toy")) == {RESPONSES[0]}
     assert "left out for texts over 64 tokens: 1 responses" in caplog.text
     with pytest.raises(ValueError, match=r"a response by 'wordy' has .* tokens with its prompt; expected at most 64"):
         reward_model.score([long])
@@ -70,7 +70,7 @@ def test_long_texts_are_never_truncated(reward_model, tmp_path, caplog):
 def test_scoring_is_resumed(reward_model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 4)
     scores = reward_model.score_file(RESPONSES, tmp_path, "toy")
-    np.testing.assert_allclose([scores[r.key] for r in RESPONSES], reward_model.score(RESPONSES), atol=1e-5)
+    np.testing.assert_allclose([scores[r] for r in RESPONSES], reward_model.score(RESPONSES), atol=1e-5)
     part = tmp_path / "part-000.jsonl"
     lines = part.read_text().splitlines()
     part.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])  # killed while it wrote the sixth
@@ -79,7 +79,7 @@ def test_scoring_is_resumed(reward_model, tmp_path, monkeypatch):
     monkeypatch.setattr(reward_model, "score", lambda some: scored_again.extend(some) or score(some))
     again = reward_model.score_file(RESPONSES, tmp_path, "toy")
     assert len(scored_again) == 4
-    assert set(again) == {r.key for r in RESPONSES}
+    assert set(again) == set(RESPONSES)
     np.testing.assert_allclose([again[key] for key in scores], list(scores.values()), atol=1e-5)
     assert len({json.loads(line)["prompt"] for line in part.read_text().splitlines()}) == 9
     with pytest.raises(ValueError, match="holds scores of 'toy', not of 'other'; remove it"):

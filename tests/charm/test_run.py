@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from autorater.charm import expected_win_rate
 from autorater.charm.arena import Arena
 from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
-from autorater.charm.offset import expected_win_rate
 from autorater.charm.responses import Response
 from autorater.data.loading import write_pairs
 
@@ -85,7 +85,7 @@ def scored(over, reference):
     """Responses and their scores."""
     sides = (("ada", over), ("bob", reference))
     scores = {Response(f"q{i}", m, f"{m} {i}"): s for m, side in sides for i, s in enumerate(side)}
-    return list(scores), {response.key: score for response, score in scores.items()}
+    return list(scores), scores
 
 
 def test_preference_sets_by_hand():
@@ -107,7 +107,7 @@ def test_what_cannot_be_calibrated_is_refused():
     with pytest.raises(ValueError, match="answered no common prompt"):
         calibrate(
             [Response("p", "ada", "x"), y := Response("q", "bob", "x")],
-            {("p", "ada", "x"): 1.0, y.key: 1.0},
+            {Response("p", "ada", "x"): 1.0, y: 1.0},
             ELO,
             "ada",
             "bob",

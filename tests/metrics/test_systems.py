@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from autorater.charm.offset import mismatch_degree
+from autorater.charm import mismatch_degree
 from autorater.metrics.intervals import Mean, bootstrap
 from autorater.metrics.systems import correlations, win_rates
 

@@ -438,7 +438,7 @@ def test_check_finds_a_wrong_layout(batch, monkeypatch):
     assert model.training
     assert not model.lm_head.training  # every module is back in its own mode
 
-    def leaky(completion_ids, completion_mask):  # branches see each other
+    def leaky(completion_ids, completion_mask, tree):  # branches see each other
         good = branch_suffixes(completion_ids, completion_mask)
         return Suffixes(good.input_ids, good.depth, torch.ones_like(good.visible))
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from autorater.models.shared_prefix import plain_logps, shared_prefix_logps_and_tree, suffix_logits
-from autorater.models.suffixes import branches_with_tree, tree_suffixes
+from autorater.models.shared_prefix import plain_logps, shared_prefix_logps, suffix_logits
+from autorater.models.suffixes import branch_suffixes, tree_suffixes
 from autorater.prompts.reasoning import close_reasoning
 from rewards import parse_probability
 from rewards.answer import CLOSE_TAG, OPEN_TAG, THINK_CLOSE
@@ -72,7 +72,7 @@ def test_tree_after_every_branch_equals_plain_forward_passes(family):
     tree = tree_suffixes(torch.tensor([7, 8, 9, 10]), torch.tensor([-1, 0, 0, 2]))
     batch = (prompt_ids, prompt_mask, completion_ids, completion_mask)
 
-    logps, entropies, logits = shared_prefix_logps_and_tree(model, *batch, tree, temperature=0.7)
+    logps, entropies, logits = shared_prefix_logps(model, *batch, temperature=0.7, tree=tree)
     plain, plain_entropies = plain_logps(model, *batch, temperature=0.7)
     torch.testing.assert_close(logps, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropies, plain_entropies, rtol=1e-5, atol=1e-5)
@@ -97,7 +97,7 @@ def test_layout_of_branches_with_a_tree():
     completion_ids, completion_mask = torch.randint(1, 50, (1, 2, 3)), torch.ones(1, 2, 3, dtype=torch.long)
     model, prompt = make_model("qwen", 50), torch.randint(1, 50, (1, 4))
     tree = tree_suffixes(torch.tensor([7]), torch.tensor([-1]))
-    packed = branches_with_tree(completion_ids, completion_mask, tree)
+    packed = branch_suffixes(completion_ids, completion_mask, tree)
     assert packed.input_ids.tolist()[0] == [*completion_ids.flatten().tolist(), 7, 7]
     assert packed.depth.tolist() == [[0, 1, 2, 0, 1, 2, 3, 3]]
     assert suffix_logits(model, prompt, torch.ones_like(prompt), packed).shape == (1, 9, 50)
