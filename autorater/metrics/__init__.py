@@ -17,12 +17,14 @@ systems         win rates of models, against votes and Elo
 win_rate        win rate of one system from many judged pairs and few votes
 ranking         the same for several systems: Bradley–Terry strengths
 deferral        which judgments may stand, and which pairs go to people
+gate            is a judge worse than a recorded baseline
 """
 
 from autorater.metrics.agreement import agreement, three_way_agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
 from autorater.metrics.classes import class_metrics
 from autorater.metrics.deferral import deferral_threshold
+from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.intervals import BinnedGap, Mean, Share, bootstrap
 from autorater.metrics.noise import ece_noise_floor, noise_floors
@@ -34,6 +36,7 @@ from autorater.metrics.win_rate import estimate_win_rate, votes_for_width
 
 __all__ = [
     "BinnedGap",
+    "Change",
     "GroupMetrics",
     "Mean",
     "RankedSystem",
@@ -44,10 +47,12 @@ __all__ = [
     "bootstrap",
     "calibration_metrics",
     "class_metrics",
+    "compare_with_baseline",
     "deferral_threshold",
     "ece_noise_floor",
     "estimate_win_rate",
     "expected_calibration_error",
+    "gate_fails",
     "group_metrics",
     "judge_metrics",
     "length_quartiles",

@@ -248,3 +248,14 @@ def test_projection(run):
     assert set(record) >= {*MACHINE, "adversary_share"}
     assert record["ratio"] == pytest.approx(record["cvxpy_seconds"] / record["exact_seconds"], rel=1e-4)
     assert record["error"] < 1e-3
+
+
+def test_win_rates_and_deferral(run):
+    records = run("win_rates", "--n_judged", "300", "--n_votes", "50", "--n_studies", "20")
+    assert [(r["judge"], r["clustered"]) for r in records[::3]] == [
+        ("calibrated", False), ("worthless", False), ("position-biased", True),
+    ]  # fmt: skip
+    assert all(r["n_studies"] == 20 and r["widest"] <= 1.05 + 1e-9 for r in records)
+    records = run("deferral", "--n_pairs", "200", "--n_votes", "5", "--n_splits", "10")
+    assert [r["judge"] for r in records] == ["calibrated", "raw"]
+    assert all(0 <= r["best"] <= 1 and r["kept"] >= 0.8 for r in records)
