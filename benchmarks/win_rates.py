@@ -19,6 +19,7 @@ gained.
 
 import argparse
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,12 @@ def simulate(generator: np.random.Generator, n_pairs: int, clustered: bool) -> t
     return 0.4 + 1.5 * generator.normal(size=n_pairs) + of_prompt, prompts
 
 
+@cache
+def true_win_rate(clustered: bool) -> float:
+    """The win rate in the population, to 0.0002."""
+    return float(expit(simulate(np.random.default_rng(0), _TRUTH_PAIRS, clustered)[0]).mean())
+
+
 def judge_pairs(judge: str, log_odds: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Pr[the system wins] by one of `JUDGES`."""
     if judge == "worthless":
@@ -64,7 +71,7 @@ def simulated_studies(
     judge: str, n_votes: int, clustered: bool, *, n_judged: int = 5_000, n_studies: int = 1_000, seed: int = 0
 ) -> dict[str, object]:
     """Coverage and width over simulated studies; the first pairs have the votes."""
-    truth = float(expit(simulate(np.random.default_rng(seed), _TRUTH_PAIRS, clustered)[0]).mean())
+    truth = true_win_rate(clustered)
 
     def studies() -> Iterator[tuple[float, dict]]:
         generator = np.random.default_rng([seed, n_votes, clustered])

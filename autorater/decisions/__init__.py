@@ -1,7 +1,8 @@
-"""From judgments to decisions: the commands `autorater winrate` and `autorater defer`.
+"""From judgments to decisions: the commands `autorater winrate`, `defer` and `gate`.
 
 judged     judged pairs, some with votes, from files
 winrate    which system is better, and how sure are we
 defer      which judgments may stand, and which pairs go to people
+gate       is the judge worse than a recorded baseline
 page       pictures and the HTML page of an answer
 """

@@ -36,15 +36,21 @@ class JudgedPair:
 
     Attributes:
         id: As given, else the row's number, counted from 0.
-        probability: Pr[B preferred] by the judge, in [0, 1], orders averaged.
+        answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
         label: Share of votes for B, in [0, 1]; NaN without votes.
         row: The other columns of its row.
     """
 
     id: str
-    probability: float
+    answers: tuple[float, float]
     label: float
     row: Row
+
+    @property
+    def probability(self) -> float:
+        """Pr[B preferred] by the judge, in [0, 1], orders averaged."""
+        answers = [p for p in (self.answers[0], 1 - self.answers[1]) if not math.isnan(p)]
+        return sum(answers) / len(answers)
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,13 +104,11 @@ def column_of(pairs: Sequence[JudgedPair], column: str) -> list[str] | None:
 def _recorded_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
     pairs = []
     for pair in iter_recorded(path):
-        p_ab, p_ba = pair.answers
-        answers = [p for p in (p_ab, 1 - p_ba) if not math.isnan(p)]
-        if not answers:
+        if all(map(math.isnan, pair.answers)):
             raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
         with located(f"{os.fspath(path)}: pair {pair.id!r}"):
             label = pair.label if not math.isnan(pair.label) else _label(pair.row)
-        pairs.append(JudgedPair(pair.id, sum(answers) / len(answers), label, pair.row))
+        pairs.append(JudgedPair(pair.id, pair.answers, label, pair.row))
     return _distinct(path, pairs)
 
 
@@ -122,11 +126,11 @@ def _predicted_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
                 raise bad_value("order", order, "ab or ba")
             if order in orders.setdefault(id, []) or (orders[id] and "" in (order, *orders[id])):
                 raise DataError(f"id {id!r} is repeated; expected one row a pair and order")
+            answers = pairs[id].answers if orders[id] else (math.nan, math.nan)
+            answers = (answers[0], probability) if order == "ba" else (probability, answers[1])
             if order == "ba":
-                probability, label, row = 1 - probability, 1 - label, _swapped(row)
-            if orders[id]:
-                probability = (pairs[id].probability + probability) / 2
-            pairs[id] = JudgedPair(id, probability, label, row)
+                label, row = 1 - label, _swapped(row)
+            pairs[id] = JudgedPair(id, answers, label, row)
             orders[id].append(order)
     return list(pairs.values())
 

@@ -1,4 +1,4 @@
-"""Pictures of an answer, one each, and its HTML page: win rates with intervals, and share automated against risk."""
+"""Pictures of an answer, one each, and its HTML page: win rates, share automated against risk, changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from autorater.metrics.gate import BETTER, HIGHER_IS_BETTER, UNCLEAR, WORSE, Change
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import settings_rows
@@ -62,6 +63,30 @@ def deferral_figure(shares: np.ndarray, risks: np.ndarray, alpha: float, share: 
     axes.set_ylabel("disagreement with the majority", fontsize=11)
     axes.legend(loc="upper left", fontsize=10, framealpha=0.9)
     grid(axes)
+    return figure
+
+
+def gate_figure(changes: Sequence[Change], labels: Sequence[str]) -> Figure:
+    """Change of every metric with its interval, drawn so that the right is better.
+
+    Args:
+        changes: Results of `compare_with_baseline`, from the top.
+        labels: Their names.
+    """
+    figure = blank_figure((7, 1.5 + 0.6 * len(changes)))
+    axes = figure.subplots()
+    colors = {WORSE: _ORANGE, BETTER: _BLUE, UNCLEAR: GREY}
+    for y, change in enumerate(changes):
+        sign = 1 if HIGHER_IS_BETTER[change.metric] else -1
+        half = (change.high - change.low) / 2
+        style = {"fmt": "o", "markersize": 6, "linewidth": 2.2, "capsize": 3, "color": colors[change.verdict]}
+        axes.errorbar(sign * change.change, -y, xerr=half, **style)
+        axes.annotate(change.verdict, (sign * change.change, -y), (0, 7), textcoords="offset points", ha="center")
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    axes.set_yticks(-np.arange(len(changes)), labels, fontsize=11)
+    axes.set_ylim(0.6 - len(changes), 0.6)
+    axes.set_xlabel("← worse      change from the baseline      better →", fontsize=11)
+    grid(axes, "x")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The commands `autorater winrate` and `autorater defer`, from files to files."""
+"""The commands `autorater winrate`, `defer` and `gate`, from files to files."""
 
 import json
 
@@ -9,7 +9,7 @@ from scipy.special import expit
 from autorater.cli import command
 from autorater.data.errors import DataError
 from autorater.decisions.judged import read_judged
-from autorater.metrics import deferral_threshold, estimate_win_rate, rank_systems
+from autorater.metrics import compare_with_baseline, deferral_threshold, estimate_win_rate, rank_systems
 
 
 def write(path, rows):
@@ -124,6 +124,47 @@ def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
     x, y = read_judged(judged, votes)
     assert np.isnan(x.label)
     assert y.label == pytest.approx(2.5 / 4)
+
+
+def test_gate_finds_a_loss_and_only_that(tmp_path, rows, capsys):
+    for row in rows:
+        row["label"] = 0.5 + 0.3 * (row["p_ab"] > 0.5) - 0.3 * (row["p_ab"] < 0.5)
+        row.pop("votes_a", None), row.pop("votes_b", None)
+    judged = write(tmp_path / "baseline.jsonl", rows)
+    worse = [{**row, "p_ba": 1 - row["p_ba"]} if i % 8 == 0 else row for i, row in enumerate(rows)]
+    current = write(tmp_path / "current.jsonl", worse[::-1])
+    with pytest.raises(SystemExit, match="3"):
+        command(["gate", judged, current, "--output_dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "gate.md").read_text()
+    assert printed.startswith("The judge is worse than the baseline: Brier score, ")
+    answers = [np.array([[row["p_ab"], row["p_ba"]] for row in side]) for side in (rows, worse)]
+    options = {"clusters": np.arange(600) // 3, "labels": [row["label"] for row in rows]}
+    expected = {change.metric: change.p_value for change in compare_with_baseline(*answers, **options)}
+    results = json.loads((tmp_path / "gate.json").read_text())
+    assert {change["metric"]: change["p_value"] for change in results["changes"]} == pytest.approx(expected)
+
+    command(["gate", judged, judged, "--output_dir", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("The judge is not clearly worse. 600 pairs")
+    assert json.loads((tmp_path / "gate.json").read_text())["failed"] is False
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": 1, "p_ab": 0.5, "p_ba": 0.5}], "2 ids of the other run are missing, first '2'"),
+        ([{"id": i, "p_ab": 0.5, "p_ba": None} for i in (1, 2, 3)], "3 pairs lack an order"),
+        (
+            [{"id": i, "p_ab": 0.5, "p_ba": 0.5, "label": 1 if i == 1 else None} for i in (1, 2, 3)],
+            "2 of 3 pairs have no",
+        ),
+    ],
+)
+def test_gate_requires_the_same_pairs(tmp_path, capsys, rows, message):
+    judged = write(tmp_path / "baseline.jsonl", [{"id": i, "p_ab": 0.4, "p_ba": 0.5} for i in (1, 2, 3)])
+    with pytest.raises(SystemExit, match="2"):
+        command(["gate", judged, write(tmp_path / "current.jsonl", rows), "--output_dir", str(tmp_path)])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
