@@ -1,14 +1,13 @@
 """Evaluate judges by every judging method, with swap averaging and recalibration as post-processing, in one table.
 
     python recipes/evaluate.py                                                        # the judge of `make train`
-    python recipes/evaluate.py --judge runs/grpo --dataset_name votes.jsonl           # your judge, your votes
     python recipes/evaluate.py --judge runs/a runs/b --methods answer_mean            # several judges
-    python recipes/evaluate.py --judge Qwen/Qwen2.5-7B-Instruct --dataset_name votes.jsonl --n_samples 30
+    python recipes/evaluate.py --judge Qwen/Qwen2.5-7B-Instruct --dataset_name votes.jsonl --methods all
     python recipes/evaluate.py --save_recalibration odd_temperature                   # and save it with the judge
 
 Without --dataset_name it evaluates on the simulated pairs that recipes/grpo.py holds out. A part of the pairs, split
 off by topic or prompt, is used to fit recalibrations only. Writes metrics.json, predictions.jsonl, report.html and
-reliability.png to --output_dir.
+reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a stopped run.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +16,9 @@ from pathlib import Path
 from autorater.cli import parse_arguments, run_script
 from autorater.evaluation.results import prepare_output_dir
 from autorater.models.libraries import quiet_libraries
+from autorater.report.glossary import GLOSSARY
 
+METHODS, STEPS = (", ".join(GLOSSARY[part]) for part in ("methods", "post_processing"))
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "evaluate.yaml"
 
 
@@ -37,25 +38,22 @@ class EvaluationArguments:
     n_pairs: int = field(default=1000, metadata={"help": "Number of simulated pairs."})
     n_votes: int = field(default=10, metadata={"help": "Simulated votes per pair."})
     split_by: str | None = field(
-        default=None,
-        metadata={"help": "Column that separates calibration pairs; default: topic, or prompt if topics are missing."},
+        default=None, metadata={"help": "Column that separates calibration pairs; default: topic, else prompt."}
     )
     calibration_fraction: float = field(
         default=0.3, metadata={"help": "Share of the pairs on which recalibrations are fitted."}
     )
     train_dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "Pairs on which the linear probe is fitted; default: the calibration pairs."},
+        default=None, metadata={"help": "Pairs on which the linear probe is fitted; default: the calibration pairs."}
     )
-    methods: list[str] | None = field(default=None, metadata={"help": "Judging methods; default: all."})
+    methods: list[str] | None = field(
+        default=None, metadata={"help": f"all, or names out of {METHODS}; default: those with one forward pass."}
+    )
     variants: list[str] | None = field(
-        default=None,
-        metadata={"help": "Post-processing, such as none, swap, temperature, swap+isotonic; default: all."},
+        default=None, metadata={"help": f"Post-processing: none, or steps joined by + out of {STEPS}; default: all."}
     )
     n_samples: int = field(default=10, metadata={"help": "Answers per prompt that self-consistency samples."})
-    max_reasoning_tokens: int = field(
-        default=512, metadata={"help": "Longest reasoning, for the methods with reasoning."}
-    )
+    max_reasoning_tokens: int = field(default=512, metadata={"help": "Longest reasoning, if there is any."})
     prompt_layout: str | None = field(
         default=None, metadata={"help": "`full` or `compact`; default: as saved with the judge."}
     )
@@ -77,6 +75,7 @@ def main() -> None:
     from autorater.data.pairs import grouping, split_by
     from autorater.data.population import simulate_pairs
     from autorater.evaluation import methods
+    from autorater.evaluation.stored_judgments import model_digest
     from autorater.judges import Judge
     from autorater.prompts.batching import drop_long, longest_prompt
     from autorater.prompts.templates import PromptFormat
@@ -107,14 +106,16 @@ def main() -> None:
     )
     print(summary)
 
+    chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     entries = []
     for name, judge in judges.items():
+        print(f"{name or args.judge[0]}: {methods.cost(judge, [*measured, *calibration], chosen)}")
         entries += methods.compare_methods(
             judge,
             measured,
             calibration,
             train,
-            methods=args.methods or methods.METHODS,
+            methods=chosen,
             variants=args.variants or methods.VARIANTS,
             name=name,
             n_samples=args.n_samples,
@@ -122,6 +123,8 @@ def main() -> None:
             seed=args.seed,
             clusters=[getattr(pair, column) for pair in measured],
             n_bootstrap=args.n_bootstrap,
+            folder=output_dir / "judgments",
+            model=model_digest(paths[name]),
             progress=True,
         )
     methods.write_comparison(output_dir, entries)
@@ -130,6 +133,7 @@ def main() -> None:
         output_dir,
         entries,
         best,
+        methods.headline_entries(entries),
         groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
         win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
         title="Judging methods compared",

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from autorater.data.errors import UserError
 from autorater.data.loading import iter_pairs
 from autorater.data.pairs import Pair
 from autorater.evaluation.results import write_metrics
+from autorater.evaluation.stored_judgments import model_digest
 from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.recorded import iter_recorded
@@ -133,12 +133,9 @@ def _local_judge(args: argparse.Namespace):
 
     reasoning = {"prompt_format": PromptFormat(reasoning=True)} if args.reasoning else {}
     judge = Judge.from_pretrained(args.judge, **reasoning)
-    # names, sizes and times of the files change when the model in a folder is replaced; a Hub name has no files here
-    files = sorted(path for path in Path(args.judge).glob("*") if path.suffix in (".safetensors", ".json"))
-    described = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return judge, {
         "judge": args.judge,
-        "weights": blake2b(repr(described).encode(), digest_size=16).hexdigest(),
+        "weights": model_digest(args.judge),
         "prompt": judge.encoder.format.text,
         "answer_step": judge.tree.step,
     }

@@ -4,12 +4,16 @@
     variant   its post-processing: `none`, or steps joined by `+`; a step is `swap` (swap averaging) or a kind of
               recalibration                                           autorater.judges.calibrators
 
-Every method judges every pair once; its variants are computed from those judgments. Recalibrations are fitted on
-calibration pairs, which share no group (topic or prompt) with the pairs that all methods are measured on. A method
-that the model does not support has an entry with the reason. Intervals treat fitted recalibrations as fixed.
+Every method judges every pair once, and stored judgments are not repeated; its variants are computed from those
+judgments. Recalibrations are fitted on calibration pairs, which share no group (topic or prompt) with the pairs that
+all methods are measured on. A method that the model does not support has an entry with the reason. Intervals treat
+fitted recalibrations as fixed.
 """
 
+import logging
+import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
 from autorater.evaluation.results import write_metrics, write_predictions
+from autorater.evaluation.stored_judgments import judge_in_parts
 from autorater.judges import Judge, Judgments, LinearProbe
 from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, content_free_pairs, fit_recalibration
 from autorater.judges.methods import METHODS, judging_method
@@ -25,10 +30,14 @@ from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartil
 from autorater.metrics.systems import WinRate, win_rates
 
 SWAP, NONE = "swap", "none"
+DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
+"""The methods that take one forward pass a prompt and fit nothing."""
 VARIANTS = (NONE, *KINDS, SWAP, "swap+odd_temperature", "swap+isotonic")
 ANSWER_MEAN = "answer_mean"
 ANSWER_MEAN_AS_SAVED = "answer_mean_as_saved"
 """`answer_mean` with the recalibration that is saved with the judge, if there is one."""
+_TIMED_PROMPTS = 16
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,8 @@ def compare_methods(
     name: str = "",
     clusters: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
+    folder: Path | None = None,
+    model: str = "",
     progress: bool = False,
     **options: int,
 ) -> list[Entry]:
@@ -99,6 +110,8 @@ def compare_methods(
         name: Name of the judge in the entries; empty for a single judge.
         clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
+        folder: Where judgments are stored as they come, and read from if they are there; None for nowhere.
+        model: What identifies the model, such as the `model_digest` of its folder; required with `folder`.
         progress: Show progress bars.
         options: As in `judging_method`.
 
@@ -114,9 +127,11 @@ def compare_methods(
     chains = [variant_steps(variant) for variant in variants]
     labels = [pair.label for pair in calibration]
     entries = []
-    for method in methods:
+    for i, method in enumerate(methods, 1):
+        if progress:
+            logger.info(f"{f'{name}: ' if name else ''}{method} ({i} of {len(methods)} methods)")
         try:  # a method that the model does not support is reported in its row
-            parts = _judge_parts(method, judge, calibration, pairs, train, progress=progress, **options)
+            parts = _judge_parts(method, judge, calibration, pairs, train, folder, model, progress, **options)
         except UserError as error:
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
@@ -136,6 +151,8 @@ def _judge_parts(
     calibration: Sequence[Pair],
     pairs: Sequence[Pair],
     train: Sequence[Pair] | None,
+    folder: Path | None,
+    model: str,
     progress: bool,
     **options: int,
 ) -> tuple[Judgments, Judgments, Judgments]:
@@ -143,7 +160,12 @@ def _judge_parts(
     fit_on = calibration if train is None else train
     pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
     ends = len(calibration), len(calibration) + len(pairs)
-    judgments = pair_judge.probabilities([*calibration, *pairs, *content_free_pairs()], progress=progress)
+    everything = [*calibration, *pairs, *content_free_pairs()]
+    if folder is None or isinstance(pair_judge, LinearProbe):  # the probe's states are the work, and are computed once
+        judgments = pair_judge.probabilities(everything, progress=progress)
+    else:
+        depends_on = model, method, judge.encoder.format, judge.tree.step, sorted(options.items())
+        judgments = judge_in_parts(pair_judge, everything, folder, depends_on, progress=progress)
     parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
     if isinstance(pair_judge, LinearProbe) and train is None:
         return pair_judge.cross_fitted, *parts[1:]
@@ -164,6 +186,36 @@ def _post_process(
             part.recalibrated(recalibration) for part in (calibration, judged, content_free)
         )
     return judged, recalibration
+
+
+def cost(judge: Judge, pairs: Sequence[Pair], methods: Sequence[str]) -> str:
+    """What judging N pairs by every method costs, in a sentence; a few prompts are judged to measure the speed."""
+    judge, prompts = copy(judge), [prompt for orders in judge.encoder.encode(pairs) for prompt in orders]
+    timed = prompts[:: max(1, len(prompts) // _TIMED_PROMPTS)]
+    tokens, timed_tokens = (sum(len(prompt.ids) for prompt in some) for some in (prompts, timed))
+    single = [method for method in methods if not method.endswith("_reasoning")]  # one forward pass a prompt
+    generating = [method for method in methods if method.endswith("_reasoning")]
+    text = f"{len(prompts):,} prompts, {tokens:,} tokens"
+    if single and not judge.encoder.format.reasoning:
+        judge.read_prompts(timed[:1])  # the first forward pass of a process is slow
+        start = time.perf_counter()
+        judge.read_prompts(timed)
+        minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
+        text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
+    if generating or judge.encoder.format.reasoning:
+        text += f"; up to {judge.max_reasoning_tokens or 512} generated tokens a prompt where the judge reasons"
+    return text
+
+
+def headline_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The entry that stands for each judge, in order: its answer mean as saved, or the first that is available."""
+    order = (ANSWER_MEAN_AS_SAVED, ANSWER_MEAN)
+    found = []
+    for judge in dict.fromkeys(entry.judge for entry in entries):
+        plain = [e for e in entries if e.judge == judge and e.evaluation is not None and not e.steps]
+        plain.sort(key=lambda entry: order.index(entry.method) if entry.method in order else len(order))
+        found += plain[:1]
+    return found
 
 
 def best_entry(entries: Sequence[Entry]) -> Entry:

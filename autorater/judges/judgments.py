@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -88,6 +89,22 @@ class Judgments(AnswerArrays):
 
         spread, valid = repeated(np.hypot(*self.spread.T) / 2), repeated(self.valid.mean(axis=1))
         return Judgments(mirrored(self.mean), mirrored(self.mode), spread, valid)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Judgments]) -> Judgments:
+        """Judgments of the pairs of all parts, in order."""
+        names = [f.name for f in fields(cls) if all(getattr(part, f.name) is not None for part in parts)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def save(self, path: str | Path) -> None:
+        """Writes the arrays as an `.npz` file."""
+        np.savez(path, **{name: column for name, column in vars(self).items() if column is not None})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Judgments:
+        """Reads the file of `save`."""
+        with np.load(path) as columns:
+            return cls(**columns)
 
     @classmethod
     def interleaved(cls, shares: Sequence[Judgments]) -> Judgments:

@@ -5,10 +5,12 @@ Measuring, and the choice of the best variant, are in `autorater.evaluation.meth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from autorater.evaluation.judge import Evaluation
 from autorater.metrics.groups import GroupMetrics
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from autorater.evaluation.methods import Entry
 
 _METHODS, _COLUMNS = GLOSSARY["methods"], GLOSSARY["columns"]
+_POSITION = ("consistency", "flip_rate", "first_slot_share", "symmetry_deviation_mean", "symmetry_deviation_abs")
 _TERMINAL_COLUMNS = ("ece", "agreement", "consistency", "symmetry_deviation_abs")
 _METRICS = {metric.key: metric for metric in METRICS}
 _PANEL = (4.7, 5.0)  # inches
@@ -35,6 +38,7 @@ def write_comparison_report(
     folder: str | Path,
     entries: Sequence[Entry],
     best: Entry,
+    compared: Sequence[Entry],
     *,
     groups: Mapping[str, Sequence[GroupMetrics]],
     win_rates: Sequence[WinRate] = (),
@@ -47,6 +51,7 @@ def write_comparison_report(
         folder: An existing folder.
         entries: All of the same pairs; entries of the same method are adjacent.
         best: The entry that the details (groups, win rates, worst pairs) are about.
+        compared: The entry that stands for each judge in the headline.
         groups, win_rates: Its metrics by kind of groups, the worst group first, and its win rates of models.
         title, summary: Heading of the page; the data in one line.
     """
@@ -65,7 +70,7 @@ def write_comparison_report(
     page = render(
         TEMPLATES / "comparison.html.j2",
         title=title,
-        headline=comparison_headline(entries, best),
+        headline=comparison_headline(entries, best, compared),
         summary=summary,
         has_truth=best.evaluation.truth is not None,
         columns=[(score.label, score), *((label, _METRICS[key]) for key, label in _COLUMNS.items())],
@@ -91,23 +96,29 @@ def full_name(entry: Entry) -> str:
     return f"{_family_name(entry)}, {_variant_name(entry)}" if entry.steps else _family_name(entry)
 
 
-def comparison_headline(entries: Sequence[Entry], best: Entry) -> str:
-    """The best variant, its score and calibration error, and its paired difference to the first available entry."""
-    metric, available = _score(best), _available(entries)
-    reference, metrics = available[0], best.evaluation.metrics
+def comparison_headline(entries: Sequence[Entry], best: Entry, compared: Sequence[Entry]) -> str:
+    """The judges that were named, against the first of them and always answering 0.5; then the best row of all."""
+    metric, reference = _score(best), compared[0]
     label = metric.label[0].lower() + metric.label[1:]
-    sentences = [
-        f"Best of {len(available)} variants: “{full_name(best)}”, with {label} {metric.format(metrics).text} "
-        f"and calibration error {metrics['ece']:.3f}{perfect_judge(metrics)}."
-    ]
-    if best is not reference:
-        gain, low, high = paired_gain(reference.evaluation, best.evaluation)
-        clear = "within noise" if low <= 0 <= high else "beyond noise"
-        sentences.append(
-            f"“{full_name(reference)}” has {label} {reference.evaluation.metrics[metric.key]:.4f}; the difference, "
-            f"{gain:.4f} [{low:.4f}, {high:.4f}], is {clear}."
+    sentences = []
+    for entry in compared:
+        metrics = entry.evaluation.metrics
+        sentence = (
+            f"“{full_name(entry)}” has {label} {metric.format(metrics).text} (always answering 0.5: "
+            f"{metrics[f'{metric.key}_constant']:.4f}) and calibration error {metrics['ece']:.3f}"
+            f"{perfect_judge(metrics)}"
         )
-    if unavailable := len(entries) - len(available):
+        if entry is not reference:
+            gain, low, high = paired_gain(reference.evaluation, entry.evaluation)
+            verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly different"
+            sentence += f"; against the first it is {verdict}, by {gain:.4f} [{low:.4f}, {high:.4f}]"
+        sentences.append(f"{sentence}.")
+    if best not in compared:
+        sentences.append(
+            f"The best of {len(_available(entries))} rows, chosen on these pairs and therefore slightly optimistic, "
+            f"is “{full_name(best)}” with {best.evaluation.metrics[metric.key]:.4f}."
+        )
+    if unavailable := len(entries) - len(_available(entries)):
         sentences.append(f"Not available: {unavailable} method{'s' if unavailable > 1 else ''}.")
     return " ".join(sentences)
 
@@ -123,9 +134,26 @@ def comparison_table(entries: Sequence[Entry], best: Entry) -> str:
         for entry in _available(members):
             metrics = entry.evaluation.metrics
             name = f"{'*' if entry is best else ' '} {_variant_name(entry)}"
-            values = (f"{metrics.get(key, float('nan')):.3f}" for key in _TERMINAL_COLUMNS)
+            fixed = by_construction(entry)
+            values = ("-" if key in fixed else f"{metrics.get(key, float('nan')):.3f}" for key in _TERMINAL_COLUMNS)
             rows.append((name, score.format(metrics).text, *values))
     return fixed_width(rows)
+
+
+def by_construction(entry: Entry) -> Collection[str]:
+    """Metrics of an entry that no judge could change: both orders are the same answer, or all answers are."""
+    judgments = entry.evaluation.judgments
+    if np.ptp(judgments.mean) < 1e-9:
+        return (*_POSITION, "agreement")
+    return _POSITION if np.abs(judgments.p_ab + judgments.p_ba - 1).max() < 1e-9 else ()
+
+
+def _remark(entry: Entry) -> str:
+    if not (found := by_construction(entry)):
+        return ""
+    if "agreement" in found:
+        return f"always answers {entry.evaluation.judgments.mean[0, 0]:.2f}"
+    return "no position bias by construction"
 
 
 def _available(entries: Sequence[Entry]) -> list[Entry]:
@@ -150,7 +178,7 @@ def _variant_name(entry: Entry) -> str:
 
 
 def _method_rows(entries: Sequence[Entry], colors: Mapping[tuple[str, str], str]) -> Iterator[dict]:
-    """The table's rows by method of a judge: name, entry, change; a method that is not available has none."""
+    """The table's rows by method of a judge; a method that is not available has none."""
     reference = _available(entries)[0].evaluation
     for family, members in groupby(entries, key=_family):
         members = list(members)
@@ -159,7 +187,16 @@ def _method_rows(entries: Sequence[Entry], colors: Mapping[tuple[str, str], str]
             "meaning": _METHODS.get(members[0].method, {"meaning": ""})["meaning"],
             "color": colors.get(family, ""),
             "reason": members[0].reason,
-            "rows": [(_variant_name(e), e, _change(reference, e.evaluation)) for e in _available(members)],
+            "rows": [
+                {
+                    "name": _variant_name(entry),
+                    "entry": entry,
+                    "change": _change(reference, entry.evaluation),
+                    "remark": _remark(entry),
+                    "by_construction": by_construction(entry),
+                }
+                for entry in _available(members)
+            ],
         }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def judge_dir(tmp_path_factory):
 def test_simulated_pairs_and_a_saved_recalibration(judge_dir, tmp_path):
     done = run(
         "--judge", judge_dir, "--output_dir", tmp_path, "--n_pairs=24", "--n_votes=3", "--n_bootstrap=20",
-        "--save_recalibration=odd_temperature",
+        "--save_recalibration=odd_temperature", "--methods=all",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not available, reasoning requires layout" in done.stdout, done.stdout[-3000:]
@@ -46,7 +47,9 @@ def test_simulated_pairs_and_a_saved_recalibration(judge_dir, tmp_path):
     assert "saved with" in done.stdout
     assert "Traceback" not in done.stderr
     files = {"metrics.json", "predictions.jsonl", "report.html", "reliability.png"}
-    assert files == {path.name for path in tmp_path.iterdir()}
+    assert files | {"judgments"} == {path.name for path in tmp_path.iterdir()}
+    assert "answer_mean (6 of 7 methods)" in done.stdout
+    assert re.search(r"48 prompts, [\d,]+ tokens; about \d+\.\d minutes for", done.stdout)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for method in ("verbalized", "self_consistency", "letter_logits", "answer_mean"):
         for variant in ("", "+temperature", "+isotonic", "+contextual", "+batch", "+swap", "+swap+odd_temperature"):

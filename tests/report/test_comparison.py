@@ -41,7 +41,7 @@ def groups(judged):
 def page(tmp_path, groups):
     def write(entries, best=1, title="Methods", groups=groups, **values):
         write_comparison_report(
-            tmp_path, entries, entries[best], groups=groups, title=title, summary="400 pairs", **values
+            tmp_path, entries, entries[best], entries[:1], groups=groups, title=title, summary="400 pairs", **values
         )
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -64,12 +64,35 @@ def test_contents(entries, page, tmp_path):
         picture.verify()
 
 
-def test_headline_compares_with_the_first_row(entries):
-    text = comparison_headline(entries, entries[1])
-    assert text.startswith(f"Best of 2 variants: “{full_name(entries[1])}”, with excess Brier score 0.0000")
-    assert "beyond noise" in text
+def test_headline_compares_the_judges_that_were_named(entries):
+    first, second = (replace(entry, judge=name, steps=()) for entry, name in zip(entries, "xy", strict=False))
+    text = comparison_headline(entries, entries[1], [first, second])
+    constant = first.evaluation.metrics["excess_brier_constant"]
+    assert text.startswith("“x: Verbalized” has excess Brier score 0.")
+    assert f"(always answering 0.5: {constant:.4f})" in text
+    assert "“y: Verbalized” has excess Brier score 0.0000" in text
+    assert "against the first it is better, by 0." in text
+    assert (
+        f"The best of 2 rows, chosen on these pairs and therefore slightly optimistic, is “{full_name(entries[1])}”"
+        in text
+    )
     assert "Not available: 1 method." in text
-    assert "difference" not in comparison_headline(entries, entries[0])
+    assert "best of" not in comparison_headline(entries, entries[0], entries[:1])
+
+
+def test_what_holds_by_construction_is_no_result(entries, page, make_evaluation):
+    pairs, n = entries[0].evaluation.pairs, len(entries[0].evaluation.pairs)
+    p = np.linspace(0.1, 0.9, n)
+    rows = [
+        replace(entries[0], evaluation=make_evaluation(pairs, p, 1 - p, n_bootstrap=0)),
+        replace(entries[0], evaluation=make_evaluation(pairs, np.full(n, 0.3), np.full(n, 0.3), n_bootstrap=0)),
+    ]
+    text = Page(page(rows, best=0)).text
+    assert "no position bias by construction" in text
+    assert "always answers 0.30" in text
+    *_, free, constant = comparison_table(rows, rows[0]).splitlines()
+    assert free.split()[-2:] == ["-", "-"]
+    assert constant.split()[-3:] == ["-", "-", "-"]
 
 
 def test_win_rates_are_shown(entries, page):

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
@@ -95,11 +94,10 @@ class RunRecord:
         """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
         path = self.folder / BEFORE
         if EVALUATED in self.completed:
-            with np.load(path) as columns:
-                return Judgments(**columns)
+            return Judgments.load(path)
         judgments = judge()
         if PartialState().is_main_process:
-            np.savez(path, **{name: column for name, column in vars(judgments).items() if column is not None})
+            judgments.save(path)
         self.mark(EVALUATED)
         return judgments
 

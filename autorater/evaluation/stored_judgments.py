@@ -1,0 +1,50 @@
+"""Judgments of many pairs in parts, each stored when it is complete, so that a stopped evaluation resumes.
+
+    FOLDER/<digest of everything that the judgments depend on>/0.npz, 500.npz, …
+
+With other pairs, another model or other options the digest differs, so nothing stale is used.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from autorater.data.pairs import Pair
+from autorater.judges.judgments import Judgments, PairJudge
+
+_PART = 500  # pairs; prompts of similar length are batched within a part
+
+
+def judge_in_parts(
+    judge: PairJudge, pairs: Sequence[Pair], folder: Path, depends_on: object, *, progress: bool = False
+) -> Judgments:
+    """The judgments of N pairs; parts that are stored in `folder` are not judged again.
+
+    `depends_on` is everything but the texts of the pairs that the judgments depend on; it has a stable `repr`.
+    """
+    texts = [(pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference) for pair in pairs]
+    folder = folder / digest((depends_on, texts))
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, len(pairs), _PART):
+        path = folder / f"{start}.npz"
+        if not path.exists():
+            written = path.with_name(f"{start}.writing.npz")
+            judge.probabilities(pairs[start : start + _PART], progress=progress).save(written)
+            written.replace(path)
+        parts.append(Judgments.load(path))
+    return Judgments.concatenated(parts)
+
+
+def digest(value: object) -> str:
+    """A hash of the value's `repr`, 32 hexadecimal digits."""
+    return blake2b(repr(value).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def model_digest(name_or_path: str) -> str:
+    """A hash of name, size and time of the files of a model folder, which change with the model in it.
+
+    A Hub name has no files here: its digest is that of the name.
+    """
+    files = sorted(path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".json"))
+    return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] or name_or_path)

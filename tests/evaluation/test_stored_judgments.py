@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from autorater.data.population import simulate_pairs
+from autorater.evaluation import stored_judgments
+from autorater.evaluation.stored_judgments import judge_in_parts, model_digest
+from autorater.judges.judgments import Judgments
+
+
+class Counting:
+    """A judge that remembers how many pairs it was given, and fails after some."""
+
+    def __init__(self, n_before_failure=10**9):
+        self.n, self.left = 0, n_before_failure
+
+    def probabilities(self, pairs, *, progress=False):
+        self.left -= len(pairs)
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.n += len(pairs)
+        mean = np.array([[len(pair.response_a) % 7, len(pair.response_b) % 7] for pair in pairs]) / 10
+        return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))
+
+
+def test_a_stopped_evaluation_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_judgments, "_PART", 8)
+    pairs = simulate_pairs(20, seed=0).pairs
+    with pytest.raises(KeyboardInterrupt):
+        judge_in_parts(Counting(17), pairs, tmp_path, "model")
+    again = Counting()
+    judgments = judge_in_parts(again, pairs, tmp_path, "model")
+    assert again.n == 4, "the first two parts are stored"
+    np.testing.assert_array_equal(judgments.mean, Counting().probabilities(pairs).mean)
+    assert judgments.greedy is None
+    for other_pairs, model in ((pairs, "another model"), (pairs[::-1], "model")):
+        fresh = Counting()
+        judge_in_parts(fresh, other_pairs, tmp_path, model)
+        assert fresh.n == 20, "nothing stale is used"
+
+
+def test_the_digest_of_a_model_changes_with_its_files(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    first = model_digest(str(tmp_path))
+    assert first == model_digest(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert model_digest(str(tmp_path)) != first
+    assert model_digest("org/name") != model_digest("org/other")
