@@ -4,6 +4,7 @@
     accelerate launch recipes/grpo.py --dataset_name votes.jsonl --split_by topic     # your votes, small policy
     accelerate launch recipes/grpo.py --config recipes/configs/grpo_convincing.yaml   # real votes, see the file
     accelerate launch recipes/grpo.py --dataset_name votes.jsonl --model_name_or_path Qwen/Qwen2.5-7B-Instruct
+    accelerate launch recipes/grpo.py --config recipes/configs/pointwise_convincing.yaml   # scores of single responses
 
 Without --config and --model_name_or_path the settings are those of recipes/configs/grpo_simulated.yaml. Options on the
 command line override a config (--use_peft, --max_steps 100, …). Writes metrics.json, predictions.jsonl, report.html,

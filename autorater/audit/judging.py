@@ -51,13 +51,13 @@ def _judge_locally(judge: Judge, requests: Iterator[Request], receive: Callable[
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
     while batch := list(islice(requests, _LOCAL_BATCH)):
-        encoded = judge.encoder.encode([request.presentation.pair for request in batch])
-        prompts = [in_order_ab for in_order_ab, _ in encoded]
-        short = [i for i, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
-        read = judge.read_prompts([prompts[i] for i in short])
+        prompts = judge.encoder.encode([request.presentation.pair for request in batch])
+        sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
+        short = [i for i, size in enumerate(sizes) if size <= longest]
+        read = judge.judge_as_shown([prompts[i] for i in short])
         answers = {i: _local_answer(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
         for i, request in enumerate(batch):
-            reason = f"its prompt has {len(prompts[i].ids)} tokens; the longest that fits this model has {longest}"
+            reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
             receive(request, answers.get(i, Answer("refused", error=reason)))
 
 

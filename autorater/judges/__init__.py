@@ -2,6 +2,7 @@
 
 judgments    the interface of all judges, and the arrays they return
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
+pointwise    `PointwiseJudge`: scores single responses; a pair's probability follows from two scores
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
 probe        `LinearProbe`: logistic regression on a frozen model's states, one reading of every response
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers

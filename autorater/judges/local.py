@@ -2,12 +2,14 @@
 
 A probability is the mean of the answer distribution. With reasoning the model first generates one greedy or several
 sampled reasonings, and the distributions after them are averaged. The prompt format and a fitted recalibration are
-saved with the model (`autorater.json`). Deliberately left out: generation of answers.
+saved with the model (`autorater.json`). Deliberately left out: generation of answers; scores of single responses
+(`autorater.judges.pointwise`).
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from autorater.prompts.templates import PromptFormat
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
+PAIRWISE, POINTWISE = "pairwise", "pointwise"
 
 
 class Judge:
@@ -91,6 +94,7 @@ class Judge:
         max_reasoning_tokens: int | None = None,
         n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
+        judgment: str | None = None,
         **model_init_kwargs,
     ) -> "Judge":
         """Loads a trained judge, or any causal LM as a judge.
@@ -100,17 +104,34 @@ class Judge:
             device: By default the GPU if there is one.
             prompt_format, answer_step, max_reasoning_tokens: By default as saved, else the full layout, 0.01 and 512.
             n_reasonings, max_batch_tokens: As in `Judge`.
+            judgment: `pairwise`, or `pointwise` for a `PointwiseJudge`, by default as saved, else `pairwise`.
             model_init_kwargs: As in `load_policy`.
 
         Raises:
-            UserError: If there is no such model, or it cannot be loaded.
+            UserError: If there is no such model, it cannot be loaded, or an option has no effect on the judgment.
         """
         saved = read_format(name_or_path)
+        judgment = judgment or saved.get("judgment", PAIRWISE)
+        pairwise = {
+            "prompt_format": prompt_format,
+            "answer_step": answer_step,
+            "max_reasoning_tokens": max_reasoning_tokens,
+            "n_reasonings": n_reasonings if n_reasonings != 1 else None,
+        }
+        without_effect = [name for name, value in pairwise.items() if value is not None]
+        if judgment == POINTWISE and without_effect:
+            raise UserError(f"{name_or_path}: {', '.join(without_effect)} has no effect on a pointwise judge")
+        if judgment != saved.get("judgment", PAIRWISE):
+            saved = {}  # the format and the recalibration of the other judgment
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device is not None:
             model.to(device)
+        recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
+        if judgment == POINTWISE:
+            judge = import_module("autorater.judges.pointwise").PointwiseJudge
+            return judge(model, tokenizer, saved.get("score_scale", 1.0), max_batch_tokens, recalibration)
         return cls(
             model,
             tokenizer,
@@ -119,7 +140,7 @@ class Judge:
             max_reasoning_tokens or saved.get("max_reasoning_tokens", 512),
             n_reasonings,
             max_batch_tokens,
-            from_dict(saved["recalibration"]) if "recalibration" in saved else None,
+            recalibration,
         )
 
     def save_format(self, folder: str | Path) -> None:
@@ -147,6 +168,10 @@ class Judge:
         self.check_lengths(prompts)
         answers = self.read_prompts([prompt for orders in prompts for prompt in orders], progress=progress)
         return Judgments(*(column.reshape(len(prompts), 2) for column in vars(answers).values()))
+
+    def judge_as_shown(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> AnswerArrays:
+        """Judges N pairs in the given order alone; arguments and errors as in `judge_prompts`."""
+        return self.read_prompts([ab for ab, _ in prompts])
 
     def read_prompts(self, prompts: Sequence[EncodedPrompt], *, progress: bool = False) -> AnswerArrays:
         """Answers to N single prompts, recalibrated like those of `probabilities`; errors as in `probabilities`."""

@@ -6,6 +6,7 @@
     self_consistency_reasoning   the same, each answer after its own reasoning
     letter_logits                the next-token probabilities of the letters A and B
     answer_mean                  the mean of the exact distribution over answers, as in `Judge`
+    pointwise                    the difference of two expected scores from 0 to 9, as in `PointwiseJudge`
     linear_probe                 logistic regression on the model's hidden states     `autorater.judges.probe`
 
 To add a method, write a class with `probabilities` and construct it in `judging_method` under a new name of `METHODS`.
@@ -24,6 +25,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
 from autorater.models.answers import AnswerDistribution
@@ -38,6 +40,7 @@ METHODS = (
     "self_consistency_reasoning",
     "letter_logits",
     "answer_mean",
+    "pointwise",
     "linear_probe",
 )
 
@@ -70,6 +73,10 @@ def judging_method(
         raise UserError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
     judge = copy(judge)
     judge.recalibration = None
+    if isinstance(judge, PointwiseJudge) and name not in ("answer_mean", "linear_probe"):
+        raise UserError("this judge is pointwise: its scores are answer_mean")
+    if name == "pointwise":
+        return PointwiseJudge(judge.model, judge.tokenizer, max_batch_tokens=judge.max_batch_tokens)
     if name == "letter_logits":
         return LetterLogits(judge)
     if name == "answer_mean":

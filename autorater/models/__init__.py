@@ -8,6 +8,7 @@ response_states    mean hidden states of responses, for probes
 suffixes           layouts of many short suffixes of one prompt
 split_attention    attention for a prompt that is shared by its suffixes
 shared_prefix      logits and log-probabilities of suffixes in one forward pass
+packing            the ends of many prompts, packed so that common beginnings are read once
 shared_generation  G samples per prompt with one prefill
 token_tree         finitely many strings after a prompt, as a tree of tokens
 answers            the exact distribution over verbalized probabilities

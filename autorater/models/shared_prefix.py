@@ -14,7 +14,6 @@ shares a prompt among chains. With dropout, the suffixes of a prompt share the d
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import torch
 from torch import nn
@@ -27,7 +26,11 @@ from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
 
 
 def suffix_logits(
-    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, suffixes: Suffixes
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    suffixes: Suffixes,
+    keep: int | None = None,
 ) -> torch.Tensor:
     """Next-token logits after every prompt and after every suffix token, in one module call, with gradients.
 
@@ -35,9 +38,10 @@ def suffix_logits(
         model: A causal language model, bare or wrapped (PEFT, DDP, DeepSpeed).
         prompt_ids, prompt_mask: Left-padded prompts and 1 for a token, 0 for padding, shape (B, L).
         suffixes: S tokens after each prompt.
+        keep: Compute logits after the last `keep` suffix tokens only.
 
     Returns:
-        Logits of shape (B, 1 + S, V): `[:, 0]` after the prompt, `[:, 1 + s]` after suffix token s.
+        Logits of shape (B, 1 + S, V): `[:, 0]` after the prompt, `[:, 1 + s]` after suffix token s; or (B, keep, V).
 
     Raises:
         ValueError: If `supports_shared_prefix` refuses the model.
@@ -57,7 +61,7 @@ def suffix_logits(
         attention_mask=torch.cat([prompt_mask, prompt_mask.new_ones(input_ids.shape)], dim=1),
         position_ids=torch.cat([positions, suffix_positions], dim=1),
         use_cache=False,  # a cache under gradient checkpointing is silently wrong
-        logits_to_keep=1 + input_ids.shape[1],
+        logits_to_keep=keep or 1 + input_ids.shape[1],
     )
 
 
@@ -77,7 +81,7 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
     depth = pad(1 + suffixes.depth.to(device), (1, 0))
     visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
 
-    common = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*bodies, strict=False))]
+    common = common_beginning(bodies)
     cache = DynamicCache()  # without the config: no layer drops keys outside its window; the mask hides them
     if common:
         model(input_ids=torch.tensor([common], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from autorater.prompts.encoder import EncodedPrompt
@@ -49,6 +50,11 @@ def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
         rows.append(i)
     if rows:
         yield rows
+
+
+def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """The longest common beginning of at least one sequence."""
+    return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*sequences, strict=False))]
 
 
 def pad_prompts(

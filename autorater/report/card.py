@@ -14,7 +14,7 @@ from autorater.report.rendering import TEMPLATES, render
 from autorater.report.tables import markdown_table, settings_rows
 from autorater.report.text import markdown_line
 
-METHODS = ("grpo", "ppo", "rloo", "sft", "alignment")
+METHODS = ("grpo", "ppo", "rloo", "sft", "alignment", "pointwise")
 
 
 def write_model_card(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autorater.prompts.templates import PromptFormat
-from autorater.training.compatibility import RLOO, VALUE_HEAD, ineffective
+from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD, ineffective
 from autorater.training.config import check_choices, option
 
 
@@ -137,5 +137,6 @@ def ineffective_options(
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
+        (mode == POINTWISE, "a pointwise judge has a prompt of its own", ("prompt_layout",)),
     )
     return ineffective(cases, given)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from autorater.data.errors import UserError
 
 EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
-PPO, RLOO = "ppo", "rloo"
+PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
 _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
 
 _NOT_SAMPLED = "no answer is sampled"
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
 
 RULES = (
     *(
-        Rule((EXACT,), name, _NOT_SAMPLED)
+        Rule((EXACT, POINTWISE), name, _NOT_SAMPLED)
         for name in (
             "num_generations", "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
             "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
@@ -40,11 +40,27 @@ RULES = (
         )
     ),
     *(
-        Rule((EXACT, REASONING), name, _NOT_SAMPLED)
+        Rule((EXACT, REASONING, POINTWISE), name, _NOT_SAMPLED)
         for name in ("use_adaptive_entropy", "top_entropy_quantile", "structured_answers")
     ),
     Rule((EXACT, REASONING), "scale_rewards", _NOT_SAMPLED, lambda c: c.scale_rewards == "batch"),
-    Rule((EXACT, REASONING, PPO, RLOO), "multi_objective_aggregation", _NOT_DIVIDED),
+    Rule((EXACT, REASONING, PPO, RLOO, POINTWISE), "multi_objective_aggregation", _NOT_DIVIDED),
+    Rule((POINTWISE,), "scale_rewards", _NOT_DIVIDED),
+    Rule((POINTWISE,), "answers", "the ten digits are summed exactly"),
+    *(Rule((POINTWISE,), name, "a score is one digit") for name in ("reasoning", "answer_step")),
+    *(Rule((POINTWISE,), name, "a score has no order") for name in ("orders", "symmetry_coef")),
+    *(
+        Rule((POINTWISE,), name, "batches are built from the votes; see batch_tokens")
+        for name in ("per_device_train_batch_size", "train_sampling_strategy", "shuffle_dataset")
+    ),
+    Rule((POINTWISE,), "num_iterations", "every batch is used once"),
+    Rule((POINTWISE,), "beta", "it has no reference model"),
+    Rule((POINTWISE,), "log_completions", "there are no completions"),
+    *(
+        Rule((EXACT, SAMPLED, REASONING), name, "it requires judgment: pointwise")
+        for name in ("score_scale", "batch_tokens")
+    ),
+    *(Rule((PPO, RLOO), n, "their answers are sampled") for n in ("judgment", "score_scale", "batch_tokens")),
     Rule(
         (EXACT, REASONING), "objective", "score_of_mean requires scale_rewards: none",
         lambda c: c.objective == "score_of_mean" and c.scale_rewards != "none",

@@ -7,7 +7,7 @@ import torch
 from trl import GRPOConfig, ModelConfig, get_quantization_config
 
 from autorater.data.errors import UserError
-from autorater.training.compatibility import EXACT, REASONING, SAMPLED, check_compatible
+from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLED, check_compatible
 
 
 def option(default, help: str, **metadata):
@@ -52,17 +52,27 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
     """`GRPOConfig` for judges: rewards are not divided by a group's standard deviation, and answers can be exact.
 
     With `answers="exact"` nothing is generated: `per_device_train_batch_size` counts pairs (with both orders) or, with
-    `orders="separate"`, single prompts. With `answers="sampled"` or `reasoning` it counts completions, as in TRL.
+    `orders="separate"`, single prompts. With `answers="sampled"` or `reasoning` it counts completions, as in TRL. With
+    `judgment="pointwise"` a batch has as many votes as `batch_tokens` tokens of responses can serve.
     """
 
     reward: Literal["brier", "log", "spherical", "kl"] = option("brier", "Scoring rule that rewards an answer.")
     answers: Literal["exact", "sampled"] = option(
         "exact", "`exact`: sum over the whole answer grid; `sampled`: sampled answers as in GRPO."
     )
-    objective: Literal["expected_score", "score_of_mean"] = option(
-        "expected_score",
-        "Exact answers: reward every answer, E[S(k, y)], or the mean answer, S(E[k], y), for judges used only by "
-        "their mean.",
+    objective: Literal["expected_score", "score_of_mean"] | None = option(
+        None,
+        "Exact answers: reward every answer, E[S(k, y)], the default; or the mean answer, S(E[k], y), for judges used "
+        "only by their mean, the default of pointwise judges.",
+    )
+    judgment: Literal["pairwise", "pointwise"] = option(
+        "pairwise",
+        "`pairwise`: the prompt shows both responses, the answer is Pr[B better]; `pointwise`: it shows one response, "
+        "the answer is a score from 0 to 9, and Pr[B better] follows from the difference of two scores.",
+    )
+    score_scale: float = option(1.0, "Pointwise: factor on the difference of two scores; the logit of Pr[B better].")
+    batch_tokens: int = option(
+        2048, "Pointwise: tokens of the responses of a micro-batch, each read once for all its votes among them."
     )
     answer_step: float = option(0.01, "Step of the answer grid, e.g. 0.01, 0.05 or 0.1.")
     reasoning: bool = option(
@@ -100,9 +110,16 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
     @property
     def mode(self) -> str:
         """How answers are trained, a mode of `compatibility`."""
+        if self.judgment == "pointwise":
+            return POINTWISE
         if self.answers == "sampled":
             return SAMPLED
         return REASONING if self.reasoning else EXACT
+
+    @property
+    def rewards_mean(self) -> bool:
+        """Whether the objective is S(E[k], y)."""
+        return self.objective == "score_of_mean" or (self.objective is None and self.mode == POINTWISE)
 
     def __post_init__(self):
         check_choices(self)
@@ -112,6 +129,9 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         super().__post_init__()
         self.num_generations = generations
         check_compatible(self, self.mode)
+        for name in ("score_scale", "batch_tokens"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: got {getattr(self, name)}; expected a number above 0")
         if self.max_completion_length is None:
             self.max_completion_length = 512 if self.reasoning else 24
 
@@ -150,5 +170,6 @@ def check_choices(arguments) -> None:
     """Raises UserError if an option has none of its choices, which argparse does not check in a YAML file."""
     for name, kind in get_type_hints(type(arguments)).items():
         value = getattr(arguments, name)
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise UserError(f"{name}: got {value!r}; expected one of {', '.join(get_args(kind))}")
+        choices = next((part for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+        if choices and value not in get_args(choices) and (choices is kind or value is not None):
+            raise UserError(f"{name}: got {value!r}; expected one of {', '.join(get_args(choices))}")

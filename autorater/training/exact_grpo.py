@@ -26,7 +26,7 @@ class ExactGRPOTrainer(JudgeTrainer):
         self.loss = ExactLoss(
             WeightedReward(self.reward_funcs, self.reward_weights.tolist()),
             coupled=args.orders == "coupled",
-            of_mean=args.objective == "score_of_mean",
+            of_mean=args.rewards_mean,
             entropy_coef=self.entropy_coef,
             beta=self.beta,
             symmetry_coef=args.symmetry_coef,

@@ -1,4 +1,4 @@
-"""The trainer of a run by its config: GRPO on exact answers, on sampled ones or after reasoning; PPO; RLOO."""
+"""The trainer of a run by its config: GRPO on exact or sampled answers or after reasoning; pointwise; PPO; RLOO."""
 
 from collections.abc import Collection
 
@@ -9,10 +9,11 @@ import rewards
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
-from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, SAMPLED
+from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, RLOO, SAMPLED
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.exact_grpo import ExactGRPOTrainer
+from autorater.training.pointwise import PointwiseTrainer, vote_rows
 from autorater.training.ppo import JudgePPOTrainer
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.rloo import JudgeRLOOTrainer
@@ -43,13 +44,19 @@ def train_on_votes(
     prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
     reward = getattr(rewards, f"{training.reward}_reward")
-    trainer = grpo_trainer(
-        run.judge.model,
-        rewards.VotesReward(reward) if args.labels == "all" else reward,
-        training,
-        run.judge.tree,
-        train_dataset=Dataset.from_list(training_rows(run.train, run.prompts, training.orders)),
-        processing_class=run.judge.tokenizer,
-        peft_config=get_peft_config(model_config),
-    )
-    run.finish(trainer, title=f"{method.upper()} on votes", method=method)
+    common = {
+        "reward_funcs": rewards.VotesReward(reward) if args.labels == "all" else reward,
+        "args": training,
+        "answer_tree": run.judge.tree,
+        "processing_class": run.judge.tokenizer,
+        "peft_config": get_peft_config(model_config),
+    }
+    if training.mode == POINTWISE:
+        rows, graph = vote_rows(run.train, run.prompts)
+        trainer = PointwiseTrainer(run.judge.model, graph=graph, train_dataset=rows, **common)
+        title, method = "Pointwise judge trained on votes", "pointwise"
+    else:
+        rows = Dataset.from_list(training_rows(run.train, run.prompts, training.orders))
+        trainer = grpo_trainer(run.judge.model, train_dataset=rows, **common)
+        title = f"{method.upper()} on votes"
+    run.finish(trainer, title=title, method=method)

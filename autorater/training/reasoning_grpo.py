@@ -50,7 +50,7 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         self.loss = ExactLoss(
             WeightedReward(self.reward_funcs, self.reward_weights.tolist()),
             coupled=False,
-            of_mean=args.objective == "score_of_mean",
+            of_mean=args.rewards_mean,
             entropy_coef=self.entropy_coef,
         )  # without beta: TRL's KL acts on the reasoning
         self._rollout_answered: torch.Tensor | None = None  # which reasonings of the current rollout ended

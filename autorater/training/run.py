@@ -25,6 +25,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
@@ -41,6 +42,7 @@ from autorater.training.callbacks import (
 )
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import REPORT, RunRecord
+from autorater.training.compatibility import POINTWISE
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.preemption import deferred_signals, exit_with
@@ -96,17 +98,26 @@ def open_run(
 
     Args:
         args, training, model_config, given: As in `begin_run`; `training` has an `answer_step`.
-        prompt_format, max_reasoning_tokens: As in `Judge`.
+        prompt_format, max_reasoning_tokens: As in `Judge`; without effect on a pointwise judge.
 
     Raises:
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
+    pointwise = getattr(training, "mode", "") == POINTWISE
+    if pointwise and not model_config.model_name_or_path and args.warm_start_steps:
+        raise UserError(
+            f"warm_start_steps: {args.warm_start_steps} is not compatible with {POINTWISE}: it teaches prompts with "
+            "both responses; set model_name_or_path, or warm_start_steps: 0"
+        )
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data.summary, given)
     build = partial(build_warm_policy, args, training, data)
     base = model_config.model_name_or_path or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)
-    judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
+    if pointwise:
+        judge = PointwiseJudge(model, tokenizer, training.score_scale)
+    else:
+        judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     train, prompts, n_long = drop_long(data.train, judge.encoder.encode(data.train), longest)

@@ -38,6 +38,7 @@ _METHODS = {
     "self_consistency_reasoning": "self-consistency with reasoning",
     "letter_logits": "A/B logits",
     "answer_mean": "mean of the exact answers",
+    "pointwise": "pointwise scores",
     "linear_probe": "linear probe on its states",
 }
 _BASELINES = {"constant": "always 1/2", "length": "length", "tfidf": "TF-IDF and length"}

@@ -177,7 +177,7 @@ def _as_lists(values):
 def _sampler_generator(dataloader) -> torch.Generator | None:
     batches = dataloader.batch_sampler
     batches = getattr(batches, "batch_sampler", batches)  # within accelerate's sampler of one process
-    return getattr(getattr(batches, "sampler", None), "generator", None)
+    return getattr(getattr(batches, "sampler", batches), "generator", None)
 
 
 def _state(generator: torch.Generator | None) -> torch.Tensor | None:

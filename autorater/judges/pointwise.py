@@ -1,0 +1,138 @@
+"""A pointwise judge: it says how good one response is, and a pair's probability follows from the two scores.
+
+    s(x) = Σ_d d π(d | x) / Σ_d π(d | x)            d = 0 … 9, the digits after `Score: `, summed exactly
+    Pr[B better] = σ(scale · (s(B) − s(A)))
+
+So it cannot depend on the order of the responses (p_ab + p_ba = 1), and K responses cost K forward passes, whatever
+the number of pairs among them. The scale is fixed and saved; fitted on votes, it is the recalibration
+`odd_temperature`, which `recipes/evaluate.py --save_recalibration` saves too.
+
+Deliberately left out: reasoning, and digits that are sampled.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from autorater.data.messages import Text
+from autorater.data.pairs import Pair
+from autorater.judges.calibrators import Recalibration
+from autorater.judges.judgments import AnswerArrays, Judgments
+from autorater.judges.local import FORMAT_FILE, POINTWISE, Judge
+from autorater.models.answers import AnswerDistribution
+from autorater.models.packing import last_logits
+from autorater.models.token_tree import TokenTree
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.pointwise import ScoreEncoder, ScoreFormat
+
+_DIFFERENCES = np.subtract.outer(np.arange(10), np.arange(10)).T  # [d, e] = e − d
+
+
+class DigitTree(TokenTree):
+    """The ten digits after a prompt; `digits` as in `ScoreEncoder`."""
+
+    step, closing_tokens = 1, 0
+
+    def distribution(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> AnswerDistribution:
+        """The digits after N distinct prompts, in one forward pass, with gradients."""
+        if self.tokens:  # digits of several tokens: rare, and not packed
+            logits = self.logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        else:
+            logits = last_logits(model, prompts)[:, None]
+        probs = self.log_probs(logits).exp()  # (N, 10)
+        return AnswerDistribution(probs, torch.arange(10, dtype=probs.dtype, device=probs.device))
+
+
+class PointwiseJudge(Judge):
+    """A causal language model that scores single responses.
+
+    Args:
+        model: Any causal LM; it stays on its device.
+        tokenizer: Its (fast) tokenizer.
+        scale: Factor on the difference of two scores, > 0.
+        max_batch_tokens: Maximum tokens of one forward pass.
+        recalibration: Applied to every probability.
+
+    Example:
+        >>> judge = Judge.from_pretrained("runs/pointwise")
+        >>> judge.scores("Why is the sky blue?", ["Rayleigh scattering.", "No idea."])
+        array([7.2, 1.9])
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scale: float = 1.0,
+        max_batch_tokens: int = 16_384,
+        recalibration: Recalibration | None = None,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.encoder = ScoreEncoder(tokenizer, ScoreFormat())
+        self.tree = DigitTree(self.encoder.digits)
+        self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
+        self._reasoning_tokens = 0
+
+    def save_format(self, folder: str | Path) -> None:
+        """Writes the scale and the recalibration to the folder of the weights."""
+        saved: dict = {"judgment": POINTWISE, "score_scale": self.scale}
+        if self.recalibration is not None:
+            saved["recalibration"] = asdict(self.recalibration)
+        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+
+    def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
+        """The scores of K responses to a prompt, shape (K,), in [0, 9]; errors as in `probabilities`."""
+        probs = self.read_digits(self.encoder.encode_responses(prompt, responses), progress=progress)
+        return _expected(probs)
+
+    def judge_prompts(
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+    ) -> Judgments:
+        """Judges N pairs from the prompts of their responses; every distinct response is read once."""
+        probs = self.read_digits([prompt for pair in prompts for prompt in pair], progress=progress)
+        a, b = probs[0::2], probs[1::2]  # (N, 10) each
+        p = expit(self.scale * (_expected(b) - _expected(a)))
+        joint = _normalized(a)[:, :, None] * _normalized(b)[:, None, :]  # (N, 10, 10)
+        of_digits = expit(self.scale * _DIFFERENCES)
+        mean = (joint * of_digits).sum(axis=(1, 2))
+        spread = np.sqrt((joint * (of_digits - mean[:, None, None]) ** 2).sum(axis=(1, 2)))
+        mode = expit(self.scale * (b.argmax(axis=1) - a.argmax(axis=1)))
+        valid = a.sum(axis=1) * b.sum(axis=1)
+        columns = [np.stack(both, axis=1) for both in ((p, 1 - p), (mode, 1 - mode), (spread, spread), (valid, valid))]
+        judgments = Judgments(*columns)
+        return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
+
+    def judge_as_shown(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> AnswerArrays:
+        judgments = self.judge_prompts(prompts)
+        return AnswerArrays(*(getattr(judgments, name)[:, 0] for name in ("mean", "mode", "spread", "valid")))
+
+    @torch.no_grad()
+    def read_digits(self, prompts: Sequence[EncodedPrompt], *, progress: bool = False) -> np.ndarray:
+        """Probabilities of the ten digits after N prompts, not normalized, shape (N, 10); equal prompts read once."""
+        keys = [tuple(prompt.ids) for prompt in prompts]
+        distinct = dict(zip(keys, prompts, strict=True))
+        row_of = {key: row for row, key in enumerate(distinct)}
+        probs = np.empty((len(distinct), 10))
+        for rows, batch in self.batches(list(distinct.values()), len(self.tree.tokens), progress=progress):
+            probs[rows] = self.tree.distribution(self.model, batch).probs.double().cpu().numpy()
+        return probs[[row_of[key] for key in keys]].clip(0, 1)
+
+    def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
+        """Judges N pairs, or mappings with `prompt`, `response_a` and `response_b`; both orders from one reading."""
+        return super().probabilities(pairs, progress=progress)
+
+
+def _normalized(probs: np.ndarray) -> np.ndarray:
+    return probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-12)
+
+
+def _expected(probs: np.ndarray) -> np.ndarray:
+    """Expected digits, given that the answer is a digit, shape (N,)."""
+    return _normalized(probs) @ np.arange(10)

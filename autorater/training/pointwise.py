@@ -1,0 +1,146 @@
+"""Pointwise judges trained on single pairwise votes, through exact sums over the digits of both responses.
+
+    S(E)   V = v S(σ(scale · (s_B − s_A)), y) + (1 − v) S_invalid                       objective: score_of_mean
+    E[S]   V = Σ_d Σ_e π_A(d) π_B(e) S(σ(scale · (e − d)), y) + (1 − v) S_invalid       objective: expected_score
+
+with s = E[d | valid] and v = v_A v_B the probability that both answers are digits: mass elsewhere is rewarded as the
+worst answer. The judge answers by the difference of the expected scores, so S(E) is the default. E[S] is the expected
+reward of two independent, sampled scores, and constrains single digits too.
+
+    loss = − Σ over votes of V / (mean number of votes in a batch)  −  entropy_coef · mean over responses of H(π)
+
+Every vote has the same weight, whatever batch it is in. A batch reads each of its responses once
+(`autorater.training.vote_batches`, `autorater.models.packing`).
+
+Hooks of TRL that are overridden: `get_train_dataloader`, for the batches; `_prepare_inputs`, since nothing is
+generated; `_compute_loss`. Deliberately left out: sampled digits, a reference model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from autorater.data.messages import plain_text
+from autorater.data.pairs import Pair
+from autorater.judges.pointwise import DigitTree
+from autorater.models.answers import AnswerDistribution
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.base_trainer import JudgeTrainer
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.exact_loss import WeightedReward
+from autorater.training.faults import check_lengths
+from autorater.training.vote_batches import VoteBatches, VoteGraph
+
+
+@dataclass(frozen=True)
+class PointwiseLoss:
+    """The reward of votes; see the module's formulas.
+
+    Args:
+        reward: The reward of a probability.
+        scale: Factor on the difference of two scores.
+        of_mean: S(E) in place of E[S].
+    """
+
+    reward: WeightedReward
+    scale: float = 1.0
+    of_mean: bool = True
+
+    def value(
+        self, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """V of every vote, differentiable, shape (P,).
+
+        Args:
+            answers: Digits after N responses.
+            a, b: Indices of the two responses of every vote, shape (P,) each.
+            labels: Pr[B preferred], shape (P,).
+        """
+        valid = answers.valid[a] * answers.valid[b]
+        invalid = (1 - valid).clamp_min(0) * self.reward.of_invalid(labels)
+        if self.of_mean:
+            p = (self.scale * (answers.mean[b] - answers.mean[a])).sigmoid()
+            return valid * self.reward.of_mean(p, labels) + invalid
+        joint = answers.probs[a][:, :, None] * answers.probs[b][:, None, :]  # (P, 10, 10)
+        of_digits = (self.scale * (answers.values[None, :] - answers.values[:, None])).sigmoid()
+        scores = self.reward.of_grid(of_digits.flatten(), labels)  # (P, 100)
+        return (joint.flatten(1) * scores).sum(dim=1) + invalid
+
+
+class PointwiseTrainer(JudgeTrainer):
+    """Trains a pointwise judge on rows of `vote_rows`.
+
+    Args:
+        answer_tree: The digits for this tokenizer's prompts.
+        graph: Responses and votes; vote i is row i of `train_dataset`.
+        model, reward_funcs, args, kwargs: As in `JudgeTrainer`.
+    """
+
+    def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: DigitTree, graph: VoteGraph, **kwargs):
+        super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
+        self._check_scores_grid()
+        self.graph = graph
+        check_lengths(self.model, graph.prompts, answer_tree.depth, "the prompt of a response")
+        reward = WeightedReward(self.reward_funcs, self.reward_weights.tolist())
+        self.loss = PointwiseLoss(reward, args.score_scale, args.rewards_mean)
+        self.batches = VoteBatches(graph, args.batch_tokens, args.world_size, args.seed)
+        self.accelerator.even_batches = False  # the batches are a multiple of the processes
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=list)
+        return self.accelerator.prepare(loader)
+
+    def _prepare_inputs(self, rows: list[dict]) -> list[dict]:
+        return rows
+
+    def _compute_loss(self, model, rows: list[dict]) -> torch.Tensor:
+        nodes = sorted({row[side] for row in rows for side in ("a", "b")})
+        index = {node: i for i, node in enumerate(nodes)}
+        device = self.accelerator.device
+        a, b = (torch.tensor([index[row[side]] for row in rows], device=device) for side in ("a", "b"))
+        with self.accelerator.autocast():
+            answers = self.answer_tree.distribution(model, [self.graph.prompts[node] for node in nodes])
+        value = self.loss.value(answers, a, b, self._labels(rows))
+        entropy = answers.entropy.mean()
+        mean_votes = len(self.train_dataset) / len(self.batches)
+        loss = -value.sum() / mean_votes - self.entropy_coef * entropy
+        tokens = self.graph.tokens(nodes)
+        self._log(
+            {
+                "reward": value.mean(),
+                "entropy": entropy,
+                "answers/parse_rate": answers.valid.mean(),
+                "answers/spread": answers.spread.mean(),
+                "scores/mean": answers.mean.mean(),
+                "scores/deviation": answers.mean.std(correction=0),
+                "batch/votes": len(rows),
+                "batch/responses": len(nodes),
+            },
+            tokens,
+        )
+        return loss / self.accumulation_steps
+
+    def _log(self, values: dict[str, torch.Tensor | float], tokens: int) -> None:
+        device = self.accelerator.device
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device).detach() for v in values.values()])
+        metrics = self._metrics[self.phase]
+        for name, value in zip(values, self.accelerator.gather(row[None]).mean(dim=0).tolist(), strict=True):
+            metrics[name].append(value)
+        if self.phase == "train":
+            self.state.num_input_tokens_seen += int(self.accelerator.gather(torch.tensor(tokens, device=device)).sum())
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        self._count_unparsed()
+
+
+def vote_rows(
+    pairs: Sequence[Pair], prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]
+) -> tuple[Dataset, VoteGraph]:
+    """Rows of V votes, the two responses as indices, and the graph of all; `prompts` of a `ScoreEncoder`."""
+    names = [plain_text(pair.prompt) for pair in pairs]
+    graph = VoteGraph.of(names, [(a.ids, b.ids) for a, b in prompts])
+    a, b = np.array(graph.votes).T
+    return Dataset.from_dict({"a": a, "b": b, "label": [pair.label for pair in pairs]}), graph

@@ -1,0 +1,199 @@
+"""Training of pointwise judges: rewards as brute-force sums with their gradients, every vote equal, exact resumes."""
+
+import json
+
+import pytest
+import torch
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import with_sparse_labels
+from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.answers import AnswerDistribution
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.exact_loss import WeightedReward
+from autorater.training.pointwise import PointwiseLoss, PointwiseTrainer, vote_rows
+from rewards import BrierReward, KLReward, LogReward, SphericalReward, brier_reward
+from tests.conftest import make_model, make_tokenizer
+
+REWARDS = [BrierReward(), LogReward(), SphericalReward(), KLReward()]
+
+
+def digits_after(n, seed=0):
+    logits = torch.randn(
+        n, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )  # two are no digits
+    return logits.requires_grad_()
+
+
+def score(reward, p, y):
+    """The rule written out in torch, for automatic differentiation."""
+    if isinstance(reward, BrierReward):
+        return 1 - (p - y) ** 2
+    if isinstance(reward, SphericalReward):
+        return (y * p + (1 - y) * (1 - p)) / (p**2 + (1 - p) ** 2).sqrt()
+    p = p.clamp(reward.epsilon, 1 - reward.epsilon)
+    return y * p.log() + (1 - y) * (1 - p).log()  # the label is 0 or 1, so KL is the same
+
+
+@pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.__name__)
+@pytest.mark.parametrize("of_mean", [True, False])
+def test_value_and_gradient_are_those_of_the_sums(reward, of_mean):
+    logits, scale = digits_after(4), 0.7
+    a, b, labels = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 3, 0, 0]), torch.tensor([1.0, 0.0, 1.0, 0.0]).double()
+    probs = logits.softmax(dim=-1)[:, :10]
+    loss = PointwiseLoss(WeightedReward([reward], [1.0]), scale, of_mean)
+    value = loss.value(AnswerDistribution(probs, torch.arange(10.0).double()), a, b, labels)
+
+    expected = []
+    for i, j, y in zip(a, b, labels, strict=True):
+        valid = probs[i].sum() * probs[j].sum()
+        worst = float(reward.invalid_score(y.numpy()))
+        if of_mean:
+            s, t = ((probs[k] * torch.arange(10)).sum() / probs[k].sum() for k in (i, j))
+            total = valid * score(reward, (scale * (t - s)).sigmoid(), y)
+        else:
+            total = sum(
+                probs[i, d] * probs[j, e] * score(reward, torch.tensor(scale * (e - d)).double().sigmoid(), y)
+                for d in range(10)
+                for e in range(10)
+            )
+        expected.append(total + (1 - valid) * worst)
+    expected = torch.stack(expected)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-8)
+    (got,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_mass_off_the_digits_is_the_worst_answer():
+    loss = PointwiseLoss(WeightedReward([brier_reward], [1.0]))
+    answers = AnswerDistribution(torch.zeros(2, 10), torch.arange(10.0))
+    value = loss.value(answers, torch.tensor([0]), torch.tensor([1]), torch.tensor([1.0]))
+    assert value.item() == 0.0
+
+
+@pytest.fixture
+def make_trainer(tmp_path, simulated):
+    def make(folder="out", digits="split", **options):
+        tokenizer = make_tokenizer(digits)
+        judge = PointwiseJudge(make_model("qwen", len(tokenizer)), tokenizer)
+        pairs = with_sparse_labels(simulated.pairs[:24], 0)
+        rows, graph = vote_rows(pairs, judge.encoder.encode(pairs))
+        defaults = {
+            "max_steps": 6,
+            "learning_rate": 1e-2,
+            "batch_tokens": 400,
+            "entropy_coef": 0.0,
+            "logging_steps": 1,
+        }
+        args = JudgeGRPOConfig(
+            output_dir=str(tmp_path / folder), judgment="pointwise", report_to="none", use_cpu=True, disable_tqdm=True,
+            **{"save_strategy": "no", "seed": 3} | defaults | options,
+        )  # fmt: skip
+        return PointwiseTrainer(
+            judge.model, brier_reward, args, judge.tree, graph, train_dataset=rows, processing_class=tokenizer
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("digits", ["split", "merged"])
+@pytest.mark.parametrize("objective", [None, "expected_score"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_raises_the_reward(make_trainer, digits, objective, accumulation):
+    trainer = make_trainer(
+        digits=digits, objective=objective, max_steps=30, gradient_accumulation_steps=accumulation, logging_steps=10
+    )
+    trainer.train()
+    rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
+    assert rewards[-1] > rewards[0] + 0.2
+    assert {"answers/parse_rate", "batch/votes", "num_tokens"} <= trainer.state.log_history[0].keys()
+
+
+def test_accumulated_batches_give_the_gradient_of_all_votes(make_trainer):
+    """Every vote has the same weight, whatever its batch: one batch of all votes against an epoch of small ones."""
+    whole = make_trainer(batch_tokens=100_000, max_steps=1)
+    small = make_trainer(batch_tokens=300, max_steps=1)
+    gradients = []
+    for trainer in (whole, small):
+        trainer.current_gradient_accumulation_steps = len(trainer.batches)
+        trainer.model.train()
+        for votes in trainer.batches:
+            trainer.compute_loss(trainer.model, [trainer.train_dataset[i] for i in votes]).backward()
+        gradients.append({name: p.grad for name, p in trainer.model.named_parameters()})
+    assert len(whole.batches) == 1 < len(small.batches)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_an_epoch_uses_every_vote_once(make_trainer):
+    trainer, used = make_trainer(max_steps=-1, num_train_epochs=2), []
+    compute = trainer._compute_loss
+    trainer._compute_loss = lambda model, rows: used.append(len(rows)) or compute(model, rows)
+    trainer.train()
+    assert sum(used) == 2 * 24
+    assert trainer.state.epoch == 2
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resumed_is_uninterrupted(make_trainer, tmp_path, accumulation):
+    options = {"save_strategy": "steps", "save_steps": 7, "max_steps": 10, "gradient_accumulation_steps": accumulation}
+    whole = make_trainer(**options)
+    whole.train()
+    torch.manual_seed(99)
+    resumed = make_trainer(**options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-7"))
+    for (name, p), q in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+    seconds = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+    logs = [[{k: v for k, v in e.items() if k not in seconds} for e in t.state.log_history] for t in (whole, resumed)]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answers": "sampled"}, "the ten digits are summed exactly"),
+        ({"reasoning": True}, "a score is one digit"),
+        ({"symmetry_coef": 1.0}, "a score has no order"),
+        ({"per_device_train_batch_size": 4}, "see batch_tokens"),
+        ({"beta": 0.1}, "no reference model"),
+        ({"scale_rewards": "group"}, "divided"),
+        ({"score_scale": 0.0}, "above 0"),
+        ({"judgment": "pairwise", "score_scale": 2.0}, "requires judgment: pointwise"),
+        ({"judgment": "both"}, "expected one of pairwise, pointwise"),
+        ({"objective": "mean"}, "expected one of expected_score, score_of_mean"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", **{"judgment": "pointwise"} | options)
+
+
+def test_a_run_leaves_a_pointwise_judge(tmp_path, simulated):
+    from trl import ModelConfig
+
+    from autorater.training.arguments import JudgeArguments
+    from autorater.training.grpo import train_on_votes
+
+    tokenizer = make_tokenizer("split", chat=True)
+    make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = tmp_path / "votes.jsonl"
+    rows = [
+        {"prompt": f"{p.prompt} {i}", "response_a": p.response_a, "response_b": p.response_b, "label": p.label}
+        for i, p in enumerate(simulated.pairs)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    args = JudgeArguments(dataset_name=str(data), held_out_fraction=0.25, n_eval_pairs=4)
+    training = JudgeGRPOConfig(
+        output_dir=str(tmp_path / "run"), judgment="pointwise", report_to="none", use_cpu=True, disable_tqdm=True,
+        max_steps=3, eval_steps=2, learning_rate=1e-3, batch_tokens=400, score_scale=0.5, save_strategy="no",
+    )  # fmt: skip
+    train_on_votes(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), (), "grpo")
+    judge = Judge.from_pretrained(str(tmp_path / "run"), device="cpu")
+    assert (type(judge), judge.scale) == (PointwiseJudge, 0.5)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["after/symmetry_deviation_abs"] == pytest.approx(0, abs=1e-12)
+    assert "pointwise" in (tmp_path / "run" / "README.md").read_text()
