@@ -23,6 +23,7 @@ from transformers import DynamicCache
 
 from autorater.models.split_attention import LAYOUT, Layout, enable_shared_prefix, transformer_of
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
+from autorater.prompts.batching import common_beginning
 
 
 def suffix_logits(
