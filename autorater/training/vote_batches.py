@@ -7,7 +7,7 @@ readings serve 190 votes. Where no response is left that shares a vote, the batc
 without common responses give plain batches.
 
 Every vote is used once an epoch. Each epoch draws new batches; their number is that of the first epochs, a multiple of
-the number of processes.
+the number of processes. (Where fewer votes are left than processes, some are used twice.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,8 +82,7 @@ class VoteBatches:
                 self._adjacent[node].setdefault(other, []).append(vote)
         draws = [self._draw(Random(f"{seed}/{i}")) for i in range(3)]
         self._spare = max(draws, key=len)
-        count = -(-len(self._spare) // processes) * processes
-        self._count = min(count, len(graph.votes) // processes * processes)
+        self._count = -(-len(self._spare) // processes) * processes
 
     def __len__(self) -> int:
         return self._count
@@ -96,7 +95,8 @@ class VoteBatches:
         while len(batches) < self._count:  # the number of batches is that of all epochs
             largest = max(range(len(batches)), key=lambda i: len(batches[i]))
             votes = batches.pop(largest)
-            batches += [votes[: len(votes) // 2], votes[len(votes) // 2 :]]
+            half = len(votes) // 2
+            batches += [votes[:half] or votes, votes[half:]]  # a single vote is used twice
         random.shuffle(batches)
         yield from batches
 
