@@ -26,22 +26,3 @@ from rewards.functions import (
     log_reward,
     spherical_reward,
 )
-
-__all__ = [
-    "CLOSE_TAG",
-    "OPEN_TAG",
-    "BrierReward",
-    "KLReward",
-    "LogReward",
-    "RankedProbabilityReward",
-    "Reward",
-    "SphericalReward",
-    "VotesReward",
-    "brier_reward",
-    "kl_reward",
-    "log_reward",
-    "parse_distribution",
-    "parse_probability",
-    "render_answer",
-    "spherical_reward",
-]

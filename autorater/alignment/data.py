@@ -1,6 +1,6 @@
 """The items of an alignment run, read or simulated, with a single label per item for the warm start."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,29 +8,12 @@ from autorater.alignment.arguments import AlignmentArguments
 from autorater.data.errors import DataError
 from autorater.data.formats import load_items
 from autorater.data.items import ItemSet, pair_items
-from autorater.data.pairs import split_by
+from autorater.data.pairs import Pair, split_by
 from autorater.data.population import GRADER, Population, simulate_items
 from autorater.training.data import TrainingData, prepare_data
 
 
-@dataclass(frozen=True)
-class ItemData:
-    """Training and held-out items, and a summary in one line.
-
-    Attributes:
-        warm_start_items: Items whose verdicts the warm start imitates.
-        verdicts: Index of the one label that a single judge gives each of them: that of the simulated grader, of one
-            vote, or as in `TrainingData`. Shape (len(warm_start_items),).
-    """
-
-    train: ItemSet
-    held_out: ItemSet
-    warm_start_items: ItemSet
-    verdicts: np.ndarray
-    summary: str
-
-
-def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
+def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
     """Reads or simulates the items of a run; DataError if a row is invalid or the tasks of the two files differ."""
     if args.dataset_name is None:
         population = Population(noise=args.population_noise).with_shares(args.persona_shares)
@@ -58,19 +41,17 @@ def prepare_items(args: AlignmentArguments, seed: int) -> ItemData:
     summary = (
         f"{source}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; {labels}"
     )
-    return ItemData(train, held_out, train, verdicts, summary)
+    return TrainingData(train, held_out, train, verdicts, summary)
 
 
-def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData, ItemData]:
+def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData[list[Pair]], TrainingData[ItemSet]]:
     """The pairs of a run, and both orders of each as items."""
     data = prepare_data(args, seed)
     ties = any(pair.votes_tie for pair in data.train + data.held_out)
-    train, held_out, warm_start = (
-        pair_items(pairs, ties) for pairs in (data.train, data.held_out, data.warm_start_pairs)
-    )
+    train, held_out, warm_start = (pair_items(pairs, ties) for pairs in (data.train, data.held_out, data.warm_start))
     prefers_b = np.stack([data.verdicts, 1 - data.verdicts], axis=1).flatten() > 0.5
     verdicts = np.where(prefers_b, len(train.task.labels) - 1, 0)
-    return data, ItemData(train, held_out, warm_start, verdicts, data.summary)
+    return data, TrainingData(train, held_out, warm_start, verdicts, data.summary)
 
 
 def _one_vote(shares: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,6 @@ In addition to the metrics of distributions (`autorater.metrics.class_metrics`):
 of the KL if the held-out shares are moved in random directions (arXiv 2505.12301, Table 3).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from autorater.alignment.adversary import random_perturbation
 from autorater.alignment.judge import LabelJudge
 from autorater.data.items import ItemSet
+from autorater.data.tables import write_rows
 from autorater.metrics import class_metrics
 from autorater.prompts.encoder import EncodedPrompt
 
@@ -76,5 +76,4 @@ def write_item_predictions(folder: str | Path, before: ItemEvaluation, after: It
                 "true_distribution": item.true_distribution,
                 "topic": item.topic,
             }
-            known = {name: value for name, value in record.items() if value is not None}
-            file.write(json.dumps(known, ensure_ascii=False) + "\n")
+            write_rows([record], file)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from autorater.alignment.evaluation import ItemEvaluation, write_item_predictions
 from autorater.evaluation.results import before_and_after, write_metrics
 from autorater.report import write_card, write_report_page
-from autorater.report.glossary import Row, metric_rows, metrics_of
+from autorater.report.glossary import metric_rows, metrics_of
 from autorater.report.plots import before_and_after as panels
 from autorater.report.plots import reliability_figure
 from autorater.report.rendering import png
@@ -18,10 +18,6 @@ from autorater.report.tables import fixed_width
 TITLE = "Distribution alignment"
 METRICS = metrics_of("items")
 logger = logging.getLogger(__name__)
-
-
-def item_rows(before: ItemEvaluation, after: ItemEvaluation) -> list[Row]:
-    return metric_rows(METRICS, _with_true_bounds(before.metrics), _with_true_bounds(after.metrics))
 
 
 def item_reliability_figure(before: ItemEvaluation, after: ItemEvaluation) -> Figure:
@@ -43,7 +39,7 @@ def write_item_run(
     """
     write_metrics(folder, before_and_after(before.metrics, after.metrics, seconds))
     write_item_predictions(folder, before, after)
-    rows = item_rows(before, after)
+    rows = metric_rows(METRICS, _with_true_bounds(before.metrics), _with_true_bounds(after.metrics))
     label, effect = rows[0].metric.label, rows[0].change or "no clear difference"
     headline = f"{label}: {rows[0].before.value} → {rows[0].after.value}, {effect}."
     shown = {"headline": headline, "groups": {"Distributions": rows}}

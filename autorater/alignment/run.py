@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from autorater.alignment.arguments import AlignmentArguments
-from autorater.alignment.data import ItemData, prepare_items, prepare_pair_items
+from autorater.alignment.data import prepare_items, prepare_pair_items
 from autorater.alignment.evaluation import evaluate_items
 from autorater.alignment.judge import LabelJudge
 from autorater.alignment.labels import LabelFormat, LabelTree
@@ -26,6 +26,7 @@ from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.callbacks import CalibrationCallback
+from autorater.training.data import TrainingData
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
@@ -78,14 +79,14 @@ def run_alignment(
 
 
 def build_warm_label_policy(
-    args: AlignmentArguments, training: AlignmentConfig, data: ItemData, label_format: LabelFormat
+    args: AlignmentArguments, training: AlignmentConfig, data: TrainingData[ItemSet], label_format: LabelFormat
 ) -> str:
     """As `autorater.training.warm_start.build_warm_policy`, for a policy that answers with a label."""
 
     def rows(tokenizer: PreTrainedTokenizerBase) -> list[dict]:
         encoder = PromptEncoder(tokenizer, label_format)
         label_tokens = LabelTree(tokenizer, encoder.context, label_format.words).label_tokens
-        prompts = encoder.encode_texts([item.texts for item in data.warm_start_items.items])
+        prompts = encoder.encode_texts([item.texts for item in data.warm_start.items])
         return [
             {"prompt_ids": prompt.ids, "answer_ids": [*label_tokens[verdict], tokenizer.eos_token_id]}
             for prompt, verdict in zip(prompts, data.verdicts, strict=True)

@@ -13,8 +13,9 @@ Ablations: `adversary` (p = p̂), `kl` (CE alone: single-point alignment, withou
 Deliberately left out: a term for the mass outside the labels. The mass of the labels is logged (`mass`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -56,44 +57,37 @@ class AlignmentConfig(RunConfig, TrainingArguments):
             raise UserError("radius, adversary_steps and adversary_step_size must be >= 0")
         super().__post_init__()
 
-    def objective(self) -> "AlignmentObjective":
-        """The loss without the ablated terms."""
+    def objective(self) -> Callable:
+        """`alignment_loss` without the ablated terms, of `log_q` and `shares`."""
         ablated = set(self.ablate or [])
         alpha = 0.0 if "kl" in ablated else 1.0 if "ce" in ablated else self.alpha
         radius = 0.0 if "adversary" in ablated or not alpha else self.radius
-        return AlignmentObjective(alpha, radius, self.adversary_steps, self.adversary_step_size)
+        steps, step_size = self.adversary_steps, self.adversary_step_size
+        return partial(alignment_loss, alpha=alpha, radius=radius, steps=steps, step_size=step_size)
 
 
-@dataclass(frozen=True)
-class AlignmentObjective:
-    """The loss of the module's formula.
+def alignment_loss(
+    log_q: torch.Tensor,
+    shares: torch.Tensor,
+    alpha: float = 0.8,
+    radius: float = 0.0,
+    steps: int = 5,
+    step_size: float = 0.05,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of the module's formula (a scalar) and detached values to log by name, shape (B,) each.
 
     Args:
+        log_q, shares: Logarithms of the model's distributions and shares of the votes, shape (B, K).
         alpha: Weight of the KL, in [0, 1].
         radius: Radius of the adversary's ball; 0 for no adversary.
         steps, step_size: Its steps.
     """
-
-    alpha: float = 0.8
-    radius: float = 0.0
-    steps: int = 5
-    step_size: float = 0.05
-
-    def __call__(self, log_q: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss (a scalar) and detached values to log by name, shape (B,) each.
-
-        Args:
-            log_q: Logarithms of the model's distributions, shape (B, K).
-            shares: Shares of the votes, shape (B, K).
-        """
-        target = shares
-        if self.radius:
-            target = worst_case(shares, log_q.detach(), self.radius, steps=self.steps, step_size=self.step_size)
-        at_worst = kl_divergence(target, log_q)
-        cross_entropy = -(majority(shares) * log_q).sum(dim=-1)
-        loss = self.alpha * at_worst + (1 - self.alpha) * cross_entropy
-        log = {"kl": kl_divergence(shares, log_q), "kl_at_worst": at_worst, "cross_entropy": cross_entropy}
-        return loss.mean(), {name: values.detach() for name, values in log.items()}
+    target = worst_case(shares, log_q.detach(), radius, steps=steps, step_size=step_size) if radius else shares
+    at_worst = kl_divergence(target, log_q)
+    cross_entropy = -(majority(shares) * log_q).sum(dim=-1)
+    loss = alpha * at_worst + (1 - alpha) * cross_entropy
+    log = {"kl": kl_divergence(shares, log_q), "kl_at_worst": at_worst, "cross_entropy": cross_entropy}
+    return loss.mean(), {name: values.detach() for name, values in log.items()}
 
 
 def kl_divergence(p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -116,7 +110,7 @@ def alignment_rows(items: ItemSet, prompts: Sequence[EncodedPrompt]) -> list[dic
 
 
 class AlignmentTrainer(ResumableTrainer, Trainer):
-    """`transformers.Trainer` on rows of `alignment_rows`, with the loss of `AlignmentObjective`.
+    """`transformers.Trainer` on rows of `alignment_rows`, with the loss `alignment_loss`.
 
     `tree` holds the labels for this tokenizer's prompts, which `pad_token_id` pads.
     """

@@ -11,7 +11,7 @@ from autorater.audit.plots import audit_figure
 from autorater.audit.predictions import Predictions
 from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
-from autorater.metrics.position import Stratum, deviation_by_length, deviation_by_margin
+from autorater.metrics.position import deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
 from autorater.report.glossary import GLOSSARY, FormattedValue, Metric, metrics_of
 from autorater.report.rendering import data_uri, png, render
@@ -114,7 +114,7 @@ def _compared_means(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, n
     return *pair_means(predictions.answers[kept]), predictions.pairs.lengths[kept]
 
 
-def _strata(predictions: Predictions) -> tuple[list[Stratum], list[Stratum]]:
+def _strata(predictions: Predictions) -> tuple[list[dict], list[dict]]:
     p_ab, p_ba, lengths = _compared_means(predictions)
     if not len(p_ab):
         return [], []

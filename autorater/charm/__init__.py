@@ -18,5 +18,3 @@ Importing this package requires NumPy and SciPy only; reward_model, training and
 
 from autorater.charm.offset import empirical_win_rate, fit_offset, preferences
 from autorater.metrics.systems import expected_win_rate, mismatch_degree
-
-__all__ = ["empirical_win_rate", "expected_win_rate", "fit_offset", "mismatch_degree", "preferences"]

@@ -11,7 +11,6 @@ responses; each has a file of its own in the same folder.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
 from autorater.models.loading import resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
-from autorater.prompts.batching import pad_prompts
+from autorater.prompts.batching import longest_prompt, pad_prompts
 from autorater.prompts.encoder import DataTokenizer
 
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
@@ -69,8 +68,7 @@ class RewardModel:
         text_config = model.config.get_text_config()
         text_config.pad_token_id = tokenizer.pad_token_id  # marks the end of a text for the model
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        context = getattr(text_config, "max_position_embeddings", None)
-        self.max_length = min((n for n in (max_length, context) if n is not None), default=math.inf)
+        self.max_length = longest_prompt(model, 0, max_length)
         self._data = DataTokenizer(tokenizer)
         self._layout = self._render_layout()
 
@@ -127,16 +125,13 @@ class RewardModel:
         self.model.train(was_training)
         return scores
 
-    def score_file(
-        self, responses: Iterable[Response], folder: str | Path, name: str, *, progress: bool = False
-    ) -> dict[Response, float]:
+    def score_file(self, responses: Iterable[Response], folder: str | Path, name: str) -> dict[Response, float]:
         """All scores in a folder, after those of the responses that are not in its files have been added.
 
         Args:
             responses: Those longer than `max_length` with their prompts are left out, and counted in the log.
             folder: Holds one `.jsonl` file per process, in the format of `load_responses`.
             name: Name of this reward model; a folder holds scores of one reward model.
-            progress: Show a progress bar.
 
         Raises:
             UserError: If the folder holds scores of another reward model, or a score is NaN or infinite.
@@ -155,7 +150,13 @@ class RewardModel:
         path = folder / f"part-{state.process_index:03d}.jsonl"
         with (
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=len(mine), desc="scoring", unit="response", disable=not progress or None, leave=False) as bar,
+            tqdm(
+                total=len(mine),
+                desc="scoring",
+                unit="response",
+                disable=not state.is_main_process or None,
+                leave=False,
+            ) as bar,
         ):
             for start in range(0, len(mine), _CHUNK):
                 chunk = mine[start : start + _CHUNK]

@@ -10,7 +10,6 @@
 A stage may be repeated: scoring is resumed, and the scores of a model that is trained again are removed.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from autorater.charm.responses import Preference, Scores, responses_of, voted_pr
 from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
+from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
 from autorater.report.tables import fixed_width
 from autorater.training.checkpointing.record import from_main
@@ -76,8 +76,7 @@ class CharmRun:
             model = self.base if version == ORIGINAL else str(self.folder / version)
             # models in the output folder are identified by their version, since the folder may be moved
             name = version if Path(model).parent == self.folder else model
-            progress = self.training.process_index == 0
-            scores |= self._load(model).score_file(missing, self.folder / "scores" / version, name, progress=progress)
+            scores |= self._load(model).score_file(missing, self.folder / "scores" / version, name)
         self._scores[version] = scores
 
     def calibrate(self) -> Calibration:
@@ -182,8 +181,6 @@ class CharmRun:
 
 def _write_preferences(path: Path, preferences: list[Preference]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for preference in preferences:
-            chosen, rejected = preference.chosen, preference.rejected
+        for chosen, rejected in ((preference.chosen, preference.rejected) for preference in preferences):
             row = {"prompt": chosen.prompt, "chosen": chosen.text, "rejected": rejected.text}
-            row |= {"chosen_model": chosen.model, "rejected_model": rejected.model}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write_rows([row | {"chosen_model": chosen.model, "rejected_model": rejected.model}], file)

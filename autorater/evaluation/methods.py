@@ -234,7 +234,9 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
     kinds = {
         "topic": [pair.topic for pair in pairs],
         "models": [" / ".join(sorted(m)) if all(m) else None for m in ((p.model_a, p.model_b) for p in pairs)],
-        "characters of both responses": length_quartiles([_characters(pair) for pair in pairs]),
+        "characters of both responses": length_quartiles(
+            [len(plain_text(pair.response_a)) + len(plain_text(pair.response_b)) for pair in pairs]
+        ),
     }
     measured = {
         kind: group_metrics(evaluation.judgments.mean, targets(pairs), names, n_bootstrap=n_bootstrap)
@@ -242,10 +244,6 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
         if len(set(names)) > 1
     }
     return {kind: groups for kind, groups in measured.items() if len(groups) > 1}
-
-
-def _characters(pair: Pair) -> int:
-    return len(plain_text(pair.response_a)) + len(plain_text(pair.response_b))
 
 
 def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[WinRate]:

@@ -23,9 +23,7 @@ def prepare_output_dir(path: str | Path) -> Path:
     return path
 
 
-def write_run(
-    folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float | None = None
-) -> None:
+def write_run(folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float) -> None:
     """Writes `metrics.json` (keys `before/…` and `after/…`) and `predictions.jsonl`."""
     judgments = after.judgments
 
@@ -63,10 +61,8 @@ def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callabl
 
 
 def before_and_after(
-    before: Mapping[str, float], after: Mapping[str, float], training_seconds: float | None = None
+    before: Mapping[str, float], after: Mapping[str, float], training_seconds: float
 ) -> dict[str, float]:
-    """Flat metrics with keys `before/…`, `after/…` and, if given, `training_seconds`."""
+    """Flat metrics with keys `before/…`, `after/…` and `training_seconds`."""
     metrics = {f"{when}/{k}": v for when, part in (("before", before), ("after", after)) for k, v in part.items()}
-    if training_seconds is not None:
-        metrics["training_seconds"] = round(training_seconds, 1)
-    return metrics
+    return metrics | {"training_seconds": round(training_seconds, 1)}

@@ -33,34 +33,3 @@ from autorater.metrics.ranking import RankedSystem, rank_systems
 from autorater.metrics.summary import Targets, judge_metrics
 from autorater.metrics.systems import WinRate, win_rates
 from autorater.metrics.win_rate import estimate_win_rate, votes_for_width
-
-__all__ = [
-    "BinnedGap",
-    "Change",
-    "GroupMetrics",
-    "Mean",
-    "RankedSystem",
-    "Share",
-    "Targets",
-    "WinRate",
-    "agreement",
-    "bootstrap",
-    "calibration_metrics",
-    "class_metrics",
-    "compare_with_baseline",
-    "deferral_threshold",
-    "ece_noise_floor",
-    "estimate_win_rate",
-    "expected_calibration_error",
-    "gate_fails",
-    "group_metrics",
-    "judge_metrics",
-    "length_quartiles",
-    "noise_floors",
-    "position_bias",
-    "rank_systems",
-    "reliability_curve",
-    "three_way_agreement",
-    "votes_for_width",
-    "win_rates",
-]

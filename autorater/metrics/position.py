@@ -12,7 +12,6 @@ move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -88,23 +87,8 @@ def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     return (logit(p_ab.clip(LOG_CLIP, 1 - LOG_CLIP)) + logit(p_ba.clip(LOG_CLIP, 1 - LOG_CLIP))) / 2
 
 
-@dataclass(frozen=True)
-class Stratum:
-    """Position bias of the pairs in (low, high] of a covariate; `high` may be infinite, the lowest stratum has `low`.
-
-    `consistency` is as in `position_bias`; `deviation_mean` and `deviation_abs` are the means of d and |d|.
-    """
-
-    low: float
-    high: float
-    n_pairs: int
-    consistency: float
-    deviation_mean: float
-    deviation_abs: float
-
-
-def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
-    """Position bias by |p_sym − 1/2|, without empty strata; arguments as in `position_bias`.
+def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[dict[str, float]]:
+    """`position_bias` and `n_pairs` by |p_sym − 1/2|, in (`low`, `high`]; the lowest includes `low`; none is empty.
 
     Near ties contradict themselves easily; a bias far from 1/2 changes verdicts that matter.
     """
@@ -113,18 +97,15 @@ def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
 
 def deviation_by_length(
     p_ab: np.ndarray, p_ba: np.ndarray, length_a: np.ndarray, length_b: np.ndarray
-) -> list[Stratum]:
-    """Position bias by the ratio of the longer to the shorter response, whose lengths, shape (N,), are above 0."""
+) -> list[dict[str, float]]:
+    """The same by the ratio of the longer to the shorter response, whose lengths, shape (N,), are above 0."""
     return _strata(np.maximum(length_a, length_b) / np.minimum(length_a, length_b), _RATIOS, p_ab, p_ba)
 
 
-def _strata(values: np.ndarray, edges: Sequence[float], p_ab: np.ndarray, p_ba: np.ndarray) -> list[Stratum]:
-    terms = position_terms(p_ab, p_ba)
+def _strata(values: np.ndarray, edges: Sequence[float], p_ab: np.ndarray, p_ba: np.ndarray) -> list[dict[str, float]]:
     indices = np.searchsorted(edges, values.round(DECIMALS)).clip(1) - 1
-    strata = []
-    for index in np.unique(indices):
-        here = indices == index
-        consistent, deviation = terms["consistent"][here], terms["deviation"][here]
-        means = (float(column.mean()) for column in (consistent, deviation, np.abs(deviation)))
-        strata.append(Stratum(edges[index], edges[index + 1], int(here.sum()), *means))
-    return strata
+    members = [(index, indices == index) for index in np.unique(indices)]
+    return [
+        {"low": edges[i], "high": edges[i + 1], "n_pairs": int(here.sum())} | position_bias(p_ab[here], p_ba[here])
+        for i, here in members
+    ]

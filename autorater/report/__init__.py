@@ -19,13 +19,3 @@ from autorater.report.card import write_card, write_model_card
 from autorater.report.comparison import comparison_table, write_comparison_report
 from autorater.report.page import write_report, write_report_page
 from autorater.report.tables import summary_table
-
-__all__ = [
-    "comparison_table",
-    "summary_table",
-    "write_card",
-    "write_comparison_report",
-    "write_model_card",
-    "write_report",
-    "write_report_page",
-]

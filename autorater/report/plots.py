@@ -39,7 +39,7 @@ _NOTES = (
 
 
 def prepare_reliability(
-    probabilities: ArrayLike, labels: ArrayLike, truth: ArrayLike | None = None, n_bins: int = 10
+    probabilities: ArrayLike, labels: ArrayLike, truth: ArrayLike | None = None
 ) -> dict[str, np.ndarray]:
     """Computes a reliability diagram.
 
@@ -47,26 +47,25 @@ def prepare_reliability(
         probabilities: shape (N,), answers in [0, 1].
         labels: shape (N,), vote shares in [0, 1].
         truth: shape (N,), p* in [0, 1], if known.
-        n_bins: bins of equal width, right-closed.
 
     Returns:
-        For every bin that is not empty, ascending: `probability` (mean answer), `label` (mean vote share), `low` and
-        `high` (its 95 % interval), `count`, and with a truth `truth` (mean p*). For 20 bins of equal width:
+        For every one of ten bins that is not empty, ascending: `probability` (mean answer), `label` (mean vote share),
+        `low` and `high` (its 95 % interval), `count`, and with a truth `truth` (mean p*). For 20 bins of equal width:
         `histogram`, the share of answers in each.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1].
     """
     probabilities, labels = check_probabilities("probabilities", probabilities), check_probabilities("labels", labels)
-    prepared = reliability_curve(probabilities, labels, n_bins)
+    prepared = reliability_curve(probabilities, labels)
     mean, count = prepared["label"], prepared["count"]
     single = mean * (1 - mean)
-    variance = reliability_curve(probabilities, labels**2, n_bins)["label"] - mean**2
+    variance = reliability_curve(probabilities, labels**2)["label"] - mean**2
     shrunk = ((count - 1) * variance + single) / count
     votes = count * np.divide(single, shrunk, out=np.ones_like(single), where=shrunk > 0)
     prepared["low"], prepared["high"] = wilson_interval(mean, votes)
     if truth is not None:
-        prepared["truth"] = reliability_curve(probabilities, truth, n_bins)["label"]
+        prepared["truth"] = reliability_curve(probabilities, truth)["label"]
     counts = np.bincount(bin_indices(probabilities, _HISTOGRAM_BINS, "uniform"), minlength=_HISTOGRAM_BINS)
     return prepared | {"histogram": counts / counts.sum()}
 

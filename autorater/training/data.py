@@ -9,6 +9,7 @@ Deliberately left out: tokenization (`autorater.prompts.encoder`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -22,27 +23,28 @@ from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.arguments import JudgeArguments
 from rewards import CLOSE_TAG, render_answer
 
+Rows = TypeVar("Rows")
 _VOTE_STRENGTH = 0.25  # a vote has a side but no certainty: it becomes 3/8 or 5/8
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """Training and held-out pairs, and a summary in one line.
+class TrainingData(Generic[Rows]):
+    """Training and held-out rows, which are pairs or items, and a summary in one line.
 
     Attributes:
-        warm_start_pairs: Pairs whose verdicts the warm start imitates.
-        verdicts: Their verdicts, Pr[B better]: of the simulated grader, of one vote if the pairs are recorded, or the
-            share of characters that are in B. Shape (len(warm_start_pairs),).
+        warm_start: The N rows whose verdicts the warm start imitates.
+        verdicts: Their verdicts, shape (N,), of the simulated grader or of one vote if the rows are recorded: Pr[B
+            better] of pairs, or the share of characters that are in B; the index of one label of items.
     """
 
-    train: list[Pair]
-    held_out: list[Pair]
-    warm_start_pairs: list[Pair]
+    train: Rows
+    held_out: Rows
+    warm_start: Rows
     verdicts: np.ndarray
     summary: str
 
 
-def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
+def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
     """Reads or simulates the pairs of a run; the seed draws the sparse votes, the split and the simulated texts.
 
     Raises:
@@ -54,7 +56,7 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData:
             data.train, max(1, args.warm_start_steps * args.warm_start_batch_size // 2), seed
         )
         in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in growing]).T
-        data = replace(data, warm_start_pairs=growing, verdicts=in_b / np.maximum(in_a + in_b, 1))
+        data = replace(data, warm_start=growing, verdicts=in_b / np.maximum(in_a + in_b, 1))
     return data
 
 

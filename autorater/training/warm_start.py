@@ -134,7 +134,7 @@ def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: T
     """Builds a policy from scratch on the training texts, warm-starts and saves it; returns its folder."""
 
     def rows(tokenizer: PreTrainedTokenizerBase) -> list[dict]:
-        encoded = PromptEncoder(tokenizer, args.prompt_format).encode(data.warm_start_pairs)
+        encoded = PromptEncoder(tokenizer, args.prompt_format).encode(data.warm_start)
         verdicts, prompts, _ = drop_long(data.verdicts, encoded, args.max_prompt_tokens)
         return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
 

@@ -11,7 +11,7 @@ from scipy.stats import entropy
 
 from autorater.alignment import adversary
 from autorater.alignment.adversary import random_perturbation, worst_case
-from autorater.alignment.trainer import AlignmentConfig, AlignmentObjective, kl_divergence, majority
+from autorater.alignment.trainer import AlignmentConfig, alignment_loss, kl_divergence, majority
 
 
 @settings(max_examples=80, deadline=None)
@@ -74,13 +74,13 @@ def test_random_perturbations_have_their_size_in_the_interior_and_stay_distribut
 def test_objective_is_kl_and_cross_entropy():
     shares = torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.4, 0.2]], dtype=torch.float64)
     q = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]], dtype=torch.float64)
-    loss, log = AlignmentObjective(alpha=0.8)(q.log(), shares)
+    loss, log = alignment_loss(q.log(), shares, alpha=0.8)
     kl = entropy(shares.numpy(), q.numpy(), axis=1)
     cross = [-np.log(0.5), -(np.log(0.2) + np.log(0.3)) / 2]  # the mean of tied labels
     assert loss.item() == pytest.approx(np.mean(0.8 * kl + 0.2 * np.array(cross)))
     np.testing.assert_allclose(log["kl"], kl)
     np.testing.assert_allclose(majority(shares), [[1, 0, 0], [0.5, 0.5, 0]])
-    worst, log = AlignmentObjective(alpha=1.0, radius=0.1)(q.log(), shares)
+    worst, log = alignment_loss(q.log(), shares, alpha=1.0, radius=0.1)
     assert (log["kl_at_worst"] > log["kl"]).all()
     assert worst > loss - 0.2 * np.mean(cross)
 
@@ -88,7 +88,7 @@ def test_objective_is_kl_and_cross_entropy():
 def test_gradient_of_the_loss_does_not_pass_through_the_adversary():
     shares = torch.tensor([[0.6, 0.4, 0.0]])
     logits = torch.zeros(1, 3, requires_grad=True)
-    AlignmentObjective(alpha=1.0, radius=0.2)(logits.log_softmax(dim=-1), shares)[0].backward()
+    alignment_loss(logits.log_softmax(dim=-1), shares, alpha=1.0, radius=0.2)[0].backward()
     p = worst_case(shares, torch.zeros(1, 3).log_softmax(dim=-1), 0.2)
     torch.testing.assert_close(logits.grad, torch.full((1, 3), 1 / 3) - p)
 

@@ -43,7 +43,7 @@ def test_columns_of_both_orders(evaluation):
 
 
 def test_files_of_a_run(evaluation, tmp_path):
-    write_run(tmp_path, evaluation, evaluation)
+    write_run(tmp_path, evaluation, evaluation, training_seconds=1.0)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["before/brier"] == metrics["after/brier"] == evaluation.metrics["brier"]
     records = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]

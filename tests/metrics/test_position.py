@@ -84,16 +84,20 @@ def test_order_of_pairs_and_whole_copies_do_not_matter(data):
 
 def test_deviation_by_margin():
     strata = deviation_by_margin(np.array([0.9, 0.6, 0.5, 1.0]), np.array([0.1, 0.6, 0.5, 0.2]))
-    assert [(s.low, s.high, s.n_pairs) for s in strata] == [(0.0, 0.1, 2), (0.3, 0.4, 2)]
-    assert strata[0].deviation_abs == pytest.approx(0.1)
-    assert strata[0].consistency == 0.5
+    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == [(0.0, 0.1, 2), (0.3, 0.4, 2)]
+    assert strata[0]["symmetry_deviation_abs"] == pytest.approx(0.1)
+    assert strata[0]["consistency"] == 0.5
 
 
 def test_deviation_by_length():
     strata = deviation_by_length(
         np.full(4, 0.6), np.full(4, 0.5), np.array([10, 10, 30, 1]), np.array([10, 11, 10, 1000])
     )
-    assert [(s.low, s.high, s.n_pairs) for s in strata] == [(1.0, 1.1, 2), (2.0, 4.0, 1), (4.0, float("inf"), 1)]
+    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == [
+        (1.0, 1.1, 2),
+        (2.0, 4.0, 1),
+        (4.0, float("inf"), 1),
+    ]
 
 
 def test_logit_shifts_recover_a_constant_shift():

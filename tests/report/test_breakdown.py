@@ -14,12 +14,12 @@ def test_topics_by_hand(make_pairs, make_evaluation):
     evaluation = make_evaluation(pairs, [0.8, 0.1, 0.9, 0.6, 0.5], [0.4, 0.9, 0.1, 0.6, 0.5])
     tea, cars = topic_rows(evaluation)
     # tea: prefers B with 0.7 (votes 0.6), then A with 0.9 (votes 0.8)
-    assert (tea.topic, tea.n_pairs) == ("tea", 2)
-    assert (tea.answer, tea.vote, tea.gap) == pytest.approx((0.8, 0.7, 0.1))
+    assert (tea["topic"], tea["n_pairs"]) == ("tea", 2)
+    assert (tea["answer"], tea["vote"], tea["gap"]) == pytest.approx((0.8, 0.7, 0.1))
     # against every vote: (p − y)² + y (1 − y)
-    assert tea.brier == pytest.approx((0.01 + 0.24 + 0.01 + 0.16) / 2)
+    assert tea["brier"] == pytest.approx((0.01 + 0.24 + 0.01 + 0.16) / 2)
     # cars: prefers B with 0.9 (votes 1.0), then neither
-    assert (cars.answer, cars.vote, cars.gap) == pytest.approx((0.7, 0.75, -0.05))
+    assert (cars["answer"], cars["vote"], cars["gap"]) == pytest.approx((0.7, 0.75, -0.05))
 
 
 def test_no_topics_no_table(make_pairs, make_evaluation):
@@ -40,13 +40,13 @@ def test_worst_pairs_are_far_from_the_votes(make_pairs, make_evaluation):
         for p_ab, p_ba in (([0.5] * 3, [0.5] * 3), ([0.9, 0.8, 0.4], [0.1, 0.6, 0.2]))
     )
     worst = worst_pairs(before, after, n=2)
-    assert [row.pair.id for row in worst] == ["pair-1", "pair-2"]
-    assert (worst[0].answer, worst[0].answer_ab, worst[0].answer_ba) == pytest.approx((0.6, 0.8, 0.4))
-    assert worst[0].answer_before == 0.5
+    assert [row["pair"].id for row in worst] == ["pair-1", "pair-2"]
+    assert (worst[0]["answer"], worst[0]["answer_ab"], worst[0]["answer_ba"]) == pytest.approx((0.6, 0.8, 0.4))
+    assert worst[0]["answer_before"] == 0.5
     assert len(worst_pairs(before, after)) == 3
 
 
 def test_worst_pairs_are_far_from_the_truth_where_it_is_known(make_pairs, make_evaluation):
     pairs = make_pairs([1.0, 1.0], truth=[0.1, 0.9])
     evaluation = make_evaluation(pairs, [0.1, 0.7], [0.9, 0.3])
-    assert [row.pair.id for row in worst_pairs(evaluation, evaluation)] == ["pair-1", "pair-0"]
+    assert [row["pair"].id for row in worst_pairs(evaluation, evaluation)] == ["pair-1", "pair-0"]

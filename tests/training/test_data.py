@@ -84,12 +84,12 @@ def test_verdicts_of_lengths_use_no_vote(votes_file):
     options = {"split_by": "topic", "warm_start_verdicts": "lengths", "warm_start_steps": 10}
     for where in ({"dataset_name": votes_file}, {"n_train": 40, "n_test": 10}):
         data = prepare_data(JudgeArguments(**where, **options), seed=5)
-        longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.warm_start_pairs]
+        longer = [len(p.response_b) / (len(p.response_a) + len(p.response_b)) for p in data.warm_start]
         np.testing.assert_allclose(data.verdicts, longer)
         assert np.var(np.log(longer)) > 0.1, "the responses are cut, so their lengths differ much"
     _, items = prepare_pair_items(AlignmentArguments(data="pairs", dataset_name=votes_file, **options), seed=5)
     last = len(items.train.task.labels) - 1
-    for item, verdict in zip(items.warm_start_items.items, items.verdicts, strict=True):
+    for item, verdict in zip(items.warm_start.items, items.verdicts, strict=True):
         _, first, second = map(len, item.texts)
         assert verdict == (last if second > first else 0) or first == second
     with pytest.raises(ValueError, match="requires data: pairs"):

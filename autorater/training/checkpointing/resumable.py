@@ -18,7 +18,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -117,36 +117,24 @@ class ResumableTrainer:
     def _save_checkpoint(self, model, trial) -> None:
         folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         from_main(lambda: shutil.rmtree(folder, ignore_errors=True))  # a crash may have left a part of it
-        error = self._write_checkpoint(model, trial)
+        write, limit = super()._save_checkpoint, self.args.save_total_limit
+        self.args.save_total_limit = None  # older checkpoints stay until this one is complete
+        error = _error_of(lambda: write(model, trial))
+        self.args.save_total_limit = limit
         if error is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise CheckpointError(f"{folder} could not be written: {error}") from error
         written = all(gather_object([error is None]))  # also waits for the slowest process
         if written:
-            error = from_main(lambda: self._complete_checkpoint(folder))
+            error = from_main(lambda: _error_of(lambda: self._complete_checkpoint(folder)))
         if not written or error is not None:
             from_main(lambda: shutil.rmtree(folder, ignore_errors=True))
         if error is not None:
             message = f"{folder} could not be written, and the training continues without it: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    def _write_checkpoint(self, model, trial) -> Exception | None:
-        """Writes the files of this process and returns the error that stopped it, if any."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # older ones stay until this is complete
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            return error
-        finally:
-            self.args.save_total_limit = limit
-        return None
-
-    def _complete_checkpoint(self, folder: Path) -> OSError | None:
-        try:
-            complete(folder, self.state.global_step, self.about)
-            remove_older(folder.parent, self.about.get("run"), self.args.save_total_limit)
-        except OSError as error:
-            return error
-        return None
+    def _complete_checkpoint(self, folder: Path) -> None:
+        complete(folder, self.state.global_step, self.about)
+        remove_older(folder.parent, self.about.get("run"), self.args.save_total_limit)
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         loss = super().compute_loss(model, inputs, *args, **kwargs)
@@ -168,6 +156,15 @@ class ResumableTrainer:
     def _stop(self, problem: str) -> None:
         step = self.state.global_step
         raise TrainingFault(f"step {step + 1}: {problem}; the weights are still those of step {step}")
+
+
+def _error_of(write: Callable[[], None]) -> Exception | None:
+    """Calls a function that writes files, and returns the error that stopped it."""
+    try:
+        write()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        return error
+    return None
 
 
 def _as_lists(values):
