@@ -98,8 +98,8 @@ def test_gradient_of_the_loss_does_not_pass_through_the_adversary():
     [(None, 0.8, 0.1), (["adversary"], 0.8, 0.0), (["kl"], 0.0, 0.0), (["ce"], 1.0, 0.1), (["adversary", "ce"], 1, 0)],
 )
 def test_ablations(tmp_path, ablate, alpha, radius):
-    objective = AlignmentConfig(output_dir=str(tmp_path), ablate=ablate, report_to="none").objective()
-    assert (objective.alpha, objective.radius) == (alpha, radius)
+    objective = AlignmentConfig(output_dir=str(tmp_path), ablate=ablate, report_to="none").objective().keywords
+    assert (objective["alpha"], objective["radius"]) == (alpha, radius)
 
 
 @pytest.mark.parametrize(
