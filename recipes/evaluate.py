@@ -54,9 +54,14 @@ class EvaluationArguments:
     )
     n_samples: int = field(default=10, metadata={"help": "Answers per prompt that self-consistency samples."})
     max_reasoning_tokens: int = field(default=512, metadata={"help": "Longest reasoning, if there is any."})
-    prompt_layout: str | None = field(
-        default=None, metadata={"help": "`full` or `compact`; default: as saved with the judge."}
+    prompt_template: str | None = field(
+        default=None, metadata={"help": "A file or a built-in template, see docs/prompts.md; default: as saved."}
     )
+    system_prompt: str | None = field(default=None, metadata={"help": "System message; default: as saved."})
+    criteria: str | None = field(
+        default=None, metadata={"help": "Fills the slot {criteria} for pairs without a value in that column."}
+    )
+    reference: str | None = field(default=None, metadata={"help": "The same for the slot {reference}."})
     answer_step: float | None = field(
         default=None, metadata={"help": "Step of the answer grid; default: as saved with the judge."}
     )
@@ -78,7 +83,6 @@ def main() -> None:
     from autorater.evaluation.stored_judgments import model_digest
     from autorater.judges import Judge
     from autorater.prompts.batching import drop_long, longest_prompt
-    from autorater.prompts.templates import PromptFormat
     from autorater.report import comparison_table, write_comparison_report
 
     (args,) = parse_arguments((EvaluationArguments,), DEFAULT_CONFIG)
@@ -89,8 +93,8 @@ def main() -> None:
         args.split_by, columns = grouping(args.split_by) if args.split_by else (None, None)
         pairs = load_pairs(args.dataset_name, columns, split=args.split, allow_odd_responses=args.allow_odd_responses)
 
-    prompt_format = None if args.prompt_layout is None else PromptFormat(args.prompt_layout)
-    options = {"device": args.device, "prompt_format": prompt_format, "answer_step": args.answer_step}
+    names = ("prompt_template", "device", "system_prompt", "criteria", "reference", "answer_step")
+    options = {name: getattr(args, name) for name in names}
     paths = methods.judge_names(args.judge)
     judges = {name: Judge.from_pretrained(path, **options) for name, path in paths.items()}
     total = len(pairs)

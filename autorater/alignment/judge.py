@@ -14,9 +14,9 @@ import torch
 from autorater.alignment.labels import LabelFormat, LabelTree
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
-from autorater.judges.local import FORMAT_FILE, Judge, read_format
+from autorater.judges.local import FORMAT_FILE, Judge, read_format, saved_pieces
 from autorater.models.loading import load_policy
-from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.encoder import EncodedPrompt, tell_if_rendered_otherwise
 
 
 class LabelJudge(Judge):
@@ -31,17 +31,21 @@ class LabelJudge(Judge):
     @classmethod
     def from_pretrained(cls, name_or_path: str, *, device: str | None = None, **model_init_kwargs) -> "LabelJudge":
         """Loads a judge that `recipes/align.py` trained; raises UserError if there is none."""
-        saved = read_format(name_or_path).get("label_format")
+        file = read_format(name_or_path)
+        saved = file.get("label_format")
         if saved is None:
             raise UserError(f"{name_or_path}: no label_format in {FORMAT_FILE}; expected a judge of recipes/align.py")
         task = Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["task"].items()})
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model, tokenizer, LabelFormat(task, saved["layout"], saved["synonyms"]))
+        label_format = LabelFormat(task, saved["layout"], saved["synonyms"], saved.get("system_prompt"))
+        judge = cls(model, tokenizer, label_format, pieces=saved_pieces(file, tokenizer, label_format))
+        tell_if_rendered_otherwise(judge.encoder)
+        return judge
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes the label format to `autorater.json` beside the weights."""
-        saved = {"label_format": self.encoder.format.to_dict()}
+        """Writes the label format and the rendered layout to `autorater.json` beside the weights."""
+        saved = {"label_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, items: ItemSet) -> list[EncodedPrompt]:

@@ -11,6 +11,7 @@ Labels must begin with different tokens: if the tokens of one are the beginning 
 digits), the probability of the shorter one contains that of the longer one, and q has no meaning.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,9 +21,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
 from autorater.data.items import Task
+from autorater.data.messages import Text
+from autorater.data.pairs import Pair
 from autorater.models.answers import AnswerDistribution
 from autorater.models.token_tree import TokenTree, tokens_after
 from autorater.prompts.batching import pad_prompts
+from autorater.prompts.markers import markers_in
+from autorater.prompts.templates import parse_template, unshown
 
 _COMPACT = "{texts}\n[Answer]"
 _FULL = """\
@@ -41,6 +46,7 @@ class LabelFormat:
     Args:
         layout: `full` (explains the task) or `compact` (for small policies from scratch).
         synonyms: More words for a label. The label itself is its first word, which is requested and trained.
+        system_prompt: A system message in front of the prompt.
 
     Raises:
         UserError: If the layout or a label is unknown.
@@ -49,13 +55,14 @@ class LabelFormat:
     task: Task
     layout: str = "full"
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    system_prompt: str | None = None
     reasoning: bool = field(default=False, init=False)
     gap: str = field(default="", init=False)  # a label includes the space in front of it, as in tokenizers
     prefill: str = field(default="", init=False)
 
     def __post_init__(self):
         if self.layout not in ("full", "compact"):
-            raise UserError(f"prompt layout must be 'full' or 'compact', got {self.layout!r}")
+            raise UserError(f"the prompt templates of labels are 'full' and 'compact', got {self.layout!r}")
         for label in self.synonyms:
             if label not in self.task.labels:
                 raise UserError(f"synonyms of unknown label {label!r}; the labels are {', '.join(self.task.labels)}")
@@ -70,22 +77,42 @@ class LabelFormat:
         return tuple(f"text_{i}" for i in range(len(self.task.titles)))
 
     @property
-    def titles(self) -> tuple[str, ...]:
-        return self.task.titles
+    def responses(self) -> tuple[int, int]:
+        """Places of the responses among the slots, if the items are pairs."""
+        return 1, 2
+
+    def values(self, pair: Pair) -> list[Text]:
+        """The text of every slot, if the items are pairs."""
+        return [pair.prompt, pair.response_a, pair.response_b]
+
+    def unshown(self, pairs: Sequence[Pair]) -> str | None:
+        """As in `PromptFormat`."""
+        return unshown(pairs, (), "the layout of labels")
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        return tuple(parse_template(self.text, "the layout of labels", self.slots)[0])
+
+    @property
+    def markers(self) -> re.Pattern[str] | None:
+        return markers_in(f"[{title}]" for title in self.task.titles)
 
     @property
     def text(self) -> str:
         layout, space, line = (_COMPACT, " ", "\n") if self.layout == "compact" else (_FULL, "\n", "\n\n")
-        texts = [f"[{_literal(title)}]{space}{{{slot}}}" for title, slot in zip(self.titles, self.slots, strict=True)]
+        texts = [
+            f"[{_literal(title)}]{space}{{{slot}}}" for title, slot in zip(self.task.titles, self.slots, strict=True)
+        ]
         parts = {"texts": line.join(texts), "question": _literal(self.task.question)}
         return layout.format(**parts, labels=_literal(", ".join(self.task.labels)))
 
     def to_dict(self) -> dict:
-        return {"task": self.task.to_dict(), "layout": self.layout, "synonyms": dict(self.synonyms)}
+        saved = {"task": self.task.to_dict(), "layout": self.layout, "synonyms": dict(self.synonyms)}
+        return saved | ({"system_prompt": self.system_prompt} if self.system_prompt else {})
 
 
 def _literal(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+    return re.sub(r"(\{[^\W\d]\w*\})", r"{\1}", text)
 
 
 class LabelTree(TokenTree):

@@ -22,9 +22,10 @@ from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, align
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
 from autorater.evaluation.judge import evaluate
+from autorater.judges.local import pieces_of
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
-from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, tell_if_rendered_otherwise
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
@@ -45,12 +46,17 @@ def run_alignment(
         raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
-    label_format = LabelFormat(data.train.task, args.prompt_layout, args.synonyms or {})
+    for name in ("criteria", "reference"):
+        if getattr(args, name) is not None:
+            raise UserError(f"{name}: no effect, because a prompt for labels has no slot for it")
+    label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(args, training, model_config, data.summary, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)
     base = model_config.model_name_or_path or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)
-    judge = LabelJudge(model, tokenizer, label_format)
+    pieces = record.prompt_pieces(label_format, lambda: pieces_of(base, tokenizer, label_format))
+    judge = LabelJudge(model, tokenizer, label_format, pieces=pieces)
+    tell_if_rendered_otherwise(judge.encoder)
 
     longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
     train, train_prompts, n_long = _drop_long(judge, data.train, longest)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from autorater.audit.probes import PROBES
 from autorater.data.errors import UserError
+from autorater.prompts.templates import BUILT_IN
 from autorater.training.compatibility import refuse_ineffective
 
 ENDPOINT, RECORDED = "endpoint:", "recorded:"
@@ -20,7 +21,8 @@ _SERVER_OPTIONS = (
     *("base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body", "header", "concurrency", "timeout"),
     *("max_retries", "max_wait", "max_requests", "max_tokens", "price_in", "price_out", "ask_refused_again"),
 )
-_JUDGING_OPTIONS = ("dataset_name", "split", "max_pairs", "probe", "repeats", "reasoning")
+PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
+_JUDGING_OPTIONS = ("dataset_name", "split", "max_pairs", "probe", "repeats", "reasoning", *PROMPT_OPTIONS)
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 _RECORDED = "a recorded file already holds the pairs and the verdicts"
 
@@ -65,6 +67,11 @@ def _parser(description: str) -> argparse.ArgumentParser:
     repeats = "requests per presentation, to measure noise (default: 1)"
     add("--repeats", type=count, default=1, metavar="R", help=repeats)
     add("--group_by", type=_names, default=(), metavar="C,C", help="metrics also by the values of these columns")
+    template = f"a file with slots (docs/prompts.md), or {', '.join(BUILT_IN)} (default: as saved, else full)"
+    add("--prompt_template", metavar="FILE", help=template)
+    add("--system_prompt", metavar="TEXT", help="system message in front of the prompt")
+    for slot in ("criteria", "reference"):
+        add(f"--{slot}", metavar="TEXT", help=f"fills the slot {{{slot}}} for pairs without a value in that column")
     add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
 
     add = parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from autorater.audit.arguments import ENDPOINT, RECORDED
+from autorater.audit.arguments import ENDPOINT, PROMPT_OPTIONS, RECORDED
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import Predictions, index_pairs, recorded_predictions, stored_predictions
@@ -113,7 +113,7 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
 
 
 def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, object]]:
-    model, prompt_format = args.judge.removeprefix(ENDPOINT), PromptFormat(reasoning=args.reasoning)
+    model, prompt_format = args.judge.removeprefix(ENDPOINT), PromptFormat().with_options(**_prompt_options(args))
     content = {name: getattr(args, name) for name in ("base_url", "temperature", "max_answer_tokens", "extra_body")}
     client = {
         name: getattr(args, name) for name in ("api_key_env", "concurrency", "timeout", "max_retries", "max_wait")
@@ -122,7 +122,20 @@ def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, 
     judge = EndpointJudge(
         model, prompt_format=prompt_format, usage=usage, headers=dict(args.header), **content, **client
     )
-    return judge, {"judge": args.judge, "prompt": prompt_format.text, **content}
+    return judge, {"judge": args.judge, "prompt": _described(prompt_format), **content}
+
+
+def _prompt_options(args: argparse.Namespace) -> dict[str, object]:
+    """The options of `PromptFormat.with_options`, None where one keeps its value."""
+    template, *names = PROMPT_OPTIONS
+    options = {name: getattr(args, name) for name in names}
+    return {"template": getattr(args, template), "reasoning": args.reasoning or None, **options}
+
+
+def _described(prompt_format: PromptFormat) -> str:
+    """The prompt as it is stored with the judgments of a run."""
+    filled = [f"{n}: {value}" for n in PROMPT_OPTIONS[1:] if (value := getattr(prompt_format, n)) is not None]
+    return "\n\n".join([*filled, prompt_format.text])
 
 
 def _local_judge(args: argparse.Namespace):
@@ -131,12 +144,12 @@ def _local_judge(args: argparse.Namespace):
     quiet_libraries()
     from autorater.judges import Judge
 
-    reasoning = {"prompt_format": PromptFormat(reasoning=True)} if args.reasoning else {}
-    judge = Judge.from_pretrained(args.judge, **reasoning)
+    options = _prompt_options(args)
+    judge = Judge.from_pretrained(args.judge, options.pop("template"), **options)
     return judge, {
         "judge": args.judge,
         "weights": model_digest(args.judge),
-        "prompt": judge.encoder.format.text,
+        "prompt": _described(judge.encoder.format),
         "answer_step": judge.tree.step,
     }
 

@@ -1,7 +1,7 @@
 """A reward model: a sequence classifier with one output, the score of a response to a prompt.
 
 It is loaded from a folder or the Hub, or built small from scratch. A response is data: no text in it can become a
-control token (`autorater.prompts.encoder.DataTokenizer`). Training and scoring use the same token ids. Texts are never
+control token (`autorater.prompts.tokens.DataTokenizer`). Training and scoring use the same token ids. Texts are never
 truncated: those that are too long are left out.
 
 Scoring can be resumed: `score_file` appends to a file and skips the responses in it. Several processes divide the
@@ -33,7 +33,7 @@ from autorater.data.tables import write_rows
 from autorater.models.loading import resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import longest_prompt, pad_prompts
-from autorater.prompts.encoder import DataTokenizer
+from autorater.prompts.tokens import DataTokenizer, inside
 
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
 _CHUNK = 512  # responses scored between two writes
@@ -174,14 +174,15 @@ class RewardModel:
         """Token ids before the prompt, between prompt and response, and after the response."""
         if self.tokenizer.chat_template is None:
             eos = self.tokenizer.eos_token_id
-            between = self.tokenizer("\n\n", add_special_tokens=False)["input_ids"]
+            between = inside(self.tokenizer, "\n\n")
             return [self._data.beginning(), between, [] if eos is None else [eos]]
         turns = [{"role": role, "content": mark} for role, mark in zip(("user", "assistant"), _MARKS, strict=True)]
         before, *others = self.tokenizer.apply_chat_template(turns, tokenize=False).split(_MARKS[0])
         pieces = [before, *(piece for other in others for piece in other.split(_MARKS[1]))]
         if len(others) != 1 or len(pieces) != 3:
             raise UserError("the chat template does not render a user's turn and then an assistant's once each")
-        return [self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
+        first = self.tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
+        return [first, *(inside(self.tokenizer, piece) for piece in pieces[1:])]
 
 
 def build_reward_model(

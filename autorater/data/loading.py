@@ -17,13 +17,14 @@ import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from autorater.data.errors import DataError, DataWarning, UserError, located
 from autorater.data.fields import bad_value
 from autorater.data.gathering import Gatherer, pair_key
+from autorater.data.layouts import OWN
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.data.rows import COLUMNS, ReadPair, RowReader
@@ -120,6 +121,20 @@ def load_pairs(
         for line in found.lines(len(gatherer.pairs)):
             warnings.warn(f"{source_name(source)}: {line}", DataWarning, stacklevel=2)
     return gatherer.pairs
+
+
+def as_pairs(source: Sequence[Pair] | Source) -> list[Pair]:
+    """Pairs to judge: the given ones, or one for every row of a source as in `load_pairs`, with or without a label.
+
+    Odd responses are kept, with a `DataWarning`.
+    """
+    if isinstance(source, Sequence) and all(isinstance(pair, Pair) for pair in source):
+        return list(source)
+    report = LoadReport()
+    pairs = list(iter_pairs(source, labelled=False, layout=OWN, allow_odd_responses=True, report=report))
+    for line in report.lines(len(pairs)):
+        warnings.warn(f"{source_name(source)}: {line}", DataWarning, stacklevel=3)
+    return pairs
 
 
 def iter_pairs(

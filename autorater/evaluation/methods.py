@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autorater.data.errors import UserError
@@ -160,11 +160,19 @@ def _judge_parts(
     fit_on = calibration if train is None else train
     pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
     ends = len(calibration), len(calibration) + len(pairs)
-    everything = [*calibration, *pairs, *content_free_pairs()]
+    slots = dict.fromkeys({"criteria", "reference", "group"} & set(judge.encoder.format.slots), "N/A")
+    everything = [*calibration, *pairs, *(replace(pair, **slots) for pair in content_free_pairs())]
     if folder is None or isinstance(pair_judge, LinearProbe):  # the probe's states are the work, and are computed once
         judgments = pair_judge.probabilities(everything, progress=progress)
     else:
-        depends_on = model, method, judge.encoder.format, judge.tree.step, sorted(options.items())
+        depends_on = (
+            model,
+            method,
+            judge.encoder.format,
+            judge.encoder.pieces,
+            judge.tree.step,
+            sorted(options.items()),
+        )
         judgments = judge_in_parts(pair_judge, everything, folder, depends_on, progress=progress)
     parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
     if isinstance(pair_judge, LinearProbe) and train is None:

@@ -22,7 +22,9 @@ def judge_in_parts(
 
     `depends_on` is everything but the texts of the pairs that the judgments depend on; it has a stable `repr`.
     """
-    texts = [(pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference) for pair in pairs]
+    texts = [
+        (pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference, pair.group) for pair in pairs
+    ]
     folder = folder / digest((depends_on, texts))
     folder.mkdir(parents=True, exist_ok=True)
     parts = []

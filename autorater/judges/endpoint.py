@@ -11,19 +11,24 @@ Deliberately left out: streaming, tools, and log-probabilities.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from autorater.data.messages import plain_text
+from autorater.data.errors import UserError
+from autorater.data.loading import as_pairs
 from autorater.data.pairs import Pair
+from autorater.data.tables import Source
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.judgments import Answer, Judgments
 from autorater.judges.replies import Reply, read_reply
-from autorater.prompts.templates import PromptFormat, neutralize
+from autorater.prompts.markers import shown_texts
+from autorater.prompts.templates import PromptFormat
 from rewards.answer import parse_probability
 
 K = TypeVar("K")
@@ -48,19 +53,36 @@ class EndpointJudge(ServerClient):
     temperature: float | None = 0.0
     max_answer_tokens: int = 64
 
-    def message(self, pair: Pair, names: tuple[str, str] = ("A", "B")) -> str:
-        """The prompt for a pair, whose first response is called `names[0]`."""
-        text = self.prompt_format.text
-        for old, new in zip("AB", names, strict=True):
-            text = text.replace(f"response {old}", f"response {new}").replace(f"Response {old}", f"Response {new}")
-        return text.format(**{slot: neutralize(plain_text(getattr(pair, slot))) for slot in self.prompt_format.slots})
+    def __post_init__(self):
+        if self.prompt_format.is_bare:
+            raise UserError(
+                f"prompt template {self.prompt_format.template} ends with the answer tag, which a server's chat does "
+                "not continue; expected a template that asks for the answer, such as full or short"
+            )
 
-    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
-        """Judges N pairs in both orders. A request without an answer has mean 0.5 and validity 0.
+    def message(self, pair: Pair, names: tuple[str, str] = ("A", "B")) -> str:
+        """The user's message for a pair, whose first response is called `names[0]`.
+
+        Raises:
+            UserError: If the pair has no value for a slot of the template, or the template calls no response A and B.
+        """
+        pieces = list(self.prompt_format.pieces)
+        for old, new in zip("AB", names, strict=True):
+            pieces = [re.sub(rf"\b([Rr]esponse) {old}\b", rf"\1 {new}", piece) for piece in pieces]
+        if names != ("A", "B") and pieces == list(self.prompt_format.pieces):
+            raise UserError("the prompt template has no 'response A' and 'response B' that could get other names")
+        texts = shown_texts(self.prompt_format.values(pair), self.prompt_format.markers)
+        return "".join(chain.from_iterable(zip(pieces, texts, strict=False))) + pieces[-1]
+
+    def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
+        """Judges N pairs, or rows of a source (`as_pairs`), in both orders.
+
+        A request without an answer has mean 0.5 and validity 0.
 
         Raises:
             EndpointError: If no request can succeed, or the budget is too small.
         """
+        pairs = as_pairs(pairs)
         mean, valid = np.full((2, len(pairs), 2), np.nan)
         hidden = None if progress else True  # None: hidden without a terminal
         with tqdm(total=mean.size, desc="judging", unit="request", disable=hidden, leave=False) as bar:
@@ -80,7 +102,9 @@ class EndpointJudge(ServerClient):
     def ask(self, requests: Iterable[tuple[K, str]], receive: Callable[[K, Answer], None]) -> None:
         """Sends messages and gives the answers to `receive`; arguments and errors as in `ServerClient.post_all`."""
         options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens}
-        bodies = ((key, {"messages": [{"role": "user", "content": text}]} | options) for key, text in requests)
+        system = self.prompt_format.system_prompt
+        first = [{"role": "system", "content": system}] if system else []
+        bodies = ((key, {"messages": [*first, {"role": "user", "content": text}]} | options) for key, text in requests)
         self.post_all("/chat/completions", bodies, read_reply, lambda key, reply: receive(key, _answer(reply)))
 
 

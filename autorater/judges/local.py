@@ -1,9 +1,9 @@
 """A judge on this machine: a causal language model whose answer distribution is computed exactly, in both orders.
 
 A probability is the mean of the answer distribution. With reasoning the model first generates one greedy or several
-sampled reasonings, and the distributions after them are averaged. The prompt format and a fitted recalibration are
-saved with the model (`autorater.json`). Deliberately left out: generation of answers; scores of single responses
-(`autorater.judges.pointwise`).
+sampled reasonings, and the distributions after them are averaged. The prompt format, the layout as the chat template
+rendered it, and a fitted recalibration are saved with the model (`autorater.json`). Deliberately left out: generation
+of answers; scores of single responses (`autorater.judges.pointwise`).
 """
 
 import json
@@ -19,16 +19,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from autorater.data.errors import UserError
+from autorater.data.loading import as_pairs
+from autorater.data.messages import Text
 from autorater.data.pairs import Pair
+from autorater.data.tables import Source
 from autorater.judges.calibrators import Recalibration, from_dict
 from autorater.judges.judgments import AnswerArrays, Judgments
+from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
 from autorater.models.sharding import in_step, is_sharded
 from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
-from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, tell_if_rendered_otherwise
+from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.reasoning import close_reasoning
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.rendering import render_layout
+from autorater.prompts.templates import PromptFormat, SlotFormat
+from autorater.prompts.tokens import inside
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
@@ -47,6 +54,7 @@ class Judge:
         n_reasonings: Reasonings per prompt: 1 greedy one, or several samples (from torch's global random state).
         max_batch_tokens: Maximum prompt, reasoning and answer tokens in one forward pass.
         recalibration: Applied to every mean, see `autorater.judges.calibrators`.
+        pieces: The rendered prompt layout, as in `PromptEncoder`.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/grpo")
@@ -64,13 +72,14 @@ class Judge:
         n_reasonings: int = 1,
         max_batch_tokens: int = 16_384,
         recalibration: Recalibration | None = None,
+        pieces: Sequence[str] | None = None,
     ):
         self.model, self.tokenizer = model, tokenizer
-        self.encoder = PromptEncoder(tokenizer, prompt_format)
+        self.encoder = PromptEncoder(tokenizer, prompt_format, pieces)
         self.tree = self._build_tree(answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
         # the opening tag follows the reasoning, and a token across the end of the reasoning is replaced by several
-        tags = tokenizer(THINK_CLOSE + OPEN_TAG, add_special_tokens=False)["input_ids"]
+        tags = inside(tokenizer, THINK_CLOSE + OPEN_TAG)
         self._reasoning_tokens = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
         self.recalibration = recalibration
@@ -87,9 +96,13 @@ class Judge:
     def from_pretrained(
         cls,
         name_or_path: str,
+        prompt_template: str | None = None,
         *,
         device: str | torch.device | None = None,
-        prompt_format: PromptFormat | None = None,
+        system_prompt: str | None = None,
+        criteria: str | None = None,
+        reference: str | None = None,
+        reasoning: bool | None = None,
         answer_step: float | None = None,
         max_reasoning_tokens: int | None = None,
         n_reasonings: int = 1,
@@ -101,19 +114,22 @@ class Judge:
 
         Args:
             name_or_path: Output folder of a training run, or any model folder, GGUF file or Hub name.
+            prompt_template: A file or the name of a built-in template; by default the saved one, else `full`.
             device: By default the GPU if there is one.
-            prompt_format, answer_step, max_reasoning_tokens: By default as saved, else the full layout, 0.01 and 512.
+            system_prompt, criteria, reference, reasoning: As in `PromptFormat`, by default as saved.
+            answer_step, max_reasoning_tokens: By default as saved, else 0.01 and 512.
             n_reasonings, max_batch_tokens: As in `Judge`.
             judgment: `pairwise`, or `pointwise` for a `PointwiseJudge`, by default as saved, else `pairwise`.
             model_init_kwargs: As in `load_policy`.
 
         Raises:
-            UserError: If there is no such model, it cannot be loaded, or an option has no effect on the judgment.
+            UserError: If there is no such model, it cannot be loaded, the template does not fit, or an option has no
+                effect on the judgment.
         """
         saved = read_format(name_or_path)
         judgment = judgment or saved.get("judgment", PAIRWISE)
         pairwise = {
-            "prompt_format": prompt_format,
+            "reasoning": reasoning,
             "answer_step": answer_step,
             "max_reasoning_tokens": max_reasoning_tokens,
             "n_reasonings": n_reasonings if n_reasonings != 1 else None,
@@ -123,43 +139,63 @@ class Judge:
             raise UserError(f"{name_or_path}: {', '.join(without_effect)} has no effect on a pointwise judge")
         if judgment != saved.get("judgment", PAIRWISE):
             saved = {}  # the format and the recalibration of the other judgment
+        kind = PromptFormat if judgment == PAIRWISE else ScoreFormat
+        saved_format = kind.from_dict(saved.get("prompt_format", {}))
+        options = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference}
+        options |= {"reasoning": reasoning} if judgment == PAIRWISE else {}
+        prompt_format = saved_format.with_options(prompt_template, **options)
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device is not None:
             model.to(device)
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
+        pieces = saved_pieces(saved, tokenizer, saved_format) if prompt_format == saved_format else None
         if judgment == POINTWISE:
-            judge = import_module("autorater.judges.pointwise").PointwiseJudge
-            return judge(model, tokenizer, saved.get("score_scale", 1.0), max_batch_tokens, recalibration)
-        return cls(
-            model,
-            tokenizer,
-            prompt_format or PromptFormat(**saved.get("prompt_format", {})),
-            answer_step or saved.get("answer_step", 0.01),
-            max_reasoning_tokens or saved.get("max_reasoning_tokens", 512),
-            n_reasonings,
-            max_batch_tokens,
-            recalibration,
-        )
+            of_scores = import_module("autorater.judges.pointwise").PointwiseJudge
+            scale = saved.get("score_scale", 1.0)
+            judge = of_scores(model, tokenizer, scale, max_batch_tokens, recalibration, prompt_format, pieces)
+        else:
+            step, max_tokens = saved.get("answer_step", 0.01), saved.get("max_reasoning_tokens", 512)
+            judge = cls(
+                model,
+                tokenizer,
+                prompt_format,
+                answer_step or step,
+                max_reasoning_tokens or max_tokens,
+                n_reasonings,
+                max_batch_tokens,
+                recalibration,
+                pieces,
+            )
+        if pieces is not None:
+            tell_if_rendered_otherwise(judge.encoder)
+        return judge
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes the prompt format and the recalibration to the folder of the weights."""
-        saved = {"prompt_format": self.encoder.format.to_dict(), "answer_step": self.tree.step}
+        """Writes the prompt format, the rendered layout and the recalibration to the folder of the weights."""
+        saved = {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
+        saved["answer_step"] = self.tree.step
         if self.encoder.format.reasoning:
             saved["max_reasoning_tokens"] = self.max_reasoning_tokens
         if self.recalibration is not None:
             saved["recalibration"] = asdict(self.recalibration)
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
-    def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
-        """Judges N pairs, or mappings with `prompt`, `response_a` and `response_b`, in both orders.
+    def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
+        """Judges N pairs in both orders.
+
+        Args:
+            pairs: Pairs, or a source of rows with `prompt`, `response_a` and `response_b`, see `as_pairs`.
 
         Raises:
-            UserError: If a row is no pair, or a prompt is too long for the model.
+            UserError: If a row is no pair, lacks a text for a slot, or a prompt is too long for the model.
         """
-        pairs = [pair if isinstance(pair, Pair) else _as_pair(pair, i) for i, pair in enumerate(pairs)]
-        return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
+        return self.judge_prompts(self.encoder.encode(as_pairs(pairs)), progress=progress)
+
+    def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
+        """Ranks K responses to a prompt by all pairs in both orders; see `autorater.judges.ranking.rank`."""
+        return rank(self, prompt, responses)
 
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
@@ -252,11 +288,21 @@ class Judge:
                 raise UserError(f"pair {i}: its prompt has {longest} tokens; this model has room for {limit}")
 
 
-def _as_pair(row: Mapping[str, str], index: int) -> Pair:
-    missing = [c for c in ("prompt", "response_a", "response_b") if not isinstance(row.get(c), str)]
-    if missing:
-        raise UserError(f"pair {index}: {missing[0]!r} must be a text, got {row.get(missing[0])!r}")
-    return Pair(str(index), row["prompt"], row["response_a"], row["response_b"], label=0.5)
+def pieces_of(name_or_path: str, tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat) -> tuple[str, ...]:
+    """The rendered layout to train a model with: that of the saved judge, if it has this format; else rendered now."""
+    saved = read_format(name_or_path)
+    same = json.loads(json.dumps(prompt_format.to_dict())) in (saved.get("prompt_format"), saved.get("label_format"))
+    return saved_pieces(saved, tokenizer, prompt_format) if same else render_layout(tokenizer, prompt_format)
+
+
+def saved_pieces(
+    saved: Mapping[str, object], tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat
+) -> tuple[str, ...] | None:
+    """The rendered layout of a judge's `autorater.json`; older files have none, and their judges did not look for the
+    place of the answer."""
+    if "pieces" in saved:
+        return tuple(saved["pieces"])
+    return render_layout(tokenizer, prompt_format, find_answer=False) if saved else None
 
 
 def read_format(name_or_path: str) -> dict:

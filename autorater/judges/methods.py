@@ -32,6 +32,7 @@ from autorater.models.answers import AnswerDistribution
 from autorater.models.shared_prefix import plain_logits
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.tokens import inside_ids
 
 METHODS = (
     "verbalized",
@@ -199,7 +200,7 @@ class LetterLogits:
 
 def _letter_tokens(tokenizer: PreTrainedTokenizerBase, letter: str) -> list[int]:
     """The tokens of a letter, with and without a space in front of it."""
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (letter, f" {letter}")]
+    encoded = inside_ids(tokenizer, (letter, f" {letter}"))
     tokens = sorted({ids[0] for ids in encoded if len(ids) == 1})
     if not tokens:
         raise UserError(f"this tokenizer splits the letter {letter} into several tokens; expected one token")

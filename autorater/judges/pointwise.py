@@ -11,7 +11,7 @@ Deliberately left out: reasoning, and digits that are sampled.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from scipy.special import expit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.messages import Text
-from autorater.data.pairs import Pair
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import FORMAT_FILE, POINTWISE, Judge
@@ -59,6 +58,8 @@ class PointwiseJudge(Judge):
         scale: Factor on the difference of two scores, > 0.
         max_batch_tokens: Maximum tokens of one forward pass.
         recalibration: Applied to every probability.
+        prompt_format: The prompt format.
+        pieces: The rendered prompt layout, as in `PromptEncoder`.
 
     Example:
         >>> judge = Judge.from_pretrained("runs/pointwise")
@@ -73,16 +74,19 @@ class PointwiseJudge(Judge):
         scale: float = 1.0,
         max_batch_tokens: int = 16_384,
         recalibration: Recalibration | None = None,
+        prompt_format: ScoreFormat | None = None,
+        pieces: Sequence[str] | None = None,
     ):
         self.model, self.tokenizer = model, tokenizer
-        self.encoder = ScoreEncoder(tokenizer, ScoreFormat())
+        self.encoder = ScoreEncoder(tokenizer, prompt_format, pieces)
         self.tree = DigitTree(self.encoder.digits)
         self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
         self._reasoning_tokens = 0
 
     def save_format(self, folder: str | Path) -> None:
-        """Writes the scale and the recalibration to the folder of the weights."""
+        """Writes the scale, the prompt format, the rendered layout and the recalibration beside the weights."""
         saved: dict = {"judgment": POINTWISE, "score_scale": self.scale}
+        saved |= {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
         if self.recalibration is not None:
             saved["recalibration"] = asdict(self.recalibration)
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
@@ -123,10 +127,6 @@ class PointwiseJudge(Judge):
         for rows, batch in self.batches(list(distinct.values()), len(self.tree.tokens), progress=progress):
             probs[rows] = self.tree.distribution(self.model, batch).probs.double().cpu().numpy()
         return probs[[row_of[key] for key in keys]].clip(0, 1)
-
-    def probabilities(self, pairs: Sequence[Pair | Mapping[str, str]], *, progress: bool = False) -> Judgments:
-        """Judges N pairs, or mappings with `prompt`, `response_a` and `response_b`; both orders from one reading."""
-        return super().probabilities(pairs, progress=progress)
 
 
 def _normalized(probs: np.ndarray) -> np.ndarray:

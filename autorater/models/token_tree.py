@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from autorater.models.shared_prefix import plain_logits, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
+from autorater.prompts.tokens import anchor
 
 
 class TokenTree:
@@ -93,11 +94,11 @@ class TokenTree:
 
 def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:
     """Tokens of a text after a context; with `closing`, including the first token that extends into it."""
-    before = tokenizer(context, add_special_tokens=False)["input_ids"]
-    encoded = tokenizer(context + text + closing, add_special_tokens=False, return_offsets_mapping=True)
-    ids, spans, end = encoded["input_ids"], encoded["offset_mapping"], len(context) + len(text)
-    if ids[: len(before)] != before:  # the tokenizer merges across the end of the fixed prompt
-        encoded = tokenizer(text + closing, add_special_tokens=False, return_offsets_mapping=True)
-        ids, spans, end, before = encoded["input_ids"], encoded["offset_mapping"], len(text), []
+    for front in (context, anchor(tokenizer), ""):  # the tokenizer may merge across the end of the fixed prompt
+        before = tokenizer(front, add_special_tokens=False)["input_ids"] if front else []
+        encoded = tokenizer(front + text + closing, add_special_tokens=False, return_offsets_mapping=True)
+        ids, spans, end = encoded["input_ids"], encoded["offset_mapping"], len(front) + len(text)
+        if ids[: len(before)] == before:
+            break
     last = next((i for i, (_, stop) in enumerate(spans) if stop > end), len(ids))
     return ids[len(before) : last + 1]

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
-
-from jinja2 import Template
 
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
 from autorater.prompts.batching import common_beginning
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
+from autorater.prompts.templates import TemplateFormat
+from autorater.prompts.tokens import inside_ids, read_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,19 +24,22 @@ DIGITS = "0123456789"
 
 
 @dataclass(frozen=True)
-class ScoreFormat:
-    """The format of a prompt for one response; a `SlotFormat`."""
+class ScoreFormat(TemplateFormat):
+    """The format of a prompt for one response; arguments as in `PromptFormat`.
 
-    slots: ClassVar[tuple[str, ...]] = ("prompt", "response")
-    titles: ClassVar[tuple[str, ...]] = ("Response",)
+    Its template has the slots `{prompt}` and `{response}`, and asks for a score from 0 to 9.
+    """
+
+    template: str = "pointwise"
+    system_prompt: str | None = None
+    criteria: str | None = None
+    reference: str | None = None
+    source: str = ""
+    required: ClassVar[tuple[str, ...]] = ("prompt", "response")
+    built_in: ClassVar[tuple[str, ...]] = ("pointwise",)
     gap: ClassVar[str] = "\n\n"
     prefill: ClassVar[str] = "Score: "
     reasoning: ClassVar[bool] = False
-
-    @cached_property
-    def text(self) -> str:
-        layout = Path(__file__).with_name("layouts") / "pointwise.txt.j2"
-        return Template(layout.read_text(encoding="utf-8")).render()
 
 
 class ScoreEncoder(PromptEncoder):
@@ -48,19 +49,30 @@ class ScoreEncoder(PromptEncoder):
         digits: Tokens of the ten digits at the end of a prompt.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: ScoreFormat | None = None):
-        super().__init__(tokenizer, format or ScoreFormat())
-        endings = [tokenizer(self.context + digit, add_special_tokens=False)["input_ids"] for digit in DIGITS]
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        format: ScoreFormat | None = None,
+        pieces: Sequence[str] | None = None,
+    ):
+        super().__init__(tokenizer, format or ScoreFormat(), pieces)
+        endings = inside_ids(tokenizer, [self.context + digit for digit in DIGITS])
         self._ids[-1] = common_beginning(endings)
+        self._texts[-1] = read_inside(tokenizer, self._ids[-1])
         self.digits = [ids[len(self._ids[-1]) :] for ids in endings]
 
     def encode(self, pairs: Sequence[Pair]) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
         """Prompts of the two responses of every pair: `[(a, b), …]`. Equal responses are one object."""
-        both = [((pair.prompt, pair.response_a), (pair.prompt, pair.response_b)) for pair in pairs]
+        self._warn_of_unshown(pairs)
+        both = [
+            tuple(tuple(self.format.values(pair, response=text)) for text in (pair.response_a, pair.response_b))
+            for pair in pairs
+        ]
         rows = list(dict.fromkeys(row for pair in both for row in pair))
         encoded = dict(zip(rows, self.encode_texts(rows), strict=True))
         return [(encoded[a], encoded[b]) for a, b in both]
 
     def encode_responses(self, prompt: Text, responses: Sequence[Text]) -> list[EncodedPrompt]:
         """Prompts of K responses to one prompt."""
-        return self.encode_texts([(prompt, response) for response in responses])
+        pairs = [Pair(str(i), prompt, response, response, label=None) for i, response in enumerate(responses)]
+        return self.encode_texts([self.format.values(pair, response=pair.response_a) for pair in pairs])

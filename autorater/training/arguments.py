@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.pointwise import ScoreFormat
+from autorater.prompts.templates import BUILT_IN, PromptFormat
 from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD, ineffective
 from autorater.training.config import check_choices, option
 
@@ -54,9 +55,29 @@ class PromptArguments:
 
     _argument_group_name = "prompt"
 
-    prompt_layout: Literal["full", "compact"] = option(
-        "full", "Wording of the prompt; `compact` is for small policies from scratch."
+    prompt_template: str = option(
+        "full",
+        f"Wording of the prompt: a file with slots, see docs/prompts.md, or one of {', '.join(BUILT_IN)}; `compact` "
+        "is for small policies from scratch.",
     )
+    system_prompt: str | None = option(None, "System message in front of the prompt.")
+    criteria: str | None = option(None, "Fills the slot {criteria} for pairs without a value in that column.")
+    reference: str | None = option(None, "Fills the slot {reference} for pairs without a value in that column.")
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """The format without reasoning."""
+        return PromptFormat(self.prompt_template, **self._prompt_options)
+
+    @property
+    def score_format(self) -> ScoreFormat:
+        """The format of a pointwise judge."""
+        template = ScoreFormat.template if self.prompt_template in BUILT_IN else self.prompt_template
+        return ScoreFormat(template, **self._prompt_options)
+
+    @property
+    def _prompt_options(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in ("system_prompt", "criteria", "reference")}
 
 
 @dataclass
@@ -108,11 +129,6 @@ class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, Simu
     def __post_init__(self):
         check_choices(self)
 
-    @property
-    def prompt_format(self) -> PromptFormat:
-        """The format without reasoning."""
-        return PromptFormat(layout=self.prompt_layout)
-
 
 @dataclass
 class DenseArguments(JudgeArguments):
@@ -137,6 +153,10 @@ def ineffective_options(
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
-        (mode == POINTWISE, "a pointwise judge has a prompt of its own", ("prompt_layout",)),
+        (
+            mode == POINTWISE and args.prompt_template in BUILT_IN,
+            "a pointwise judge reads one response and has a template of its own",
+            ("prompt_template",),
+        ),
     )
     return ineffective(cases, given)

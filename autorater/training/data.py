@@ -20,6 +20,7 @@ from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label,
 from autorater.data.population import GRADER, Population, simulate_pairs
 from autorater.models.answers import answer_decimals
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.tokens import inside
 from autorater.training.arguments import JudgeArguments
 from rewards import CLOSE_TAG, render_answer
 
@@ -77,7 +78,7 @@ def training_rows(
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: float, step: float) -> list[int]:
     """An answer on the grid of a step, the closing tag and the end of the text, as token ids."""
     text = render_answer(answer, answer_decimals(step)) + CLOSE_TAG
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return [*inside(tokenizer, text), tokenizer.eos_token_id]
 
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:

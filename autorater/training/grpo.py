@@ -1,12 +1,12 @@
 """The trainer of a run by its config: GRPO on exact or sampled answers or after reasoning; pointwise; PPO; RLOO."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 import rewards
-from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
 from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, RLOO, SAMPLED
@@ -41,7 +41,8 @@ def train_on_votes(
 
     Arguments and exceptions as in `open_run`; `method` (`grpo`, `ppo` or `rloo`) is for the report and the model card.
     """
-    prompt_format = PromptFormat(args.prompt_layout, training.reasoning)
+    pointwise = training.mode == POINTWISE
+    prompt_format = args.score_format if pointwise else replace(args.prompt_format, reasoning=training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
     reward = getattr(rewards, f"{training.reward}_reward")
     common = {

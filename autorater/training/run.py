@@ -24,13 +24,13 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
-from autorater.judges import Judge
+from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
-from autorater.prompts.encoder import EncodedPrompt
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.encoder import EncodedPrompt, tell_if_rendered_otherwise
+from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import (
@@ -90,7 +90,7 @@ def open_run(
     args: JudgeArguments,
     training: TrainingArguments,
     model_config: ModelConfig,
-    prompt_format: PromptFormat,
+    prompt_format: TemplateFormat,
     max_reasoning_tokens: int = 512,
     given: Collection[str] = (),
 ) -> JudgeRun:
@@ -98,7 +98,8 @@ def open_run(
 
     Args:
         args, training, model_config, given: As in `begin_run`; `training` has an `answer_step`.
-        prompt_format, max_reasoning_tokens: As in `Judge`; without effect on a pointwise judge.
+        prompt_format: That of the judge, which is pointwise if the mode of `training` is.
+        max_reasoning_tokens: As in `Judge`; without effect on a pointwise judge.
 
     Raises:
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
@@ -114,10 +115,12 @@ def open_run(
     build = partial(build_warm_policy, args, training, data)
     base = model_config.model_name_or_path or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)
+    pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
     if pointwise:
-        judge = PointwiseJudge(model, tokenizer, training.score_scale)
+        judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
-        judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens)
+        judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens, pieces=pieces)
+    tell_if_rendered_otherwise(judge.encoder)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     train, prompts, n_long = drop_long(data.train, judge.encoder.encode(data.train), longest)

@@ -29,6 +29,7 @@ from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
+from autorater.training.compatibility import POINTWISE
 from autorater.training.data import TrainingData, answer_tokens
 from autorater.training.sampling import LengthGroupedRepeatSampler
 from rewards import CLOSE_TAG, OPEN_TAG
@@ -139,7 +140,8 @@ def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: T
         return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
 
     texts = [[plain_text(text) for text in (pair.prompt, pair.response_a, pair.response_b)] for pair in data.train]
-    layout = args.prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
+    prompt_format = args.score_format if getattr(training, "mode", "") == POINTWISE else args.prompt_format
+    layout = prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
     return warm_started(args, training, texts, layout, rows)
 
 

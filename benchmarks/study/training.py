@@ -98,7 +98,7 @@ def open_judge(trainer: str, policy: str | Path, args: JudgeArguments, answer_st
     """The judge of a saved policy, with numeric answers or letters as the trainer requires."""
     model, tokenizer = load_policy(str(policy), dtype="float32")
     if trainer == "alignment":
-        return LabelJudge(model, tokenizer, LabelFormat(pair_task(ties), args.prompt_layout))
+        return LabelJudge(model, tokenizer, LabelFormat(pair_task(ties), args.prompt_template))
     return Judge(model, tokenizer, args.prompt_format, answer_step)
 
 

@@ -72,7 +72,7 @@ def test_labels_with_common_tokens_are_refused(words, message):
 def test_unknown_synonym_and_layout():
     with pytest.raises(ValueError, match="synonyms of unknown label 'maybe'; the labels are entailment, neutral, no"):
         LabelFormat(TASK, synonyms={"maybe": ["perhaps"]})
-    with pytest.raises(ValueError, match="layout must be"):
+    with pytest.raises(ValueError, match="templates of labels are"):
         LabelFormat(TASK, layout="short")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autorater import Judge
-from autorater.data.errors import UserError
+from autorater.data.errors import DataError, DataWarning, UserError
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.local import FORMAT_FILE, read_format
 from autorater.prompts.reasoning import close_reasoning
@@ -116,8 +116,11 @@ def test_training_mode_is_restored(judge, simulated):
 
 
 def test_rows_that_are_no_pairs(judge):
-    with pytest.raises(ValueError, match="pair 1: 'response_b' must be a text, got None"):
-        judge.probabilities([{"prompt": "", "response_a": "", "response_b": ""}, {"prompt": "", "response_a": ""}])
+    row = {"prompt": "Why?", "response_a": "", "response_b": "Because."}
+    with pytest.warns(DataWarning, match="1 blank"):
+        judge.probabilities([row])
+    with pytest.raises(DataError, match=r"row 1 .*column 'response_b'"):
+        judge.probabilities([row, row | {"response_b": None}])
 
 
 def test_missing_model_is_named(tmp_path):

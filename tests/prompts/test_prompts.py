@@ -8,7 +8,8 @@ import pytest
 from autorater.data.pairs import Pair
 from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import PromptEncoder
-from autorater.prompts.templates import PromptFormat, neutralize
+from autorater.prompts.markers import neutralize
+from autorater.prompts.templates import PromptFormat
 from rewards import OPEN_TAG
 from tests.conftest import make_tokenizer
 
@@ -118,12 +119,6 @@ def test_pad_prompts_pads_on_the_left():
     ids, mask = pad_prompts([[1, 2, 3], [4]], 9)
     assert ids.tolist() == [[1, 2, 3], [9, 9, 4]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-
-
-@pytest.mark.parametrize(("layout", "reasoning"), [("loud", False), ("compact", True)])
-def test_invalid_formats(layout, reasoning):
-    with pytest.raises(ValueError, match="layout"):
-        PromptFormat(layout, reasoning)
 
 
 def test_chat_template_that_repeats_the_message(tokenizer):

@@ -99,7 +99,7 @@ def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
     config = tmp_path / "lora.yaml"
     config.write_text(
         "answers: sampled\nnum_generations: 4\nper_device_train_batch_size: 8\nmax_steps: 1\nbeta: 0.01\n"
-        "use_peft: true\nlora_target_modules: [q_proj, v_proj]\nprompt_layout: compact\nanswer_step: 0.05\n"
+        "use_peft: true\nlora_target_modules: [q_proj, v_proj]\nprompt_template: compact\nanswer_step: 0.05\n"
         "report_to: none\n"
     )
     second = run(

@@ -20,7 +20,7 @@ from autorater.training.warm_start import build_warm_policy
 ROOT = Path(__file__).parents[2]
 N_TEST = 13  # shares of seven pairs and of six
 BASE = [
-    "--n_train=60", f"--n_test={N_TEST}", "--prompt_layout=compact", "--answer_step=0.25", "--logging_steps=1",
+    "--n_train=60", f"--n_test={N_TEST}", "--prompt_template=compact", "--answer_step=0.25", "--logging_steps=1",
     "--learning_rate=3e-3", "--save_strategy=no", "--report_to=none", "--eval_steps=2", "--seed=0",
 ]  # fmt: skip
 KINDS = {
@@ -37,7 +37,7 @@ LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj",
 
 def warm_policy(folder, hidden_size=64, steps=100):
     args = JudgeArguments(
-        n_train=200, n_test=1, prompt_layout="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
+        n_train=200, n_test=1, prompt_template="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
         policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
     run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25, disable_tqdm=True)
@@ -185,7 +185,7 @@ def test_a_sharded_judge_of_labels_is_measured_whole(tmp_path, model_folder):
     """`align.py` judges before DeepSpeed has an engine that could collect the parameters."""
     arguments = [
         "recipes/align.py", f"--model_name_or_path={model_folder}", "--n_train=60", f"--n_test={N_TEST}", "--use_cpu",
-        "--prompt_layout=compact", "--max_steps=1", "--save_strategy=no", "--report_to=none",
+        "--prompt_template=compact", "--max_steps=1", "--save_strategy=no", "--report_to=none",
     ]  # fmt: skip
     before = []
     for name, launcher in {"plain": [], "zero3": launcher_of("zero3_cpu.yaml")}.items():

@@ -46,7 +46,7 @@ def document(folder):
         "seeds": [0, 1],
         "processes": 1,
         "common": {
-            "prompt_layout": "compact", "answer_step": 0.25, "n_train": 24, "n_test": 12, "n_test_votes": 3,
+            "prompt_template": "compact", "answer_step": 0.25, "n_train": 24, "n_test": 12, "n_test_votes": 3,
             "n_calibration": 10, "n_bootstrap": 10, "policy_hidden_size": 16, "policy_num_layers": 1,
             "warm_start_steps": 2, "warm_start_batch_size": 4,
         },

@@ -6,7 +6,8 @@ A new run gets a new name, which is also its id in W&B, and uses nothing that an
 is resumed only with the settings that it began with; settings of logging and saving may change, and `max_steps` and
 `num_train_epochs` may increase, which also continues a finished run. The learning-rate schedule is then that of the
 new length: with a linear or cosine schedule the rate of the next step is the one that a run of the new length has
-there, so it jumps up. Warm start and first evaluation are executed once; the evaluation is stored in `before.npz`.
+there, so it jumps up. Warm start and first evaluation are executed once; the evaluation is stored in `before.npz`
+and the prompt layout, as the chat template rendered it, in `run.json`.
 
 Deliberately left out: the state of the training (`autorater.training.checkpointing.checkpoints`).
 """
@@ -14,7 +15,7 @@ Deliberately left out: the state of the training (`autorater.training.checkpoint
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from transformers import TrainingArguments
 
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
+from autorater.prompts.templates import SlotFormat
 from autorater.training.checkpointing.checkpoints import (
     LENGTHS,
     CheckpointError,
@@ -52,6 +54,7 @@ class RunRecord:
     run: str
     settings: Mapping[str, object]
     completed: list[str]
+    prompt: Mapping[str, object] | None = None  # format and pieces of the rendered layout
 
     @classmethod
     def open(cls, args: TrainingArguments, settings: Mapping[str, object], data: str) -> "RunRecord":
@@ -76,6 +79,23 @@ class RunRecord:
     def about(self) -> dict[str, object]:
         """The description of the run in its checkpoints."""
         return {"run": self.run, "settings": self.settings}
+
+    def prompt_pieces(self, prompt_format: SlotFormat, render: Callable[[], Sequence[str]]) -> Sequence[str]:
+        """The rendered prompt layout: `render` is called once, at the start, and a resumed run uses its result.
+
+        A chat template may write the date, which would change the prompts of a run that is resumed on another day.
+
+        Raises:
+            CheckpointError: If the run began with another prompt format.
+        """
+        saved_format = json.loads(json.dumps(prompt_format.to_dict()))
+        if self.prompt is None:
+            self.prompt = from_main(lambda: {"format": saved_format, "pieces": list(render())})
+            if PartialState().is_main_process:
+                self.write()
+        elif self.prompt["format"] != saved_format:
+            raise CheckpointError(f"{self.folder / RECORD}: the run began with another prompt template or its options")
+        return self.prompt["pieces"]
 
     def mark(self, stage: str) -> None:
         """Records that a stage is completed and all its files are written."""
@@ -104,6 +124,7 @@ class RunRecord:
     def write(self) -> None:
         """Writes `run.json`."""
         content = {"run": self.run, "settings": self.settings, "completed": self.completed}
+        content |= {"prompt": self.prompt} if self.prompt else {}
         write_json(self.folder / RECORD, content)
 
 
@@ -131,7 +152,7 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
                 "num_train_epochs; without --resume_from_checkpoint a new run begins"
             )
         completed = [stage for stage in earlier["completed"] if stage != REPORT]
-        record = RunRecord(folder, earlier["run"], settings, completed)
+        record = RunRecord(folder, earlier["run"], settings, completed, earlier.get("prompt"))
     elif resume == "true":
         raise CheckpointError(f"there is no run in {folder} to resume ({RECORD} is missing)")
     else:

@@ -1,0 +1,79 @@
+"""Ranking of responses to one prompt from all their pairs: Bradley–Terry strengths.
+
+    Pr[i beats j] = σ(s_i − s_j),   Σ s = 0
+
+Every two responses are judged in both orders, so a bias for a position cancels out: K (K − 1) judgments. The strengths
+maximize the likelihood of the symmetrized probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+
+from autorater.data.errors import UserError
+from autorater.data.messages import Text, text_or_messages
+from autorater.data.pairs import Pair
+from autorater.judges.judgments import PairJudge
+
+_LEAST = 1e-4  # a certain win would have an infinite strength
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K responses in order.
+
+    Attributes:
+        order: Indices of the responses, the best first; equally strong ones in their given order. Shape (K,).
+        strengths: Bradley–Terry strength of every response, in logits, with mean 0, shape (K,).
+        probabilities: Pr[response i is preferred over response j], both orders averaged, 0.5 on the diagonal, (K, K).
+        n_judgments: Number of prompts that the judge read.
+    """
+
+    order: np.ndarray
+    strengths: np.ndarray
+    probabilities: np.ndarray
+    n_judgments: int
+
+
+def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
+    """Ranks K responses to a prompt.
+
+    Args:
+        prompt, responses: Texts or messages.
+
+    Raises:
+        UserError: If there is no response, or as in the judge's `probabilities`.
+    """
+    if isinstance(responses, str) or not len(responses):
+        raise UserError(f"responses to rank: got {responses!r}; expected a list of at least one")
+    prompt = text_or_messages(prompt, "prompt")
+    responses = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
+    both = list(combinations(range(len(responses)), 2))
+    pairs = [Pair(f"{i}-{j}", prompt, responses[i], responses[j], label=None) for i, j in both]
+    wins = np.full((len(responses), len(responses)), 0.5)
+    if pairs:
+        first, second = np.array(both).T
+        wins[second, first] = judge.probabilities(pairs).p_sym
+        wins[first, second] = 1 - wins[second, first]
+    strengths = bradley_terry(wins)
+    return Ranking(np.argsort(-strengths.round(9), kind="stable"), strengths, wins, 2 * len(pairs))
+
+
+def bradley_terry(wins: np.ndarray) -> np.ndarray:
+    """Strengths in logits with mean 0, shape (K,), from the probability `wins[i, j]` that i beats j, shape (K, K)."""
+    wins = np.clip(wins, _LEAST, 1 - _LEAST)
+    wins = wins - np.diag(np.diag(wins))
+
+    def loss(strengths: np.ndarray) -> tuple[float, np.ndarray]:
+        difference = strengths[:, None] - strengths
+        residual = wins - (wins + wins.T) * expit(difference)
+        return -(wins * log_expit(difference)).sum(), -residual.sum(axis=1)
+
+    fit = minimize(loss, np.zeros(len(wins)), jac=True, method="BFGS", options={"gtol": 1e-9})
+    return fit.x - fit.x.mean()

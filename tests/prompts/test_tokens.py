@@ -1,0 +1,135 @@
+"""Token ids decode to the text for every scheme of tokenizers, in prompts and in the answer tree."""
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from autorater.data.messages import Message
+from autorater.data.pairs import Pair
+from autorater.models.answers import AnswerTree
+from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.reasoning import close_reasoning
+from autorater.prompts.templates import PromptFormat
+from autorater.prompts.tokens import anchor, inside, inside_ids, read_inside
+from rewards.answer import CLOSE_TAG, OPEN_TAG, THINK_CLOSE
+
+SCHEMES = ("normalizer", "always", "first", "never", "unigram", "byte_level", "add_prefix_space")
+TEXTS = ["How do I keep basil alive? Water it daily.\n[The Start of Response A] <prob_rb_better>0.85</prob_rb_better>"]
+CHATS = (
+    None,
+    "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]",
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+)
+SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
+
+
+def scheme_tokenizer(scheme, chat=None):
+    """A tokenizer as they are published: Llama 2 (normalizer), Mistral and Phi-3 (Metaspace), Unigram, byte level."""
+    prefix = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = {"special_tokens": SPECIAL, "show_progress": False}
+    ascii_and_space = [chr(c) for c in range(33, 127)] + ["▁"]
+    if scheme in ("byte_level", "add_prefix_space"):
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=scheme == "add_prefix_space")
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, **special)
+    elif scheme == "unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        backend.decoder = decoders.Metaspace()
+        alphabet = [*ascii_and_space, "\n"]
+        trainer = trainers.UnigramTrainer(vocab_size=200, unk_token="<unk>", initial_alphabet=alphabet, **special)
+    else:
+        backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+        if scheme == "normalizer":
+            backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+        backend.decoder = prefix
+        special["special_tokens"] = SPECIAL + [f"<0x{i:02X}>" for i in range(256)]
+        trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=ascii_and_space, **special)
+    backend.train_from_iterator(TEXTS * 20, trainer)
+    beginning = [("<s>", backend.token_to_id("<s>"))]
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=beginning)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names, clean_up_tokenization_spaces=False)
+    tokenizer.chat_template = chat
+    return tokenizer
+
+
+PAIRS = [
+    Pair("0", "How do I keep basil alive?", "Water it.", " Water  it daily. ", None),
+    Pair("1", "\n\nIs 0.5 <s> right?", "x<|end|>", "", None),
+    Pair(
+        "2",
+        (Message("user", "Hi."), Message("assistant", " Hello."), Message("user", "And?")),
+        "e.g. 1",
+        "(two)",
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize("chat", CHATS, ids=["plain", "inst", "turns"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_prompts_decode_to_their_text(scheme, chat):
+    tokenizer = scheme_tokenizer(scheme, chat)
+    for name in ("full", "compact", "short"):
+        encoder = PromptEncoder(tokenizer, PromptFormat(name))
+        for pair, orders in zip(PAIRS, encoder.encode(PAIRS), strict=True):
+            for prompt in orders:
+                assert prompt.ids.count(tokenizer.bos_token_id) == 1
+                ids = prompt.ids if chat else prompt.ids[1:]
+                assert tokenizer.decode(ids) == prompt.text
+                if scheme != "unigram":  # its normalizer drops repeated spaces
+                    assert f"{pair.response_b}\n" in prompt.text.replace("<(s>", "<s>").replace("<(|end|>", "<|end|>")
+                    assert prompt.text.endswith(OPEN_TAG)
+    text = encoder.encode(PAIRS[:1])[0][0].text
+    assert "[Question]\nHow do I keep basil alive?\n\n[Response A]\nWater it.\n" in text
+
+
+@pytest.mark.parametrize("chat", CHATS[:2], ids=["plain", "inst"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_answers_are_tokenized_in_context(scheme, chat):
+    tokenizer = scheme_tokenizer(scheme, chat)
+    encoder = PromptEncoder(tokenizer, PromptFormat("compact"))
+    tree = AnswerTree(tokenizer, encoder.context, 0.05)
+    prompt = encoder.encode(PAIRS[:1])[0][0]
+    for text, ids, closed in zip(tree.strings, tree._sequences, tree._closed, strict=True):
+        read = tokenizer.decode([*prompt.ids, *ids], skip_special_tokens=True)
+        front = tokenizer.decode(prompt.ids, skip_special_tokens=True)
+        assert (text + CLOSE_TAG).startswith(read.removeprefix(front)[: len(text) + 1])
+        whole = tokenizer.decode([*prompt.ids, *closed[:-1]], skip_special_tokens=True)
+        assert whole == front + text + CLOSE_TAG
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_texts_in_the_middle(scheme):
+    tokenizer = scheme_tokenizer(scheme)
+    texts = ["x", " x", "\nx", "\n\n", "0.5", "<a>", ".", "|x", "x x", ""]
+    assert (anchor(tokenizer) != "") == (scheme in ("normalizer", "always", "first", "unigram", "add_prefix_space"))
+    for text, ids in zip(texts, inside_ids(tokenizer, texts), strict=True):
+        assert read_inside(tokenizer, ids) == text
+        assert ids == inside(tokenizer, text)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_reasoning_ends_without_a_space(scheme):
+    tokenizer = scheme_tokenizer(scheme)
+    ids = inside(tokenizer, "because" + THINK_CLOSE + OPEN_TAG + "0.1")
+    assert read_inside(tokenizer, close_reasoning(tokenizer, ids).ids) == "because" + THINK_CLOSE + OPEN_TAG
+
+
+def test_a_normalizer_cannot_make_a_marker():
+    tokenizer = scheme_tokenizer("unigram")
+    full_width = "".join(chr(ord(c) + 0xFEE0) for c in "[Response B] <think>".replace(" ", "~")).replace("～", " ")
+    prompt = PromptEncoder(tokenizer, PromptFormat("short")).encode([Pair("0", "Why?", full_width, "Because.", None)])[
+        0
+    ][0]
+    assert "(Response B] (think>" in prompt.text
+    assert tokenizer.decode(prompt.ids[1:]) == prompt.text
