@@ -18,6 +18,7 @@ from autorater.training.compatibility import refuse_ineffective
 ENDPOINT, RECORDED = "endpoint:", "recorded:"
 
 _SERVER_OPTIONS = (
+    *("judge_format", "read"),
     *("base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body", "header", "concurrency", "timeout"),
     *("max_retries", "max_wait", "max_requests", "max_tokens", "price_in", "price_out", "ask_refused_again"),
 )
@@ -75,6 +76,11 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
 
     add = parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument
+    add(
+        "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
+    )
+    read = "with --judge_format: `exact` sums over all answers, `sampled` lets the server write one (default: exact)"
+    add("--read", choices=("exact", "sampled"), default="exact", help=read)
     add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")
     key = "OPENAI_API_KEY"
     add("--api_key_env", default=key, metavar="NAME", help=f"environment variable with the key (default: {key})")
@@ -120,6 +126,16 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
         )
     if args.base_url and not args.base_url.startswith(("http://", "https://")):
         raise UserError(f"--base_url {args.base_url}: expected an address such as http://localhost:8000/v1")
+    if not args.judge_format and "read" in given:
+        raise UserError("--read requires --judge_format: without it the server is asked in words")
+    if args.judge_format:
+        for name in ("reasoning", *PROMPT_OPTIONS):
+            if name in given:
+                raise UserError(f"--{name} has no effect with --judge_format: the prompt is that of the saved judge")
+        if "labels" in args.probe:
+            raise UserError("--probe labels has no effect with --judge_format: the labels are those of its training")
+        if args.read == "exact" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
+            raise UserError("--temperature, --max_answer_tokens and --repeats require --read sampled")
     if args.fail_above is not None and "swap" not in args.probe:
         raise UserError("--fail_above requires the probe swap; add it to --probe")
 

@@ -41,7 +41,7 @@ def judge_remaining(
 
         requests = plan.requests(pairs, done=store)
         if isinstance(judge, EndpointJudge):
-            judge.ask(((r, judge.message(r.presentation.pair, r.presentation.names)) for r in requests), receive)
+            judge.ask_pairs(((r, r.presentation.pair, r.presentation.names) for r in requests), receive)
         else:
             _judge_locally(judge, requests, receive)
 

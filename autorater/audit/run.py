@@ -22,7 +22,7 @@ from autorater.data.errors import UserError
 from autorater.data.loading import iter_pairs
 from autorater.data.pairs import Pair
 from autorater.evaluation.results import write_metrics
-from autorater.evaluation.stored_judgments import model_digest
+from autorater.evaluation.stored_judgments import digest, model_digest
 from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.recorded import iter_recorded
@@ -113,16 +113,23 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
 
 
 def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, object]]:
-    model, prompt_format = args.judge.removeprefix(ENDPOINT), PromptFormat().with_options(**_prompt_options(args))
     content = {name: getattr(args, name) for name in ("base_url", "temperature", "max_answer_tokens", "extra_body")}
-    client = {
-        name: getattr(args, name) for name in ("api_key_env", "concurrency", "timeout", "max_retries", "max_wait")
-    }
+    names = "api_key_env", "concurrency", "timeout", "max_retries", "max_wait"
     usage = Usage(max_requests=args.max_requests, max_tokens=args.max_tokens)
-    judge = EndpointJudge(
-        model, prompt_format=prompt_format, usage=usage, headers=dict(args.header), **content, **client
-    )
-    return judge, {"judge": args.judge, "prompt": _described(prompt_format), **content}
+    client = {name: getattr(args, name) for name in names} | {"usage": usage, "headers": dict(args.header)}
+    model = args.judge.removeprefix(ENDPOINT)
+    if args.judge_format:
+        try:
+            from autorater.judges.served import ServedJudge, open_format
+        except ImportError as error:
+            raise UserError(f"--judge_format requires torch and transformers ({error})") from None
+        judge = ServedJudge(model, judge=open_format(args.judge_format), read=args.read, **content, **client)
+        content |= {"judge_format": digest(Path(args.judge_format, "autorater.json").read_text()), "read": args.read}
+    else:
+        judge = EndpointJudge(
+            model, prompt_format=PromptFormat().with_options(**_prompt_options(args)), **content, **client
+        )
+    return judge, {"judge": args.judge, "prompt": _described(judge.prompt_format), **content}
 
 
 def _prompt_options(args: argparse.Namespace) -> dict[str, object]:

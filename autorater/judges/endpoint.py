@@ -93,11 +93,20 @@ class EndpointJudge(ServerClient):
                 bar.update()
 
             shown = ((i, o, p) for i, pair in enumerate(pairs) for o, p in enumerate((pair, pair.swapped())))
-            self.ask((((i, order), self.message(pair)) for i, order, pair in shown), receive)
+            self.ask_pairs((((i, order), pair, ("A", "B")) for i, order, pair in shown), receive)
         n_judged = np.isfinite(valid).sum()
         if n_judged < mean.size:
             raise EndpointError(f"the budget covers {n_judged} of {mean.size} requests; raise it or judge fewer pairs")
         return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)
+
+    def ask_pairs(
+        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
+    ) -> None:
+        """Judges pairs in the given order; requests are keys, pairs and names of the responses as in `message`.
+
+        Arguments and errors as in `ServerClient.post_all`.
+        """
+        self.ask(((key, self.message(pair, names)) for key, pair, names in requests), receive)
 
     def ask(self, requests: Iterable[tuple[K, str]], receive: Callable[[K, Answer], None]) -> None:
         """Sends messages and gives the answers to `receive`; arguments and errors as in `ServerClient.post_all`."""

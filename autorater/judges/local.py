@@ -311,6 +311,11 @@ def read_format(name_or_path: str) -> dict:
         path = cached_file(resolve_model(name_or_path), FORMAT_FILE)
     except OSError:  # the folder has no such file, or the Hub has no such file or model
         return {}
+    return read_json(path)
+
+
+def read_json(path: str | Path) -> dict:
+    """The content of a JSON file; UserError if it is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:

@@ -34,6 +34,7 @@ class Reply:
         problem: Why there is none.
         retry: Whether the same request may succeed later.
         finish_reason, prompt_tokens, completion_tokens: As the server reports them; the tokens are 0 if it does not.
+        choices: All choices of a reply of `/v1/completions`, in the order of the prompts.
     """
 
     text: str = ""
@@ -42,6 +43,7 @@ class Reply:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    choices: tuple[Mapping, ...] = ()
 
 
 def read_reply(reply: str) -> Reply:
@@ -69,6 +71,30 @@ def read_reply(reply: str) -> Reply:
     except (KeyError, IndexError, TypeError, AttributeError):
         return found(problem=f"the reply is no chat completion: {reply[:80]!r}", retry=True)
     return found(problem=problem, retry=retry, finish=finish)
+
+
+def read_completions(reply: str, n_prompts: int) -> Reply:
+    """Reads the text of a reply of `/v1/completions` to a number of prompts; never raises.
+
+    Every choice has a text. If it has `logprobs`, these have a mapping of the most likely next tokens.
+    """
+    prompt_tokens, completion_tokens = tokens_in(reply)
+    body = _json_of(reply)
+    used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    if isinstance(body, Mapping) and body.get("error"):
+        retry = _is_temporary(body["error"])
+        return Reply(problem=f"the server replied: {reason_in(body)}", retry=retry, **used)
+    try:
+        choices = sorted(body["choices"], key=lambda choice: choice["index"])
+        text, finish = choices[0]["text"], choices[0].get("finish_reason")
+        for choice in choices:
+            if choice.get("logprobs") and not isinstance(choice["logprobs"]["top_logprobs"][0], Mapping):
+                raise TypeError("no log-probabilities")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return Reply(problem=f"the reply is no completion: {reply[:80]!r}", retry=True, **used)
+    if len(choices) != n_prompts or not isinstance(text, str):
+        return Reply(problem=f"{len(choices)} completions for {n_prompts} prompts", **used)
+    return Reply(text, finish_reason=finish, choices=tuple(choices), **used)
 
 
 def tokens_in(reply: str) -> tuple[int, int]:

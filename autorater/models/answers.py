@@ -106,16 +106,22 @@ class AnswerTree(TokenTree):
         With `closing`, as in `distribution`, they are the logits of `closed(closing)`.
         """
         size = 1 + len(self.tokens)
-        strings = self.log_probs(logits[:, :size])  # (B, J)
-        index = self.string_values.to(strings.device).expand(len(strings), -1)
-        probs = strings.new_zeros(len(strings), len(self.values)).scatter_add(1, index, strings.exp())
-        values = torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device)
+        distribution = self._from_strings(self.log_probs(logits[:, :size]))
         if closing is None:
-            return AnswerDistribution(probs, values)
+            return distribution
         rest = self._closed[closing][len(self._sequences[closing]) :]
         rest = torch.tensor(rest, device=logits.device).expand(len(logits), -1)
         closed = logits[:, size:].float().log_softmax(dim=-1).gather(-1, rest[..., None])
-        return AnswerDistribution(probs, values, closing=closed.flatten(1).sum(dim=-1))
+        return replace(distribution, closing=closed.flatten(1).sum(dim=-1))
+
+    def from_edges(self, log_probs: torch.Tensor) -> "AnswerDistribution":
+        """The distribution from log-probabilities of the edges, shape (B, M)."""
+        return self._from_strings(self.log_probs_of_edges(log_probs))
+
+    def _from_strings(self, strings: torch.Tensor) -> "AnswerDistribution":
+        index = self.string_values.to(strings.device).expand(len(strings), -1)
+        probs = strings.new_zeros(len(strings), len(self.values)).scatter_add(1, index, strings.exp())
+        return AnswerDistribution(probs, torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device))
 
 
 @dataclass(frozen=True)

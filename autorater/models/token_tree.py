@@ -61,6 +61,14 @@ class TokenTree:
         """The tree as suffixes of any prompt."""
         return tree_suffixes(torch.tensor(self.tokens), torch.tensor(self.parents))
 
+    @cached_property
+    def node_paths(self) -> list[list[int]]:
+        """The tokens from the end of the prompt to every node, S lists."""
+        paths: list[list[int]] = []
+        for parent, token in zip(self.parents, self.tokens, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        return paths
+
     def logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         """Next-token logits after left-padded prompts (B, L) and after every node, (B, 1 + S, V), with gradients."""
         if self.tokens and supports_shared_prefix(model)[0]:
@@ -71,9 +79,7 @@ class TokenTree:
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
     ) -> torch.Tensor:
         """As `logits`, with one sequence per node."""
-        paths = []
-        for parent, token in zip(self.parents, self.tokens, strict=True):
-            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        paths = self.node_paths
         ends = torch.tensor([len(path) for path in paths], dtype=torch.long)
         nodes = [torch.tensor(path, device=prompt_ids.device) for path in paths] or [prompt_ids[0, :0]]  # none: prompt
         ids = pad_sequence(nodes, batch_first=True).repeat(len(prompt_ids), 1)
@@ -87,9 +93,12 @@ class TokenTree:
         logits = logits.float()
         nodes = self.edge_nodes.to(device)
         picked = logits[:, nodes, self.edge_tokens.to(device)]  # (B, M)
-        edges = picked - logits.logsumexp(dim=-1)[:, nodes]
+        return self.log_probs_of_edges(picked - logits.logsumexp(dim=-1)[:, nodes])
+
+    def log_probs_of_edges(self, edges: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of the strings, shape (B, J), from those of the edges, shape (B, M)."""
         edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # padding adds nothing
-        return edges[:, self.paths.to(device)].sum(dim=-1)
+        return edges[:, self.paths.to(edges.device)].sum(dim=-1)
 
 
 def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:

@@ -145,6 +145,17 @@ def test_help_is_a_page(audit):  # noqa: F811
         (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "swop"), "expected names out of swap, verbosity"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--base_url", "http://x"), "base_url: no effect"),
         (("--judge", "endpoint:m", "--dataset_name", "{pairs}"), "no key in OPENAI_API_KEY; set it, or"),
+        (("--judge", "endpoint:m", "--dataset_name", "{pairs}", "--read", "exact"), "--read requires --judge_format"),
+        (
+            ("--judge", "endpoint:m", "--dataset_name", "{pairs}", "--judge_format", "d", "--criteria", "x"),
+            "--criteria has no effect with --judge_format",
+        ),
+        (
+            ("--judge", "endpoint:m", "--dataset_name", "{pairs}", "--judge_format", "d", "--temperature", "1"),
+            "require --read sampled",
+        ),
+        (("--judge", "endpoint:m", "--dataset_name", "{pairs}", "--judge_format", "nowhere"), "no autorater.json"),
+        (("--judge", "endpoint:m", "--header", "nonsense"), "expected a name, a colon and a value"),
         (("--judge", "m", "--colour", "red"), "unrecognized arguments: --colour red"),
     ],
 )

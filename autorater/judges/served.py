@@ -1,0 +1,252 @@
+"""A trained judge behind an OpenAI-compatible server, asked exactly as it was measured.
+
+The prompt layout, the answer grid and the recalibration are those saved with the judge (`autorater.json`); prompts are
+encoded here and sent to `/v1/completions` as token ids, so no chat template of the server comes between.
+
+    exact     the answer tree: one request holds a prompt with every node of the tree behind it, the reply has the
+              log-probabilities of the next token. Prefix caching makes the nodes cheap.
+    sampled   the server writes the answer after the prefilled tag; with `--temperature 0` the greedy one.
+
+A server whose `/v1/completions` does not take token ids is asked by chat, with the prefilled tag as the beginning of
+the assistant's turn (`continue_final_message`), for sampled answers only; the first request finds out, and it is said.
+Tested with vLLM (docs/serving.md). Requires torch and transformers for the encoder, but no weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges.calibrators import from_dict
+from autorater.judges.client import EndpointError, ServerClient
+from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.judgments import Answer
+from autorater.judges.local import FORMAT_FILE, PAIRWISE, Judge, read_json, saved_pieces
+from autorater.judges.replies import Reply, read_completions, read_reply
+from autorater.models.token_tree import TokenTree
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.templates import PromptFormat
+from autorater.prompts.tokens import inside
+from rewards.answer import parse_probability
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+K = TypeVar("K")
+Edges = list[list[tuple[int, int]]]  # for every node of the tree its next tokens, with the numbers of their edges
+logger = logging.getLogger(__name__)
+_TOP_LOGPROBS = (200, 20, 5)  # for servers that do not take the tokens by id, as vLLM does (`logprob_token_ids`)
+_UNSEEN = -60.0  # log-probability of a token that is not among them
+
+
+@dataclass
+class ServedJudge(EndpointJudge):
+    """A judge that was trained here, behind a server; further attributes as in `EndpointJudge`.
+
+    Attributes:
+        judge: The saved judge without weights: its prompts, answer tree and recalibration.
+        read: `exact` or `sampled`.
+
+    Raises:
+        UserError: If the judge reasons before it answers and is to be read exactly.
+    """
+
+    judge: Judge = field(kw_only=True)
+    read: Literal["exact", "sampled"] = "exact"
+
+    def __post_init__(self):
+        if self.judge.encoder.format.reasoning and self.read == "exact":
+            raise UserError("this judge reasons before it answers; it can be read only with --read sampled")
+        self.prompt_format = self.judge.encoder.format
+        self._ask: Callable | None = None  # set by the first request
+
+    def ask_pairs(
+        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
+    ) -> None:
+        """As in `EndpointJudge`; the names of the responses are those of the judge's prompt."""
+        shown = ((key, pair) for key, pair, _ in requests)
+        if (first := next(shown, None)) is None:
+            return
+        if self._ask is None:
+            self._ask = self._probe(self._prompt(first[1]))
+        self._ask(chain([first], shown), receive)
+
+    def _prompt(self, pair: Pair) -> EncodedPrompt:
+        return self.judge.encoder.encode([pair])[0][0]
+
+    def _probe(self, prompt: EncodedPrompt) -> Callable:
+        """The way that the server can be asked, found with a few requests."""
+        if self.read == "exact":
+            return self._probe_exact(prompt)
+        by_ids = self._first_reply({"prompt": [prompt.ids], "max_tokens": 1}, partial(read_completions, n_prompts=1))
+        if not by_ids.problem:
+            return self._ask_sampled
+        by_chat = self._first_reply(self._chat_body(prompt.text), read_reply)
+        if by_chat.problem:
+            raise EndpointError(
+                f"the server takes no token ids in /v1/completions ({by_ids.problem}) and does not continue an "
+                f"assistant turn ({by_chat.problem}): it cannot be asked as this judge was measured. Leave out "
+                "--judge_format to ask it in words"
+            )
+        logger.warning(
+            f"the server takes no token ids in /v1/completions ({by_ids.problem}); it is asked by chat, with its own "
+            "chat template and the answer tag prefilled"
+        )
+        return self._ask_chat
+
+    def _probe_exact(self, prompt: EncodedPrompt) -> Callable:
+        named = sorted(set(self.judge.tree.edge_tokens.tolist()))
+        ways = [{"logprobs": 5, "logprob_token_ids": named}, *({"logprobs": n} for n in _TOP_LOGPROBS)]
+        problem = ""
+        for way in ways:
+            reply = self._first_reply(_next_tokens([prompt.ids], way), partial(read_completions, n_prompts=1))
+            problem = reply.problem or problem
+            if reply.problem or not reply.choices[0].get("logprobs"):
+                continue
+            if "logprob_token_ids" in way:
+                if top_log_probs(reply.choices[0], self.judge.tokenizer).keys() >= set(named):
+                    return partial(self._ask_exact, way)
+                continue
+            logger.warning(
+                f"the server gives only the {way['logprobs']} most likely next tokens; answers that begin with others "
+                f"count as unparsed{f' ({problem})' if problem else ''}"
+            )
+            return partial(self._ask_exact, way)
+        raise EndpointError(
+            f"the server cannot be read exactly ({problem or 'it returns no logprobs'}): it must take token ids in "
+            "/v1/completions and return logprobs. Use --read sampled"
+        )
+
+    def _first_reply(self, body: Mapping[str, object], read: Callable[[str], Reply]) -> Reply:
+        replies = []
+        path = "/chat/completions" if "messages" in body else "/completions"
+        client = replace(self, max_retries=min(2, self.max_retries), usage=self.usage)
+        ServerClient.post_all(client, path, [(0, body)], read, lambda _, reply: replies.append(reply))
+        return replies[0] if replies else Reply(problem="the budget is used up")
+
+    def _ask_exact(self, way: Mapping[str, object], requests: Iterable[tuple[K, Pair]], receive) -> None:
+        tree, edges = self.judge.tree, _edges_by_node(self.judge.tree)
+        paths = [[], *tree.node_paths]
+
+        def received(key: K, reply: Reply) -> None:
+            receive(key, _refused(reply) if reply.problem else self._exact_answer(reply, edges))
+
+        bodies = ((key, _next_tokens([self._prompt(pair).ids + p for p in paths], way)) for key, pair in requests)
+        self.post_all("/completions", bodies, partial(read_completions, n_prompts=len(paths)), received)
+
+    def _exact_answer(self, reply: Reply, edges: Edges) -> Answer:
+        tree = self.judge.tree
+        log_probs = torch.full((1, sum(map(len, edges))), _UNSEEN, dtype=torch.float64)
+        for choice, next_tokens in zip(reply.choices, edges, strict=True):
+            top = top_log_probs(choice, self.judge.tokenizer)
+            for token, edge in next_tokens:
+                log_probs[0, edge] = top.get(token, _UNSEEN)
+        answers = tree.from_edges(log_probs)
+        mean, valid = float(answers.mean[0].clamp(0, 1)), float(answers.valid[0].clamp(0, 1))
+        used = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+        if valid <= 1e-12:
+            return Answer("unparsed", valid=0.0, **used)
+        return Answer("answered", round(self._recalibrated(mean), 6), valid=round(valid, 6), **used)
+
+    def _ask_sampled(self, requests: Iterable[tuple[K, Pair]], receive) -> None:
+        options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens}
+        bodies = ((key, {"prompt": [self._prompt(pair).ids]} | options) for key, pair in requests)
+        read = partial(read_completions, n_prompts=1)
+        self.post_all("/completions", bodies, read, lambda key, reply: receive(key, self._written_answer(reply)))
+
+    def _ask_chat(self, requests: Iterable[tuple[K, Pair]], receive) -> None:
+        bodies = ((key, self._chat_body(self.message(pair))) for key, pair in requests)
+        self.post_all(
+            "/chat/completions", bodies, read_reply, lambda key, reply: receive(key, self._written_answer(reply))
+        )
+
+    def _chat_body(self, text: str) -> dict[str, object]:
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": self.prompt_format.prefill}]
+        if self.prompt_format.system_prompt:
+            messages.insert(0, {"role": "system", "content": self.prompt_format.system_prompt})
+        options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens}
+        return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True} | options
+
+    def _written_answer(self, reply: Reply) -> Answer:
+        if reply.problem:
+            return _refused(reply)
+        probability = parse_probability(reply.text, prefilled=bool(self.prompt_format.prefill))
+        used = {name: getattr(reply, name) for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
+        if probability is None:
+            return Answer("unparsed", text=reply.text, **used)
+        return Answer("answered", round(self._recalibrated(probability), 6), reply.text, **used)
+
+    def _recalibrated(self, p: float) -> float:
+        return p if self.judge.recalibration is None else float(self.judge.recalibration(np.array([p]))[0])
+
+
+def open_format(folder: str | Path) -> Judge:
+    """A saved judge without its weights: prompts, answer tree and recalibration.
+
+    Raises:
+        UserError: If the folder has no `autorater.json` or no tokenizer, or holds a pointwise judge.
+    """
+    path = Path(folder, FORMAT_FILE)
+    if not path.is_file():
+        raise UserError(f"{folder}: no {FORMAT_FILE}; expected the folder of a trained judge")
+    saved = read_json(path)
+    if saved.get("judgment", PAIRWISE) != PAIRWISE:
+        raise UserError(f"{path}: a pointwise judge; only pairwise judges can be read behind a server")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no tokenizer ({str(error).splitlines()[0][:200]})") from None
+    prompt_format = PromptFormat.from_dict(saved.get("prompt_format", {}))
+    return Judge(
+        None,
+        tokenizer,
+        prompt_format,
+        saved.get("answer_step", 0.01),
+        saved.get("max_reasoning_tokens", 512),
+        recalibration=from_dict(saved["recalibration"]) if "recalibration" in saved else None,
+        pieces=saved_pieces(saved, tokenizer, prompt_format),
+    )
+
+
+def _refused(reply: Reply) -> Answer:
+    used = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+    return Answer("refused", error=reply.problem, **used)
+
+
+def _next_tokens(prompts: Sequence[Sequence[int]], way: Mapping[str, object]) -> dict[str, object]:
+    """A request for the next token of every prompt; token ids as keys are an option of vLLM that others ignore."""
+    options = {"max_tokens": 1, "temperature": 0.0, "return_tokens_as_token_ids": True}
+    return {"prompt": prompts} | options | dict(way)
+
+
+def _edges_by_node(tree: TokenTree) -> Edges:
+    edges: Edges = [[] for _ in range(1 + len(tree.tokens))]
+    for edge, (node, token) in enumerate(zip(tree.edge_nodes.tolist(), tree.edge_tokens.tolist(), strict=True)):
+        edges[node].append((token, edge))
+    return edges
+
+
+def top_log_probs(choice: Mapping, tokenizer: PreTrainedTokenizerBase) -> dict[int, float]:
+    """Log-probabilities of the next tokens in a choice of a completion, by token id.
+
+    Keys of the form `token_id:15` are ids; other keys are texts of tokens, which are looked up in the vocabulary.
+    """
+    top, found = choice["logprobs"]["top_logprobs"][0], {}
+    for key, value in top.items():
+        if key.startswith("token_id:"):
+            found[int(key.removeprefix("token_id:"))] = float(value)
+        elif len(ids := inside(tokenizer, key)) == 1:
+            found[ids[0]] = max(float(value), found.get(ids[0], -math.inf))
+    return found

@@ -1,0 +1,131 @@
+"""A judge behind a server answers as the local judge does: the server here computes with the same toy model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from autorater.data.errors import UserError
+from autorater.data.population import simulate_pairs
+from autorater.judges import Judge
+from autorater.judges.calibrators import LogitMap
+from autorater.judges.served import ServedJudge, open_format
+from autorater.prompts.templates import PromptFormat
+from tests.conftest import make_model, make_tokenizer
+from tests.judges.test_endpoint import quirky  # noqa: F401  (fixture)
+
+
+@pytest.fixture(scope="module", params=["split", "merged"])
+def local(request, tmp_path_factory):
+    tokenizer = make_tokenizer(request.param)
+    torch.manual_seed(0)
+    judge = Judge(make_model("qwen", len(tokenizer)), tokenizer, PromptFormat("short"), answer_step=0.1)
+    judge.recalibration = LogitMap("odd_temperature", 0.5)
+    folder = tmp_path_factory.mktemp("judge")
+    judge.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    judge.save_format(folder)
+    judge.folder = str(folder)
+    return judge
+
+
+def completions(judge, limit=1000, as_ids=True, takes_ids=True):
+    """What a server with the judge's model replies to a body of `/v1/completions`."""
+
+    @torch.no_grad()
+    def respond(sent):
+        if "prompt" not in sent:
+            return 404, {"detail": "Not Found"}
+        if sent.get("logprobs", 0) > limit:
+            return 400, {"error": {"message": f"at most {limit} logprobs"}}
+        choices = []
+        for index, ids in enumerate(sent["prompt"]):
+            log_probs = judge.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            top = log_probs.topk(min(sent.get("logprobs", 1), len(log_probs)))
+            pairs = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+            if takes_ids and "logprob_token_ids" in sent:
+                pairs = [pairs[0], *((i, log_probs[i].item()) for i in sent["logprob_token_ids"])]
+            named = {f"token_id:{i}" if as_ids else judge.tokenizer.decode([i]): value for i, value in pairs}
+            text = judge.tokenizer.decode([int(top.indices[0])])
+            choices.append({"index": index, "text": text, "logprobs": {"top_logprobs": [named]}})
+        usage = {"prompt_tokens": sum(map(len, sent["prompt"])), "completion_tokens": len(choices)}
+        return 200, {"choices": choices[::-1], "usage": usage}
+
+    return respond
+
+
+def served(judge, server, **options):
+    return ServedJudge("m", base_url=f"{server.url}/v1", judge=open_format(judge.folder), **options)
+
+
+@pytest.mark.parametrize("as_ids", [True, False])
+def test_exact_answers_are_those_of_the_local_judge(local, quirky, as_ids):  # noqa: F811
+    pairs = simulate_pairs(6, seed=1).pairs
+    server = quirky(completions(local, as_ids=as_ids))
+    judge = served(local, server)
+    found, expected = judge.probabilities(pairs), local.probabilities(pairs)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(found.valid, 1)
+    assert len(server.seen) == 1 + 12, "one probe, one request a prompt"
+    assert judge.usage.prompt_tokens > 0
+
+
+def test_the_most_likely_tokens_alone_are_less_and_it_is_said(local, quirky, caplog):  # noqa: F811
+    judge = served(local, quirky(completions(local, takes_ids=False)))
+    judge.probabilities(simulate_pairs(1, seed=1).pairs)
+    assert "the server gives only the 200 most likely next tokens" in caplog.text
+    caplog.clear()
+    judge = served(local, quirky(completions(local, limit=20, takes_ids=False)))
+    judge.probabilities(simulate_pairs(1, seed=1).pairs)
+    assert "the 20 most likely next tokens" in caplog.text
+    assert "at most 20 logprobs" in caplog.text
+
+
+def test_what_a_server_cannot_do_is_said(local, quirky, caplog):  # noqa: F811
+    pairs = simulate_pairs(2, seed=1).pairs
+    with pytest.raises(UserError, match=r"cannot be read exactly .*--read sampled"):
+        served(local, quirky(lambda sent: (400, {"error": "prompt must be a text"}))).probabilities(pairs)
+
+    def chat(sent):
+        if "prompt" in sent:
+            return 400, {"error": "prompt must be a text"}
+        message = {"role": "assistant", "content": "0.7</prob_rb_better>"}
+        return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+    server = quirky(chat)
+    judgments = served(local, server, read="sampled").probabilities(pairs)
+    assert "asked by chat, with its own chat template and the answer tag prefilled" in caplog.text
+    np.testing.assert_allclose(judgments.mean, local.recalibration(np.full((2, 2), 0.7)), atol=1e-6)
+    last = server.seen[-1][2]
+    assert last["messages"][-1] == {"role": "assistant", "content": "<prob_rb_better>"}
+    assert (last["continue_final_message"], last["add_generation_prompt"]) == (True, False)
+    with pytest.raises(UserError, match="does not continue an assistant turn"):
+        served(local, quirky(lambda sent: (400, {"error": "no"})), read="sampled").probabilities(pairs)
+
+
+def test_sampled_answers_are_read_as_a_continuation(local, quirky):  # noqa: F811
+    pairs = simulate_pairs(2, seed=1).pairs
+
+    def respond(sent):
+        assert isinstance(sent["prompt"][0][0], int)
+        return 200, {"choices": [{"index": 0, "text": "0.25</prob_rb_better>", "finish_reason": "stop"}]}
+
+    server = quirky(respond)
+    judgments = served(local, server, read="sampled").probabilities(pairs)
+    np.testing.assert_allclose(judgments.mean, local.recalibration(np.full((2, 2), 0.25)), atol=1e-6)
+    ids = local.encoder.encode(pairs)[0][0].ids
+    assert json.dumps(ids) in [json.dumps(sent["prompt"][0]) for _, _, sent in server.seen[1:]]
+
+
+def test_reasoning_is_not_read_exactly(local, tmp_path):
+    judge = Judge(local.model, local.tokenizer, PromptFormat("full", reasoning=True), answer_step=0.1)
+    local.tokenizer.save_pretrained(tmp_path)
+    judge.save_format(tmp_path)
+    with pytest.raises(UserError, match="only with --read sampled"):
+        ServedJudge("m", judge=open_format(str(tmp_path)))
+
+
+def test_a_folder_without_a_format_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no autorater.json"):
+        open_format(str(tmp_path))
