@@ -198,16 +198,18 @@ def _post_process(
 
 def cost(judge: Judge, pairs: Sequence[Pair], methods: Sequence[str]) -> str:
     """What judging N pairs by every method costs, in a sentence; a few prompts are judged to measure the speed."""
-    judge, prompts = copy(judge), [prompt for orders in judge.encoder.encode(pairs) for prompt in orders]
-    timed = prompts[:: max(1, len(prompts) // _TIMED_PROMPTS)]
-    tokens, timed_tokens = (sum(len(prompt.ids) for prompt in some) for some in (prompts, timed))
+    judge, encoded = copy(judge), judge.encoder.encode(pairs)
+    timed = encoded[:: max(1, 2 * len(encoded) // _TIMED_PROMPTS)]
+    # a pointwise judge reads a response once, however many pairs have it
+    prompts, timed_prompts = ({id(prompt): prompt for both in some for prompt in both} for some in (encoded, timed))
+    tokens, timed_tokens = (sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts))
     single = [method for method in methods if not method.endswith("_reasoning")]  # one forward pass a prompt
     generating = [method for method in methods if method.endswith("_reasoning")]
     text = f"{len(prompts):,} prompts, {tokens:,} tokens"
     if single and not judge.encoder.format.reasoning:
-        judge.read_prompts(timed[:1])  # the first forward pass of a process is slow
+        judge.judge_prompts(timed[:1])  # the first forward pass of a process is slow
         start = time.perf_counter()
-        judge.read_prompts(timed)
+        judge.judge_prompts(timed)
         minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
         text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
     if generating or judge.encoder.format.reasoning:

@@ -81,7 +81,7 @@ class PointwiseJudge(Judge):
         self.encoder = ScoreEncoder(tokenizer, prompt_format, pieces)
         self.tree = DigitTree(self.encoder.digits)
         self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
-        self._reasoning_tokens = 0
+        self.max_reasoning_tokens = self._reasoning_tokens = 0
 
     def save_format(self, folder: str | Path) -> None:
         """Writes the scale, the prompt format, the rendered layout and the recalibration beside the weights."""
