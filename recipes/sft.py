@@ -20,7 +20,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
 def main() -> None:
     quiet_libraries()
     from datasets import Dataset
-    from trl import ModelConfig, get_peft_config
+    from trl import ModelConfig
 
     from autorater.training.arguments import DenseArguments
     from autorater.training.run import open_run
@@ -35,7 +35,7 @@ def main() -> None:
         run.judge.tree,
         train_dataset=Dataset.from_list(sft_rows(run.train, run.prompts, run.judge.tokenizer, training)),
         processing_class=run.judge.tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=run.peft_config,
     )
     run.finish(trainer, title=f"SFT on vote shares ({training.objective})", method="sft")
 

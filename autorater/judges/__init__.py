@@ -5,6 +5,7 @@ local        `Judge`: a language model on this machine, its answer distribution 
 pointwise    `PointwiseJudge`: scores single responses; a pair's probability follows from two scores
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
 probe        `LinearProbe`: logistic regression on a frozen model's states, one reading of every response
+merging      an adapter merged into its base model
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
 recorded     judgments that another program wrote to a file

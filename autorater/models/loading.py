@@ -36,10 +36,9 @@ def load_policy(
     source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
-        if find_adapter_config_file(name_or_path, revision=source.get("revision")) is None:
-            model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **model_init_kwargs)
-        else:
-            model = _load_adapter(name_or_path, dtype=dtype, **model_init_kwargs)
+        adapter = is_adapter(name_or_path, source.get("revision"))
+        load = _load_adapter if adapter else AutoModelForCausalLM.from_pretrained
+        model = load(name_or_path, dtype=dtype, **model_init_kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise UserError(f"{name_or_path} cannot be loaded as a causal language model: {reason}") from error
@@ -48,6 +47,11 @@ def load_policy(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
+    """Whether a folder or Hub name holds an adapter of another model; `UserError` as in `resolve_model`."""
+    return find_adapter_config_file(resolve_model(name_or_path), revision=revision) is not None
 
 
 def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:

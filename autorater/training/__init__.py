@@ -3,6 +3,8 @@
 arguments, config    options of a run and of its trainer; `compatibility`: options that a mode refuses
 data                 training, held-out and warm-start pairs
 warm_start           a policy from scratch learns to answer as raw LLM judges do
+format_warm_up       a pretrained model learns the format, without labels
+precision            weights, autocast and learning rate of pretrained models and adapters
 base_trainer         what the trainers over `trl.GRPOTrainer` share
 exact_grpo           nothing is sampled: `exact_loss` sums over all answers
 sampled_grpo         sampled answers, both orders in one group; `prompt_groups`: a prompt is processed once

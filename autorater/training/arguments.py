@@ -93,15 +93,24 @@ class PolicyArguments:
         10_000.0, "Base of the rotary positions; larger for long prompts and small heads."
     )
     policy_vocab_size: int = option(2048, "Vocabulary.")
-    warm_start_steps: int = option(0, "SFT steps on single, overconfident verdicts.")
+    warm_start_steps: int = option(
+        0,
+        "SFT steps on single, overconfident verdicts; for a pretrained model that does not answer on the grid, steps "
+        "that teach the format alone (30 to 60).",
+    )
     warm_start_verdicts: Literal["opinions", "lengths"] = option(
         "opinions",
         "`opinions`: those of the simulated grader, or one vote of a recorded pair; `lengths`: the longer response is "
         "better, on responses that grow from a few words to complete ones; a policy from scratch learns to compare "
         "texts faster this way.",
     )
-    warm_start_batch_size: int = option(64, "Prompts per warm-start step.")
-    warm_start_learning_rate: float = option(2e-3, "Peak learning rate of the warm start.")
+    warm_start_batch_size: int | None = option(
+        None, "Prompts per warm-start step; by default 64, or 4 for a pretrained model."
+    )
+    warm_start_learning_rate: float | None = option(
+        None,
+        "Peak learning rate of the warm start; by default 2e-3, or 5e-5 for a pretrained model, 1e-3 for an adapter.",
+    )
     warm_start_sharpness: float = option(1.8, "Factor on the logits of the verdicts; above 1 they are overconfident.")
     warm_start_tilt: float = option(1.0, "Logits that the verdicts add to the response shown second.")
     train_only: list[str] | None = option(  # noqa: RUF009
@@ -109,6 +118,9 @@ class PolicyArguments:
         "Parts of names of the parameters to train after the warm start, such as embed_tokens; the others are frozen. "
         "Without it all are trained.",
     )
+
+
+_FORMAT_OPTIONS = {"warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"}
 
 
 @dataclass
@@ -146,9 +158,12 @@ def ineffective_options(
     recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
     policy = [name for name in PolicyArguments.__annotations__ if name != "train_only"]
     warm_start = [name for name in policy if name.startswith("warm_start") and name != "warm_start_steps"]
+    from_scratch = [name for name in policy if name not in _FORMAT_OPTIONS]
+    if pretrained:
+        warm_start = [name for name in warm_start if name in _FORMAT_OPTIONS]
     cases = (
-        (pretrained, "the policy is pretrained (model_name_or_path)", policy),
-        (not pretrained and not args.warm_start_steps, "warm_start_steps is 0", warm_start),
+        (pretrained, "the policy is pretrained (model_name_or_path)", from_scratch),
+        (not args.warm_start_steps, "warm_start_steps is 0", warm_start),
         (recorded, "the pairs are read from dataset_name", SimulationArguments.__annotations__),
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),

@@ -25,6 +25,7 @@ from autorater.training.arguments import JudgeArguments
 from rewards import CLOSE_TAG, render_answer
 
 Rows = TypeVar("Rows")
+WARM_START_BATCH_SIZE = 64
 _VOTE_STRENGTH = 0.25  # a vote has a side but no certainty: it becomes 3/8 or 5/8
 
 
@@ -53,9 +54,8 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
     """
     data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
     if args.warm_start_verdicts == "lengths":
-        growing = with_growing_responses(
-            data.train, max(1, args.warm_start_steps * args.warm_start_batch_size // 2), seed
-        )
+        n_prompts = args.warm_start_steps * (args.warm_start_batch_size or WARM_START_BATCH_SIZE)
+        growing = with_growing_responses(data.train, max(1, n_prompts // 2), seed)
         in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in growing]).T
         data = replace(data, warm_start=growing, verdicts=in_b / np.maximum(in_a + in_b, 1))
     return data

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from datasets import Dataset
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 import rewards
 from autorater.training.arguments import JudgeArguments
@@ -50,7 +50,7 @@ def train_on_votes(
         "args": training,
         "answer_tree": run.judge.tree,
         "processing_class": run.judge.tokenizer,
-        "peft_config": get_peft_config(model_config),
+        "peft_config": run.peft_config,
     }
     if training.mode == POINTWISE:
         rows, graph = vote_rows(run.train, run.prompts)

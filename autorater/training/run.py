@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
@@ -45,6 +46,8 @@ from autorater.training.checkpointing.record import REPORT, RunRecord
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
+from autorater.training.format_warm_up import LOW_MASS, format_warm_up
+from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
 from autorater.training.preemption import deferred_signals, exit_with
 from autorater.training.tracking import check_trackers, start_tracking, tolerate_tracker_errors
 from autorater.training.warm_start import build_warm_policy
@@ -76,6 +79,12 @@ class JudgeRun:
     before: Evaluation
     card: Mapping[str, object]
     record: RunRecord
+    model_config: ModelConfig
+
+    @property
+    def peft_config(self) -> PeftConfig | None:
+        """The adapter to add; None if the model already is one, which training continues."""
+        return None if isinstance(self.judge.model, PeftModel) else get_peft_config(self.model_config)
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
@@ -113,8 +122,9 @@ def open_run(
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data.summary, given)
     build = partial(build_warm_policy, args, training, data)
-    base = model_config.model_name_or_path or record.warm_started_policy(build)
-    model, tokenizer = open_model(args, training, model_config, base)
+    pretrained = model_config.model_name_or_path
+    base = pretrained or record.warm_started_policy(build)
+    model, tokenizer = open_model(args, training, model_config, record.warm_start or base)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
     if pointwise:
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
@@ -133,9 +143,13 @@ def open_run(
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))
+    if pretrained and record.warm_start is None:
+        teach_format(judge, prompts, before, args, training, model_config, record)
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.text, "settings": settings}
-    return JudgeRun(args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record)
+    return JudgeRun(
+        args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record, model_config
+    )
 
 
 def begin_run(
@@ -165,6 +179,7 @@ def begin_run(
     for reason, names in ineffective_options(args, pretrained, mode, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     check_trackers(training)
+    use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)
     logger.info(summary)
     if training.world_size > 1:
@@ -179,11 +194,42 @@ def begin_run(
 def open_model(
     args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, base: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model to train, from its name or folder, and its tokenizer."""
+    """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
+    if args.train_only and isinstance(model, PeftModel):
+        raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:
         train_only(model, args.train_only)
+    warn_of_rounding(model, training)
     return model.to(training.device), tokenizer
+
+
+def teach_format(
+    judge: Judge,
+    prompts: Sequence[Prompts],
+    before: Evaluation,
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+) -> None:
+    """Says how much probability a pretrained judge has on the answer grid; if it is little, warms it up or warns."""
+    mass = float(before.judgments.valid.mean())
+    logger.info(f"before training {mass:.2g} of the probability is on the answer grid")
+    if mass >= LOW_MASS:
+        if args.warm_start_steps:
+            logger.info(f"warm_start_steps: not needed, because this is at least {LOW_MASS:g}")
+    elif args.warm_start_steps:
+        config = None if isinstance(judge.model, PeftModel) else get_peft_config(model_config)
+        folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
+        judge.model, _ = open_model(args, training, model_config, folder)
+        mass = judge.judge_prompts(prompts[:8]).valid.mean()
+        logger.info(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
+    elif getattr(training, "objective", "") != "text":  # which teaches the format itself
+        logger.warning(
+            "rewards teach next to nothing where so few answers can be rewarded; add --warm_start_steps 40, which "
+            "teaches the format without using labels"
+        )
 
 
 def finish_run(

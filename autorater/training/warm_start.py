@@ -30,11 +30,13 @@ from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
 from autorater.training.compatibility import POINTWISE
+from autorater.training.data import WARM_START_BATCH_SIZE as BATCH_SIZE
 from autorater.training.data import TrainingData, answer_tokens
 from autorater.training.sampling import LengthGroupedRepeatSampler
 from rewards import CLOSE_TAG, OPEN_TAG
 
 _JITTER = 0.3  # standard deviation of the noise on a logit, so that the policy learns many numbers
+_LEARNING_RATE = 2e-3
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
 
 
@@ -81,23 +83,8 @@ def learn_answers(
     training: TrainingArguments,
 ) -> None:
     """Supervised learning of rows of `prompt_ids` and `answer_ids`, in place; the processes divide a batch."""
-    options = TrainingArguments(
-        output_dir=training.output_dir,  # required; nothing is saved in it
-        max_steps=args.warm_start_steps,
-        per_device_train_batch_size=max(1, args.warm_start_batch_size // PartialState().num_processes),
-        learning_rate=args.warm_start_learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=min(20, args.warm_start_steps // 5),
-        adam_beta2=0.98,  # 0.999 averages the first gradients over more than the whole warm start
-        remove_unused_columns=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        seed=training.seed,
-        use_cpu=training.use_cpu,
-        disable_tqdm=training.disable_tqdm,
-        ddp_find_unused_parameters=False,
-    )
+    rate = args.warm_start_learning_rate or _LEARNING_RATE
+    options = warm_start_options(args, training, args.warm_start_batch_size or BATCH_SIZE, rate)
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] + row["answer_ids"] for row in batch], tokenizer.pad_token_id)
@@ -108,6 +95,30 @@ def learn_answers(
     trainer.growing = args.warm_start_verdicts == "lengths"
     show_progress(trainer, "warm start")
     trainer.train()
+
+
+def warm_start_options(
+    args: PolicyArguments, training: TrainingArguments, batch_size: int, learning_rate: float
+) -> TrainingArguments:
+    """Options of the `Trainer` of a warm start; nothing is saved or logged, and the processes divide a batch."""
+    return TrainingArguments(
+        output_dir=training.output_dir,  # required
+        max_steps=args.warm_start_steps,
+        per_device_train_batch_size=max(1, batch_size // PartialState().num_processes),
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(20, args.warm_start_steps // 5),
+        adam_beta2=0.98,  # 0.999 averages the first gradients over more than the whole warm start
+        remove_unused_columns=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        seed=training.seed,
+        bf16=training.bf16,
+        use_cpu=training.use_cpu,
+        disable_tqdm=training.disable_tqdm,
+        ddp_find_unused_parameters=False,
+    )
 
 
 class _AnswerTrainer(Trainer):
@@ -170,6 +181,11 @@ def warm_started(
     )
     if args.warm_start_steps:
         learn_answers(model, tokenizer, rows(tokenizer), args, training)
+    return save_warm_start(model, tokenizer, training)
+
+
+def save_warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, training: TrainingArguments) -> str:
+    """Saves a warm-started model in `output_dir/warm_start`; returns this folder."""
     folder, state = Path(training.output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)

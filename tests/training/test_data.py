@@ -116,7 +116,7 @@ def test_invalid_choice():
         (
             {"warm_start_steps": 10, "policy_num_heads": 2, "train_only": ["norm"]},
             True,
-            {"the policy is pretrained (model_name_or_path)": ["policy_num_heads", "warm_start_steps"]},
+            {"the policy is pretrained (model_name_or_path)": ["policy_num_heads"]},
         ),
         ({"warm_start_tilt": 0.0}, False, {"warm_start_steps is 0": ["warm_start_tilt"]}),
         ({"dataset_name": "a", "n_votes": 3}, False, {"the pairs are read from dataset_name": ["n_votes"]}),

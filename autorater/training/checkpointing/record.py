@@ -110,6 +110,11 @@ class RunRecord:
             self.mark(WARM_START)
         return str(self.folder / WARM_START)
 
+    @property
+    def warm_start(self) -> str | None:
+        """The folder of the warm-started policy, if there is one."""
+        return str(self.folder / WARM_START) if WARM_START in self.completed else None
+
     def judgments_before(self, judge: Callable[[], Judgments]) -> Judgments:
         """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
         path = self.folder / BEFORE

@@ -1,0 +1,28 @@
+"""An adapter merged into its base model: a judge that loads and trains as any plain model."""
+
+import json
+from pathlib import Path
+
+from autorater.data.errors import UserError
+from autorater.judges.local import FORMAT_FILE, read_format
+from autorater.models.loading import is_adapter, load_policy
+
+
+def merge_adapter(name_or_path: str, folder: str | Path) -> None:
+    """Writes an adapter and its base model as one model, with the prompt format of the judge, to a new folder.
+
+    The weights are merged and saved in float32. A second adapter can then be trained on top.
+
+    Raises:
+        UserError: If the name holds no adapter, the folder is not empty, or the model cannot be loaded.
+    """
+    folder, saved = Path(folder), read_format(name_or_path)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; expected a new folder for the merged model")
+    if not is_adapter(name_or_path):
+        raise UserError(f"{name_or_path} has no adapter_config.json, so there is no adapter to merge")
+    model, tokenizer = load_policy(name_or_path, dtype="float32")
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if saved:
+        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")

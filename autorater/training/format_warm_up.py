@@ -1,0 +1,95 @@
+"""Format warm-up: a pretrained model learns that an answer is a number of the grid, before answers are rewarded.
+
+The gradient of a reward is proportional to the probability of the answers that can be rewarded. Where a model has only
+a millionth of its mass on the grid, exact answers learn nothing, and sampled ones never parse. A few dozen steps on
+
+    loss = − mean over the grid of log π(k | x) − log π(rest of the closing tag | x, k')
+
+put all of it there. The optimum is the uniform distribution over the answers, for every prompt: no label is used, and
+every answer keeps enough probability to be found by its reward. Supervised learning of single votes as text would end
+in two peaks, at 0 and 1, without mass between them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import Trainer, TrainingArguments
+
+from autorater.data.errors import UserError
+from autorater.judges import Judge
+from autorater.models.answers import AnswerTree
+from autorater.models.sharding import is_sharded, unsharded
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.arguments import PolicyArguments
+from autorater.training.callbacks import show_progress
+from autorater.training.warm_start import save_warm_start, warm_start_options
+
+LOW_MASS = 0.05
+"""Probability of all answers together below which rewards teach next to nothing."""
+_BATCH_SIZE, _RATE, _ADAPTER_RATE = 4, 5e-5, 1e-3  # all prompts have the same target, so few are enough
+
+
+def format_warm_up(
+    judge: Judge,
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+    args: PolicyArguments,
+    training: TrainingArguments,
+    peft_config: PeftConfig | None = None,
+) -> None:
+    """Teaches `judge.model` the format, in place, and saves it in `output_dir/warm_start`.
+
+    Args:
+        judge: A judge without reasoning.
+        prompts: Training prompts in both orders; a random part of them is used.
+        args: The options `warm_start_steps`, `…_batch_size` and `…_learning_rate`.
+        training: Seed, precision and output folder.
+        peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
+
+    Raises:
+        UserError: If the judge reasons, or the model is sharded.
+    """
+    if judge.encoder.format.reasoning:
+        raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
+    if is_sharded(judge.model):
+        raise UserError(
+            "warm_start_steps: a sharded model cannot be warmed up; run a few steps without sharding, e.g. with "
+            "--use_peft, and train its folder warm_start"
+        )
+    if peft_config is not None:
+        judge.model = get_peft_model(judge.model, peft_config)
+    batch_size = args.warm_start_batch_size or _BATCH_SIZE
+    rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
+    options = warm_start_options(args, training, batch_size, args.warm_start_learning_rate or rate)
+    flat = [prompt.ids for both in prompts for prompt in both]
+    chosen = np.random.default_rng(training.seed).permutation(len(flat))[: args.warm_start_steps * batch_size]
+    _learn_format(judge, [{"prompt_ids": flat[i]} for i in chosen], options)
+    save_warm_start(judge.model, judge.tokenizer, training)
+
+
+@unsharded()
+def _learn_format(judge: Judge, rows: list[dict], options: TrainingArguments) -> None:
+    def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
+        ids, mask = pad_prompts([row["prompt_ids"] for row in batch], judge.tokenizer.pad_token_id)
+        return {"prompt_ids": ids, "prompt_mask": mask}
+
+    trainer = _FormatTrainer(judge.model, args=options, train_dataset=Dataset.from_list(rows), data_collator=collate)
+    trainer.tree = judge.tree
+    show_progress(trainer, "format warm-up")
+    trainer.train()
+    judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
+class _FormatTrainer(Trainer):
+    """Maximizes the mean log-probability of all answers."""
+
+    tree: AnswerTree
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        closing = self.state.global_step % len(self.tree.strings)  # alternates over the answers
+        answers = self.tree.distribution(model, inputs["prompt_ids"], inputs["prompt_mask"], closing)
+        log_probs = answers.probs.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return -log_probs.mean() - answers.closing.mean()

@@ -1,0 +1,65 @@
+"""Precision and step size of a pretrained model: float32 weights, bfloat16 autocast.
+
+A bfloat16 weight has 8 significant bits, and an AdamW step is about as long as the learning rate. With a rate of 1e-6
+nearly every weight is rounded back to where it was; only DeepSpeed keeps float32 copies. So weights are float32 unless
+`dtype` says otherwise, and the products are computed in bfloat16 where the hardware has it.
+"""
+
+import logging
+import os
+from collections.abc import Collection
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+from trl import ModelConfig
+
+from autorater.models.loading import is_adapter
+
+ADAPTER_LEARNING_RATE = 1e-4
+_MOVABLE = 0.5  # share of the weights that a step must be able to move
+logger = logging.getLogger(__name__)
+
+
+def use_pretrained_defaults(training: TrainingArguments, config: ModelConfig, given: Collection[str]) -> None:
+    """Sets the options that the user did not set and whose defaults do not suit a pretrained model or an adapter.
+
+    An adapter has the learning rate `ADAPTER_LEARNING_RATE`. On a CPU with bfloat16 instructions autocast is on.
+    """
+    base = config.model_name_or_path
+    adapter = config.use_peft or (base is not None and is_adapter(base, config.model_revision))
+    default = type(training).__dataclass_fields__["learning_rate"].default
+    if adapter and "learning_rate" not in given and training.learning_rate == default:
+        training.learning_rate = ADAPTER_LEARNING_RATE
+        logger.info(f"learning_rate: {ADAPTER_LEARNING_RATE:g}, the default for adapters")
+    if base and training.use_cpu and not {"bf16", "fp16"} & {*given} and not training.fp16 and cpu_has_bf16():
+        training.bf16, training.mixed_precision = True, "bf16"
+        logger.info("bf16: autocast, because this CPU has bfloat16 instructions (--bf16 false for float32)")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether products of bfloat16 matrices are faster than float32: 1.6 times with AVX512-BF16, more with AMX."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def warn_of_rounding(model: PreTrainedModel, training: TrainingArguments) -> None:
+    """Warns if most of the weights to train are bfloat16 and too coarse for the learning rate."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        return
+    share = movable_share(model, training.learning_rate)
+    if share < _MOVABLE:
+        logger.warning(
+            f"bfloat16 weights: a step of learning_rate {training.learning_rate:g} can move {share:.1%} of them, the "
+            "others are rounded back; use --dtype float32 with --bf16, or a larger learning_rate"
+        )
+
+
+@torch.no_grad()
+def movable_share(model: PreTrainedModel, learning_rate: float) -> float:
+    """The share of the trainable weights that a step of one learning rate up or down changes, in [0, 1]."""
+    moved = total = 0
+    for weight in model.parameters():
+        if weight.requires_grad:
+            total += weight.numel()
+            changed = (weight + learning_rate != weight) | (weight - learning_rate != weight)
+            moved += int(changed.sum()) if weight.dtype == torch.bfloat16 else weight.numel()
+    return moved / total if total else 1.0
