@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
     "winrate": ("autorater.decisions.winrate", "which system is better, from judged pairs and votes on some"),
     "defer": ("autorater.decisions.defer", "which judgments may stand, and which pairs go to people"),
+    "merge": ("autorater.judges.merging", "an adapter and its base model as one model"),
     "gate": ("autorater.decisions.gate", "is a judge worse than a recorded baseline; exit status 3 if so"),
 }
 """Module and help of every command; the module is imported when the command is used."""

@@ -1,11 +1,26 @@
-"""An adapter merged into its base model: a judge that loads and trains as any plain model."""
+"""`autorater merge`: an adapter merged into its base model, a judge that loads and trains as any plain model."""
 
+import argparse
 import json
 from pathlib import Path
 
 from autorater.data.errors import UserError
 from autorater.judges.local import FORMAT_FILE, read_format
 from autorater.models.loading import is_adapter, load_policy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "judge", metavar="JUDGE", help="folder or Hub name of an adapter, such as a run with --use_peft"
+    )
+    parser.add_argument("out", metavar="OUT", help="new folder of the merged model, in float32")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Merges and says where; errors as in `merge_adapter`."""
+    merge_adapter(args.judge, args.out)
+    print(f"{args.out}: {args.judge} with its base model, for Judge.from_pretrained or --model_name_or_path")
 
 
 def merge_adapter(name_or_path: str, folder: str | Path) -> None:

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
-_SHARDING_SWITCHES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
+SHARDING_SWITCHES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -60,7 +60,7 @@ def unsharded() -> Iterator[None]:
     """
     from accelerate.state import AcceleratorState, PartialState
 
-    switches = {name: os.environ.pop(name) for name in _SHARDING_SWITCHES if name in os.environ}
+    switches = {name: os.environ.pop(name) for name in SHARDING_SWITCHES if name in os.environ}
     on_cpu = PartialState._shared_state.get("_cpu", False)
     try:
         yield

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from trl import ModelConfig
 
 from autorater.models.loading import is_adapter
+from autorater.models.sharding import SHARDING_SWITCHES
 
 ADAPTER_LEARNING_RATE = 1e-4
 _MOVABLE = 0.5  # share of the weights that a step must be able to move
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 def use_pretrained_defaults(training: TrainingArguments, config: ModelConfig, given: Collection[str]) -> None:
     """Sets the options that the user did not set and whose defaults do not suit a pretrained model or an adapter.
 
-    An adapter has the learning rate `ADAPTER_LEARNING_RATE`. On a CPU with bfloat16 instructions autocast is on.
+    An adapter has the learning rate `ADAPTER_LEARNING_RATE`. On a CPU with bfloat16 instructions autocast
+    is on, except under DeepSpeed and FSDP, whose config says so.
     """
     base = config.model_name_or_path
     adapter = config.use_peft or (base is not None and is_adapter(base, config.model_revision))
@@ -31,7 +33,8 @@ def use_pretrained_defaults(training: TrainingArguments, config: ModelConfig, gi
     if adapter and "learning_rate" not in given and training.learning_rate == default:
         training.learning_rate = ADAPTER_LEARNING_RATE
         logger.info(f"learning_rate: {ADAPTER_LEARNING_RATE:g}, the default for adapters")
-    if base and training.use_cpu and not {"bf16", "fp16"} & {*given} and not training.fp16 and cpu_has_bf16():
+    chosen = training.fp16 or {"bf16", "fp16"} & {*given} or any(map(os.environ.get, SHARDING_SWITCHES))
+    if base and training.use_cpu and not chosen and cpu_has_bf16():
         training.bf16, training.mixed_precision = True, "bf16"
         logger.info("bf16: autocast, because this CPU has bfloat16 instructions (--bf16 false for float32)")
 

@@ -243,6 +243,8 @@ def finish_run(
     """
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
     trained = run_training(trainer, record)
+    # without autocast: in the precision of the evaluation before training and of the saved judge
+    judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     after = evaluate()
     trainer.save_model()
     if trainer.args.process_index == 0:

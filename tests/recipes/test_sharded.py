@@ -40,7 +40,9 @@ def warm_policy(folder, hidden_size=64, steps=100):
         n_train=200, n_test=1, prompt_template="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
         policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
-    run = SimpleNamespace(seed=0, use_cpu=True, output_dir=str(folder), answer_step=0.25, disable_tqdm=True)
+    run = SimpleNamespace(
+        seed=0, use_cpu=True, bf16=False, output_dir=str(folder), answer_step=0.25, disable_tqdm=True
+    )
     return build_warm_policy(args, run, prepare_data(args, seed=0))
 
 
@@ -143,7 +145,7 @@ def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):
     """Twenty steps with a reference model and gradient checkpointing, each stage against one plain process."""
     arguments = [
         f"--model_name_or_path={model_folder}", *KINDS[kind], *(LORA if peft == "lora" else []), "--max_steps=20",
-        "--beta=0.05", "--gradient_checkpointing",
+        "--beta=0.05", "--gradient_checkpointing", "--bf16=false",
     ]  # fmt: skip
     plain = launch(tmp_path / "plain", *arguments)
     for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):

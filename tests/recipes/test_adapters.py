@@ -1,0 +1,99 @@
+"""Judges that are adapters: training continues them, they merge, and a second one is trained on top."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from autorater import Judge
+from autorater.data.errors import UserError
+from autorater.data.loading import write_pairs
+from autorater.data.population import simulate_pairs
+from autorater.judges.merging import merge_adapter
+from autorater.models.loading import load_policy
+from tests.conftest import make_model, make_tokenizer
+from tests.recipes.test_grpo import run
+
+LORA = ["--use_peft", "--lora_target_modules", "q_proj", "v_proj"]
+PAIRS = simulate_pairs(6, seed=3).pairs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a base model, pairs and a LoRA judge, `first`, trained at a high rate."""
+    folder = tmp_path_factory.mktemp("adapters")
+    tokenizer = make_tokenizer(chat=True)
+    make_model("llama", len(tokenizer)).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    write_pairs(simulate_pairs(60, seed=0, n_votes=3).pairs, folder / "pairs.jsonl")
+    assert train(folder, "base", "first", *LORA, "--learning_rate=0.03", "--warm_start_steps=10").returncode == 0
+    return folder
+
+
+def train(folder, model, output, *options):
+    done = run(
+        f"--model_name_or_path={folder / model}", f"--dataset_name={folder / 'pairs.jsonl'}", "--split_by=topic",
+        f"--output_dir={folder / output}", "--max_steps=3", "--per_device_train_batch_size=4",
+        "--prompt_layout=compact", "--answer_step=0.1", "--report_to=none", "--save_strategy=no", *options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def probabilities(path) -> np.ndarray:
+    return Judge.from_pretrained(str(path)).probabilities(PAIRS).mean
+
+
+def metric(folder, name: str) -> float:
+    return json.loads((folder / "metrics.json").read_text())[name]
+
+
+@pytest.mark.parametrize("options", [LORA, []], ids=["use_peft", "plain"])
+def test_training_continues_an_adapter(trained, tmp_path, options):
+    done = train(trained, "first", tmp_path / "second", *options, "--learning_rate=1e-9")
+    first, second = (load_file(d / "adapter_model.safetensors") for d in (trained / "first", tmp_path / "second"))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-7)
+    expected = metric(trained / "first", "after/parse_rate")
+    assert metric(tmp_path / "second", "before/parse_rate") == pytest.approx(expected, rel=1e-4)
+    assert "Traceback" not in done.stderr
+    config = json.loads((tmp_path / "second" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(trained / "base")
+
+
+def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
+    merge_adapter(str(trained / "first"), tmp_path / "merged")
+    np.testing.assert_allclose(probabilities(tmp_path / "merged"), probabilities(trained / "first"), atol=1e-5)
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")).__name__ == "LlamaForCausalLM"
+    assert Judge.from_pretrained(str(tmp_path / "merged")).tree.step == 0.1
+    train(trained, tmp_path / "merged", tmp_path / "second", *LORA)
+    config = json.loads((tmp_path / "second" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "merged")
+    with pytest.raises(UserError, match="is not empty"):
+        merge_adapter(str(trained / "first"), tmp_path / "merged")
+    with pytest.raises(UserError, match="no adapter to merge"):
+        merge_adapter(str(trained / "base"), tmp_path / "other")
+
+
+def test_adapters_learn_at_their_own_rate(trained, tmp_path):
+    done = train(trained, "first", tmp_path / "second")
+    assert "learning_rate: 0.0001, the default for adapters" in done.stdout
+
+
+def test_a_loaded_adapter_is_trainable_and_its_base_frozen(trained):
+    model, _ = load_policy(str(trained / "first"))
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
+    assert all("lora" in name for name in trainable)
+
+
+def test_train_only_is_refused(trained, tmp_path):
+    done = run(
+        f"--model_name_or_path={trained / 'first'}", f"--dataset_name={trained / 'pairs.jsonl'}",
+        f"--output_dir={tmp_path}", "--train_only", "norm", "--report_to=none",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "is an adapter" in done.stderr

@@ -1,0 +1,79 @@
+"""Defaults of pretrained models, and bfloat16 weights that a step cannot move."""
+
+import logging
+
+import pytest
+import torch
+from trl import ModelConfig
+
+from autorater.training import precision
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.precision import movable_share, use_pretrained_defaults, warn_of_rounding
+from tests.conftest import make_model
+
+
+def config(folder, **options):
+    return JudgeGRPOConfig(str(folder), use_cpu=True, report_to="none", **options)
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    make_model("llama", 100).save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "peft", "expected"),
+    [
+        ({}, (), True, 1e-4),
+        ({}, (), False, 1e-6),
+        ({"learning_rate": 1e-6}, ("learning_rate",), True, 1e-6),
+        ({"learning_rate": 8e-4}, (), True, 8e-4),  # of the default config
+    ],
+)
+def test_adapters_have_their_own_learning_rate(tmp_path, model_folder, options, given, peft, expected):
+    training = config(tmp_path, **options)
+    use_pretrained_defaults(training, ModelConfig(model_name_or_path=model_folder, use_peft=peft), given)
+    assert training.learning_rate == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_autocast_where_the_processor_has_bfloat16(tmp_path, model_folder, monkeypatch, native):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: native)
+    pretrained, scratch = ModelConfig(model_name_or_path=model_folder), ModelConfig()
+    for model_config, given, expected in (
+        (pretrained, (), native),
+        (pretrained, ("bf16",), False),
+        (scratch, (), False),
+    ):
+        training = config(tmp_path)
+        use_pretrained_defaults(training, model_config, given)
+        assert training.bf16 == expected
+        assert training.mixed_precision == ("bf16" if expected else "no")
+
+
+def test_movable_share_is_that_of_an_adamw_step():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(300, 100).bfloat16()
+    model.bias.requires_grad_(False)
+    before = model.weight.detach().clone()
+    rate = 1e-5
+    share = movable_share(model, rate)
+    optimizer = torch.optim.AdamW([model.weight], lr=rate, weight_decay=0)
+    model.weight.grad = torch.randn_like(model.weight)
+    optimizer.step()
+    moved = (model.weight != before).float().mean().item()  # in one of the two directions
+    assert moved <= share <= 2 * moved
+    assert 0.001 < share < 0.2
+    assert movable_share(model, 1.0) == 1
+    assert movable_share(model.float(), 1e-6) == 1, "float32 weights move"
+
+
+def test_weights_that_stay_are_warned_about(tmp_path, caplog):
+    model = make_model("llama", 100)
+    warn_of_rounding(model, config(tmp_path))
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING, "autorater"):
+        warn_of_rounding(model.bfloat16(), config(tmp_path))
+    assert "a step of learning_rate 1e-06 can move 0." in caplog.text
+    assert "--dtype float32" in caplog.text
