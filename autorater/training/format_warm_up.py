@@ -50,10 +50,12 @@ def format_warm_up(
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
 
     Raises:
-        UserError: If the judge reasons, or the model is sharded.
+        UserError: If the judge reasons or is pointwise, or the model is sharded.
     """
     if judge.encoder.format.reasoning:
         raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
+    if not isinstance(judge.tree, AnswerTree):
+        raise UserError("warm_start_steps teaches verbalized probabilities; a pointwise judge writes a digit")
     if is_sharded(judge.model):
         raise UserError(
             "warm_start_steps: a sharded model cannot be warmed up; run a few steps without sharding, e.g. with "
