@@ -37,7 +37,7 @@ def train(folder, model, output, *options):
     done = run(
         f"--model_name_or_path={folder / model}", f"--dataset_name={folder / 'pairs.jsonl'}", "--split_by=topic",
         f"--output_dir={folder / output}", "--max_steps=3", "--per_device_train_batch_size=4",
-        "--prompt_layout=compact", "--answer_step=0.1", "--report_to=none", "--save_strategy=no", *options,
+        "--prompt_template=compact", "--answer_step=0.1", "--report_to=none", "--save_strategy=no", *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done
