@@ -21,6 +21,7 @@ from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 COMMANDS = {
     "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
+    "splits": ("autorater.data.public_splits", "the human judgments of the recipes, from public repositories"),
     "winrate": ("autorater.decisions.winrate", "which system is better, from judged pairs and votes on some"),
     "defer": ("autorater.decisions.defer", "which judgments may stand, and which pairs go to people"),
     "merge": ("autorater.judges.merging", "an adapter and its base model as one model"),

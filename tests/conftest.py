@@ -1,12 +1,25 @@
 """Toy tokenizers of both kinds, two-layer models of four families, and pairs, all built on the spot."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine wait for each other
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+_FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
+DATA = Path(os.environ.get("AUTORATER_DATA") or next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0]))
+"""The folder of human judgments (docs/data.md)."""
+
+
+def needs_data(*names: str):
+    """Skips a test where one of the files of human judgments is missing."""
+    missing = [name for name in names if not (DATA / f"{name}.jsonl.gz").is_file()]
+    return pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)} in {DATA}; see docs/data.md")
+
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

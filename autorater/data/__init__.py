@@ -7,6 +7,7 @@ rows        one row as pairs: finds the layout, checks the values
 layouts     published layouts of pairs, one file a family
 gathering   rows that repeat a pair
 convert     the command `autorater convert`
+public_splits   the command `autorater splits`: human judgments from clones of public repositories
 items       texts with counts of K labels, and the task of their annotators
 formats     reads items: our own columns and the layouts of published datasets
 tables      rows of files, datasets and tables in memory, with their places; JSON and CSV in text_files

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -8,8 +6,8 @@ from autorater.data.errors import DataError
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, vote_share
 from autorater.metrics.systems import expected_win_rate
+from tests.conftest import DATA, needs_data
 
-PANDALM = Path(__file__).resolve().parents[2] / "shared" / "data" / "pandalm_test.jsonl.gz"
 MODELS = ("ada", "bob", "cyd", "dee")
 
 
@@ -169,10 +167,10 @@ def test_a_missing_table_is_named(tmp_path):
         load_elo(tmp_path / "nowhere.csv")
 
 
-@pytest.mark.skipif(not PANDALM.exists(), reason=f"the human judgments are not at {PANDALM}")
+@needs_data("pandalm_test")
 @pytest.mark.filterwarnings("ignore::autorater.data.errors.DataWarning")
 def test_five_models_by_real_votes_rank_as_by_their_win_rates():
-    pairs = load_pairs(PANDALM, allow_odd_responses=True)
+    pairs = load_pairs(DATA / "pandalm_test.jsonl.gz", allow_odd_responses=True)
     ratings = fit_elo(pairs)
     won = {model: [] for model in ratings}
     for pair in pairs:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +27,7 @@ from autorater.data.pairs import (
     with_swaps,
 )
 from autorater.data.tables import iter_rows
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no human judgments at {DATA}")
+from tests.conftest import DATA, needs_data
 
 ROW = {"prompt": "Tea or coffee?", "response_a": "Tea.", "response_b": "Coffee.", "label": 0.25}
 VOTED = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "votes_a": 1, "votes_b": 3, "votes_tie": 1}
@@ -616,7 +613,7 @@ def test_leaked_responses_are_counted_once_and_in_either_slot():
 # The human judgments.
 
 
-@needs_data
+@needs_data("convincing_train", "convincing_validation", "convincing_test")
 @pytest.mark.parametrize(("part", "size"), [("train", 12_414), ("validation", 765), ("test", 1_856)])
 def test_convincing_arguments(part, size):
     pairs = load_pairs(DATA / f"convincing_{part}.jsonl.gz")
@@ -630,7 +627,7 @@ def test_convincing_arguments(part, size):
         assert swapped.mean() == pytest.approx(0.5)
 
 
-@needs_data
+@needs_data("convincing_train", "convincing_test")
 def test_convincing_arguments_split_by_topic():
     train = load_pairs(DATA / "convincing_train.jsonl.gz")
     test = load_pairs(DATA / "convincing_test.jsonl.gz")
@@ -640,7 +637,7 @@ def test_convincing_arguments_split_by_topic():
     assert len(kept) + len(held_out) == len(train)
 
 
-@needs_data
+@needs_data("convincing_train")
 def test_one_vote_a_pair_on_convincing_arguments():
     pairs = load_pairs(DATA / "convincing_train.jsonl.gz")
     dense, sparse = (np.array([pair.label for pair in some]) for some in (pairs, with_sparse_labels(pairs, 0)))
@@ -648,7 +645,7 @@ def test_one_vote_a_pair_on_convincing_arguments():
     assert abs(sparse.mean() - dense.mean()) < 4 * spread
 
 
-@needs_data
+@needs_data("pandalm_test")
 def test_pandalm_has_blank_and_boolean_responses(tmp_path):
     path = DATA / "pandalm_test.jsonl.gz"
     error_of(path, "line 19: column 'response_a': got ''")

@@ -13,9 +13,9 @@ from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, with_sparse_labels
 from autorater.judges import LinearProbe, probe
 from autorater.models.response_states import ResponseStates
-from tests.conftest import make_model, make_tokenizer
+from tests.conftest import DATA, make_model, make_tokenizer, needs_data
 
-SMOLLM2, DATA = os.environ.get("AUTORATER_SMOLLM2", ""), os.environ.get("AUTORATER_DATA", "")
+SMOLLM2 = os.environ.get("AUTORATER_SMOLLM2", "")
 GOOD, BAD = ["fox", "jumps", "over", "brown", "dogs"], ["the", "lazy", "cats", "fun", "one"]
 
 
@@ -167,7 +167,8 @@ def test_pairs_that_cannot_be_divided(parts, pairs):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SMOLLM2 and DATA), reason="AUTORATER_SMOLLM2 and AUTORATER_DATA name no model and no data")
+@pytest.mark.skipif(not SMOLLM2, reason="AUTORATER_SMOLLM2 names no model")
+@needs_data("convincing_train", "convincing_test", "humour_train", "humour_test")
 @pytest.mark.parametrize(("name", "error", "agreement"), [("convincing", 0.0500, 0.81), ("humour", 0.0770, 0.69)])
 def test_human_votes(name, error, agreement):
     train, test = (load_pairs(f"{DATA}/{name}_{part}.jsonl.gz") for part in ("train", "test"))

@@ -12,8 +12,9 @@ import pytest
 from autorater.cli import run_script
 from recipes.audit_position_bias import main
 from tests.audit.conftest import ENV, ROOT, audit, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
+from tests.conftest import DATA, needs_data
 
-LLMBAR = ROOT.parent / "shared" / "data" / "llmbar_judges.jsonl.gz"
+LLMBAR = DATA / "llmbar_judges.jsonl.gz"
 HEADLINE = ("consistency", "flip_rate", "first_slot_share", "symmetry_deviation_mean", "symmetry_deviation_abs")
 BLOCKED = """
 import runpy, sys
@@ -27,7 +28,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.skipif(not LLMBAR.exists(), reason="the recorded verdicts of LLMBar are not here")
+@needs_data("llmbar_judges")
 def test_recorded_verdicts_are_counted_exactly(audit, tmp_path):  # noqa: F811
     done = audit("--judge", f"recorded:{LLMBAR}", "--group_by", "judge,prompting", "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """Baselines that read no language, against their definition and on real votes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from autorater.data.loading import load_pairs
 from autorater.data.pairs import with_sparse_labels
 from autorater.data.population import simulate_pairs
 from benchmarks.study.baselines import baseline_probabilities
-
-CONVINCING = Path(__file__).parents[3] / "shared" / "data"
+from tests.conftest import DATA, needs_data
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +55,11 @@ def test_vote_shares_are_refused(pairs):
         baseline_probabilities([replace(train[0], label=0.4), *train[1:]], held_out)
 
 
-@pytest.mark.skipif(not CONVINCING.exists(), reason="needs the human votes beside the checkout")
+@needs_data("convincing_train", "convincing_test")
 @pytest.mark.slow
 def test_reference_figures_on_human_votes():
     """Not weaker than the figures that came with the data: 0.1156, 0.0848 and 0.0744."""
-    train, test = (load_pairs(str(CONVINCING / f"convincing_{part}.jsonl.gz")) for part in ("train", "test"))
+    train, test = (load_pairs(str(DATA / f"convincing_{part}.jsonl.gz")) for part in ("train", "test"))
     labels = np.array([pair.label for pair in test])
     predicted = baseline_probabilities(with_sparse_labels(train, 0), test)
     errors = {name: np.mean((p - labels) ** 2) for name, p in predicted.items()}
