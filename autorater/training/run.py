@@ -224,7 +224,8 @@ def teach_format(
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
         judge.model, _ = open_model(args, training, model_config, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()
-        logger.info(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
+        tell = logger.info if mass >= LOW_MASS else logger.warning
+        tell(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
     elif getattr(training, "objective", "") != "text":  # which teaches the format itself
         logger.warning(
             "rewards teach next to nothing where so few answers can be rewarded; add --warm_start_steps 40, which "
