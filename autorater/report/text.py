@@ -8,19 +8,21 @@ Markdown is escaped here.
 import re
 import unicodedata
 
+from autorater.data.messages import Text, plain_text
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format and direction marks, half surrogates, line separators
 _KEPT = "\u200c\u200d"  # joiners: Persian and emoji need them, and they cannot deceive
 _TAIL = 4  # a shortened text keeps a quarter of its limit from the end
 
 
-def visible(text: str, limit: int = 6_000) -> str:
-    """A text of several lines in which every character is visible.
+def visible(text: Text, limit: int = 6_000) -> str:
+    """A text of several lines, or a conversation, in which every character is visible.
 
     At least 8 characters, `limit`, are kept; of a longer text, most from its start and some from its end. ASCII
     control characters become pictures like `␛`, other invisible ones `⟨U+202E⟩`; line feeds and tabs stay. The result
     can always be encoded as UTF-8.
     """
-    return _show(_shorten(text, limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
+    return _show(_shorten(plain_text(text), limit).replace("\r\n", "\n"), kept=_KEPT + "\n\t")
 
 
 def visible_line(text: str, limit: int = 200) -> str:

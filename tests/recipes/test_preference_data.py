@@ -1,0 +1,63 @@
+"""Preference data in the shapes of TRL's own datasets trains as it is: plain, conversational, implicit prompt."""
+
+import json
+
+import pytest
+
+from recipes.grpo import main
+from tests.conftest import make_model, make_tokenizer
+
+COLOURS = ("blue", "red", "green", "black", "white", "grey", "pink", "brown")
+
+
+def message(role, content):
+    return {"role": role, "content": content}
+
+
+def plain(colour):
+    return {"prompt": f"The sky is {colour}?", "chosen": f"It is {colour}.", "rejected": "It is not."}
+
+
+def conversational(colour):
+    row = plain(colour)
+    sides = {side: [message("assistant", row[side])] for side in ("chosen", "rejected")}
+    return {"prompt": [message("system", "Be short."), message("user", row["prompt"])]} | sides
+
+
+def implicit(colour):
+    row = plain(colour)
+    return {
+        side: [message("user", row["prompt"]), message("assistant", row[side])] for side in ("chosen", "rejected")
+    }
+
+
+def plain_implicit(colour):
+    row = plain(colour)
+    return {side: f"{row['prompt']} {row[side]}" for side in ("chosen", "rejected")}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policy")
+    tokenizer = make_tokenizer("split")
+    make_model("qwen", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("shape", [plain, conversational, implicit, plain_implicit], ids=lambda shape: shape.__name__)
+def test_a_shape_trains_without_conversion(shape, policy, tmp_path, monkeypatch):
+    rows = [shape(colour) for colour in COLOURS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {
+        "dataset_name": tmp_path / "rows.jsonl", "model_name_or_path": policy, "output_dir": tmp_path / "out",
+        "max_steps": 2, "per_device_train_batch_size": 2, "answer_step": 0.5, "prompt_template": "short",
+        "held_out_fraction": 0.25, "save_strategy": "no", "report_to": "none",
+    }  # fmt: skip
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    monkeypatch.setattr("sys.argv", ["grpo.py", "--use_cpu", *arguments])
+    main()
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["after/n_pairs"] == 2
+    labels = [json.loads(line)["label"] for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert set(labels) == {0.0, 1.0}
