@@ -11,6 +11,7 @@ from autorater.audit.plots import audit_figure
 from autorater.audit.predictions import Predictions
 from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
+from autorater.data.messages import Message, plain_text
 from autorater.metrics.position import deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
 from autorater.report.glossary import GLOSSARY, FormattedValue, Metric, metrics_of
@@ -137,5 +138,7 @@ def _texts(flip: Mapping[str, object]) -> list[tuple[str, str]]:
             shown = ((order, text) for order, answers in value.items() for text in answers if text)
             texts += [(f"Answer, presentation {order}", str(text)) for order, text in shown]
         elif name not in _NUMBERS and value not in (None, ""):
-            texts.append((_NAMES.get(name, name), str(value)))
+            is_conversation = isinstance(value, list) and all(set(part) == {"role", "content"} for part in value)
+            text = plain_text(tuple(Message(**part) for part in value)) if is_conversation else str(value)
+            texts.append((_NAMES.get(name, name), text))
     return texts

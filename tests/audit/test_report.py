@@ -8,7 +8,7 @@ import pytest
 
 from autorater.audit.plots import prepare_deviations, prepare_winners
 from autorater.audit.predictions import recorded_predictions
-from autorater.audit.report import audit_summary, write_audit_report
+from autorater.audit.report import _texts, audit_summary, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
 from autorater.audit.verdict import audit_verdict, bias_state
 from autorater.judges.recorded import RecordedPair
@@ -73,6 +73,12 @@ def test_hostile_texts_are_only_text(answers, tmp_path):
 def test_a_column_called_answers_is_shown(answers, tmp_path):
     html, _, _ = page_of(tmp_path, recorded(*answers, answers=["forty-two"]))
     assert "forty-two" in Page(html).text
+
+
+def test_a_conversation_is_shown_turn_by_turn():
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    shown = dict(_texts({"probe": "swap", "prompt": turns, "response_a": ["no", "turns"]}))
+    assert list(shown.values()) == ["User: Why?\n\nAssistant: So.", "['no', 'turns']"]
 
 
 def test_a_megabyte_is_folded_and_cut(answers, tmp_path):

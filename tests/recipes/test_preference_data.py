@@ -26,9 +26,7 @@ def conversational(colour):
 
 def implicit(colour):
     row = plain(colour)
-    return {
-        side: [message("user", row["prompt"]), message("assistant", row[side])] for side in ("chosen", "rejected")
-    }
+    return {side: [message("user", row["prompt"]), message("assistant", row[side])] for side in ("chosen", "rejected")}
 
 
 def plain_implicit(colour):
