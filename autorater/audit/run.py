@@ -129,7 +129,7 @@ def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, 
         judge = EndpointJudge(
             model, prompt_format=PromptFormat().with_options(**_prompt_options(args)), **content, **client
         )
-    return judge, {"judge": args.judge, "prompt": _described(judge.prompt_format), **content}
+    return judge, {"judge": args.judge, "prompt": judge.prompt_format.described, **content}
 
 
 def _prompt_options(args: argparse.Namespace) -> dict[str, object]:
@@ -137,12 +137,6 @@ def _prompt_options(args: argparse.Namespace) -> dict[str, object]:
     template, *names = PROMPT_OPTIONS
     options = {name: getattr(args, name) for name in names}
     return {"template": getattr(args, template), "reasoning": args.reasoning or None, **options}
-
-
-def _described(prompt_format: PromptFormat) -> str:
-    """The prompt as it is stored with the judgments of a run."""
-    filled = [f"{n}: {value}" for n in PROMPT_OPTIONS[1:] if (value := getattr(prompt_format, n)) is not None]
-    return "\n\n".join([*filled, prompt_format.text])
 
 
 def _local_judge(args: argparse.Namespace):
@@ -156,7 +150,7 @@ def _local_judge(args: argparse.Namespace):
     return judge, {
         "judge": args.judge,
         "weights": model_digest(args.judge),
-        "prompt": _described(judge.encoder.format),
+        "prompt": judge.encoder.format.described,
         "answer_step": judge.tree.step,
     }
 

@@ -17,11 +17,12 @@ _IN_LAYOUT = re.compile(r"\[(/?[^\W\d][^\[\]\n]{0,60})\]|</?([^\W\d][^<>\n]{0,60
 
 
 def markers_in(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern of the brackets of all markers in a layout, `[Criteria]` or `<response_a>`; None if it has none."""
+    """A pattern of the brackets of a layout's own markers, `[Criteria]` or `<response_a>`; None if it has none."""
     square, angle = set(), set()
-    for text in texts:
-        for in_square, in_angle in _IN_LAYOUT.findall(text):
-            (square if in_square else angle).add(r"\s+".join(map(re.escape, (in_square or in_angle).split())))
+    for marker in (found for text in texts for found in _IN_LAYOUT.finditer(text)):
+        if not _MARKERS.match(marker[0]):  # those are neutralized in any case
+            name = r"\s+".join(map(re.escape, (marker[1] or marker[2]).split()))
+            (square if marker[1] else angle).add(name)
     patterns = [rf"\[(?=\s*(?:{'|'.join(sorted(square))})\s*\])"] if square else []
     patterns += [rf"<(?=\s*/?\s*(?:{'|'.join(sorted(angle))})\s*>)"] if angle else []
     return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None

@@ -99,6 +99,13 @@ class TemplateFormat:
         parts = [f"{piece}{{{slot}}}" for piece, slot in zip(self.pieces, self.slots, strict=False)]
         return "".join(parts) + self.pieces[-1]
 
+    @property
+    def described(self) -> str:
+        """The text with the system prompt and the values for all pairs in front, for people."""
+        names = ("system_prompt", "criteria", "reference")
+        filled = [f"{name}: {value}" for name in names if (value := getattr(self, name)) is not None]
+        return "\n\n".join([*filled, self.text])
+
     def values(self, pair: Pair, **texts: Text) -> list[Text]:
         """The text of every slot: of `texts`, of the pair or for all; a UserError names a pair that has none."""
         return [self._value(pair, slot, texts.get(slot)) for slot in self.slots]

@@ -146,7 +146,7 @@ def open_run(
     if pretrained and record.warm_start is None:
         teach_format(judge, prompts, before, args, training, model_config, record)
     start_tracking(training, settings, record.run)
-    card = {"base_model": base, "prompt_text": judge.encoder.format.text, "settings": settings}
+    card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
     return JudgeRun(
         args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record, model_config
     )
