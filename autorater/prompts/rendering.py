@@ -56,7 +56,7 @@ class _Chat:
     """A chat template with a system prompt and a message of the user."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: SlotFormat, text: str):
-        self._tokenizer, self._thinks = tokenizer, format.reasoning
+        self._tokenizer, self._thinks, self._writes_on = tokenizer, format.reasoning, not format.prefill
         system, user = format.system_prompt, [("user", text)]
         merged = [("user", f"{system}\n\n{text}")]
         self._turns, self._parts, failed = user, False, None
@@ -83,7 +83,8 @@ class _Chat:
             ],
             tokenize=False,
             add_generation_prompt=generate,
-            enable_thinking=self._thinks,  # an option of Qwen3; other templates ignore it
+            enable_thinking=self._thinks,  # an option of Qwen3 and GLM; other templates ignore it
+            thinking=self._thinks,  # the same of DeepSeek-V3.1 and Granite
         )
 
     def rendered(self, last_mark: str, find_answer: bool) -> str:
@@ -98,6 +99,8 @@ class _Chat:
             before = prompt
         end = prompt.rfind(last_mark) + len(last_mark)
         head, opening, turn = prompt[:end], prompt[end:], before[end:]
+        if self._writes_on and turn.startswith(opening):  # tokens of words have their space in front
+            turn = opening + turn.removeprefix(opening).rstrip(" ")
         if before[:end] != head:
             raise self._unknown_place(opening, turn)
         if self._thinks:

@@ -73,6 +73,8 @@ USER = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
         ("<assistant>", "<assistant><think>\n\n</think>\n\n", True, "<assistant>"),
         ("<assistant><think>\n", "<assistant><think>\n\n</think>\n\n", False, "<assistant><think>\n\n</think>\n\n"),
         ("<assistant>", "<assistant>[final]", True, "<assistant>[final]"),
+        ("ASSISTANT:", "ASSISTANT: ", False, "ASSISTANT: "),
+        ("ASSISTANT:", "ASSISTANT: ", True, "ASSISTANT:"),  # what is generated begins with its own space
         ("<assistant>[THINK]", "<assistant>", False, None),
         ("<assistant>[analysis]", "<assistant>[final]", False, None),
         ("<assistant><reason>", "<assistant>", True, None),
