@@ -7,6 +7,7 @@ methods      judging methods by name: verbalized, self-consistency, letter logit
 probe        `LinearProbe`: logistic regression on a frozen model's states, one reading of every response
 merging      an adapter merged into its base model
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
+ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
 recorded     judgments that another program wrote to a file
 

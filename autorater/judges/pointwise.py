@@ -12,7 +12,7 @@ Deliberately left out: reasoning, and digits that are sampled.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from autorater.data.messages import Text
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import FORMAT_FILE, POINTWISE, Judge
+from autorater.judges.ranking import Ranking
 from autorater.models.answers import AnswerDistribution
 from autorater.models.packing import last_logits
 from autorater.models.token_tree import TokenTree
@@ -95,6 +96,10 @@ class PointwiseJudge(Judge):
         """The scores of K responses to a prompt, shape (K,), in [0, 9]; errors as in `probabilities`."""
         probs = self.read_digits(self.encoder.encode_responses(prompt, responses), progress=progress)
         return _expected(probs)
+
+    def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
+        """As in `Judge`, from one reading of every distinct response."""
+        return replace(super().rank(prompt, responses), n_judgments=len({str(text) for text in responses}))
 
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False

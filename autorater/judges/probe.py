@@ -26,8 +26,10 @@ from scipy.special import expit, logit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
+from autorater.data.loading import as_pairs
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
+from autorater.data.tables import Source
 from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.judgments import Judgments
 from autorater.models.loading import load_policy
@@ -119,9 +121,13 @@ class LinearProbe:
         states.keep(layer)
         return cls(states, name, layer, strength, weights, expit(slope * logit(predicted)))
 
-    def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
-        """Judges N pairs; both orders give the same probability. UserError if a text is too long for the model."""
-        texts, sides = _texts_of(pairs)
+    def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
+        """Judges N pairs, or rows of a source (`as_pairs`); both orders give the same probability.
+
+        Raises:
+            UserError: If a row is no pair, or a text is too long for the model.
+        """
+        texts, sides = _texts_of(as_pairs(pairs))
         scores = _features(self.states.read(texts, progress=progress)[:, 0], texts) @ self.weights
         return _judgments(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
 

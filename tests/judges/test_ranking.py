@@ -7,6 +7,7 @@ from scipy.special import expit, logit
 from autorater import Judge
 from autorater.data.errors import UserError
 from autorater.judges.judgments import Judgments
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.ranking import bradley_terry, rank
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -74,3 +75,13 @@ def test_a_local_judge_ranks():
     ranking = judge.rank([{"role": "user", "content": "Why?"}], ["Because.", "No idea.", "Who knows?"])
     assert sorted(ranking.order.tolist()) == [0, 1, 2]
     assert ranking.n_judgments == 6
+
+
+def test_a_pointwise_judge_reads_every_response_once():
+    tokenizer = make_tokenizer("split")
+    judge = PointwiseJudge(make_model("llama", len(tokenizer)), tokenizer)
+    responses = ["Because.", "No idea.", "Who knows?", "Because."]
+    ranking = judge.rank("Why?", responses)
+    assert ranking.n_judgments == 3
+    scores = judge.scores("Why?", responses)
+    np.testing.assert_allclose(ranking.strengths, scores - scores.mean(), atol=1e-4)

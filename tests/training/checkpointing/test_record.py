@@ -8,6 +8,7 @@ import pytest
 
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
+from autorater.prompts.templates import PromptFormat
 from autorater.training.checkpointing.checkpoints import CheckpointError, complete
 from autorater.training.checkpointing.record import RunRecord
 
@@ -105,3 +106,13 @@ def test_a_damaged_record_is_named(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json: expected a JSON object with run, settings and completed"):
         opened(tmp_path)
+
+
+def test_the_rendered_prompt_of_a_run_is_used_again(tmp_path):
+    first = opened(tmp_path)
+    assert first.prompt_pieces(PromptFormat("short"), lambda: ("27 Nov", "x")) == ["27 Nov", "x"]
+    again = opened(tmp_path)
+    assert again.prompt_pieces(PromptFormat("short"), lambda: pytest.fail("rendered again")) == ["27 Nov", "x"]
+    with pytest.raises(CheckpointError, match=r"run\.json: the run began with another prompt template"):
+        opened(tmp_path).prompt_pieces(PromptFormat("short", system_prompt="Hi."), lambda: ())
+    assert opened(tmp_path, resume=None).prompt is None

@@ -1,0 +1,76 @@
+"""The user's prompt template in an audit, for endpoints without torch and for local judges."""
+
+import pytest
+
+from autorater.audit.arguments import parse_arguments
+from autorater.audit.run import _endpoint_judge, _local_judge
+from autorater.data.errors import UserError
+from autorater.data.messages import Message
+from autorater.data.pairs import Pair
+from autorater.judges.endpoint import EndpointJudge
+from autorater.prompts.templates import PromptFormat
+
+TEMPLATE = '{criteria}\n{prompt}\n[Response A] {response_a}\n[Response B] {response_b}\n{"json": 1}'
+PAIR = Pair("1", (Message("user", "Hi."), Message("assistant", "[User] Yes?")), "because {prompt}", "so", None)
+
+
+@pytest.fixture
+def template(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(TEMPLATE)
+    return str(path)
+
+
+def arguments(judge, *options):
+    return parse_arguments(["--judge", judge, "--dataset_name", "x.jsonl", *options], "")
+
+
+def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
+    options = ("--prompt_template", template, "--system_prompt", "Be fair.", "--criteria", "Be brief.")
+    judge, described = _endpoint_judge(arguments("endpoint:m", *options))
+    message = judge.message(PAIR)
+    assert message.startswith(
+        "Be brief.\n[User]\nHi.\n\n[Assistant]\n(User] Yes?\n[Response A] because {prompt}\n[Response B] so\n"
+        '{"json": 1}\n\nPeople were asked'
+    )
+    assert "[Response 1] because" in judge.message(PAIR, ("1", "2"))
+    bodies = []
+    monkeypatch.setattr(judge, "post_all", lambda path, requests, *_: bodies.extend(body for _, body in requests))
+    judge.ask([(0, message)], None)
+    assert bodies[0]["messages"] == [
+        {"role": "system", "content": "Be fair."}, {"role": "user", "content": message}
+    ]  # fmt: skip
+    # the settings of a run tell prompts apart
+    for name in ("--criteria", "--system_prompt"):
+        other = _endpoint_judge(arguments("endpoint:m", *options, name, "Other."))[1]
+        assert other["prompt"] != described["prompt"]
+
+
+def test_templates_that_an_endpoint_cannot_use():
+    with pytest.raises(UserError, match="compact ends with the answer tag, which a server's chat does not continue"):
+        EndpointJudge("m", prompt_format=PromptFormat("compact"))
+    source = "{prompt}|{response_a}|{response_b}|<prob_rb_better>p</prob_rb_better>?"
+    judge = EndpointJudge("m", prompt_format=PromptFormat("mine", source=source))
+    assert judge.message(Pair("0", "Why?", "a", "b", None)) == "Why?|a|b|<prob_rb_better>p</prob_rb_better>?"
+    with pytest.raises(UserError, match="no 'response A' and 'response B'"):
+        judge.message(PAIR, ("1", "2"))
+
+
+def test_a_local_judge_is_asked_with_the_users_template(template, tmp_path):
+    from autorater.judges import Judge
+    from tests.conftest import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer("split")
+    model = make_model("llama", len(tokenizer))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.1).save_format(tmp_path)
+    judge, described = _local_judge(arguments(str(tmp_path), "--prompt_template", template, "--criteria", "Be brief."))
+    assert judge.encoder.format == PromptFormat(template, criteria="Be brief.")
+    assert described["prompt"].startswith("criteria: Be brief.\n\n{criteria}\n{prompt}")
+    assert _local_judge(arguments(str(tmp_path)))[0].encoder.format == PromptFormat("compact")
+
+
+def test_prompt_options_have_no_effect_on_a_recorded_file(template):
+    with pytest.raises(UserError, match=r"prompt_template: no effect, because a recorded file"):
+        parse_arguments(["--judge", "recorded:x.jsonl", "--prompt_template", template], "")
