@@ -214,9 +214,10 @@ def test_configs_and_documents_name_files_and_commands_that_exist():
         assert named <= files.keys(), path
         for name, clone in re.findall(r"autorater splits (\w+) (\S+) data$", text, re.MULTILINE):
             assert f"git clone --depth 1 {SOURCES[name].url} {clone}\n" in text, path
+        assert path not in CONFIGS or ": ../" not in text, f"{path} reads files outside the checkout"
         if path in CONFIGS and named:
             names = {files[file] for file in named}
-            assert all(f"autorater splits {name} " in text or "top of grpo_convincing" in text for name in names), path
+            assert all(f"autorater splits {name} " in text or "grpo_convincing.yaml" in text for name in names), path
     assert all(f"autorater splits {name} " in texts[ROOT / "docs" / "data.md"] for name in SOURCES)
 
 
