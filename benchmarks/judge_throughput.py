@@ -171,7 +171,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         "model": args.model or args.shape,
         "parameters": sum(p.numel() for p in judge.model.parameters()),
         "prompt_tokens": prompt_tokens or None,
-        "layout": judge.encoder.format.layout,
+        "layout": judge.encoder.format.template,
         "mean_prompt_tokens": mean_tokens,
         "common_tokens": common,
         "tree_tokens": tree_tokens,

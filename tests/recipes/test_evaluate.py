@@ -42,7 +42,7 @@ def test_simulated_pairs_and_a_saved_recalibration(judge_dir, tmp_path):
         "--save_recalibration=odd_temperature", "--methods=all",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "not available, reasoning requires layout" in done.stdout, done.stdout[-3000:]
+    assert "reasoning requires a template without it at the end" in done.stdout, done.stdout[-3000:]
     assert "split by topic" in done.stdout
     assert "saved with" in done.stdout
     assert "Traceback" not in done.stderr

@@ -108,7 +108,7 @@ def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "b" / "adapter_model.safetensors").exists()
-    assert Judge.from_pretrained(str(tmp_path / "b")).encoder.format.layout == "compact"
+    assert Judge.from_pretrained(str(tmp_path / "b")).encoder.format.template == "compact"
 
 
 def test_train_only_selects_the_parameters_to_train(tmp_path):

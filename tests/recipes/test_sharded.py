@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 N_TEST = 13  # shares of seven pairs and of six
 BASE = [
     "--n_train=60", f"--n_test={N_TEST}", "--prompt_template=compact", "--answer_step=0.25", "--logging_steps=1",
-    "--learning_rate=3e-3", "--save_strategy=no", "--report_to=none", "--eval_steps=2", "--seed=0",
+    "--learning_rate=3e-3", "--save_strategy=no", "--report_to=none", "--eval_steps=2", "--seed=0", "--bf16=false",
 ]  # fmt: skip
 KINDS = {
     "exact": ["--answers=exact"],
@@ -145,7 +145,7 @@ def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):
     """Twenty steps with a reference model and gradient checkpointing, each stage against one plain process."""
     arguments = [
         f"--model_name_or_path={model_folder}", *KINDS[kind], *(LORA if peft == "lora" else []), "--max_steps=20",
-        "--beta=0.05", "--gradient_checkpointing", "--bf16=false",
+        "--beta=0.05", "--gradient_checkpointing",
     ]  # fmt: skip
     plain = launch(tmp_path / "plain", *arguments)
     for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):

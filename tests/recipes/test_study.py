@@ -116,7 +116,7 @@ def test_it_leaves_everything_behind(finished):
     assert numbers["datasets"]["simulated"]["ours"]["training_tokens"]["value"] > 0
     assert {"constant", "length", "tfidf"} == set(numbers["datasets"]["recorded"]["words"]["predictions"])
     text = (folder / "study.md").read_text()
-    assert "verbalized with reasoning | not available: reasoning requires layout 'full'" in text
+    assert "verbalized with reasoning | not available: prompt template compact ends with" in text
     assert "Recorded votes: Recorded" in text
     assert "| ours, temperature on the symmetrized logit | " in text
     assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES)
