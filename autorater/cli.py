@@ -9,6 +9,7 @@ import argparse
 import difflib
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, get_type_hints
 
-from autorater.data.errors import AlreadyFinished, UserError
+from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 COMMANDS = {
@@ -70,19 +71,31 @@ def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> No
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Prints what autorater logs, by the main process only: information as plain lines, warnings on stderr."""
-    logger = logging.getLogger("autorater")
-    information, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    """Prints what autorater logs, by the main process only: information as plain lines, warnings on stderr.
+
+    A `DataWarning` is such a warning; other Python warnings are shown as always.
+    """
+    logger, show = logging.getLogger("autorater"), warnings.showwarning
+    information, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     information.addFilter(lambda record: record.levelno < logging.WARNING)
-    warnings.setLevel(logging.WARNING)
-    warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+    problems.setLevel(logging.WARNING)
+    problems.setFormatter(logging.Formatter("warning: %(message)s"))
+
+    def show_warning(message: Warning | str, category: type[Warning], *place, **options) -> None:
+        if issubclass(category, DataWarning):
+            logger.warning(str(message))
+        else:
+            show(message, category, *place, **options)
+
     level, handlers, propagate = logger.level, logger.handlers, logger.propagate
     logger.setLevel(logging.INFO)
-    logger.handlers = [information, warnings] if is_main() else [logging.NullHandler()]
+    warnings.showwarning = show_warning
+    logger.handlers = [information, problems] if is_main() else [logging.NullHandler()]
     logger.propagate = False
     try:
         yield
     finally:
+        warnings.showwarning = show
         logger.setLevel(level)
         logger.handlers, logger.propagate = handlers, propagate
 

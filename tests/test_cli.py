@@ -3,13 +3,14 @@
 import logging
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from autorater.cli import config_arguments, parse_arguments, run_script
-from autorater.data.errors import AlreadyFinished, UserError
+from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.evaluation.results import prepare_output_dir
 
 DEFAULT = Path("default.yaml")
@@ -148,6 +149,16 @@ def test_only_the_main_process_prints_what_is_logged(capsys, monkeypatch, rank, 
     run_script(main)
     assert capsys.readouterr() == (out, err)
     assert logging.getLogger("autorater").handlers == before
+
+
+def test_a_warning_about_data_is_one_line(capsys):
+    def main():
+        warnings.warn("votes.jsonl: 3 rows left out", DataWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run_script(main)
+    assert capsys.readouterr().err == "warning: votes.jsonl: 3 rows left out\n"
 
 
 def test_output_dir_is_tried_before_the_run(tmp_path):
