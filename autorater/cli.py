@@ -21,6 +21,8 @@ from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 COMMANDS = {
+    "judge": ("autorater.audit.judge_command", "the judgments of pairs, in both orders, as predictions"),
+    "audit": ("autorater.audit.command", "does the order of the responses change a judge's verdicts?"),
     "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
     "splits": ("autorater.data.public_splits", "the human judgments of the recipes, from public repositories"),
     "winrate": ("autorater.decisions.winrate", "which system is better, from judged pairs and votes on some"),
@@ -37,6 +39,9 @@ def command(argv: Sequence[str] | None = None) -> None:
 
 
 def _run_command(argv: list[str]) -> None:
+    if argv and argv[0] in ("judge", "audit"):  # they check which options were given
+        import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+        return
     parser = _CommandParser(prog="autorater", description="LLM judges that state calibrated probabilities.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help) in COMMANDS.items():

@@ -13,21 +13,12 @@ the hypothesis of no bias, a figure, and the pairs whose winner changes.
 
 import sys
 
-from autorater.audit.arguments import parse_arguments
-from autorater.audit.run import run_audit
+from autorater.audit import command
 from autorater.cli import run_script
-from autorater.evaluation.results import prepare_output_dir
-
-BIASED = 3  # exit status
 
 
 def main() -> None:
-    args = parse_arguments(sys.argv[1:], __doc__)
-    folder = prepare_output_dir(args.output_dir)
-    flip_rate = run_audit(args, folder).get("flip_rate", 0.0)
-    if args.fail_above is not None and flip_rate > args.fail_above:
-        print(f"flip_rate {flip_rate:.4f} is above {args.fail_above}", file=sys.stderr)
-        sys.exit(BIASED)
+    command.main(sys.argv[1:], "audit_position_bias.py", __doc__)
 
 
 if __name__ == "__main__":

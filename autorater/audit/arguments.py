@@ -33,8 +33,10 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def parse_arguments(argv: Sequence[str], description: str) -> argparse.Namespace:
-    """Parses `argv`, without the name of the script; `description` is the first part of the help page.
+def parse_arguments(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
+    """Parses the command line of the audit, without the name of the script.
+
+    `description` is the first part of the help page.
 
     Returns:
         The arguments; `probe` and `group_by` are tuples of names, `extra_body` is a dict, `header` a list of pairs.
@@ -42,7 +44,48 @@ def parse_arguments(argv: Sequence[str], description: str) -> argparse.Namespace
     Raises:
         UserError: If an argument is wrong, has no effect on the judge, or contradicts another.
     """
-    parser = _parser(description)
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        epilog=Path(__file__).with_name("help.txt").read_text(encoding="utf-8"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("judge, data and prompt").add_argument
+    add("--judge", metavar="SPEC", required=True, help="DIR, org/name, endpoint:MODEL or recorded:FILE; see below")
+    add("--dataset_name", metavar="DATA", help="pairs: a file, a folder or a Hub name, as in the README")
+    _add_data_and_prompt(add)
+    add("--probe", type=_names, default=("swap",), metavar="P,P", help=f"out of {', '.join(PROBES)} (default: swap)")
+    repeats = "requests per presentation, to measure noise (default: 1)"
+    add("--repeats", type=_number(int, 1), default=1, metavar="R", help=repeats)
+    add("--group_by", type=_names, default=(), metavar="C,C", help="metrics also by the values of these columns")
+    _add_server(parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument)
+    add = parser.add_argument_group("output").add_argument
+    add("--output_dir", default="runs/audit", metavar="DIR", help="output folder (default: runs/audit)")
+    rounds = "rounds; 0: no intervals (default: 1000)"
+    add("--n_bootstrap", type=_number(int, 0), default=1000, metavar="N", help=rounds)
+    share = _number(float, 0, 1)
+    add("--fail_above", "--fail-above", type=share, metavar="FLIP_RATE", help="exit with 3 if flip_rate is above this")
+    return _parse(parser, argv)
+
+
+def parse_judge_arguments(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
+    """Parses the command line of `autorater judge`; returns and raises as `parse_arguments`."""
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    add = parser.add_argument_group("judge, data and prompt").add_argument
+    add("dataset_name", metavar="PAIRS", help="pairs to judge: a file, a folder or a Hub name, with or without labels")
+    add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
+    add("--out", metavar="FILE", required=True, help="predictions to write, .jsonl, two lines a pair: order ab and ba")
+    _add_data_and_prompt(add)
+    _add_server(parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument)
+    parser.set_defaults(probe=("swap",), repeats=1, fail_above=None)
+    args = _parse(parser, argv)
+    if args.judge.startswith(RECORDED):
+        raise UserError(f"--judge {args.judge}: recorded verdicts are predictions already")
+    return args
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     unset = object()
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset))))
@@ -50,24 +93,9 @@ def parse_arguments(argv: Sequence[str], description: str) -> argparse.Namespace
     return args
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="audit_position_bias.py",
-        description=description,
-        epilog=Path(__file__).with_name("help.txt").read_text(encoding="utf-8"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    count, natural, amount = _number(int, 1), _number(int, 0), _number(float, 0)
-    add = parser.add_argument_group("judge, data and prompt").add_argument
-    add("--judge", metavar="SPEC", required=True, help="DIR, org/name, endpoint:MODEL or recorded:FILE; see below")
-    add("--dataset_name", metavar="DATA", help="pairs: a file, a folder or a Hub name, as in the README")
+def _add_data_and_prompt(add: Callable) -> None:
     add("--split", default="train", help="split of a Hub dataset (default: train)")
-    add("--max_pairs", type=count, metavar="N", help="judge only the first N pairs")
-    add("--probe", type=_names, default=("swap",), metavar="P,P", help=f"out of {', '.join(PROBES)} (default: swap)")
-    repeats = "requests per presentation, to measure noise (default: 1)"
-    add("--repeats", type=count, default=1, metavar="R", help=repeats)
-    add("--group_by", type=_names, default=(), metavar="C,C", help="metrics also by the values of these columns")
+    add("--max_pairs", type=_number(int, 1), metavar="N", help="judge only the first N pairs")
     template = f"a file with slots (docs/prompts.md), or {', '.join(BUILT_IN)} (default: as saved, else full)"
     add("--prompt_template", metavar="FILE", help=template)
     add("--system_prompt", metavar="TEXT", help="system message in front of the prompt")
@@ -75,7 +103,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
         add(f"--{slot}", metavar="TEXT", help=f"fills the slot {{{slot}}} for pairs without a value in that column")
     add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
 
-    add = parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument
+
+def _add_server(add: Callable) -> None:
+    count, natural, amount = _number(int, 1), _number(int, 0), _number(float, 0)
     add(
         "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
     )
@@ -101,13 +131,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--price_in", type=amount, metavar="USD", help="price of a million prompt tokens, to print the cost")
     add("--price_out", type=amount, metavar="USD", help="price of a million completion tokens")
     add("--ask_refused_again", action="store_true", help="repeat the requests that were refused in an earlier run")
-
-    add = parser.add_argument_group("output").add_argument
-    add("--output_dir", default="runs/audit", metavar="DIR", help="output folder (default: runs/audit)")
-    add("--n_bootstrap", type=natural, default=1000, metavar="N", help="rounds; 0: no intervals (default: 1000)")
-    share = _number(float, 0, 1)
-    add("--fail_above", "--fail-above", type=share, metavar="FLIP_RATE", help="exit with 3 if flip_rate is above this")
-    return parser
 
 
 def _check(args: argparse.Namespace, given: Sequence[str]) -> None:

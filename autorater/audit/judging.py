@@ -39,26 +39,35 @@ def judge_remaining(
             store.append(request.number, _record(request, answer))
             bar.update()
 
-        requests = plan.requests(pairs, done=store)
         if isinstance(judge, EndpointJudge):
+            requests = plan.requests(pairs, done=store)
             judge.ask_pairs(((r, r.presentation.pair, r.presentation.names) for r in requests), receive)
         else:
-            _judge_locally(judge, requests, receive)
+            _judge_locally(judge, plan.requests(pairs), store, receive)
 
 
-def _judge_locally(judge: Judge, requests: Iterator[Request], receive: Callable[[Request, Answer], None]) -> None:
+def _judge_locally(
+    judge: Judge, requests: Iterator[Request], store: JudgmentStore, receive: Callable[[Request, Answer], None]
+) -> None:
+    """Judges all requests in blocks; a block that is stored in part is judged again as a whole.
+
+    So the composition of batches, on which the last digits depend, is that of an undisturbed run.
+    """
     from autorater.prompts.batching import longest_prompt
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
-    while batch := list(islice(requests, _LOCAL_BATCH)):
-        prompts = judge.encoder.encode([request.presentation.pair for request in batch])
+    while block := list(islice(requests, _LOCAL_BATCH)):
+        if all(request.number in store for request in block):
+            continue
+        prompts = judge.encoder.encode([request.presentation.pair for request in block])
         sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
         short = [i for i, size in enumerate(sizes) if size <= longest]
         read = judge.judge_as_shown([prompts[i] for i in short])
         answers = {i: _local_answer(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
-        for i, request in enumerate(batch):
-            reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
-            receive(request, answers.get(i, Answer("refused", error=reason)))
+        for i, request in enumerate(block):
+            if request.number not in store:
+                reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
+                receive(request, answers.get(i, Answer("refused", error=reason)))
 
 
 def _local_answer(mean: float, valid: float) -> Answer:

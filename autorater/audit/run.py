@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -14,7 +14,7 @@ from pathlib import Path
 from autorater.audit.arguments import ENDPOINT, PROMPT_OPTIONS, RECORDED
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
-from autorater.audit.predictions import Predictions, index_pairs, recorded_predictions, stored_predictions
+from autorater.audit.predictions import PairIndex, Predictions, index_pairs, recorded_predictions, stored_predictions
 from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips
 from autorater.audit.store import JudgmentStore
@@ -72,10 +72,7 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     write_audit_report(folder, data.predictions, metrics, groups, worst, n_flips, title=title, settings=settings)
     logger.info(f"\n{audit_summary(metrics, groups)}\n\nreport: {folder / 'report.html'}")
     if data.n_missing:
-        raise UserError(
-            f"the budget ran out with {data.n_missing:,} requests missing; start again with a larger --max_requests "
-            "or --max_tokens to resume"
-        )
+        raise UserError(missing_budget(data.n_missing))
     return flat
 
 
@@ -85,30 +82,68 @@ def _recorded_data(args: argparse.Namespace) -> AuditData:
     return AuditData({"swap": predictions}, recorded_flips(iter_recorded(path), predictions))
 
 
-def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
+@dataclass(frozen=True)
+class Judging:
+    """Pairs, the requests about them, a judge, and the judgments that are stored."""
+
+    pairs: Callable[[], Iterator[Pair]]
+    index: PairIndex
+    plan: Plan
+    judge: EndpointJudge | object
+    store: JudgmentStore
+
+    def judge_missing(self) -> int:
+        """Judges what is not stored; returns the number of requests that the budget did not allow."""
+        n_missing = self.plan.n_requests - len(self.store)
+        if len(self.store):
+            logger.info(f"{len(self.store):,} judgments are stored already, {n_missing:,} are missing")
+        if isinstance(self.judge, EndpointJudge):
+            _add_earlier_usage(self.judge.usage, self.store)
+        if n_missing:
+            judge_remaining(self.judge, self.plan, self.pairs(), self.store, progress=True)
+        self.store.sort()
+        return self.plan.n_requests - len(self.store)
+
+
+def open_judging(args: argparse.Namespace, folder: Path) -> Judging:
+    """Opens judge and store; all pairs are checked before the first paid request. Errors as in `run_audit`."""
+
     def pairs() -> Iterator[Pair]:
         return islice(iter_pairs(args.dataset_name, split=args.split, labelled=False), args.max_pairs)
 
-    index = index_pairs(pairs(), args.group_by)  # checks all pairs before the first paid request
+    index = index_pairs(pairs(), getattr(args, "group_by", ()))
     plan = Plan(len(index), args.probe, args.repeats)
     judge, settings = _endpoint_judge(args) if args.judge.startswith(ENDPOINT) else _local_judge(args)
     settings |= {"data": index.fingerprint, **asdict(plan)}
-
     store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, _is_refused, args.ask_refused_again)
+    return Judging(pairs, index, plan, judge, store)
+
+
+def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:
+    """For a judge behind a server: what was used, and why requests have no probability."""
+    if isinstance(judging.judge, EndpointJudge):
+        reasons = _missing_answers(judging.store, args.max_answer_tokens)
+        logger.info("\n".join([_usage_line(judging.judge.usage, args), *reasons]))
+
+
+def missing_budget(n_missing: int) -> str:
+    """The error after a budget that was too small."""
+    return (
+        f"the budget ran out with {n_missing:,} requests missing; start again with a larger --max_requests or "
+        "--max_tokens to resume"
+    )
+
+
+def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
+    judging = open_judging(args, folder)
+    plan, store = judging.plan, judging.store
     with closing(store):
-        n_missing = plan.n_requests - len(store)
-        if len(store):
-            logger.info(f"{len(store):,} judgments are stored already, {n_missing:,} are missing")
-        if isinstance(judge, EndpointJudge):
-            _add_earlier_usage(judge.usage, store)
-        if n_missing:
-            judge_remaining(judge, plan, pairs(), store, progress=True)
-        store.sort()
-        n_missing = plan.n_requests - len(store)
-    if isinstance(judge, EndpointJudge):
-        logger.info("\n".join([_usage_line(judge.usage, args), *_missing_answers(store, args.max_answer_tokens)]))
-    predictions = {probe: stored_predictions(store, plan, index, probe) for probe in plan.probes}
-    flips = (flip for probe in plan.probes for flip in stored_flips(pairs(), predictions[probe], store, plan, probe))
+        n_missing = judging.judge_missing()
+    log_missing_answers(judging, args)
+    predictions = {probe: stored_predictions(store, plan, judging.index, probe) for probe in plan.probes}
+    flips = (
+        flip for probe in plan.probes for flip in stored_flips(judging.pairs(), predictions[probe], store, plan, probe)
+    )
     return AuditData(predictions, flips, n_missing)
 
 

@@ -22,7 +22,7 @@ def template(tmp_path):
 
 
 def arguments(judge, *options):
-    return parse_arguments(["--judge", judge, "--dataset_name", "x.jsonl", *options], "")
+    return parse_arguments(["--judge", judge, "--dataset_name", "x.jsonl", *options], "", "")
 
 
 def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
@@ -73,4 +73,4 @@ def test_a_local_judge_is_asked_with_the_users_template(template, tmp_path):
 
 def test_prompt_options_have_no_effect_on_a_recorded_file(template):
     with pytest.raises(UserError, match=r"prompt_template: no effect, because a recorded file"):
-        parse_arguments(["--judge", "recorded:x.jsonl", "--prompt_template", template], "")
+        parse_arguments(["--judge", "recorded:x.jsonl", "--prompt_template", template], "", "")

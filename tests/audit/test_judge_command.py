@@ -1,0 +1,88 @@
+"""`autorater judge` and `autorater audit`: predictions of a local and a served judge, and runs that are stopped."""
+
+import json
+
+import pytest
+
+from autorater import load_pairs
+from autorater.audit import command, judge_command, judging
+from autorater.cli import command as autorater
+from autorater.data.errors import UserError
+from tests.audit.conftest import lines, make_pairs_file, serve  # noqa: F401  (fixtures)
+from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
+
+
+def test_the_predictions_are_those_of_the_judge(model_dir, make_pairs_file, tmp_path, capsys):  # noqa: F811
+    from autorater import Judge
+
+    data, out = make_pairs_file(5), tmp_path / "out.jsonl"
+    autorater(["judge", data, "--judge", str(model_dir), "--out", str(out)])
+    assert f"{out}: 5 pairs in both orders" in capsys.readouterr().out
+    pairs, rows = load_pairs(data), lines(out)
+    judgments = Judge.from_pretrained(str(model_dir)).probabilities(pairs)
+    assert [(row["id"], row["order"]) for row in rows] == [(p.id, order) for p in pairs for order in ("ab", "ba")]
+    assert [row["probability"] for row in rows] == pytest.approx(judgments.mean.ravel().tolist(), abs=2e-6)
+    assert [row["label"] for row in rows[:2]] == pytest.approx([pairs[0].label, 1 - pairs[0].label])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl"], "nothing is left over"
+
+
+def test_a_stopped_run_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(judging, "_LOCAL_BATCH", 8)
+    data, whole, stopped = make_pairs_file(12), tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    judge_command.main([data, "--judge", str(model_dir), "--out", str(whole)])
+    append = judging.JudgmentStore.append
+    for n_before in (3, 9):  # within a block of requests, both times
+        left = iter(range(n_before))
+
+        def failing(store, number, record, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            append(store, number, record)
+
+        monkeypatch.setattr(judging.JudgmentStore, "append", failing)
+        with pytest.raises(KeyboardInterrupt):
+            judge_command.main([data, "--judge", str(model_dir), "--out", str(stopped)])
+        assert not stopped.exists()
+    monkeypatch.setattr(judging.JudgmentStore, "append", append)
+    judge_command.main([data, "--judge", str(model_dir), "--out", str(stopped)])
+    assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_unlabelled_pairs_and_a_server_with_a_budget(serve, tmp_path):  # noqa: F811
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": p, "response_a": "x", "response_b": "y"} for p in ("fine", "unreadable", "always refused")]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["--judge", "endpoint:m", "--base_url", serve().base_url, "--out", str(out), "--concurrency", "1"]
+    with pytest.raises(UserError, match="the budget ran out with 4 requests missing"):
+        judge_command.main([str(data), *arguments, "--max_requests", "2"])
+    assert not out.exists()
+    judge_command.main([str(data), *arguments])
+    found = lines(out)
+    assert [row["valid"] for row in found] == [1, 1, 0, 0, 0, 0]
+    assert [row["probability"] is None for row in found] == [False, False, True, True, True, True]
+    assert set(found[0]) == {"id", "order", "probability", "valid"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.jsonl", "--judge", "recorded:x", "--out", "o.jsonl"], "no effect"),
+        (["x.jsonl", "--judge", "endpoint:m", "--out", "o.csv"], "ends in .jsonl"),
+        (["x.jsonl", "--judge", "endpoint:m"], "--out"),
+        (["x.jsonl", "--judge", "endpoint:m", "--out", "{out}"], "x.jsonl: no such file"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        judge_command.main([argument.format(out=tmp_path / "o.jsonl") for argument in arguments])
+
+
+def test_the_audit_is_a_command(tmp_path, capsys):
+    record = tmp_path / "verdicts.jsonl"
+    record.write_text("\n".join(['{"p_ab": 0.9, "p_ba": 0.8}'] * 4))
+    with pytest.raises(SystemExit) as stopped:
+        autorater(
+            ["audit", "--judge", f"recorded:{record}", "--output_dir", str(tmp_path / "o"), "--fail_above", "0.5"]
+        )
+    assert stopped.value.code == command.BIASED
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["flip_rate"] == 1
