@@ -1,4 +1,4 @@
-"""Rows that show the same pair: their votes are added, or they are told apart as one cluster.
+"""Rows that show the same pair: their votes are added, or they form one cluster.
 
 Two rows show the same pair if prompt and both responses are equal, in either order. Votes are added if the rows are
 single votes, or have one id, and if models, criteria, reference and group are equal too. Other repetitions stay pairs

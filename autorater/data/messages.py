@@ -120,7 +120,9 @@ def transcript(text: str) -> Conversation | None:
         return None
     _, *turns = _TURN.split("\n\n" + text.lstrip())
     roles = {"Human": "user", "Assistant": "assistant"}
-    messages = tuple(Message(roles[role], said.strip()) for role, said in zip(turns[::2], turns[1::2], strict=True))
+    messages = tuple(
+        Message(roles[role], content.strip()) for role, content in zip(turns[::2], turns[1::2], strict=True)
+    )
     return messages if len(messages) > 1 else None
 
 

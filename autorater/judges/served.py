@@ -8,7 +8,8 @@ encoded here and sent to `/v1/completions` as token ids, so no chat template of 
     sampled   the server writes the answer after the prefilled tag; with `--temperature 0` the greedy one.
 
 A server whose `/v1/completions` does not take token ids is asked by chat, with the prefilled tag as the beginning of
-the assistant's turn (`continue_final_message`), for sampled answers only; the first request finds out, and it is said.
+the assistant's turn (`continue_final_message`), for sampled answers only; the first request shows it, and a
+warning reports it.
 Tested with vLLM (docs/serving.md). Requires torch and transformers for the encoder, but no weights.
 """
 
@@ -68,7 +69,7 @@ class ServedJudge(EndpointJudge):
 
     def __post_init__(self):
         if self.judge.encoder.format.reasoning and self.read == "exact":
-            raise UserError("this judge reasons before it answers; it can be read only with --read sampled")
+            raise UserError("this judge reasons before it answers; it requires --read sampled")
         self.prompt_format = self.judge.encoder.format
         self._ask: Callable | None = None  # set by the first request
 
@@ -203,7 +204,7 @@ def open_format(folder: str | Path) -> Judge:
         raise UserError(f"{folder}: no {FORMAT_FILE}; expected the folder of a trained judge")
     saved = read_json(path)
     if saved.get("judgment", PAIRWISE) != PAIRWISE:
-        raise UserError(f"{path}: a pointwise judge; only pairwise judges can be read behind a server")
+        raise UserError(f"{path}: a pointwise judge; only pairwise judges are supported behind a server")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except (OSError, ValueError) as error:

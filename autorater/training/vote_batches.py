@@ -3,7 +3,7 @@
 The responses to the prompts are the nodes of a graph, the votes its edges. An epoch divides the edges into batches: a
 batch begins with any vote and repeatedly takes in the response with the most votes on responses that it already has,
 until the next one would exceed the tokens of a batch. Of twenty responses with a vote on every two of them, twenty
-readings serve 190 votes. Where no response is left that shares a vote, the batch begins another cluster, so that pairs
+scores serve 190 votes. Where no response is left that shares a vote, the batch begins another cluster, so that pairs
 without common responses give plain batches.
 
 Every vote is used once an epoch. Each epoch draws new batches; their number is that of the first epochs, a multiple of

@@ -98,7 +98,7 @@ def test_clusters_are_numbered_in_order_of_first_occurrence():
     assert clusters("abc") is None
 
 
-def told(k):
+def gathered(k):
     """60 pairs with 3 votes, in 60 rows (k = 1) or in 180 rows of one vote each, half of them in the other order."""
     r = np.random.default_rng(0)
     p, votes = r.uniform(0.1, 0.9, (60, 2)).round(2), r.integers(0, 4, 60)
@@ -128,7 +128,7 @@ def told(k):
 def test_intervals_of_one_row_a_vote_are_those_of_one_row_a_pair():
     results = []
     for k in (1, 3):
-        pairs, answers = told(k)
+        pairs, answers = gathered(k)
         judgments = Judgments(answers, answers.copy(), np.zeros_like(answers), np.ones_like(answers))
         results.append(measure(pairs, judgments).metrics)
     one, many = results
@@ -140,7 +140,7 @@ def test_intervals_of_one_row_a_vote_are_those_of_one_row_a_pair():
 def test_recorded_rows_that_repeat_are_one_unit(tmp_path):
     files = []
     for k in (1, 3):
-        pairs, answers = told(k)
+        pairs, answers = gathered(k)
         rows = [
             {"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b, "p_ab": a, "p_ba": b}
             for p, (a, b) in zip(pairs, answers.tolist(), strict=True)

@@ -23,7 +23,7 @@ def assistant(text):
     return {"role": "assistant", "content": text}
 
 
-def said(*turns):
+def messages(*turns):
     """A conversation as messages, the user first."""
     return tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
 
@@ -68,15 +68,15 @@ def test_chatbot_arena():
         (1, 1, "m", "n"),
     ]
     assert pairs[0] == replace(
-        Pair(f"{0:032d}", said("Q1"), answer("a1"), answer("b1"), 0.0, 1, None, "m", "n"),
+        Pair(f"{0:032d}", messages("Q1"), answer("a1"), answer("b1"), 0.0, 1, None, "m", "n"),
         votes_a=1, votes_b=0, votes_tie=0,
     )  # fmt: skip
-    assert pairs[2].response_a == (*answer("a1"), *said("Q2", "a2"))
+    assert pairs[2].response_a == (*answer("a1"), *messages("Q2", "a2"))
     parts = [{"type": "text", "text": "Q1", "image": None}]
     row = battle("both_bad", id="x", evaluation_session_id="s", **{k: v for k, v in ARENA.items() if k == "language"})
     row["conversation_a"][0] = {"role": "user", "content": parts}
     (pair,), report = read([row])
-    assert (report.layout, pair.label, pair.prompt) == ("chatbot_arena_140k", 0.5, said("Q1"))
+    assert (report.layout, pair.label, pair.prompt) == ("chatbot_arena_140k", 0.5, messages("Q1"))
 
 
 def test_mt_bench_gathers_the_votes_on_a_turn():
@@ -112,7 +112,7 @@ def test_lmsys_55k_has_lists_in_its_fields(tmp_path):
     assert report.layout == "lmsys_55k"
     assert [(p.id, p.label) for p in pairs] == [("1", 1.0), ("2", 0.5)]
     assert (pairs[0].prompt, pairs[0].response_a, pairs[0].response_b) == ("Tea?", "Yes.", "No.")
-    assert (pairs[1].prompt, pairs[1].response_b) == (said("Tea?"), (*answer("No."), *said("Why?", "")))
+    assert (pairs[1].prompt, pairs[1].response_b) == (messages("Tea?"), (*answer("No."), *messages("Why?", "")))
     with pytest.raises(DataError, match=r"'prompt': got 'Tea\?'; expected a JSON list"):
         read([dict(zip((*columns, "winner_tie"), rows[0], strict=True)) | {"prompt": "Tea?"}])
 
@@ -157,7 +157,7 @@ def test_helpsteer_strengths_are_votes_by_their_sign():
     )
     assert report.layout == "helpsteer3"
     assert [(p.votes_a, p.votes_tie, p.votes_b) for p in pairs] == [(1, 1, 1), (1, 0, 0)]
-    assert (pairs[0].prompt, pairs[0].topic) == (said("Tea?"), "code")
+    assert (pairs[0].prompt, pairs[0].topic) == (messages("Tea?"), "code")
     everyone = [{"strength": s, "justification": ""} for s in (1, 2, -1, -100)]
     pairs, report = read(
         [
@@ -168,7 +168,7 @@ def test_helpsteer_strengths_are_votes_by_their_sign():
     )
     assert report.layout == "helpsteer2"
     assert [(p.votes_a, p.votes_tie, p.votes_b) for p in pairs] == [(1, 0, 2), (0, 1, 0)]
-    assert pairs[1].prompt == said("Hi.", "Yes?", "Tea?")
+    assert pairs[1].prompt == messages("Hi.", "Yes?", "Tea?")
     assert sum(report.left_out.values()) == 1
     with pytest.raises(DataError, match="'overall_preference': got 4; expected strengths from -3 to 3"):
         read([HS3 | {"overall_preference": 4}])
@@ -203,7 +203,7 @@ PREFERENCES = {
 }  # fmt: skip
 PARTS = {
     "preference": ("The sky is", " blue.", " green."),
-    "conversational": (said("Sky?"), answer("Blue."), answer("Green.")),
+    "conversational": (messages("Sky?"), answer("Blue."), answer("Green.")),
     "implicit prompt": ("The sky is", " blue.", " green."),
     "binarized": ("Sky?", answer("Blue."), answer("Green.")),
 }
@@ -244,14 +244,14 @@ def test_errors_name_the_columns_of_the_file():
 
 def test_a_transcript_as_prompt():
     (pair,), _ = read([{"prompt": "\n\nHuman: Tea?\n\nAssistant:", "chosen": " Yes.", "rejected": " No."}])
-    assert (pair.prompt, {pair.response_a, pair.response_b}) == (said("Tea?"), {" Yes.", " No."})
+    assert (pair.prompt, {pair.response_a, pair.response_b}) == (messages("Tea?"), {" Yes.", " No."})
 
 
 def test_transcripts_keep_their_turns():
     turns = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
     (pair,), report = read([{"chosen": f"{turns} Yes,\n\nplease.", "rejected": f"{turns} No."}])
     assert report.layout == "preference"
-    assert pair.prompt == said("Hi.", "Hello.", "Tea?")
+    assert pair.prompt == messages("Hi.", "Hello.", "Tea?")
     assert {pair.response_a, pair.response_b} == {answer("Yes,\n\nplease."), answer("No.")}
     with pytest.raises(DataError, match="'chosen': got 'Yes'; expected the same beginning as rejected"):
         read([{"chosen": "Yes", "rejected": "No"}])
@@ -496,4 +496,4 @@ def test_columns_of_published_layouts_can_be_named():
         name if name != "prompt" else "question": value for name, value in PREFERENCES["conversational"].items()
     }
     (pair,), _ = read([question], columns={"prompt": "question"})
-    assert pair.prompt == said("Sky?")
+    assert pair.prompt == messages("Sky?")

@@ -54,7 +54,7 @@ def finish(process) -> tuple[int, list[str], str]:
 
 
 def flags(output: list[str]) -> dict[str, str]:
-    """What `accelerate launch` was told in front of the recipe."""
+    """The arguments of `accelerate launch` in front of the recipe."""
     recipe = next(i for i, argument in enumerate(output) if argument.endswith(".py"))
     assert output[:2] == ["launch", "--quiet"]
     return dict(zip(output[2:recipe:2], output[3:recipe:2], strict=True))
@@ -75,13 +75,13 @@ def flags(output: list[str]) -> dict[str, str]:
 def test_config_follows_from_the_visible_gpus(start, environment, config, processes):
     status, output, errors = finish(start("train", "--max_steps", "3", **environment))
     assert status == 0, errors
-    told = flags(output)
-    assert Path(told["--config_file"]).name == f"{config}.yaml"
-    assert told["--num_processes"] == str(processes)
-    assert told["--num_machines"] == "1"
-    assert told["--machine_rank"] == "0"
-    assert told["--deepspeed_multinode_launcher"] == "standard"  # others need ssh, and write the environment to a file
-    assert told["--main_process_port"] == "0"  # any free one: containers may share the host's network
+    launched = flags(output)
+    assert Path(launched["--config_file"]).name == f"{config}.yaml"
+    assert launched["--num_processes"] == str(processes)
+    assert launched["--num_machines"] == "1"
+    assert launched["--machine_rank"] == "0"
+    assert launched["--deepspeed_multinode_launcher"] == "standard"  # others need ssh and a file with the environment
+    assert launched["--main_process_port"] == "0"  # any free one: containers may share the host's network
     assert Path(output[-3]).parts[-2:] == ("recipes", "grpo.py")
     assert output[-2:] == ["--max_steps", "3"]
 
@@ -90,19 +90,19 @@ def test_several_nodes(start):
     nodes = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "MASTER_PORT": "3000", "GPUS": "4"}
     status, output, errors = finish(start("sft", **nodes))
     assert status == 0, errors
-    told = flags(output)
-    assert Path(told["--config_file"]).name == "zero2.yaml"
-    assert told["--num_processes"] == "8"  # of all nodes
-    assert (told["--num_machines"], told["--machine_rank"]) == ("2", "1")
-    assert (told["--main_process_ip"], told["--main_process_port"]) == ("node-0", "3000")
+    launched = flags(output)
+    assert Path(launched["--config_file"]).name == "zero2.yaml"
+    assert launched["--num_processes"] == "8"  # of all nodes
+    assert (launched["--num_machines"], launched["--machine_rank"]) == ("2", "1")
+    assert (launched["--main_process_ip"], launched["--main_process_port"]) == ("node-0", "3000")
 
 
 def test_one_process_a_node_on_cpus(start):
     status, output, _ = finish(start("train", NNODES="2", NODE_RANK="0", MASTER_ADDR="node-0"))
     assert status == 0
-    told = flags(output)
-    assert (Path(told["--config_file"]).name, told["--num_processes"]) == ("zero2_cpu.yaml", "2")
-    assert told["--main_process_port"] == "29500"
+    launched = flags(output)
+    assert (Path(launched["--config_file"]).name, launched["--num_processes"]) == ("zero2_cpu.yaml", "2")
+    assert launched["--main_process_port"] == "29500"
 
 
 def test_a_config_of_ones_own(start, tmp_path):
@@ -116,8 +116,8 @@ def test_a_config_of_ones_own(start, tmp_path):
 def test_measuring_takes_one_process(start):
     status, output, _ = finish(start("evaluate", "--judge", "x", GPUS="8", NNODES="2", ACCELERATE_CONFIG="zero3"))
     assert status == 0
-    told = flags(output)
-    assert (Path(told["--config_file"]).name, told["--num_processes"]) == ("single.yaml", "1")
+    launched = flags(output)
+    assert (Path(launched["--config_file"]).name, launched["--num_processes"]) == ("single.yaml", "1")
 
 
 def test_audit_needs_no_launcher(start):

@@ -62,10 +62,10 @@ def test_all_run_as_the_user_of_the_image():
     ids=["kubernetes", "compose", "slurm"],
 )
 def test_every_cluster_saves_and_resumes(command):
-    told = " ".join(command).replace("=", " ")
-    assert "train " in told
-    assert "--save_strategy steps" in told
-    assert "--resume_from_checkpoint auto" in told
+    launched = " ".join(command).replace("=", " ")
+    assert "train " in launched
+    assert "--save_strategy steps" in launched
+    assert "--resume_from_checkpoint auto" in launched
 
 
 def test_the_build_sees_what_the_dockerfile_copies_and_no_more():

@@ -122,7 +122,7 @@ def test_reasoning_is_not_read_exactly(local, tmp_path):
     judge = Judge(local.model, local.tokenizer, PromptFormat("full", reasoning=True), answer_step=0.1)
     local.tokenizer.save_pretrained(tmp_path)
     judge.save_format(tmp_path)
-    with pytest.raises(UserError, match="only with --read sampled"):
+    with pytest.raises(UserError, match="requires --read sampled"):
         ServedJudge("m", judge=open_format(str(tmp_path)))
 
 

@@ -1,4 +1,4 @@
-"""Batches of votes: every vote once an epoch, few readings, tokens bounded, the same number in every epoch."""
+"""Batches of votes: every vote once an epoch, few scored responses, tokens bounded, the same number in every epoch."""
 
 from itertools import combinations
 
@@ -54,8 +54,8 @@ def test_a_complete_graph_is_read_few_times():
     (whole,) = VoteBatches(graph, everything)
     assert len(whole) == 190
     half = list(VoteBatches(graph, everything // 2))
-    readings = sum(len(responses(graph, batch)) for batch in half)
-    assert readings <= 80, "two readings a vote would be 380"
+    scored = sum(len(responses(graph, batch)) for batch in half)
+    assert scored <= 80, "two responses a vote would be 380"
 
 
 def test_pairs_without_common_responses_fill_batches():

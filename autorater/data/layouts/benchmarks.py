@@ -95,7 +95,7 @@ def _multi_turn(prompt: str) -> str | Conversation:
     first, *turns = _TURN.split(prompt)
     if not turns:
         return prompt
-    rest = [Message(role.lower(), said.strip()) for role, said in zip(turns[::2], turns[1::2], strict=True)]
+    rest = [Message(role.lower(), content.strip()) for role, content in zip(turns[::2], turns[1::2], strict=True)]
     return Message("user", first.strip()), *rest
 
 
