@@ -13,9 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from autorater.audit.arguments import parse_judge_arguments
-from autorater.audit.run import log_missing_answers, missing_budget, open_judging
 from autorater.data.errors import UserError
-from autorater.evaluation.results import prepare_output_dir
 
 
 def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
@@ -28,6 +26,10 @@ def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
         UserError: If pairs, judge or file are at fault, or the budget was too small.
     """
     args = parse_judge_arguments(argv, prog, __doc__)
+    # --help must not wait for SciPy
+    from autorater.audit.run import log_missing_answers, missing_budget, open_judging
+    from autorater.evaluation.results import prepare_output_dir
+
     out = Path(args.out)
     if out.suffix != ".jsonl":
         raise UserError(f"--out {out}: expected a name that ends in .jsonl")
