@@ -5,7 +5,7 @@ Memory holds only the texts of the requests in progress, whatever the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def judge_remaining(
 
 
 def _judge_locally(
-    judge: Judge, requests: Iterator[Request], store: JudgmentStore, receive: Callable[[Request, Answer], None]
+    judge: Judge, requests: Iterator[Request], stored: Container[int], receive: Callable[[Request, Answer], None]
 ) -> None:
     """Judges all requests in blocks; a block that is stored in part is judged again as a whole.
 
@@ -57,7 +57,7 @@ def _judge_locally(
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
     while block := list(islice(requests, _LOCAL_BATCH)):
-        if all(request.number in store for request in block):
+        if all(request.number in stored for request in block):
             continue
         prompts = judge.encoder.encode([request.presentation.pair for request in block])
         sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
@@ -65,7 +65,7 @@ def _judge_locally(
         read = judge.judge_as_shown([prompts[i] for i in short])
         answers = {i: _local_answer(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
         for i, request in enumerate(block):
-            if request.number not in store:
+            if request.number not in stored:
                 reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
                 receive(request, answers.get(i, Answer("refused", error=reason)))
 

@@ -140,10 +140,8 @@ def test_an_audit_reads_it_as_shown(judge):
 
     class Request:
         def __init__(self, pair):
-            self.presentation = type("Presentation", (), {"pair": pair})
+            self.number, self.presentation = pair.id, type("Presentation", (), {"pair": pair})
 
-    _judge_locally(
-        judge, map(Request, pairs), lambda request, answer: answers.update({request.presentation.pair.id: answer})
-    )
+    _judge_locally(judge, map(Request, pairs), (), lambda request, answer: answers.update({request.number: answer}))
     got = [answers[pair.id].probability for pair in pairs]
     np.testing.assert_allclose(got, expected, atol=2e-6)
