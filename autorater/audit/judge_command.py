@@ -28,7 +28,7 @@ def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
     args = parse_judge_arguments(argv, prog, __doc__)
     # --help must not wait for SciPy
     from autorater.audit.run import log_missing_answers, missing_budget, open_judging
-    from autorater.evaluation.results import prepare_output_dir
+    from autorater.evaluation.results import prepare_output_dir, targets_of
 
     out = Path(args.out)
     if out.suffix != ".jsonl":
@@ -45,10 +45,8 @@ def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
             for index, pair in enumerate(judging.pairs()):
                 for order, side in (("ab", pair), ("ba", pair.swapped())):
                     record = store[judging.plan.number(index, "swap", 0, order)]
-                    targets = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
-                    targets |= {name: getattr(side, name) for name in ("model_a", "model_b")}
-                    line = {"id": pair.id, "order": order, **_prediction(record)}
-                    line |= {name: value for name, value in targets.items() if value is not None}
+                    targets = targets_of(side, "model_a", "model_b")
+                    line = {"id": pair.id, "order": order, **_prediction(record), **targets}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

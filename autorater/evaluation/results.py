@@ -54,10 +54,15 @@ def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callabl
     with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
         for i, pair in enumerate(pairs):
             for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
-                targets = {name: getattr(side, name) for name in ("label", "n_votes", "true_probability", "topic")}
-                line = {"id": pair.id, "order": order_name, **record(i, order), **targets}
-                line = {name: value for name, value in line.items() if value is not None}
+                prediction = {name: value for name, value in record(i, order).items() if value is not None}
+                line = {"id": pair.id, "order": order_name, **prediction, **targets_of(side)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def targets_of(pair: Pair, *more: str) -> dict[str, object]:
+    """What a line of predictions says of a pair, and `more` of its attributes; without those that it lacks."""
+    names = ("label", "n_votes", "true_probability", "topic", *more)
+    return {name: value for name in names if (value := getattr(pair, name)) is not None}
 
 
 def before_and_after(

@@ -114,12 +114,13 @@ class EndpointJudge(ServerClient):
         system = self.prompt_format.system_prompt
         first = [{"role": "system", "content": system}] if system else []
         bodies = ((key, {"messages": [*first, {"role": "user", "content": text}]} | options) for key, text in requests)
-        self.post_all("/chat/completions", bodies, read_reply, lambda key, reply: receive(key, _answer(reply)))
+        self.post_all("/chat/completions", bodies, read_reply, lambda key, reply: receive(key, written_answer(reply)))
 
 
-def _answer(reply: Reply) -> Answer:
+def written_answer(reply: Reply, *, prefilled: bool = False) -> Answer:
+    """The answer in a reply; `prefilled` if the prompt ended with the opening answer tag."""
     used = {name: getattr(reply, name) for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
     if reply.problem:
         return Answer("refused", error=reply.problem, **used)
-    probability = parse_probability(reply.text)
+    probability = parse_probability(reply.text, prefilled=prefilled)
     return Answer("unparsed" if probability is None else "answered", probability, reply.text, **used)

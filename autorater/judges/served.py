@@ -32,7 +32,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.calibrators import from_dict
 from autorater.judges.client import EndpointError, ServerClient
-from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.endpoint import EndpointJudge, written_answer
 from autorater.judges.judgments import Answer
 from autorater.judges.local import FORMAT_FILE, PAIRWISE, Judge, read_json, saved_pieces
 from autorater.judges.replies import Reply, read_completions, read_reply
@@ -40,7 +40,6 @@ from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from autorater.prompts.tokens import inside
-from rewards.answer import parse_probability
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -142,7 +141,7 @@ class ServedJudge(EndpointJudge):
         paths = [[], *tree.node_paths]
 
         def received(key: K, reply: Reply) -> None:
-            receive(key, _refused(reply) if reply.problem else self._exact_answer(reply, edges))
+            receive(key, written_answer(reply) if reply.problem else self._exact_answer(reply, edges))
 
         bodies = ((key, _next_tokens([self._prompt(pair).ids + p for p in paths], way)) for key, pair in requests)
         self.post_all("/completions", bodies, partial(read_completions, n_prompts=len(paths)), received)
@@ -181,13 +180,10 @@ class ServedJudge(EndpointJudge):
         return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True} | options
 
     def _written_answer(self, reply: Reply) -> Answer:
-        if reply.problem:
-            return _refused(reply)
-        probability = parse_probability(reply.text, prefilled=bool(self.prompt_format.prefill))
-        used = {name: getattr(reply, name) for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
-        if probability is None:
-            return Answer("unparsed", text=reply.text, **used)
-        return Answer("answered", round(self._recalibrated(probability), 6), reply.text, **used)
+        answer = written_answer(reply, prefilled=bool(self.prompt_format.prefill))
+        if answer.probability is None:
+            return answer
+        return replace(answer, probability=round(self._recalibrated(answer.probability), 6))
 
     def _recalibrated(self, p: float) -> float:
         return p if self.judge.recalibration is None else float(self.judge.recalibration(np.array([p]))[0])
@@ -219,11 +215,6 @@ def open_format(folder: str | Path) -> Judge:
         recalibration=from_dict(saved["recalibration"]) if "recalibration" in saved else None,
         pieces=saved_pieces(saved, tokenizer, prompt_format),
     )
-
-
-def _refused(reply: Reply) -> Answer:
-    used = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-    return Answer("refused", error=reply.problem, **used)
 
 
 def _next_tokens(prompts: Sequence[Sequence[int]], way: Mapping[str, object]) -> dict[str, object]:
