@@ -55,15 +55,15 @@ def read_reply(reply: str) -> Reply:
         return Reply(text, problem, retry, finish_reason, prompt_tokens, completion_tokens)
 
     body = _json_of(reply)
-    if isinstance(body, Mapping) and body.get("error"):
-        return found(problem=f"the server replied: {reason_in(body)}", retry=_is_temporary(body["error"]))
+    if error := _error_in(body):
+        return found(**error)
     try:
         if not body["choices"] and _is_filtered(body):
             return found(problem="the content filter of the server stopped the prompt (content_filter)")
         choice = body["choices"][0]
         finish, message = choice.get("finish_reason"), choice["message"]
-        if choice.get("error"):
-            return found(problem=f"the server replied: {reason_in(choice)}", retry=_is_temporary(choice["error"]))
+        if error := _error_in(choice):
+            return found(**error)
         text = _text_of(message.get("content")) or message.get("refusal") or ""
         if text.strip():
             return found(text, finish=finish)
@@ -81,9 +81,8 @@ def read_completions(reply: str, n_prompts: int) -> Reply:
     prompt_tokens, completion_tokens = tokens_in(reply)
     body = _json_of(reply)
     used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    if isinstance(body, Mapping) and body.get("error"):
-        retry = _is_temporary(body["error"])
-        return Reply(problem=f"the server replied: {reason_in(body)}", retry=retry, **used)
+    if error := _error_in(body):
+        return Reply(**error, **used)
     try:
         choices = sorted(body["choices"], key=lambda choice: choice["index"])
         text, finish = choices[0]["text"], choices[0].get("finish_reason")
@@ -163,6 +162,13 @@ def _is_filtered(body: object) -> bool:
     if not isinstance(body, Mapping):
         return False
     return body.get("filtered") is True or bool(body.get("blockReason")) or any(map(_is_filtered, body.values()))
+
+
+def _error_in(body: object) -> dict[str, object]:
+    """Problem and retry of a body or a choice with an error; empty without one."""
+    if not isinstance(body, Mapping) or not body.get("error"):
+        return {}
+    return {"problem": f"the server replied: {reason_in(body)}", "retry": _is_temporary(body["error"])}
 
 
 def _is_temporary(error: object) -> bool:
