@@ -6,12 +6,11 @@ models      language models: loading, tiny ones from scratch, shared prefixes, e
 judges      a probability for every pair, from a model, a server or recorded judgments; judging methods, calibrators
 metrics     scores, calibration, agreement, position bias, confidence intervals
 evaluation  a judge measured on held-out pairs; judging methods compared
-report      plots, HTML pages, tables, model cards
+report      plots, HTML pages, tables, model cards; decisions: win rates from few votes, which judgments may stand
 training    warm start, GRPO, RLOO, PPO, SFT; checkpoints and tracking
 audit       position bias and other probes of any judge
 alignment   judges that match a distribution over labels
 charm       reward models calibrated by Elo ratings
-decisions   win rates from few votes, and which judgments may stand
 projection  the nearest distribution within a given distance of another
 cli         arguments, logging and exit status of the scripts
 

@@ -25,10 +25,10 @@ COMMANDS = {
     "audit": ("autorater.audit.command", "does the order of the responses change a judge's verdicts?"),
     "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
     "splits": ("autorater.data.public_splits", "the human judgments of the recipes, from public repositories"),
-    "winrate": ("autorater.decisions.winrate", "which system is better, from judged pairs and votes on some"),
-    "defer": ("autorater.decisions.defer", "which judgments may stand, and which pairs go to people"),
+    "winrate": ("autorater.report.decisions.winrate", "which system is better, from judged pairs and votes on some"),
+    "defer": ("autorater.report.decisions.defer", "which judgments may stand, and which pairs go to people"),
     "merge": ("autorater.judges.merging", "an adapter and its base model as one model"),
-    "gate": ("autorater.decisions.gate", "is a judge worse than a recorded baseline; exit status 3 if so"),
+    "gate": ("autorater.report.decisions.gate", "is a judge worse than a recorded baseline; exit status 3 if so"),
 }
 """Module and help of every command; the module is imported when the command is used."""
 

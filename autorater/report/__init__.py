@@ -8,6 +8,7 @@ plots       reliability and order swap: arrays computed, then drawn
 comparison  report of a comparison of judging methods; with its own plots
 page        report.html and reliability.png of a run
 card        the model card
+decisions/  the commands `autorater winrate`, `defer` and `gate`
 rendering   templates filled in, figures embedded
 text        texts of unknown origin made safe to show
 templates/  the pages and the model card, as Jinja templates

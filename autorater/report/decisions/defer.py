@@ -15,11 +15,11 @@ import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
-from autorater.decisions.judged import add_input_arguments, labels_of, read_judged
-from autorater.decisions.page import deferral_figure, write_page
 from autorater.evaluation.results import prepare_output_dir
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
+from autorater.report.decisions.judged import add_input_arguments, labels_of, read_judged
+from autorater.report.decisions.page import deferral_figure, write_page
 
 logger = logging.getLogger(__name__)
 

@@ -102,7 +102,7 @@ def write_page(
 ) -> None:
     """Writes one HTML file: the answer in a sentence, a picture, a table, the settings."""
     page = render(
-        Path(__file__).with_name("decision.html.j2"),
+        "decision.html.j2",
         title=title,
         answer=answer,
         picture=data_uri(png(figure)),
