@@ -26,6 +26,8 @@ class AlignmentArguments(DenseArguments):
         super().__post_init__()
         if self.data == "items" and self.warm_start_verdicts != "opinions":
             raise UserError("warm_start_verdicts: lengths requires data: pairs")
+        if self.recalibration_dataset_name:
+            raise UserError("recalibration_dataset_name: a temperature is fitted to judges of pairs only")
         if isinstance(self.synonyms, str):
             try:
                 self.synonyms = json.loads(self.synonyms)

@@ -132,6 +132,11 @@ class EvaluationArguments:
     n_eval_pairs: int = option(
         200, "Held-out pairs judged during training, spread over the file; before and after training all are judged."
     )
+    recalibration_dataset_name: str | None = option(
+        None,
+        "Pairs that are neither trained on nor held out: after training a temperature is fitted to their votes "
+        "(`labels: sparse`: one vote each) and saved with the judge.",
+    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
     training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`, `all`)
     held-out pairs    label = the vote share; none of their responses is among the training pairs
+    recalibration     pairs of a third file, labels as in training: a temperature is fitted to them after training
     warm-start pairs  pairs with verdicts that the warm start imitates: the training pairs, or growing ones
 
 Deliberately left out: tokenization (`autorater.prompts.encoder`).
@@ -15,6 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
+from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
@@ -44,6 +46,7 @@ class TrainingData(Generic[Rows]):
     warm_start: Rows
     verdicts: np.ndarray
     summary: str
+    recalibration: Rows | None = None
 
 
 def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
@@ -53,6 +56,8 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
         UserError: If a row is invalid, the pairs cannot be split, or an option does not fit.
     """
     data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
+    if args.recalibration_dataset_name:
+        data = _with_recalibration(data, args, seed)
     if args.warm_start_verdicts == "lengths":
         n_prompts = args.warm_start_steps * (args.warm_start_batch_size or WARM_START_BATCH_SIZE)
         growing = with_growing_responses(data.train, max(1, n_prompts // 2), seed)
@@ -116,6 +121,18 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     train = _with_labels(train, args.labels, seed)
     return TrainingData(train, held_out, train, verdicts, summary)
+
+
+def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> TrainingData:
+    name = args.recalibration_dataset_name
+    pairs = load_pairs(name, split="validation")
+    if len(pairs) < 2:
+        raise UserError(f"recalibration_dataset_name: {name} has {len(pairs)} pairs; a temperature requires more")
+    summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{_votes_used(pairs, args.labels)}"
+    for rows, kind in ((data.train, "training"), (data.held_out, "held-out")):
+        if leaked := leaked_responses(rows, pairs):
+            summary += f"\nwarning: {leaked:,} response texts are in {name} and among the {kind} pairs"
+    return replace(data, recalibration=_with_labels(pairs, args.labels, seed), summary=summary)
 
 
 def _votes_used(pairs: Sequence[Pair], labels: str) -> str:

@@ -25,6 +25,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
+from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
@@ -65,6 +66,7 @@ class JudgeRun:
         judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
         train, prompts: Training pairs and their prompts in both orders.
         held_out, held_out_prompts: The same of the pairs to evaluate on.
+        recalibration, recalibration_prompts: The same of the pairs that a temperature is fitted to, or empty.
         before: The evaluation before training.
         card: As in `write_pair_run`.
     """
@@ -76,6 +78,8 @@ class JudgeRun:
     prompts: Sequence[Prompts]
     held_out: list[Pair]
     held_out_prompts: Sequence[Prompts]
+    recalibration: list[Pair]
+    recalibration_prompts: Sequence[Prompts]
     before: Evaluation
     card: Mapping[str, object]
     record: RunRecord
@@ -88,11 +92,19 @@ class JudgeRun:
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
-        held_out = self.judge, self.held_out, self.held_out_prompts
-        trainer.add_callback(CalibrationCallback(trainer, *held_out, self.args.n_eval_pairs))
+        held_out = self.held_out, self.held_out_prompts
+        trainer.add_callback(CalibrationCallback(trainer, self.judge, *held_out, self.args.n_eval_pairs))
         write = partial(write_pair_run, self.training.output_dir, self.card, self.before, title=title, method=method)
-        measure = partial(evaluate, *held_out, progress=not self.training.disable_tqdm)
-        finish_run(trainer, self.judge, self.record, measure, write)
+        finish_run(trainer, self.judge, self.record, self._evaluate, write)
+
+    def _evaluate(self) -> Evaluation:
+        progress = not self.training.disable_tqdm
+        if self.recalibration:
+            judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
+            labels = [pair.label for pair in self.recalibration]
+            self.judge.recalibration = fit_recalibration("odd_temperature", judgments.p_ab, judgments.p_ba, labels)
+            logger.info(f"recalibrated on {len(labels):,} pairs: {self.judge.recalibration}")
+        return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
 
 
 def open_run(
@@ -133,13 +145,15 @@ def open_run(
     tell_if_rendered_otherwise(judge.encoder)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
-    train, prompts, n_long = drop_long(data.train, judge.encoder.encode(data.train), longest)
-    encoded = judge.encoder.encode(data.held_out)
-    held_out, held_out_prompts, n_long_held_out = drop_long(data.held_out, encoded, longest)
-    logger.info(f"dropped, over {longest} tokens: {n_long} training pairs, {n_long_held_out} held-out pairs")
-    for name, pairs in (("training", train), ("held-out", held_out)):
-        if not pairs:
-            raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
+    short, dropped = {}, []
+    for name, pairs in (("training", data.train), ("held-out", data.held_out), ("recalibration", data.recalibration)):
+        *short[name], n_long = drop_long(pairs or [], judge.encoder.encode(pairs or []), longest)
+        if pairs is not None:
+            dropped.append(f"{n_long} {name} pairs")
+            if not short[name][0]:
+                raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
+    logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
+    (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))
@@ -148,7 +162,19 @@ def open_run(
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
     return JudgeRun(
-        args, training, judge, train, prompts, held_out, held_out_prompts, before, card, record, model_config
+        args,
+        training,
+        judge,
+        train,
+        prompts,
+        held_out,
+        held_out_prompts,
+        recalibration,
+        recalibration_prompts,
+        before,
+        card,
+        record,
+        model_config,
     )
 
 

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from autorater import Judge, load_pairs
+from autorater.data.pairs import with_sparse_labels
+from autorater.judges.calibrators import fit_recalibration
 from recipes.grpo import main
 from tests.conftest import make_model, make_tokenizer
 
@@ -59,3 +62,35 @@ def test_a_shape_trains_without_conversion(shape, policy, tmp_path, monkeypatch)
     assert metrics["after/n_pairs"] == 2
     labels = [json.loads(line)["label"] for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert set(labels) == {0.0, 1.0}
+
+
+def test_a_temperature_is_fitted_to_a_third_file_and_saved(policy, tmp_path, monkeypatch):
+    files = {}
+    for name, kind in (("train", 0), ("test", 1), ("third", 2)):
+        rows = [
+            {"prompt": f"Colour {kind}{i}?", "response_a": f"It is {colour}.", "response_b": f"No: {kind}.",
+             "votes_a": i % 3, "votes_b": 1}
+            for i, colour in enumerate(COLOURS)
+        ]  # fmt: skip
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(map(json.dumps, rows)))
+    options = {
+        "dataset_name": files["train"], "eval_dataset_name": files["test"], "model_name_or_path": policy,
+        "recalibration_dataset_name": files["third"], "output_dir": tmp_path / "out", "judgment": "pointwise",
+        "max_steps": 2, "save_strategy": "no", "report_to": "none",
+    }  # fmt: skip
+    monkeypatch.setattr(
+        "sys.argv", ["grpo.py", "--use_cpu", *[f"--{name}={value}" for name, value in options.items()]]
+    )
+    main()
+    judge = Judge.from_pretrained(tmp_path / "out")
+    assert judge.recalibration.kind == "odd_temperature"
+    third = with_sparse_labels(load_pairs(files["third"]), 42)
+    fitted, judge.recalibration = judge.recalibration, None
+    raw = judge.probabilities(third)
+    expected = fit_recalibration("odd_temperature", raw.p_ab, raw.p_ba, [pair.label for pair in third])
+    assert fitted.slope == pytest.approx(expected.slope, rel=1e-4)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    after = [row["probability"] for row in rows if row["order"] == "ab"]
+    raw = judge.probabilities(load_pairs(files["test"])).p_ab
+    assert after == pytest.approx(fitted(raw).tolist(), abs=1e-4)

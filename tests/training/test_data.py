@@ -130,3 +130,17 @@ def test_invalid_choice():
 )
 def test_ineffective_options(options, pretrained, expected):
     assert ineffective_options(JudgeArguments(**options), pretrained, "", set(options)) == expected
+
+
+def test_recalibration_pairs_have_single_votes_and_overlaps_are_named(votes_file, tmp_path):
+    write_pairs(simulate_pairs(30, n_votes=4, seed=1, held_out=True).pairs, tmp_path / "third.jsonl")
+    third = str(tmp_path / "third.jsonl")
+    options = {"dataset_name": votes_file, "split_by": "topic", "held_out_fraction": 0.3}
+    data = prepare_data(JudgeArguments(**options, recalibration_dataset_name=third), seed=5)
+    assert {p.label for p in data.recalibration} == {0.0, 1.0}
+    assert len(data.recalibration) == 30
+    assert f"recalibration: 30 pairs of {third}: 30 of 120 votes" in data.summary
+    assert "warning" not in data.summary
+    again = prepare_data(JudgeArguments(**options, recalibration_dataset_name=votes_file), seed=5)
+    assert "response texts are in" in again.summary
+    assert prepare_data(JudgeArguments(**options), seed=5).recalibration is None
