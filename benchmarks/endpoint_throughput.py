@@ -25,8 +25,8 @@ from pathlib import Path
 
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
-from autorater.audit.store import JudgmentStore
 from autorater.data.loading import iter_pairs
+from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.judges.endpoint import EndpointJudge
 
 FAKE_ENDPOINT = Path(__file__).parent / "harness" / "fake_endpoint.py"

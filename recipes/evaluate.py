@@ -80,8 +80,8 @@ def main() -> None:
     from autorater.data.pairs import grouping, split_by
     from autorater.data.population import simulate_pairs
     from autorater.evaluation import methods
-    from autorater.evaluation.stored_judgments import model_digest
     from autorater.judges import Judge
+    from autorater.judges.identity import model_digest
     from autorater.prompts.batching import drop_long, longest_prompt
     from autorater.report import comparison_table, write_comparison_report
 

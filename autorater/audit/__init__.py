@@ -3,8 +3,7 @@
 arguments    the command line
 probes       two presentations of a pair that should not change an unbiased judge's probability
 plan         the requests of an audit, numbered
-judging      sends the requests that have no judgment yet
-store        every judgment on disk, written once; an interrupted run resumes from it
+judging      sends the requests that have no judgment yet (stored by `autorater.evaluation.judgment_store`)
 predictions  the judgments as arrays
 results      metrics and flips
 verdict      the result in a sentence

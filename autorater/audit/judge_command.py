@@ -27,7 +27,8 @@ def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
     """
     args = parse_judge_arguments(argv, prog, __doc__)
     # --help must not wait for SciPy
-    from autorater.audit.run import log_missing_answers, missing_budget, open_judging
+    from autorater.audit.run import log_missing_answers, open_judging
+    from autorater.evaluation.requests import missing_budget
     from autorater.evaluation.results import prepare_output_dir, targets_of
 
     out = Path(args.out)

@@ -6,15 +6,15 @@ Memory holds only the texts of the requests in progress, whatever the number of 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
 from autorater.audit.plan import Plan, Request
-from autorater.audit.store import JudgmentStore
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.evaluation.requests import answer_record
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Answer
 
@@ -77,7 +77,5 @@ def _local_answer(mean: float, valid: float) -> Answer:
 
 def _record(request: Request, answer: Answer) -> dict[str, object]:
     """A line of the store. It does not depend on when, or in which run, it is written."""
-    record = {name: getattr(request, name) for name in ("id", "probe", "order", "repeat")} | asdict(answer)
-    for tokens in ("prompt_tokens", "completion_tokens"):
-        record[tokens] = record[tokens] or None
-    return {"pair": request.index} | {name: value for name, value in record.items() if value is not None}
+    names = ("id", "probe", "order", "repeat")
+    return {"pair": request.index} | {name: getattr(request, name) for name in names} | answer_record(answer)

@@ -16,11 +16,11 @@ import numpy as np
 
 from autorater.audit.plan import Plan
 from autorater.audit.probes import PROBES
-from autorater.audit.store import JudgmentStore
 from autorater.data.errors import UserError
 from autorater.data.gathering import texts_key
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.judges.recorded import RecordedPair
 
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)

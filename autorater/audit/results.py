@@ -15,9 +15,9 @@ import numpy as np
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import REFUSED, UNPARSED, Predictions
 from autorater.audit.probes import PROBES
-from autorater.audit.store import JudgmentStore
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means

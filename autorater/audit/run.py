@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from autorater.audit.arguments import ENDPOINT, PROMPT_OPTIONS, RECORDED
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import PairIndex, Predictions, index_pairs, recorded_predictions, stored_predictions
 from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips
-from autorater.audit.store import JudgmentStore
 from autorater.data.errors import UserError
 from autorater.data.loading import iter_pairs
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.evaluation.requests import (
+    add_earlier_usage,
+    is_refused,
+    missing_answers,
+    missing_budget,
+    usage_line,
+)
 from autorater.evaluation.results import write_metrics
-from autorater.evaluation.stored_judgments import digest, model_digest
-from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.judgments import PairJudge
+from autorater.judges.opening import judge_options, judge_settings, open_judge
+from autorater.judges.options import RECORDED
 from autorater.judges.recorded import iter_recorded
-from autorater.prompts.templates import PromptFormat
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +94,7 @@ class Judging:
     pairs: Callable[[], Iterator[Pair]]
     index: PairIndex
     plan: Plan
-    judge: EndpointJudge | object
+    judge: PairJudge
     store: JudgmentStore
 
     def judge_missing(self) -> int:
@@ -98,7 +103,7 @@ class Judging:
         if len(self.store):
             logger.info(f"{len(self.store):,} judgments are stored already, {n_missing:,} are missing")
         if isinstance(self.judge, EndpointJudge):
-            _add_earlier_usage(self.judge.usage, self.store)
+            add_earlier_usage(self.judge.usage, self.store)
         if n_missing:
             judge_remaining(self.judge, self.plan, self.pairs(), self.store, progress=True)
         self.store.sort()
@@ -113,25 +118,17 @@ def open_judging(args: argparse.Namespace, folder: Path) -> Judging:
 
     index = index_pairs(pairs(), getattr(args, "group_by", ()))
     plan = Plan(len(index), args.probe, args.repeats)
-    judge, settings = _endpoint_judge(args) if args.judge.startswith(ENDPOINT) else _local_judge(args)
-    settings |= {"data": index.fingerprint, **asdict(plan)}
-    store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, _is_refused, args.ask_refused_again)
+    judge = open_judge(args.judge, **judge_options(args.judge, args))
+    settings = judge_settings(args.judge, judge) | {"data": index.fingerprint, **asdict(plan)}
+    store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, is_refused, args.ask_refused_again)
     return Judging(pairs, index, plan, judge, store)
 
 
 def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:
     """For a judge behind a server: what was used, and why requests have no probability."""
     if isinstance(judging.judge, EndpointJudge):
-        reasons = _missing_answers(judging.store, args.max_answer_tokens)
-        logger.info("\n".join([_usage_line(judging.judge.usage, args), *reasons]))
-
-
-def missing_budget(n_missing: int) -> str:
-    """The error after a budget that was too small."""
-    return (
-        f"the budget ran out with {n_missing:,} requests missing; start again with a larger --max_requests or "
-        "--max_tokens to resume"
-    )
+        used = usage_line(judging.judge.usage, args.price_in, args.price_out)
+        logger.info("\n".join([used, *missing_answers(judging.store, args.max_answer_tokens)]))
 
 
 def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
@@ -145,80 +142,3 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
         flip for probe in plan.probes for flip in stored_flips(judging.pairs(), predictions[probe], store, plan, probe)
     )
     return AuditData(predictions, flips, n_missing)
-
-
-def _endpoint_judge(args: argparse.Namespace) -> tuple[EndpointJudge, dict[str, object]]:
-    content = {name: getattr(args, name) for name in ("base_url", "temperature", "max_answer_tokens", "extra_body")}
-    names = "api_key_env", "concurrency", "timeout", "max_retries", "max_wait"
-    usage = Usage(max_requests=args.max_requests, max_tokens=args.max_tokens)
-    client = {name: getattr(args, name) for name in names} | {"usage": usage, "headers": dict(args.header)}
-    model = args.judge.removeprefix(ENDPOINT)
-    if args.judge_format:
-        try:
-            from autorater.judges.served import ServedJudge, open_format
-        except ImportError as error:
-            raise UserError(f"--judge_format requires torch and transformers ({error})") from None
-        judge = ServedJudge(model, judge=open_format(args.judge_format), read=args.read, **content, **client)
-        content |= {"judge_format": digest(Path(args.judge_format, "autorater.json").read_text()), "read": args.read}
-    else:
-        judge = EndpointJudge(
-            model, prompt_format=PromptFormat().with_options(**_prompt_options(args)), **content, **client
-        )
-    return judge, {"judge": args.judge, "prompt": judge.prompt_format.described, **content}
-
-
-def _prompt_options(args: argparse.Namespace) -> dict[str, object]:
-    """The options of `PromptFormat.with_options`, None where one keeps its value."""
-    template, *names = PROMPT_OPTIONS
-    options = {name: getattr(args, name) for name in names}
-    return {"template": getattr(args, template), "reasoning": args.reasoning or None, **options}
-
-
-def _local_judge(args: argparse.Namespace):
-    from autorater.models.libraries import quiet_libraries
-
-    quiet_libraries()
-    from autorater.judges import Judge
-
-    options = _prompt_options(args)
-    judge = Judge.from_pretrained(args.judge, options.pop("template"), **options)
-    return judge, {
-        "judge": args.judge,
-        "weights": model_digest(args.judge),
-        "prompt": judge.encoder.format.described,
-        "answer_step": judge.tree.step,
-    }
-
-
-def _is_refused(record: Mapping) -> bool:
-    return record["status"] == "refused"
-
-
-def _add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
-    """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
-    for record in store.records():
-        usage.requests += 1
-        usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
-
-
-def _missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
-    """Why requests have no probability, the most frequent reasons first."""
-    reasons = Counter()
-    for record in store.records():
-        if record["status"] == "refused":
-            reasons[f"refused: {record['error']}"] += 1
-        elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
-            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
-            reasons[cut] += 1
-        elif record["status"] == "unparsed":
-            reasons["the text holds no probability, or more than one"] += 1
-    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
-
-
-def _usage_line(usage: Usage, args: argparse.Namespace) -> str:
-    line = (
-        f"{usage.requests:,} requests ({usage.retries:,} retries), {usage.prompt_tokens:,} prompt tokens, "
-        f"{usage.completion_tokens:,} completion tokens"
-    )
-    cost = usage.prompt_tokens * (args.price_in or 0) + usage.completion_tokens * (args.price_out or 0)
-    return f"{line}, {cost / 1e6:.4f} USD" if args.price_in or args.price_out else line

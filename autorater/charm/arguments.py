@@ -4,9 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, refuse_ineffective
 from autorater.training.arguments import option
-from autorater.training.compatibility import refuse_ineffective
 from autorater.training.config import check_choices
 
 

@@ -1,6 +1,6 @@
 """Errors that a user can fix: a script prints them in one line and exits with status 2."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -27,3 +27,20 @@ def located(place: object) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{place}: {error}") from error.__cause__
+
+
+def ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> dict[str, list[str]]:
+    """Names of the `given` options that have no effect in a run, by the reason why.
+
+    Args:
+        cases: Whether a reason applies, the reason, and the options that then have no effect.
+        given: Names of the options that the user set.
+    """
+    found = {reason: [name for name in names if name in given] for applies, reason, names in cases if applies}
+    return {reason: names for reason, names in found.items() if names}
+
+
+def refuse_ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> None:
+    """Raises UserError for the first options of `ineffective`."""
+    for reason, names in ineffective(cases, given).items():
+        raise UserError(f"{', '.join(names)}: no effect, because {reason}")

@@ -6,10 +6,10 @@ With other pairs, another model or other options the digest differs, so nothing 
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 
 from autorater.data.pairs import Pair
+from autorater.judges.identity import digest
 from autorater.judges.judgments import Judgments, PairJudge
 
 _PART = 500  # pairs; prompts of similar length are batched within a part
@@ -36,17 +36,3 @@ def judge_in_parts(
             written.replace(path)
         parts.append(Judgments.load(path))
     return Judgments.concatenated(parts)
-
-
-def digest(value: object) -> str:
-    """A hash of the value's `repr`, 32 hexadecimal digits."""
-    return blake2b(repr(value).encode(errors="surrogatepass"), digest_size=16).hexdigest()
-
-
-def model_digest(name_or_path: str) -> str:
-    """A hash of name, size and time of the files of a model folder, which change with the model in it.
-
-    A Hub name has no files here: its digest is that of the name.
-    """
-    files = sorted(path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".json"))
-    return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] or name_or_path)

@@ -9,9 +9,11 @@ merging      an adapter merged into its base model
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
 ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
-recorded     judgments that another program wrote to a file
+recorded     judgments that another program wrote to a file; `recorded_judge` is a judge that reads them
+judged       judged pairs, some with votes, from files: those, or predictions of a run
+opening      any of these judges, opened by its name; `options` are those of the commands
 
-`endpoint` and `recorded` import no torch, nor does this package until `Judge` or `LinearProbe` is used.
+`endpoint`, `recorded` and `opening` import no torch, nor does this package until `Judge` or `LinearProbe` is used.
 """
 
 from importlib import import_module

@@ -60,6 +60,10 @@ class EndpointJudge(ServerClient):
                 "not continue; expected a template that asks for the answer, such as full or short"
             )
 
+    def served_settings(self) -> dict[str, object]:
+        """What its answers depend on beside prompt, model and server, as JSON values."""
+        return {}
+
     def message(self, pair: Pair, names: tuple[str, str] = ("A", "B")) -> str:
         """The user's message for a pair, whose first response is called `names[0]`.
 

@@ -33,6 +33,7 @@ from autorater.data.pairs import Pair
 from autorater.judges.calibrators import from_dict
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.endpoint import EndpointJudge, written_answer
+from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
 from autorater.judges.local import FORMAT_FILE, PAIRWISE, Judge, read_json, saved_pieces
 from autorater.judges.replies import Reply, read_completions, read_reply
@@ -71,6 +72,11 @@ class ServedJudge(EndpointJudge):
             raise UserError("this judge reasons before it answers; it requires --read sampled")
         self.prompt_format = self.judge.encoder.format
         self._ask: Callable | None = None  # set by the first request
+
+    def served_settings(self) -> dict[str, object]:
+        judge = self.judge
+        saved = judge.encoder.format, judge.encoder.pieces, judge.tree.step, judge.recalibration
+        return {"judge_format": digest(saved), "read": self.read}
 
     def ask_pairs(
         self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
@@ -187,6 +193,11 @@ class ServedJudge(EndpointJudge):
 
     def _recalibrated(self, p: float) -> float:
         return p if self.judge.recalibration is None else float(self.judge.recalibration(np.array([p]))[0])
+
+
+def served_judge(model: str, judge: Judge, **options: object) -> ServedJudge:
+    """The judge of `open_format` behind a server, where it is called `model`; options as in `ServedJudge`."""
+    return ServedJudge(model, judge=judge, **options)
 
 
 def open_format(folder: str | Path) -> Judge:

@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from autorater.data.errors import ineffective
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.templates import BUILT_IN, PromptFormat
-from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD, ineffective
+from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD
 from autorater.training.config import check_choices, option
 
 

@@ -1,6 +1,6 @@
-"""Options that are not compatible with a mode of training, in a table, and options without an effect in a run."""
+"""Options that are not compatible with a mode of training, in a table."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from autorater.data.errors import UserError
@@ -112,20 +112,3 @@ def check_compatible(config: object, mode: str) -> None:
 
 def _is_changed(config: object, name: str) -> bool:
     return getattr(config, name) != type(config).__dataclass_fields__[name].default
-
-
-def ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> dict[str, list[str]]:
-    """Names of the `given` options that have no effect in a run, by the reason why.
-
-    Args:
-        cases: Whether a reason applies, the reason, and the options that then have no effect.
-        given: Names of the options that the user set.
-    """
-    found = {reason: [name for name in names if name in given] for applies, reason, names in cases if applies}
-    return {reason: names for reason, names in found.items() if names}
-
-
-def refuse_ineffective(cases: Iterable[tuple[object, str, Iterable[str]]], given: Collection[str]) -> None:
-    """Raises UserError for the first options of `ineffective`."""
-    for reason, names in ineffective(cases, given).items():
-        raise UserError(f"{', '.join(names)}: no effect, because {reason}")

@@ -4,9 +4,9 @@ import pytest
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import ANSWERED, NOT_JUDGED, UNPARSED, index_pairs, stored_predictions
 from autorater.audit.results import flat_metrics, flipping, measure
-from autorater.audit.store import JudgmentStore
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
 
 PAIRS = [Pair(str(i), "q", "a" * (i + 1), "bb", 0.25, topic=f"t{i % 2}") for i in range(3)]
 

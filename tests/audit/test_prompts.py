@@ -3,11 +3,11 @@
 import pytest
 
 from autorater.audit.arguments import parse_arguments
-from autorater.audit.run import _endpoint_judge, _local_judge
 from autorater.data.errors import UserError
 from autorater.data.messages import Message
 from autorater.data.pairs import Pair
 from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.prompts.templates import PromptFormat
 
 TEMPLATE = '{criteria}\n{prompt}\n[Response A] {response_a}\n[Response B] {response_b}\n{"json": 1}'
@@ -25,9 +25,15 @@ def arguments(judge, *options):
     return parse_arguments(["--judge", judge, "--dataset_name", "x.jsonl", *options], "", "")
 
 
+def opened(judge, *options):
+    args = arguments(judge, *options)
+    found = open_judge(judge, **judge_options(judge, args))
+    return found, judge_settings(judge, found)
+
+
 def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
     options = ("--prompt_template", template, "--system_prompt", "Be fair.", "--criteria", "Be brief.")
-    judge, described = _endpoint_judge(arguments("endpoint:m", *options))
+    judge, described = opened("endpoint:m", *options)
     message = judge.message(PAIR)
     assert message.startswith(
         "Be brief.\n[User]\nHi.\n\n[Assistant]\n(User] Yes?\n[Response A] because {prompt}\n[Response B] so\n"
@@ -42,7 +48,7 @@ def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
     ]  # fmt: skip
     # the settings of a run tell prompts apart
     for name in ("--criteria", "--system_prompt"):
-        other = _endpoint_judge(arguments("endpoint:m", *options, name, "Other."))[1]
+        other = opened("endpoint:m", *options, name, "Other.")[1]
         assert other["prompt"] != described["prompt"]
 
 
@@ -65,10 +71,10 @@ def test_a_local_judge_is_asked_with_the_users_template(template, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.1).save_format(tmp_path)
-    judge, described = _local_judge(arguments(str(tmp_path), "--prompt_template", template, "--criteria", "Be brief."))
+    judge, described = opened(str(tmp_path), "--prompt_template", template, "--criteria", "Be brief.")
     assert judge.encoder.format == PromptFormat(template, criteria="Be brief.")
     assert described["prompt"].startswith("criteria: Be brief.\n\n{criteria}\n{prompt}")
-    assert _local_judge(arguments(str(tmp_path)))[0].encoder.format == PromptFormat("compact")
+    assert opened(str(tmp_path))[0].encoder.format == PromptFormat("compact")
 
 
 def test_prompt_options_have_no_effect_on_a_recorded_file(template):

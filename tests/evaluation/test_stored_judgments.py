@@ -3,7 +3,8 @@ import pytest
 
 from autorater.data.population import simulate_pairs
 from autorater.evaluation import stored_judgments
-from autorater.evaluation.stored_judgments import judge_in_parts, model_digest
+from autorater.evaluation.stored_judgments import judge_in_parts
+from autorater.judges.identity import model_digest
 from autorater.judges.judgments import Judgments
 
 

@@ -1,6 +1,6 @@
 """From judgments to decisions: the commands `autorater winrate`, `defer` and `gate`.
 
-judged     judged pairs, some with votes, from files
+arguments  options that several commands share
 winrate    which system is better, and how sure are we
 defer      which judgments may stand, and which pairs go to people
 gate       is the judge worse than a recorded baseline

@@ -16,9 +16,10 @@ import numpy as np
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
+from autorater.judges.judged import labels_of, read_judged
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
-from autorater.report.decisions.judged import add_input_arguments, labels_of, read_judged
+from autorater.report.decisions.arguments import add_input_arguments
 from autorater.report.decisions.page import deferral_figure, write_page
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import prepare_output_dir
+from autorater.judges.judged import JudgedPair, column_of, read_judged
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
-from autorater.report.decisions.judged import JudgedPair, column_of, read_judged
 from autorater.report.decisions.page import gate_figure, write_page
 from autorater.report.tables import markdown_table
 

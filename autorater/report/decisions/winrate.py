@@ -16,8 +16,9 @@ import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
+from autorater.judges.judged import JudgedPair, column_of, labels_of, read_judged
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width
-from autorater.report.decisions.judged import JudgedPair, add_input_arguments, column_of, labels_of, read_judged
+from autorater.report.decisions.arguments import add_input_arguments
 from autorater.report.decisions.page import win_rate_figure, write_page
 
 logger = logging.getLogger(__name__)

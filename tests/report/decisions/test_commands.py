@@ -8,8 +8,8 @@ from scipy.special import expit
 
 from autorater.cli import command
 from autorater.data.errors import DataError
+from autorater.judges.judged import read_judged
 from autorater.metrics import compare_with_baseline, deferral_threshold, estimate_win_rate, rank_systems
-from autorater.report.decisions.judged import read_judged
 
 
 def write(path, rows):

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from autorater.audit.store import JudgmentStore
 from autorater.data.errors import DataError, UserError
+from autorater.evaluation.judgment_store import JudgmentStore
 
 
 def number_of(record):

@@ -13,7 +13,6 @@ B. Votes may be in a second file, with the same ids. Other columns, such as `mod
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Sequence
@@ -53,21 +52,15 @@ class JudgedPair:
         return sum(answers) / len(answers)
 
 
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that both commands have."""
-    parser.add_argument("judged", metavar="JUDGED", help="judged pairs: predictions.jsonl of a run, or a table")
-    parser.add_argument(
-        "--votes", metavar="FILE", help="file with votes and the same ids; default: JUDGED has the votes"
-    )
-    parser.add_argument("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
-
-
-def read_judged(path: str | os.PathLike[str], votes: str | os.PathLike[str] | None = None) -> list[JudgedPair]:
-    """The judged pairs of a file, in its order; pairs without an answer of the judge are an error.
+def read_judged(
+    path: str | os.PathLike[str], votes: str | os.PathLike[str] | None = None, *, unanswered: bool = False
+) -> list[JudgedPair]:
+    """The judged pairs of a file, in its order.
 
     Args:
         path: A file with the columns described above.
         votes: A file with the columns `id` and of the votes; those of `path` are then ignored.
+        unanswered: Allow pairs without an answer of the judge; else they are an error.
 
     Raises:
         DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
@@ -77,7 +70,7 @@ def read_judged(path: str | os.PathLike[str], votes: str | os.PathLike[str] | No
     if not recorded and "probability" not in first:
         expected = " or ".join(", ".join(columns) for columns in (("probability",), *COLUMN_SETS))
         raise DataError(f"{os.fspath(path)}: expected the columns {expected} among {list(first)}")
-    pairs = _recorded_pairs(path) if recorded else _predicted_pairs(path)
+    pairs = (_recorded_pairs if recorded else _predicted_pairs)(path, unanswered)
     return pairs if votes is None else _with_votes(pairs, votes)
 
 
@@ -101,10 +94,10 @@ def column_of(pairs: Sequence[JudgedPair], column: str) -> list[str] | None:
     return None if any(value is None for value in values) else [str(value) for value in values]
 
 
-def _recorded_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
+def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
     pairs = []
     for pair in iter_recorded(path):
-        if all(map(math.isnan, pair.answers)):
+        if all(map(math.isnan, pair.answers)) and not unanswered:
             raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
         with located(f"{os.fspath(path)}: pair {pair.id!r}"):
             label = pair.label if not math.isnan(pair.label) else _label(pair.row)
@@ -112,7 +105,7 @@ def _recorded_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
     return _distinct(path, pairs)
 
 
-def _predicted_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
+def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
     pairs: dict[str, JudgedPair] = {}
     orders: dict[str, list[str]] = {}
     for index, (place, row) in enumerate(iter_rows(path)):
@@ -120,7 +113,9 @@ def _predicted_pairs(path: str | os.PathLike[str]) -> list[JudgedPair]:
             id = name_in(row, "id") or str(index)
             probability, label = probability_in(row, "probability"), _label(row)
             if probability is None:
-                raise bad_value("probability", None, "a number in [0, 1]")
+                if not unanswered:
+                    raise bad_value("probability", None, "a number in [0, 1]")
+                probability = math.nan
             order = given_in(row, "order") or ""
             if order not in ("ab", "ba", ""):
                 raise bad_value("order", order, "ab or ba")

@@ -1,0 +1,66 @@
+"""The requests of a run to a judge behind a server: what they used, which have no answer and why.
+
+Judgments are stored as they come (`autorater.evaluation.judgment_store`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.judges.client import Usage
+from autorater.judges.judgments import Answer
+
+
+def answer_record(answer: Answer) -> dict[str, object]:
+    """What the store keeps of an answer: its fields that are set."""
+    record = asdict(answer)
+    for tokens in ("prompt_tokens", "completion_tokens"):
+        record[tokens] = record[tokens] or None
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def is_refused(record: Mapping[str, object]) -> bool:
+    """Whether a stored judgment is a refusal."""
+    return record["status"] == "refused"
+
+
+def add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
+    """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
+    for record in store.records():
+        usage.requests += 1
+        usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
+
+
+def missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
+    """Why requests have no probability, in lines, the most frequent reasons first."""
+    reasons = Counter()
+    for record in store.records():
+        if is_refused(record):
+            reasons[f"refused: {record['error']}"] += 1
+        elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
+            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
+            reasons[cut] += 1
+        elif record["status"] == "unparsed":
+            reasons["the text holds no probability, or more than one"] += 1
+    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
+
+
+def usage_line(usage: Usage, price_in: float | None, price_out: float | None) -> str:
+    """Requests, tokens and their cost; prices in USD for a million tokens, None if unknown."""
+    line = (
+        f"{usage.requests:,} requests ({usage.retries:,} retries), {usage.prompt_tokens:,} prompt tokens, "
+        f"{usage.completion_tokens:,} completion tokens"
+    )
+    cost = usage.prompt_tokens * (price_in or 0) + usage.completion_tokens * (price_out or 0)
+    return f"{line}, {cost / 1e6:.4f} USD" if price_in or price_out else line
+
+
+def missing_budget(n_missing: int) -> str:
+    """The error after a budget that was too small."""
+    return (
+        f"the budget ran out with {n_missing:,} requests missing; start again with a larger --max_requests or "
+        "--max_tokens to resume"
+    )

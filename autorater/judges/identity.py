@@ -1,0 +1,18 @@
+"""Hashes that tell judges, prompts and data apart, so that stored judgments are not used for others."""
+
+from hashlib import blake2b
+from pathlib import Path
+
+
+def digest(value: object) -> str:
+    """A hash of the value's `repr`, 32 hexadecimal digits."""
+    return blake2b(repr(value).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def model_digest(name_or_path: str) -> str:
+    """A hash of name, size and time of the files of a model folder, which change with the model in it.
+
+    A Hub name has no files here: its digest is that of the name.
+    """
+    files = sorted(path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".json"))
+    return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] or name_or_path)

@@ -1,0 +1,126 @@
+"""Opens a judge by its name: a model on this machine, one behind a server, or judgments that are recorded.
+
+    runs/mine, org/name    `Judge`, or `PointwiseJudge` where one is saved
+    endpoint:MODEL         `EndpointJudge`, asked in words; with `judge_format` a `ServedJudge`
+    recorded:FILE          `RecordedJudge`
+
+The names are those of the commands (`autorater.judges.options`). Torch is imported only for a local judge, or for the
+format of a trained one.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+from autorater.data.errors import UserError
+from autorater.judges.client import Usage
+from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.identity import model_digest
+from autorater.judges.judgments import PairJudge
+from autorater.judges.options import ENDPOINT, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
+from autorater.judges.recorded_judge import RecordedJudge
+from autorater.prompts.templates import PromptFormat
+
+
+def open_judge(
+    name: str,
+    *,
+    prompt_template: str | None = None,
+    system_prompt: str | None = None,
+    criteria: str | None = None,
+    reference: str | None = None,
+    reasoning: bool | None = None,
+    answer_step: float | None = None,
+    device: str | None = None,
+    judge_format: str | None = None,
+    read: str = "exact",
+    **server: object,
+) -> PairJudge:
+    """Opens a judge.
+
+    Args:
+        name: A folder or Hub name, `endpoint:MODEL` or `recorded:FILE`.
+        prompt_template, system_prompt, criteria, reference, reasoning: As in `Judge.from_pretrained`; None for those
+            that are saved, else the defaults.
+        answer_step, device: The same, for local judges only.
+        judge_format: Folder of the trained judge behind the server, which is then asked as it was measured.
+        read: `exact` or `sampled`, as in `ServedJudge`; with `judge_format` only.
+        server: Attributes of `EndpointJudge` and `ServerClient`, such as `base_url`, `temperature` and `usage`.
+
+    Raises:
+        UserError: If there is no such judge, or an option has no effect on it.
+
+    Example:
+        >>> judge = open_judge("endpoint:qwen2.5-7b-instruct", base_url="http://localhost:8000/v1")
+        >>> judge.probabilities(pairs).p_sym
+        array([0.71, 0.4 ])
+    """
+    prompt = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference, "reasoning": reasoning}
+    local = {"answer_step": answer_step, "device": device}
+    if name.startswith(ENDPOINT):
+        _refuse(name, **local)
+        model = name.removeprefix(ENDPOINT)
+        if judge_format is None:
+            return EndpointJudge(model, prompt_format=PromptFormat().with_options(prompt_template, **prompt), **server)
+        _refuse(f"{name} with judge_format", prompt_template=prompt_template, **prompt)
+        try:
+            from autorater.judges.served import open_format, served_judge
+        except ImportError as error:
+            raise UserError(f"judge_format requires torch and transformers ({error})") from None
+        return served_judge(model, open_format(judge_format), read=read, **server)
+    _refuse(name, judge_format=judge_format, **server)
+    if name.startswith(RECORDED):
+        _refuse(name, prompt_template=prompt_template, **prompt, **local)
+        return RecordedJudge(name.removeprefix(RECORDED))
+    try:
+        from autorater.judges.local import Judge
+        from autorater.models.libraries import quiet_libraries
+    except ImportError as error:
+        raise UserError(
+            f"judge {name!r} runs on this machine, which requires torch and transformers ({error}): "
+            f"pip install 'autorater-rl[train]', or ask a server: {ENDPOINT}MODEL"
+        ) from None
+    quiet_libraries()
+    return Judge.from_pretrained(name, prompt_template, **prompt, **local)
+
+
+def judge_options(name: str, args: Namespace) -> dict[str, object]:
+    """The options of `open_judge` for one of the judges of a command, which have the names of its arguments.
+
+    Args:
+        name: A name of the judge.
+        args: Arguments with the options of `autorater.judges.options`, checked there.
+    """
+    prompt = {option: getattr(args, option) for option in PROMPT_OPTIONS} | {"reasoning": args.reasoning or None}
+    if name.startswith(RECORDED):
+        return {}
+    if not name.startswith(ENDPOINT):
+        return prompt
+    server = {option: getattr(args, option) for option in SERVED_OPTIONS}
+    server |= {"headers": dict(server.pop("header"))}
+    server |= {"usage": Usage(max_requests=args.max_requests, max_tokens=args.max_tokens)}
+    return server if args.judge_format else server | prompt
+
+
+def judge_settings(name: str, judge: PairJudge) -> dict[str, object]:
+    """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`.
+
+    Not for recorded ones, which are there already.
+    """
+    if isinstance(judge, EndpointJudge):
+        content = ("base_url", "temperature", "max_answer_tokens", "extra_body")
+        settings = {"prompt": judge.prompt_format.described} | {option: getattr(judge, option) for option in content}
+        return {"judge": name} | settings | judge.served_settings()
+    return {
+        "judge": name,
+        "weights": model_digest(name),
+        "prompt": judge.encoder.format.described,
+        "answer_step": judge.tree.step,
+    }
+
+
+def _refuse(name: str, **options: object) -> None:
+    given: Mapping[str, object] = {option: value for option, value in options.items() if value is not None}
+    if given:
+        raise UserError(f"{', '.join(given)}: no effect on the judge {name}")

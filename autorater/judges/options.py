@@ -1,0 +1,158 @@
+"""Options of every command that asks a judge: its prompt, the server it is on, and parsers of values.
+
+Plain argparse, without torch or SciPy, so that help is shown at once. What the options do: `autorater.judges.opening`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn
+
+from autorater.data.errors import UserError, refuse_ineffective
+from autorater.prompts.templates import BUILT_IN
+
+ENDPOINT, RECORDED = "endpoint:", "recorded:"
+JUDGES = f"a folder or Hub name, {ENDPOINT}MODEL on a server, or {RECORDED}FILE"
+SERVED_OPTIONS = (
+    *("judge_format", "read", "base_url", "api_key_env", "temperature", "max_answer_tokens", "extra_body"),
+    *("header", "concurrency", "timeout", "max_retries", "max_wait"),
+)
+SERVER_OPTIONS = (*SERVED_OPTIONS, "max_requests", "max_tokens", "price_in", "price_out", "ask_refused_again")
+PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
+_LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are a `UserError`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and the names of those that the user gave."""
+    args = parser.parse_args(argv)
+    unset = object()
+    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset))))
+    return args, [name for name, value in given.items() if value is not unset]
+
+
+def add_prompt_options(add: Callable) -> None:
+    """The options of the prompt, `PROMPT_OPTIONS` and `reasoning`."""
+    template = f"a file with slots (docs/prompts.md), or {', '.join(BUILT_IN)} (default: as saved, else full)"
+    add("--prompt_template", metavar="FILE", help=template)
+    add("--system_prompt", metavar="TEXT", help="system message in front of the prompt")
+    for slot in ("criteria", "reference"):
+        add(f"--{slot}", metavar="TEXT", help=f"fills the slot {{{slot}}} for pairs without a value in that column")
+    add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """The options of judges behind a server, `SERVER_OPTIONS`; headers are a list of pairs."""
+    add = parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument
+    count, natural, amount = number(int, 1), number(int, 0), number(float, 0)
+    add(
+        "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
+    )
+    read = "with --judge_format: `exact` sums over all answers, `sampled` lets the server write one (default: exact)"
+    add("--read", choices=("exact", "sampled"), default="exact", help=read)
+    add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")
+    key = "OPENAI_API_KEY"
+    add("--api_key_env", default=key, metavar="NAME", help=f"environment variable with the key (default: {key})")
+    temperature = "sampling temperature, with --repeats above 0; 'server': chosen by the server (default: 0)"
+    add("--temperature", type=_temperature, default=0.0, metavar="T", help=temperature)
+    add("--max_answer_tokens", type=count, default=64, metavar="N", help="longest answer (default: 64)")
+    body = """further fields of a request; null removes one: '{"max_tokens": null, "max_completion_tokens": 64}'"""
+    add("--extra_body", type=_json_object, default={}, metavar="JSON", help=body)
+    header = "further header, with $NAME from the environment: 'api-key: $AZURE_KEY'; may be repeated"
+    add("--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help=header)
+    add("--concurrency", type=count, default=8, metavar="N", help="simultaneous requests (default: 8)")
+    seconds = number(float, 0.001)
+    add("--timeout", type=seconds, default=60.0, metavar="S", help="seconds for an attempt (default: 60)")
+    add("--max_retries", type=natural, default=6, metavar="N", help="attempts after the first (default: 6)")
+    add("--max_wait", type=seconds, default=600.0, metavar="S", help="longest Retry-After accepted (default: 600)")
+    add("--max_requests", type=count, metavar="N", help="stop after N requests, retries included")
+    add("--max_tokens", type=count, metavar="N", help="stop after N tokens, those of earlier runs included")
+    add("--price_in", type=amount, metavar="USD", help="price of a million prompt tokens, to print the cost")
+    add("--price_out", type=amount, metavar="USD", help="price of a million completion tokens")
+    add("--ask_refused_again", action="store_true", help="repeat the requests that were refused in an earlier run")
+
+
+def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: Collection[str]) -> None:
+    """Checks names of judges, and that every given option has an effect on one of them.
+
+    Raises:
+        UserError: A name without a model or file, an option without an effect, or options that contradict.
+    """
+    for name in judges:
+        if name in (ENDPOINT, RECORDED):
+            raise UserError(f"--judge {name}: expected a {'model' if name == ENDPOINT else 'file'} after the colon")
+    served = any(name.startswith(ENDPOINT) for name in judges)
+    asked = not all(name.startswith(RECORDED) for name in judges)
+    cases = (
+        (not asked, "a recorded file already holds the judgments", (*SERVER_OPTIONS, *PROMPT_OPTIONS, "reasoning")),
+        (not served, _LOCAL, SERVER_OPTIONS),
+    )
+    refuse_ineffective(cases, given)
+    if args.base_url and not args.base_url.startswith(("http://", "https://")):
+        raise UserError(f"--base_url {args.base_url}: expected an address such as http://localhost:8000/v1")
+    if not args.judge_format and "read" in given:
+        raise UserError("--read requires --judge_format: without it the server is asked in words")
+    if args.judge_format:
+        if all(name.startswith((ENDPOINT, RECORDED)) for name in judges):
+            for name in ("reasoning", *PROMPT_OPTIONS):
+                if name in given:
+                    raise UserError(
+                        f"--{name} has no effect with --judge_format: the prompt is that of the saved judge"
+                    )
+        if args.read == "exact" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
+            raise UserError("--temperature, --max_answer_tokens and --repeats require --read sampled")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A parser of names separated by commas."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names separated by commas")
+    return found
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A parser of finite numbers from low to high."""
+    bounds = f", {low} or more" if high == math.inf else f" from {low} to {high}"
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a {'whole ' * (kind is int)}number{bounds}")
+        return value
+
+    return parse
+
+
+def _temperature(text: str) -> float | None:
+    return None if text == "server" else number(float, 0)(text)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":" if ":" in text.split("=")[0] else "=")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name, a colon and a value")
+    return name.strip(), os.path.expandvars(value.strip())
+
+
+def _json_object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a JSON object")
+    return value
