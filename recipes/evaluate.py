@@ -46,6 +46,9 @@ class EvaluationArguments:
     train_dataset_name: str | None = field(
         default=None, metadata={"help": "Pairs on which the linear probe is fitted; default: the calibration pairs."}
     )
+    population: str | None = field(
+        default=None, metadata={"help": "Annotators to measure for, as in recipes/grpo.py: group=share,group=share."}
+    )
     methods: list[str] | None = field(
         default=None, metadata={"help": f"all, or names out of {METHODS}; default: those with one forward pass."}
     )
@@ -78,7 +81,8 @@ def main() -> None:
     quiet_libraries()
     from autorater.data.loading import load_pairs
     from autorater.data.pairs import grouping, split_by
-    from autorater.data.population import simulate_pairs
+    from autorater.data.population import Population, simulate_pairs
+    from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
     from autorater.evaluation import methods
     from autorater.judges import Judge
     from autorater.judges.identity import model_digest
@@ -87,11 +91,16 @@ def main() -> None:
 
     (args,) = parse_arguments((EvaluationArguments,), DEFAULT_CONFIG)
     output_dir = prepare_output_dir(args.output_dir)
+    shares = None if args.population is None else parse_population(args.population)
     if args.dataset_name is None:
-        pairs = simulate_pairs(args.n_pairs, n_votes=args.n_votes, seed=args.seed, held_out=True).pairs
+        people = Population().with_shares(shares)
+        pairs = simulate_pairs(args.n_pairs, people, n_votes=args.n_votes, seed=args.seed, held_out=True).pairs
     else:
         args.split_by, columns = grouping(args.split_by) if args.split_by else (None, None)
         pairs = load_pairs(args.dataset_name, columns, split=args.split, allow_odd_responses=args.allow_odd_responses)
+        if shares is not None:
+            pairs, mix = post_stratified(pairs, shares, args.dataset_name)
+            print(f"population: {mix}")
 
     names = ("prompt_template", "device", "system_prompt", "criteria", "reference", "answer_step")
     options = {name: getattr(args, name) for name in names}
@@ -104,11 +113,14 @@ def main() -> None:
     column = args.split_by or methods.group_column(pairs)
     measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
     train = load_pairs(args.train_dataset_name) if args.train_dataset_name else None
+    if train and shares is not None:
+        train = drawn_by_weight(post_stratified(train, shares, args.train_dataset_name)[0], args.seed)
     summary = (
         f"{args.dataset_name or 'Simulated annotators'}: {len(measured):,} evaluation pairs, {len(calibration):,} "
         f"calibration pairs (split by {column}); {total - len(pairs):,} left out because of their length"
     )
     print(summary)
+    calibration = drawn_by_weight(calibration, args.seed)
 
     chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     entries = []

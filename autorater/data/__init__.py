@@ -6,6 +6,7 @@ loading     reads pairs from files, folders, the Hub and tables in memory; write
 rows        one row as pairs: finds the layout, checks the values
 layouts     published layouts of pairs, one file a family
 gathering   rows that repeat a pair
+post_stratification   votes weighted to the groups of another population
 convert     the command `autorater convert`
 public_splits   the command `autorater splits`: human judgments from clones of public repositories
 items       texts with counts of K labels, and the task of their annotators

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -120,6 +121,17 @@ def probability_in(row: Row, column: str) -> float | None:
     number = number_of(value)
     if not 0 <= number <= 1:
         raise bad_value(column, value, "a number in [0, 1], or null")
+    return number
+
+
+def amount_in(row: Row, column: str) -> float | None:
+    """A finite number, at least 0, in an optional column."""
+    value = given_in(row, column)
+    if value is None:
+        return None
+    number = number_of(value)
+    if not 0 <= number < math.inf:
+        raise bad_value(column, value, "a number, 0 or more, or null")
     return number
 
 

@@ -1,8 +1,9 @@
 """Rows that show the same pair: their votes are added, or they form one cluster.
 
 Two rows show the same pair if prompt and both responses are equal, in either order. Votes are added if the rows are
-single votes, or have one id, and if models, criteria, reference and group are equal too. Other repetitions stay pairs
-of their own. Resampling has to draw them together: three rows of one vote are no more evidence than one row of three.
+single votes, or have one id, and if models, criteria, reference, group and weight are equal. Other repetitions stay
+pairs of their own. Resampling has to draw them together: three rows of one vote are no more evidence than one row of
+three.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def texts_key(prompt: Text, response_a: Text, response_b: Text) -> Hashable:
 def pair_key(pair: Pair) -> Hashable:
     """Equal for pairs whose votes can be added."""
     sides = frozenset(((pair.response_a, pair.model_a), (pair.response_b, pair.model_b)))
-    return pair.prompt, sides, pair.criteria, pair.reference, pair.group
+    return pair.prompt, sides, pair.criteria, pair.reference, pair.group, pair.weight
 
 
 def clusters(keys: Iterable[Hashable]) -> list[int] | None:
@@ -87,9 +88,14 @@ class Gatherer:
             self.pairs[place] = added(self.pairs[place], pair)
 
 
+def in_order_of(first: Pair, second: Pair) -> Pair:
+    """The second pair, which shows the same texts, swapped if it is not in the order of the first."""
+    same = (second.response_a, second.model_a) == (first.response_a, first.model_a)
+    return second if same else second.swapped()
+
+
 def added(first: Pair, second: Pair) -> Pair:
     """The first pair with the votes of both; the second may be in the other order."""
-    if (second.response_a, second.model_a) != (first.response_a, first.model_a):
-        second = second.swapped()
+    second = in_order_of(first, second)
     votes = {name: getattr(first, name) + getattr(second, name) for name in ("votes_a", "votes_b", "votes_tie")}
     return replace(first, label=vote_share(**votes), n_votes=sum(votes.values()), **votes)

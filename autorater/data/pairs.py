@@ -36,6 +36,7 @@ class Pair:
         votes_a, votes_b, votes_tie: Votes for A, for B, for neither; None if unknown.
         criteria, reference: What to judge by, and a reference response, for prompt templates with these slots.
         group: The group of annotators that voted.
+        weight: How much its votes count, at least 0; None is 1.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Pair:
     criteria: str | None = None
     reference: Text | None = None
     group: str | None = None
+    weight: float | None = None
 
     def in_plain_text(self) -> Pair:
         """The same pair with conversations as text, see `plain_text`; for models that read texts only."""

@@ -19,7 +19,7 @@ Deliberately left out: annotator ids, ties. A mixture of personas need not satis
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,31 +94,41 @@ class Population:
             if unknown := sorted(set(persona.taste) - set(TRAITS)):
                 raise UserError(f"persona {persona.name!r}: unknown traits {unknown}; known: {list(TRAITS)}")
 
-    def _tastes_and_shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shapes (H, T) and (H,); the shares sum to 1."""
-        taste = np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])
+    @property
+    def shares(self) -> np.ndarray:
+        """Shares of the personas, shape (H,), sum 1."""
         share = np.array([p.share for p in self.personas], dtype=float)
-        return taste, share / share.sum()
+        return share / share.sum()
+
+    def _tastes(self) -> np.ndarray:
+        """Shape (H, T)."""
+        return np.array([[p.taste.get(t, 0.0) for t in TRAITS] for p in self.personas])
 
     def preference(self, traits_a: np.ndarray, traits_b: np.ndarray) -> np.ndarray:
         """Exact Pr[B preferred], shape (N,), in (0, 1), for the traits of both responses, shape (N, len(TRAITS))."""
-        taste, share = self._tastes_and_shares()
-        logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ taste.T / self.noise  # (N, H)
-        by_persona = (_sigmoid(logit + self.position_bias) + _sigmoid(logit - self.position_bias)) / 2
-        return by_persona @ share
+        return self.preference_by_persona(traits_a, traits_b) @ self.shares
+
+    def preference_by_persona(self, traits_a: np.ndarray, traits_b: np.ndarray) -> np.ndarray:
+        """The same of every persona, shape (N, H)."""
+        logit = (np.asarray(traits_b, float) - np.asarray(traits_a, float)) @ self._tastes().T / self.noise
+        return (_sigmoid(logit + self.position_bias) + _sigmoid(logit - self.position_bias)) / 2
 
     def grades(self, traits: np.ndarray) -> np.ndarray:
         """Exact distributions of grades from 1 to 5, shape (N, 5), for traits of responses, shape (N, len(TRAITS))."""
-        taste, share = self._tastes_and_shares()
-        liking = np.asarray(traits, float) @ taste.T  # (N, H)
+        liking = np.asarray(traits, float) @ self._tastes().T  # (N, H)
         at_most = _sigmoid((np.array(_GRADE_THRESHOLDS) - liking[..., None]) / self.noise)  # (N, H, 4)
         edges = np.concatenate([np.zeros_like(at_most[..., :1]), at_most, np.ones_like(at_most[..., :1])], axis=-1)
-        return share @ np.diff(edges, axis=-1)
+        return self.shares @ np.diff(edges, axis=-1)
 
-    def with_shares(self, shares: list[float] | None) -> "Population":
-        """The same personas with other shares (None: unchanged)."""
+    def with_shares(self, shares: list[float] | Mapping[str, float] | None) -> "Population":
+        """The same personas with other shares (None: unchanged); by name, personas that are not named have none."""
         if shares is None:
             return self
+        if isinstance(shares, Mapping):
+            names = [p.name for p in self.personas]
+            if unknown := sorted(set(shares) - set(names)):
+                raise UserError(f"unknown persona {unknown[0]!r}; expected {', '.join(names)}")
+            shares = [shares.get(name, 0.0) for name in names]
         if len(shares) != len(self.personas):
             names = [p.name for p in self.personas]
             raise UserError(f"got {len(shares)} persona shares for {len(names)} personas: {names}")
@@ -135,7 +145,13 @@ class SimulatedPairs:
 
 
 def simulate_pairs(
-    n_pairs: int, population: Population | None = None, *, n_votes: int = 1, seed: int = 0, held_out: bool = False
+    n_pairs: int,
+    population: Population | None = None,
+    *,
+    n_votes: int = 1,
+    seed: int = 0,
+    held_out: bool = False,
+    by_group: bool = False,
 ) -> SimulatedPairs:
     """Questions with two responses, judged by `n_votes` annotators drawn from the population.
 
@@ -145,6 +161,8 @@ def simulate_pairs(
         n_votes: Votes per pair, ≥ 1; each by a newly drawn annotator.
         seed: Draws texts and votes; the same seed gives the same pairs.
         held_out: Use the fifth of the subjects that is never used otherwise, so that no response is on both sides.
+        by_group: Name the persona of the votes as their `group`; votes of several personas on the same texts are then
+            pairs of their own.
 
     Raises:
         UserError: If `n_pairs` or `n_votes` is below 1.
@@ -156,27 +174,34 @@ def simulate_pairs(
     topics = subjects(held_out)
     traits_a, traits_b = rng.integers(0, 2, size=(2, n_pairs, len(TRAITS)))
     truth = population.preference(traits_a, traits_b)
-    votes_b = rng.binomial(n_votes, truth)
+    if by_group:
+        voters = rng.multinomial(n_votes, population.shares, size=n_pairs)  # (N, H)
+        votes_b = rng.binomial(voters, population.preference_by_persona(traits_a, traits_b))
+    else:
+        voters = np.full((n_pairs, 1), n_votes)
+        votes_b = rng.binomial(n_votes, truth)[:, None]
     prefix = "test" if held_out else "train"
-    pairs = []
+    pairs, shown = [], []
     for i in range(n_pairs):
         subject = _pick(rng, topics)
-        pairs.append(
-            Pair(
-                id=f"{prefix}-{i}",
-                prompt=write_question(rng, subject),
-                response_a=write_response(rng, traits_a[i], subject),
-                response_b=write_response(rng, traits_b[i], subject),
-                label=votes_b[i] / n_votes,
-                n_votes=n_votes,
-                votes_a=int(n_votes - votes_b[i]),
-                votes_b=int(votes_b[i]),
-                votes_tie=0,
-                topic=subject,
-                true_probability=float(truth[i]),
-            )
+        pair = Pair(
+            id=f"{prefix}-{i}",
+            prompt=write_question(rng, subject),
+            response_a=write_response(rng, traits_a[i], subject),
+            response_b=write_response(rng, traits_b[i], subject),
+            label=None,
+            votes_tie=0,
+            topic=subject,
+            true_probability=float(truth[i]),
         )
-    return SimulatedPairs(pairs, traits_a, traits_b)
+        voting = np.flatnonzero(voters[i])
+        for h in voting.tolist():
+            n, for_b = int(voters[i, h]), int(votes_b[i, h])
+            named = {"group": population.personas[h].name} if by_group else {}
+            named |= {"id": f"{pair.id}/{h}"} if len(voting) > 1 else {}
+            pairs.append(replace(pair, label=for_b / n, n_votes=n, votes_a=n - for_b, votes_b=for_b, **named))
+            shown.append(i)
+    return SimulatedPairs(pairs, traits_a[shown], traits_b[shown])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,17 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from autorater.data.errors import DataError, UserError
-from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, number_of, probability_in, shortened
+from autorater.data.fields import (
+    Row,
+    amount_in,
+    bad_value,
+    count_in,
+    given_in,
+    name_in,
+    number_of,
+    probability_in,
+    shortened,
+)
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.votes import VOTES, counts, votes_in
 from autorater.data.messages import Text, plain_text, text_or_messages
@@ -26,7 +36,7 @@ _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 _NAMES = ("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "idx")
 _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
-_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability")
+_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight")
 _WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 
@@ -178,6 +188,7 @@ class RowReader:
             criteria=name_in(row, "criteria"),
             reference=None if reference is None else text_or_messages(reference, "reference"),
             group=name_in(row, "group"),
+            weight=amount_in(row, "weight"),
             **votes,
         )
 

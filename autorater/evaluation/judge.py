@@ -14,6 +14,7 @@ import numpy as np
 
 from autorater.data.gathering import pair_clusters
 from autorater.data.pairs import Pair
+from autorater.data.post_stratification import pair_weights
 from autorater.judges import Judgments, PairJudge
 from autorater.metrics import Targets, judge_metrics
 
@@ -39,6 +40,12 @@ class Evaluation:
         """Labels of the answers, shape (2 N,): the label for ab, 1 − label for ba."""
         labels = np.array([pair.label for pair in self.pairs])
         return np.concatenate([labels, 1 - labels])
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Weights of the answers, shape (2 N,), with mean 1; None if they are equal."""
+        weights = pair_weights(self.pairs)
+        return None if weights is None else np.tile(weights, 2)
 
     @property
     def truth(self) -> np.ndarray | None:
@@ -108,10 +115,11 @@ def measure(
 
 
 def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) -> Targets:
-    """Labels, votes and known truth of N pairs."""
+    """Labels, votes, known truth and weights of N pairs."""
     labels = [pair.label for pair in pairs]
     clusters = pair_clusters(pairs) if clusters is None else clusters
-    return Targets(labels, column(pairs, "n_votes"), column(pairs, "true_probability"), clusters)
+    known = column(pairs, "n_votes"), column(pairs, "true_probability")
+    return Targets(labels, *known, clusters, pair_weights(pairs))
 
 
 def column(pairs: Sequence[Pair], name: str) -> np.ndarray | None:

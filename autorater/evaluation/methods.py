@@ -239,10 +239,11 @@ def best_entry(entries: Sequence[Entry]) -> Entry:
 
 
 def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, list[GroupMetrics]]:
-    """Metrics by topic, model pair and response length, the worst group first, for kinds with several groups."""
+    """Metrics by topic, annotators, models and length of responses, the worst first, for kinds with several groups."""
     pairs = evaluation.pairs
     kinds = {
         "topic": [pair.topic for pair in pairs],
+        "annotators": [pair.group for pair in pairs],
         "models": [" / ".join(sorted(m)) if all(m) else None for m in ((p.model_a, p.model_b) for p in pairs)],
         "characters of both responses": length_quartiles(
             [len(plain_text(pair.response_a)) + len(plain_text(pair.response_b)) for pair in pairs]

@@ -8,7 +8,7 @@ A, tie and B as three classes, with a band around 1/2, because few judges answer
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.validation import DECIMALS, check_predictions
+from autorater.metrics.validation import DECIMALS, check_predictions, check_weights
 
 TIE_BAND = 0.05
 """Answers and votes this close to 1/2 are ties where a tie is a verdict of its own."""
@@ -20,9 +20,13 @@ def verdicts(probabilities: np.ndarray, tie_band: float = 0.0) -> np.ndarray:
     return np.where(np.abs(margins) <= tie_band, 0.0, np.sign(margins))
 
 
-def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F1 over the classes that occur, from class weights of shape (N, K) whose rows sum to one."""
-    both, either = (predicted * truth).sum(axis=0), (predicted + truth).sum(axis=0)
+def macro_f1(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean F1 over the classes that occur, from class weights of shape (N, K) whose rows sum to one.
+
+    `weights`, shape (N,), say how much each row counts; default 1.
+    """
+    weights = np.ones(len(truth)) if weights is None else weights
+    both, either = weights @ (predicted * truth), weights @ (predicted + truth)
     return float((2 * both[either > 0] / either[either > 0]).mean())
 
 
@@ -52,11 +56,13 @@ def agreement(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return float(credit.sum() / counted.sum())
 
 
-def three_way_agreement(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+def three_way_agreement(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> dict[str, float]:
     """Agreement with A, tie and B as three verdicts; every pair counts, split votes included.
 
     Args and errors as in `agreement`; answers and labels within 0.05 of 1/2 are ties. With at most nine votes no label
-    but 1/2 is.
+    but 1/2 is. `weights`, shape (N,), at least 0, say how much each pair counts.
 
     Returns:
         `agreement_three_way`: share of pairs with the same verdict. `macro_f1`: mean F1 over the verdicts that the
@@ -66,7 +72,8 @@ def three_way_agreement(probabilities: ArrayLike, labels: ArrayLike) -> dict[str
         np.equal.outer(verdicts(values, TIE_BAND), (-1.0, 0.0, 1.0)).astype(np.float64)
         for values in check_predictions(probabilities, labels)
     )
+    weights = check_weights("weights", weights, len(predicted))
     return {
-        "agreement_three_way": float((predicted * truth).sum() / len(predicted)),
-        "macro_f1": macro_f1(predicted, truth),
+        "agreement_three_way": float(np.average((predicted * truth).sum(axis=1), weights=weights)),
+        "macro_f1": macro_f1(predicted, truth, weights),
     }

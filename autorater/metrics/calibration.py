@@ -21,25 +21,35 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.binning import N_BINS, Strategy, bin_indices
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
-from autorater.metrics.validation import check_equal_lengths, check_predictions, check_votes
+from autorater.metrics.validation import check_equal_lengths, check_predictions, check_votes, check_weights
 
 _INTERVALS = 10_000  # answers of up to four decimals are grid points; 2 * 10_000 has only the factors 2 and 5
 _HALVINGS = 30  # of the bracket of the smooth ECE, to 1e-9
 
 
 def reliability_curve(
-    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform"
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = N_BINS,
+    strategy: Strategy = "uniform",
+    weights: ArrayLike | None = None,
 ) -> dict[str, np.ndarray]:
     """The reliability diagram as numbers: `probability` (mean prediction), `label` (mean label) and `count` per bin.
 
-    Empty bins are left out; predictions ascend. Args and errors as in `expected_calibration_error`.
+    Empty bins are left out; predictions ascend; `count` is the sum of the weights. Args and errors as in
+    `expected_calibration_error`.
     """
     probabilities, labels = check_predictions(probabilities, labels)
-    return _curve(probabilities, labels, bin_indices(probabilities, n_bins, strategy))
+    weights = check_weights("weights", weights, labels.size)
+    return _curve(probabilities, labels, bin_indices(probabilities, n_bins, strategy), weights)
 
 
 def expected_calibration_error(
-    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform"
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = N_BINS,
+    strategy: Strategy = "uniform",
+    weights: ArrayLike | None = None,
 ) -> float:
     """Expected calibration error, Σ_b n_b/N · |mean label − mean prediction|, in [0, 1].
 
@@ -51,16 +61,18 @@ def expected_calibration_error(
         labels: shape (N,), share of votes for B, in [0, 1].
         n_bins: number of bins; not used by "distinct".
         strategy: bins of "uniform" width, of equal mass ("quantile"), or one per "distinct" answer; see `binning.py`.
+        weights: shape (N,), at least 0, how much each prediction counts; default 1.
 
     Raises:
-        ValueError: empty input, unequal lengths, NaN, values outside [0, 1], unknown strategy, n_bins below 1.
+        ValueError: empty input, unequal lengths, NaN, values outside their range, unknown strategy, n_bins below 1.
 
     Example:
         >>> expected_calibration_error([0.3, 0.3, 0.9], [0, 1, 1])
         0.16666666666666666
     """
     probabilities, labels = check_predictions(probabilities, labels)
-    return _binned_error(probabilities, labels, bin_indices(probabilities, n_bins, strategy))
+    weights = check_weights("weights", weights, labels.size)
+    return _binned_error(probabilities, labels, bin_indices(probabilities, n_bins, strategy), weights)
 
 
 def calibration_metrics(
@@ -68,6 +80,7 @@ def calibration_metrics(
     labels: ArrayLike,
     n_votes: ArrayLike | None = None,
     units: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Proper scores and calibration errors of probabilities against votes.
 
@@ -77,6 +90,8 @@ def calibration_metrics(
         n_votes: number of votes per label, one number or shape (N,); used by `mse_corrected` only.
         units: shape (N,), rows with equal values are dependent (both orders of a pair, one topic); used by
             `ece_debiased` and the corrected decomposition.
+        weights: shape (N,), at least 0, how much each prediction counts in every mean; default 1. Bins of equal mass
+            have equal numbers of predictions all the same.
 
     Returns:
         - `brier`, `log_loss`: mean score against every vote (`scores.py`); `mse_dense`: mean (p − y)².
@@ -99,42 +114,51 @@ def calibration_metrics(
     if units is not None:
         _, units = np.unique(np.asarray(units), return_inverse=True)
         check_equal_lengths(probabilities=probabilities, units=units)
+    weights = check_weights("weights", weights, labels.size)
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.average(values, weights=weights))
+
     squared = squared_errors(probabilities, labels)
     uniform, quantile, distinct = (
         bin_indices(probabilities, N_BINS, strategy) for strategy in ("uniform", "quantile", "distinct")
     )
-    ece = _binned_error(probabilities, labels, uniform)
+    ece = _binned_error(probabilities, labels, uniform, weights)
     side = verdicts(probabilities)
     report = {
-        "brier": float(brier_scores(probabilities, labels).mean()),
-        "log_loss": float(log_scores(probabilities, labels).mean()),
-        "mse_dense": float(squared.mean()),
+        "brier": mean(brier_scores(probabilities, labels)),
+        "log_loss": mean(log_scores(probabilities, labels)),
+        "mse_dense": mean(squared),
         "ece": ece,
-        "ece_quantile": _binned_error(probabilities, labels, quantile),
-        "ece_toplabel": _uniform_error(np.maximum(probabilities, 1 - probabilities), 0.5 + side * (labels - 0.5)),
-        "ece_classwise": (ece + _uniform_error(1 - probabilities, 1 - labels)) / 2,
-        "smooth_ece": smooth_error(probabilities, labels),
-        **_decomposition(probabilities, labels, distinct, units),
-        "sharpness": float(probabilities.var()),
+        "ece_quantile": _binned_error(probabilities, labels, quantile, weights),
+        "ece_toplabel": _uniform_error(
+            np.maximum(probabilities, 1 - probabilities), 0.5 + side * (labels - 0.5), weights
+        ),
+        "ece_classwise": (ece + _uniform_error(1 - probabilities, 1 - labels, weights)) / 2,
+        "smooth_ece": smooth_error(probabilities, labels, weights),
+        **_decomposition(probabilities, labels, distinct, units, weights),
+        "sharpness": mean((probabilities - mean(probabilities)) ** 2),
         "distinct_answers": float(distinct.max() + 1),
     }
-    debiased = _debiased_square(probabilities, labels, quantile, units)
+    debiased = _debiased_square(probabilities, labels, quantile, units, weights)
     if debiased is not None:
         report["ece_debiased"] = max(0.0, debiased) ** 0.5
     majority = verdicts(labels)
     decided = majority != 0
-    if decided.any():
-        report["ece_majority"] = _binned_error(probabilities[decided], (1 + majority[decided]) / 2, uniform[decided])
+    if weights[decided].any():
+        report["ece_majority"] = _binned_error(
+            probabilities[decided], (1 + majority[decided]) / 2, uniform[decided], weights[decided]
+        )
     if n_votes is not None:
         votes = check_votes("n_votes", n_votes, labels.size)
         several = votes > 1
-        if several.any():
+        if weights[several].any():
             noise = (labels * (1 - labels))[several] / (votes[several] - 1)
-            report["mse_corrected"] = float((squared[several] - noise).mean())
+            report["mse_corrected"] = float(np.average(squared[several] - noise, weights=weights[several]))
     return report
 
 
-def smooth_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def smooth_error(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Smooth ECE (Błasiok and Nakkiran, arXiv 2309.12236), in [0, 1]: the fixed point smECE_s = s of
 
         smECE_s = ∫₀¹ | mean_i (y_i − p_i) K_s(p_i, t) | dt,   K_s a reflected Gaussian of width s.
@@ -142,7 +166,8 @@ def smooth_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     The cosine transform multiplies coefficient k of K_s by exp(−s² π² k² / 2). So the residuals are spread on a grid
     of step 1e-4 and transformed once; each trial width then costs one FFT.
     """
-    coefficients = _cosine_coefficients(probabilities, labels - probabilities)
+    weights = np.ones(labels.size) if weights is None else weights
+    coefficients = _cosine_coefficients(probabilities, weights * (labels - probabilities) / weights.sum())
     frequencies = np.pi * np.arange(coefficients.size)
 
     def error(width: float) -> float:
@@ -163,74 +188,87 @@ def _cosine_coefficients(probabilities: np.ndarray, residuals: np.ndarray) -> np
     share = position - left
     mass = np.bincount(left, residuals * (1 - share), _INTERVALS + 1)
     mass += np.bincount(left + 1, residuals * share, _INTERVALS + 1)
-    mass /= residuals.size
     # The even extension of period 2: each inner point appears twice, with half its mass.
     inner = mass[1:-1] / 2
     return np.fft.rfft(np.concatenate([mass[:1], inner, mass[-1:], inner[::-1]])).real
 
 
-def _curve(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> dict[str, np.ndarray]:
-    count = np.bincount(bins)
+def _curve(
+    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    count = np.bincount(bins, weights)
     filled = count > 0
     count = count[filled]
     return {
-        "probability": np.bincount(bins, probabilities)[filled] / count,
-        "label": np.bincount(bins, labels)[filled] / count,
+        "probability": np.bincount(bins, weights * probabilities)[filled] / count,
+        "label": np.bincount(bins, weights * labels)[filled] / count,
         "count": count,
     }
 
 
-def _binned_error(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float:
-    return float(np.abs(np.bincount(bins, labels - probabilities)).sum() / labels.size)
+def _binned_error(probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.abs(np.bincount(bins, weights * (labels - probabilities))).sum() / weights.sum())
 
 
-def _uniform_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return _binned_error(probabilities, labels, bin_indices(probabilities, N_BINS, "uniform"))
+def _uniform_error(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    return _binned_error(probabilities, labels, bin_indices(probabilities, N_BINS, "uniform"), weights)
 
 
-def _variances_of_means(labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None) -> np.ndarray:
+def _variances_of_means(
+    labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None, weights: np.ndarray
+) -> np.ndarray:
     """Variance of the mean label of each bin, NaN in bins of fewer than two units; residuals are summed by unit."""
-    count = np.bincount(bins)
-    residuals = labels - (np.bincount(bins, labels) / np.maximum(count, 1))[bins]
-    n_units, owner = count, bins
+    mass, n_units = np.bincount(bins, weights), np.bincount(bins)
+    residuals = weights * (labels - (np.bincount(bins, weights * labels) / np.where(mass > 0, mass, 1))[bins])
+    owner = bins
     if units is not None:
         pairs, pair = np.unique(bins * (int(units.max()) + 1) + units, return_inverse=True)  # (bin, unit)
         residuals, owner = np.bincount(pair, residuals), pairs // (int(units.max()) + 1)
-        n_units = np.bincount(owner, minlength=count.size)
-    squares = np.bincount(owner, residuals**2, count.size)
-    several = n_units > 1
-    variances = np.full(count.size, np.nan)
-    variances[several] = (n_units / np.maximum(n_units - 1, 1) * squares)[several] / count[several] ** 2
+        n_units = np.bincount(owner, minlength=mass.size)
+    squares = np.bincount(owner, residuals**2, mass.size)
+    several = (n_units > 1) & (mass > 0)
+    variances = np.full(mass.size, np.nan)
+    variances[several] = (n_units / np.maximum(n_units - 1, 1) * squares)[several] / mass[several] ** 2
     return variances
 
 
 def _debiased_square(
-    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None = None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: np.ndarray,
+    units: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> float | None:
     """Kumar's estimate of the mean squared gap, which may be below 0; None if no bin holds two units."""
-    variance = _variances_of_means(labels, bins, units)
+    weights = np.ones(labels.size) if weights is None else weights
+    variance = _variances_of_means(labels, bins, units, weights)
     usable = ~np.isnan(variance)
     if not usable.any():
         return None
-    count = np.bincount(bins)[usable]
-    gap = np.bincount(bins, labels - probabilities)[usable] / count
-    return float(np.average(gap**2 - variance[usable], weights=count))
+    mass = np.bincount(bins, weights)[usable]
+    gap = np.bincount(bins, weights * (labels - probabilities))[usable] / mass
+    return float(np.average(gap**2 - variance[usable], weights=mass))
 
 
 def _decomposition(
-    probabilities: np.ndarray, labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: np.ndarray,
+    units: np.ndarray | None,
+    weights: np.ndarray | None = None,
 ) -> dict[str, float]:
-    probability, label, count = _curve(probabilities, labels, bins).values()
-    base_rate = labels.mean()
-    reliability = float(np.average((probability - label) ** 2, weights=count))
-    resolution = float(np.average((label - base_rate) ** 2, weights=count))
+    weights = np.ones(labels.size) if weights is None else weights
+    probability, label, mass = _curve(probabilities, labels, bins, weights).values()
+    base_rate = np.average(labels, weights=weights)
+    reliability = float(np.average((probability - label) ** 2, weights=mass))
+    resolution = float(np.average((label - base_rate) ** 2, weights=mass))
     uncertainty = float(base_rate * (1 - base_rate))
     terms = {"reliability": reliability, "resolution": resolution, "uncertainty": uncertainty}
-    within = _variances_of_means(labels, bins, units)
-    (overall,) = _variances_of_means(labels, np.zeros_like(bins), units)
+    within = _variances_of_means(labels, bins, units, weights)
+    (overall,) = _variances_of_means(labels, np.zeros_like(bins), units, weights)
     if np.isnan(within).all() or np.isnan(overall):
         return terms
-    noise = float(np.average(np.nan_to_num(within), weights=count))
+    noise = float(np.average(np.nan_to_num(within), weights=np.bincount(bins, weights)))
     return terms | {
         "reliability_corrected": reliability - noise,
         "resolution_corrected": resolution - noise + float(overall),

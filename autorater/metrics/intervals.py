@@ -114,13 +114,18 @@ class Share(Mean):
 
 @dataclass(frozen=True)
 class BinnedGap:
-    """Σ_b |Σ_i gaps_ib| / N: a calibration error; gaps of shape (N, K) hold the residuals of pair i in bin b."""
+    """Σ_b |Σ_i gaps_ib| / Σ weights: a calibration error; gaps of shape (N, K) hold the residuals of pair i in bin b.
+
+    Weights, shape (N,), are already factors of the gaps; default 1.
+    """
 
     gaps: np.ndarray
+    weights: np.ndarray | None = None
 
     @property
     def columns(self) -> np.ndarray:
-        return np.concatenate([self.gaps, np.ones((len(self.gaps), 1))], axis=1)
+        weights = np.ones(len(self.gaps)) if self.weights is None else self.weights
+        return np.concatenate([self.gaps, weights[:, None]], axis=1)
 
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
         return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from autorater.metrics.binning import N_BINS, Strategy, bin_indices
 from autorater.metrics.scores import brier_scores, log_scores
-from autorater.metrics.validation import check_at_least, check_probabilities, check_votes
+from autorater.metrics.validation import check_at_least, check_probabilities, check_votes, check_weights
 
 _MANY_VOTES = 50
 
@@ -26,6 +26,7 @@ def ece_noise_floor(
     strategy: Strategy = "uniform",
     n_rounds: int = 100,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> float:
     """Expected ECE if every answer were the probability that its votes are drawn from, in [0, 1]; ten bins.
 
@@ -38,44 +39,49 @@ def ece_noise_floor(
         strategy: as in `expected_calibration_error`.
         n_rounds: simulated sets of votes, for bins of few votes; 100 leave an error of 2 to 4 % of the floor.
         seed: seed of the simulation.
+        weights: shape (N,), at least 0, how much each answer counts; default 1.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside their range, unknown strategy.
     """
     probabilities = check_probabilities("probabilities", probabilities)
     votes = check_votes("n_votes", n_votes, probabilities.size)
+    weights = check_weights("weights", weights, probabilities.size)
     check_at_least("n_rounds", n_rounds, 1)
     bins = bin_indices(probabilities, N_BINS, strategy)
     spread = probabilities * (1 - probabilities)
-    variance = np.bincount(bins, spread / votes)
+    variance = np.bincount(bins, weights**2 * spread / votes)
     # σ⁴ / Σ p q / m³ is m Σ p q if all have m votes: the variance of the number of votes for B.
-    many = variance**2 > _MANY_VOTES * np.bincount(bins, spread / votes**3)
+    many = variance**2 > _MANY_VOTES * np.bincount(bins, weights**4 * spread / votes**3)
     total = float(np.sqrt(2 / np.pi * variance[many]).sum())
 
     few = ~many[bins] & (spread > 0)
     if few.any():
-        p, m, bins = probabilities[few], votes[few].astype(np.int64), bins[few]
+        p, m, bins, w = probabilities[few], votes[few].astype(np.int64), bins[few], weights[few]
         generator = np.random.default_rng(seed)
         for _ in range(n_rounds):
-            total += np.abs(np.bincount(bins, generator.binomial(m, p) / m - p)).sum() / n_rounds
-    return float(total / probabilities.size)
+            total += np.abs(np.bincount(bins, w * (generator.binomial(m, p) / m - p))).sum() / n_rounds
+    return float(total / weights.sum())
 
 
-def noise_floors(probabilities: ArrayLike, n_votes: ArrayLike | None = None, seed: int = 0) -> dict[str, float]:
+def noise_floors(
+    probabilities: ArrayLike, n_votes: ArrayLike | None = None, seed: int = 0, weights: ArrayLike | None = None
+) -> dict[str, float]:
     """Noise floors of `brier`, `log_loss` and, with `n_votes`, `mse_dense`, `ece` and `ece_quantile`.
 
     Args and errors as in `ece_noise_floor`.
     """
     probabilities = check_probabilities("probabilities", probabilities)
+    weights = check_weights("weights", weights, probabilities.size)
     floors = {
-        "brier": float(brier_scores(probabilities, probabilities).mean()),
-        "log_loss": float(log_scores(probabilities, probabilities).mean()),
+        "brier": float(np.average(brier_scores(probabilities, probabilities), weights=weights)),
+        "log_loss": float(np.average(log_scores(probabilities, probabilities), weights=weights)),
     }
     if n_votes is None:
         return floors
     votes = check_votes("n_votes", n_votes, probabilities.size)
     return floors | {
-        "mse_dense": float((probabilities * (1 - probabilities) / votes).mean()),
-        "ece": ece_noise_floor(probabilities, votes, seed=seed),
-        "ece_quantile": ece_noise_floor(probabilities, votes, strategy="quantile", seed=seed),
+        "mse_dense": float(np.average(probabilities * (1 - probabilities) / votes, weights=weights)),
+        "ece": ece_noise_floor(probabilities, votes, seed=seed, weights=weights),
+        "ece_quantile": ece_noise_floor(probabilities, votes, strategy="quantile", seed=seed, weights=weights),
     }

@@ -1,7 +1,8 @@
 """All metrics of one judge over pairs judged in both orders, as flat keys.
 
 Order ab is measured against the label y, order ba against 1 − y: calibration is measured over the 2N answers.
-Intervals resample pairs, so the two orders of a pair, which share their votes, stay together.
+Intervals resample pairs, so the two orders of a pair, which share their votes, stay together. Weights apply to all
+that is measured against votes or a known truth; consistency and position bias are of the pairs as they are.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import TIE_BAND, agreement_credits, three_way_agreement, verdicts
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
-from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
@@ -24,6 +25,7 @@ from autorater.metrics.validation import (
     check_orders,
     check_probabilities,
     check_votes,
+    check_weights,
 )
 
 
@@ -36,12 +38,14 @@ class Targets:
         n_votes: votes per label, one number or shape (N,).
         true_probability: shape (N,), p* = Pr[B preferred], known for simulated annotators.
         clusters: shape (N,), pairs with equal values are resampled together.
+        weights: shape (N,), at least 0, how much each pair counts; None if all count the same.
     """
 
     labels: ArrayLike | None = None
     n_votes: ArrayLike | None = None
     true_probability: ArrayLike | None = None
     clusters: ArrayLike | None = None
+    weights: ArrayLike | None = None
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -87,6 +91,8 @@ def judge_metrics(
         - `<key>_noise_floor`, the value for a perfect judge with these answers and as many votes, for `brier`,
           `log_loss`, and, if `n_votes` is given or all labels are single votes (0, 1/2 or 1), `mse_dense`, `ece` and
           `ece_quantile`;
+        - with weights, `n_pairs_effective` = (Σ w)² / Σ w², the number of equally weighted pairs that would be as
+          informative, Kish (1965);
         - `parse_rate`, mean validity; `distinct_answers`, distinct modes if given, else distinct p; `n_pairs`;
         - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `gap`, `mse_dense`,
           `excess_brier`, `agreement`, `agreement_three_way`, `parse_rate` and those of `position_bias` but
@@ -102,47 +108,56 @@ def judge_metrics(
     checked = {name: check_probabilities(name, values) for name, values in named.items() if values is not None}
     label, truth = checked.get("labels"), checked.get("true_probability")
     clusters = None if targets.clusters is None else np.asarray(targets.clusters)
+    weights = check_weights("weights", targets.weights, answers.shape[1])
     check_equal_lengths(answers=answers[0], valid=valid[0], mode=mode[0], **checked, clusters=clusters)
     check_at_least("n_bootstrap", n_bootstrap, 0)
     p_ab, p_ba = answers
     symmetrized = symmetrize(p_ab, p_ba)
     parsed = (valid[0] + valid[1]) / 2
 
+    def weighted(values: np.ndarray) -> Mean:
+        return Mean(weights * values, weights)
+
     report = {"n_pairs": float(p_ab.size), "parse_rate": float(parsed.mean()), **position_bias(p_ab, p_ba)}
+    if targets.weights is not None:
+        report["n_pairs_effective"] = float(weights.sum() ** 2 / (weights**2).sum())
     statistics: dict[str, Statistic] = {}
     if label is not None:
         votes = None if targets.n_votes is None else check_votes("n_votes", targets.n_votes, label.size)
-        report |= _calibration(answers, label, votes, clusters, seed)
+        report |= _calibration(answers, label, votes, clusters, weights, seed)
         both = np.stack([label, 1 - label])  # (2, N)
         for name, score in {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}.items():
-            statistics[name] = Mean(score(answers, both).mean(axis=0))
-            report[f"{name}_symmetrized"] = float(score(symmetrized, label).mean())
+            statistics[name] = weighted(score(answers, both).mean(axis=0))
+            report[f"{name}_symmetrized"] = point_estimate(weighted(score(symmetrized, label)))
             if name != "log_loss":
-                report[f"{name}_constant"] = float(score(np.full(label.size, 0.5), label).mean())
-                report[f"{name}_base_rate"] = float(score(np.full(label.size, label.mean()), label).mean())
-        statistics["ece"] = _calibration_gap(answers, both)
-        report["ece_symmetrized"] = expected_calibration_error(symmetrized, label)
+                rates = {"constant": 0.5, "base_rate": point_estimate(weighted(label))}
+                for kind, rate in rates.items():
+                    of_rate = score(np.full(label.size, rate), label)
+                    report[f"{name}_{kind}"] = point_estimate(weighted(of_rate))
+        statistics["ece"] = _calibration_gap(answers, both, weights)
+        report["ece_symmetrized"] = expected_calibration_error(symmetrized, label, weights=weights)
 
-        gap = (verdicts(answers) * (answers - both)).mean(axis=0)
-        statistics["gap"] = Mean(gap)
-        report["gap"] = float(gap.mean())
+        statistics["gap"] = weighted((verdicts(answers) * (answers - both)).mean(axis=0))
+        report["gap"] = point_estimate(statistics["gap"])
 
         credit, counted = agreement_credits(answers, both)
-        statistics["agreement"] = Share(credit.sum(axis=0), counted.sum(axis=0))
-        if counted.any():
-            report["agreement"] = float(credit.sum() / counted.sum())
-            report["agreement_symmetrized"] = float(agreement_credits(symmetrized, label)[0].sum() / counted[0].sum())
+        statistics["agreement"] = Share(weights * credit.sum(axis=0), weights * counted.sum(axis=0))
+        if (weights * counted).any():
+            report["agreement"] = point_estimate(statistics["agreement"])
+            of_both = weights @ agreement_credits(symmetrized, label)[0]
+            report["agreement_symmetrized"] = float(of_both / (weights @ counted[0]))
 
         same = verdicts(answers, TIE_BAND) == verdicts(both, TIE_BAND)
-        statistics["agreement_three_way"] = Share(same.mean(axis=0))
-        report |= three_way_agreement(answers.ravel(), both.ravel())
+        statistics["agreement_three_way"] = Share(weights * same.mean(axis=0), weights)
+        report |= three_way_agreement(answers.ravel(), both.ravel(), np.tile(weights, 2))
 
     if truth is not None:
         excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)
-        statistics["excess_brier"] = Mean(excess)
-        report["excess_brier"] = float(excess.mean())
-        report["excess_brier_constant"] = float(squared_errors(np.full(truth.size, 0.5), truth).mean())
-        report["excess_brier_symmetrized"] = float(squared_errors(symmetrized, truth).mean())
+        statistics["excess_brier"] = weighted(excess)
+        report["excess_brier"] = point_estimate(statistics["excess_brier"])
+        others = {"constant": np.full(truth.size, 0.5), "symmetrized": symmetrized}
+        for kind, other in others.items():
+            report[f"excess_brier_{kind}"] = point_estimate(weighted(squared_errors(other, truth)))
 
     report["distinct_answers"] = float(np.unique(mode.round(DECIMALS)).size)
     report["sharpness"] = float(answers.var())
@@ -162,21 +177,29 @@ def judge_metrics(
 
 
 def _calibration(
-    answers: np.ndarray, label: np.ndarray, votes: np.ndarray | None, clusters: np.ndarray | None, seed: int
+    answers: np.ndarray,
+    label: np.ndarray,
+    votes: np.ndarray | None,
+    clusters: np.ndarray | None,
+    weights: np.ndarray,
+    seed: int,
 ) -> dict[str, float]:
     """`calibration_metrics` of the 2N answers with their noise floors."""
     targets = np.concatenate([label, 1 - label])
     units = np.tile(np.arange(label.size) if clusters is None else clusters, 2)
-    report = calibration_metrics(answers.ravel(), targets, None if votes is None else np.tile(votes, 2), units)
+    weights = np.tile(weights, 2)
+    report = calibration_metrics(
+        answers.ravel(), targets, None if votes is None else np.tile(votes, 2), units, weights
+    )
     if votes is None and np.isin(label, [0, 0.5, 1]).all():
         votes = np.ones(label.size)
-    floors = noise_floors(answers.ravel(), None if votes is None else np.tile(votes, 2), seed)
+    floors = noise_floors(answers.ravel(), None if votes is None else np.tile(votes, 2), seed, weights)
     return report | {f"{name}_noise_floor": floor for name, floor in floors.items()}
 
 
-def _calibration_gap(answers: np.ndarray, targets: np.ndarray) -> BinnedGap:
+def _calibration_gap(answers: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> BinnedGap:
     """The ECE of both orders, (2, N) each, with each pair's mean residual per bin."""
     n_pairs = answers.shape[1]
     entries = bin_indices(answers.ravel(), N_BINS, "uniform") + N_BINS * np.tile(np.arange(n_pairs), 2)
-    residuals = np.bincount(entries, (targets - answers).ravel() / 2, N_BINS * n_pairs)
-    return BinnedGap(residuals.reshape(n_pairs, N_BINS))
+    residuals = np.bincount(entries, (weights * (targets - answers)).ravel() / 2, N_BINS * n_pairs)
+    return BinnedGap(residuals.reshape(n_pairs, N_BINS), weights)

@@ -53,6 +53,18 @@ def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
     return array
 
 
+def check_weights(name: str, values: ArrayLike | None, length: int) -> np.ndarray:
+    """Weights of `length` rows, at least 0 and not all 0; ones for None."""
+    if values is None:
+        return np.ones(length)
+    array = check_numbers(name, values, low=0)
+    if array.size != length:
+        raise ValueError(f"{name} has length {array.size}; expected length {length}")
+    if not array.any():
+        raise ValueError(f"{name} are all 0; expected some above 0")
+    return array
+
+
 def check_distributions(name: str, values: ArrayLike) -> np.ndarray:
     """Distributions over K >= 2 classes, shape (N, K), N >= 1, normalized; row sums may differ from 1 by 1e-4."""
     table = _table(name, values)

@@ -12,7 +12,6 @@ is above 0. The thresholds below are conventions.
 import numpy as np
 
 from autorater.evaluation.judge import Evaluation
-from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import brier_scores, squared_errors
 
 _CALIBRATED_ECE = 0.02  # answers are off by at most two hundredths on average
@@ -45,8 +44,10 @@ def _gain(answers: np.ndarray, after: Evaluation) -> tuple[float, float, float]:
     """`paired_gain` against other answers, shape (2 N,)."""
     score, target = (brier_scores, after.labels) if after.truth is None else (squared_errors, after.truth)
     falls = (score(answers, target) - score(after.probabilities, target)).reshape(2, -1).mean(axis=0)
-    mean = float(falls.mean())
-    half = 1.959964 * float(falls.std(ddof=1)) / np.sqrt(falls.size) if falls.size > 1 else float("inf")
+    weights = np.ones(falls.size) if after.weights is None else after.weights[: falls.size]
+    mean = float((weights * falls).mean())
+    spread = float((weights * (falls - mean)).std(ddof=1)) if falls.size > 1 else float("inf")
+    half = 1.959964 * spread / np.sqrt(falls.size)
     return mean, mean - half, mean + half
 
 
@@ -55,8 +56,7 @@ def calibration_state(evaluation: Evaluation) -> str:
     ece, floor = evaluation.metrics["ece"], evaluation.metrics.get("ece_noise_floor", 0.0)
     if ece <= max(_CALIBRATED_ECE, _FLOORS * floor):
         return "calibrated" if floor <= _NOISY_FLOOR else "not distinguishable from calibrated with so few votes"
-    answers = evaluation.probabilities
-    overconfidence = float((verdicts(answers) * (answers - evaluation.labels)).mean())
+    overconfidence = evaluation.metrics["gap"]
     if abs(overconfidence) < ece / 2:
         state = "overconfident on some pairs and underconfident on others"
     else:

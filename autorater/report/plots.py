@@ -39,7 +39,7 @@ _NOTES = (
 
 
 def prepare_reliability(
-    probabilities: ArrayLike, labels: ArrayLike, truth: ArrayLike | None = None
+    probabilities: ArrayLike, labels: ArrayLike, truth: ArrayLike | None = None, weights: ArrayLike | None = None
 ) -> dict[str, np.ndarray]:
     """Computes a reliability diagram.
 
@@ -47,6 +47,7 @@ def prepare_reliability(
         probabilities: shape (N,), answers in [0, 1].
         labels: shape (N,), vote shares in [0, 1].
         truth: shape (N,), p* in [0, 1], if known.
+        weights: shape (N,), at least 0, how much each answer counts; default 1.
 
     Returns:
         For every one of ten bins that is not empty, ascending: `probability` (mean answer), `label` (mean vote share),
@@ -57,15 +58,18 @@ def prepare_reliability(
         ValueError: empty input, unequal lengths, NaN, values outside [0, 1].
     """
     probabilities, labels = check_probabilities("probabilities", probabilities), check_probabilities("labels", labels)
-    prepared = reliability_curve(probabilities, labels)
+    weights = None if weights is None else np.asarray(weights) / np.max(weights)
+    prepared = reliability_curve(probabilities, labels, weights=weights)
     mean, count = prepared["label"], prepared["count"]
+    if weights is not None:  # Kish's effective number of answers in the bin
+        count = count / reliability_curve(probabilities, weights, weights=weights)["label"]
     single = mean * (1 - mean)
-    variance = reliability_curve(probabilities, labels**2)["label"] - mean**2
+    variance = reliability_curve(probabilities, labels**2, weights=weights)["label"] - mean**2
     shrunk = ((count - 1) * variance + single) / count
     votes = count * np.divide(single, shrunk, out=np.ones_like(single), where=shrunk > 0)
     prepared["low"], prepared["high"] = wilson_interval(mean, votes)
     if truth is not None:
-        prepared["truth"] = reliability_curve(probabilities, truth)["label"]
+        prepared["truth"] = reliability_curve(probabilities, truth, weights=weights)["label"]
     counts = np.bincount(bin_indices(probabilities, _HISTOGRAM_BINS, "uniform"), minlength=_HISTOGRAM_BINS)
     return prepared | {"histogram": counts / counts.sum()}
 
@@ -105,7 +109,7 @@ def reliability_figure(panels: Sequence[Panel], size: tuple[float, float] = _SIZ
     """Reliability of one or several judges side by side, in a figure of the given size in inches."""
     figure = blank_figure(size)
     layout = figure.add_gridspec(2, len(panels), height_ratios=(4.2, 1))
-    prepared = [prepare_reliability(e.probabilities, e.labels, e.truth) for _, _, e in panels]
+    prepared = [prepare_reliability(e.probabilities, e.labels, e.truth, e.weights) for _, _, e in panels]
     tallest = max(p["histogram"].max() for p in prepared)
     for column, (title, color, evaluation) in enumerate(panels):
         axes = figure.add_subplot(layout[0, column]), figure.add_subplot(layout[1, column])

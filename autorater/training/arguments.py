@@ -32,6 +32,11 @@ class DataArguments:
         "`sparse`: one vote per pair, drawn once by the seed; `dense`: the vote share is the label; `all`: the reward "
         "is the mean of the rewards for every vote.",
     )
+    population: str | None = option(
+        None,
+        "Annotators to train and measure for: group=share,group=share or a mapping in YAML. Votes are weighted by the "
+        "column `group` (of simulated annotators: the persona); see docs/decisions.md.",
+    )
     max_prompt_tokens: int = option(1024, "Pairs with longer prompts are dropped and counted; prompts are never cut.")
 
 

@@ -20,6 +20,7 @@ from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
+from autorater.data.post_stratification import drawn_by_weight, pair_weights, parse_population, post_stratified
 from autorater.models.answers import answer_decimals
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.tokens import inside
@@ -55,6 +56,10 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
     Raises:
         UserError: If a row is invalid, the pairs cannot be split, or an option does not fit.
     """
+    if args.population is not None and "group" in args.prompt_format.slots:
+        raise UserError(
+            "population: the prompt shows {group}, so the judge answers for one group at a time; leave out one of them"
+        )
     data = _simulated(args, seed) if args.dataset_name is None else _recorded(args, seed)
     if args.recalibration_dataset_name:
         data = _with_recalibration(data, args, seed)
@@ -88,19 +93,19 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: float, step: float
 
 def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
     population = Population(noise=args.population_noise, position_bias=args.annotator_position_bias)
-    population = population.with_shares(args.persona_shares)
-    train = simulate_pairs(args.n_train, population, n_votes=args.n_votes, seed=seed)
+    population = voters = population.with_shares(args.persona_shares)
+    shares = None if args.population is None else parse_population(args.population)
+    population = population.with_shares(shares)
+    train = simulate_pairs(args.n_train, voters, n_votes=args.n_votes, seed=seed, by_group=shares is not None)
     test = simulate_pairs(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)
     verdicts = Population(personas=(GRADER,)).preference(train.traits_a, train.traits_b)
-    pairs = _with_labels(train.pairs, args.labels, seed)
-    return TrainingData(
-        pairs,
-        test.pairs,
-        pairs,
-        verdicts,
+    shown = _with_labels(train.pairs, args.labels, seed)
+    pairs, mix = (shown, "") if shares is None else _to_learn_from(train.pairs, args, seed)
+    summary = (
         f"simulated annotators: {args.n_train:,} training pairs with {args.n_votes} vote(s) each, "
-        f"{args.n_test:,} held-out pairs with {args.n_test_votes}",
+        f"{args.n_test:,} held-out pairs with {args.n_test_votes}{mix}"
     )
+    return TrainingData(pairs, test.pairs, shown, verdicts, summary)
 
 
 def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
@@ -119,8 +124,27 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     if leaked:
         summary += f"\nwarning: {leaked:,} response texts are in both; split_by a coarser column to separate them"
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
-    train = _with_labels(train, args.labels, seed)
-    return TrainingData(train, held_out, train, verdicts, summary)
+    shown = _with_labels(train, args.labels, seed)
+    train, mix = _to_learn_from(train, args, seed)
+    summary += mix
+    if args.population is not None:
+        held_out, mix = post_stratified(held_out, parse_population(args.population), "held-out pairs")
+        summary += f"\npopulation of the held-out pairs: {mix}"
+    return TrainingData(train, held_out, shown, verdicts, summary)
+
+
+def _to_learn_from(
+    pairs: list[Pair], args: JudgeArguments, seed: int, name: str = "training pairs"
+) -> tuple[list[Pair], str]:
+    """Pairs with labels, weighted to the population by the number of their rows, and a line about it or nothing."""
+    text = ""
+    if args.population is not None:
+        pairs, mix = post_stratified(pairs, parse_population(args.population), name)
+        text = f"\npopulation of the {name}: {mix}"
+    drawn = drawn_by_weight(pairs, seed)
+    if pair_weights(pairs) is not None:
+        text += f"\nweights of the {name}: {len(drawn):,} rows, in proportion to them"
+    return _with_labels(drawn, args.labels, seed), text
 
 
 def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> TrainingData:
@@ -132,7 +156,8 @@ def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> 
     for rows, kind in ((data.train, "training"), (data.held_out, "held-out")):
         if leaked := leaked_responses(rows, pairs):
             summary += f"\nwarning: {leaked:,} response texts are in {name} and among the {kind} pairs"
-    return replace(data, recalibration=_with_labels(pairs, args.labels, seed), summary=summary)
+    pairs, mix = _to_learn_from(pairs, args, seed, "recalibration pairs")
+    return replace(data, recalibration=pairs, summary=summary + mix)
 
 
 def _votes_used(pairs: Sequence[Pair], labels: str) -> str:

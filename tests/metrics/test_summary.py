@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,3 +208,37 @@ def test_targets_are_checked(name):
 def test_the_seed_decides(pairs):
     assert measured(**pairs, n_bootstrap=20, seed=1) == measured(**pairs, n_bootstrap=20, seed=1)
     assert measured(**pairs, n_bootstrap=20, seed=1) != measured(**pairs, n_bootstrap=20, seed=2)
+
+
+def test_weights_count_as_repetitions():
+    """A weight of k is k rows; quantile bins and corrections for the number of pairs are of the rows as they are."""
+    generator = np.random.default_rng(0)
+    answers, labels = generator.integers(0, 11, (80, 2)) / 10, generator.integers(0, 4, 80) / 3
+    weights = generator.integers(0, 4, 80).astype(float)
+    targets = Targets(labels, 3, generator.random(80), weights=weights)
+    again = np.repeat(np.arange(80), weights.astype(int))
+    weighted = judge_metrics(answers, targets, n_bootstrap=0)
+    repeated = judge_metrics(answers[again], replace(targets[again], weights=None), n_bootstrap=0)
+    of_pairs = {"n_pairs", "n_pairs_effective", "parse_rate", *position_bias(*answers.T), "distinct_answers"}
+    of_pairs |= {"ece_quantile", "ece_debiased", "sharpness"}
+    for key in set(weighted) - of_pairs:
+        if not key.endswith(("_corrected", "_noise_floor")) or key == "mse_corrected":
+            assert weighted[key] == pytest.approx(repeated[key], abs=1e-12), key
+    assert weighted["n_pairs_effective"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    for key in position_bias(*answers.T):
+        assert weighted[key] == judge_metrics(answers, replace(targets, weights=None), n_bootstrap=0)[key], key
+
+
+def test_weighted_intervals_cover():
+    """Pairs of weight 4 have other votes than those of weight 1; the interval of the MSE holds the weighted truth."""
+    generator, hits = np.random.default_rng(1), []
+    share = 4 * 0.3 / (4 * 0.3 + 0.7)  # of the heavy pairs
+    p = share * 0.8 + (1 - share) * 0.4
+    truth = p * 0.8**2 + (1 - p) * 0.2**2
+    for _ in range(400):
+        heavy = generator.random(200) < 0.3
+        labels = (generator.random(200) < np.where(heavy, 0.8, 0.4)).astype(float)
+        targets = Targets(labels, weights=np.where(heavy, 4.0, 1.0))
+        found = judge_metrics(np.tile([0.2, 0.8], (200, 1)), targets, n_bootstrap=200)
+        hits.append(found["mse_dense_low"] <= truth <= found["mse_dense_high"])
+    assert 0.92 <= np.mean(hits) <= 0.98

@@ -1,16 +1,18 @@
 """The pairs of a run, and the votes that a judge learns from."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from autorater.alignment.arguments import AlignmentArguments
 from autorater.alignment.data import prepare_pair_items
-from autorater.data.errors import UserError
+from autorater.data.errors import DataError, UserError
 from autorater.data.loading import write_pairs
 from autorater.data.pairs import sparse_label
-from autorater.data.population import simulate_pairs
+from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.data import prepare_data
 
@@ -54,6 +56,57 @@ def test_the_votes_that_are_used_are_counted(votes_file):
     every = prepare_data(JudgeArguments(**options, labels="all"), seed=5)
     assert f"(all labels: all {4 * n} votes)" in every.summary
     assert every.train == prepare_data(JudgeArguments(**options, labels="dense"), seed=5).train
+
+
+POPULATION = "everyday reader=0.1,guardian=0.9"
+_OTHERS = ",specialist=0,listener=0,hurried reader=0,sceptic=0,optimist=0"
+
+
+def test_recorded_votes_are_weighted_to_a_population(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    voters = Population().with_shares({"everyday reader": 0.7, "guardian": 0.3})
+    cells = simulate_pairs(2000, voters, n_votes=1, seed=0, by_group=True).pairs
+    write_pairs(cells, path)
+    options = {"dataset_name": str(path), "split_by": "topic", "held_out_fraction": 0.3}
+    args = JudgeArguments(**options, population=POPULATION)
+    data = prepare_data(args, seed=5)
+    of_guardians = {pair.prompt + pair.response_a: pair.group == "guardian" for pair in cells}
+    shown = [of_guardians[pair.prompt + pair.response_a] for pair in data.train]
+    assert np.mean(shown) == pytest.approx(0.9, abs=0.02)
+    assert {pair.label for pair in data.train} == {0.0, 1.0}
+    held_out = [of_guardians[pair.prompt + pair.response_a] for pair in data.held_out]
+    assert np.average(held_out, weights=[pair.weight for pair in data.held_out]) == pytest.approx(0.9)
+    assert len(data.warm_start) + len(data.held_out) == 2000
+    for name in ("training", "held-out"):
+        assert re.search(f"population of the {name} pairs: everyday reader 0.[67].* -> 0.1, guardian", data.summary)
+    assert "design effect" in data.summary
+    with pytest.raises(DataError, match="training pairs: the population has no share for 'guardian'"):
+        prepare_data(JudgeArguments(**options, population="everyday reader=1"), seed=5)
+    template = tmp_path / "group.txt"
+    template.write_text("{group} {prompt} {response_a} {response_b} <prob_rb_better>")
+    with pytest.raises(UserError, match="the prompt shows"):
+        prepare_data(JudgeArguments(**options, population=POPULATION, prompt_template=str(template)), seed=5)
+    with pytest.raises(UserError, match="population: votes are weighted for judges"):
+        AlignmentArguments(population=POPULATION)
+
+
+def test_simulated_votes_are_weighted_to_a_population():
+    """The voters have the persona shares, the held-out pairs the truth of the population."""
+    options = {"n_train": 500, "n_test": 20, "persona_shares": [7, 0, 3, 0, 0, 0, 0]}
+    data = prepare_data(JudgeArguments(**options, population=POPULATION + _OTHERS), seed=1)
+    population = Population().with_shares({"everyday reader": 0.1, "guardian": 0.9})
+    assert data.held_out == simulate_pairs(20, population, n_votes=10, seed=1, held_out=True).pairs
+    assert len(data.warm_start) == len(data.verdicts) == 500 < len(data.train)
+    assert "guardian 0.3" in data.summary
+
+
+def test_weights_of_rows_are_used(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    pairs = simulate_pairs(200, seed=0).pairs
+    write_pairs([replace(pair, weight=3.0 if i % 2 else 1.0) for i, pair in enumerate(pairs)], path)
+    data = prepare_data(JudgeArguments(dataset_name=str(path), split_by="topic"), seed=5)
+    assert "in proportion to them" in data.summary
+    assert len(data.train) == pytest.approx(2 * len(data.warm_start), rel=0.1)
 
 
 def test_pairs_are_split_by_any_column_of_the_file(tmp_path):
