@@ -1,34 +1,40 @@
-"""Estimate of the GPU memory of a recipe: model states counted exactly, activations estimated from above.
+"""Estimate of the memory of a recipe's training step on GPUs, and the estimate against measured steps.
 
     python benchmarks/memory_estimate.py                 # all recipes for models of 7 to 9 B
     python benchmarks/memory_estimate.py recipes/configs/exact_gemma-2-9b.yaml --zero_stage 3 --gpus 16
+    python benchmarks/memory_estimate.py --measure       # steps of small models on this machine, in new processes
 
-No weights are loaded: the model is built from its published sizes on the meta device, and its P parameters are
-counted. On each of W GPUs with bf16 mixed precision (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1; gradients in
-float32, as DeepSpeed steps them):
-
-    parameters  2 P, with ZeRO-3 2 P / W          gradients  4 P / W, with ZeRO-1 4 P
-    optimizer   12 P / W (float32 copy, Adam's two moments)
-    reference   2 P if beta is not 0, with ZeRO-3 2 P / W
-
-    activations  with gradient checkpointing the input of every layer and the inside of one, for every token of a
-                 micro-batch of the longest prompts; with eager attention also its scores
-    logits       12 bytes per evaluated position and vocabulary entry: bf16 (2), float32 (4), their gradients (4 + 2);
-                 20 for sampled answers, whose entropies keep two more copies
-    vLLM         its share of the GPU, which is released while activations exist
-
-Left out: communication buffers and fragmentation, some GiB; leave a tenth of the GPU free.
+No weights are loaded: the model is built from its published sizes on the meta device, and its parameters are counted.
+The estimate is that of a training run (`autorater.models.memory`); with vLLM on the same GPU its share is added, which
+is released while activations exist. Communication buffers and fragmentation, some GiB, are left out; leave a tenth of
+the GPU free.
 """
 
 import argparse
 import re
+import tempfile
 from pathlib import Path
 
 import torch
 import yaml
+from datasets import Dataset
+from harness.inputs import PROMPT_FORMAT, TINY, Shape, judge_tokenizer, pairs_of_length, random_model
+from harness.inputs import SHAPES as SMALL
+from harness.measure import emit, in_fresh_process, peak_growth
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-GIB = 2**30
+from autorater.models.answers import AnswerTree
+from autorater.models.libraries import quiet_libraries
+from autorater.models.memory import GIB, MicroBatch, Setup, step_memory
+from autorater.models.memory import count_parameters as weights_of
+from autorater.prompts.encoder import PromptEncoder
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.data import training_rows
+from autorater.training.grpo import grpo_trainer
+from autorater.training.memory import setup_of
+from rewards import brier_reward
+
 GPU_GIB = 80e9 / GIB  # a GPU of 80 GB
 SIZES = {
     "Qwen/Qwen2.5-7B-Instruct": lambda: Qwen2Config(
@@ -44,6 +50,15 @@ SIZES = {
         intermediate_size=14336, vocab_size=128256, tie_word_embeddings=False,
     ),
 }  # fmt: skip
+SMOLLM2 = Shape(49_152, 576, 1_536, 30, 9, 3)  # of SmolLM2-135M
+CASES = {  # shape, pairs a step, tokens a prompt, options of the training, rank of an adapter
+    "small": (SMALL["small"], 8, 512, {}, 0),
+    "small, bf16": (SMALL["small"], 8, 512, {"bf16": True}, 0),
+    "small, checkpointing": (SMALL["small"], 8, 512, {"gradient_checkpointing": True}, 0),
+    "smollm2, bf16": (SMOLLM2, 2, 512, {"bf16": True}, 0),
+    "smollm2, bf16, checkpointing": (SMOLLM2, 2, 512, {"bf16": True, "gradient_checkpointing": True}, 0),
+    "smollm2, bf16, lora": (SMOLLM2, 2, 512, {"bf16": True}, 16),
+}
 ANSWER_NODES = {0.05: 60, 0.01: 140}  # of a tree for a tokenizer that splits digits, including the closing tag
 
 
@@ -53,7 +68,12 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", type=Path, default=large, help="Configs of recipes/grpo.py.")
     parser.add_argument("--zero_stage", type=int, choices=(1, 2, 3), help="In place of that in the config's command.")
     parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--measure", nargs="*", choices=CASES, help="Measure these cases, by default all.")
     args = parser.parse_args()
+    if args.measure is not None:
+        for name in args.measure or CASES:
+            emit({"case": name, **in_fresh_process(measured, *CASES[name])})
+        return
     for path in args.configs:
         parts = estimate(path, args.zero_stage, args.gpus)
         print(f"{path.stem}: {as_text(parts)}")
@@ -72,7 +92,6 @@ def estimate(path: Path, zero_stage: int | None = None, gpus: int = 8) -> dict[s
     recipe = yaml.safe_load(text)
     zero_stage = zero_stage or int(re.search(r"recipes/accelerate/zero(\d)", text).group(1))
     config = SIZES[recipe["model_name_or_path"]]()
-    parts = model_states(count_parameters(config), zero_stage, gpus, reference=bool(recipe.get("beta")))
     rows = recipe["per_device_train_batch_size"]
     exact = recipe["answers"] == "exact" and not recipe.get("reasoning")
     if exact:
@@ -80,9 +99,18 @@ def estimate(path: Path, zero_stage: int | None = None, gpus: int = 8) -> dict[s
     else:  # a micro-batch holds whole groups; each order of a pair is read once
         prompts = -(-rows // recipe["num_generations"]) * (2 if recipe.get("orders", "coupled") == "coupled" else 1)
         suffix = rows // prompts * recipe["max_completion_length"]
-    eager = recipe.get("attn_implementation") == "eager"
-    parts["activations"] = activations(config, prompts, recipe["max_prompt_tokens"], suffix, eager)
-    parts["logits"] = (12 if exact else 20) * prompts * (1 + suffix) * config.vocab_size
+    positions = prompts * (1 + suffix)
+    batch = MicroBatch(prompts, recipe["max_prompt_tokens"], suffix, positions, 12 if exact else 20)
+    setup = Setup(
+        element=2,
+        checkpointing=True,
+        eager=recipe.get("attn_implementation") == "eager",
+        zero_stage=zero_stage,
+        processes=gpus,
+        reference=bool(recipe.get("beta")),
+    )
+    parameters = count_parameters(config)
+    parts = step_memory(config, parameters, parameters, batch, setup)
     if recipe.get("use_vllm") and recipe["vllm_mode"] == "colocate":
         parts["vLLM"] = recipe["vllm_gpu_memory_utilization"] * GPU_GIB * GIB
     return parts
@@ -93,30 +121,43 @@ def count_parameters(config: PreTrainedConfig) -> int:
         return AutoModelForCausalLM.from_config(config).num_parameters()
 
 
-def model_states(parameters: int, zero_stage: int, gpus: int, reference: bool) -> dict[str, float]:
-    whole = 1 if zero_stage < 3 else 1 / gpus
-    return {
-        "parameters": 2 * parameters * whole,
-        "gradients": 4 * parameters / (gpus if zero_stage > 1 else 1),
-        "optimizer": 12 * parameters / gpus,
-        "reference": 2 * parameters * whole if reference else 0.0,
-    }
+def measured(shape: Shape, pairs: int, tokens: int, options: dict, rank: int) -> dict[str, float]:
+    """Measured and estimated GiB of two steps of exact answers on this CPU, from loading the model on."""
+    quiet_libraries()
+    encoder = PromptEncoder(judge_tokenizer(), PROMPT_FORMAT)
+    examples = pairs_of_length(encoder, tokens, pairs)
+    rows = Dataset.from_list(training_rows(examples, encoder.encode(examples), orders="coupled"))
+    tree = AnswerTree(encoder.tokenizer, encoder.context, 0.05)
+    lora = LoraConfig(r=rank, target_modules="all-linear") if rank else None
 
+    def two_steps(shape: Shape) -> None:
+        nonlocal trainer
+        trainer = grpo_trainer(
+            random_model(shape, encoder.tokenizer, "cpu", torch.float32), brier_reward, config, tree,
+            train_dataset=rows, processing_class=encoder.tokenizer, peft_config=lora,
+        )  # fmt: skip
+        trainer.train()
 
-def activations(config: PreTrainedConfig, prompts: int, longest: int, suffix: int, eager: bool) -> float:
-    """Bytes for prompts of the longest length with `suffix` tokens after each."""
-    tokens = prompts * (longest + suffix)
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    attention = 2 * (heads + 2 * config.num_key_value_heads) * head_dim  # before and after the rotation
-    inside = 8 * hidden + attention + heads * head_dim + 4 * config.intermediate_size
-    scores = prompts * heads * (longest**2 + suffix * (longest + suffix)) * (2 + 4 + 2) if eager else 0
-    return 2 * tokens * (config.num_hidden_layers * hidden + 2 * inside) + scores  # the inside, and its gradients
+    with tempfile.TemporaryDirectory() as folder:
+        config = JudgeGRPOConfig(
+            folder, max_steps=2, per_device_train_batch_size=pairs, answer_step=0.05, use_cpu=True, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, **options,
+        )  # fmt: skip
+        trainer = None
+        two_steps(TINY)  # lazy imports
+        growth = peak_growth(lambda: two_steps(shape), "cpu")
+        nodes = len(tree.tokens) + tree.closing_tokens
+        batch = MicroBatch(2 * pairs, tokens, nodes, 2 * pairs * (1 + nodes))
+        setup = setup_of(trainer.accelerator.unwrap_model(trainer.model), config)
+        parts = step_memory(trainer.model.config, *weights_of(trainer.model), batch, setup)
+    total = sum(parts.values())
+    sizes = {name: size / GIB for name, size in {"measured": growth, "estimated": total, **parts}.items()}
+    return {"ratio": total / growth, **sizes}
 
 
 def as_text(parts: dict[str, float]) -> str:
     """The parts that exist at the same time, in one line."""
-    states = sum(parts[name] for name in ("parameters", "gradients", "optimizer", "reference"))
+    states = sum(parts[name] for name in ("weights", "gradients", "optimizer", "reference"))
     total = states + max(parts["activations"] + parts["logits"], parts.get("vLLM", 0))
     return f"{total / GIB:.0f} GiB a GPU, of it {states / GIB:.0f} GiB model states"
 

@@ -48,6 +48,7 @@ from autorater.training.compatibility import POINTWISE
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
+from autorater.training.memory import tell_memory
 from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
 from autorater.training.preemption import deferred_signals, exit_with
 from autorater.training.tracking import check_trackers, start_tracking, tolerate_tracker_errors
@@ -154,6 +155,7 @@ def open_run(
                 raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
     logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
+    tell_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))

@@ -1,0 +1,145 @@
+"""The memory of a training step, estimated before it is taken, and what to lower if there is not enough.
+
+The sizes of the largest micro-batch follow from the options and the longest training prompt. Measured peaks are within
+about a quarter of the estimate (`benchmarks/memory_estimate.py --measure`), so a run that may not fit is warned about
+and not stopped. Deliberately left out: the evaluation, and what vLLM takes.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
+from trl import ModelConfig, get_peft_config
+
+from autorater.judges import Judge
+from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
+from autorater.models.split_attention import supports_shared_prefix
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.compatibility import EXACT, POINTWISE, REASONING
+
+_SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
+_STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
+logger = logging.getLogger(__name__)
+
+
+def tell_memory(
+    judge: Judge,
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+    training: TrainingArguments,
+    model_config: ModelConfig,
+) -> None:
+    """Logs the estimated peak of a training step beside the free memory; warns if it does not fit.
+
+    Args:
+        judge: The judge of the loaded model, before an adapter is added.
+        prompts: Training prompts in both orders.
+    """
+    sizes = [len(prompt.ids) for both in prompts for prompt in both]
+    device = next(judge.model.parameters()).device
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1
+    batch, setup, peft = micro_batch(judge, sizes, training), setup_of(judge.model, training), model_config.use_peft
+    parts = _estimate(judge.model, batch, setup, model_config, peft)
+    loaded = sum(p.numel() * p.element_size() for p in judge.model.parameters())
+    needed, free = sum(parts.values()) - loaded, free_memory(device) / local
+    names = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size)
+    text = f"memory of a training step: about {sum(parts.values()) / GIB:.1f} GiB a process ({names}); "
+    text += f"free beside the loaded weights: {free / GIB:.1f} GiB"
+    if needed <= free:
+        logger.info(text)
+        return
+    lower = _what_to_lower(judge, batch, setup, training, model_config, peft)
+    logger.warning(f"{text}: it may not fit; {lower}")
+
+
+def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
+    """The largest micro-batch of a run whose training prompts have these numbers of tokens."""
+    mode, rows, longest = getattr(training, "mode", ""), training.per_device_train_batch_size, max(sizes)
+    if mode == POINTWISE:
+        tokens = max(training.batch_tokens, longest)
+        scored = -(-tokens * len(sizes) // sum(sizes)) * (1 + len(judge.tree.tokens))
+        return MicroBatch(1, 0, tokens, scored)
+    nodes = len(judge.tree.tokens) + judge.tree.closing_tokens
+    coupled = getattr(training, "orders", "") == "coupled"
+    if mode == EXACT:
+        rows *= 2 if coupled else 1
+    elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
+        answers = training.num_generations // 2 if coupled and mode != "ppo" else training.num_generations
+        prompts = max(1, rows // max(1, answers))
+        suffix = -(-rows // prompts) * (training.max_completion_length + (nodes if mode == REASONING else 0))
+        return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES)
+    elif getattr(training, "objective", "text") == "text":  # `SFTTrainer` computes the logits of all positions
+        answer = judge.tree.depth + judge.tree.closing_tokens
+        return MicroBatch(rows, longest + answer, 0, rows * (longest + answer), LOGIT_BYTES + 4)
+    if supports_shared_prefix(judge.model)[0]:
+        return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
+    return MicroBatch(rows * nodes, longest + judge.tree.depth, 0, rows * nodes * (1 + judge.tree.depth))
+
+
+def setup_of(model: PreTrainedModel, training: TrainingArguments) -> Setup:
+    """Precision, sharding and optimizer of a run."""
+    stage = 0
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
+    element = 2 if stage and training.bf16 else next(model.parameters()).element_size()
+    optimizer = str(getattr(training.optim, "value", training.optim))
+    return Setup(
+        element=element,
+        autocast=bool(training.bf16 or training.fp16) and element == 4,
+        checkpointing=training.gradient_checkpointing,
+        eager=model.config.get_text_config()._attn_implementation == "eager",
+        zero_stage=stage,
+        processes=training.world_size,
+        moments=next((n for name, n in _STATES_PER_PARAMETER.items() if optimizer.startswith(name)), 2),
+        reference=bool(getattr(training, "beta", 0)) and not isinstance(model, PeftModel),
+    )
+
+
+def _estimate(
+    model: PreTrainedModel, batch: MicroBatch, setup: Setup, model_config: ModelConfig, peft: bool
+) -> dict[str, float]:
+    parameters, trained = count_parameters(model)
+    if peft and not isinstance(model, PeftModel):
+        setup = replace(setup, reference=False)
+        with torch.device("meta"):
+            adapter = get_peft_model(
+                AutoModelForCausalLM.from_config(model.config), get_peft_config(replace(model_config, use_peft=True))
+            )
+        parameters, trained = count_parameters(adapter)
+    return step_memory(model.config, parameters, trained, batch, setup)
+
+
+def _what_to_lower(
+    judge: Judge,
+    batch: MicroBatch,
+    setup: Setup,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    peft: bool,
+) -> str:
+    """What each option would bring, in words."""
+    pointwise = getattr(training, "mode", "") == POINTWISE
+    halved = (
+        replace(batch, suffix=batch.suffix // 2, positions=batch.positions // 2)
+        if pointwise
+        else replace(batch, prompts=max(1, batch.prompts // 2), positions=batch.positions // 2)
+    )
+    half = training.batch_tokens // 2 if pointwise else max(1, training.per_device_train_batch_size // 2)
+    size = f"{'batch_tokens' if pointwise else 'per_device_train_batch_size'}: {half}"
+    options = {f"{size} with twice the gradient_accumulation_steps": (halved, setup, peft)}
+    if not pointwise:
+        options["half of max_prompt_tokens"] = (replace(batch, longest=batch.longest // 2), setup, peft)
+    if not setup.checkpointing:
+        options["gradient_checkpointing: true"] = (batch, replace(setup, checkpointing=True), peft)
+    if not peft:
+        options["use_peft: true"] = (batch, setup, True)
+    sizes = {}
+    for name, (size, how, adapter) in options.items():
+        with suppress(ValueError):  # an adapter may need lora_target_modules
+            parts = _estimate(judge.model, size, how, model_config, adapter)
+            sizes[name] = sum(parts.values()) / GIB
+    return "what would lower it: " + ", ".join(f"{name} ({gib:.1f} GiB)" for name, gib in sizes.items())

@@ -1,0 +1,88 @@
+"""The line about memory at the start of a training: its micro-batch, and what to lower where it does not fit."""
+
+import logging
+import re
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from trl import ModelConfig
+
+from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.memory import MicroBatch, count_parameters
+from autorater.prompts.templates import PromptFormat
+from autorater.training import memory
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.sft import JudgeSFTConfig
+from tests.conftest import make_model, make_tokenizer
+
+
+@pytest.fixture(scope="module")
+def judge():
+    tokenizer = make_tokenizer()
+    return Judge(make_model("llama", len(tokenizer)), tokenizer, PromptFormat("compact"), answer_step=0.1)
+
+
+def config(tmp_path, kind=JudgeGRPOConfig, **options):
+    return kind(str(tmp_path), use_cpu=True, report_to="none", **options)
+
+
+def test_the_largest_micro_batch(judge, tmp_path):
+    nodes = len(judge.tree.tokens) + judge.tree.closing_tokens
+
+    def batch(**options):
+        return memory.micro_batch(judge, [30, 50], config(tmp_path, **options))
+
+    assert batch(per_device_train_batch_size=3) == MicroBatch(6, 50, nodes, 6 * (1 + nodes))
+    assert batch(per_device_train_batch_size=3, orders="separate").prompts == 3
+    sampled = batch(
+        answers="sampled", per_device_train_batch_size=16, num_generations=8, max_completion_length=10
+    )  # two pairs, each order with four answers
+    assert (sampled.prompts, sampled.suffix) == (4, 40)
+    text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
+    assert text.positions == text.tokens, "SFTTrainer computes all logits"
+
+
+def test_a_pointwise_micro_batch_has_batch_tokens(tmp_path):
+    tokenizer = make_tokenizer()
+    judge = PointwiseJudge(make_model("llama", len(tokenizer)), tokenizer)
+    training = config(tmp_path, judgment="pointwise", batch_tokens=200)
+    batch = memory.micro_batch(judge, [10, 30], training)
+    assert batch.tokens == 200
+    assert batch.positions == 10
+    assert memory.micro_batch(judge, [10, 300], training).tokens == 300, "a longer prompt is a batch of its own"
+
+
+@pytest.mark.parametrize("judgment", ["pairwise", "pointwise"])
+def test_what_does_not_fit_is_warned_about(judge, simulated, tmp_path, monkeypatch, caplog, judgment):
+    caplog.set_level(logging.INFO, "autorater")
+    if judgment == "pointwise":
+        judge = PointwiseJudge(judge.model, judge.tokenizer)
+    prompts = judge.encoder.encode(simulated.pairs[:8])
+    training = config(tmp_path, judgment=judgment)
+    arguments = (judge, prompts, training, ModelConfig(lora_target_modules=["q_proj", "v_proj"]))
+    memory.tell_memory(*arguments)
+    assert caplog.records[-1].levelname == "INFO"
+    assert "memory of a training step: about" in caplog.text
+
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    memory.tell_memory(*arguments)
+    assert caplog.records[-1].levelname == "WARNING"
+    message = caplog.records[-1].message
+    size = "batch_tokens: 1024" if judgment == "pointwise" else "per_device_train_batch_size: 4"
+    for option in (size, "gradient_checkpointing: true", "use_peft: true"):
+        assert option in message
+    needed, *lowered = (float(x) for x in re.findall(r"([\d.]+) GiB", message))
+    assert len(lowered) >= 4
+    assert all(x <= needed for x in lowered[1:])
+
+
+def test_the_weights_of_an_adapter_are_counted_before_it_exists(judge):
+    lora = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    parts = memory._estimate(
+        judge.model, MicroBatch(1, 1, 1, 1), memory.Setup(), ModelConfig(use_peft=True, **lora), peft=True
+    )
+    tokenizer = make_tokenizer()
+    model = get_peft_model(make_model("llama", len(tokenizer)), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    _, trained = count_parameters(model)
+    assert parts["gradients"] == 4 * trained
