@@ -11,6 +11,7 @@ training    warm start, GRPO, RLOO, PPO, SFT; checkpoints and tracking
 audit       position bias and other probes of any judge
 alignment   judges that match a distribution over labels
 charm       reward models calibrated by Elo ratings
+integrations  the judge as a reward (TRL, verl) and in tools: Inspect, alpaca_eval, promptfoo, Argilla, Label Studio
 projection  the nearest distribution within a given distance of another
 cli         arguments, logging and exit status of the scripts
 

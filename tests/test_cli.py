@@ -174,6 +174,7 @@ def test_output_dir_is_tried_before_the_run(tmp_path):
 def test_the_base_install_needs_no_torch():
     code = (
         "import sys, autorater.cli, rewards, autorater.metrics, autorater.report, autorater.data.population;"
+        "import autorater.integrations.verl;"
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'trl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

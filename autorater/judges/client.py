@@ -57,7 +57,12 @@ class Usage:
         retries: Requests that repeated a failed one.
         prompt_tokens, completion_tokens: As the server counts them, of every reply.
         max_requests, max_tokens: No request is sent once this many are used; None for no limit.
-        reserved: Tokens that the requests in progress can use, so that at most one reply exceeds `max_tokens`.
+        max_cost: The same in USD, for the prices `price_in` and `price_out`, in USD for a million tokens.
+        reserved: Tokens that the requests in progress can use, so that at most one reply exceeds `max_tokens`, or
+            `max_cost`.
+
+    Raises:
+        UserError: If there is a `max_cost` without a price.
     """
 
     requests: int = 0
@@ -66,8 +71,21 @@ class Usage:
     completion_tokens: int = 0
     max_requests: int | None = None
     max_tokens: int | None = None
+    max_cost: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
 
     reserved: int = 0
+
+    def __post_init__(self):
+        if self.max_cost is not None and not (self.price_in or self.price_out):
+            raise UserError(f"max_cost = {self.max_cost} requires price_in or price_out, in USD for a million tokens")
+
+    @property
+    def cost(self) -> float:
+        """USD for the tokens used so far; 0 without prices."""
+        used = self.prompt_tokens * (self.price_in or 0) + self.completion_tokens * (self.price_out or 0)
+        return used / 1e6
 
     def add(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Adds the tokens of a reply."""
@@ -78,15 +96,17 @@ class Usage:
     def spent(self) -> bool:
         """Whether the budget is used up."""
         tokens = self.prompt_tokens + self.completion_tokens
-        budget = ((self.requests, self.max_requests), (tokens, self.max_tokens))
+        budget = ((self.requests, self.max_requests), (tokens, self.max_tokens), (self.cost, self.max_cost))
         return any(limit is not None and used >= limit for used, limit in budget)
 
     def has_room(self, tokens: int) -> bool:
         """Whether a request of at most this many tokens may be sent beside those in progress."""
-        used = self.prompt_tokens + self.completion_tokens
-        if self.max_tokens is None or not self.reserved:
+        if (self.max_tokens is None and self.max_cost is None) or not self.reserved:
             return True
-        return used > 0 and used + self.reserved + tokens <= self.max_tokens  # the first reply shows what one costs
+        used, tokens = self.prompt_tokens + self.completion_tokens, self.reserved + tokens
+        most = self.cost + tokens * max(self.price_in or 0, self.price_out or 0) / 1e6
+        budget = ((used + tokens, self.max_tokens), (most, self.max_cost))
+        return used > 0 and all(limit is None or n <= limit for n, limit in budget)  # the first reply shows the cost
 
 
 class _FailedAttempt(Exception):

@@ -279,6 +279,11 @@ class Judge:
         greedy = answers.greedy.masked_fill(~closed, torch.nan)
         return replace(answers, probs=answers.probs * closed[:, None], greedy=greedy)
 
+    def fitting(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Whether both prompts of a pair leave the model room for reasoning and answer, for N pairs."""
+        limit = longest_prompt(self.model, self.answer_tokens)
+        return [max(len(prompt.ids) for prompt in both) <= limit for both in self.encoder.encode(pairs)]
+
     def check_lengths(self, prompts: Sequence[Sequence[EncodedPrompt]]) -> None:
         """Raises UserError if a prompt leaves the model no room for reasoning and answer."""
         limit = longest_prompt(self.model, self.answer_tokens)

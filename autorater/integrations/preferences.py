@@ -1,0 +1,170 @@
+"""Probabilities for pairs that another program brings: any judge, both orders, a budget, every pair judged once.
+
+Deliberately left out: storage. `autorater judge` resumes a stopped run; a program that calls a judge does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autorater.data.errors import UserError
+from autorater.data.messages import Text, text_or_messages
+from autorater.data.pairs import Pair
+from autorater.judges.client import EndpointError, Usage
+from autorater.judges.judgments import PairJudge
+from autorater.judges.opening import open_judge
+from autorater.judges.options import ENDPOINT
+
+_LEAST_VALID = 1e-12  # probability that an answer parses, below which there is none
+_WINDOW = 0.02  # seconds in which concurrent calls are gathered
+
+
+class Preferences:
+    """A judge with a budget, for pairs that may repeat.
+
+    Args:
+        judge: A judge, or its name: a folder, a Hub name, `endpoint:MODEL` or `recorded:FILE`.
+        max_judgments: No pair is judged beyond this many judgments; a pair judged in both orders is two.
+        max_requests, max_tokens: Budget of a judge named `endpoint:MODEL`, as in `Usage`.
+        max_cost: The same in USD, with `price_in` and `price_out` in USD for a million tokens.
+        options: Options of `open_judge`, such as `base_url` and `judge_format`, if `judge` is a name.
+
+    Attributes:
+        judge: The judge.
+        n_judgments: Judgments so far.
+
+    Raises:
+        UserError: As `open_judge`, or if an option has no effect.
+    """
+
+    def __init__(
+        self,
+        judge: PairJudge | str,
+        *,
+        max_judgments: int | None = None,
+        max_requests: int | None = None,
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
+        price_in: float | None = None,
+        price_out: float | None = None,
+        **options: object,
+    ):
+        budget = {"max_requests": max_requests, "max_tokens": max_tokens, "max_cost": max_cost}
+        budget |= {"price_in": price_in, "price_out": price_out}
+        budget = {name: value for name, value in budget.items() if value is not None}
+        named = isinstance(judge, str)
+        if budget and not (named and judge.startswith(ENDPOINT)):
+            raise UserError(f"{', '.join(budget)}: only for a judge that is named endpoint:MODEL; use max_judgments")
+        if options and not named:
+            raise UserError(f"{', '.join(options)}: no effect on a judge that is open already")
+        if budget:
+            options["usage"] = Usage(**budget)
+        self.judge = open_judge(judge, **options) if named else judge
+        self.max_judgments, self.n_judgments = max_judgments, 0
+
+    def of(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Pr[B preferred] of N pairs, both orders averaged, in [0, 1], shape (N,).
+
+        NaN where an order has no answer: it was unparsed or refused, or the prompt is too long for a local judge. A
+        pair that occurs again, in either order, is judged once; two equal responses get 0.5 without a judgment.
+
+        Raises:
+            EndpointError: If the budget does not cover all pairs, or no request can succeed.
+        """
+        keys = [(pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference) for pair in pairs]
+        rows: dict[tuple, int] = {}  # of the distinct pairs
+        distinct = []
+        for key, pair in zip(keys, pairs, strict=True):
+            if pair.response_a != pair.response_b and not {key, _swapped(key)} & rows.keys():
+                rows[key] = len(distinct)
+                distinct.append(replace(pair, id=str(len(distinct))))
+        judged = self._judged(distinct)
+        found = np.full(len(pairs), 0.5)
+        for i, key in enumerate(keys):
+            if key in rows:
+                found[i] = judged[rows[key]]
+            elif _swapped(key) in rows:
+                found[i] = 1 - judged[rows[_swapped(key)]]
+        return found
+
+    def _judged(self, pairs: list[Pair]) -> np.ndarray:
+        n = 2 * len(pairs)
+        if self.max_judgments is not None and self.n_judgments + n > self.max_judgments:
+            raise EndpointError(
+                f"the budget of {self.max_judgments:,} judgments is used up: {self.n_judgments:,} are made and {n:,} "
+                "more are required; raise max_judgments"
+            )
+        probabilities = np.full(len(pairs), np.nan)
+        fitting = getattr(self.judge, "fitting", None)
+        rows = np.arange(len(pairs)) if fitting is None else np.flatnonzero(fitting(pairs))
+        if len(rows):
+            judgments = self.judge.probabilities([pairs[i] for i in rows])
+            answered = (judgments.valid > _LEAST_VALID).all(axis=1)
+            probabilities[rows] = np.where(answered, judgments.p_sym, np.nan)
+        self.n_judgments += 2 * len(rows)
+        return probabilities
+
+
+class ConcurrentPreferences:
+    """`Preferences` for programs that ask for one pair at a time from many coroutines: they are judged in batches.
+
+    While one batch is judged in a thread, the next one gathers. For coroutines of one event loop.
+    """
+
+    def __init__(self, preferences: Preferences):
+        self.preferences = preferences
+        self._waiting: list[tuple[Pair, asyncio.Future]] = []
+        self._worker: asyncio.Task | None = None
+
+    async def of(self, pair: Pair) -> float:
+        """Pr[B preferred] of a pair; NaN and errors as in `Preferences.of`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((pair, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._judge())
+        return await future
+
+    async def _judge(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_WINDOW)
+            batch, self._waiting = self._waiting, []
+            try:
+                found = await asyncio.to_thread(self.preferences.of, [pair for pair, _ in batch])
+            except Exception as error:  # handed to every caller of the batch
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+            else:
+                for (_, future), probability in zip(batch, found.tolist(), strict=True):
+                    if not future.done():
+                        future.set_result(probability)
+
+
+def pair_of(
+    prompt: object, response_a: object, response_b: object, *, criteria: str | None = None, reference: object = None
+) -> Pair:
+    """An unlabelled pair of texts or chat messages, as other programs give them; see `Pair`.
+
+    Raises:
+        DataError: If one is neither, or the prompt is blank (a response may be).
+    """
+    texts = (_text(response, "response", blank=True) for response in (response_a, response_b))
+    reference = None if reference is None else _text(reference, "reference")
+    return Pair("0", _text(prompt, "prompt"), *texts, label=None, criteria=criteria, reference=reference)
+
+
+def _text(value: object, name: str, *, blank: bool = False) -> Text:
+    """Messages of which only one is shown are the same text as its content, see `autorater.prompts.markers.turns`."""
+    text = text_or_messages(value, name, blank=blank)
+    if not isinstance(text, str) and len(text) == 1 and text[0].role in ("user", "assistant"):
+        return text[0].content
+    return text
+
+
+def _swapped(key: tuple) -> tuple:
+    prompt, a, b, *others = key
+    return (prompt, b, a, *others)

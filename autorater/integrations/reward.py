@@ -1,0 +1,147 @@
+"""The judge as a reward function of TRL's `GRPOTrainer`, and of any program with the same call.
+
+    against a column   r_i = Pr[completion i preferred over the reference response of its row]
+    against the group  r_i = mean over j ≠ i of Pr[completion i preferred over completion j of the same prompt]
+
+Every pair is judged in both orders and the orders are averaged, so a bias for a position cancels out. `value="logit"`
+gives log r / (1 − r), with r clipped to [clip, 1 − clip]. A group of K completions costs K (K − 1) judgments, against
+a column it costs 2 K.
+
+A completion without an answer of the judge (unparsed, refused, too long) gets None: TRL leaves it out of the mean of
+its group, and its advantage is 0. Deliberately left out: mixing with other rewards, which TRL does (`reward_weights`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from autorater.data.errors import UserError
+from autorater.integrations.preferences import Preferences, pair_of
+from autorater.judges.judgments import PairJudge
+
+GROUP = "group"
+logger = logging.getLogger(__name__)
+
+
+class JudgeReward:
+    """How likely a completion is preferred, by a judge.
+
+    Args:
+        judge: A judge, or its name: a folder, a Hub name or `endpoint:MODEL`.
+        against: `group`, or the column of the dataset with a reference response for every row.
+        value: `probability`, in [0, 1], or its `logit`.
+        clip: Logits are those of probabilities in [clip, 1 − clip], in (0, 0.5); by default 0.01.
+        name: Name of the reward in TRL's logs.
+        options: Budget and options of the judge as in `Preferences`: `max_judgments`; for a judge that is named those
+            of `open_judge` (`base_url`, `judge_format`, `device`, …), for endpoints `max_requests`, `max_tokens` and
+            `max_cost` too. Every process of a distributed training has a judge and a budget of its own.
+
+    Raises:
+        UserError: If an argument is wrong or has no effect.
+
+    Example:
+        >>> reward = JudgeReward("endpoint:judge", against="chosen", base_url="http://localhost:8000/v1")
+        >>> reward(prompts=["Why?"], completions=["Because."], chosen=["For two reasons: …"])
+        [0.31]
+    """
+
+    def __init__(
+        self,
+        judge: PairJudge | str,
+        against: str = GROUP,
+        *,
+        value: Literal["probability", "logit"] = "probability",
+        clip: float | None = None,
+        name: str = "judge_reward",
+        **options: object,
+    ):
+        if value not in ("probability", "logit"):
+            raise UserError(f"value is {value!r}; expected 'probability' or 'logit'")
+        if clip is not None and (value != "logit" or not 0 < clip < 0.5):
+            raise UserError(f"clip = {clip}: expected a number between 0 and 0.5, with value='logit'")
+        self.preferences = Preferences(judge, **options)
+        self.against, self.value, self.clip = against, value, 0.01 if clip is None else clip
+        self.__name__ = name
+
+    def __call__(
+        self,
+        prompts: Sequence,
+        completions: Sequence,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Sequence,
+    ) -> list[float | None]:
+        """The rewards of N completions, None without an answer of the judge.
+
+        Args:
+            prompts, completions: N texts or N lists of chat messages.
+            log_metric: Given by TRL; gets the share of completions without an answer.
+            columns: The columns of the dataset, N values each; `criteria` and `reference` fill those slots of the
+                judge's prompt.
+
+        Raises:
+            DataError: If a prompt is blank, or a value is neither a text nor messages.
+            EndpointError: If the budget is used up, or no request can succeed; nothing of the batch is returned.
+            UserError: If the column is missing, or a prompt has one completion only.
+        """
+        shown = [{name: columns[name][i] for name in self._slots(columns)} for i in range(len(prompts))]
+        found = (self._in_groups if self.against == GROUP else self._against_column)(
+            prompts, completions, columns, shown
+        )
+        failed = int(np.isnan(found).sum())
+        if failed:
+            logger.warning(f"{failed} of {len(found)} completions have no answer of the judge; their reward is None")
+        if log_metric is not None:
+            log_metric(f"{self.__name__}/unanswered", failed / max(1, len(found)))
+        return [None if math.isnan(p) else self.valued(p) for p in found.tolist()]
+
+    def _slots(self, columns: dict) -> list[str]:
+        return [name for name in ("criteria", "reference") if name in columns and name != self.against]
+
+    def _against_column(self, prompts, completions, columns, shown) -> np.ndarray:
+        if self.against not in columns:
+            known = ", ".join(sorted(name for name, values in columns.items() if isinstance(values, list)))
+            raise UserError(f"no column {self.against!r} with reference responses; the dataset has: {known}")
+        rows = zip(prompts, columns[self.against], completions, shown, strict=True)
+        return self.preferences.of([pair_of(*texts, **slots) for *texts, slots in rows])
+
+    def _in_groups(self, prompts, completions, columns, shown) -> np.ndarray:
+        groups = defaultdict(list)
+        for i, prompt in enumerate(prompts):
+            groups[json.dumps([prompt, shown[i]], default=str)].append(i)
+        if alone := [members[0] for members in groups.values() if len(members) == 1]:
+            raise UserError(
+                f"completion {alone[0]} is the only one of its prompt in the batch of {len(prompts)}; comparison in a "
+                "group requires two or more. Use num_generations of at least 2 and a per_device_train_batch_size that "
+                "is a multiple of it, or against=COLUMN"
+            )
+        both = [pair for members in groups.values() for pair in combinations(members, 2)]
+        wins = self.preferences.of([pair_of(prompts[i], completions[i], completions[j], **shown[i]) for i, j in both])
+        total, count = np.zeros((2, len(prompts)))
+        for (i, j), p in zip(both, wins.tolist(), strict=True):
+            if not math.isnan(p):
+                total[[i, j]] += 1 - p, p
+                count[[i, j]] += 1
+        return np.divide(total, count, out=np.full(len(prompts), np.nan), where=count > 0)
+
+    def valued(self, p: float) -> float:
+        """The reward of a probability."""
+        if self.value == "probability":
+            return p
+        p = min(max(p, self.clip), 1 - self.clip)
+        return math.log(p / (1 - p))
+
+
+class AsyncJudgeReward(JudgeReward):
+    """`JudgeReward` as a coroutine, which TRL runs beside other asynchronous rewards; the same arguments."""
+
+    async def __call__(self, *args, **columns) -> list[float | None]:
+        return await asyncio.to_thread(super().__call__, *args, **columns)

@@ -1,0 +1,177 @@
+import asyncio
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autorater.data.errors import DataError, UserError
+from autorater.integrations import AsyncJudgeReward, JudgeReward
+from autorater.judges import Judge
+from autorater.judges.client import EndpointError
+from autorater.prompts.templates import PromptFormat
+from tests.audit.conftest import serve  # noqa: F401  (fixture)
+from tests.conftest import make_model, make_tokenizer
+from tests.integrations.conftest import LengthJudge, preference
+
+
+def test_against_a_reference_both_orders_in_one_batch():
+    judge = LengthJudge()
+    reward = JudgeReward(judge, against="chosen")
+    found = reward(["p", "p", "q"], ["a", "abc", "a"], chosen=["xx", "xx", "a"], completion_ids=[[1]] * 3)
+    np.testing.assert_allclose(found, [preference("xx", "a"), preference("xx", "abc"), 0.5])
+    assert [len(batch) for batch in judge.batches] == [2], "the equal texts are not judged"
+    assert reward.preferences.n_judgments == 4
+    assert reward.__name__ == "judge_reward"
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=6), min_size=2, max_size=6), st.randoms())
+def test_in_a_group_the_mean_against_the_others(completions, random):
+    reward = JudgeReward(LengthJudge())
+    found = reward(["p"] * len(completions), completions)
+    for i, completion in enumerate(completions):
+        others = [preference(c, completion) for j, c in enumerate(completions) if j != i]
+        assert found[i] == pytest.approx(np.mean(others))
+    assert np.mean(found) == pytest.approx(0.5)
+    order = random.sample(range(len(completions)), len(completions))
+    again = reward(["p"] * len(completions), [completions[i] for i in order])
+    np.testing.assert_allclose(again, [found[i] for i in order])
+
+
+def test_groups_are_told_by_prompt_and_duplicates_are_judged_once():
+    judge = LengthJudge()
+    prompts = [[{"role": "user", "content": p}] for p in "ppqqp"]
+    completions = [[{"role": "assistant", "content": c}] for c in ("a", "abc", "a", "abcd", "a")]
+    found = JudgeReward(judge)(prompts, completions)
+    assert judge.batches == [[("p", "a", "abc"), ("q", "a", "abcd")]], "a single message is its content"
+    low, high = preference("abc", "a"), preference("a", "abc")
+    np.testing.assert_allclose(
+        found, [(low + 0.5) / 2, high, preference("abcd", "a"), preference("a", "abcd"), (low + 0.5) / 2]
+    )
+
+
+def test_plain_and_conversational_forms_are_the_same():
+    plain = JudgeReward(LengthJudge(), "best")(["p", "p"], ["a", "abc"], best=["xx", "xx"])
+    messages = JudgeReward(LengthJudge(), "best")(
+        [[{"role": "user", "content": "p"}]] * 2,
+        [[{"role": "assistant", "content": c}] for c in ("a", "abc")],
+        best=["xx", [{"role": "assistant", "content": "xx"}]],
+    )
+    assert plain == messages
+
+
+def test_logits_are_clipped():
+    reward = JudgeReward(LengthJudge(), "best", value="logit", clip=0.2)
+    found = reward(["p"] * 3, ["a" * 90, "", "ab"], best=["xx"] * 3)
+    p = preference("xx", "")
+    assert found == pytest.approx([math.log(4), math.log(p / (1 - p)), 0])
+    for options in ({"clip": 0.1}, {"value": "logit", "clip": 0.5}, {"value": "odds"}):
+        with pytest.raises(UserError):
+            JudgeReward(LengthJudge(), **options)
+
+
+def test_without_an_answer_the_reward_is_none(caplog):
+    logged = {}
+    reward = JudgeReward(LengthJudge())
+    found = reward(["p"] * 3, ["a", "unjudgeable", "abc"], log_metric=logged.__setitem__)
+    assert found[1] is None
+    np.testing.assert_allclose([found[0], found[2]], [preference("abc", "a"), preference("a", "abc")])
+    assert logged == {"judge_reward/unanswered": pytest.approx(1 / 3)}
+    assert "1 of 3 completions have no answer" in caplog.text
+
+
+def test_errors_say_what_to_do():
+    reward = JudgeReward(LengthJudge())
+    with pytest.raises(UserError, match=r"completion 2 is the only one of its prompt.*num_generations"):
+        reward(["p", "p", "q"], ["a", "b", "c"])
+    with pytest.raises(UserError, match=r"no column 'chosen'.*the dataset has: answer"):
+        JudgeReward(LengthJudge(), "chosen")(["p"], ["a"], answer=["b"], trainer_state=object())
+    with pytest.raises(DataError, match="'prompt'"):
+        reward([" ", " "], ["a", "b"])
+    with pytest.raises(UserError, match="max_requests: only for a judge that is named endpoint"):
+        JudgeReward(LengthJudge(), max_requests=1)
+    with pytest.raises(UserError, match="base_url: no effect"):
+        JudgeReward(LengthJudge(), base_url="http://x/v1")
+
+
+def test_the_budget_of_judgments_stops_before_it_is_exceeded():
+    judge = LengthJudge()
+    reward = JudgeReward(judge, max_judgments=5)
+    reward(["p", "p"], ["a", "b"])
+    with pytest.raises(EndpointError, match="5 judgments is used up: 2 are made and 6 more"):
+        reward(["p"] * 3, ["a", "b", "c"])
+    assert len(judge.batches) == 1
+    assert reward.preferences.n_judgments == 2
+
+
+def test_budgets_of_an_endpoint(serve):  # noqa: F811
+    server = serve()
+    options = {"base_url": server.base_url, "price_in": 1000, "price_out": 1000, "max_cost": 0.5, "concurrency": 1}
+    reward = JudgeReward("endpoint:m", **options)  # 107 tokens, so 0.107 USD, a reply
+    found = reward(["p", "p"], ["a", "b"])
+    assert found[0] + found[1] == pytest.approx(1)
+    with pytest.raises(EndpointError, match="the budget covers 3 of 6 requests"):
+        reward(["p"] * 3, ["c", "d", "e"])
+    assert reward.preferences.judge.usage.cost == pytest.approx(5 * 0.107)
+    with pytest.raises(UserError, match="price_in or price_out"):
+        JudgeReward("endpoint:m", max_cost=1.0, base_url=server.base_url)
+
+
+def test_the_asynchronous_reward_gives_the_same(serve):  # noqa: F811
+    from trl.trainer.utils import get_callable_name, is_async_callable
+
+    reward = AsyncJudgeReward("endpoint:m", base_url=serve().base_url, name="preferred")
+    assert is_async_callable(reward)
+    assert get_callable_name(reward) == "preferred"
+    found = asyncio.run(reward(prompts=["p", "p"], completions=["a", "b"]))
+    assert found == JudgeReward(reward.preferences.judge)(prompts=["p", "p"], completions=["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def local():
+    tokenizer = make_tokenizer()
+    return Judge(make_model("qwen", len(tokenizer)), tokenizer, PromptFormat("short"), answer_step=0.1)
+
+
+def test_a_local_judge_is_picklable_and_leaves_out_what_is_too_long(local):
+    reward = pickle.loads(pickle.dumps(JudgeReward(local, "best")))
+    best = ["That one!"] * 2
+    with torch.no_grad():
+        found = reward(["Why?"] * 2, ["This one.", "long " * 2000], best=best)
+    expected = local.probabilities([{"prompt": "Why?", "response_a": best[0], "response_b": "This one."}]).p_sym
+    assert found == [pytest.approx(expected[0]), None]
+
+
+def test_trl_trains_with_it(local, tmp_path):
+    """Three steps of GRPO, one completion of each group without an answer."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    tokenizer = make_tokenizer()
+    rewards = [JudgeReward(local), AsyncJudgeReward(LengthJudge(), "best", name="length")]
+    trainer = GRPOTrainer(
+        model=make_model("qwen", len(tokenizer)),
+        processing_class=tokenizer,
+        reward_funcs=rewards,
+        args=GRPOConfig(
+            str(tmp_path),
+            per_device_train_batch_size=8,
+            num_generations=4,
+            max_completion_length=6,
+            max_steps=2,
+            logging_steps=1,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            save_strategy="no",
+        ),
+        train_dataset=Dataset.from_dict({"prompt": ["Why?", "Which is better?"] * 8, "best": ["This one."] * 16}),
+    )
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["rewards/judge_reward/mean"] == pytest.approx(0.5), "every win in a group is a loss of another"
+    assert 0 < log["rewards/length/mean"] < 1
+    assert log["judge_reward/unanswered"] == 0
