@@ -1,0 +1,87 @@
+"""Accuracy of a judge, and of the model it was trained from, on pairs with one right answer (`data.objective`).
+
+The verdict is that of both orders averaged; an answer of 1/2 is half right. Both models read the same prompts, so the
+difference is paired.
+"""
+
+import json
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges import Judge, Judgments
+from autorater.metrics.agreement import agreement_credits
+from autorater.metrics.intervals import Mean, Share, bootstrap
+from autorater.models.loading import load_policy
+
+
+def untrained(judge: Judge, name_or_path: str) -> Judge:
+    """The same prompts and answers with another model of the same tokenizer, without a recalibration.
+
+    Raises:
+        UserError: If the model cannot be loaded, or has another tokenizer.
+    """
+    model, tokenizer = load_policy(name_or_path, dtype="float32")
+    if tokenizer.get_vocab() != judge.tokenizer.get_vocab():
+        raise UserError(f"{name_or_path} has another tokenizer than the judge; expected the model it was trained from")
+    before = copy(judge)
+    before.model, before.recalibration = model.to(next(judge.model.parameters()).device), None
+    return before
+
+
+def judge_objective(judge: Judge, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
+    """Judges pairs whose criteria and reference, if the prompt has these slots, say that there are none."""
+    slots = dict.fromkeys({"criteria", "reference", "group"} & set(getattr(judge.encoder.format, "slots", ())), "N/A")
+    return judge.probabilities([replace(pair, **slots) for pair in pairs], progress=progress)
+
+
+def accuracy_change(
+    pairs: Sequence[Pair], before: Judgments, after: Judgments, n_bootstrap: int = 2000
+) -> dict[str, float]:
+    """Accuracies in [0, 1] and their difference, each with `…_low` and `…_high` (95 %), as flat keys.
+
+    Args:
+        pairs: N pairs with labels 0 and 1.
+        before, after: Their judgments.
+
+    Returns:
+        `before`, `after`, `change`; also `before/KIND` and `after/KIND` for every topic, without intervals.
+    """
+    labels, kinds = np.array([pair.label for pair in pairs]), np.array([pair.topic for pair in pairs])
+    right = {name: agreement_credits(j.p_sym, labels)[0] for name, j in (("before", before), ("after", after))}
+    statistics = {name: Share(credit, np.ones(len(pairs))) for name, credit in right.items()}
+    change = right["after"] - right["before"]
+    found = {name: float(credit.mean()) for name, credit in right.items()} | {"change": float(change.mean())}
+    found |= bootstrap(statistics | {"change": Mean(change)}, n_bootstrap)
+    for kind in dict.fromkeys(kinds):
+        found |= {f"{name}/{kind}": float(credit[kinds == kind].mean()) for name, credit in right.items()}
+    return found
+
+
+def accuracy_table(accuracy: dict[str, float]) -> str:
+    """The keys of `accuracy_change` as a Markdown table, with a sentence about the difference."""
+    kinds = [key.split("/")[1] for key in accuracy if key.startswith("before/")]
+    lines = ["| | before | after |", "|---|---|---|"]
+    lines += [f"| {kind} | {accuracy[f'before/{kind}']:.3f} | {accuracy[f'after/{kind}']:.3f} |" for kind in kinds]
+    total = [
+        f"{accuracy[k]:.3f} [{accuracy[f'{k}_low']:.3f}, {accuracy[f'{k}_high']:.3f}]" for k in ("before", "after")
+    ]
+    lines.append(f"| **all** | {total[0]} | {total[1]} |")
+    low, high = accuracy["change_low"], accuracy["change_high"]
+    verdict = "lower than before" if high < 0 else "higher than before" if low > 0 else "no change within the interval"
+    return "\n".join(lines) + f"\n\nchange: {accuracy['change']:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
+
+
+def trained_from(folder: str | Path) -> str:
+    """The model that a training run began with, from the `run.json` in its folder; `UserError` if it names none."""
+    file = Path(folder, "run.json")
+    settings = json.loads(file.read_text(encoding="utf-8"))["settings"] if file.exists() else {}
+    base = settings.get("model_name_or_path") or next(iter(map(str, Path(folder).glob("warm_start"))), None)
+    if base is None:
+        raise UserError(f"{file} names no model that the judge was trained from; name it with --before")
+    return base

@@ -1,0 +1,82 @@
+"""Accuracy before and after training: counted by hand, on the same prompts, and as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autorater.data.errors import UserError
+from autorater.data.objective import objective_pairs
+from autorater.evaluation.objective import accuracy_change, accuracy_table, judge_objective, trained_from, untrained
+from autorater.judges import Judge, Judgments
+from autorater.judges.calibrators import LogitMap
+from autorater.prompts.templates import PromptFormat
+from tests.conftest import make_model, make_tokenizer
+
+ROOT = Path(__file__).parents[2]
+PAIRS = objective_pairs(60)
+LABELS = np.array([pair.label for pair in PAIRS])
+
+
+def judgments(p):
+    mean = np.stack([p, 1 - p], axis=1)
+    return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))
+
+
+def test_accuracy_and_its_change():
+    before = np.where(np.arange(60) < 45, LABELS, 1 - LABELS)
+    after = np.where(np.arange(60) < 30, LABELS, 0.5)  # an undecided answer is half right
+    found = accuracy_change(PAIRS, judgments(before), judgments(after))
+    assert (found["before"], found["after"], found["change"]) == (0.75, 0.75, 0)
+    assert found["change_low"] < 0 < found["change_high"]
+    assert found["before_low"] < 0.75 < found["before_high"]
+    assert np.mean([found[f"before/{kind}"] for kind in {p.topic for p in PAIRS}]) == pytest.approx(0.75)
+    assert "no change within the interval" in accuracy_table(found)
+    worse = accuracy_change(PAIRS, judgments(LABELS), judgments(1 - LABELS))
+    assert "lower than before" in accuracy_table(worse)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A folder with a model, and one with a judge that began with it."""
+    tokenizer = make_tokenizer(chat=True)
+    for name, seed in (("base", 0), ("judge", 1)):
+        model = make_model("llama", len(tokenizer), seed)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    judge = Judge(model, tokenizer, PromptFormat("compact"), 0.1, recalibration=LogitMap("odd_temperature", 0.5))
+    judge.save_format(tmp_path / "judge")
+    settings = {"model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "judge" / "run.json").write_text(json.dumps({"settings": settings}))
+    return tmp_path
+
+
+def test_both_models_read_the_same_prompts(trained):
+    judge = Judge.from_pretrained(str(trained / "judge"))
+    base = trained_from(trained / "judge")
+    before = untrained(judge, base)
+    assert judge.recalibration is not None
+    assert before.recalibration is None
+    plain = Judge.from_pretrained(base, "compact", answer_step=0.1)
+    np.testing.assert_allclose(judge_objective(before, PAIRS[:6]).mean, plain.probabilities(PAIRS[:6]).mean, atol=1e-6)
+    with pytest.raises(UserError, match="name it with --before"):
+        trained_from(trained / "base")
+    tokenizer = make_tokenizer("merged")
+    tokenizer.save_pretrained(trained / "base")
+    with pytest.raises(UserError, match="another tokenizer"):
+        untrained(judge, base)
+
+
+def test_the_recipe_prints_and_writes_them(trained):
+    done = subprocess.run(
+        [sys.executable, "recipes/objective.py", "--judge", trained / "judge", "--n_pairs", "12", "--output",
+         trained / "accuracy.json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| capital |" in done.stdout
+    written = json.loads((trained / "accuracy.json").read_text())
+    assert {"before", "after", "change", "change_low", "change_high", "after/sum"} <= set(written)
