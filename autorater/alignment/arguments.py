@@ -24,6 +24,8 @@ class AlignmentArguments(DenseArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.teacher:
+            raise UserError(f"warm_start_verdicts: {self.teacher}: a teacher gives probabilities of pairs, no labels")
         if self.data == "items" and self.warm_start_verdicts != "opinions":
             raise UserError("warm_start_verdicts: lengths requires data: pairs")
         if self.recalibration_dataset_name:

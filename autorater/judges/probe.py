@@ -15,7 +15,7 @@ the logits, and are labels that a judge may learn from: they come from votes on 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class LinearProbe:
         strength: Inverse strength of the L2 penalty.
         weights: Weights of the state and of the log length, shape (width + 1,).
         out_of_fold: Pr[B better] of the N training pairs, each predicted from pairs without its texts, shape (N,).
+        folds: The fold of every training text; None if the probe was loaded.
+        fold_weights: Weights of the fits that left out two folds (or one twice), by their sorted numbers; the same.
     """
 
     states: ResponseStates
@@ -60,6 +62,8 @@ class LinearProbe:
     strength: float
     weights: np.ndarray
     out_of_fold: np.ndarray
+    folds: Mapping[ReadText, int] | None = None
+    fold_weights: Mapping[tuple[int, int], np.ndarray] | None = None
 
     @classmethod
     def fit(
@@ -108,18 +112,31 @@ class LinearProbe:
         read = states.read(texts, progress=progress)  # (T, layers, width)
         held_out = _held_out(folds[sides])
         predicted = np.empty((read.shape[1], len(STRENGTHS), len(pairs)))
+        fits = np.empty((*predicted.shape[:2], len(held_out), read.shape[2] + 1))
         for row in range(len(predicted)):
             features = _features(read[:, row], texts, _scale(read[:, row]))
-            predicted[row] = _cross_fit(features, sides, labels, held_out)
+            predicted[row], fits[row] = _cross_fit(features, sides, labels, held_out)
         row, column = _choose((predicted - labels) ** 2)
         predicted, strength = predicted[row, column], STRENGTHS[column]
         scale = _scale(read[:, row])
         slope = fit_recalibration("temperature", predicted, 1 - predicted, labels).slope
-        weights = slope * _fit(_features(read[:, row], texts, scale), sides, labels, strength)
-        weights[:-1] /= scale
+        of_all = _fit(_features(read[:, row], texts, scale), sides, labels, strength)
+        weights, *of_folds = slope * np.stack([of_all, *fits[row, column]])
+        for fitted in (weights, *of_folds):
+            fitted[:-1] /= scale
         layer = int(states.layers[row])
         states.keep(layer)
-        return cls(states, name, layer, strength, weights, expit(slope * logit(predicted)))
+        left_out = [tuple(sorted(folds[sides[rows.argmax()]].tolist())) for _, rows in held_out]
+        return cls(
+            states,
+            name,
+            layer,
+            strength,
+            weights,
+            expit(slope * logit(predicted)),
+            dict(zip(texts, folds.tolist(), strict=True)),
+            dict(zip(left_out, of_folds, strict=True)),
+        )
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
         """Judges N pairs, or rows of a source (`as_pairs`); both orders give the same probability.
@@ -130,6 +147,20 @@ class LinearProbe:
         texts, sides = _texts_of(as_pairs(pairs))
         scores = _features(self.states.read(texts, progress=progress)[:, 0], texts) @ self.weights
         return _judgments(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
+
+    def out_of_fold_scores(self, texts: Sequence[ReadText]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores of T training texts by every fit that left texts out, and which fit left out the folds of two texts.
+
+        Returns:
+            Scores of M fits, shape (M, T): Pr[b better than a] is σ(scores[m, b] − scores[m, a]). The fold of every
+            text, shape (T,). The fit m of two folds, shape (folds, folds), −1 if no fit left out both.
+        """
+        features = _features(self.states.read(texts)[:, 0], texts)
+        fits = np.full((N_FOLDS, N_FOLDS), -1)
+        for m, (f, g) in enumerate(self.fold_weights):
+            fits[f, g] = fits[g, f] = m
+        folds = np.array([self.folds[text] for text in texts])
+        return np.stack(list(self.fold_weights.values())) @ features.T, folds, fits
 
     @property
     def cross_fitted(self) -> Judgments:
@@ -217,16 +248,20 @@ def _held_out(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return masks
 
 
-def _cross_fit(features: np.ndarray, sides: np.ndarray, labels: np.ndarray, held_out: list) -> np.ndarray:
-    """Out-of-fold probabilities for every strength, shape (strengths, N)."""
+def _cross_fit(
+    features: np.ndarray, sides: np.ndarray, labels: np.ndarray, held_out: list
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold probabilities for every strength, shape (strengths, N), and the weights of the M fits."""
     predicted = np.empty((len(STRENGTHS), len(labels)))
-    for fitted, rows in held_out:
+    fits = np.empty((len(STRENGTHS), len(held_out), features.shape[1]))
+    for m, (fitted, rows) in enumerate(held_out):
         weights = None
         for i, strength in enumerate(STRENGTHS):
             weights = _fit(features, sides[fitted], labels[fitted], strength, weights)
             scores = features @ weights
             predicted[i, rows] = expit(scores[sides[rows, 1]] - scores[sides[rows, 0]])
-    return predicted
+            fits[i, m] = weights
+    return predicted, fits
 
 
 def _choose(errors: np.ndarray) -> tuple[int, int]:

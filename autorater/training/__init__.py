@@ -4,6 +4,7 @@ arguments, config    options of a run and of its trainer; `compatibility`: optio
 data                 training, held-out and warm-start pairs
 warm_start           a policy from scratch learns to answer as raw LLM judges do
 format_warm_up       a pretrained model learns the format, without labels
+teaching             a pretrained model learns from a teacher: a probe, a judge, recorded probabilities
 precision            weights, autocast and learning rate of pretrained models and adapters
 base_trainer         what the trainers over `trl.GRPOTrainer` share
 exact_grpo           nothing is sampled: `exact_loss` sums over all answers
@@ -15,7 +16,7 @@ grpo                 the trainer for a config
 sft                  the vote share as text, or a score of exact answers
 sampling             batches of prompts of similar length
 faults               rewards that are not finite, prompts that do not fit
-run                  a run from its data to its report, shared by all recipes
+run                  a run from its data to its report, shared by all recipes; `interruptible`: the training itself
 callbacks, tracking  evaluation and progress during training; Weights & Biases
 preemption           a checkpoint after SIGTERM or Ctrl-C
 checkpointing        complete checkpoints, `run.json`, bit-identical resuming

@@ -101,21 +101,25 @@ class PolicyArguments:
     policy_vocab_size: int = option(2048, "Vocabulary.")
     warm_start_steps: int = option(
         0,
-        "SFT steps on single, overconfident verdicts; for a pretrained model that does not answer on the grid, steps "
-        "that teach the format alone (30 to 60).",
+        "SFT steps on single, overconfident verdicts; for a pretrained model steps on a teacher's probabilities or, "
+        "without a teacher, on the format alone if it does not answer on the grid (30 to 60).",
     )
-    warm_start_verdicts: Literal["opinions", "lengths"] = option(
+    warm_start_verdicts: str = option(
         "opinions",
         "`opinions`: those of the simulated grader, or one vote of a recorded pair; `lengths`: the longer response is "
         "better, on responses that grow from a few words to complete ones; a policy from scratch learns to compare "
-        "texts faster this way.",
+        "texts faster this way. A pretrained model has a teacher: `probe`, a linear probe fitted to the training "
+        "votes, out of fold; the folder of a trained judge; or a file of probabilities of training pairs.",
     )
     warm_start_batch_size: int | None = option(
-        None, "Prompts per warm-start step; by default 64, or 4 for a pretrained model."
+        None,
+        "Prompts per warm-start step; by default 64, 4 to teach the format, or 24 with a teacher, in multiples of 12 "
+        "(all orders of four responses). A pointwise judge has batch_tokens.",
     )
     warm_start_learning_rate: float | None = option(
         None,
-        "Peak learning rate of the warm start; by default 2e-3, or 5e-5 for a pretrained model, 1e-3 for an adapter.",
+        "Peak learning rate of the warm start; by default 2e-3; for a pretrained model 5e-5 (an adapter 1e-3), with a "
+        "teacher 6e-5 (2e-4).",
     )
     warm_start_sharpness: float = option(1.8, "Factor on the logits of the verdicts; above 1 they are overconfident.")
     warm_start_tilt: float = option(1.0, "Logits that the verdicts add to the response shown second.")
@@ -124,6 +128,11 @@ class PolicyArguments:
         "Parts of names of the parameters to train after the warm start, such as embed_tokens; the others are frozen. "
         "Without it all are trained.",
     )
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher that `warm_start_verdicts` names: `probe`, a folder or a file; None if it names none."""
+        return None if self.warm_start_verdicts in ("opinions", "lengths") else self.warm_start_verdicts
 
 
 _FORMAT_OPTIONS = {"warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"}
@@ -170,6 +179,8 @@ def ineffective_options(
     policy = [name for name in PolicyArguments.__annotations__ if name != "train_only"]
     warm_start = [name for name in policy if name.startswith("warm_start") and name != "warm_start_steps"]
     from_scratch = [name for name in policy if name not in _FORMAT_OPTIONS]
+    if args.teacher:
+        from_scratch.remove("warm_start_verdicts")
     if pretrained:
         warm_start = [name for name in warm_start if name in _FORMAT_OPTIONS]
     cases = (
@@ -183,6 +194,11 @@ def ineffective_options(
             mode == POINTWISE and args.prompt_template in BUILT_IN,
             "a pointwise judge reads one response and has a template of its own",
             ("prompt_template",),
+        ),
+        (
+            mode == POINTWISE and args.teacher,
+            "a row of a pointwise judge has batch_tokens tokens",
+            ("warm_start_batch_size",),
         ),
     )
     return ineffective(cases, given)

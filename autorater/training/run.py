@@ -18,7 +18,6 @@ from typing import TypeVar
 
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_utils import TrainOutput
 from trl import ModelConfig, get_peft_config
 
 from autorater.data.errors import UserError
@@ -35,23 +34,17 @@ from autorater.prompts.encoder import EncodedPrompt, tell_if_rendered_otherwise
 from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
-from autorater.training.callbacks import (
-    CalibrationCallback,
-    LogFileCallback,
-    NoGradientCallback,
-    PreemptionCallback,
-    show_progress,
-)
-from autorater.training.checkpointing.checkpoints import checkpoints
+from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.record import REPORT, RunRecord
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
+from autorater.training.interruptible import run_training
 from autorater.training.memory import tell_memory
 from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
-from autorater.training.preemption import deferred_signals, exit_with
-from autorater.training.tracking import check_trackers, start_tracking, tolerate_tracker_errors
+from autorater.training.teaching.stage import check_teacher, learn_from_teacher
+from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
@@ -159,7 +152,11 @@ def open_run(
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))
-    if pretrained and record.warm_start is None:
+    if pretrained and record.warm_start is None and args.teacher:
+        config = None if isinstance(model, PeftModel) else get_peft_config(model_config)
+        folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
+        judge.model, _ = open_model(args, training, model_config, folder)
+    elif pretrained and record.warm_start is None:
         teach_format(judge, prompts, before, args, training, model_config, record)
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
@@ -204,6 +201,7 @@ def begin_run(
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
+    check_teacher(args, pretrained)
     for reason, names in ineffective_options(args, pretrained, mode, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     check_trackers(training)
@@ -305,25 +303,3 @@ def write_pair_run(
     write_report(folder, before, after, title=title, settings=card["settings"])
     write_model_card(folder, before=before, after=after, method=method, **card)
     logger.info(f"\n{summary_table(before, after)}\n\nreport: {Path(folder, 'report.html')}")
-
-
-def run_training(trainer: Trainer, record: RunRecord) -> TrainOutput:
-    """Trains from the start or a checkpoint, with progress and a log file; a signal ends the process afterwards."""
-    args = trainer.args
-    show_progress(trainer)
-    tolerate_tracker_errors(trainer)
-    trainer.about = record.about
-    with deferred_signals() as received:
-        preemption = PreemptionCallback(received)
-        trainer.add_callback(LogFileCallback(Path(args.output_dir, "log.jsonl")))
-        trainer.add_callback(preemption)
-        trainer.add_callback(NoGradientCallback())
-        trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    if preemption.status or received.name:
-        newest = next(iter(checkpoints(args.output_dir, record.run)), "none")
-        exit_with(
-            f"stopped ({received.name or 'signal to another process'}) after step {trainer.state.global_step} of "
-            f"{trainer.state.max_steps}; checkpoint: {newest}; to resume, add --resume_from_checkpoint auto",
-            preemption.status or received.status,
-        )
-    return trained

@@ -98,27 +98,28 @@ def learn_answers(
 
 
 def warm_start_options(
-    args: PolicyArguments, training: TrainingArguments, batch_size: int, learning_rate: float
+    args: PolicyArguments, training: TrainingArguments, batch_size: int, learning_rate: float, **options
 ) -> TrainingArguments:
-    """Options of the `Trainer` of a warm start; nothing is saved or logged, and the processes divide a batch."""
-    return TrainingArguments(
-        output_dir=training.output_dir,  # required
-        max_steps=args.warm_start_steps,
-        per_device_train_batch_size=max(1, batch_size // PartialState().num_processes),
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=min(20, args.warm_start_steps // 5),
-        adam_beta2=0.98,  # 0.999 averages the first gradients over more than the whole warm start
-        remove_unused_columns=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        seed=training.seed,
-        bf16=training.bf16,
-        use_cpu=training.use_cpu,
-        disable_tqdm=training.disable_tqdm,
-        ddp_find_unused_parameters=False,
-    )
+    """Options of the `Trainer` of a warm start, which by default saves and logs nothing; processes divide a batch."""
+    defaults = {
+        "output_dir": training.output_dir,  # required
+        "max_steps": args.warm_start_steps,
+        "per_device_train_batch_size": max(1, batch_size // PartialState().num_processes),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(20, args.warm_start_steps // 5),
+        "adam_beta2": 0.98,  # 0.999 averages the first gradients over more than the whole warm start
+        "remove_unused_columns": False,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": training.seed,
+        "bf16": training.bf16,
+        "use_cpu": training.use_cpu,
+        "disable_tqdm": training.disable_tqdm,
+        "ddp_find_unused_parameters": False,
+    }
+    return TrainingArguments(**defaults | options)
 
 
 class _AnswerTrainer(Trainer):

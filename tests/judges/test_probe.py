@@ -76,7 +76,7 @@ def test_out_of_fold_probabilities_do_not_know_the_votes_on_their_texts(parts, p
     held_out = probe._held_out(folds[sides])
     features = probe._features(ResponseStates(*parts).read(texts)[:, 0], texts)
     before, after = (
-        probe._cross_fit(features, sides, np.array([p.label for p in part]), held_out) for part in (train, flipped)
+        probe._cross_fit(features, sides, np.array([p.label for p in part]), held_out)[0] for part in (train, flipped)
     )
     own = folds[sides][:, 0] == folds[sides][0, 0]
     np.testing.assert_array_equal(before[:, own], after[:, own])

@@ -29,7 +29,7 @@ from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.grpo import grpo_trainer
-from autorater.training.run import run_training
+from autorater.training.interruptible import run_training
 from rewards import brier_reward
 from tests.conftest import make_model, make_tokenizer
 

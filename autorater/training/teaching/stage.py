@@ -1,0 +1,158 @@
+"""The stage of a run in which a pretrained judge learns from its teacher."""
+
+import logging
+import shutil
+
+import numpy as np
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import TrainingArguments
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.answers import AnswerTree
+from autorater.models.sharding import is_sharded, unsharded
+from autorater.prompts.batching import common_beginning
+from autorater.training.arguments import JudgeArguments, PolicyArguments
+from autorater.training.checkpointing.checkpoints import checkpoints
+from autorater.training.checkpointing.record import RunRecord, from_main
+from autorater.training.interruptible import run_training
+from autorater.training.teaching.teachers import Teacher, find_teacher
+from autorater.training.teaching.texts import TrainingTexts
+from autorater.training.teaching.trainer import TeachingTrainer, teaching_rows
+from autorater.training.warm_start import save_warm_start, warm_start_options
+
+_CLUSTER = 4  # texts that a pairwise judge compares at a time, in 12 prompts
+_PROMPTS_A_ROW = _CLUSTER * (_CLUSTER - 1)
+_PROMPTS, _RATE, _ADAPTER_RATE = 24, 6e-5, 2e-4
+_N_COMPARED = 48  # pairs whose distance to the teacher is measured before and after
+logger = logging.getLogger(__name__)
+
+
+def check_teacher(args: PolicyArguments, pretrained: bool) -> None:
+    """Raises UserError if options are not compatible with the teacher that `warm_start_verdicts` names, if any."""
+    size, teacher = args.warm_start_batch_size, f"warm_start_verdicts: {args.teacher}"
+    if args.teacher and not pretrained:
+        raise UserError(f"{teacher} teaches a pretrained model; set model_name_or_path, or expected opinions, lengths")
+    if args.teacher and not args.warm_start_steps:
+        raise UserError(f"{teacher} has no effect, because warm_start_steps is 0; set the number of steps")
+    if args.teacher and size and size % _PROMPTS_A_ROW:
+        raise UserError(f"warm_start_batch_size: got {size}; expected a multiple of {_PROMPTS_A_ROW} with a teacher")
+
+
+def learn_from_teacher(
+    judge: Judge,
+    pairs: list[Pair],
+    args: JudgeArguments,
+    training: TrainingArguments,
+    record: RunRecord,
+    base: str,
+    longest: int,
+    peft_config: PeftConfig | None = None,
+) -> str:
+    """Teaches `judge.model` what `warm_start_verdicts` names, once in a run; returns the folder `warm_start`.
+
+    Args:
+        judge: A pairwise judge without reasoning, or a pointwise judge.
+        pairs: Training pairs, with the labels that the run may use.
+        args: The options `warm_start_…`.
+        training: Seed, precision and output folder, and `batch_tokens` of a pointwise judge.
+        record: The run; an interrupted teaching is resumed.
+        base: The name or folder of the model.
+        longest: Most tokens of a prompt.
+        peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
+
+    Raises:
+        UserError: If the judge reasons, the model is sharded, or there is no such teacher.
+    """
+    if judge.encoder.format.reasoning:
+        raise UserError("warm_start_verdicts teaches answers without reasoning; train without reasoning first")
+    if is_sharded(judge.model):
+        raise UserError(
+            "warm_start_verdicts: a sharded model cannot be taught; teach it without sharding, e.g. with --use_peft, "
+            "and train its folder warm_start"
+        )
+    folder = record.warm_started_policy(
+        lambda: _teach(judge, TrainingTexts.of(pairs), args, training, record, base, longest, peft_config)
+    )
+    from_main(lambda: [shutil.rmtree(old) for old in checkpoints(folder, record.run)])
+    return folder
+
+
+@unsharded()
+def _teach(
+    judge: Judge,
+    texts: TrainingTexts,
+    args: JudgeArguments,
+    training: TrainingArguments,
+    record: RunRecord,
+    base: str,
+    longest: int,
+    peft_config: PeftConfig | None,
+) -> None:
+    progress = not training.disable_tqdm
+    find = (args.warm_start_verdicts, texts, judge, base, training.seed, progress)
+    teacher = from_main(lambda: find_teacher(*find))
+    chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
+    tell = f"{len(chosen)} training pairs: {{}}"
+    logger.info("before teaching, " + tell.format(compare(judge, texts, teacher, chosen)))
+
+    if peft_config is not None:
+        judge.model = get_peft_model(judge.model, peft_config)
+    pointwise = not isinstance(judge.tree, AnswerTree)
+    alone = texts.alone(judge)
+    lengths = np.array([len(prompt) for prompt in alone])
+    wanted = max(1, (args.warm_start_batch_size or _PROMPTS) // _PROMPTS_A_ROW // training.world_size)
+    accumulation = training.gradient_accumulation_steps if pointwise else wanted
+    n_rows = args.warm_start_steps * accumulation * training.world_size
+    if pointwise:
+        costs, budget = lengths - len(common_beginning(alone)), training.batch_tokens
+    else:
+        costs, budget = np.ones_like(lengths), _CLUSTER
+
+    def fits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return lengths[a] + lengths[b] <= 2 * longest
+
+    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, fits)
+    rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
+    options = warm_start_options(
+        args,
+        training,
+        training.world_size,
+        args.warm_start_learning_rate or rate,
+        output_dir=f"{training.output_dir}/warm_start",
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=training.gradient_checkpointing,
+        logging_strategy="steps",
+        logging_steps=training.logging_steps,
+        save_strategy=training.save_strategy,
+        save_steps=training.save_steps,
+        save_total_limit=training.save_total_limit,
+        resume_from_checkpoint="auto" if training.resume_from_checkpoint else None,
+    )
+    weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
+    trainer = TeachingTrainer(judge, texts, rows, options, *weights)
+    n_targets = sum(map(len, rows["target"]))
+    logger.info(
+        f"teaching: {args.warm_start_steps} steps, {n_targets:,} targets among {len(texts):,} texts"
+        f"{'' if (lengths <= longest).all() else f'; pairs over {longest} tokens are left out'}"
+    )
+    run_training(trainer, record, "teaching")
+    judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    logger.info("after teaching, " + tell.format(compare(judge, texts, teacher, chosen)))
+    save_warm_start(judge.model, judge.tokenizer, training)
+
+
+def compare(judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.ndarray) -> str:
+    """How far a judge is from its teacher on some of the pairs with votes, and its mass on the answers."""
+    told = teacher.between(*texts.sides[chosen].T)
+    judgments = judge.probabilities([texts.pairs[i] for i in chosen])
+    distance = np.sqrt(np.nanmean((judgments.p_sym - told) ** 2))
+    parts = [
+        f"root mean square distance to the teacher {distance:.3f}",
+        f"mass on answers {judgments.valid.mean():.3g}",
+    ]
+    if not isinstance(judge, PointwiseJudge):
+        parts.append(f"position bias {np.abs(judgments.p_ab + judgments.p_ba - 1).mean():.3f}")
+    return ", ".join(parts)

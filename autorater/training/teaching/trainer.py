@@ -1,0 +1,147 @@
+"""Supervised training on a teacher's probabilities, in batches of a few texts with many pairs among them.
+
+One reading of K texts by a pointwise judge has K (K − 1) / 2 targets. A pairwise judge reads every pair in both
+orders, as a tree in which prompts with the same response A share it (`autorater.models.packing`): four texts make
+twelve prompts with four beginnings. Texts are drawn in turn, each once an epoch; a teacher that knows single pairs
+decides the pairs (`autorater.training.vote_batches`).
+
+The batches of all steps are drawn in advance from the seed, so a resumed training takes the same ones, and the
+processes divide them.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from random import Random
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+
+import rewards
+from autorater.data.errors import UserError
+from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.checkpointing.resumable import ResumableTrainer
+from autorater.training.exact_loss import WeightedReward
+from autorater.training.pointwise import PointwiseLoss
+from autorater.training.teaching.loss import TargetLoss
+from autorater.training.teaching.teachers import PairTeacher, Teacher
+from autorater.training.teaching.texts import TrainingTexts
+from autorater.training.vote_batches import VoteBatches, VoteGraph
+
+_KL = WeightedReward([rewards.kl_reward], [1.0])
+
+
+def teaching_rows(
+    texts: TrainingTexts,
+    teacher: Teacher,
+    sizes: Sequence[int],
+    budget: int,
+    n_rows: int,
+    seed: int,
+    fits: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Dataset:
+    """Rows of pairs of texts, with the lists `a`, `b` and `target`.
+
+    Args:
+        sizes: What every text costs, shape (T,).
+        budget: What the texts of a row may cost together; a row of two texts may cost more.
+        n_rows: Rows to draw.
+        seed: Seed of all draws.
+        fits: Whether a prompt of two texts fits; pairs that do not are left out.
+
+    Raises:
+        UserError: If the teacher knows no pair that fits.
+    """
+    if isinstance(teacher, PairTeacher):
+        known = list(teacher.known)
+        graph = VoteGraph([[]] * len(texts), texts.group, sizes, [0] * len(texts.examples), known)
+        batches = VoteBatches(graph, budget, seed=seed)
+        epochs = ([[known[i] for i in batch] for batch in batches] for _ in range(n_rows))
+    else:
+        random = Random(f"teaching/{seed}")
+        epochs = (_clusters(texts.group, sizes, budget, random) for _ in range(n_rows))
+    rows: list[dict] = []
+    while len(rows) < n_rows:
+        before = len(rows)
+        for pairs in next(epochs):
+            a, b = np.array(pairs).T
+            target = teacher.between(a, b)
+            usable = ~np.isnan(target) & (True if fits is None else fits(a, b))
+            if usable.any():
+                rows.append({"a": a[usable], "b": b[usable], "target": target[usable]})
+        if len(rows) == before:
+            raise UserError("warm_start_verdicts: the teacher knows no pair of training texts that fits")
+    return Dataset.from_list(rows[:n_rows])
+
+
+def _clusters(group: np.ndarray, sizes: Sequence[int], budget: int, random: Random) -> list[list[tuple[int, int]]]:
+    """All pairs among few texts of a group at a time; every text is in one cluster, or alone and left out."""
+    clusters: list[list[int]] = []
+    for g in np.unique(group):
+        members = np.flatnonzero(group == g).tolist()
+        random.shuffle(members)
+        cluster: list[int] = []
+        for text in members:
+            if len(cluster) > 1 and sum(sizes[t] for t in cluster) + sizes[text] > budget:
+                clusters.append(cluster)
+                cluster = []
+            cluster.append(text)
+        clusters.append(cluster)
+    random.shuffle(clusters)
+    return [list(combinations(cluster, 2)) for cluster in clusters if len(cluster) > 1]
+
+
+class TeachingTrainer(ResumableTrainer, Trainer):
+    """Trains a judge on rows of `teaching_rows`, one row a micro-batch.
+
+    Args:
+        judge: A local judge; its model is trained.
+        texts: The texts that the rows are about.
+        rows: Rows of all steps.
+        args: Options; `per_device_train_batch_size` is 1.
+        symmetry_coef: As in `ExactLoss`, for a pairwise judge.
+        entropy_coef: Weight of the entropy of the scores of a pointwise judge.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        texts: TrainingTexts,
+        rows: Dataset,
+        args: TrainingArguments,
+        symmetry_coef: float = 0.0,
+        entropy_coef: float = 0.0,
+    ):
+        super().__init__(judge.model, args=args, train_dataset=rows, data_collator=_collate)
+        self.judge, self.texts, self.entropy_coef = judge, texts, entropy_coef
+        self.loss = TargetLoss(_KL, symmetry_coef=symmetry_coef)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        sides = zip(inputs["a"].tolist(), inputs["b"].tolist(), strict=True)
+        prompts = self.judge.encoder.encode([self.texts.pair(a, b) for a, b in sides])
+        of_pairs = self._by_scores if isinstance(self.judge, PointwiseJudge) else self._in_words
+        return self.finite(of_pairs(model, prompts, inputs["target"]))
+
+    def _in_words(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], q: torch.Tensor) -> torch.Tensor:
+        closing = self.loss.closing(self.judge.tree, self.state.global_step)
+        flat = [prompt.ids for both in prompts for prompt in both]
+        answers = self.judge.tree.packed(model, flat, closing)
+        loss, _ = self.loss(answers, torch.stack([q, 1 - q], dim=1).flatten())
+        return loss
+
+    def _by_scores(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], q: torch.Tensor) -> torch.Tensor:
+        place: dict[tuple[int, ...], int] = {}
+        sides = [[place.setdefault(tuple(prompt.ids), len(place)) for prompt in both] for both in prompts]
+        answers = self.judge.tree.distribution(model, list(map(list, place)))
+        a, b = torch.tensor(sides, device=q.device).T
+        divergence = -PointwiseLoss(_KL, self.judge.scale).value(answers, a, b, q).mean()
+        return divergence - self.entropy_coef * answers.entropy.mean()
+
+
+def _collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+    (row,) = rows
+    target = torch.tensor(row["target"], dtype=torch.float32)
+    return {"a": torch.tensor(row["a"]), "b": torch.tensor(row["b"]), "target": target}

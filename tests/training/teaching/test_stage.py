@@ -1,0 +1,214 @@
+"""Teaching moves a judge to its teacher, exactly resumed; what it refuses; the whole run."""
+
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from trl import ModelConfig
+
+from autorater.data.errors import UserError
+from autorater.data.loading import write_pairs
+from autorater.data.pairs import Pair
+from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.loading import load_policy
+from autorater.prompts.templates import PromptFormat
+from autorater.training.arguments import JudgeArguments
+from autorater.training.checkpointing.record import RunRecord
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.grpo import train_on_votes
+from autorater.training.teaching import trainer
+from autorater.training.teaching.stage import learn_from_teacher
+from autorater.training.teaching.teachers import PairTeacher, ScoreTeacher
+from autorater.training.teaching.texts import TrainingTexts
+from autorater.training.teaching.trainer import teaching_rows
+from tests.conftest import make_model, make_tokenizer
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Two topics of eight texts; their digit says how good they are."""
+    texts = [f"{digit} " * 4 + ("fox" if topic else "dogs") for topic in range(2) for digit in range(8)]
+    rng = np.random.default_rng(0)
+    sides = [rng.choice(8, size=2, replace=False) + 8 * topic for topic in range(2) for _ in range(20)]
+    return [
+        Pair(f"pair {i}", "Which?", texts[a], texts[b], float(b > a), 1, topic=f"topic {a // 8}")
+        for i, (a, b) in enumerate(sides)
+    ]
+
+
+@pytest.fixture
+def teacher_file(pairs, tmp_path):
+    def probability(pair):
+        return 1 / (1 + np.exp(-0.6 * (int(pair.response_b[0]) - int(pair.response_a[0]))))
+
+    path = tmp_path / "teacher.jsonl"
+    path.write_text("".join(json.dumps({"id": p.id, "probability": probability(p)}) + "\n" for p in pairs))
+    return str(path)
+
+
+def make_judge(kind):
+    tokenizer = make_tokenizer(chat=True)
+    model = make_model("llama", len(tokenizer))
+    return (
+        PointwiseJudge(model, tokenizer)
+        if kind == "pointwise"
+        else Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.25)
+    )
+
+
+def taught(kind, pairs, folder, teacher, peft=None, run="run", judge=None, resume=None, steps=10, **options):
+    folder.mkdir(exist_ok=True)
+    args = JudgeArguments(
+        warm_start_verdicts=teacher, warm_start_steps=steps, warm_start_learning_rate=1e-2, **options
+    )
+    training = JudgeGRPOConfig(
+        output_dir=str(folder), judgment=kind, report_to="none", use_cpu=True, disable_tqdm=True, save_steps=4,
+        save_strategy="steps" if steps < 80 else "no", logging_steps=2, resume_from_checkpoint=resume,
+        **{"batch_tokens": 300, "entropy_coef": 0.1} if kind == "pointwise" else {},
+    )  # fmt: skip
+    judge = judge or make_judge(kind)
+    record = RunRecord(folder, run, {}, [])
+    return learn_from_teacher(judge, pairs, args, training, record, "model", 1000, peft), judge
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_file, caplog):
+    caplog.set_level(logging.INFO, "autorater")
+    folder, judge = taught(kind, pairs, tmp_path / "run", teacher_file, steps=80)
+    distances = [
+        float(r.message.split("teacher ")[1].split(",")[0]) for r in caplog.records if "distance" in r.message
+    ]
+    assert distances[1] < 0.7 * distances[0]
+    assert judge.probabilities(pairs).valid.min() > 0.9, "the format is learned in passing"
+    loaded, _ = load_policy(folder)
+    for (name, weight), other in zip(judge.model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(weight, other), name
+    assert not list((tmp_path / "run" / "warm_start").glob("checkpoint-*")), "they are removed when it is complete"
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_resumed_is_uninterrupted(kind, pairs, tmp_path, teacher_file, monkeypatch):
+    whole, _ = taught(kind, pairs, tmp_path / "whole", teacher_file)
+
+    class Stopped(Exception):
+        pass
+
+    compute = trainer.TeachingTrainer.compute_loss
+
+    def stop(self, *args, **kwargs):
+        if self.state.global_step == 6:
+            raise Stopped
+        return compute(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.TeachingTrainer, "compute_loss", stop)
+        with pytest.raises(Stopped):
+            taught(kind, pairs, tmp_path / "stopped", teacher_file)
+    assert [p.name for p in (tmp_path / "stopped" / "warm_start").glob("checkpoint-*")] == ["checkpoint-4"]
+    torch.manual_seed(99)
+    resumed, _ = taught(kind, pairs, tmp_path / "stopped", teacher_file, resume="auto")
+    for (name, p), q in zip(*(load_policy(folder)[0].named_parameters() for folder in (whole, resumed)), strict=True):
+        assert torch.equal(p, q[1]), name
+
+
+def test_an_adapter_learns(pairs, tmp_path, teacher_file):
+    judge = make_judge("pairwise")
+    judge.model.save_pretrained(tmp_path / "base")
+    judge.tokenizer.save_pretrained(tmp_path / "base")
+    judge.model, _ = load_policy(str(tmp_path / "base"))
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    folder, _ = taught("pairwise", pairs, tmp_path / "run", teacher_file, lora, judge=judge, steps=2)
+    assert isinstance(load_policy(folder)[0], PeftModel)
+
+
+def test_rows_hold_every_text_once_an_epoch(pairs):
+    texts = TrainingTexts.of(pairs)
+    scores = np.arange(len(texts), dtype=float)[None] / 5
+    teacher = ScoreTeacher(scores, np.zeros(len(texts), dtype=int), np.zeros((1, 1), dtype=int))
+    rows = teaching_rows(texts, teacher, [1] * len(texts), 4, 8, seed=0)  # two epochs of four clusters
+    for epoch in (rows[:4], rows[4:]):
+        met = [set(a) | set(b) for a, b in zip(epoch["a"], epoch["b"], strict=True)]
+        assert Counter(text for cluster in met for text in cluster) == Counter(range(len(texts)))
+        assert all(len(cluster) == 4 and len(set(texts.group[list(cluster)])) == 1 for cluster in met)
+    assert rows["a"][:4] != rows["a"][4:]
+    for row in rows:
+        assert len(row["target"]) == 6
+        np.testing.assert_allclose(row["target"], teacher.between(np.array(row["a"]), np.array(row["b"])))
+    assert rows["a"] == teaching_rows(texts, teacher, [1] * len(texts), 4, 8, seed=0)["a"]
+
+
+def test_rows_of_single_pairs_and_of_those_that_fit(pairs):
+    texts = TrainingTexts.of(pairs)
+    known = {tuple(sides): 0.25 for sides in texts.sides[:9].tolist()}
+    rows = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 40, seed=0)
+    sides = [pair for row in rows for pair in zip(row["a"], row["b"], strict=True)]
+    assert set(sides) == set(known)
+    assert {value for row in rows for value in row["target"]} == {0.25}
+    only = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, lambda a, b: a == sides[0][0])
+    assert {a for row in only for a in row["a"]} == {sides[0][0]}
+    with pytest.raises(UserError, match="knows no pair"):
+        teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, lambda a, b: a < 0)
+
+
+def test_refused(pairs, tmp_path, teacher_file):
+    judge = make_judge("pairwise")
+    reasoning = Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True), 0.1)
+    with pytest.raises(UserError, match="answers without reasoning"):
+        taught("pairwise", pairs, tmp_path / "run", teacher_file, judge=reasoning)
+    sharded = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(ds_id=0)]), modules=lambda: iter(()))
+    with pytest.raises(UserError, match="a sharded model cannot be taught"):
+        taught("pairwise", pairs, tmp_path / "run", teacher_file, judge=replace_model(judge, sharded))
+
+
+def replace_model(judge, model):
+    judge.model = model
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "message"),
+    [
+        ({"warm_start_steps": 0}, "model", "warm_start_steps is 0"),
+        ({"warm_start_steps": 9}, None, "teaches a pretrained model; set model_name_or_path"),
+        ({"warm_start_steps": 9, "warm_start_batch_size": 16}, "model", "expected a multiple of 12"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, options, model, message):
+    args = JudgeArguments(warm_start_verdicts="probe", n_train=8, n_test=4, **options)
+    training = JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(UserError, match=message):
+        train_on_votes(args, training, ModelConfig(model_name_or_path=model), (), "grpo")
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog):
+    """A judge in words begins from the weights of a pointwise judge, with a prompt layout of its own."""
+    caplog.set_level(logging.INFO, "autorater")
+    judge = make_judge("pointwise")
+    for save in (judge.model.save_pretrained, judge.tokenizer.save_pretrained, judge.save_format):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        save(tmp_path / "model")
+    write_pairs(pairs, tmp_path / "votes.jsonl")
+    write_pairs([replace(pair, response_a=pair.response_a + " so") for pair in pairs[:6]], tmp_path / "test.jsonl")
+    args = JudgeArguments(
+        dataset_name=str(tmp_path / "votes.jsonl"), eval_dataset_name=str(tmp_path / "test.jsonl"),
+        prompt_template="compact" if kind == "pairwise" else "full", warm_start_verdicts=str(tmp_path / "model"),
+        warm_start_steps=3, n_eval_pairs=0,
+    )  # fmt: skip
+    training = JudgeGRPOConfig(
+        output_dir=str(tmp_path / "run"), judgment=kind, report_to="none", use_cpu=True, disable_tqdm=True,
+        max_steps=1, save_strategy="no", **{"answer_step": 0.1} if kind == "pairwise" else {},
+    )  # fmt: skip
+    train_on_votes(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), (), "grpo")
+    assert any(record.message.startswith("after teaching") for record in caplog.records)
+    trained = Judge.from_pretrained(str(tmp_path / "run"), device="cpu")
+    assert isinstance(trained, PointwiseJudge) == (kind == "pointwise")
+    layout = "".join(trained.encoder.pieces)
+    assert ("[Response A]" in layout) == (kind == "pairwise")
