@@ -1,12 +1,11 @@
 """The command `autorater`, and the frame of every script: options, one logger, errors in one line.
 
-    autorater convert SOURCE OUT.jsonl      a module of `COMMANDS` with `add_arguments(parser)` and `run(arguments)`
+    autorater convert SOURCE OUT.jsonl      a command of `COMMANDS`, whose module is imported when it is used
 
-Exit status: 0; 2 after a user's mistake; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
+Exit status: 0; 2 after a user's mistake; 3 if a gate fails; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
 """
 
 import argparse
-import difflib
 import logging
 import sys
 import warnings
@@ -15,22 +14,68 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, get_type_hints
+from typing import NamedTuple, get_type_hints
 
+from autorater.data.config_file import check_options, read_config
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
+from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
+
+
+class Command(NamedTuple):
+    """A command of `autorater`.
+
+    Attributes:
+        help: What it does, in a line.
+        run: `module:function`, called with the parsed arguments, or without `options` with the command line.
+        options: `module:function` that adds the options to a parser. Its module imports neither torch nor SciPy, so
+            that help is shown at once.
+    """
+
+    help: str
+    run: str
+    options: str | None = None
+
+
+_AUDIT, _DECISIONS = "autorater.audit", "autorater.report.decisions"
 COMMANDS = {
-    "judge": ("autorater.audit.judge_command", "the judgments of pairs, in both orders, as predictions"),
-    "audit": ("autorater.audit.command", "does the order of the responses change a judge's verdicts?"),
-    "convert": ("autorater.data.convert", "pairs in any layout to JSONL in our columns"),
-    "splits": ("autorater.data.public_splits", "the human judgments of the recipes, from public repositories"),
-    "winrate": ("autorater.report.decisions.winrate", "which system is better, from judged pairs and votes on some"),
-    "defer": ("autorater.report.decisions.defer", "which judgments may stand, and which pairs go to people"),
-    "merge": ("autorater.judges.merging", "an adapter and its base model as one model"),
-    "gate": ("autorater.report.decisions.gate", "is a judge worse than a recorded baseline; exit status 3 if so"),
+    "judge": Command("the judgments of pairs, in both orders, as predictions", f"{_AUDIT}.judge_command:main"),
+    "rank": Command("the responses to every prompt in order, with strengths", "autorater.judges.rank_command:main"),
+    "audit": Command("does the order of the responses change a judge's verdicts?", f"{_AUDIT}.command:main"),
+    "evaluate": Command(
+        "judges measured on votes, by every judging method, in one table", "autorater.report.evaluate_command:main"
+    ),
+    "winrate": Command(
+        "which system is better, from judged pairs and votes on some",
+        f"{_DECISIONS}.winrate:run",
+        f"{_DECISIONS}.arguments:add_winrate_arguments",
+    ),
+    "defer": Command(
+        "which judgments may stand, and which pairs go to people",
+        f"{_DECISIONS}.defer:run",
+        f"{_DECISIONS}.arguments:add_defer_arguments",
+    ),
+    "gate": Command(
+        "is a judge worse than a recorded baseline; exit status 3 if so",
+        f"{_DECISIONS}.gate:run",
+        f"{_DECISIONS}.arguments:add_gate_arguments",
+    ),
+    "convert": Command(
+        "pairs in any layout to JSONL in our columns",
+        "autorater.data.convert:run",
+        "autorater.data.convert:add_arguments",
+    ),
+    "splits": Command(
+        "the human judgments of the recipes, from public repositories",
+        "autorater.data.public_splits:run",
+        "autorater.data.public_splits:add_arguments",
+    ),
+    "merge": Command(
+        "an adapter and its base model as one model", "autorater.judges.merging:run", "autorater.judges.merging:add_arguments"
+    ),
+    "recipes": Command("the training scripts and their configs, copied to a folder", "autorater.data.recipes:run", "autorater.data.recipes:add_arguments"),
 }
-"""Module and help of every command; the module is imported when the command is used."""
 
 
 def command(argv: Sequence[str] | None = None) -> None:
@@ -39,22 +84,23 @@ def command(argv: Sequence[str] | None = None) -> None:
 
 
 def _run_command(argv: list[str]) -> None:
-    if argv and argv[0] in ("judge", "audit"):  # they check which options were given
-        import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+    chosen = COMMANDS.get(argv[0]) if argv else None
+    if chosen is not None and chosen.options is None:  # it checks which options were given
+        _imported(chosen.run)(argv[1:])
         return
-    parser = _CommandParser(prog="autorater", description="LLM judges that state calibrated probabilities.")
+    parser = CommandParser(prog="autorater", description="LLM judges that state calibrated probabilities.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, help) in COMMANDS.items():
-        subparser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        if argv[:1] == [name]:
-            import_module(module).add_arguments(subparser)
+    for name, listed in COMMANDS.items():
+        subparser = commands.add_parser(name, help=listed.help, description=listed.help, allow_abbrev=False)
+        if listed is chosen:
+            _imported(listed.options)(subparser)
     arguments = parser.parse_args(argv)
-    import_module(COMMANDS[arguments.command][0]).run(arguments)
+    _imported(COMMANDS[arguments.command].run)(arguments)
 
 
-class _CommandParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+def _imported(place: str) -> Callable:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
 
 
 def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> None:
@@ -130,14 +176,15 @@ def parse_arguments(dataclasses: Sequence[type], default_config: Path, argv: Seq
     given: set[str] = set()
     if "--config" in argv:
         path = Path(argv[argv.index("--config") + 1])
-        config = _read_config(path)
-        _check_keys(config, parser, f"in {path}")
+        config = read_config(path)
+        check_options(config, _known(parser), f"in {path}")
         given = set() if path == default_config else set(config)
     try:
         *parsed, unknown = parser.parse_args_and_config(argv, return_remaining_strings=True)
     except ValueError as error:
         raise UserError(str(error)) from error
-    _check_keys([word.lstrip("-").split("=")[0] for word in unknown[:1]], parser, "on the command line")
+    names = [word.lstrip("-").split("=")[0] for word in unknown[:1]]
+    check_options(names, _known(parser), "on the command line")
     parsed = Arguments(parsed)
     parsed.given = frozenset(given | _on_command_line(parser, argv))
     return parsed
@@ -153,27 +200,8 @@ def config_arguments(argv: Sequence[str], default_config: Path) -> list[str]:
     return ["--config", str(default_config), *argv]
 
 
-def _read_config(path: Path) -> dict:
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected `option: value` lines, got {type(config).__name__}")
-    return config
-
-
-def _check_keys(keys: Sequence[str], parser: argparse.ArgumentParser, source: str) -> None:
-    known = {action.dest for action in parser._actions} | {"env"}  # `env`: environment variables, set by TrlParser
-    for key in keys:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"unknown option {key} {source}{hint}")
+def _known(parser: argparse.ArgumentParser) -> set[str]:
+    return {action.dest for action in parser._actions} | {"env"}  # `env`: environment variables, set by TrlParser
 
 
 def _on_command_line(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:

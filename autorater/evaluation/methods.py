@@ -7,27 +7,39 @@
 Every method judges every pair once, and stored judgments are not repeated; its variants are computed from those
 judgments. Recalibrations are fitted on calibration pairs, which share no group (topic or prompt) with the pairs that
 all methods are measured on. A method that the model does not support has an entry with the reason. Intervals treat
-fitted recalibrations as fixed.
+fitted recalibrations as fixed. Judges behind a server and recorded judgments have one method
+(`autorater.evaluation.method_judgments`). Imports no torch until a model on this machine is judged with.
 """
 
+from __future__ import annotations
+
 import logging
-import time
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
+from autorater.evaluation.method_judgments import (
+    Parts,
+    judge_parts,
+    methods_of,
+    only_method,
+    saved_recalibration,
+    without_recalibration,
+)
 from autorater.evaluation.results import write_metrics, write_predictions
-from autorater.evaluation.stored_judgments import judge_in_parts
-from autorater.judges import Judge, Judgments, LinearProbe
-from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, content_free_pairs, fit_recalibration
-from autorater.judges.methods import METHODS, judging_method
+from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, fit_recalibration
+from autorater.judges.judgments import PairJudge
+from autorater.judges.options import METHODS
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.systems import WinRate, win_rates
+
+if TYPE_CHECKING:
+    from autorater.judges import Judge
 
 SWAP, NONE = "swap", "none"
 DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
@@ -36,7 +48,6 @@ VARIANTS = (NONE, *KINDS, SWAP, "swap+odd_temperature", "swap+isotonic")
 ANSWER_MEAN = "answer_mean"
 ANSWER_MEAN_AS_SAVED = "answer_mean_as_saved"
 """`answer_mean` with the recalibration that is saved with the judge, if there is one."""
-_TIMED_PROMPTS = 16
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +61,7 @@ class Entry:
         judge: Name of the judge in a comparison of several.
         evaluation: Its judgments and metrics; None if the method is not available.
         recalibration: The last recalibration among the steps, as fitted.
+        parts: All its judgments: those of the evaluation, of the calibration pairs and of pairs without votes.
         reason: Why the method is not available.
     """
 
@@ -58,6 +70,7 @@ class Entry:
     judge: str = ""
     evaluation: Evaluation | None = None
     recalibration: Recalibration | None = None
+    parts: Parts | None = None
     reason: str = ""
 
     @property
@@ -82,7 +95,7 @@ def group_column(pairs: Sequence[Pair]) -> str:
 
 
 def compare_methods(
-    judge: Judge,
+    judge: PairJudge,
     pairs: Sequence[Pair],
     calibration: Sequence[Pair],
     train: Sequence[Pair] | None = None,
@@ -90,6 +103,7 @@ def compare_methods(
     methods: Sequence[str] = METHODS,
     variants: Sequence[str] = VARIANTS,
     name: str = "",
+    unvoted: Sequence[Pair] = (),
     clusters: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
     folder: Path | None = None,
@@ -100,121 +114,76 @@ def compare_methods(
     """Judges pairs by every method and measures every variant of it.
 
     Args:
-        judge: The model with its prompt format.
+        judge: A judge of `autorater.judges.opening`: a model with its prompt format, one behind a server, or a file.
         pairs: N pairs to measure on.
         calibration: Pairs to fit recalibrations on; they share no prompt with `pairs`.
         train: Pairs to fit the linear probe on; by default the calibration pairs, on which its variants then use its
             out-of-fold probabilities.
-        methods: Names of `METHODS`.
+        methods: Names of `METHODS`; a judge that has one method only is judged by that.
         variants: As in `variant_steps`.
         name: Name of the judge in the entries; empty for a single judge.
+        unvoted: Pairs without votes, to judge only.
         clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
         folder: Where judgments are stored as they come, and read from if they are there; None for nowhere.
-        model: What identifies the model, such as the `model_digest` of its folder; required with `folder`.
+        model: What identifies the model, such as the `model_digest` of its folder, or its name on a server; required
+            with `folder`.
         progress: Show progress bars.
-        options: As in `judging_method`.
+        options: As in `judging_method`, and `ask_refused_again` for a judge behind a server.
 
     Returns:
         For every method, in order, its variants in order, or one entry without an evaluation.
 
     Raises:
-        UserError: If a method or a variant is unknown.
+        UserError: If a method or a variant is unknown, or a judge of one method cannot be used.
     """
     for method in methods:
         if method not in METHODS:
             raise UserError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
     chains = [variant_steps(variant) for variant in variants]
     labels = [pair.label for pair in calibration]
+    plain, saved = without_recalibration(judge), saved_recalibration(judge)
+    chosen = methods_of(judge, methods, name or model)
     entries = []
-    for i, method in enumerate(methods, 1):
+    for i, method in enumerate(chosen, 1):
         if progress:
-            logger.info(f"{f'{name}: ' if name else ''}{method} ({i} of {len(methods)} methods)")
-        try:  # a method that the model does not support is reported in its row
-            parts = _judge_parts(method, judge, calibration, pairs, train, folder, model, progress, **options)
+            logger.info(f"{f'{name}: ' if name else ''}{method} ({i} of {len(chosen)} methods)")
+        try:
+            parts = judge_parts(
+                method, plain, pairs, calibration, train, unvoted, folder, model, progress, **options
+            )
         except UserError as error:
+            if only_method(judge) is not None:  # a budget, a server, a file
+                raise
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
-        variants_of_method = [(method, steps, *_post_process(steps, *parts, labels)) for steps in chains]
-        if method == ANSWER_MEAN and judge.recalibration is not None:
-            saved = parts[1].recalibrated(judge.recalibration)
-            variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), saved, judge.recalibration))
+        variants_of_method = [
+            (method, steps, *_post_process(steps, parts, labels))
+            for steps in chains
+            if parts.content_free is not None or "contextual" not in steps
+        ]
+        if method == ANSWER_MEAN and saved is not None:
+            as_saved = parts.map(lambda part: part.recalibrated(saved))
+            variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), as_saved, saved))
         for method_name, steps, processed, recalibration in variants_of_method:
-            measured = measure(pairs, processed, clusters=clusters, n_bootstrap=n_bootstrap)
-            entries.append(Entry(method_name, steps, name, measured, recalibration))
+            measured = measure(pairs, processed.measured, clusters=clusters, n_bootstrap=n_bootstrap)
+            entries.append(Entry(method_name, steps, name, measured, recalibration, processed))
     return entries
 
 
-def _judge_parts(
-    method: str,
-    judge: Judge,
-    calibration: Sequence[Pair],
-    pairs: Sequence[Pair],
-    train: Sequence[Pair] | None,
-    folder: Path | None,
-    model: str,
-    progress: bool,
-    **options: int,
-) -> tuple[Judgments, Judgments, Judgments]:
-    """Judgments of the calibration pairs, of the pairs and of the content-free pairs."""
-    fit_on = calibration if train is None else train
-    pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
-    ends = len(calibration), len(calibration) + len(pairs)
-    slots = dict.fromkeys({"criteria", "reference", "group"} & set(judge.encoder.format.slots), "N/A")
-    everything = [*calibration, *pairs, *(replace(pair, **slots) for pair in content_free_pairs())]
-    if folder is None or isinstance(pair_judge, LinearProbe):  # the probe's states are the work, and are computed once
-        judgments = pair_judge.probabilities(everything, progress=progress)
-    else:
-        depends_on = (
-            model,
-            method,
-            judge.encoder.format,
-            judge.encoder.pieces,
-            judge.tree.step,
-            sorted(options.items()),
-        )
-        judgments = judge_in_parts(pair_judge, everything, folder, depends_on, progress=progress)
-    parts = judgments[: ends[0]], judgments[ends[0] : ends[1]], judgments[ends[1] :]
-    if isinstance(pair_judge, LinearProbe) and train is None:
-        return pair_judge.cross_fitted, *parts[1:]
-    return parts
-
-
 def _post_process(
-    steps: Sequence[str], calibration: Judgments, judged: Judgments, content_free: Judgments, labels: Sequence[float]
-) -> tuple[Judgments, Recalibration | None]:
+    steps: Sequence[str], parts: Parts, labels: Sequence[float]
+) -> tuple[Parts, Recalibration | None]:
     """The judgments after all steps; each step is fitted on the calibration part after the steps before it."""
     recalibration = None
     for step in steps:
         if step == SWAP:
-            calibration, judged, content_free = (part.swap_averaged() for part in (calibration, judged, content_free))
+            parts = parts.map(lambda part: part.swap_averaged())
             continue
-        recalibration = fit_recalibration(step, calibration.p_ab, calibration.p_ba, labels, content_free.mean.ravel())
-        calibration, judged, content_free = (
-            part.recalibrated(recalibration) for part in (calibration, judged, content_free)
-        )
-    return judged, recalibration
-
-
-def cost(judge: Judge, pairs: Sequence[Pair], methods: Sequence[str]) -> str:
-    """What judging N pairs by every method costs, in a sentence; a few prompts are judged to measure the speed."""
-    judge, encoded = copy(judge), judge.encoder.encode(pairs)
-    timed = encoded[:: max(1, 2 * len(encoded) // _TIMED_PROMPTS)]
-    # a pointwise judge reads a response once, however many pairs have it
-    prompts, timed_prompts = ({id(prompt): prompt for both in some for prompt in both} for some in (encoded, timed))
-    tokens, timed_tokens = (sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts))
-    single = [method for method in methods if not method.endswith("_reasoning")]  # one forward pass a prompt
-    generating = [method for method in methods if method.endswith("_reasoning")]
-    text = f"{len(prompts):,} prompts, {tokens:,} tokens"
-    if single and not judge.encoder.format.reasoning:
-        judge.judge_prompts(timed[:1])  # the first forward pass of a process is slow
-        start = time.perf_counter()
-        judge.judge_prompts(timed)
-        minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
-        text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
-    if generating or judge.encoder.format.reasoning:
-        text += f"; up to {judge.max_reasoning_tokens or 512} generated tokens a prompt where the judge reasons"
-    return text
+        content_free = None if parts.content_free is None else parts.content_free.mean.ravel()
+        fitted = fit_recalibration(step, parts.calibration.p_ab, parts.calibration.p_ba, labels, content_free)
+        parts, recalibration = parts.map(lambda part, fitted=fitted: part.recalibrated(fitted)), fitted
+    return parts, recalibration
 
 
 def headline_entries(entries: Sequence[Entry]) -> list[Entry]:

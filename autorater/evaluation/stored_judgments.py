@@ -1,17 +1,29 @@
-"""Judgments of many pairs in parts, each stored when it is complete, so that a stopped evaluation resumes.
+"""Judgments of many pairs, stored as they come, so that a stopped evaluation resumes.
 
-    FOLDER/<digest of everything that the judgments depend on>/0.npz, 500.npz, …
+    FOLDER/<digest of everything that the judgments depend on>/0.npz, 500.npz, …     in parts, by a local judge
+    FOLDER/<the same>/judgments.jsonl                                                one by one, by a server
 
 With other pairs, another model or other options the digest differs, so nothing stale is used.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 
-from autorater.data.pairs import Pair
-from autorater.judges.identity import digest
-from autorater.judges.judgments import Judgments, PairJudge
+import numpy as np
+from tqdm.auto import tqdm
 
+from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.evaluation.requests import add_earlier_usage, answer_record, is_refused, missing_answers, missing_budget
+from autorater.judges.client import EndpointError
+from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.identity import digest
+from autorater.judges.judgments import Answer, Judgments, PairJudge
+
+logger = logging.getLogger(__name__)
 _PART = 500  # pairs; prompts of similar length are batched within a part
 
 
@@ -22,11 +34,7 @@ def judge_in_parts(
 
     `depends_on` is everything but the texts of the pairs that the judgments depend on; it has a stable `repr`.
     """
-    texts = [
-        (pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference, pair.group) for pair in pairs
-    ]
-    folder = folder / digest((depends_on, texts))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder_of(folder, depends_on, pairs)
     parts = []
     for start in range(0, len(pairs), _PART):
         path = folder / f"{start}.npz"
@@ -36,3 +44,59 @@ def judge_in_parts(
             written.replace(path)
         parts.append(Judgments.load(path))
     return Judgments.concatenated(parts)
+
+
+def judge_in_store(
+    judge: EndpointJudge,
+    pairs: Sequence[Pair],
+    folder: Path,
+    settings: Mapping[str, object],
+    *,
+    ask_refused_again: bool = False,
+    progress: bool = False,
+) -> Judgments:
+    """The judgments of N pairs by a judge behind a server; those that are stored in `folder` are not requested again.
+
+    A request without an answer has mean 0.5 and validity 0. Logs what was used and why answers are missing.
+
+    Args:
+        settings: What the judgments depend on beside the pairs, as JSON values.
+        ask_refused_again: Repeat the requests that were refused in an earlier run.
+
+    Raises:
+        EndpointError: If no request can succeed, or the budget is too small.
+    """
+    folder = _folder_of(folder, sorted(settings.items()), pairs)
+    number_of = itemgetter("number")
+    store = JudgmentStore(folder, 2 * len(pairs), number_of, settings, is_refused, ask_refused_again)
+    shown = ((2 * i + o, p) for i, pair in enumerate(pairs) for o, p in enumerate((pair, pair.swapped())))
+    mean, valid = np.full((2, len(pairs), 2), 0.5)
+    hidden = None if progress else True  # None: hidden without a terminal
+    with closing(store), tqdm(
+        total=mean.size, initial=len(store), desc="judging", unit="request", disable=hidden, leave=False
+    ) as bar:  # fmt: skip
+
+        def receive(number: int, answer: Answer) -> None:
+            store.append(number, {"number": number} | answer_record(answer))
+            bar.update()
+
+        add_earlier_usage(judge.usage, store)
+        judge.ask_pairs(((number, pair, ("A", "B")) for number, pair in shown if number not in store), receive)
+        if n_missing := mean.size - len(store):
+            raise EndpointError(missing_budget(n_missing))
+        for record in store.records():
+            answered = record["status"] == "answered"
+            mean.flat[record["number"]] = record["probability"] if answered else 0.5
+            valid.flat[record["number"]] = record.get("valid", 1.0) if answered else 0.0
+        if reasons := missing_answers(store, judge.max_answer_tokens):
+            logger.warning("; ".join(reasons))
+    return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)
+
+
+def _folder_of(folder: Path, depends_on: object, pairs: Sequence[Pair]) -> Path:
+    texts = [
+        (pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference, pair.group) for pair in pairs
+    ]
+    folder = folder / digest((depends_on, texts))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

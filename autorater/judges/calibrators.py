@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, isotonic_regression, minimize
 from scipy.special import expit, logit
 
 from autorater.data.errors import UserError
@@ -102,10 +102,7 @@ def fit_recalibration(
     if kind == "platt":
         return LogitMap(kind, *_slope_and_intercept(_logit(answers), targets))
     if kind == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
-
-        curve = IsotonicRegression(y_min=0, y_max=1).fit(answers.round(DECIMALS), targets)
-        return MonotoneMap(tuple(curve.X_thresholds_.tolist()), tuple(curve.y_thresholds_.tolist()))
+        return _isotonic(answers.round(DECIMALS), targets)
     if kind == "contextual":
         if content_free is None:
             raise ValueError("contextual calibration requires the answers to content-free pairs")
@@ -113,6 +110,15 @@ def fit_recalibration(
     elif kind != "batch":
         raise ValueError(f"unknown recalibration {kind!r}; expected one of {', '.join(KINDS)}")
     return LogitMap(kind, intercept=-float(_logit(answers.mean())))
+
+
+def _isotonic(answers: np.ndarray, targets: np.ndarray) -> MonotoneMap:
+    """The non-decreasing step function with the least squared error, linear between the ends of its steps."""
+    points, members, counts = np.unique(answers, return_inverse=True, return_counts=True)
+    values = isotonic_regression(np.bincount(members, targets) / counts, weights=counts).x.clip(0, 1)
+    same = np.abs(np.diff(values)) < 1e-12
+    ends = ~(np.concatenate([[False], same]) & np.concatenate([same, [False]]))
+    return MonotoneMap(tuple(points[ends].tolist()), tuple(values[ends].tolist()))
 
 
 def content_free_pairs() -> list[Pair]:

@@ -60,6 +60,25 @@ class EndpointJudge(ServerClient):
                 "not continue; expected a template that asks for the answer, such as full or short"
             )
 
+    @property
+    def method(self) -> str:
+        """The judging method that its answers are of, see `autorater.judges.methods`."""
+        return "verbalized_reasoning" if self.prompt_format.reasoning else "verbalized"
+
+    @property
+    def prompts_per_request(self) -> int:
+        """Prompts that one request holds."""
+        return 1
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer to one prompt."""
+        return self.max_answer_tokens
+
+    def n_requests(self, pairs: Sequence[Pair]) -> int:
+        """Requests that judging the pairs in both orders takes."""
+        return 2 * len(pairs)
+
     def served_settings(self) -> dict[str, object]:
         """What its answers depend on beside prompt, model and server, as JSON values."""
         return {}

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 
 from autorater.data.errors import UserError
-from autorater.judges.local import FORMAT_FILE, read_format
-from autorater.models.loading import is_adapter, load_policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +29,9 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     Raises:
         UserError: If the name holds no adapter, the folder is not empty, or the model cannot be loaded.
     """
+    from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
+    from autorater.models.loading import is_adapter, load_policy
+
     folder, saved = Path(folder), read_format(name_or_path)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; expected a new folder for the merged model")

@@ -9,7 +9,8 @@
     pointwise                    the difference of two expected scores from 0 to 9, as in `PointwiseJudge`
     linear_probe                 logistic regression on the model's hidden states     `autorater.judges.probe`
 
-To add a method, write a class with `probabilities` and construct it in `judging_method` under a new name of `METHODS`.
+To add a method, write a class with `probabilities` and construct it in `judging_method` under a new name of
+`autorater.judges.options.METHODS`.
 Swap averaging and recalibration are post-processing for every method (`autorater.judges.judgments`).
 """
 
@@ -25,6 +26,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
+from autorater.judges.options import METHODS
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
@@ -33,17 +35,6 @@ from autorater.models.shared_prefix import plain_logits
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.tokens import inside_ids
-
-METHODS = (
-    "verbalized",
-    "verbalized_reasoning",
-    "self_consistency",
-    "self_consistency_reasoning",
-    "letter_logits",
-    "answer_mean",
-    "pointwise",
-    "linear_probe",
-)
 
 
 def judging_method(

@@ -22,6 +22,17 @@ SERVED_OPTIONS = (
     *("header", "concurrency", "timeout", "max_retries", "max_wait"),
 )
 SERVER_OPTIONS = (*SERVED_OPTIONS, "max_requests", "max_tokens", "price_in", "price_out", "ask_refused_again")
+METHODS = (
+    "verbalized",
+    "verbalized_reasoning",
+    "self_consistency",
+    "self_consistency_reasoning",
+    "letter_logits",
+    "answer_mean",
+    "pointwise",
+    "linear_probe",
+)
+"""Judging methods of a model on this machine, see `autorater.judges.methods`."""
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 

@@ -73,6 +73,18 @@ class ServedJudge(EndpointJudge):
         self.prompt_format = self.judge.encoder.format
         self._ask: Callable | None = None  # set by the first request
 
+    @property
+    def method(self) -> str:
+        return "answer_mean" if self.read == "exact" else super().method
+
+    @property
+    def prompts_per_request(self) -> int:
+        return 1 + len(self.judge.tree.node_paths) if self.read == "exact" else 1
+
+    @property
+    def longest_answer(self) -> int:
+        return 1 if self.read == "exact" else self.max_answer_tokens
+
     def served_settings(self) -> dict[str, object]:
         judge = self.judge
         saved = judge.encoder.format, judge.encoder.pieces, judge.tree.step, judge.recalibration

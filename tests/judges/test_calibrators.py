@@ -217,3 +217,16 @@ def test_content_free_pairs_have_identical_responses():
 
 def test_monotone_map_is_constant_beyond_its_ends():
     np.testing.assert_allclose(MonotoneMap((0.2, 0.6), (0.1, 0.9))(np.array([0.0, 0.4, 1.0])), [0.1, 0.5, 0.9])
+
+
+def test_isotonic_equals_scikit_learns():
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(0)
+    p = rng.random(400).round(2)
+    labels = rng.random(400) < p**2
+    fitted = fit_isotonic(p, 1 - p, labels.astype(float))
+    answers, targets = np.concatenate([p, 1 - p]), np.concatenate([labels, 1 - labels])
+    theirs = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(answers, targets)
+    grid = np.linspace(0, 1, 301)
+    np.testing.assert_allclose(fitted(grid), theirs.predict(grid), atol=1e-9)

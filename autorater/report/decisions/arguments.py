@@ -1,9 +1,43 @@
-"""Options that the commands `winrate` and `defer` share."""
+"""The options of the commands `winrate`, `defer` and `gate`; imports neither SciPy nor matplotlib."""
 
 import argparse
 
 
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+def add_winrate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `autorater winrate`."""
+    _add_input(parser)
+    add = parser.add_argument
+    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
+    add("--confidence", type=float, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
+    add("--width", type=float, metavar="W", help="also say how many more votes make an interval this narrow")
+
+
+def add_defer_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `autorater defer`."""
+    _add_input(parser)
+    add = parser.add_argument
+    add("--alpha", type=float, default=0.1, metavar="A", help="accepted disagreement with the majority (default: 0.1)")
+    add("--delta", type=float, default=0.05, metavar="D", help="chance that it is exceeded (default: 0.05)")
+
+
+def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `autorater gate`."""
+    add = parser.add_argument
+    add("baseline", metavar="BASELINE", help="judged pairs of the recorded run, both orders")
+    add("current", metavar="CURRENT", help="judged pairs of this run: the same ids")
+    add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
+    add(
+        "--level",
+        type=float,
+        default=0.05,
+        metavar="L",
+        help="chance of a false verdict in any metric (default: 0.05)",
+    )
+    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
+    add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
     """The judged pairs, their votes and the folder of the results."""
     parser.add_argument("judged", metavar="JUDGED", help="judged pairs: predictions.jsonl of a run, or a table")
     parser.add_argument(

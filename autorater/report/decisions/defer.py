@@ -19,20 +19,11 @@ from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import labels_of, read_judged
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
-from autorater.report.decisions.arguments import add_input_arguments
 from autorater.report.decisions.page import deferral_figure, write_page
 
 logger = logging.getLogger(__name__)
 
 _CAPTION = "Disagreement of the judge with the majority of votes, for every share of pairs that could be left to it."
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    add_input_arguments(parser)
-    add = parser.add_argument
-    add("--alpha", type=float, default=0.1, metavar="A", help="accepted disagreement with the majority (default: 0.1)")
-    add("--delta", type=float, default=0.05, metavar="D", help="chance that it is exceeded (default: 0.05)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -32,23 +32,6 @@ _HEADER = ("Metric", "Baseline", "Now", "Change", "p, corrected", "Verdict", "De
 _CAPTION = "Change of every metric from the baseline and its interval; to the right is better."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    add = parser.add_argument
-    add("baseline", metavar="BASELINE", help="judged pairs of the recorded run, both orders")
-    add("current", metavar="CURRENT", help="judged pairs of this run: the same ids")
-    add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
-    add(
-        "--level",
-        type=float,
-        default=0.05,
-        metavar="L",
-        help="chance of a false verdict in any metric (default: 0.05)",
-    )
-    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
-    add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
-
-
 def run(args: argparse.Namespace) -> None:
     """Reads, compares, writes, prints; exits with 3 if a metric is worse.
 

@@ -18,7 +18,6 @@ from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import JudgedPair, column_of, labels_of, read_judged
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width
-from autorater.report.decisions.arguments import add_input_arguments
 from autorater.report.decisions.page import win_rate_figure, write_page
 
 logger = logging.getLogger(__name__)
@@ -26,15 +25,6 @@ logger = logging.getLogger(__name__)
 _RESPONSE_B = "response B"
 _HEADER = ("System", "Win rate", "Votes alone", "Judge alone", "Votes", "Votes gained", "Rank")
 _CAPTION = "Dots: votes corrected by the judge; squares: votes alone; crosses: the judge alone. Bars are intervals."
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    add_input_arguments(parser)
-    add = parser.add_argument
-    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
-    add("--confidence", type=float, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
-    add("--width", type=float, metavar="W", help="also say how many more votes make an interval this narrow")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,0 +1,115 @@
+"""The options of `autorater evaluate`, with plain argparse, so that help needs neither torch nor SciPy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from autorater.data.errors import UserError, refuse_ineffective
+from autorater.judges.options import (
+    ENDPOINT,
+    JUDGES,
+    METHODS,
+    RECORDED,
+    CommandParser,
+    add_prompt_options,
+    add_server_options,
+    check_judge_options,
+    number,
+    parse_given,
+)
+
+DESCRIPTION = """Evaluate judges on labelled pairs by every judging method, with swap averaging and recalibration as
+post-processing, in one table.
+
+    autorater evaluate --judge runs/a runs/b --dataset_name votes.jsonl --methods answer_mean
+    autorater evaluate --judge Qwen/Qwen2.5-7B-Instruct --dataset_name votes.jsonl --methods all
+    autorater evaluate --judge runs/a endpoint:gpt recorded:gpt.jsonl --dataset_name votes.jsonl --panel
+
+A model on this machine has all methods; one behind a server (endpoint:MODEL) is asked in words (verbalized), or with
+--judge_format read exactly (answer_mean); judgments in a file (recorded:FILE, such as what `autorater judge` writes)
+are taken as they are. Without --dataset_name the pairs are simulated, those that recipes/grpo.py holds out. A part of
+the pairs, split off by topic or prompt, is used to fit recalibrations only. Writes metrics.json, predictions.jsonl,
+report.html and reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a
+stopped run.
+"""
+STEPS = ("swap", "temperature", "odd_temperature", "platt", "isotonic", "contextual", "batch")
+_SIMULATED = ("n_pairs", "n_votes")
+_DATA = ("split", "allow_odd_responses")
+_ON_THIS_MACHINE = ("methods", "n_samples", "max_reasoning_tokens", "answer_step", "max_prompt_tokens", "device")
+_ON_THIS_MACHINE += ("train_dataset_name", "save_recalibration")
+
+
+def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parses the command line, and the YAML file of `--config`, over which the command line wins.
+
+    Raises:
+        UserError: If an argument is wrong, has no effect, or contradicts another.
+    """
+    parser = CommandParser(
+        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    count, natural = number(int, 1), number(int, 0)
+    add = parser.add_argument_group("judges and pairs").add_argument
+    add("--judge", nargs="+", metavar="JUDGE", required=True, help=f"one or several: {JUDGES}")
+    add("--dataset_name", metavar="DATA", help="pairs with votes or labels (docs/data.md); default: simulated pairs")
+    add("--allow_odd_responses", action="store_true", help="keep blank responses, and count them")
+    add("--split", default="test", help="split of a Hub dataset (default: test)")
+    add("--n_pairs", type=count, default=1000, metavar="N", help="number of simulated pairs (default: 1000)")
+    add("--n_votes", type=count, default=10, metavar="N", help="simulated votes per pair (default: 10)")
+    add("--split_by", metavar="COLUMN", help="separates calibration pairs (default: topic, else prompt)")
+    share = "share of the pairs on which recalibrations and panels are fitted (default: 0.3)"
+    add("--calibration_fraction", type=number(float, 0, 1), default=0.3, metavar="F", help=share)
+    train = "pairs on which the linear probe is fitted (default: the calibration pairs)"
+    add("--train_dataset_name", metavar="DATA", help=train)
+    add("--seed", type=int, default=0, help="seed of the split, the simulated texts and the sampled answers")
+    add = parser.add_argument_group("methods").add_argument
+    methods = f"all, or names out of {', '.join(METHODS)} (default: those with one forward pass)"
+    add("--methods", nargs="+", metavar="M", help=methods)
+    add("--variants", nargs="+", metavar="V", help=f"none, or steps joined by + out of {', '.join(STEPS)}")
+    add("--n_samples", type=count, default=10, metavar="N", help="answers per prompt of self-consistency (default: 10)")
+    add("--max_reasoning_tokens", type=count, default=512, metavar="N", help="longest reasoning (default: 512)")
+    add("--answer_step", type=number(float, 0.001, 1), metavar="S", help="step of the answers (default: as saved)")
+    longest = "pairs with longer prompts are left out (default: 2048)"
+    add("--max_prompt_tokens", type=count, default=2048, metavar="N", help=longest)
+    add("--device", help="default: a GPU if there is one")
+    add_prompt_options(parser.add_argument_group("prompt").add_argument)
+    add_server_options(parser)
+    add = parser.add_argument_group("output").add_argument
+    add("--output_dir", default="runs/evaluation", metavar="DIR", help="output folder (default: runs/evaluation)")
+    add("--n_bootstrap", type=natural, default=1000, metavar="N", help="rounds; 0: no intervals (default: 1000)")
+    saved = "kind of recalibration, fitted on answer_mean, to save with a judge in a local folder"
+    add("--save_recalibration", metavar="KIND", help=saved)
+    add("--config", metavar="FILE", help="YAML file with `option: value` lines; the command line wins")
+    args, given = parse_given(parser, [*_config_arguments(parser, argv), *argv])
+    _check(args, given)
+    return args
+
+
+def _config_arguments(parser: CommandParser, argv: Sequence[str]) -> list[str]:
+    """The options of the file of `--config` as arguments."""
+    only_config = CommandParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    only_config.add_argument("--config")
+    path = only_config.parse_known_args(list(argv))[0].config
+    if path is None:
+        return []
+    from autorater.data.config_file import read_config  # requires PyYAML
+
+    found = []
+    for name, value in read_config(path, {action.dest for action in parser._actions}).items():
+        values = value if isinstance(value, list) else [value]
+        found += [f"--{name}"] if value is True else [] if value in (False, None) else [f"--{name}", *map(str, values)]
+    return found
+
+
+def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
+    check_judge_options(args.judge, args, given)
+    on_this_machine = not all(name.startswith((ENDPOINT, RECORDED)) for name in args.judge)
+    cases = (
+        (args.dataset_name is not None, "the pairs are read from --dataset_name", _SIMULATED),
+        (args.dataset_name is None, "the pairs are simulated", _DATA),
+        (not on_this_machine, "no judge runs on this machine", _ON_THIS_MACHINE),
+    )
+    refuse_ineffective(cases, given)
+    if not 0 < args.calibration_fraction < 1:
+        raise UserError(f"--calibration_fraction {args.calibration_fraction}: expected a number between 0 and 1")

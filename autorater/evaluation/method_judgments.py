@@ -1,0 +1,205 @@
+"""The judgments of one judge by one method: of calibration pairs, of the pairs to measure on, and of others.
+
+A model on this machine has all methods (`autorater.judges.methods`). Other judges have one: a trained judge that is
+read exactly behind a server `answer_mean`, a server that is asked in words `verbalized`, a file `recorded`.
+
+Judgments are stored as they come: those of a server one by one, others in parts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autorater.data.messages import plain_text
+from autorater.data.pairs import Pair
+from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store
+from autorater.judges.calibrators import Recalibration, content_free_pairs
+from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.judgments import Judgments, PairJudge
+from autorater.judges.opening import judge_settings
+from autorater.judges.recorded_judge import RecordedJudge
+
+if TYPE_CHECKING:
+    from autorater.judges import Judge
+
+_TIMED_PROMPTS = 16
+_CHARACTERS_PER_TOKEN = 4  # of English, roughly
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Judgments of the pairs to measure on, the calibration pairs, pairs without votes, and content-free pairs.
+
+    `content_free` is None for recorded judgments.
+    """
+
+    measured: Judgments
+    calibration: Judgments
+    unvoted: Judgments
+    content_free: Judgments | None
+
+    def map(self, function) -> Parts:
+        """The parts after a post-processing."""
+        return Parts(*(None if part is None else function(part) for part in vars(self).values()))
+
+
+def only_method(judge: PairJudge) -> str | None:
+    """The method of a judge that has one only; None for a model on this machine."""
+    if isinstance(judge, RecordedJudge):
+        return "recorded"
+    if isinstance(judge, EndpointJudge):
+        return judge.method
+    return None
+
+
+def methods_of(judge: PairJudge, methods: Sequence[str], name: str) -> Sequence[str]:
+    """Those of the methods that a judge has; others of a judge with one method are named in a line."""
+    only = only_method(judge)
+    if only is None:
+        return [method for method in methods if method != "recorded"]
+    if others := [method for method in methods if method not in (only, "recorded")]:
+        logger.info(f"{name}: {only} alone; {', '.join(others)}: of models on this machine")
+    return [only]
+
+
+def judge_parts(
+    method: str,
+    judge: PairJudge,
+    pairs: Sequence[Pair],
+    calibration: Sequence[Pair],
+    train: Sequence[Pair] | None,
+    unvoted: Sequence[Pair],
+    folder: Path | None,
+    model: str,
+    progress: bool,
+    ask_refused_again: bool = False,
+    **options: int,
+) -> Parts:
+    """Judges all parts by a method; arguments as in `autorater.evaluation.methods.compare_methods`."""
+    only, content_free = only_method(judge), []
+    if only != "recorded":
+        prompt_format = judge.prompt_format if only else judge.encoder.format
+        slots = dict.fromkeys({"criteria", "reference", "group"} & set(prompt_format.slots), "N/A")
+        content_free = [replace(pair, **slots) for pair in content_free_pairs()]
+    parts = [pairs, calibration, unvoted, content_free]
+    everything = [pair for part in parts for pair in part]
+    cross_fitted = None
+    if only == "recorded":
+        judgments = judge.probabilities(everything)
+    elif only and folder is None:
+        judgments = judge.probabilities(everything, progress=progress)
+    elif only:
+        judgments = judge_in_store(
+            judge,
+            everything,
+            folder,
+            judge_settings(model, judge),
+            ask_refused_again=ask_refused_again,
+            progress=progress,
+        )
+    else:
+        fit_on = calibration if train is None else train
+        judgments, cross_fitted = _judge_locally(
+            method, judge, everything, fit_on, folder, model, progress, **options
+        )
+    found, start = [], 0
+    for part in parts:
+        found.append(judgments[start : start + len(part)])
+        start += len(part)
+    if cross_fitted is not None and train is None:
+        found[1] = cross_fitted
+    return Parts(*found[:3], found[3] if content_free else None)
+
+
+def _judge_locally(
+    method: str,
+    judge: Judge,
+    pairs: Sequence[Pair],
+    fit_on: Sequence[Pair],
+    folder: Path | None,
+    model: str,
+    progress: bool,
+    **options: int,
+) -> tuple[Judgments, Judgments | None]:
+    """The judgments, and those of `fit_on` by cross-fitting for a method that is fitted."""
+    from autorater.judges import LinearProbe
+    from autorater.judges.methods import judging_method
+
+    pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
+    if isinstance(pair_judge, LinearProbe):  # its states are the work, and are computed once
+        return pair_judge.probabilities(pairs, progress=progress), pair_judge.cross_fitted
+    if folder is None:
+        return pair_judge.probabilities(pairs, progress=progress), None
+    encoder = judge.encoder
+    depends_on = (model, method, encoder.format, encoder.pieces, judge.tree.step, sorted(options.items()))
+    return judge_in_parts(pair_judge, pairs, folder, depends_on, progress=progress), None
+
+
+def saved_recalibration(judge: PairJudge) -> Recalibration | None:
+    """The recalibration saved with a judge that is read exactly; its `answer_mean` is measured without it."""
+    trained = judge.judge if hasattr(judge, "judge") else judge
+    return getattr(trained, "recalibration", None)
+
+
+def without_recalibration(judge: PairJudge) -> PairJudge:
+    """The judge without the recalibration that is saved with it, so that methods are comparable."""
+    if not isinstance(judge, EndpointJudge) or not hasattr(judge, "judge"):
+        return judge
+    plain = copy(judge.judge)
+    plain.recalibration = None
+    return replace(judge, judge=plain)
+
+
+def cost(
+    judge: PairJudge,
+    pairs: Sequence[Pair],
+    methods: Sequence[str],
+    prices: Mapping[str, float | None] | None = None,
+) -> str:
+    """What judging N pairs by every method costs, in a sentence.
+
+    A few prompts are judged on this machine to measure the speed; the tokens of requests to a server are estimated
+    from the characters. `prices` are `price_in` and `price_out` in USD for a million tokens, if known.
+    """
+    if isinstance(judge, RecordedJudge):
+        return f"{len(pairs):,} pairs, recorded already"
+    if isinstance(judge, EndpointJudge):
+        return _cost_of_requests(judge, pairs, prices or {})
+    judge, encoded = copy(judge), judge.encoder.encode(pairs)
+    timed = encoded[:: max(1, 2 * len(encoded) // _TIMED_PROMPTS)]
+    # a pointwise judge reads a response once, however many pairs have it
+    prompts, timed_prompts = ({id(prompt): prompt for both in some for prompt in both} for some in (encoded, timed))
+    tokens, timed_tokens = (sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts))
+    single = [method for method in methods if not method.endswith("_reasoning")]  # one forward pass a prompt
+    generating = [method for method in methods if method.endswith("_reasoning")]
+    text = f"{len(prompts):,} prompts, {tokens:,} tokens"
+    if single and not judge.encoder.format.reasoning:
+        judge.judge_prompts(timed[:1])  # the first forward pass of a process is slow
+        start = time.perf_counter()
+        judge.judge_prompts(timed)
+        minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
+        text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
+    if generating or judge.encoder.format.reasoning:
+        text += f"; up to {judge.max_reasoning_tokens or 512} generated tokens a prompt where the judge reasons"
+    return text
+
+
+def _cost_of_requests(judge: EndpointJudge, pairs: Sequence[Pair], prices: Mapping[str, float | None]) -> str:
+    layout = sum(map(len, judge.prompt_format.pieces))
+    texts = sum(len(plain_text(text)) for pair in pairs for text in (pair.prompt, pair.response_a, pair.response_b))
+    n_requests, per_request = judge.n_requests(pairs), judge.prompts_per_request
+    prompt_tokens = n_requests * per_request * (layout + texts / max(1, len(pairs))) / _CHARACTERS_PER_TOKEN
+    answer_tokens = n_requests * per_request * judge.longest_answer
+    text = (
+        f"{n_requests:,} requests to {judge.model}, about {prompt_tokens:,.0f} prompt tokens (a token taken for "
+        f"{_CHARACTERS_PER_TOKEN} characters) and at most {answer_tokens:,} completion tokens"
+    )
+    price = prompt_tokens * (prices.get("price_in") or 0) + answer_tokens * (prices.get("price_out") or 0)
+    return f"{text}, at most about {price / 1e6:.2f} USD" if price else text
