@@ -2,7 +2,8 @@
 
     autorater convert SOURCE OUT.jsonl      a command of `COMMANDS`, whose module is imported when it is used
 
-Exit status: 0; 2 after a user's mistake; 3 if a gate fails; 130 after Ctrl-C; 143 after SIGTERM or SIGUSR1. Needs no torch.
+Exit status: 0; 2 after a user's mistake; 3 if a gate fails; 130 after Ctrl-C; 143 after SIGTERM or
+SIGUSR1. Needs no torch.
 """
 
 import argparse
@@ -22,29 +23,44 @@ from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 
-
 class Command(NamedTuple):
     """A command of `autorater`.
 
     Attributes:
         help: What it does, in a line.
-        run: `module:function`, called with the parsed arguments, or without `options` with the command line.
+        run: `module:function`, called with the parsed arguments.
         options: `module:function` that adds the options to a parser. Its module imports neither torch nor SciPy, so
             that help is shown at once.
+        parse: In place of `options`, `module:function` that parses the command line.
     """
 
     help: str
     run: str
-    options: str | None = None
+    options: str = ""
+    parse: str = ""
 
 
 _AUDIT, _DECISIONS = "autorater.audit", "autorater.report.decisions"
 COMMANDS = {
-    "judge": Command("the judgments of pairs, in both orders, as predictions", f"{_AUDIT}.judge_command:main"),
-    "rank": Command("the responses to every prompt in order, with strengths", "autorater.judges.rank_command:main"),
-    "audit": Command("does the order of the responses change a judge's verdicts?", f"{_AUDIT}.command:main"),
+    "judge": Command(
+        "the judgments of pairs, in both orders, as predictions",
+        f"{_AUDIT}.judge_command:run",
+        parse=f"{_AUDIT}.arguments:parse_judge_arguments",
+    ),
+    "rank": Command(
+        "the responses to every prompt in order, with strengths",
+        f"{_AUDIT}.rank_command:run",
+        parse=f"{_AUDIT}.arguments:parse_rank_arguments",
+    ),
+    "audit": Command(
+        "does the order of the responses change a judge's verdicts?",
+        f"{_AUDIT}.command:run",
+        parse=f"{_AUDIT}.arguments:parse_arguments",
+    ),
     "evaluate": Command(
-        "judges measured on votes, by every judging method, in one table", "autorater.report.evaluate_command:main"
+        "judges measured on votes, by every judging method, in one table",
+        "autorater.report.evaluate:run",
+        parse="autorater.evaluation.arguments:parse_arguments",
     ),
     "winrate": Command(
         "which system is better, from judged pairs and votes on some",
@@ -72,9 +88,15 @@ COMMANDS = {
         "autorater.data.public_splits:add_arguments",
     ),
     "merge": Command(
-        "an adapter and its base model as one model", "autorater.judges.merging:run", "autorater.judges.merging:add_arguments"
+        "an adapter and its base model as one model",
+        "autorater.judges.merging:run",
+        "autorater.judges.merging:add_arguments",
     ),
-    "recipes": Command("the training scripts and their configs, copied to a folder", "autorater.data.recipes:run", "autorater.data.recipes:add_arguments"),
+    "recipes": Command(
+        "the training scripts and their configs, copied to a folder",
+        "autorater.data.recipes:run",
+        "autorater.data.recipes:add_arguments",
+    ),
 }
 
 
@@ -85,8 +107,9 @@ def command(argv: Sequence[str] | None = None) -> None:
 
 def _run_command(argv: list[str]) -> None:
     chosen = COMMANDS.get(argv[0]) if argv else None
-    if chosen is not None and chosen.options is None:  # it checks which options were given
-        _imported(chosen.run)(argv[1:])
+    if chosen is not None and chosen.parse:  # it checks which options were given
+        arguments = _imported(chosen.parse)(argv[1:], f"autorater {argv[0]}")
+        _imported(chosen.run)(arguments)
         return
     parser = CommandParser(prog="autorater", description="LLM judges that state calibrated probabilities.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

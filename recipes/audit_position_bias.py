@@ -13,12 +13,15 @@ the hypothesis of no bias, a figure, and the pairs whose winner changes.
 
 import sys
 
-from autorater.audit import command
+from autorater.audit.arguments import parse_arguments
 from autorater.cli import run_script
 
 
 def main() -> None:
-    command.main(sys.argv[1:], "audit_position_bias.py", __doc__)
+    args = parse_arguments(sys.argv[1:], "audit_position_bias.py", __doc__)
+    from autorater.audit import command  # --help must not wait for SciPy
+
+    command.run(args)
 
 
 if __name__ == "__main__":

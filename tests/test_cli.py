@@ -1,6 +1,7 @@
 """Scripts: options from YAML and the command line, one line for a user's mistake, one logger."""
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autorater.cli import config_arguments, parse_arguments, run_script
+from autorater.cli import COMMANDS, config_arguments, parse_arguments, run_script
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.evaluation.results import prepare_output_dir
 
@@ -178,3 +179,17 @@ def test_the_base_install_needs_no_torch():
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'trl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_is_shown_at_once(name):
+    code = (
+        "import sys, time\nfrom autorater.cli import command\n"
+        "try: command(sys.argv[1:])\nexcept SystemExit as done: assert done.code == 0\n"
+        "heavy = {'torch', 'scipy', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(f'{heavy}' if heavy else 0 if time.process_time() < 0.5 else f'{time.process_time()} s')"
+    )
+    arguments = [sys.executable, "-c", code, *filter(None, [name]), "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"})
+    assert done.returncode == 0, done.stderr
+    assert "usage: autorater" in done.stdout

@@ -22,10 +22,17 @@ from autorater.judges.options import (
 )
 
 _JUDGING_OPTIONS = ("dataset_name", "split", "max_pairs", "probe", "repeats", "reasoning", *PROMPT_OPTIONS)
+_JUDGE = """Judge pairs in both orders with a model on this machine or one behind a server. Judgments are stored as
+they come, in the folder FILE.judging, and the same command resumes a stopped run."""
+_RANK = """Rank the responses to every prompt. A row of PROMPTS has `prompt`, `responses` (a list) and optionally `id`;
+texts may be chat messages. A line of FILE has the id, `order` (indices of the responses, the best first), `strengths`
+(Bradley-Terry, in logits, with mean 0), `probabilities` (of the row's response to be preferred over the column's) and
+`n_judgments`, the prompts that the judge read. Judgments are stored as they come, in the folder FILE.judging, and the
+same command resumes a stopped run."""
 _RECORDED = "a recorded file already holds the pairs and the verdicts"
 
 
-def parse_arguments(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str], prog: str, description: str = "Audit a judge.") -> argparse.Namespace:
     """Parses the command line of the audit, without the name of the script.
 
     `description` is the first part of the help page.
@@ -61,19 +68,39 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str) -> argpars
     return _parse(parser, argv)
 
 
-def parse_judge_arguments(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
+def parse_judge_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the command line of `autorater judge`; returns and raises as `parse_arguments`."""
-    parser = CommandParser(prog=prog, description=description, allow_abbrev=False)
+    parser = CommandParser(prog=prog, description=_JUDGE, allow_abbrev=False)
     add = parser.add_argument_group("judge, data and prompt").add_argument
     add("dataset_name", metavar="PAIRS", help="pairs to judge: a file, a folder or a Hub name, with or without labels")
     add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
     add("--out", metavar="FILE", required=True, help="predictions to write, .jsonl, two lines a pair: order ab and ba")
     _add_data_and_prompt(add)
     add_server_options(parser)
+    return _parse_judging(parser, argv)
+
+
+def parse_rank_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parses the command line of `autorater rank`; returns and raises as `parse_arguments`."""
+    parser = CommandParser(prog=prog, description=_RANK, allow_abbrev=False)
+    add = parser.add_argument_group("judge, data and prompt").add_argument
+    add("dataset_name", metavar="PROMPTS", help="prompts with responses: .jsonl, .json, .parquet, or a Hub name")
+    add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
+    add("--out", metavar="FILE", required=True, help="rankings to write, .jsonl, one line a prompt")
+    add("--split", default="train", help="split of a Hub dataset (default: train)")
+    add("--max_prompts", type=number(int, 1), metavar="N", help="rank only the first N prompts")
+    add_prompt_options(add)
+    add_server_options(parser)
+    return _parse_judging(parser, argv)
+
+
+def _parse_judging(parser: CommandParser, argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(probe=("swap",), repeats=1, fail_above=None)
     args = _parse(parser, argv)
     if args.judge.startswith(RECORDED):
         raise UserError(f"--judge {args.judge}: recorded verdicts are predictions already")
+    if not args.out.endswith(".jsonl"):
+        raise UserError(f"--out {args.out}: expected a name that ends in .jsonl")
     return args
 
 

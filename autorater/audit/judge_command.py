@@ -5,19 +5,23 @@ are there, FILE is written in one step and the folder is removed: the prediction
 undisturbed one. Memory holds ids and some bytes a pair, whatever their texts.
 """
 
+import argparse
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from autorater.audit.arguments import parse_judge_arguments
+from autorater.audit.run import Judging, log_missing_answers, open_judging
 from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.evaluation.requests import missing_budget
+from autorater.evaluation.results import prepare_output_dir, targets_of
 
 
-def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
-    """Judges pairs and writes their predictions.
+def run(args: argparse.Namespace) -> None:
+    """Judges pairs and writes their predictions, by the arguments of `parse_judge_arguments`.
 
     A line has the id, the order, the probability that the response shown second is better (null without an answer),
     its validity, and label, truth and models in that order if the pair has them.
@@ -25,35 +29,44 @@ def main(argv: Sequence[str], prog: str = "autorater judge") -> None:
     Raises:
         UserError: If pairs, judge or file are at fault, or the budget was too small.
     """
-    args = parse_judge_arguments(argv, prog, __doc__)
-    # --help must not wait for SciPy
-    from autorater.audit.run import log_missing_answers, open_judging
-    from autorater.evaluation.requests import missing_budget
-    from autorater.evaluation.results import prepare_output_dir, targets_of
+    judging = judge_to_file(args, predictions)
+    print(f"{args.out}: {judging.plan.n_pairs:,} pairs in both orders")
 
+
+def predictions(judging: Judging) -> Iterator[dict[str, object]]:
+    """The lines of a file of predictions, from judgments that are stored."""
+    for index, pair in enumerate(judging.pairs()):
+        for order, side in (("ab", pair), ("ba", pair.swapped())):
+            record = judging.store[judging.plan.number(index, "swap", 0, order)]
+            yield {"id": pair.id, "order": order, **_prediction(record), **targets_of(side, "model_a", "model_b")}
+
+
+def judge_to_file(
+    args: argparse.Namespace,
+    lines: Callable[[Judging], Iterable[Mapping[str, object]]],
+    pairs: Callable[[], Iterator[Pair]] | None = None,
+) -> Judging:
+    """Judges pairs, in the store `FILE.judging`, and writes lines made of the judgments to FILE, in one step.
+
+    Errors as in `run`; `pairs` as in `open_judging`.
+    """
     out = Path(args.out)
-    if out.suffix != ".jsonl":
-        raise UserError(f"--out {out}: expected a name that ends in .jsonl")
     folder = prepare_output_dir(f"{out}.judging")
-    judging = open_judging(args, folder)
-    with closing(judging.store) as store:
+    judging = open_judging(args, folder, pairs)
+    with closing(judging.store):
         n_missing = judging.judge_missing()
         log_missing_answers(judging, args)
         if n_missing:
             raise UserError(missing_budget(n_missing))
         written = out.with_name(f"{out.name}.writing")
         with written.open("w", encoding="utf-8") as file:
-            for index, pair in enumerate(judging.pairs()):
-                for order, side in (("ab", pair), ("ba", pair.swapped())):
-                    record = store[judging.plan.number(index, "swap", 0, order)]
-                    targets = targets_of(side, "model_a", "model_b")
-                    line = {"id": pair.id, "order": order, **_prediction(record), **targets}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            for line in lines(judging):
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     written.replace(out)
     shutil.rmtree(folder)
-    print(f"{out}: {judging.plan.n_pairs:,} pairs in both orders")
+    return judging
 
 
 def _prediction(record: Mapping) -> dict[str, float | None]:

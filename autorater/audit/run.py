@@ -110,12 +110,19 @@ class Judging:
         return self.plan.n_requests - len(self.store)
 
 
-def open_judging(args: argparse.Namespace, folder: Path) -> Judging:
-    """Opens judge and store; all pairs are checked before the first paid request. Errors as in `run_audit`."""
+def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Iterator[Pair]] | None = None) -> Judging:
+    """Opens judge and store; all pairs are checked before the first paid request.
 
-    def pairs() -> Iterator[Pair]:
+    Args:
+        pairs: Returns the pairs to judge, the same whenever it is called; by default those of `--dataset_name`.
+
+    Errors as in `run_audit`.
+    """
+
+    def of_dataset() -> Iterator[Pair]:
         return islice(iter_pairs(args.dataset_name, split=args.split, labelled=False), args.max_pairs)
 
+    pairs = pairs or of_dataset
     index = index_pairs(pairs(), getattr(args, "group_by", ()))
     plan = Plan(len(index), args.probe, args.repeats)
     judge = open_judge(args.judge, **judge_options(args.judge, args))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from autorater.data.config_file import check_options, read_config
 from autorater.data.errors import UserError, refuse_ineffective
 from autorater.judges.options import (
     ENDPOINT,
@@ -62,12 +63,16 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--calibration_fraction", type=number(float, 0, 1), default=0.3, metavar="F", help=share)
     train = "pairs on which the linear probe is fitted (default: the calibration pairs)"
     add("--train_dataset_name", metavar="DATA", help=train)
+    people = "annotators to measure for, as in recipes/grpo.py: group=share,group=share (docs/decisions.md)"
+    add("--population", metavar="MIX", help=people)
     add("--seed", type=int, default=0, help="seed of the split, the simulated texts and the sampled answers")
     add = parser.add_argument_group("methods").add_argument
     methods = f"all, or names out of {', '.join(METHODS)} (default: those with one forward pass)"
     add("--methods", nargs="+", metavar="M", help=methods)
     add("--variants", nargs="+", metavar="V", help=f"none, or steps joined by + out of {', '.join(STEPS)}")
-    add("--n_samples", type=count, default=10, metavar="N", help="answers per prompt of self-consistency (default: 10)")
+    add(
+        "--n_samples", type=count, default=10, metavar="N", help="answers per prompt of self-consistency (default: 10)"
+    )
     add("--max_reasoning_tokens", type=count, default=512, metavar="N", help="longest reasoning (default: 512)")
     add("--answer_step", type=number(float, 0.001, 1), metavar="S", help="step of the answers (default: as saved)")
     longest = "pairs with longer prompts are left out (default: 2048)"
@@ -93,10 +98,11 @@ def _config_arguments(parser: CommandParser, argv: Sequence[str]) -> list[str]:
     path = only_config.parse_known_args(list(argv))[0].config
     if path is None:
         return []
-    from autorater.data.config_file import read_config  # requires PyYAML
-
-    found = []
-    for name, value in read_config(path, {action.dest for action in parser._actions}).items():
+    config, found = read_config(path), []
+    check_options(config, {action.dest for action in parser._actions}, f"in {path}")
+    for name, value in config.items():
+        if isinstance(value, dict):  # a population
+            value = ",".join(f"{key}={share}" for key, share in value.items())
         values = value if isinstance(value, list) else [value]
         found += [f"--{name}"] if value is True else [] if value in (False, None) else [f"--{name}", *map(str, values)]
     return found
@@ -113,3 +119,6 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     refuse_ineffective(cases, given)
     if not 0 < args.calibration_fraction < 1:
         raise UserError(f"--calibration_fraction {args.calibration_fraction}: expected a number between 0 and 1")
+    elsewhere = [name for name in args.judge if name.startswith((ENDPOINT, RECORDED))]
+    if args.save_recalibration and elsewhere:
+        raise UserError(f"--save_recalibration: {elsewhere[0]} is not a local folder, so nothing can be saved with it")

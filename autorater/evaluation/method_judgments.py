@@ -59,13 +59,13 @@ def only_method(judge: PairJudge) -> str | None:
     return None
 
 
-def methods_of(judge: PairJudge, methods: Sequence[str], name: str) -> Sequence[str]:
-    """Those of the methods that a judge has; others of a judge with one method are named in a line."""
+def methods_of(judge: PairJudge, methods: Sequence[str], name: str, *, say: bool = False) -> Sequence[str]:
+    """Those of the methods that a judge has; with `say` a line names the others of a judge with one method."""
     only = only_method(judge)
     if only is None:
-        return [method for method in methods if method != "recorded"]
-    if others := [method for method in methods if method not in (only, "recorded")]:
-        logger.info(f"{name}: {only} alone; {', '.join(others)}: of models on this machine")
+        return methods
+    if say and (others := [method for method in methods if method != only]):
+        logger.info(f"{name}: by {only} alone; {', '.join(others)} require a model on this machine")
     return [only]
 
 
@@ -106,9 +106,7 @@ def judge_parts(
         )
     else:
         fit_on = calibration if train is None else train
-        judgments, cross_fitted = _judge_locally(
-            method, judge, everything, fit_on, folder, model, progress, **options
-        )
+        judgments, cross_fitted = _judge_locally(method, judge, everything, fit_on, folder, model, progress, **options)
     found, start = [], 0
     for part in parts:
         found.append(judgments[start : start + len(part)])
@@ -192,10 +190,11 @@ def cost(
 
 
 def _cost_of_requests(judge: EndpointJudge, pairs: Sequence[Pair], prices: Mapping[str, float | None]) -> str:
+    pairs = [*pairs, *content_free_pairs()]
     layout = sum(map(len, judge.prompt_format.pieces))
     texts = sum(len(plain_text(text)) for pair in pairs for text in (pair.prompt, pair.response_a, pair.response_b))
     n_requests, per_request = judge.n_requests(pairs), judge.prompts_per_request
-    prompt_tokens = n_requests * per_request * (layout + texts / max(1, len(pairs))) / _CHARACTERS_PER_TOKEN
+    prompt_tokens = n_requests * per_request * (layout + texts / len(pairs)) / _CHARACTERS_PER_TOKEN
     answer_tokens = n_requests * per_request * judge.longest_answer
     text = (
         f"{n_requests:,} requests to {judge.model}, about {prompt_tokens:,.0f} prompt tokens (a token taken for "

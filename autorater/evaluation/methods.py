@@ -149,9 +149,7 @@ def compare_methods(
         if progress:
             logger.info(f"{f'{name}: ' if name else ''}{method} ({i} of {len(chosen)} methods)")
         try:
-            parts = judge_parts(
-                method, plain, pairs, calibration, train, unvoted, folder, model, progress, **options
-            )
+            parts = judge_parts(method, plain, pairs, calibration, train, unvoted, folder, model, progress, **options)
         except UserError as error:
             if only_method(judge) is not None:  # a budget, a server, a file
                 raise
@@ -171,9 +169,7 @@ def compare_methods(
     return entries
 
 
-def _post_process(
-    steps: Sequence[str], parts: Parts, labels: Sequence[float]
-) -> tuple[Parts, Recalibration | None]:
+def _post_process(steps: Sequence[str], parts: Parts, labels: Sequence[float]) -> tuple[Parts, Recalibration | None]:
     """The judgments after all steps; each step is fitted on the calibration part after the steps before it."""
     recalibration = None
     for step in steps:

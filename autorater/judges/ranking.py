@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
@@ -54,15 +55,24 @@ def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
         raise UserError(f"responses to rank: got {responses!r}; expected a list of at least one")
     prompt = text_or_messages(prompt, "prompt")
     responses = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
-    both = list(combinations(range(len(responses)), 2))
-    pairs = [Pair(f"{i}-{j}", prompt, responses[i], responses[j], label=None) for i, j in both]
-    wins = np.full((len(responses), len(responses)), 0.5)
-    if pairs:
-        first, second = np.array(both).T
-        wins[second, first] = judge.probabilities(pairs).p_sym
-        wins[first, second] = 1 - wins[second, first]
+    pairs = pairs_to_rank("", prompt, responses)
+    return ranking_of(judge.probabilities(pairs).p_sym if pairs else [], len(responses))
+
+
+def pairs_to_rank(id: str, prompt: Text, responses: Sequence[Text]) -> list[Pair]:
+    """Every two of K responses, in the order of `combinations`; ids begin with `id`."""
+    both = combinations(range(len(responses)), 2)
+    return [Pair(f"{id}{i}-{j}", prompt, responses[i], responses[j], label=None) for i, j in both]
+
+
+def ranking_of(p_sym: ArrayLike, n_responses: int) -> Ranking:
+    """The ranking of K responses from Pr[B preferred] of the pairs of `pairs_to_rank`, shape (K (K − 1) / 2,)."""
+    wins = np.full((n_responses, n_responses), 0.5)
+    first, second = np.triu_indices(n_responses, 1)
+    wins[second, first] = p_sym
+    wins[first, second] = 1 - wins[second, first]
     strengths = bradley_terry(wins)
-    return Ranking(np.argsort(-strengths.round(9), kind="stable"), strengths, wins, 2 * len(pairs))
+    return Ranking(np.argsort(-strengths.round(9), kind="stable"), strengths, wins, 2 * len(first))
 
 
 def bradley_terry(wins: np.ndarray) -> np.ndarray:

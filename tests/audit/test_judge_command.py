@@ -6,10 +6,15 @@ import pytest
 
 from autorater import load_pairs
 from autorater.audit import command, judge_command, judging
+from autorater.audit.arguments import parse_judge_arguments
 from autorater.cli import command as autorater
 from autorater.data.errors import UserError
 from tests.audit.conftest import lines, make_pairs_file, serve  # noqa: F401  (fixtures)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
+
+
+def judge(argv):
+    judge_command.run(parse_judge_arguments(argv, "autorater judge"))
 
 
 def test_the_predictions_are_those_of_the_judge(model_dir, make_pairs_file, tmp_path, capsys):  # noqa: F811
@@ -29,7 +34,7 @@ def test_the_predictions_are_those_of_the_judge(model_dir, make_pairs_file, tmp_
 def test_a_stopped_run_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(judging, "_LOCAL_BATCH", 8)
     data, whole, stopped = make_pairs_file(12), tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
-    judge_command.main([data, "--judge", str(model_dir), "--out", str(whole)])
+    judge([data, "--judge", str(model_dir), "--out", str(whole)])
     append = judging.JudgmentStore.append
     for n_before in (3, 9):  # within a block of requests, both times
         left = iter(range(n_before))
@@ -41,10 +46,10 @@ def test_a_stopped_run_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path
 
         monkeypatch.setattr(judging.JudgmentStore, "append", failing)
         with pytest.raises(KeyboardInterrupt):
-            judge_command.main([data, "--judge", str(model_dir), "--out", str(stopped)])
+            judge([data, "--judge", str(model_dir), "--out", str(stopped)])
         assert not stopped.exists()
     monkeypatch.setattr(judging.JudgmentStore, "append", append)
-    judge_command.main([data, "--judge", str(model_dir), "--out", str(stopped)])
+    judge([data, "--judge", str(model_dir), "--out", str(stopped)])
     assert stopped.read_bytes() == whole.read_bytes()
 
 
@@ -54,9 +59,9 @@ def test_unlabelled_pairs_and_a_server_with_a_budget(serve, tmp_path):  # noqa: 
     data.write_text("\n".join(map(json.dumps, rows)))
     arguments = ["--judge", "endpoint:m", "--base_url", serve().base_url, "--out", str(out), "--concurrency", "1"]
     with pytest.raises(UserError, match="the budget ran out with 4 requests missing"):
-        judge_command.main([str(data), *arguments, "--max_requests", "2"])
+        judge([str(data), *arguments, "--max_requests", "2"])
     assert not out.exists()
-    judge_command.main([str(data), *arguments])
+    judge([str(data), *arguments])
     found = lines(out)
     assert [row["valid"] for row in found] == [1, 1, 0, 0, 0, 0]
     assert [row["probability"] is None for row in found] == [False, False, True, True, True, True]
@@ -74,7 +79,7 @@ def test_unlabelled_pairs_and_a_server_with_a_budget(serve, tmp_path):  # noqa: 
 )
 def test_mistakes(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        judge_command.main([argument.format(out=tmp_path / "o.jsonl") for argument in arguments])
+        judge([argument.format(out=tmp_path / "o.jsonl") for argument in arguments])
 
 
 def test_the_audit_is_a_command(tmp_path, capsys):

@@ -79,13 +79,13 @@ def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
     ("arguments", "message"),
     [
         (["--judge", "/nowhere/at/all"], "no such model folder"),
-        (["--judge", "DIR", "--methods", "magic"], "unknown judging method 'magic'"),
+        (["--judge", "DIR", "--methods", "magic", "--n_pairs=10"], "unknown judging method 'magic'"),
         (["--judge", "DIR", "--dataset_name", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
 def test_mistakes_end_in_one_line(judge_dir, tmp_path, arguments, message):
     arguments = [judge_dir if argument == "DIR" else argument for argument in arguments]
-    done = run("--output_dir", tmp_path, "--n_pairs=10", *arguments)
+    done = run("--output_dir", tmp_path, *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

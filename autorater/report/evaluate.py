@@ -1,0 +1,150 @@
+"""`autorater evaluate`: judges measured on labelled pairs, from their options to the files of the run.
+
+Options: `autorater.evaluation.arguments`. Measuring: `autorater.evaluation.methods`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from autorater.data.errors import UserError
+from autorater.data.loading import load_pairs
+from autorater.data.pairs import Pair, grouping, split_by
+from autorater.data.population import Population, simulate_pairs
+from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
+from autorater.evaluation import methods
+from autorater.evaluation.method_judgments import cost, methods_of, only_method
+from autorater.evaluation.results import prepare_output_dir
+from autorater.judges.identity import model_digest
+from autorater.judges.judgments import PairJudge
+from autorater.judges.opening import judge_options, open_judge
+from autorater.judges.options import ENDPOINT, RECORDED
+from autorater.report.comparison import comparison_table, write_comparison_report
+
+logger = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates judges by the arguments of `autorater.evaluation.arguments`; writes the files and prints the table.
+
+    Raises:
+        UserError: If data, judges or folder are at fault, or a budget was too small.
+    """
+    folder = prepare_output_dir(args.output_dir)
+    pairs, unvoted, split_column = _load(args)
+    paths = methods.judge_names(args.judge)
+    judges = {name: _open(path, args) for name, path in paths.items()}
+    total = len(pairs)
+    for judge in judges.values():  # all judges are evaluated on the same pairs
+        pairs, unvoted = (_short_enough(judge, some, args.max_prompt_tokens) for some in (pairs, unvoted))
+    column = split_column or methods.group_column(pairs)
+    measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
+    train = _load_train(args)
+    summary = (
+        f"{args.dataset_name or 'Simulated annotators'}: {len(measured):,} evaluation pairs, {len(calibration):,} "
+        f"calibration pairs (split by {column}); {total - len(pairs):,} left out because of their length"
+    )
+    if unvoted:
+        summary += f"; {len(unvoted):,} pairs without votes, for win rates only"
+    logger.info(summary)
+    calibration = drawn_by_weight(calibration, args.seed)
+
+    chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
+    prices = {"price_in": args.price_in, "price_out": args.price_out}
+    everything = [*measured, *calibration, *unvoted]
+    for name, judge in judges.items():
+        applicable = methods_of(judge, chosen, name or paths[name], say=args.methods not in (None, ["all"]))
+        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices)}")
+    entries = []
+    for name, judge in judges.items():
+        served = {"ask_refused_again": args.ask_refused_again} if only_method(judge) else {}
+        local = {"n_samples": args.n_samples, "max_reasoning_tokens": args.max_reasoning_tokens, "seed": args.seed}
+        entries += methods.compare_methods(
+            judge,
+            measured,
+            calibration,
+            train,
+            methods=chosen,
+            variants=args.variants or methods.VARIANTS,
+            name=name,
+            unvoted=unvoted,
+            clusters=[getattr(pair, column) for pair in measured],
+            n_bootstrap=args.n_bootstrap,
+            folder=folder / "judgments",
+            model=paths[name] if only_method(judge) else model_digest(paths[name]),
+            progress=True,
+            **(served or local),
+        )
+    methods.write_comparison(folder, entries)
+    best = methods.best_entry(entries)
+    write_comparison_report(
+        folder,
+        entries,
+        best,
+        methods.headline_entries(entries),
+        groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
+        win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
+        title="Judging methods compared",
+        summary=summary,
+    )
+    logger.info(f"\n{comparison_table(entries, best)}\n\nreport: {folder / 'report.html'}")
+    if args.save_recalibration:
+        for name, judge in judges.items():
+            saved = methods.save_recalibration(args.save_recalibration, entries, judge, paths[name], name)
+            logger.info(f"saved with {paths[name]}: {saved.kind}, {saved}")
+
+
+def _open(name: str, args: argparse.Namespace) -> PairJudge:
+    options = judge_options(name, args)
+    if not name.startswith((ENDPOINT, RECORDED)):
+        options |= {"device": args.device, "answer_step": args.answer_step}
+    return open_judge(name, **options)
+
+
+def _load(args: argparse.Namespace) -> tuple[list[Pair], list[Pair], str | None]:
+    """Pairs with votes, pairs without, and the column to split by, if it is named."""
+    shares = None if args.population is None else parse_population(args.population)
+    if args.dataset_name is None:
+        people = Population().with_shares(shares)
+        options = {"n_votes": args.n_votes, "seed": args.seed, "held_out": True}
+        return simulate_pairs(args.n_pairs, people, **options).pairs, [], args.split_by
+    column, columns = grouping(args.split_by) if args.split_by else (None, None)
+    options = {"split": args.split, "allow_odd_responses": args.allow_odd_responses}
+    pairs = load_pairs(args.dataset_name, columns, labelled=False, **options)
+    voted, unvoted = [p for p in pairs if p.label is not None], [p for p in pairs if p.label is None]
+    if not voted:
+        raise UserError(
+            f"{args.dataset_name}: none of {len(pairs):,} pairs has votes; expected label, or votes_a and votes_b "
+            "(`autorater audit` and `autorater judge` need none)"
+        )
+    if unvoted and not all(pair.model_a and pair.model_b for pair in pairs):
+        logger.warning(
+            f"{len(unvoted):,} pairs without votes are left out: without model_a and model_b they have no use"
+        )
+        unvoted = []
+    if shares is not None:
+        voted, mix = post_stratified(voted, shares, args.dataset_name)
+        logger.info(f"population: {mix}")
+    return voted, unvoted, column
+
+
+def _load_train(args: argparse.Namespace) -> list[Pair] | None:
+    if not args.train_dataset_name:
+        return None
+    train = load_pairs(args.train_dataset_name)
+    if args.population is not None:
+        train = post_stratified(train, parse_population(args.population), args.train_dataset_name)[0]
+        train = drawn_by_weight(train, args.seed)
+    return train
+
+
+def _short_enough(judge: PairJudge, pairs: Sequence[Pair], max_prompt_tokens: int) -> Sequence[Pair]:
+    """The pairs whose prompts fit a judge on this machine; other judges have no limit that is known."""
+    if only_method(judge) or not pairs:
+        return pairs
+    from autorater.prompts.batching import drop_long, longest_prompt
+
+    longest = longest_prompt(judge.model, judge.answer_tokens, max_prompt_tokens)
+    return drop_long(pairs, judge.encoder.encode(pairs), longest)[0]

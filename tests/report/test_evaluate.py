@@ -1,0 +1,128 @@
+"""`autorater evaluate`: local, served and recorded judges in one table; its options and stopped runs."""
+
+import json
+
+import pytest
+
+from autorater.cli import command as autorater
+from autorater.data.errors import UserError
+from autorater.data.loading import load_pairs, write_pairs
+from autorater.data.population import simulate_pairs
+from autorater.evaluation.arguments import parse_arguments
+from autorater.evaluation.method_judgments import methods_of
+from autorater.judges.opening import open_judge
+from tests.audit.conftest import lines, serve  # noqa: F401  (fixture)
+from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    write_pairs(simulate_pairs(20, n_votes=3, seed=0).pairs, path)
+    return str(path)
+
+
+@pytest.fixture
+def recorded(data, tmp_path):
+    path = tmp_path / "recorded.jsonl"
+    rows = [{"id": pair.id, "p_ab": pair.label, "p_ba": 1 - pair.label} for pair in load_pairs(data)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return f"recorded:{path}"
+
+
+def metrics_in(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_three_kinds_of_judges_in_one_table(model_dir, serve, data, recorded, tmp_path, capsys):  # noqa: F811
+    server, out = serve(), tmp_path / "out"
+    judges = [str(model_dir), "endpoint:m", recorded]
+    arguments = [
+        "evaluate", "--judge", *judges, "--dataset_name", data, "--base_url", server.base_url, "--n_bootstrap", "20",
+        "--output_dir", str(out), "--methods", "answer_mean", "letter_logits", "--price_in", "1000",
+    ]  # fmt: skip
+    autorater(arguments)
+    text = capsys.readouterr().out
+    assert "endpoint:m: by verbalized alone; answer_mean, letter_logits require a model on this machine" in text
+    assert "46 requests to m, about" in text
+    assert "USD" in text
+    assert "pairs, recorded already" in text
+    found = metrics_in(out)
+    assert "endpoint:m/verbalized/brier" in found
+    recorded_key = "recorded.jsonl/recorded"
+    assert found[f"{recorded_key}/mse_dense"] == 0
+    assert found[f"{recorded_key}+odd_temperature/brier"] <= 1
+    assert f"{recorded_key}+contextual/brier" not in found, "it was not asked about content-free pairs"
+    assert "endpoint:m/verbalized+contextual/brier" in found
+    asked = server.stats()["requests"]
+    assert asked == 46, "20 pairs in both orders, and six content-free prompts"
+    autorater(arguments)
+    assert server.stats()["requests"] == asked, "the same command requests nothing again"
+    assert metrics_in(out) == found
+
+
+def test_a_budget_that_is_too_small_resumes(serve, data, tmp_path, capsys):  # noqa: F811
+    server = serve()
+    arguments = ["evaluate", "--judge", "endpoint:m", "--dataset_name", data, "--base_url", server.base_url]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--n_bootstrap", "0", "--concurrency", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        autorater([*arguments, "--max_requests", "30"])
+    assert stopped.value.code == 2
+    assert "the budget ran out with 16 requests missing" in capsys.readouterr().err
+    autorater(arguments)
+    assert server.stats()["requests"] == 46
+    assert "verbalized/brier" in metrics_in(tmp_path / "out")
+
+
+def test_pairs_without_votes(data, recorded, tmp_path, capsys):
+    rows = lines(data)
+    for row in rows[:5]:
+        for name in ("label", "votes_a", "votes_b", "votes_tie", "n_votes"):
+            row.pop(name, None)
+    partly = tmp_path / "partly.jsonl"
+    partly.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["evaluate", "--judge", recorded, "--output_dir", str(tmp_path / "o"), "--n_bootstrap", "0"]
+    autorater([*arguments, "--dataset_name", str(partly)])
+    assert "5 pairs without votes are left out" in capsys.readouterr().err
+    partly.write_text("\n".join(map(json.dumps, rows[:5])))
+    with pytest.raises(SystemExit):
+        autorater([*arguments, "--dataset_name", str(partly)])
+    assert "none of 5 pairs has votes" in capsys.readouterr().err
+
+
+def test_a_config_file_and_the_command_line(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "judge: [a, b]\nn_pairs: 50\nreasoning: true\ndevice: null\npopulation: {expert: 0.2, lay: 0.8}\n"
+    )
+    args = parse_arguments(["--config", str(config), "--n_pairs", "7"], "")
+    assert (args.judge, args.n_pairs, args.reasoning, args.device) == (["a", "b"], 7, True, None)
+    assert args.population == "expert=0.2,lay=0.8"
+    config.write_text("n_piars: 50\n")
+    with pytest.raises(UserError, match=r"unknown option n_piars in .*; did you mean n_pairs"):
+        parse_arguments(["--judge", "a", "--config", str(config)], "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--judge", "endpoint:"], "expected a model after the colon"),
+        (["--judge", "runs/a", "--base_url", "http://x"], "base_url: no effect"),
+        (["--judge", "endpoint:m", "--methods", "pointwise"], "methods: no effect, because no judge runs on"),
+        (["--judge", "recorded:x", "--criteria", "c"], "criteria: no effect, because a recorded file"),
+        (["--judge", "runs/a", "--dataset_name", "d", "--n_pairs", "3"], "n_pairs: no effect, because the pairs are"),
+        (["--judge", "runs/a", "--split", "test"], "split: no effect, because the pairs are simulated"),
+        (["--judge", "runs/a", "endpoint:m", "--save_recalibration", "platt"], "endpoint:m is not a local folder"),
+        (["--judge", "runs/a", "--calibration_fraction", "1"], "between 0 and 1"),
+        ([], "--judge"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse_arguments(arguments, "autorater evaluate")
+
+
+def test_the_methods_of_a_judge(recorded):
+    assert methods_of(open_judge(recorded), ["verbalized"], "x") == ["recorded"]
+    assert methods_of(open_judge("endpoint:m"), ["answer_mean"], "x") == ["verbalized"]
+    assert methods_of(open_judge("endpoint:m", reasoning=True), ["answer_mean"], "x") == ["verbalized_reasoning"]
