@@ -13,6 +13,7 @@ import yaml
 from autorater import cli
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
+from autorater.evaluation import arguments
 from benchmarks.study.plan import read_plan
 from tests.conftest import make_model, make_tokenizer
 
@@ -35,6 +36,8 @@ def parsed_by_its_recipe(config, monkeypatch, tmp_path):
     script = ROOT / re.search(r"^#   .*?(recipes/\w+\.py)", config.read_text(), re.MULTILINE | re.DOTALL).group(1)
     if script.stem == "study":  # a plan with its own keys, as the next
         return read_plan(config, output_dir=str(tmp_path))
+    if script.stem == "evaluate":  # a command of the package
+        return arguments.parse_arguments(["--config", str(config), "--output_dir", str(tmp_path)], "")
     with monkeypatch.context() as patched:
         patched.setattr(cli, "parse_arguments", parse_only)
         recipe = runpy.run_path(str(script))
