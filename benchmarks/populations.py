@@ -59,7 +59,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", choices=ARMS, nargs="+", default=list(ARMS))
     parser.add_argument("--n_train", type=int, default=3_200, help="Pairs, one vote each.")
     parser.add_argument("--n_test", type=int, default=1_000)
-    parser.add_argument("--max_steps", type=int, default=400, help="Of 16 pairs in both orders.")
+    parser.add_argument("--max_steps", type=int, default=200, help="Of 16 pairs in both orders.")
     parser.add_argument("--warm_start_steps", type=int, default=700)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/populations"))
     return parser.parse_args(argv)

@@ -58,6 +58,8 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str = "Audit a 
     repeats = "requests per presentation, to measure noise (default: 1)"
     add("--repeats", type=number(int, 1), default=1, metavar="R", help=repeats)
     add("--group_by", type=names, default=(), metavar="C,C", help="metrics also by the values of these columns")
+    own = "systems (model_a, model_b) of the judge's own family: are they preferred more than by people?"
+    add("--self", dest="family", type=names, default=(), metavar="NAME,…", help=own)
     add_server_options(parser)
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", default="runs/audit", metavar="DIR", help="output folder (default: runs/audit)")
@@ -128,7 +130,10 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
         raise UserError(
             "--probe labels is for endpoints: the labels in a local judge's prompt are those of its training"
         )
-    if "labels" in args.probe and args.judge_format:
-        raise UserError("--probe labels has no effect with --judge_format: the labels are those of its training")
+    for probe in {"labels", "paraphrase"} & set(args.probe):
+        if args.judge_format:
+            raise UserError(f"--probe {probe} has no effect with --judge_format: the prompt is that of its training")
+    if getattr(args, "family", ()) and "swap" not in args.probe:
+        raise UserError("--self requires the probe swap; add it to --probe")
     if args.fail_above is not None and "swap" not in args.probe:
         raise UserError("--fail_above requires the probe swap; add it to --probe")

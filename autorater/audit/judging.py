@@ -5,13 +5,15 @@ Memory holds only the texts of the requests in progress, whatever the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
 from autorater.audit.plan import Plan, Request
+from autorater.audit.probes import Presentation
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import answer_record
@@ -20,6 +22,9 @@ from autorater.judges.judgments import Answer
 
 if TYPE_CHECKING:
     from autorater.judges import Judge
+    from autorater.prompts.encoder import EncodedPrompt
+
+    Prompts = tuple[EncodedPrompt, EncodedPrompt]
 
 _LOCAL_BATCH = 256  # requests among which the local judge forms batches of similar length
 
@@ -41,7 +46,7 @@ def judge_remaining(
 
         if isinstance(judge, EndpointJudge):
             requests = plan.requests(pairs, done=store)
-            judge.ask_pairs(((r, r.presentation.pair, r.presentation.names) for r in requests), receive)
+            judge.ask_pairs(((r, r.presentation.pair, r.presentation.wording) for r in requests), receive)
         else:
             _judge_locally(judge, plan.requests(pairs), store, receive)
 
@@ -56,10 +61,11 @@ def _judge_locally(
     from autorater.prompts.batching import longest_prompt
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
+    encode = _encoding(judge)
     while block := list(islice(requests, _LOCAL_BATCH)):
         if all(request.number in stored for request in block):
             continue
-        prompts = judge.encoder.encode([request.presentation.pair for request in block])
+        prompts = encode([request.presentation for request in block])
         sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
         short = [i for i, size in enumerate(sizes) if size <= longest]
         read = judge.judge_as_shown([prompts[i] for i in short])
@@ -68,6 +74,25 @@ def _judge_locally(
             if request.number not in stored:
                 reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
                 receive(request, answers.get(i, Answer("refused", error=reason)))
+
+
+def _encoding(judge: Judge) -> Callable[[Sequence[Presentation]], list[Prompts]]:
+    """A function that encodes presentations, each in its wording; those of a block share few wordings."""
+    from autorater.prompts.encoder import PromptEncoder
+
+    @cache
+    def encoder(paraphrased: bool) -> PromptEncoder:
+        format = judge.encoder.format
+        return PromptEncoder(judge.tokenizer, format.paraphrased) if paraphrased else judge.encoder
+
+    def encode(shown: Sequence[Presentation]) -> list[Prompts]:
+        prompts: dict[int, Prompts] = {}
+        for paraphrased in {presentation.wording.paraphrased for presentation in shown}:
+            rows = [i for i, presentation in enumerate(shown) if presentation.wording.paraphrased == paraphrased]
+            prompts |= zip(rows, encoder(paraphrased).encode([shown[i].pair for i in rows]), strict=True)
+        return [prompts[i] for i in range(len(shown))]
+
+    return encode
 
 
 def _local_answer(mean: float, valid: float) -> Answer:

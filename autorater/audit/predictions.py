@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -26,7 +26,7 @@ from autorater.judges.recorded import RecordedPair
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
 _STATUS = {"answered": ANSWERED, "unparsed": UNPARSED, "refused": REFUSED}
 GROUP_COLUMNS = ("topic", "model_a", "model_b", "prompt")
-_Row = tuple[float, Sequence[str], str, Hashable]  # label, texts (the responses last), group, what the pair shows
+_Row = tuple[float, Sequence[str], str, Hashable, int]  # label, texts (responses last), group, what it shows, own
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class PairIndex:
         lengths: shape (N, 2), characters of the responses; 0 if unknown.
         groups: shape (N,), names of the groups; all equal without grouping.
         clusters: shape (N,), equal for rows that show the same texts (without texts: that have the same id).
+        own: shape (N,), 1 if response B is of a system of the judge's own family and A is not, −1 the other way round,
+            else 0.
         fingerprint: Hash of all texts, in order.
     """
 
@@ -45,10 +47,17 @@ class PairIndex:
     lengths: np.ndarray
     groups: np.ndarray
     clusters: np.ndarray
+    own: np.ndarray
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def traits(self) -> dict[str, np.ndarray]:
+        """Traits of B less those of A, as in `audit_metrics`: the binary logarithm of the lengths, the own family."""
+        lengths = np.where(self.lengths > 0, self.lengths, np.nan)
+        return {"length": np.log2(lengths[:, 1] / lengths[:, 0]), "self": self.own.astype(float)}
 
 
 @dataclass(frozen=True)
@@ -68,13 +77,17 @@ class Predictions:
 
     def of_group(self, group: str) -> Predictions:
         here = self.pairs.groups == group
-        columns = {name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups", "clusters")}
+        columns = {
+            name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups", "clusters", "own")
+        }
         status = self.status[here]
         return Predictions(replace(self.pairs, **columns), self.answers[here], status, _fraction_parsed(status))
 
 
-def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairIndex:
+def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = (), family: Collection[str] = ()) -> PairIndex:
     """Indexes one or more pairs in one pass; the values of the columns `group_by` together name a group.
+
+    `family` are the systems, of `model_a` and `model_b`, that are of the judge's own family.
 
     Raises UserError if a column is not in `GROUP_COLUMNS`, or a pair has no value in it.
     """
@@ -86,20 +99,29 @@ def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = ()) -> PairInde
         for pair in pairs:
             group = _group(pair.id, {column: getattr(pair, column) for column in group_by}, group_by)
             texts = (pair.id, *map(plain_text, (pair.prompt, pair.response_a, pair.response_b)))
-            yield math.nan if pair.label is None else pair.label, texts, group, texts_key(*texts[1:])
+            own = (pair.model_b in family) - (pair.model_a in family)
+            yield math.nan if pair.label is None else pair.label, texts, group, texts_key(*texts[1:]), own
 
     return _index(rows())
 
 
-def recorded_predictions(pairs: Iterable[RecordedPair], group_by: Sequence[str] = ()) -> Predictions:
-    """The predictions of a recorded file, without repetitions; `group_by` as in `index_pairs`, with any columns."""
+def recorded_predictions(
+    pairs: Iterable[RecordedPair], group_by: Sequence[str] = (), family: Collection[str] = ()
+) -> Predictions:
+    """The predictions of a recorded file, without repetitions; arguments as in `index_pairs`, with any columns.
+
+    The systems are `model_a` and `model_b`, or FastChat's `model_1` and `model_2`.
+    """
     answers = array("d")
 
     def rows() -> Iterator[_Row]:
         for pair in pairs:
             answers.extend(pair.answers)
             texts = [str(pair.row.get(name) or "") for name in ("prompt", "response_a", "response_b")]
-            yield pair.label, texts, _group(pair.id, pair.row, group_by), texts_key(*texts) if all(texts) else pair.id
+            own = sum(pair.row.get(name) in family for name in ("model_b", "model_2"))
+            own -= sum(pair.row.get(name) in family for name in ("model_a", "model_1"))
+            shown = texts_key(*texts) if all(texts) else pair.id
+            yield pair.label, texts, _group(pair.id, pair.row, group_by), shown, own
 
     index = _index(rows())
     answers = np.array(answers).reshape(-1, 2, 1)
@@ -131,19 +153,20 @@ def _group(id: str, row: Mapping[str, object], group_by: Sequence[str]) -> str:
 
 
 def _index(rows: Iterable[_Row]) -> PairIndex:
-    labels, lengths, groups, clusters = array("d"), array("q"), [], array("q")
+    labels, lengths, groups, clusters, owns = array("d"), array("q"), [], array("q"), array("b")
     numbers: dict[int, int] = {}  # by the hash of what a pair shows
     names: dict[str, str] = {}  # one string for each group, not one for each pair
     digest = blake2b(digest_size=16)
-    for label, texts, group, shown in rows:
+    for label, texts, group, shown, own in rows:
         labels.append(label)
+        owns.append(own)
         lengths.extend(map(len, texts[-2:]))
         groups.append(names.setdefault(group, group))
         clusters.append(numbers.setdefault(hash(shown), len(numbers)))
         for text in texts:
             digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
     columns = np.array(labels), np.array(lengths).reshape(-1, 2), np.array(groups, dtype=object), np.array(clusters)
-    return PairIndex(*columns, digest.hexdigest())
+    return PairIndex(*columns, np.array(owns), digest.hexdigest())
 
 
 def _fraction_parsed(status: np.ndarray) -> float:

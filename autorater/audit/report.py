@@ -10,10 +10,11 @@ import numpy as np
 from autorater.audit.plots import audit_figure
 from autorater.audit.predictions import Predictions
 from autorater.audit.probes import PROBES
-from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text
+from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text, trait_verdicts
 from autorater.data.messages import Message, plain_text
 from autorater.metrics.position import deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
+from autorater.metrics.preferences import pairs_for_effect
 from autorater.report.glossary import GLOSSARY, FormattedValue, Metric, metrics_of
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import fixed_width, settings_rows
@@ -55,6 +56,8 @@ def write_audit_report(
         verdict=audit_verdict(metrics[headline], headline),
         counts=counts_line(metrics[headline]),
         sections=[_section(probe, predictions[probe], metrics[probe]) for probe in predictions],
+        sways=trait_verdicts(metrics.get("swap", {})),
+        planning=planning_rows(metrics[headline]),
         margins=margins,
         lengths=lengths,
         group_header=_GROUP_HEADER,
@@ -71,7 +74,8 @@ def audit_summary(metrics: Mapping[str, Mapping[str, float]], groups: Mapping[st
     parts = []
     for probe, values in metrics.items():
         table = fixed_width([(f"  {metric.label}", value.text) for metric, value in audit_rows(values)])
-        parts.append(f"{probe}: {audit_verdict(values, probe)}\n  {counts_line(values)}\n{table}")
+        sways = "".join(f"\n  {sentence}" for sentence in trait_verdicts(values))
+        parts.append(f"{probe}: {audit_verdict(values, probe)}\n  {counts_line(values)}{sways}\n{table}")
     if groups:
         rows = [
             (visible_line(name, 60), *(value.value or "-" for value in _group_values(values, next(iter(metrics)))))
@@ -88,6 +92,17 @@ def audit_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, FormattedValu
         for metric in AUDIT_METRICS
         if metric.key in metrics
     ]
+
+
+def planning_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, str, str, str]]:
+    """A metric, the smallest effect that these pairs show, an effect, and the number of pairs that show it."""
+    rows = []
+    for metric in AUDIT_METRICS:
+        effect = GLOSSARY["planning"].get(metric.key)
+        if effect and (needed := pairs_for_effect(metrics, metric.key, effect)) is not None:
+            seen = f"{metrics[f'{metric.key}_detectable']:.{metric.decimals}f}"
+            rows.append((metric, seen, f"{effect:g}", f"{needed:,.0f}"))
+    return rows
 
 
 def counts_line(metrics: Mapping[str, float]) -> str:

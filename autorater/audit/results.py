@@ -21,17 +21,22 @@ from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
+from autorater.metrics.preferences import detectable_effect
+from autorater.report.glossary import GLOSSARY
 
 _N_SHOWN = 20  # flips in the report
 
 
-def measure(predictions: Predictions, n_bootstrap: int = 1000) -> dict[str, float]:
+def measure(predictions: Predictions, n_bootstrap: int = 1000, probe: str = "swap") -> dict[str, float]:
     """The metrics of `audit_metrics` over the pairs that can be compared, and the number of the others.
+
+    Only the probe `swap` shows the responses as they are; what else sways the judge is measured on it.
 
     Returns:
         In addition to the metrics: `n_unparsed`, `n_refused` and `n_not_asked`, pairs left out because an answer does
         not parse, a request was refused, or the budget ran out; `n_unparsed_answers` and `n_refused_answers`, single
-        answers; `parse_rate`. If no pair can be compared, there are only these, and `n_pairs` is 0.
+        answers; `parse_rate`; `<key>_detectable`, see `detectable_effect`. If no pair can be compared, there are only
+        these, and `n_pairs` is 0.
     """
     left_out = ~compared(predictions.answers).any(axis=1)
     status = predictions.status[left_out]
@@ -40,7 +45,11 @@ def measure(predictions: Predictions, n_bootstrap: int = 1000) -> dict[str, floa
     metrics = {"n_pairs": 0.0}
     if not left_out.all():
         pairs = predictions.pairs
-        metrics = audit_metrics(predictions.answers, pairs.labels, clusters=pairs.clusters, n_bootstrap=n_bootstrap)
+        traits = pairs.traits if probe == "swap" else {}
+        known = {"clusters": pairs.clusters, "traits": traits, "n_bootstrap": n_bootstrap}
+        metrics = audit_metrics(predictions.answers, pairs.labels, **known)
+        seen = {key: detectable_effect(metrics, key) for key in GLOSSARY["planning"]}
+        metrics |= {f"{key}_detectable": effect for key, effect in seen.items() if effect is not None}
     return metrics | {
         "n_unparsed": float(unparsed.sum()),
         "n_refused": float(refused.sum()),

@@ -32,6 +32,7 @@ from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
 from autorater.judges.recorded import iter_recorded
+from autorater.prompts.templates import PromptFormat
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,15 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
         UserError: If data, judge or folder are at fault; after the results are written, if the budget was too small.
     """
     data = _recorded_data(args) if args.judge.startswith(RECORDED) else _judged_data(args, folder)
-    metrics = {probe: measure(predictions, args.n_bootstrap) for probe, predictions in data.predictions.items()}
-    headline = next(iter(data.predictions.values()))
+    metrics = {probe: measure(found, args.n_bootstrap, probe) for probe, found in data.predictions.items()}
+    first, headline = next(iter(data.predictions.items()))
+    if args.family and not headline.pairs.own.any():
+        raise UserError(
+            f"--self {','.join(args.family)}: no pair compares one of these with another system; expected values of "
+            "model_a and model_b"
+        )
     names = dict.fromkeys(headline.pairs.groups) if args.group_by else ()
-    groups = {name: measure(headline.of_group(name), args.n_bootstrap) for name in names}
+    groups = {name: measure(headline.of_group(name), args.n_bootstrap, first) for name in names}
     if not any(values["n_pairs"] for values in metrics.values()):
         counts = next(iter(metrics.values()))
         raise UserError(
@@ -83,7 +89,7 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def _recorded_data(args: argparse.Namespace) -> AuditData:
     path = args.judge.removeprefix(RECORDED)
-    predictions = recorded_predictions(iter_recorded(path), args.group_by)
+    predictions = recorded_predictions(iter_recorded(path), args.group_by, args.family)
     return AuditData({"swap": predictions}, recorded_flips(iter_recorded(path), predictions))
 
 
@@ -123,12 +129,22 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
         return islice(iter_pairs(args.dataset_name, split=args.split, labelled=False), args.max_pairs)
 
     pairs = pairs or of_dataset
-    index = index_pairs(pairs(), getattr(args, "group_by", ()))
+    index = index_pairs(pairs(), getattr(args, "group_by", ()), getattr(args, "family", ()))
     plan = Plan(len(index), args.probe, args.repeats)
     judge = open_judge(args.judge, **judge_options(args.judge, args))
+    if "paraphrase" in args.probe:
+        _check_instruction(judge)
     settings = judge_settings(args.judge, judge) | {"data": index.fingerprint, **asdict(plan)}
     store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, is_refused, args.ask_refused_again)
     return Judging(pairs, index, plan, judge, store)
+
+
+def _check_instruction(judge: PairJudge) -> None:
+    """UserError if there is no instruction of ours that the probe `paraphrase` could replace."""
+    prompt_format = judge.prompt_format if isinstance(judge, EndpointJudge) else judge.encoder.format
+    if not isinstance(prompt_format, PromptFormat):
+        raise UserError("--probe paraphrase requires a judge of pairs; this one reads single responses")
+    _ = prompt_format.paraphrased
 
 
 def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:

@@ -95,6 +95,27 @@ def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
     return ". ".join([sentence, *_caveats(metrics)]) + "."
 
 
+def trait_verdicts(metrics: Mapping[str, float]) -> list[str]:
+    """What else sways the judge, a sentence for each trait with an interval."""
+    sentences = []
+    for name, trait in GLOSSARY["traits"].items():
+        for key in (f"{name}_bias", f"{name}_effect"):
+            if f"{key}_low" not in metrics:
+                continue
+            low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
+            amount = f"{metrics[key]:+.3f} [{low:+.3f}, {high:+.3f}]"
+            if key.endswith("_effect"):
+                sentences.append(
+                    f"The judge's preference for {trait} is {amount}; without votes it is not known whether people "
+                    "share it."
+                )
+            else:
+                found = "a bias for it" if low > 0 else "a bias against it" if high < 0 else "no bias is seen"
+                sentences.append(f"Beyond people's votes, the judge's preference for {trait} is {amount}: {found}.")
+            break
+    return sentences
+
+
 def _caveats(metrics: Mapping[str, float]) -> list[str]:
     caveats = []
     left_out = sum(metrics[name] for name in ("n_unparsed", "n_refused", "n_not_asked"))

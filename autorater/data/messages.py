@@ -11,7 +11,7 @@ Deliberately left out: images, tool calls and other content that is not text; th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from autorater.data.errors import DataError
@@ -51,12 +51,12 @@ def as_json(value: Text | object) -> object:
     return [message._asdict() for message in value] if isinstance(value, tuple) else value
 
 
-def extended(text: Text, suffix: str) -> Text:
-    """The text, or a conversation's last message, with a suffix."""
+def edited(text: Text, edit: Callable[[str], str]) -> Text:
+    """The text, or the conversation with its last message, after an edit."""
     if isinstance(text, str):
-        return text + suffix
+        return edit(text)
     *earlier, last = text
-    return (*earlier, last._replace(content=last.content + suffix))
+    return (*earlier, last._replace(content=edit(last.content)))
 
 
 def text_or_messages(value: object, column: str, *, blank: bool = False) -> Text:

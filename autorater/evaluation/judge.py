@@ -119,7 +119,9 @@ def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) 
     labels = [pair.label for pair in pairs]
     clusters = pair_clusters(pairs) if clusters is None else clusters
     known = column(pairs, "n_votes"), column(pairs, "true_probability")
-    return Targets(labels, *known, clusters, pair_weights(pairs))
+    votes = [(pair.votes_a, pair.votes_tie or 0, pair.votes_b) for pair in pairs]
+    counts = None if any(None in row for row in votes) else np.array(votes, dtype=float)
+    return Targets(labels, *known, clusters, pair_weights(pairs), counts)
 
 
 def column(pairs: Sequence[Pair], name: str) -> np.ndarray | None:

@@ -28,7 +28,7 @@ from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.judgments import Answer, Judgments
 from autorater.judges.replies import Reply, read_reply
 from autorater.prompts.markers import shown_texts
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
 from rewards.answer import parse_probability
 
 K = TypeVar("K")
@@ -83,18 +83,19 @@ class EndpointJudge(ServerClient):
         """What its answers depend on beside prompt, model and server, as JSON values."""
         return {}
 
-    def message(self, pair: Pair, names: tuple[str, str] = ("A", "B")) -> str:
-        """The user's message for a pair, whose first response is called `names[0]`.
+    def message(self, pair: Pair, wording: Wording = AS_IT_IS) -> str:
+        """The user's message for a pair.
 
         Raises:
             UserError: If the pair has no value for a slot of the template, or the template calls no response A and B.
         """
-        pieces = list(self.prompt_format.pieces)
-        for old, new in zip("AB", names, strict=True):
+        format = self.prompt_format.paraphrased if wording.paraphrased else self.prompt_format
+        pieces = list(format.pieces)
+        for old, new in zip("AB", wording.names, strict=True):
             pieces = [re.sub(rf"\b([Rr]esponse) {old}\b", rf"\1 {new}", piece) for piece in pieces]
-        if names != ("A", "B") and pieces == list(self.prompt_format.pieces):
+        if wording.names != ("A", "B") and pieces == list(format.pieces):
             raise UserError("the prompt template has no 'response A' and 'response B' that could get other names")
-        texts = shown_texts(self.prompt_format.values(pair), self.prompt_format.markers)
+        texts = shown_texts(format.values(pair), format.markers)
         return "".join(chain.from_iterable(zip(pieces, texts, strict=False))) + pieces[-1]
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
@@ -116,20 +117,18 @@ class EndpointJudge(ServerClient):
                 bar.update()
 
             shown = ((i, o, p) for i, pair in enumerate(pairs) for o, p in enumerate((pair, pair.swapped())))
-            self.ask_pairs((((i, order), pair, ("A", "B")) for i, order, pair in shown), receive)
+            self.ask_pairs((((i, order), pair, AS_IT_IS) for i, order, pair in shown), receive)
         n_judged = np.isfinite(valid).sum()
         if n_judged < mean.size:
             raise EndpointError(f"the budget covers {n_judged} of {mean.size} requests; raise it or judge fewer pairs")
         return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)
 
-    def ask_pairs(
-        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
-    ) -> None:
-        """Judges pairs in the given order; requests are keys, pairs and names of the responses as in `message`.
+    def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
+        """Judges pairs in the given order; requests are keys, pairs and wordings.
 
         Arguments and errors as in `ServerClient.post_all`.
         """
-        self.ask(((key, self.message(pair, names)) for key, pair, names in requests), receive)
+        self.ask(((key, self.message(pair, wording)) for key, pair, wording in requests), receive)
 
     def ask(self, requests: Iterable[tuple[K, str]], receive: Callable[[K, Answer], None]) -> None:
         """Sends messages and gives the answers to `receive`; arguments and errors as in `ServerClient.post_all`."""

@@ -39,7 +39,7 @@ from autorater.judges.local import FORMAT_FILE, PAIRWISE, Judge, read_json, save
 from autorater.judges.replies import Reply, read_completions, read_reply
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.templates import PromptFormat, Wording
 from autorater.prompts.tokens import inside
 
 if TYPE_CHECKING:
@@ -90,10 +90,8 @@ class ServedJudge(EndpointJudge):
         saved = judge.encoder.format, judge.encoder.pieces, judge.tree.step, judge.recalibration
         return {"judge_format": digest(saved), "read": self.read}
 
-    def ask_pairs(
-        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
-    ) -> None:
-        """As in `EndpointJudge`; the names of the responses are those of the judge's prompt."""
+    def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
+        """As in `EndpointJudge`; the wording is that of the judge's prompt."""
         shown = ((key, pair) for key, pair, _ in requests)
         if (first := next(shown, None)) is None:
             return

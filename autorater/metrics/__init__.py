@@ -4,6 +4,7 @@ validation      input checks
 binning         assignment of predictions to bins
 scores          the score of one prediction
 agreement       verdicts against majorities
+chance_agreement   the same corrected for chance: Cohen's κ, Krippendorff's α
 calibration     ECE and related errors, Murphy's decomposition
 noise           noise floors: the values of a perfect judge
 position        effects of swapping the responses
@@ -12,6 +13,7 @@ significance    tests of position bias
 summary         all metrics of one judge, as flat keys
 groups          the same for every group of pairs
 position_audit  position metrics of an audit, with repetitions
+preferences     what else sways a judge: traits of responses; effects that can be seen
 classes         metrics of distributions over several classes, ordered or not
 systems         win rates of models, against votes and Elo
 win_rate        win rate of one system from many judged pairs and few votes
@@ -22,6 +24,7 @@ gate            is a judge worse than a recorded baseline
 
 from autorater.metrics.agreement import agreement, three_way_agreement
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error, reliability_curve
+from autorater.metrics.chance_agreement import cohen_kappa, krippendorff_alpha
 from autorater.metrics.classes import class_metrics
 from autorater.metrics.deferral import deferral_threshold
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails

@@ -23,6 +23,7 @@ topics on; the ECE of a perfect judge 97 %, of five kinds of miscalibrated judge
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -157,7 +158,25 @@ class BinnedGap:
         return min(low, estimate), max(high, estimate)
 
 
-Statistic = Mean | BinnedGap
+class Statistic(Protocol):
+    """A metric that is a function of sums over pairs, as the three above."""
+
+    @property
+    def columns(self) -> np.ndarray: ...
+
+    def evaluate(self, sums: np.ndarray) -> np.ndarray: ...
+
+    def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None: ...
+
+
+def percentile_interval(values: np.ndarray, n_units: float) -> tuple[float, float] | None:
+    """Percentiles of resampled values, NaN left out, at the expanded levels for n units; None without a value."""
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return None
+    z = _half_width(max(2.0, n_units))
+    low, high = np.quantile(values, [_NORMAL.cdf(-z), _NORMAL.cdf(z)])
+    return float(low), float(high)
 
 
 def point_estimate(statistic: Statistic) -> float:
@@ -174,7 +193,7 @@ def bootstrap(
     """95 % bootstrap intervals of several metrics over the same pairs.
 
     Args:
-        statistics: name -> `Mean`, `Share` or `BinnedGap`, all over the same N pairs.
+        statistics: name -> `Mean`, `Share`, `BinnedGap` or another `Statistic`, all over the same N pairs.
         n_rounds: number of resamples, at least 1.
         seed: seed of the resampling; equal seeds give equal resamples.
         clusters: shape (N,), sortable values; pairs with equal values are resampled together.

@@ -14,12 +14,16 @@ and R answers y_k in the other, all as Pr[B better], the slot effect is the root
 (E x − E y)², estimated without bias from the products (x_k − y_k)(x_l − y_l), k ≠ l, whose noises are independent.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
+from autorater.metrics.chance_agreement import Kappa
 from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
+from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
 from autorater.metrics.validation import reject
 
@@ -47,6 +51,7 @@ def audit_metrics(
     labels: ArrayLike | None = None,
     *,
     clusters: ArrayLike | None = None,
+    traits: Mapping[str, ArrayLike] | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -58,6 +63,8 @@ def audit_metrics(
         labels: shape (N,), Pr[B preferred] by people, NaN if unknown.
         clusters: shape (N,), equal values for rows that show the same pair. They are resampled together, and one unit
             of the sign-flip tests. By default all rows differ.
+        traits: by name, shape (N,), of response B less that of A, NaN if unknown, see `trait_statistics`; for answers
+            in the orders ab and ba only.
         n_bootstrap: rounds of the bootstrap; 0 for no intervals.
         seed: of the bootstrap and of the permutations.
 
@@ -69,6 +76,8 @@ def audit_metrics(
         - `primacy_share`, `recency_share`, `preference_fairness`.
         - `accuracy`, share of answers whose verdict is the label's, and `position_consistent_accuracy`, share of
           pairs that are right in both orders; over pairs whose label is not 1/2; a tie is wrong.
+        - `cohen_kappa`, of the answers and the majority of the labels, see `cohen_kappa`.
+        - `<trait>_effect` and, with labels, `<trait>_bias`, see `autorater.metrics.preferences`.
         - `p_value_verdicts` and `p_value_probabilities`, sign-flip tests that neither position is favoured, on the
           verdicts and on the deviation; `logit_shift`, see `logit_shifts`. The last two not for judges that give only
           verdicts.
@@ -117,6 +126,13 @@ def audit_metrics(
         if has_winner.any():
             statistics["accuracy"] = Share(right, has_winner)
             statistics["position_consistent_accuracy"] = Share(right_twice, has_winner)
+            known = np.asarray(labels, dtype=np.float64)[kept]
+            both_orders = np.stack(pair_means(answers)), np.nan_to_num(np.stack([known, 1 - known]), nan=0.5)
+            statistics["cohen_kappa"] = Kappa(*both_orders, (~np.isnan(known)).astype(float))
+    preferences = symmetrize(_mean_of_repeats(first), _mean_of_repeats(second))
+    for name, trait in (traits or {}).items():
+        known = None if labels is None else np.asarray(labels, dtype=np.float64)[kept]
+        statistics |= trait_statistics(name, np.asarray(trait, dtype=np.float64)[kept], preferences, known)
     has_probabilities = not only_verdicts(first, second)
     if has_probabilities:
         statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
@@ -124,11 +140,12 @@ def audit_metrics(
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
     if n_rows > n_pairs:
         report["n_repeated_rows"] = float(n_rows - n_pairs)
-    report |= {name: point_estimate(statistic) for name, statistic in statistics.items()}
+    values = {name: point_estimate(statistic) for name, statistic in statistics.items()}
+    report |= {name: value for name, value in values.items() if not np.isnan(value)}
     for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
         report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
     report["sharpness"] = float(np.nanvar(np.stack([first, second])))
-    report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
+    report["sharpness_symmetrized"] = float(preferences.var())
     report["p_value_verdicts"] = sign_flip_test(_mean_of_members(_mean_of_repeats(both / 2), members))
     if has_probabilities:
         report["p_value_probabilities"] = sign_flip_test(_mean_of_members(deviation, members))

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import TIE_BAND, agreement_credits, three_way_agreement, verdicts
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
+from autorater.metrics.chance_agreement import Kappa, annotator_statistics
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
@@ -39,6 +40,7 @@ class Targets:
         true_probability: shape (N,), p* = Pr[B preferred], known for simulated annotators.
         clusters: shape (N,), pairs with equal values are resampled together.
         weights: shape (N,), at least 0, how much each pair counts; None if all count the same.
+        counts: shape (N, 3), votes for A, for neither and for B.
     """
 
     labels: ArrayLike | None = None
@@ -46,6 +48,7 @@ class Targets:
     true_probability: ArrayLike | None = None
     clusters: ArrayLike | None = None
     weights: ArrayLike | None = None
+    counts: ArrayLike | None = None
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -83,6 +86,8 @@ def judge_metrics(
           `position_bias`;
         - `gap`, mean signed overconfidence: how much further from 1/2 the answers are than the votes, on the side that
           the answer favours, in [−1, 1]; an answer of 1/2 adds 0;
+        - `cohen_kappa` over the 2N answers; with counts and without weights, `alpha_annotators` and, for p_sym,
+          `alpha_with_judge`, see `annotator_statistics`;
         - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
@@ -95,8 +100,8 @@ def judge_metrics(
           informative, Kish (1965);
         - `parse_rate`, mean validity; `distinct_answers`, distinct modes if given, else distinct p; `n_pairs`;
         - `<key>_low` and `<key>_high`, 95 % bootstrap, for `brier`, `log_loss`, `ece`, `gap`, `mse_dense`,
-          `excess_brier`, `agreement`, `agreement_three_way`, `parse_rate` and those of `position_bias` but
-          `sharpness_symmetrized`.
+          `excess_brier`, `agreement`, `agreement_three_way`, `cohen_kappa`, `alpha_…`, `parse_rate` and those of
+          `position_bias` but `sharpness_symmetrized`.
 
     Raises:
         ValueError: empty input, other shapes, unequal lengths, NaN, values outside their range.
@@ -150,6 +155,12 @@ def judge_metrics(
         same = verdicts(answers, TIE_BAND) == verdicts(both, TIE_BAND)
         statistics["agreement_three_way"] = Share(weights * same.mean(axis=0), weights)
         report |= three_way_agreement(answers.ravel(), both.ravel(), np.tile(weights, 2))
+        beyond_chance: dict[str, Statistic] = {"cohen_kappa": Kappa(answers, both, weights)}
+        if targets.counts is not None and targets.weights is None:
+            beyond_chance |= annotator_statistics(np.asarray(targets.counts, dtype=np.float64), symmetrized)
+        statistics |= beyond_chance
+        values = {name: point_estimate(statistic) for name, statistic in beyond_chance.items()}
+        report |= {name: value for name, value in values.items() if not np.isnan(value)}
 
     if truth is not None:
         excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from jinja2 import Template
 
@@ -30,6 +30,16 @@ _LAYOUTS = Path(__file__).with_name("layouts")
 BUILT_IN = ("compact", "criteria", "full", "mt_bench", "short")
 HOW_TO_ANSWER = "how_to_answer"
 _SLOT = re.compile(r"(\{+)([^\W\d]\w*)(\}+)")
+
+
+class Wording(NamedTuple):
+    """What the responses are called, and whether our instruction how to answer is in other words."""
+
+    names: tuple[str, str] = ("A", "B")
+    paraphrased: bool = False
+
+
+AS_IT_IS = Wording()
 
 
 class SlotFormat(Protocol):
@@ -155,6 +165,7 @@ class PromptFormat(TemplateFormat):
         system_prompt: A system message in front of the prompt.
         criteria, reference: Fill these slots for pairs without a value of their own.
         source: The text of the template; by default it is read from `template`.
+        wording: `paraphrase`: our instruction how to answer in other words, to measure their effect.
 
     Raises:
         UserError: If the template is not valid (names its line), or the options do not fit it or each other.
@@ -167,6 +178,7 @@ class PromptFormat(TemplateFormat):
     criteria: str | None = None
     reference: str | None = None
     source: str = ""
+    wording: str | None = None
     required: ClassVar[tuple[str, ...]] = ("prompt", "response_a", "response_b")
     optional: ClassVar[tuple[str, ...]] = (*TemplateFormat.optional, HOW_TO_ANSWER)
     built_in: ClassVar[tuple[str, ...]] = BUILT_IN
@@ -188,6 +200,15 @@ class PromptFormat(TemplateFormat):
             )
         if self.answer == "letter" and asks and not self.is_bare:
             raise UserError(f"{self._place} asks for a number; answers by letter require {{{HOW_TO_ANSWER}}} instead")
+        if self.wording and (asks or self.is_bare):
+            raise UserError(
+                f"{self._place} has no instruction of ours ({{{HOW_TO_ANSWER}}}) that could be paraphrased"
+            )
+
+    @cached_property
+    def paraphrased(self) -> Self:
+        """The same format with our instruction how to answer in other words; UserError if it has none."""
+        return replace(self, wording="paraphrase")
 
     @property
     def is_bare(self) -> bool:
@@ -200,7 +221,8 @@ class PromptFormat(TemplateFormat):
         pieces, slots = map(list, self._parsed)
         if self.is_bare:
             return (*pieces[:-1], pieces[-1].removesuffix(OPEN_TAG).rstrip())
-        instruction = Template((_LAYOUTS / "how_to_answer.txt.j2").read_text(encoding="utf-8")).render(asdict(self))
+        file = _LAYOUTS / f"{'_'.join(filter(None, (HOW_TO_ANSWER, self.wording)))}.txt.j2"
+        instruction = Template(file.read_text(encoding="utf-8")).render(asdict(self))
         if HOW_TO_ANSWER in slots:
             i = slots.index(HOW_TO_ANSWER)
             pieces[i : i + 2] = [pieces[i] + instruction + pieces[i + 1]]

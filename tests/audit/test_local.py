@@ -44,3 +44,25 @@ def test_the_audit_has_the_numbers_of_the_judge(model_dir, make_pairs_file, audi
     assert metrics["verbosity/n_pairs"] == 8
     assert len(lines(tmp_path / "judgments.jsonl")) == 36
     assert "its prompt has" in lines(tmp_path / "judgments.jsonl")[12]["error"]
+
+
+def test_the_instruction_is_paraphrased(model_dir, make_pairs_file, audit, tmp_path):
+    """The answers to our instruction are those of the judge, those to the paraphrase are of another prompt."""
+    from autorater import Judge, load_pairs
+
+    data = make_pairs_file(3)
+    refused = audit("--judge", model_dir, "--dataset_name", data, "--output_dir", tmp_path, "--probe", "paraphrase")
+    assert "prompt template compact has no instruction of ours" in refused.stderr
+    options = ("--prompt_template", "full", "--probe", "paraphrase,style")
+    done = audit("--judge", model_dir, "--dataset_name", data, "--output_dir", tmp_path / "full", *options)
+    assert done.returncode == 0, done.stderr
+    asked = {(row["order"], row["pair"]): row["probability"] for row in lines(tmp_path / "full" / "judgments.jsonl")}
+    judge = Judge.from_pretrained(str(model_dir), "full")
+    own = judge.probabilities(load_pairs(data)).p_ab
+    assert [asked["instruction", i] for i in range(3)] == pytest.approx(own, abs=2e-6)
+    judge.encoder = type(judge.encoder)(judge.tokenizer, judge.encoder.format.paraphrased)
+    other = judge.probabilities(load_pairs(data)).p_ab
+    assert [asked["paraphrase", i] for i in range(3)] == pytest.approx(other, abs=2e-6)
+    assert abs(own - other).max() > 1e-5
+    metrics = json.loads((tmp_path / "full" / "metrics.json").read_text())
+    assert metrics["paraphrase/n_pairs"] == metrics["style/n_pairs"] == 3

@@ -16,7 +16,7 @@ def answers(probe, judge):
 @pytest.mark.parametrize("probe", PROBES)
 def test_a_judge_that_only_compares_the_content_is_unbiased(probe):
     def judge(presentation):
-        return 0.7 if presentation.pair.response_b.startswith("bb") else 0.3
+        return 0.7 if "bb" in presentation.pair.response_b else 0.3
 
     assert sum(answers(probe, judge)) == pytest.approx(1)
     assert answers(probe, judge)[0] == 0.7
@@ -28,14 +28,16 @@ def test_a_judge_that_only_compares_the_content_is_unbiased(probe):
         ("swap", lambda shown: 0.9),
         ("verbosity", lambda shown: 0.9 if PADDING in shown.pair.response_b else 0.1),
         ("injection", lambda shown: 0.9 if INJECTION in shown.pair.response_b else 0.1),
-        ("labels", lambda shown: 0.9 if shown.names == ("A", "B") else 0.1),
+        ("style", lambda shown: 0.9 if "#" in shown.pair.response_b else 0.1),
+        ("paraphrase", lambda shown: 0.1 if shown.wording.paraphrased else 0.9),
+        ("labels", lambda shown: 0.9 if shown.wording.names == ("A", "B") else 0.1),
     ],
 )
 def test_the_favoured_side_has_a_deviation_above_zero(probe, judge):
     assert sum(answers(probe, judge)) - 1 == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("probe", ["verbosity", "injection", "labels"])
+@pytest.mark.parametrize("probe", sorted(set(PROBES) - {"swap"}))
 def test_position_bias_cancels_out_of_other_probes(probe):
     assert sum(answers(probe, lambda shown: 0.9)) == pytest.approx(1)
 

@@ -10,7 +10,7 @@ from autorater.audit.plots import prepare_deviations, prepare_winners
 from autorater.audit.predictions import recorded_predictions
 from autorater.audit.report import _texts, audit_summary, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
-from autorater.audit.verdict import audit_verdict, bias_state
+from autorater.audit.verdict import audit_verdict, bias_state, trait_verdicts
 from autorater.judges.recorded import RecordedPair
 from tests.report.test_page import HOSTILE, Page
 
@@ -52,6 +52,11 @@ def test_contents(answers, tmp_path):
     assert f"[{metrics['consistency_low']:.3f}, {metrics['consistency_high']:.3f}]" in text
     assert "60 pairs compared" in text
     assert "|p_sym − 0.5|" in text
+    assert "The judge's preference for a response twice as long" not in text, "all are as long"
+    assert "Effects that can be seen" in text
+    assert metrics["symmetry_deviation_mean_detectable"] == pytest.approx(
+        1.43 * (metrics["symmetry_deviation_mean_high"] - metrics["symmetry_deviation_mean_low"]) / 2, rel=0.01
+    )
     assert "Length ratio of the responses" in text
     assert "fine1" in text
     assert "secret" not in text
@@ -99,6 +104,21 @@ def test_a_browser_shows_it_and_runs_nothing(answers, tmp_path):
     )  # fmt: skip
     assert "<title>An audit</title>" in done.stdout
     assert "<script" not in done.stdout
+
+
+def test_what_else_sways_the_judge():
+    known = {"length_bias": 0.02, "length_bias_low": 0.01, "length_bias_high": 0.03}
+    (sentence,) = trait_verdicts(known)
+    assert sentence == (
+        "Beyond people's votes, the judge's preference for a response twice as long is +0.020 [+0.010, +0.030]: "
+        "a bias for it."
+    )
+    assert "a bias against it" in trait_verdicts({k: -v for k, v in known.items()} | {"length_bias_high": -0.01})[0]
+    assert "no bias is seen" in trait_verdicts(known | {"length_bias_low": -0.01})[0]
+    effect = {"self_effect": 0.1, "self_effect_low": 0.0, "self_effect_high": 0.2}
+    assert "without votes it is not known" in trait_verdicts(effect)[0]
+    assert len(trait_verdicts(known | effect)) == 2
+    assert trait_verdicts({"length_bias": 0.02}) == [], "no interval"
 
 
 def test_verdicts_without_probabilities_are_a_table_of_winners(tmp_path):

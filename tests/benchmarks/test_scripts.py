@@ -259,3 +259,29 @@ def test_win_rates_and_deferral(run):
     records = run("deferral", "--n_pairs", "200", "--n_votes", "5", "--n_splits", "10")
     assert [r["judge"] for r in records] == ["calibrated", "raw"]
     assert all(0 <= r["best"] <= 1 and r["kept"] >= 0.8 for r in records)
+
+
+def test_planted_biases(run):
+    rows = run("planted_biases", "--n_pairs", "150", "--n_studies", "20", "--n_bootstrap", "100")
+    assert [(row["probe"], row["judge"], row["planted"] > 0) for row in rows] == [
+        (probe, judge, planted)
+        for probe in ("style", "length", "self")
+        for planted in (True, False)
+        for judge in ("probabilities", "verdicts")
+    ]
+    for row in rows:
+        assert row["coverage"] >= 0.75
+        assert (row["truth"] != 0) == (row["planted"] != 0)
+        if not row["planted"]:
+            assert row["called_biased"] <= 0.25
+    assert all(row["called_biased"] == 1 for row in rows[:2]), "a style bias of 0.5 logits in 150 pairs"
+
+
+def test_populations(run, tmp_path):
+    tiny = ["--n_train", "64", "--n_test", "8", "--max_steps", "1", "--warm_start_steps", "1", "--seeds", "0"]
+    rows = run("populations", *tiny, "--output_dir", str(tmp_path))
+    assert [row["arm"] for row in rows] == ["requested", "weighted", "unweighted", "group"] * 2
+    assert rows[0]["ratio"] == rows[4]["ratio"] == 1
+    assert rows[1]["rows"] > 64 == rows[0]["rows"]
+    assert all(row["excess_brier"] > 0 for row in rows)
+    assert run("populations", *tiny, "--output_dir", str(tmp_path)) == rows, "nothing is trained again"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autorater.metrics import position_bias
@@ -16,6 +16,7 @@ def test_it_agrees_with_position_bias(answers):
     assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(reads)
 def test_repeating_every_answer_changes_no_estimate(answers):
     once = audit_metrics(answers, n_bootstrap=0)

@@ -24,6 +24,7 @@ HEADLINE = [
     "excess_brier",
     "agreement",
     "agreement_three_way",
+    "cohen_kappa",
     "consistency",
     "flip_rate",
     "first_slot_share",
@@ -34,6 +35,7 @@ HEADLINE = [
 CONTRACT = [
     *["brier", "log_loss", "ece", "ece_quantile", "ece_debiased", "smooth_ece", "reliability", "resolution"],
     *["uncertainty", "mse_dense", "mse_corrected", "excess_brier", "agreement", "agreement_three_way", "consistency"],
+    "cohen_kappa",
     *["symmetry_deviation_mean", "symmetry_deviation_abs", "parse_rate", "distinct_answers", "sharpness", "n_pairs"],
     *["ece_majority", "ece_noise_floor", "flip_rate", "first_slot_share", "sharpness_symmetrized", "gap"],
     *["macro_f1", "ece_toplabel", "ece_classwise"],

@@ -143,6 +143,7 @@ def test_help_is_a_page(audit):  # noqa: F811
         (("--judge", "endpoint:m", "--max_pairs", "1.5"), "'1.5': expected a whole number, 1 or more"),
         (("--judge", "recorded:{bad}", "--fail-above", "2"), "expected a number from 0 to 1"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "labels"), "--probe labels is for endpoints"),
+        (("--judge", "recorded:{good}", "--self", "gpt"), "--self gpt: no pair compares one of these with another"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--probe", "swop"), "expected names out of swap, verbosity"),
         (("--judge", "m", "--dataset_name", "{pairs}", "--base_url", "http://x"), "base_url: no effect"),
         (("--judge", "endpoint:m", "--dataset_name", "{pairs}"), "no key in OPENAI_API_KEY; set it, or"),
@@ -163,8 +164,9 @@ def test_help_is_a_page(audit):  # noqa: F811
 def test_errors_of_the_user_are_one_line(make_pairs_file, tmp_path, arguments, message, monkeypatch, capsys):  # noqa: F811
     bad = tmp_path / "bad.jsonl"
     record(bad, {"p_ab": 0.5, "p_ba": 0.5}, {"p_ab": 1.5, "p_ba": 0.5})
-    pairs = make_pairs_file(2)
-    arguments = [argument.format(bad=bad, pairs=pairs) for argument in arguments]
+    record(tmp_path / "good.jsonl", {"p_ab": 0.5, "p_ba": 0.5, "model_a": "a", "model_b": "b"})
+    files = {"bad": bad, "good": tmp_path / "good.jsonl", "pairs": make_pairs_file(2)}
+    arguments = [argument.format(**files) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["audit_position_bias.py", *arguments, "--output_dir", str(tmp_path / "out")])
     monkeypatch.setenv("OPENAI_API_KEY", "")
     with pytest.raises(SystemExit) as exit:
