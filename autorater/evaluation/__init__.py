@@ -2,9 +2,10 @@
 
 judge     one judge, measured in both orders
 methods   judging methods and post-processing compared on the same pairs
+panels    a panel of the judges compared
 results   the files of a run: output directory, metrics.json, predictions.jsonl
 judgment_store, requests   judgments stored one by one; requests to a server and what they used
 stored_judgments           judgments stored in parts
 
-Importing these does not import torch, except for `methods`.
+Importing these does not import torch.
 """

@@ -67,6 +67,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--population", metavar="MIX", help=people)
     add("--seed", type=int, default=0, help="seed of the split, the simulated texts and the sampled answers")
     add = parser.add_argument_group("methods").add_argument
+    add("--panel", action="store_true", help="also all judges as one, with weights fitted on the calibration pairs")
     methods = f"all, or names out of {', '.join(METHODS)} (default: those with one forward pass)"
     add("--methods", nargs="+", metavar="M", help=methods)
     add("--variants", nargs="+", metavar="V", help=f"none, or steps joined by + out of {', '.join(STEPS)}")
@@ -119,6 +120,8 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     refuse_ineffective(cases, given)
     if not 0 < args.calibration_fraction < 1:
         raise UserError(f"--calibration_fraction {args.calibration_fraction}: expected a number between 0 and 1")
+    if args.panel and len(args.judge) < 2:
+        raise UserError(f"--panel: got one judge, {args.judge[0]}; expected at least two")
     elsewhere = [name for name in args.judge if name.startswith((ENDPOINT, RECORDED))]
     if args.save_recalibration and elsewhere:
         raise UserError(f"--save_recalibration: {elsewhere[0]} is not a local folder, so nothing can be saved with it")

@@ -35,6 +35,7 @@ from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, fit_recalibration
 from autorater.judges.judgments import PairJudge
 from autorater.judges.options import METHODS
+from autorater.judges.panel import Panel
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.systems import WinRate, win_rates
 
@@ -56,11 +57,11 @@ class Entry:
     """One row of a comparison.
 
     Attributes:
-        method: A name of `METHODS`.
+        method: A name of `METHODS`, `recorded`, `panel` or `panel_mean`.
         steps: Its post-processing, in order.
         judge: Name of the judge in a comparison of several.
         evaluation: Its judgments and metrics; None if the method is not available.
-        recalibration: The last recalibration among the steps, as fitted.
+        recalibration: The last recalibration among the steps, or the panel, as fitted.
         parts: All its judgments: those of the evaluation, of the calibration pairs and of pairs without votes.
         reason: Why the method is not available.
     """
@@ -69,7 +70,7 @@ class Entry:
     steps: tuple[str, ...] = ()
     judge: str = ""
     evaluation: Evaluation | None = None
-    recalibration: Recalibration | None = None
+    recalibration: Recalibration | Panel | None = None
     parts: Parts | None = None
     reason: str = ""
 
@@ -236,7 +237,8 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
 def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:
     """Writes `metrics.json` (keys `method+variant/metric`) and `predictions.jsonl` for at least one available method.
 
-    A fitted recalibration is included as `…/fitted_slope` and `…/fitted_intercept`.
+    A fitted recalibration is included as `…/fitted_slope` and `…/fitted_intercept`, weights of a panel as
+    `panel/weight/JUDGE`.
     """
     available = {entry.key: entry for entry in entries if entry.evaluation is not None}
     metrics = {}
@@ -245,6 +247,9 @@ def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:
         if isinstance(entry.recalibration, LogitMap):
             metrics[f"{key}/fitted_slope"] = entry.recalibration.slope
             metrics[f"{key}/fitted_intercept"] = entry.recalibration.intercept
+        if isinstance(entry.recalibration, Panel):
+            named = zip(entry.recalibration.names, entry.recalibration.weights, strict=True)
+            metrics |= {f"{key}/weight/{name}": weight for name, weight in named}
 
     def record(i: int, order: int) -> dict:
         answers = {key: entry.evaluation.judgments.mean[i, order] for key, entry in available.items()}

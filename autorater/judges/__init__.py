@@ -8,6 +8,7 @@ probe        `LinearProbe`: logistic regression on a frozen model's states, one 
 merging      an adapter merged into its base model
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
 ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths
+panel        several judges as one: a weighted sum of logits, fitted on votes
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
 recorded     judgments that another program wrote to a file; `recorded_judge` is a judge that reads them
 judged       judged pairs, some with votes, from files: those, or predictions of a run

@@ -16,6 +16,7 @@ from autorater.data.population import Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
 from autorater.evaluation import methods
 from autorater.evaluation.method_judgments import cost, methods_of, only_method
+from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import PairJudge
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         summary += f"; {len(unvoted):,} pairs without votes, for win rates only"
     logger.info(summary)
     calibration = drawn_by_weight(calibration, args.seed)
+    clusters = [getattr(pair, column) for pair in measured]
 
     chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     prices = {"price_in": args.price_in, "price_out": args.price_out}
@@ -70,20 +72,27 @@ def run(args: argparse.Namespace) -> None:
             variants=args.variants or methods.VARIANTS,
             name=name,
             unvoted=unvoted,
-            clusters=[getattr(pair, column) for pair in measured],
+            clusters=clusters,
             n_bootstrap=args.n_bootstrap,
             folder=folder / "judgments",
             model=paths[name] if only_method(judge) else model_digest(paths[name]),
             progress=True,
             **(served or local),
         )
+    compared = methods.headline_entries(entries)
+    if args.panel:
+        options = {"clusters": clusters, "n_bootstrap": args.n_bootstrap, "seed": args.seed}
+        groups = [getattr(pair, column) for pair in calibration]
+        panel = panel_entries(compared, calibration, groups=groups, **options)
+        logger.info(panel_line(panel[0].recalibration))
+        entries, compared = [*entries, *panel], [*compared, *panel]
     methods.write_comparison(folder, entries)
     best = methods.best_entry(entries)
     write_comparison_report(
         folder,
         entries,
         best,
-        methods.headline_entries(entries),
+        compared,
         groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
         win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
         title="Judging methods compared",

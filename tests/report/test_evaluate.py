@@ -74,6 +74,22 @@ def test_a_budget_that_is_too_small_resumes(serve, data, tmp_path, capsys):  # n
     assert "verbalized/brier" in metrics_in(tmp_path / "out")
 
 
+def test_a_panel(data, recorded, tmp_path, capsys):
+    other = tmp_path / "other.jsonl"
+    rows = [{"id": pair.id, "p_ab": 0.5, "p_ba": 0.6} for pair in load_pairs(data)]
+    other.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["--dataset_name", data, "--output_dir", str(tmp_path / "o"), "--n_bootstrap", "0", "--panel"]
+    autorater(["evaluate", "--judge", recorded, f"recorded:{other}", *arguments])
+    text = capsys.readouterr().out
+    assert "panel: " in text
+    assert " recorded.jsonl, " in text
+    assert "Panel of the judges" in text
+    found = metrics_in(tmp_path / "o")
+    assert found["panel/weight/recorded.jsonl"] > found["panel/weight/other.jsonl"] >= 0
+    assert found["panel/symmetry_deviation_abs"] < 1e-9
+    assert found["panel/brier"] < found["panel_mean/brier"] < found["other.jsonl/recorded/brier"]
+
+
 def test_pairs_without_votes(data, recorded, tmp_path, capsys):
     rows = lines(data)
     for row in rows[:5]:
@@ -114,6 +130,7 @@ def test_a_config_file_and_the_command_line(tmp_path):
         (["--judge", "runs/a", "--split", "test"], "split: no effect, because the pairs are simulated"),
         (["--judge", "runs/a", "endpoint:m", "--save_recalibration", "platt"], "endpoint:m is not a local folder"),
         (["--judge", "runs/a", "--calibration_fraction", "1"], "between 0 and 1"),
+        (["--judge", "runs/a", "--panel"], "--panel: got one judge, runs/a; expected at least two"),
         ([], "--judge"),
     ],
 )
