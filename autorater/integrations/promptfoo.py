@@ -1,0 +1,58 @@
+"""The judge as a grader of promptfoo: a Python provider for assertions of type `llm-rubric`.
+
+# judge.py
+from autorater.integrations.promptfoo import call_api
+
+# promptfooconfig.yaml
+assert:
+  - type: llm-rubric
+    value: "{{reference}}"        # the reference response
+    threshold: 0.5                # pass if it is preferred at least so often
+    rubricPrompt: '{"prompt": "{{question}}", "response": "{{output}}", "reference": "{{rubric}}"}'
+    provider: {id: "file://judge.py", config: {judge: runs/grpo}}
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+
+from autorater.data.errors import DataError, UserError
+from autorater.integrations.preferences import Preferences, pair_of
+
+_FIELDS = ("prompt", "response", "reference")
+_OF_PROMPTFOO = {"basePath", "pythonExecutable", "workers", "timeout"}  # in the config of any Python provider
+
+
+def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, object]) -> dict[str, object]:
+    """Grades a response by Pr[it is preferred over the reference], both orders averaged.
+
+    Args:
+        prompt: A JSON object with `prompt`, `response` and `reference`: the rendered `rubricPrompt`.
+        options: `config` has the `judge`, its budget and options, as in `Preferences`; `timeout` there is promptfoo's.
+        context: Given by promptfoo, not used.
+
+    Returns:
+        `output` with `score` (the probability), `pass` (whether it is at least 0.5) and `reason`; or `error`.
+    """
+    try:
+        texts = json.loads(prompt)
+        if not isinstance(texts, dict) or not set(_FIELDS) <= set(texts):
+            raise DataError(f"the rubricPrompt is {prompt[:80]!r}; expected a JSON object with {', '.join(_FIELDS)}")
+        preferences = _opened(json.dumps(options.get("config") or {}, sort_keys=True))
+        (p,) = preferences.of([pair_of(texts["prompt"], texts["reference"], texts["response"])]).tolist()
+    except (UserError, json.JSONDecodeError) as error:
+        return {"error": str(error)}
+    if math.isnan(p):
+        return {"error": "the judge has no answer: it was unparsed or refused, or the prompt is too long"}
+    return {"output": {"score": p, "pass": p >= 0.5, "reason": f"preferred with probability {p:.2f}"}}
+
+
+@functools.cache
+def _opened(config: str) -> Preferences:
+    settings = {name: value for name, value in json.loads(config).items() if name not in _OF_PROMPTFOO}
+    if "judge" not in settings:
+        raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
+    return Preferences(**settings)

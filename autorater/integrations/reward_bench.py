@@ -1,0 +1,54 @@
+"""The judge in RewardBench's generative interface, `rewardbench.generative.run_judge_pair`; imports no rewardbench.
+
+from rewardbench import generative
+generative.API_MODEL_LIST += ("endpoint:judge",)
+generative.run_judge_pair = RewardBenchJudge(base_url="http://localhost:8000/v1")
+runpy.run_path("scripts/run_generative.py", run_name="__main__")    # with --model endpoint:judge
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+from autorater.integrations.preferences import Preferences, pair_of
+
+
+class RewardBenchJudge:
+    """Which of two answers wins, by a judge in both orders.
+
+    Args:
+        options: Budget and options of the judge, as in `Preferences`.
+    """
+
+    def __init__(self, **options: object):
+        self._open = functools.cache(functools.partial(Preferences, **options))
+
+    def __call__(
+        self,
+        question: str,
+        answer_a: Sequence[Mapping[str, str]],
+        answer_b: Sequence[Mapping[str, str]],
+        model: str,
+        multi_turn: bool = False,
+        model_modifier: str | None = None,
+    ) -> tuple[str, str, str]:
+        """Judges two conversations that have the prompt in common.
+
+        Args:
+            question: The user's first message.
+            answer_a, answer_b: Messages, from the user's first one to the assistant's answer.
+            model: Name of the judge.
+            multi_turn: Whether there is more than one turn.
+            model_modifier: Given by RewardBench, not used.
+
+        Returns:
+            The winner (`A`, `B`, `tie`, or `error` without an answer of the judge), the question, and Pr[B preferred]
+            as text.
+        """
+        prompt = list(answer_a[:-1]) if multi_turn else question
+        (p,) = self._open(model).of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
+        if math.isnan(p):
+            return "error", question, "no answer"
+        return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"
