@@ -40,7 +40,7 @@ from benchmarks.study.training import TrainingSpec, open_judge, parse_settings, 
 
 ARMS = ("requested", "weighted", "unweighted", "group")
 AT_HAND = [4, 1, 1, 1, 1, 1, 1]  # shares of the personas, in the order of PERSONAS
-REQUESTED = [1, 1, 3, 1, 1, 2, 1]
+REQUESTED = [2, 1, 3, 1, 1, 2, 1]
 _TEMPLATE = "[Reader] {group}\n[Question] {prompt}\n[Response A] {response_a}\n[Response B] {response_b}\n"
 _ANSWER = "[Answer] <prob_rb_better>"
 _COMMON = {

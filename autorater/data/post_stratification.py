@@ -24,8 +24,6 @@ from autorater.data.errors import DataError, UserError
 from autorater.data.gathering import added, in_order_of, pair_key
 from autorater.data.pairs import Pair
 
-_MAX_GROWTH = 4  # of a weighted training set, in rows for every pair
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -139,19 +137,18 @@ def pair_weights(pairs: Sequence[Pair]) -> np.ndarray | None:
 
 
 def drawn_by_weight(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """Pairs repeated in proportion to their weights, to train on; the given ones if their weights are equal.
+    """As many pairs, repeated in proportion to their weights, to train on; the given ones if the weights are equal.
 
-    The expected number of copies is proportional to the weight, and every number is within 1 of it (systematic
-    sampling, Madow 1949). The smallest weight gets one copy, unless there would be more than four rows for each pair.
-    Copies have ids of their own, so that `sparse_label` draws a vote for each.
+    The expected number of copies is the weight (with mean 1), and every number is within 1 of it (systematic sampling,
+    Madow 1949), so pairs of small weight may be left out. Copies have ids of their own, so that `sparse_label` draws a
+    vote for each.
     """
     weights = pair_weights(pairs)
     if weights is None:
         return list(pairs)
-    expected = weights * min(1 / weights.min(), _MAX_GROWTH) if weights.min() > 0 else weights * _MAX_GROWTH
     generator = np.random.default_rng([seed, len(pairs)])
     order = generator.permutation(len(pairs))
-    ends = np.floor(np.cumsum(expected[order]) + generator.random() + 1e-9).astype(int)
+    ends = np.floor(np.cumsum(weights[order]) + generator.random() + 1e-9).astype(int)
     copies = np.empty(len(pairs), dtype=int)
     copies[order] = np.diff(ends, prepend=0)
     return [

@@ -143,7 +143,9 @@ def _to_learn_from(
         text = f"\npopulation of the {name}: {mix}"
     drawn = drawn_by_weight(pairs, seed)
     if pair_weights(pairs) is not None:
-        text += f"\nweights of the {name}: {len(drawn):,} rows, in proportion to them"
+        used = len({pair.id for pair in pairs} & {pair.id for pair in drawn})
+        rows = f"{len(drawn):,} rows drawn in proportion to them"
+        text += f"\nweights of the {name}: {rows}, {used:,} of {len(pairs):,} pairs are used"
     return _with_labels(drawn, args.labels, seed), text
 
 

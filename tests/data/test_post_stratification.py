@@ -111,13 +111,10 @@ def test_rows_are_drawn_by_weight():
     pairs = [replace(cell(str(i), "x", 1, 1), weight=w) for i, w in enumerate([1, 1, 2.5, 0.5] * 50)]
     drawn = [drawn_by_weight(pairs, seed) for seed in range(200)]
     counts = np.array([np.bincount([int(p.prompt) for p in rows], minlength=200) for rows in drawn])
-    assert np.abs(counts.mean(axis=0) - 2 * pair_weights(pairs) * 1.25).max() < 0.2
-    assert np.abs(counts - 2 * pair_weights(pairs) * 1.25).max() < 1
-    assert counts.min() == 1, "the smallest weight has one copy"
-    assert np.ptp(counts.sum(axis=1)) <= 1
+    assert np.abs(counts.mean(axis=0) - pair_weights(pairs)).max() < 0.2
+    assert np.abs(counts - pair_weights(pairs)).max() < 1
+    assert np.abs(counts.sum(axis=1) - 200).max() <= 1
     assert len({p.id for p in drawn[0]}) == len(drawn[0])
-    few = drawn_by_weight([replace(pairs[0], weight=0.01), replace(pairs[1], weight=1.0)] * 5, 0)
-    assert len(few) == 40, "at most four rows a pair"
     assert drawn_by_weight(pairs[:2], 0) == pairs[:2], "equal weights"
     assert pair_weights([replace(pair, weight=None) for pair in pairs]) is None
 
