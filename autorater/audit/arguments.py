@@ -65,6 +65,8 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str = "Audit a 
     add("--output_dir", default="runs/audit", metavar="DIR", help="output folder (default: runs/audit)")
     rounds = "rounds; 0: no intervals (default: 1000)"
     add("--n_bootstrap", type=number(int, 0), default=1000, metavar="N", help=rounds)
+    baseline = "recorded run to compare with on the same pairs: its folder or metrics.json; exit with 3 if worse"
+    add("--baseline", metavar="RUN", help=baseline)
     share = number(float, 0, 1)
     add("--fail_above", "--fail-above", type=share, metavar="FLIP_RATE", help="exit with 3 if flip_rate is above this")
     return _parse(parser, argv)
@@ -135,5 +137,7 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
             raise UserError(f"--probe {probe} has no effect with --judge_format: the prompt is that of its training")
     if getattr(args, "family", ()) and "swap" not in args.probe:
         raise UserError("--self requires the probe swap; add it to --probe")
+    if getattr(args, "baseline", None) is not None and "swap" not in args.probe:
+        raise UserError("--baseline requires the probe swap; add it to --probe")
     if args.fail_above is not None and "swap" not in args.probe:
         raise UserError("--fail_above requires the probe swap; add it to --probe")

@@ -5,13 +5,22 @@ import sys
 
 from autorater.audit.run import run_audit
 from autorater.evaluation.results import prepare_output_dir
+from autorater.report.decisions.gate import gate_run, predictions_of
 
 BIASED = 3  # exit status
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audits a judge; exits with `BIASED` if its flip rate is above `--fail_above`. Errors as in `run_audit`."""
-    flip_rate = run_audit(args, prepare_output_dir(args.output_dir)).get("flip_rate", 0.0)
+    """Audits a judge; exits with `BIASED` if its flip rate is above `--fail_above`, or it is worse than `--baseline`.
+
+    Errors as in `run_audit` and `gate_run`.
+    """
+    folder = prepare_output_dir(args.output_dir)
+    if args.baseline is not None:
+        predictions_of(args.baseline, folder)  # before the first request
+    flip_rate = run_audit(args, folder).get("flip_rate", 0.0)
+    if args.baseline is not None and gate_run(args.baseline, folder):
+        sys.exit(BIASED)
     if args.fail_above is not None and flip_rate > args.fail_above:
         print(f"flip_rate {flip_rate:.4f} is above {args.fail_above}", file=sys.stderr)
         sys.exit(BIASED)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
             start = end
 
     judge_to_file(args, rankings, pairs)
-    print(f"{args.out}: the responses to {sum(1 for _ in _questions(args)):,} prompts in order")
+    print(f"{args.out}: {sum(1 for _ in _questions(args)):,} rankings")
 
 
 def _questions(args: argparse.Namespace) -> Iterator[_Question]:

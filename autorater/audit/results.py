@@ -18,6 +18,7 @@ from autorater.audit.probes import PROBES
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.evaluation.results import PREDICTIONS
 from autorater.judges.recorded import RecordedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
@@ -116,3 +117,15 @@ def write_flips(folder: Path, flips: Iterable[Mapping[str, object]]) -> tuple[li
             file.write(json.dumps(flip, ensure_ascii=True, default=str) + "\n")
             worst = sorted([*worst, flip], key=lambda flip: -abs(flip["symmetry_deviation"]))[:_N_SHOWN]
     return worst, n_flips
+
+
+def write_predictions(folder: Path, pairs: Iterable[Pair | RecordedPair], predictions: Predictions) -> None:
+    """Writes `predictions.jsonl` of the probe `swap`: two lines a pair, null without answer, repetitions averaged."""
+    with (folder / PREDICTIONS).open("w", encoding="utf-8") as file:
+        for pair, answers, label in zip(pairs, predictions.answers, predictions.pairs.labels, strict=True):
+            for order, given, y in zip(("ab", "ba"), answers, (label, 1 - label), strict=True):
+                answered = given[~np.isnan(given)]
+                line = {"id": pair.id, "order": order}
+                line["probability"] = round(float(answered.mean()), 6) if answered.size else None
+                line |= {} if np.isnan(y) else {"label": round(float(y), 6)}
+                file.write(json.dumps(line, ensure_ascii=True) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -14,7 +14,7 @@ from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import PairIndex, Predictions, index_pairs, recorded_predictions, stored_predictions
 from autorater.audit.report import audit_summary, write_audit_report
-from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips
+from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips, write_predictions
 from autorater.data.errors import UserError
 from autorater.data.loading import iter_pairs
 from autorater.data.pairs import Pair
@@ -31,7 +31,7 @@ from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
-from autorater.judges.recorded import iter_recorded
+from autorater.judges.recorded import RecordedPair, iter_recorded
 from autorater.prompts.templates import PromptFormat
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AuditData:
-    """Predictions by probe, the pairs that flip, and the number of requests not sent because the budget ran out."""
+    """Predictions by probe, the pairs that flip, all pairs, and the number of requests that the budget left out."""
 
     predictions: Mapping[str, Predictions]
     flips: Iterator[Mapping[str, object]]
+    pairs: Callable[[], Iterable[Pair | RecordedPair]]
     n_missing: int = 0
 
 
@@ -72,6 +73,8 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
             f"unparsed, {counts['n_refused_answers']:.0f} refused); judgments.jsonl has the texts"
         )
     worst, n_flips = write_flips(folder, data.flips)
+    if "swap" in data.predictions:
+        write_predictions(folder, data.pairs(), data.predictions["swap"])
     flat = flat_metrics(metrics, groups)
     write_metrics(folder, flat)
     title = f"Audit of {args.judge}"
@@ -90,7 +93,9 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 def _recorded_data(args: argparse.Namespace) -> AuditData:
     path = args.judge.removeprefix(RECORDED)
     predictions = recorded_predictions(iter_recorded(path), args.group_by, args.family)
-    return AuditData({"swap": predictions}, recorded_flips(iter_recorded(path), predictions))
+    return AuditData(
+        {"swap": predictions}, recorded_flips(iter_recorded(path), predictions), lambda: iter_recorded(path)
+    )
 
 
 @dataclass(frozen=True)
@@ -164,4 +169,4 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
     flips = (
         flip for probe in plan.probes for flip in stored_flips(judging.pairs(), predictions[probe], store, plan, probe)
     )
-    return AuditData(predictions, flips, n_missing)
+    return AuditData(predictions, flips, judging.pairs, n_missing)

@@ -84,6 +84,8 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", default="runs/evaluation", metavar="DIR", help="output folder (default: runs/evaluation)")
     add("--n_bootstrap", type=natural, default=1000, metavar="N", help="rounds; 0: no intervals (default: 1000)")
+    baseline = "recorded run to compare the first judge with on the same pairs: its folder or metrics.json;"
+    add("--baseline", metavar="RUN", help=f"{baseline} exit with 3 if it is worse")
     saved = "kind of recalibration, fitted on answer_mean, to save with a judge in a local folder"
     add("--save_recalibration", metavar="KIND", help=saved)
     add("--config", metavar="FILE", help="YAML file with `option: value` lines; the command line wins")

@@ -9,6 +9,8 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation
 
+PREDICTIONS = "predictions.jsonl"
+
 
 def prepare_output_dir(path: str | Path) -> Path:
     """Creates the output folder, or raises a `UserError`: a run that cannot write fails at its start."""
@@ -51,7 +53,7 @@ def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callabl
     `record` returns the predictions for pair i in order 0 (ab) or 1 (ba), by name; the id, the order, the label and
     other targets of the pair are added.
     """
-    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
+    with Path(folder, PREDICTIONS).open("w", encoding="utf-8") as file:
         for i, pair in enumerate(pairs):
             for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
                 prediction = {name: value for name, value in record(i, order).items() if value is not None}

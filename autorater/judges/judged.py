@@ -4,6 +4,7 @@ Columns of the judge, one of:
 
     probability            Pr[B preferred]; with `order` (ab or ba), as in a run's predictions.jsonl, Pr[the response
                            shown second is better], and the two rows of an id are one pair
+    probabilities          the same of several methods, by name, as in the predictions of `autorater evaluate`
     p_ab, p_ba             Pr[the response shown second is better] in both orders
     verdict_ab, … and the others of `autorater.judges.recorded`
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
-from autorater.data.fields import Row, bad_value, count_in, given_in, name_in, probability_in
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in
 from autorater.data.pairs import vote_share
 from autorater.data.tables import iter_rows
 from autorater.judges.recorded import COLUMN_SETS, iter_recorded
@@ -53,7 +54,11 @@ class JudgedPair:
 
 
 def read_judged(
-    path: str | os.PathLike[str], votes: str | os.PathLike[str] | None = None, *, unanswered: bool = False
+    path: str | os.PathLike[str],
+    votes: str | os.PathLike[str] | None = None,
+    *,
+    unanswered: bool = False,
+    methods: Sequence[str] = (),
 ) -> list[JudgedPair]:
     """The judged pairs of a file, in its order.
 
@@ -61,16 +66,18 @@ def read_judged(
         path: A file with the columns described above.
         votes: A file with the columns `id` and of the votes; those of `path` are then ignored.
         unanswered: Allow pairs without an answer of the judge; else they are an error.
+        methods: Names in `probabilities`; the first that the file has is read. Required for such a file only.
 
     Raises:
         DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
     """
     _, first = next(iter(iter_rows(path)))
     recorded = [columns for columns in COLUMN_SETS if set(columns) <= set(first)]
-    if not recorded and "probability" not in first:
+    method = _method_of(path, first, methods) if not recorded and "probabilities" in first else None
+    if not recorded and "probability" not in first and method is None:
         expected = " or ".join(", ".join(columns) for columns in (("probability",), *COLUMN_SETS))
         raise DataError(f"{os.fspath(path)}: expected the columns {expected} among {list(first)}")
-    pairs = (_recorded_pairs if recorded else _predicted_pairs)(path, unanswered)
+    pairs = _recorded_pairs(path, unanswered) if recorded else _predicted_pairs(path, unanswered, method)
     return pairs if votes is None else _with_votes(pairs, votes)
 
 
@@ -105,12 +112,25 @@ def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[Judg
     return _distinct(path, pairs)
 
 
-def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
+def _method_of(path: str | os.PathLike[str], row: Row, methods: Sequence[str]) -> str:
+    names = [*decoded(row["probabilities"])]
+    found = next((method for method in methods if method in names), None)
+    if found is None:
+        raise DataError(
+            f"{os.fspath(path)}: it has the methods {', '.join(names)}; expected "
+            + (f"one of {', '.join(methods)}" if methods else "one judge: the column probability, or p_ab and p_ba")
+        )
+    return found
+
+
+def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool, method: str | None) -> list[JudgedPair]:
     pairs: dict[str, JudgedPair] = {}
     orders: dict[str, list[str]] = {}
     for index, (place, row) in enumerate(iter_rows(path)):
         with located(f"{os.fspath(path)}: {place}"):
             id = name_in(row, "id") or str(index)
+            if method is not None:
+                row = {**row, "probability": decoded(row["probabilities"]).get(method)}
             probability, label = probability_in(row, "probability"), _label(row)
             if probability is None:
                 if not unanswered:

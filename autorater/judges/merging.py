@@ -29,8 +29,11 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     Raises:
         UserError: If the name holds no adapter, the folder is not empty, or the model cannot be loaded.
     """
-    from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
-    from autorater.models.loading import is_adapter, load_policy
+    try:
+        from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
+        from autorater.models.loading import is_adapter, load_policy
+    except ImportError as error:
+        raise UserError(f"merging requires torch, transformers and peft ({error}): autorater-rl[train]") from None
 
     folder, saved = Path(folder), read_format(name_or_path)
     if folder.exists() and any(folder.iterdir()):

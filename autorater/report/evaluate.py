@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 
 from autorater.data.errors import UserError
@@ -23,6 +24,7 @@ from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
 from autorater.report.comparison import comparison_table, write_comparison_report
+from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
         UserError: If data, judges or folder are at fault, or a budget was too small.
     """
     folder = prepare_output_dir(args.output_dir)
+    if args.baseline is not None:
+        predictions_of(args.baseline, folder)  # before anything is judged
     pairs, unvoted, split_column = _load(args)
     paths = methods.judge_names(args.judge)
     judges = {name: _open(path, args) for name, path in paths.items()}
@@ -103,6 +107,11 @@ def run(args: argparse.Namespace) -> None:
         for name, judge in judges.items():
             saved = methods.save_recalibration(args.save_recalibration, entries, judge, paths[name], name)
             logger.info(f"saved with {paths[name]}: {saved.kind}, {saved}")
+    if args.baseline is not None:
+        methods_compared = (compared[0].key, methods.ANSWER_MEAN_AS_SAVED, methods.ANSWER_MEAN)
+        logger.info(f"\n{compared[0].key}, against {args.baseline}:")
+        if gate_run(args.baseline, folder, methods=methods_compared, clusters=clusters):
+            sys.exit(FAILED)
 
 
 def _open(name: str, args: argparse.Namespace) -> PairJudge:

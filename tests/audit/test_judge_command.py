@@ -82,6 +82,38 @@ def test_mistakes(arguments, message, tmp_path):
         judge([argument.format(out=tmp_path / "o.jsonl") for argument in arguments])
 
 
+def test_an_audit_against_a_baseline(tmp_path, capsys):
+    def audit(name, rows, *more):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({"id": str(i)} | row) for i, row in enumerate(rows)))
+        autorater(["audit", "--judge", f"recorded:{path}", "--output_dir", str(tmp_path / name), *more])
+
+    fair = [{"p_ab": 0.8 if i % 2 else 0.3, "p_ba": 0.2 if i % 2 else 0.7, "label": float(i % 2)} for i in range(20)]
+    audit("fair", fair)
+    first = lines(tmp_path / "fair" / "predictions.jsonl")[:2]
+    assert first == [
+        {"id": "0", "order": "ab", "probability": 0.3, "label": 0.0},
+        {"id": "0", "order": "ba", "probability": 0.7, "label": 1.0},
+    ]
+    biased = [row | {"p_ba": 0.9} for row in fair[:-1]] + [fair[-1] | {"p_ba": None}]
+    with pytest.raises(SystemExit) as stopped:
+        audit("biased", biased, "--baseline", str(tmp_path / "fair" / "metrics.json"))
+    assert stopped.value.code == command.BIASED
+    said = capsys.readouterr()
+    assert "The judge is worse than the baseline" in said.out
+    assert "missing answers count as 0.5: 0 of the baseline, 1 of this run" in said.err
+    assert "| Consistency |" in (tmp_path / "biased" / "gate.md").read_text()
+    with pytest.raises(SystemExit):
+        audit("other", fair[:5], "--baseline", str(tmp_path / "fair"))
+    assert "15 ids of the other run are missing" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        audit("fair", fair, "--baseline", str(tmp_path / "fair"))
+    assert "is the output folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        audit("other", fair, "--baseline", str(tmp_path / "nowhere"))
+    assert "expected the folder of a run of `autorater audit`" in capsys.readouterr().err
+
+
 def test_the_audit_is_a_command(tmp_path, capsys):
     record = tmp_path / "verdicts.jsonl"
     record.write_text("\n".join(['{"p_ab": 0.9, "p_ba": 0.8}'] * 4))

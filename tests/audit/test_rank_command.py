@@ -31,7 +31,7 @@ def prompts(tmp_path):
 def test_the_rankings_are_those_of_a_pairwise_judge(model_dir, prompts, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "out.jsonl"
     autorater(["rank", prompts, "--judge", str(model_dir), "--out", str(out)])
-    assert "the responses to 3 prompts in order" in capsys.readouterr().out
+    assert "3 rankings" in capsys.readouterr().out
     found = lines(out)
     for row, question in zip(found, ROWS, strict=True):
         expected = Judge.from_pretrained(str(model_dir)).rank(question["prompt"], question["responses"])

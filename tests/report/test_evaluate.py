@@ -90,6 +90,37 @@ def test_a_panel(data, recorded, tmp_path, capsys):
     assert found["panel/brier"] < found["panel_mean/brier"] < found["other.jsonl/recorded/brier"]
 
 
+def test_a_baseline(data, recorded, tmp_path, capsys):
+    def judged(name, sharpness):
+        path = tmp_path / name
+        rows = [
+            {"id": p.id, "p_ab": 0.5 + sharpness * (p.label - 0.5), "p_ba": 0.5 - sharpness * (p.label - 0.5)}
+            for p in load_pairs(data)
+        ]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        return ["evaluate", "--judge", f"recorded:{path}", "--dataset_name", data, "--n_bootstrap", "0"]
+
+    autorater([*judged("good.jsonl", 1), "--output_dir", str(tmp_path / "good")])
+    worse = [*judged("bad.jsonl", -1), "--output_dir", str(tmp_path / "bad"), "--baseline"]
+    for baseline in ("good", "good/metrics.json", "good/predictions.jsonl"):
+        with pytest.raises(SystemExit) as stopped:
+            autorater([*worse, str(tmp_path / baseline)])
+        assert stopped.value.code == 3
+        text = capsys.readouterr().out
+        assert "The judge is worse than the baseline: Brier score" in text
+        assert (tmp_path / "bad" / "gate.md").read_text() in text
+    autorater([*judged("good.jsonl", 1), "--output_dir", str(tmp_path / "o"), "--baseline", str(tmp_path / "bad")])
+    assert "The judge is not clearly worse. Better: Brier score" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        autorater([*worse, str(tmp_path / "empty")])
+    assert "empty/predictions.jsonl; expected the folder of a run of" in capsys.readouterr().err
+    (tmp_path / "empty" / "predictions.jsonl").write_text('{"id": "x", "probabilities": {"other": 0.5}}')
+    with pytest.raises(SystemExit):
+        autorater([*worse, str(tmp_path / "empty")])
+    assert "it has the methods other; expected one of recorded," in capsys.readouterr().err
+
+
 def test_pairs_without_votes(data, recorded, tmp_path, capsys):
     rows = lines(data)
     for row in rows[:5]:

@@ -1,26 +1,31 @@
 """`autorater gate`: is this judge worse than a recorded baseline on the same pairs?
 
 Writes `gate.json`, `gate.html` and `gate.md`, a summary for a pull request, which it also prints. Exit status 3 if any
-metric is worse.
+metric is worse. `gate_run` does the same at the end of an audit or an evaluation (`--baseline`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
+import os
 import sys
-from dataclasses import asdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
 from autorater.data.errors import DataError, UserError
-from autorater.evaluation.results import prepare_output_dir
+from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
 from autorater.judges.judged import JudgedPair, column_of, read_judged
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.report.decisions.page import gate_figure, write_page
 from autorater.report.tables import markdown_table
 
+logger = logging.getLogger(__name__)
 FAILED = 3
 _NAMES = {
     "brier": "Brier score",
@@ -41,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
     if not 0 < args.level < 1:
         raise UserError(f"--level: got {args.level}; expected a number between 0 and 1")
     folder = prepare_output_dir(args.output_dir)
-    before, after = _same_pairs(read_judged(args.baseline), read_judged(args.current, args.votes), args)
+    before, after = _same_pairs(
+        read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current
+    )
     clusters = column_of(after, args.cluster_by or "prompt")
     if args.cluster_by and clusters is None:
         raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
@@ -50,41 +57,110 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"{np.isnan(labels).sum():,} of {len(after):,} pairs have no votes; expected votes on all or none"
         )
+    if _write_gate(folder, before, after, args.current, clusters, args.level, vars(args)):
+        sys.exit(FAILED)
+
+
+def gate_run(
+    baseline: str,
+    folder: Path,
+    *,
+    methods: Sequence[str] = (),
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.05,
+) -> bool:
+    """Compares the predictions of a run with those of an earlier one about the same pairs; whether it is worse.
+
+    Answers that are missing count as 1/2 on both sides, and are counted. Writes and prints as the command does.
+
+    Args:
+        baseline: Folder of the earlier run, its metrics.json, or its predictions.jsonl.
+        folder: Folder of this run, with its predictions.jsonl.
+        methods: For runs of `autorater evaluate`: names of the methods to compare, the first that a run has.
+        clusters: Dependent pairs, in the order of this run, have equal values.
+        level: As in `compare_with_baseline`.
+
+    Raises:
+        UserError: If the predictions are missing or about other pairs.
+    """
+    paths = predictions_of(baseline), folder / PREDICTIONS
+    both = [read_judged(path, unanswered=True, methods=methods) for path in paths]
+    missing = [sum(math.isnan(p) for pair in side for p in pair.answers) for side in both]
+    both = [[replace(p, answers=tuple(0.5 if math.isnan(a) else a for a in p.answers)) for p in side] for side in both]
+    before, after = _same_pairs(*both, *paths)
+    if any(missing):
+        logger.warning(f"missing answers count as 0.5: {missing[0]:,} of the baseline, {missing[1]:,} of this run")
+    return _write_gate(folder, before, after, paths[1], clusters, level, {"baseline": baseline, "level": level})
+
+
+def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> Path:
+    """The predictions of a recorded run, from its folder or one of its files.
+
+    Raises:
+        UserError: If there are none, or they are those of `folder`, which will be overwritten.
+    """
+    path = Path(run)
+    found = path / PREDICTIONS if path.is_dir() else path.with_name(PREDICTIONS) if path.suffix == ".json" else path
+    if not found.is_file():
+        raise UserError(
+            f"--baseline {run}: no {found}; expected the folder of a run of `autorater audit` or `evaluate`, or its "
+            f"metrics.json with {PREDICTIONS} beside it"
+        )
+    if folder is not None and found.parent.resolve() == folder.resolve():
+        raise UserError(f"--baseline {run} is the output folder, which is overwritten; choose another --output_dir")
+    return found
+
+
+def _write_gate(
+    folder: Path,
+    before: list[JudgedPair],
+    after: list[JudgedPair],
+    current: str | os.PathLike[str],
+    clusters: Sequence[Hashable] | None,
+    level: float,
+    settings: Mapping[str, object],
+) -> bool:
+    """Writes and prints the comparison of two runs; whether a metric is worse. Labels count if all pairs have one."""
+    labels = np.array([pair.label for pair in after])
     answers = (np.array([pair.answers for pair in side]) for side in (before, after))
     try:
         changes = compare_with_baseline(
-            *answers, None if np.isnan(labels).all() else labels, clusters=clusters, level=args.level
+            *answers, None if np.isnan(labels).any() else labels, clusters=clusters, level=level
         )
     except ValueError as error:
-        raise UserError(f"{args.current}: {error}") from error
+        raise UserError(f"{os.fspath(current)}: {error}") from error
     rows = [_row(change) for change in changes]
     summary = f"{_answer(changes, len(after))}\n\n{markdown_table(_HEADER, rows, 'lrrrrlr')}\n"
     (folder / "gate.md").write_text(summary, encoding="utf-8")
     results = {"failed": gate_fails(changes), "changes": [asdict(change) for change in changes]}
     (folder / "gate.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     figure = gate_figure(changes, [_NAMES[change.metric] for change in changes])
-    write_page(folder / "gate.html", "Gate", _answer(changes, len(after)), figure, _CAPTION, _HEADER, rows, vars(args))
+    write_page(folder / "gate.html", "Gate", _answer(changes, len(after)), figure, _CAPTION, _HEADER, rows, settings)
     print(summary, end="")
-    if results["failed"]:
-        sys.exit(FAILED)
+    return results["failed"]
 
 
 def _same_pairs(
-    before: list[JudgedPair], after: list[JudgedPair], args: argparse.Namespace
+    before: list[JudgedPair],
+    after: list[JudgedPair],
+    baseline: str | os.PathLike[str],
+    current: str | os.PathLike[str],
 ) -> tuple[list[JudgedPair], list[JudgedPair]]:
     """Both runs in the order of the second; every pair has answers in both orders."""
     by_id = {pair.id: pair for pair in before}
     for path, missing in (
-        (args.baseline, [pair.id for pair in after if pair.id not in by_id]),
-        (args.current, sorted(set(by_id) - {pair.id for pair in after})),
+        (baseline, [pair.id for pair in after if pair.id not in by_id]),
+        (current, sorted(set(by_id) - {pair.id for pair in after})),
     ):
         if missing:
-            raise DataError(f"{path}: {len(missing):,} ids of the other run are missing, first {missing[0]!r}")
-    for path, pairs in ((args.baseline, before), (args.current, after)):
+            raise DataError(
+                f"{os.fspath(path)}: {len(missing):,} ids of the other run are missing, first {missing[0]!r}"
+            )
+    for path, pairs in ((baseline, before), (current, after)):
         half = [pair.id for pair in pairs if any(map(math.isnan, pair.answers))]
         if half:
             raise DataError(
-                f"{path}: {len(half):,} pairs lack an order, first {half[0]!r}; expected both orders of all"
+                f"{os.fspath(path)}: {len(half):,} pairs lack an order, first {half[0]!r}; expected both orders of all"
             )
     return [by_id[pair.id] for pair in after], after
 
