@@ -23,7 +23,10 @@ from harness.measure import emit, say
 from scipy.special import expit
 
 from autorater.audit.verdict import bias_state
+from autorater.metrics.intervals import bootstrap
+from autorater.metrics.position import symmetrize
 from autorater.metrics.position_audit import audit_metrics
+from autorater.metrics.preferences import trait_statistics
 
 PLANTED = {"style": 0.5, "length": 0.3, "self": 0.5}
 _METRICS = {"style": {"probabilities": "logit_shift", "verdicts": "preference_fairness"}}
@@ -34,7 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n_pairs", type=int, default=500)
     parser.add_argument("--n_studies", type=int, default=400)
-    parser.add_argument("--n_bootstrap", type=int, default=500)
+    parser.add_argument("--n_bootstrap", type=int, default=1_000)
+    parser.add_argument("--probes", choices=tuple(PLANTED), nargs="+", default=list(PLANTED))
     return parser.parse_args(argv)
 
 
@@ -64,7 +68,8 @@ def study(generator: np.random.Generator, n_pairs: int, probe: str, planted: flo
 def measured(probe: str, answers, votes, traits, n_bootstrap: int) -> dict[str, float]:
     if probe == "style":
         return audit_metrics(answers, n_bootstrap=n_bootstrap)
-    return audit_metrics(answers, votes, traits={probe: traits[probe]}, n_bootstrap=n_bootstrap)
+    preferences = symmetrize(*answers.T)  # as in audit_metrics, without its other metrics
+    return bootstrap(trait_statistics(probe, traits[probe], preferences, votes), n_bootstrap)
 
 
 def truth_of(probe: str, key: str, planted: float, verdicts: bool) -> float:
@@ -102,8 +107,8 @@ def studies(probe: str, planted: float, verdicts: bool, args: argparse.Namespace
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    for probe, size in PLANTED.items():
-        for planted in (size, 0.0):
+    for probe in args.probes:
+        for planted in (PLANTED[probe], 0.0):
             for verdicts in (False, True):
                 say(f"{probe}, {planted:g} logits, {'verdicts' if verdicts else 'probabilities'}")
                 emit(studies(probe, planted, verdicts, args))

@@ -10,18 +10,40 @@ Least squares through the origin, so nothing depends on which response is called
 probability has no bias, whatever people like, and neither has one that votes as a person drawn from them. A judge with
 extreme answers exaggerates what people like, which is a bias. Without votes only the effect is known, and people may
 share it.
+
+Few pairs with large x decide a slope, so its interval is not a bootstrap's: the standard error is the jackknife's,
+which leaves out each unit in turn, and the quantile is that of Student's t for the effective number of units.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import stdtrit
 
 from autorater.metrics.intervals import Mean
 
 _OF_INTERVAL = (1.959964 + 0.841621) / (2 * 1.959964)  # for 80 % power in a two-sided test at 5 %
 
 
-def trait_statistics(name: str, trait: np.ndarray, preferences: np.ndarray, labels: np.ndarray | None) -> dict:
+class Slope(Mean):
+    """Σ x r / Σ x², from values x r and weights x² of shape (N,), with a jackknife interval."""
+
+    def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
+        total, weight = units.sum(axis=0)
+        units = units[units[:, 1] > 0]
+        if len(units) < 2:
+            return None
+        estimate = total / weight
+        moved = (units[:, 0] - estimate * units[:, 1]) / (weight - units[:, 1])  # by leaving out each unit
+        error = np.sqrt((len(units) - 1) / len(units) * (moved**2).sum())
+        n_effective = max(2.0, weight**2 / (units[:, 1] ** 2).sum())
+        half = float(stdtrit(n_effective - 1, 0.975) * error)
+        return float(estimate) - half, float(estimate) + half
+
+
+def trait_statistics(
+    name: str, trait: np.ndarray, preferences: np.ndarray, labels: np.ndarray | None
+) -> dict[str, Slope]:
     """`<name>_effect` and, with votes, `<name>_bias` as statistics of `bootstrap`; empty if the trait does not vary.
 
     Args:
@@ -35,7 +57,7 @@ def trait_statistics(name: str, trait: np.ndarray, preferences: np.ndarray, labe
             continue
         x = np.where(np.isnan(trait) | np.isnan(reference), 0.0, trait)
         if x.any():
-            found[f"{name}_{key}"] = Mean(x * (preferences - np.nan_to_num(reference)), x**2)
+            found[f"{name}_{key}"] = Slope(x * (preferences - np.nan_to_num(reference)), x**2)
     return found
 
 
