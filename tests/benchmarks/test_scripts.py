@@ -262,7 +262,7 @@ def test_win_rates_and_deferral(run):
 
 
 def test_planted_biases(run):
-    rows = run("planted_biases", "--n_pairs", "150", "--n_studies", "20", "--n_bootstrap", "100")
+    rows = run("planted_biases", "--n_pairs", "150", "--n_studies", "15", "--n_bootstrap", "100")
     assert [(row["probe"], row["judge"], row["planted"] > 0) for row in rows] == [
         (probe, judge, planted)
         for probe in ("style", "length", "self")
@@ -277,6 +277,7 @@ def test_planted_biases(run):
     assert all(row["called_biased"] == 1 for row in rows[:2]), "a style bias of 0.5 logits in 150 pairs"
 
 
+@pytest.mark.slow
 def test_populations(run, tmp_path):
     tiny = ["--n_train", "64", "--n_test", "8", "--max_steps", "1", "--warm_start_steps", "1", "--seeds", "0"]
     rows = run("populations", *tiny, "--output_dir", str(tmp_path))
