@@ -77,7 +77,7 @@ def _ranking(judging: Judging, question: _Question, indices: range) -> dict[str,
     answered = ~np.isnan(answers)
     p_sym = np.where(answered, answers, 0).sum(axis=1) / answered.sum(axis=1).clip(1)
     ranking = ranking_of(np.where(answered.any(axis=1), p_sym, 0.5), len(question.responses))
-    is_pointwise = hasattr(judging.judge, "scores")
+    is_pointwise = hasattr(getattr(judging.judge, "judge", judging.judge), "scores")  # also behind a server
     line = {
         "id": question.id,
         "order": ranking.order.tolist(),

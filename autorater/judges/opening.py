@@ -1,7 +1,7 @@
 """Opens a judge by its name: a model on this machine, one behind a server, or judgments that are recorded.
 
     runs/mine, org/name    `Judge`, or `PointwiseJudge` where one is saved
-    endpoint:MODEL         `EndpointJudge`, asked in words; with `judge_format` a `ServedJudge`
+    endpoint:MODEL         `EndpointJudge`, asked in words; with `judge_format` a `ServedJudge` (or pointwise)
     recorded:FILE          `RecordedJudge`
 
 The names are those of the commands (`autorater.judges.options`). Torch is imported only for a local judge, or for the
@@ -65,10 +65,10 @@ def open_judge(
             return EndpointJudge(model, prompt_format=PromptFormat().with_options(prompt_template, **prompt), **server)
         _refuse(f"{name} with judge_format", prompt_template=prompt_template, **prompt)
         try:
-            from autorater.judges.served import open_format, served_judge
+            from autorater.judges.served_pointwise import served_judge
         except ImportError as error:
             raise UserError(f"judge_format requires torch and transformers ({error})") from None
-        return served_judge(model, open_format(judge_format), read=read, **server)
+        return served_judge(model, judge_format, read=read, **server)
     _refuse(name, judge_format=judge_format, **server)
     if name.startswith(RECORDED):
         _refuse(name, prompt_template=prompt_template, **prompt, **local)

@@ -106,7 +106,10 @@ class PointwiseJudge(Judge):
     ) -> Judgments:
         """Judges N pairs from the prompts of their responses; every distinct response is read once."""
         probs = self.read_digits([prompt for pair in prompts for prompt in pair], progress=progress)
-        a, b = probs[0::2], probs[1::2]  # (N, 10) each
+        return self.from_digits(probs[0::2], probs[1::2])
+
+    def from_digits(self, a: np.ndarray, b: np.ndarray) -> Judgments:
+        """Judgments of N pairs from the probabilities of the ten digits for A and for B, shape (N, 10) each."""
         p = expit(self.scale * (_expected(b) - _expected(a)))
         joint = _normalized(a)[:, :, None] * _normalized(b)[:, None, :]  # (N, 10, 10)
         of_digits = expit(self.scale * _DIFFERENCES)

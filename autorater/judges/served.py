@@ -10,6 +10,7 @@ encoded here and sent to `/v1/completions` as token ids, so no chat template of 
 A server whose `/v1/completions` does not take token ids is asked by chat, with the prefilled tag as the beginning of
 the assistant's turn (`continue_final_message`), for sampled answers only; the first request shows it, and a
 warning reports it.
+Pointwise judges: `autorater.judges.served_pointwise`.
 Tested with vLLM (docs/serving.md). Requires torch and transformers for the encoder, but no weights.
 """
 
@@ -35,10 +36,12 @@ from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.endpoint import EndpointJudge, written_answer
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
-from autorater.judges.local import FORMAT_FILE, PAIRWISE, Judge, read_json, saved_pieces
+from autorater.judges.local import FORMAT_FILE, PAIRWISE, POINTWISE, Judge, read_json, saved_pieces
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import Reply, read_completions, read_reply
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.templates import PromptFormat, Wording
 from autorater.prompts.tokens import inside
 
@@ -88,6 +91,7 @@ class ServedJudge(EndpointJudge):
     def served_settings(self) -> dict[str, object]:
         judge = self.judge
         saved = judge.encoder.format, judge.encoder.pieces, judge.tree.step, judge.recalibration
+        saved += (getattr(judge, "scale", None),)  # of a pointwise judge
         return {"judge_format": digest(saved), "read": self.read}
 
     def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
@@ -105,7 +109,7 @@ class ServedJudge(EndpointJudge):
     def _probe(self, prompt: EncodedPrompt) -> Callable:
         """The way that the server can be asked, found with a few requests."""
         if self.read == "exact":
-            return self._probe_exact(prompt)
+            return partial(self._ask_exact, self.find_way(prompt))
         by_ids = self._first_reply({"prompt": [prompt.ids], "max_tokens": 1}, partial(read_completions, n_prompts=1))
         if not by_ids.problem:
             return self._ask_sampled
@@ -122,7 +126,12 @@ class ServedJudge(EndpointJudge):
         )
         return self._ask_chat
 
-    def _probe_exact(self, prompt: EncodedPrompt) -> Callable:
+    def find_way(self, prompt: EncodedPrompt) -> Mapping[str, object]:
+        """How the server can be asked for the log-probabilities of tokens: fields of a request, found by a few.
+
+        Raises:
+            EndpointError: If it cannot.
+        """
         named = sorted(set(self.judge.tree.edge_tokens.tolist()))
         ways = [{"logprobs": 5, "logprob_token_ids": named}, *({"logprobs": n} for n in _TOP_LOGPROBS)]
         problem = ""
@@ -133,16 +142,16 @@ class ServedJudge(EndpointJudge):
                 continue
             if "logprob_token_ids" in way:
                 if top_log_probs(reply.choices[0], self.judge.tokenizer).keys() >= set(named):
-                    return partial(self._ask_exact, way)
+                    return way
                 continue
             logger.warning(
                 f"the server gives only the {way['logprobs']} most likely next tokens; answers that begin with others "
                 f"count as unparsed{f' ({problem})' if problem else ''}"
             )
-            return partial(self._ask_exact, way)
+            return way
         raise EndpointError(
             f"the server cannot be read exactly ({problem or 'it returns no logprobs'}): it must take token ids in "
-            "/v1/completions and return logprobs. Use --read sampled"
+            "/v1/completions and return logprobs. A pairwise judge can be asked with --read sampled"
         )
 
     def _first_reply(self, body: Mapping[str, object], read: Callable[[str], Reply]) -> Reply:
@@ -153,23 +162,43 @@ class ServedJudge(EndpointJudge):
         return replies[0] if replies else Reply(problem="the budget is used up")
 
     def _ask_exact(self, way: Mapping[str, object], requests: Iterable[tuple[K, Pair]], receive) -> None:
-        tree, edges = self.judge.tree, _edges_by_node(self.judge.tree)
-        paths = [[], *tree.node_paths]
+        def received(key: K, reply: Reply, edges: torch.Tensor | None) -> None:
+            receive(key, written_answer(reply) if edges is None else self._exact_answer(reply, edges))
+
+        self.read_trees(way, ((key, self._prompt(pair)) for key, pair in requests), received)
+
+    def read_trees(
+        self,
+        way: Mapping[str, object],
+        prompts: Iterable[tuple[K, EncodedPrompt]],
+        receive: Callable[[K, Reply, torch.Tensor | None], None],
+    ) -> None:
+        """Reads the answer tree after every prompt, one request each.
+
+        Args:
+            way: How the server can be asked for the log-probabilities of tokens, see `find_way`.
+            prompts: Keys and prompts, taken lazily.
+            receive: Called with the key, the reply and the log-probabilities of the tree's edges, shape (1, M); None
+                in their place if the request was refused.
+        """
+        paths, edges = [[], *self.judge.tree.node_paths], _edges_by_node(self.judge.tree)
 
         def received(key: K, reply: Reply) -> None:
-            receive(key, written_answer(reply) if reply.problem else self._exact_answer(reply, edges))
+            receive(key, reply, None if reply.problem else self._log_probs(reply, edges))
 
-        bodies = ((key, _next_tokens([self._prompt(pair).ids + p for p in paths], way)) for key, pair in requests)
+        bodies = ((key, _next_tokens([prompt.ids + path for path in paths], way)) for key, prompt in prompts)
         self.post_all("/completions", bodies, partial(read_completions, n_prompts=len(paths)), received)
 
-    def _exact_answer(self, reply: Reply, edges: Edges) -> Answer:
-        tree = self.judge.tree
+    def _log_probs(self, reply: Reply, edges: Edges) -> torch.Tensor:
         log_probs = torch.full((1, sum(map(len, edges))), _UNSEEN, dtype=torch.float64)
         for choice, next_tokens in zip(reply.choices, edges, strict=True):
             top = top_log_probs(choice, self.judge.tokenizer)
             for token, edge in next_tokens:
                 log_probs[0, edge] = top.get(token, _UNSEEN)
-        answers = tree.from_edges(log_probs)
+        return log_probs
+
+    def _exact_answer(self, reply: Reply, edges: torch.Tensor) -> Answer:
+        answers = self.judge.tree.from_edges(edges)
         mean, valid = float(answers.mean[0].clamp(0, 1)), float(answers.valid[0].clamp(0, 1))
         used = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
         if valid <= 1e-12:
@@ -205,27 +234,31 @@ class ServedJudge(EndpointJudge):
         return p if self.judge.recalibration is None else float(self.judge.recalibration(np.array([p]))[0])
 
 
-def served_judge(model: str, judge: Judge, **options: object) -> ServedJudge:
-    """The judge of `open_format` behind a server, where it is called `model`; options as in `ServedJudge`."""
-    return ServedJudge(model, judge=judge, **options)
-
-
 def open_format(folder: str | Path) -> Judge:
     """A saved judge without its weights: prompts, answer tree and recalibration.
 
     Raises:
-        UserError: If the folder has no `autorater.json` or no tokenizer, or holds a pointwise judge.
+        UserError: If the folder has no `autorater.json` or no tokenizer.
     """
     path = Path(folder, FORMAT_FILE)
     if not path.is_file():
         raise UserError(f"{folder}: no {FORMAT_FILE}; expected the folder of a trained judge")
     saved = read_json(path)
-    if saved.get("judgment", PAIRWISE) != PAIRWISE:
-        raise UserError(f"{path}: a pointwise judge; only pairwise judges are supported behind a server")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no tokenizer ({str(error).splitlines()[0][:200]})") from None
+    recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
+    if saved.get("judgment", PAIRWISE) == POINTWISE:
+        score_format = ScoreFormat.from_dict(saved.get("prompt_format", {}))
+        return PointwiseJudge(
+            None,
+            tokenizer,
+            saved.get("score_scale", 1.0),
+            recalibration=recalibration,
+            prompt_format=score_format,
+            pieces=saved_pieces(saved, tokenizer, score_format),
+        )
     prompt_format = PromptFormat.from_dict(saved.get("prompt_format", {}))
     return Judge(
         None,
@@ -233,7 +266,7 @@ def open_format(folder: str | Path) -> Judge:
         prompt_format,
         saved.get("answer_step", 0.01),
         saved.get("max_reasoning_tokens", 512),
-        recalibration=from_dict(saved["recalibration"]) if "recalibration" in saved else None,
+        recalibration=recalibration,
         pieces=saved_pieces(saved, tokenizer, prompt_format),
     )
 

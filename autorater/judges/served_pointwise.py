@@ -1,0 +1,136 @@
+"""A pointwise judge behind an OpenAI-compatible server, read exactly: the ten digits after every response.
+
+One request holds the prompt of a response with every node of the tree of digits behind it; with one token a digit that
+is the prompt alone. Every distinct response is read once, however many pairs have it, and in either order.
+
+Deliberately left out: sampled digits, of which one says little about the expected score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges.identity import digest
+from autorater.judges.judgments import Answer
+from autorater.judges.pointwise import PointwiseJudge
+from autorater.judges.replies import Reply
+from autorater.judges.served import ServedJudge, open_format
+from autorater.prompts.encoder import EncodedPrompt
+
+K = TypeVar("K")
+
+
+@dataclass
+class _Reading:
+    """The digits of one response, shape (10,), None until they are read; the tokens of its request."""
+
+    digits: np.ndarray | None = None
+    problem: str = ""
+    tokens: tuple[int, int] = (0, 0)
+    waiting: list[int] = field(default_factory=list)  # numbers of the requests for it
+
+    @property
+    def is_done(self) -> bool:
+        return self.digits is not None or bool(self.problem)
+
+
+@dataclass
+class ServedPointwiseJudge(ServedJudge):
+    """A pointwise judge that was trained here, behind a server; attributes as in `ServedJudge`.
+
+    Raises:
+        UserError: If it is to be sampled.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.read != "exact":
+            raise UserError("a pointwise judge is read exactly, its score is a mean; leave out --read sampled")
+        self._way: Mapping[str, object] | None = None  # found by the first request
+        self._digits: dict[str, np.ndarray] = {}  # of every response that was read, by the hash of its prompt
+
+    def n_requests(self, pairs: Sequence[Pair]) -> int:
+        return len({(pair.prompt, text) for pair in pairs for text in (pair.response_a, pair.response_b)})
+
+    def ask_pairs(
+        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
+    ) -> None:
+        """As in `EndpointJudge`; an answer has the tokens of the requests that were sent for its pair first."""
+        readings: dict[str, _Reading] = {}
+        open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
+
+        def finish(number: int) -> None:
+            key, both = open_pairs[number]
+            if all(readings[response].is_done for response in both):
+                del open_pairs[number]
+                receive(key, self._answer([readings[response] for response in both]))
+
+        def prompts() -> Iterator[tuple[str, EncodedPrompt]]:
+            for number, (key, pair, _) in enumerate(requests):
+                shown = self.judge.encoder.encode([pair])[0]
+                both = tuple(digest(prompt.ids) for prompt in shown)
+                encoded = dict(zip(both, shown, strict=True))
+                new = [response for response in encoded if response not in readings]
+                for response in new:
+                    readings[response] = _Reading(self._digits.get(response))
+                open_pairs[number] = key, both
+                for response in encoded:
+                    if not readings[response].is_done:
+                        readings[response].waiting.append(number)
+                yield from ((r, encoded[r]) for r in new if not readings[r].is_done)
+                if number in open_pairs:
+                    finish(number)
+
+        def received(response: str, reply: Reply, edges: torch.Tensor | None) -> None:
+            reading = readings[response]
+            reading.tokens, reading.problem = (reply.prompt_tokens, reply.completion_tokens), reply.problem or ""
+            if edges is not None:
+                reading.digits = self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
+                self._digits[response] = reading.digits
+            waiting, reading.waiting = reading.waiting, []
+            for number in waiting:
+                if number in open_pairs:
+                    finish(number)
+
+        unread = prompts()
+        if (first := next(unread, None)) is None:
+            return
+        if self._way is None:
+            self._way = self.find_way(first[1])
+        self.read_trees(self._way, chain([first], unread), received)
+
+    def _answer(self, readings: Sequence[_Reading]) -> Answer:
+        """The answer from the readings of the response shown first and second."""
+        prompt_tokens = completion_tokens = 0
+        for reading in readings:
+            prompt_tokens, completion_tokens = prompt_tokens + reading.tokens[0], completion_tokens + reading.tokens[1]
+            reading.tokens = (0, 0)  # counted
+        used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        problem = next((reading.problem for reading in readings if reading.problem), None)
+        if problem:
+            return Answer("refused", error=problem, **used)
+        judgments = self.judge.from_digits(*(reading.digits[None] for reading in readings))
+        mean, valid = float(judgments.mean[0, 0]), float(judgments.valid[0, 0])
+        if valid <= 1e-12:
+            return Answer("unparsed", valid=0.0, **used)
+        return Answer("answered", round(mean, 6), valid=round(valid, 6), **used)
+
+
+def served_judge(model: str, judge_format: str, **options: object) -> ServedJudge:
+    """The judge whose format is in a folder, behind a server, where it is called `model`.
+
+    Args:
+        judge_format: As in `open_format`.
+        options: As in `ServedJudge`.
+    """
+    judge = open_format(judge_format)
+    kind = ServedPointwiseJudge if isinstance(judge, PointwiseJudge) else ServedJudge
+    return kind(model, judge=judge, **options)
