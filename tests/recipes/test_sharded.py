@@ -139,6 +139,17 @@ def test_zero3_is_one_plain_run(tmp_path, model_folder):
 
 
 @pytest.mark.slow
+def test_a_judge_taught_before_zero2_is_one_plain_run(tmp_path, model_folder):
+    """Both processes have the teacher of the first, divide each step of the teaching, and go on under ZeRO-2."""
+    arguments = [
+        f"--model_name_or_path={model_folder}", *KINDS["exact"], "--max_steps=4", "--warm_start_verdicts=probe",
+        "--warm_start_steps=4", "--warm_start_batch_size=24", "--warm_start_learning_rate=1e-3",
+    ]  # fmt: skip
+    plain = launch(tmp_path / "plain", *arguments)
+    assert_same_run(launch(tmp_path / "zero2", *arguments, config="zero2_cpu.yaml"), plain, 4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):

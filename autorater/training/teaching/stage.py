@@ -107,14 +107,14 @@ def _teach(
     accumulation = training.gradient_accumulation_steps if pointwise else wanted
     n_rows = args.warm_start_steps * accumulation * training.world_size
     if pointwise:
-        costs, budget = lengths - len(common_beginning(alone)), training.batch_tokens
+        costs, budget, pairs_a_row = lengths - len(common_beginning(alone)), training.batch_tokens, None
     else:
-        costs, budget = np.ones_like(lengths), _CLUSTER
+        costs, budget, pairs_a_row = np.ones_like(lengths), _CLUSTER, _PROMPTS_A_ROW // 2
 
     def fits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return lengths[a] + lengths[b] <= 2 * longest
 
-    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, fits)
+    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits)
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     options = warm_start_options(
         args,

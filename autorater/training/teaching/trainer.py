@@ -2,14 +2,14 @@
 
 One reading of K texts by a pointwise judge has K (K − 1) / 2 targets. A pairwise judge reads every pair in both
 orders, as a tree in which prompts with the same response A share it (`autorater.models.packing`): four texts make
-twelve prompts with four beginnings. Texts are drawn in turn, each once an epoch; a teacher that knows single pairs
-decides the pairs (`autorater.training.vote_batches`).
+twelve prompts with four beginnings; where prompts have two responses, six pairs. Texts are drawn in turn, each once an
+epoch; a teacher that knows single pairs decides the pairs (`autorater.training.vote_batches`).
 
 The batches of all steps are drawn in advance from the seed, so a resumed training takes the same ones, and the
 processes divide them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from random import Random
 
@@ -41,15 +41,17 @@ def teaching_rows(
     budget: int,
     n_rows: int,
     seed: int,
+    pairs_a_row: int | None = None,
     fits: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Dataset:
     """Rows of pairs of texts, with the lists `a`, `b` and `target`.
 
     Args:
         sizes: What every text costs, shape (T,).
-        budget: What the texts of a row may cost together; a row of two texts may cost more.
+        budget: What the texts of a cluster may cost together; two texts may cost more.
         n_rows: Rows to draw.
         seed: Seed of all draws.
+        pairs_a_row: Small clusters share a row of at most so many pairs; by default of texts within the budget.
         fits: Whether a prompt of two texts fits; pairs that do not are left out.
 
     Raises:
@@ -66,7 +68,7 @@ def teaching_rows(
     rows: list[dict] = []
     while len(rows) < n_rows:
         before = len(rows)
-        for pairs in next(epochs):
+        for pairs in _merged(next(epochs), sizes, budget, pairs_a_row):
             a, b = np.array(pairs).T
             target = teacher.between(a, b)
             usable = ~np.isnan(target) & (True if fits is None else fits(a, b))
@@ -92,6 +94,21 @@ def _clusters(group: np.ndarray, sizes: Sequence[int], budget: int, random: Rand
         clusters.append(cluster)
     random.shuffle(clusters)
     return [list(combinations(cluster, 2)) for cluster in clusters if len(cluster) > 1]
+
+
+def _merged(
+    clusters: Iterable[list[tuple[int, int]]], sizes: Sequence[int], budget: int, pairs_a_row: int | None
+) -> Iterator[list[tuple[int, int]]]:
+    """Joins consecutive clusters of pairs as long as their pairs or their texts are not too many."""
+    row: list[tuple[int, int]] = []
+    for cluster in clusters:
+        joined = row + cluster
+        cost = len(joined) if pairs_a_row else sum(sizes[text] for text in {text for pair in joined for text in pair})
+        if row and cost > (pairs_a_row or budget):
+            yield row
+            joined = cluster
+        row = joined
+    yield row
 
 
 class TeachingTrainer(ResumableTrainer, Trainer):

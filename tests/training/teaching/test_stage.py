@@ -151,10 +151,21 @@ def test_rows_of_single_pairs_and_of_those_that_fit(pairs):
     sides = [pair for row in rows for pair in zip(row["a"], row["b"], strict=True)]
     assert set(sides) == set(known)
     assert {value for row in rows for value in row["target"]} == {0.25}
-    only = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, lambda a, b: a == sides[0][0])
+    only = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, fits=lambda a, b: a == sides[0][0])
     assert {a for row in only for a in row["a"]} == {sides[0][0]}
     with pytest.raises(UserError, match="knows no pair"):
-        teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, lambda a, b: a < 0)
+        teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, fits=lambda a, b: a < 0)
+
+
+@pytest.mark.parametrize("pairs_a_row", [6, None])
+def test_prompts_with_two_responses_share_a_row(pairs_a_row):
+    texts = TrainingTexts.of([Pair(str(i), f"Which {i}?", "so", "no", 1.0) for i in range(14)])
+    dense = ScoreTeacher(np.zeros((1, 28)), np.zeros(28, dtype=int), np.zeros((1, 1), dtype=int))
+    for teacher in (dense, PairTeacher({tuple(sides): 0.5 for sides in texts.sides.tolist()})):
+        budget = 4 if pairs_a_row else 12
+        rows = teaching_rows(texts, teacher, [1] * 28, budget, 3, 0, pairs_a_row)
+        assert sorted(len(row["a"]) for row in rows) == [2, 6, 6]
+        assert all(texts.group[a] == texts.group[b] for row in rows for a, b in zip(row["a"], row["b"], strict=True))
 
 
 def test_refused(pairs, tmp_path, teacher_file):
