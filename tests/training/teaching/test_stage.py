@@ -66,12 +66,15 @@ def make_judge(kind):
 def taught(kind, pairs, folder, teacher, peft=None, run="run", judge=None, resume=None, steps=10, **options):
     folder.mkdir(exist_ok=True)
     args = JudgeArguments(
-        warm_start_verdicts=teacher, warm_start_steps=steps, warm_start_learning_rate=1e-2, **options
+        warm_start_verdicts=teacher,
+        warm_start_steps=steps,
+        warm_start_learning_rate=2e-2 if kind == "pointwise" else 1e-2,
+        **options,
     )
     training = JudgeGRPOConfig(
         output_dir=str(folder), judgment=kind, report_to="none", use_cpu=True, disable_tqdm=True, save_steps=4,
         save_strategy="steps" if steps < 80 else "no", logging_steps=2, resume_from_checkpoint=resume,
-        **{"batch_tokens": 300, "entropy_coef": 0.1} if kind == "pointwise" else {},
+        **{"batch_tokens": 300, "entropy_coef": 0.3} if kind == "pointwise" else {},
     )  # fmt: skip
     judge = judge or make_judge(kind)
     record = RunRecord(folder, run, {}, [])
