@@ -33,6 +33,19 @@ LOW_MASS = 0.05
 _BATCH_SIZE, _RATE, _ADAPTER_RATE = 4, 5e-5, 1e-3  # all prompts have the same target, so few are enough
 
 
+def check_warm_up(judge: Judge) -> None:
+    """Raises UserError if the judge reasons or is pointwise, or its model is sharded."""
+    if judge.encoder.format.reasoning:
+        raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
+    if not isinstance(judge.tree, AnswerTree):
+        raise UserError("warm_start_steps teaches verbalized probabilities; a pointwise judge writes a digit")
+    if is_sharded(judge.model):
+        raise UserError(
+            "warm_start_steps: a sharded model cannot be warmed up; run a few steps without sharding, e.g. with "
+            "--use_peft, and train its folder warm_start"
+        )
+
+
 def format_warm_up(
     judge: Judge,
     prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
@@ -50,17 +63,9 @@ def format_warm_up(
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
 
     Raises:
-        UserError: If the judge reasons or is pointwise, or the model is sharded.
+        UserError: As in `check_warm_up`.
     """
-    if judge.encoder.format.reasoning:
-        raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
-    if not isinstance(judge.tree, AnswerTree):
-        raise UserError("warm_start_steps teaches verbalized probabilities; a pointwise judge writes a digit")
-    if is_sharded(judge.model):
-        raise UserError(
-            "warm_start_steps: a sharded model cannot be warmed up; run a few steps without sharding, e.g. with "
-            "--use_peft, and train its folder warm_start"
-        )
+    check_warm_up(judge)
     if peft_config is not None:
         judge.model = get_peft_model(judge.model, peft_config)
     batch_size = args.warm_start_batch_size or _BATCH_SIZE

@@ -39,7 +39,7 @@ from autorater.training.checkpointing.record import REPORT, RunRecord
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
-from autorater.training.format_warm_up import LOW_MASS, format_warm_up
+from autorater.training.format_warm_up import LOW_MASS, check_warm_up, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import tell_memory
 from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
@@ -137,6 +137,8 @@ def open_run(
     else:
         judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens, pieces=pieces)
     tell_if_rendered_otherwise(judge.encoder)
+    if pretrained and args.warm_start_steps and not args.teacher and record.warm_start is None:
+        check_warm_up(judge)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     short, dropped = {}, []

@@ -72,5 +72,6 @@ def held_bytes(trainer, optimizer) -> int:
 if __name__ == "__main__":
     for mode, trainer in grpo._TRAINERS.items():
         grpo._TRAINERS[mode] = type("RecordedTrainer", (Recorded, trainer), {})
+    grpo.PointwiseTrainer = type("RecordedTrainer", (Recorded, grpo.PointwiseTrainer), {})
     sys.argv[0] = str(ROOT / "recipes" / "grpo.py")
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -5,17 +5,22 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from autorater import Judge
+from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.training.arguments import JudgeArguments
 from autorater.training.data import prepare_data
 from autorater.training.warm_start import build_warm_policy
+from tests.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 N_TEST = 13  # shares of seven pairs and of six
@@ -128,6 +133,82 @@ def assert_same_run(run, plain, steps, relative_to="each"):
     judge = Judge.from_pretrained(str(run.folder), device="cpu")
     held_out = simulate_pairs(N_TEST, n_votes=10, seed=0, held_out=True).pairs
     np.testing.assert_allclose(judge.probabilities(held_out).mean, run.predictions, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def votes_and_model(tmp_path_factory):
+    """A pretrained toy model and votes on prompts with several responses."""
+    folder = tmp_path_factory.mktemp("votes")
+    tokenizer = make_tokenizer(chat=True)
+    make_model("llama", len(tokenizer)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    pairs = [replace(p, true_probability=None) for p in simulate_pairs(73, n_votes=3, seed=0).pairs]
+    write_pairs(pairs[:60], folder / "train.jsonl")
+    write_pairs(pairs[60:], folder / "test.jsonl")
+    return folder
+
+
+def pointwise_command(folder, output_dir, *arguments):
+    return [
+        "tests/recipes/recorded_grpo.py", "--judgment=pointwise", f"--model_name_or_path={folder / 'model'}",
+        f"--dataset_name={folder / 'train.jsonl'}", f"--eval_dataset_name={folder / 'test.jsonl'}", "--max_steps=4",
+        "--batch_tokens=300", "--learning_rate=3e-3", "--logging_steps=1", "--save_strategy=no", "--report_to=none",
+        "--seed=0", "--bf16=false", "--n_eval_pairs=0", "--use_cpu", "--gradient_checkpointing",
+        f"--output_dir={output_dir}", *arguments,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_pointwise_judges_on_two_processes_are_one_plain_run(tmp_path, votes_and_model, peft):
+    """Plain data parallelism and ZeRO-2; the saved judge gives the same in `Judge` and in plain transformers."""
+    ddp = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launchers = {"plain": [], "ddp": ddp, "zero2": launcher_of("zero2_cpu.yaml")}
+    runs = {}
+    for name, launcher in launchers.items():
+        accumulate = "--gradient_accumulation_steps=" + ("1" if launcher else "2")  # the same two batches a step
+        script = pointwise_command(votes_and_model, tmp_path / name, accumulate, *(LORA if peft == "lora" else []))
+        done = subprocess.run(
+            [sys.executable, *launcher, *script], cwd=ROOT, capture_output=True, text=True, timeout=600,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        runs[name] = Run(tmp_path / name)
+    for name in ("ddp", "zero2"):
+        assert len(runs[name].processes) == 2
+        found = differences(runs[name], runs["plain"], "each")
+        print(peft, name, found)
+        assert found["loss"] < 1e-4
+        np.testing.assert_allclose(runs[name].predictions, runs["plain"].predictions, atol=1e-4)
+
+    judge = Judge.from_pretrained(str(tmp_path / "zero2"), device="cpu")
+    held_out = load_pairs(str(votes_and_model / "test.jsonl"))
+    np.testing.assert_allclose(judge.probabilities(held_out).mean, runs["zero2"].predictions, atol=1e-5)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "zero2").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "zero2")
+    digits = [tokenizer(str(d), add_special_tokens=False)["input_ids"][-1] for d in range(10)]
+    scores = []
+    for prompt in judge.encoder.encode(held_out[:1])[0]:
+        probs = model(torch.tensor([prompt.ids])).logits[0, -1].softmax(dim=-1)[digits]
+        scores.append(float((probs * torch.arange(10)).sum() / probs.sum()))
+    assert 1 / (1 + np.exp(scores[0] - scores[1])) == pytest.approx(runs["zero2"].predictions[0, 0], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_format_warm_up_is_refused_on_a_sharded_model(tmp_path, votes_and_model):
+    """Under ZeRO-3, in one line and before the evaluation."""
+    done = subprocess.run(
+        [
+            sys.executable, *launcher_of("zero3_cpu.yaml"), "recipes/grpo.py", "--warm_start_steps=5",
+            f"--model_name_or_path={votes_and_model / 'model'}", f"--dataset_name={votes_and_model / 'train.jsonl'}",
+            f"--eval_dataset_name={votes_and_model / 'test.jsonl'}", "--prompt_template=compact", "--answer_step=0.1",
+            "--max_steps=1", "--report_to=none", "--use_cpu", f"--output_dir={tmp_path}",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "a sharded model cannot be warmed up" in done.stderr
+    assert not (tmp_path / "before.npz").exists()
 
 
 def test_zero3_is_one_plain_run(tmp_path, model_folder):

@@ -11,14 +11,19 @@ from transformers import TrainingArguments
 from trl import ModelConfig
 
 from autorater.data.errors import UserError
+from autorater.data.loading import write_pairs
 from autorater.data.pairs import Pair
+from autorater.data.population import simulate_pairs
 from autorater.evaluation.judge import measure
 from autorater.judges import Judge
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
-from autorater.training.arguments import PolicyArguments
+from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.checkpointing.record import RunRecord
+from autorater.training.config import JudgeGRPOConfig
 from autorater.training.format_warm_up import format_warm_up
+from autorater.training.grpo import train_on_votes
 from autorater.training.run import teach_format
 from tests.conftest import make_model, make_tokenizer
 
@@ -109,7 +114,22 @@ def test_little_mass_is_said_and_the_option_named(judge, prompts, simulated, tmp
     assert all(torch.equal(weight, before[name]) for name, weight in judge.model.state_dict().items())
 
 
-def test_reasoning_is_refused(judge, prompts, tmp_path):
+def test_reasoning_and_digits_are_refused(judge, prompts, tmp_path):
     reasoning = Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True), 0.1)
     with pytest.raises(UserError, match="answers without reasoning"):
         format_warm_up(reasoning, prompts, *options(tmp_path))
+    with pytest.raises(UserError, match="a pointwise judge writes a digit"):
+        format_warm_up(PointwiseJudge(judge.model, judge.tokenizer), prompts, *options(tmp_path))
+
+
+@pytest.mark.parametrize(("mode", "message"), [("reasoning", "without reasoning"), ("pointwise", "writes a digit")])
+def test_a_run_is_refused_before_its_evaluation(judge, tmp_path, mode, message):
+    judge.model.save_pretrained(tmp_path / "model")
+    judge.tokenizer.save_pretrained(tmp_path / "model")
+    write_pairs(simulate_pairs(20, seed=0).pairs, tmp_path / "pairs.jsonl")
+    args = JudgeArguments(dataset_name=str(tmp_path / "pairs.jsonl"), split_by="topic", warm_start_steps=5)
+    chosen = {"judgment": "pointwise"} if mode == "pointwise" else {"reasoning": True, "num_generations": 2}
+    training = JudgeGRPOConfig(str(tmp_path / "run"), use_cpu=True, report_to="none", max_steps=1, **chosen)
+    with pytest.raises(UserError, match=message):
+        train_on_votes(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), (), "grpo")
+    assert not (tmp_path / "run" / "before.npz").exists()
