@@ -55,9 +55,9 @@ CASES = {  # shape, pairs a step, tokens a prompt, options of the training, rank
     "small": (SMALL["small"], 8, 512, {}, 0),
     "small, bf16": (SMALL["small"], 8, 512, {"bf16": True}, 0),
     "small, checkpointing": (SMALL["small"], 8, 512, {"gradient_checkpointing": True}, 0),
-    "smollm2, bf16": (SMOLLM2, 2, 512, {"bf16": True}, 0),
-    "smollm2, bf16, checkpointing": (SMOLLM2, 2, 512, {"bf16": True, "gradient_checkpointing": True}, 0),
-    "smollm2, bf16, lora": (SMOLLM2, 2, 512, {"bf16": True}, 16),
+    "smollm2, bf16": (SMOLLM2, 2, 256, {"bf16": True}, 0),
+    "smollm2, bf16, checkpointing": (SMOLLM2, 2, 256, {"bf16": True, "gradient_checkpointing": True}, 0),
+    "smollm2, bf16, lora": (SMOLLM2, 2, 256, {"bf16": True}, 16),
 }
 ANSWER_NODES = {0.05: 60, 0.01: 140}  # of a tree for a tokenizer that splits digits, including the closing tag
 
