@@ -3,6 +3,7 @@
     python recipes/study.py --config recipes/configs/study.yaml             # everything; see the file for the time
     python recipes/study.py --config recipes/configs/study.yaml --quick     # a small version
     python recipes/study.py --config recipes/configs/study.yaml --finished  # tables and figures of finished runs
+    python recipes/study.py --config recipes/configs/study_smollm2.yaml     # a pretrained model on real votes; days
 
 One run is one method on one dataset with one seed. A finished run is stored in a file and not executed again unless
 its settings change, so the study can be stopped (Ctrl-C) and resumed, and a changed config executes only what changed.
@@ -23,6 +24,7 @@ from autorater.cli import run_script
 from autorater.evaluation.results import prepare_output_dir
 from benchmarks.study.page import clock_text, write_study
 from benchmarks.study.plan import read_plan
+from benchmarks.study.pretrained_page import write_pretrained_study
 from benchmarks.study.results import Results
 from benchmarks.study.runner import recorded, run_study
 
@@ -44,11 +46,14 @@ def main() -> None:
     runs = [*plan.starts, *plan.runs]
     there = {run for run in runs if recorded(run, folder) is not None}
     print(f"{len(runs)} runs, {len(there)} of them recorded; {plan.processes} at a time")
-    if args.finished:
+    if args.finished and not plan.pretrained:
         plan = plan.finished(there)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's signal acts like Ctrl-C
     try:
-        results = run_study(plan, folder)
+        if args.finished and plan.pretrained:  # single seeds too
+            results = {run: recorded(run, folder) for run in there}
+        else:
+            results = run_study(plan, folder)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
@@ -57,7 +62,8 @@ def main() -> None:
         "runs_executed": len(runs) - len(there) if not args.finished else 0,
         "cpu_seconds": round(sum(result["cpu_seconds"] for result in results.values()), 1),
     }
-    write_study(Results(plan, results), folder, clock)
+    write = write_pretrained_study if plan.pretrained else write_study
+    write(Results(plan, results), folder, clock)
     print(f"{clock_text(clock)}\n{folder / 'study.md'}")
 
 

@@ -99,7 +99,12 @@ class Verbalized:
 
     def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders; errors as in `Judge`."""
-        greedy = self.judge.probabilities(pairs, progress=progress).greedy
+        return self.of(self.judge.probabilities(pairs, progress=progress))
+
+    @staticmethod
+    def of(judgments: Judgments) -> Judgments:
+        """The greedy answers of judgments that have them."""
+        greedy = judgments.greedy
         valid = ~np.isnan(greedy)
         answers = np.where(valid, greedy, 0.5)
         return Judgments(answers, answers, np.zeros_like(answers), valid.astype(np.float64), greedy)

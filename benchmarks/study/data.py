@@ -2,8 +2,9 @@
 
     test         the held-out pairs of the dataset, from its own population or file
     shifted      the same texts with votes of another population (`persona_shares`, `population_noise`): p* differs
-    objective    held-out pairs on which every kind of annotator, with negligible noise, prefers the same response: one
-                 correct answer, label 0 or 1 (`n_pairs`); independent of the population of the training votes
+    objective    pairs with one correct answer, label 0 or 1 (`n_pairs`). Simulated: held-out pairs on which every kind
+                 of annotator, with negligible noise, prefers the same response; independent of the population of the
+                 training votes. Recorded votes: `autorater.data.objective`
 
 Calibration pairs, on which recalibrations are fitted, are drawn separately: simulated ones from the subjects and the
 population of the training pairs with one vote each, recorded ones from a separate file.
@@ -15,6 +16,7 @@ import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs
+from autorater.data.objective import objective_pairs
 from autorater.data.pairs import Pair
 from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments
@@ -38,6 +40,9 @@ class StudyArguments:
     )
     curve_steps: int = field(default=0, metadata={"help": "Steps between evaluations during training; 0 for none."})
     n_curve_pairs: int = field(default=150, metadata={"help": "Held-out pairs of these evaluations."})
+    zero_shot_template: str | None = field(
+        default=None, metadata={"help": "Template of a pretrained model as it comes; default: prompt_template."}
+    )
     n_bootstrap: int = field(default=500, metadata={"help": "Rounds of the bootstrap over pairs."})
 
 
@@ -58,11 +63,12 @@ def prepare_dataset(args: JudgeArguments, seed: int, more_tests: dict[str, dict]
     for name, settings in more_tests.items():
         if name not in makers:
             raise UserError(f"unknown test {name!r}; known: {', '.join(makers)}")
-        if args.dataset_name is not None:
+        recorded = args.dataset_name is not None
+        if recorded and name != "objective":
             raise UserError(
                 f"test {name!r} requires simulated annotators, but {args.dataset_name} holds recorded votes"
             )
-        tests[name] = makers[name](args, seed, **settings)
+        tests[name] = objective_pairs(**settings) if recorded else makers[name](args, seed, **settings)
     return data, tests
 
 

@@ -1,12 +1,13 @@
 """The plan of a study: datasets, methods and seeds, read from one YAML file, and the runs that they define.
 
     dataset   training data with its tests, and the policy that is built and warm-started for it
-    method    a trainer with its settings, or a text baseline
+    method    a trainer with its settings, a text baseline, or a linear probe
     run       a method on a dataset with a seed; a hash of its settings decides whether a recorded run is still valid
 
 Later settings override earlier ones: `common`, the dataset's, then for trained methods `training`, the dataset's
 `training`, the method's. The first run of a dataset and seed is its warm start; all others of that dataset and seed
-start from it. `quick` holds the changes for a small version of the study; a null removes an entry.
+start from it. With `model_name_or_path` it is that model as it comes. `quick` holds the changes for a small version of
+the study; a null removes an entry.
 
 Deliberately left out: the meaning of settings. The configs of the trainers check them.
 """
@@ -25,7 +26,7 @@ import yaml
 
 from autorater.data.errors import UserError
 
-Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text"]
+Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text", "probe"]
 WARM_START = "warm start"
 _LISTS = ("overconfidence", "votes", "learning_curve", "orders", "objective", "cost")  # of methods, in `Figures`
 _FORMAT = 1  # of a run's file; a new number invalidates all recorded runs
@@ -129,6 +130,16 @@ class Run:
         return Path("runs", self.dataset, str(self.seed), f"{self.method.replace(' ', '_')}.json")
 
     @property
+    def pretrained(self) -> bool:
+        """Whether it begins with a pretrained model, and so without the result of its warm start."""
+        return "model_name_or_path" in self.settings
+
+    @property
+    def folder(self) -> Path:
+        """Path of the output folder of its recipe in the folder of the study, for a pretrained model."""
+        return self.path.with_suffix("")
+
+    @property
     def policy(self) -> Path:
         """Path of the warm-started policy in the folder of the study."""
         return Path("policies", self.dataset, str(self.seed), "warm_start")
@@ -179,6 +190,11 @@ class Plan:
             for seed in self._seeds(dataset)
         ]
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether every dataset names a pretrained model."""
+        return all(run.pretrained for run in self.starts)
+
     def finished(self, runs: Set[Run]) -> Plan:
         """The part of the study whose runs are complete: methods on datasets with all of their seeds.
 
@@ -207,7 +223,7 @@ class Plan:
 
     def _run(self, name: str, method: Method, dataset: str, seed: int) -> Run:
         start, where = self._start(dataset, seed), self.datasets[dataset]
-        trained = {} if method.trainer == "text" else {**self.training, **where.training}
+        trained = {} if method.trainer in ("text", "probe") else {**self.training, **where.training}
         settings = {**start.settings, **trained, **method.settings, "seed": seed}
         return Run(dataset, seed, name, method.trainer, settings, where.tests, start)
 

@@ -23,6 +23,7 @@ from autorater.metrics.intervals import Mean, bootstrap
 from benchmarks.study.plan import WARM_START, Plan, Run
 
 TEST, MEAN, RECALIBRATED = "test", "answer_mean", "answer_mean+odd_temperature"
+BEFORE, VERBALIZED, LETTERS, OBJECTIVE = "before", "verbalized", "letter_logits", "objective"
 _LEVEL = 0.95
 _SHARES = (
     "agreement", "brier", "consistency", "ece", "excess_brier", "mse_dense", "parse_rate", "sharpness",

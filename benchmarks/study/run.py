@@ -10,7 +10,8 @@
                                   of training, see `benchmarks.study.learning_curve`
     seconds, cpu_seconds          of the whole run
 
-Deliberately left out: storage and scheduling of runs (`benchmarks.study.runner`).
+Deliberately left out: storage and scheduling of runs (`benchmarks.study.runner`); runs of a pretrained model
+(`benchmarks.study.pretrained`).
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     if run.trainer == "warm_start":
         predicted = _predict(judge, tests, study.n_bootstrap)
         result["predictions"] = _compared(judge, args, study, tests[TEST], run.seed) | {MEAN: predicted}
-        result["pairs"] = {name: _known(pairs) for name, pairs in tests.items()}
+        result["pairs"] = {name: known_targets(pairs) for name, pairs in tests.items()}
     elif run.trainer == "text":
-        result["predictions"] = _text_baselines(data, tests, study.n_bootstrap)
+        result["predictions"] = text_baselines(data, tests, study.n_bootstrap)
     else:
         ties = any(pair.votes_tie for pair in data.train)
         judge = open_judge(run.trainer, policy, args, answer_step, ties)
@@ -103,7 +104,7 @@ def _predict(judge: Judge, tests: dict[str, list[Pair]], n_bootstrap: int) -> di
         else:
             evaluation = evaluate(judge, pairs, n_bootstrap=n_bootstrap)
             known[texts] = evaluation.judgments
-        predictions[name] = _record(evaluation)
+        predictions[name] = record(evaluation)
     return predictions
 
 
@@ -121,28 +122,31 @@ def _compared(
     calibration, _, _ = drop_long(calibration, judge.encoder.encode(calibration), args.max_prompt_tokens)
     entries = compare_methods(judge, pairs, calibration, methods=methods, variants=variants, seed=seed, n_bootstrap=0)
     return {
-        entry.key: {TEST: {"reason": entry.reason} if entry.evaluation is None else _record(entry.evaluation)}
+        entry.key: {TEST: {"reason": entry.reason} if entry.evaluation is None else record(entry.evaluation)}
         for entry in entries
     }
 
 
-def _text_baselines(data: TrainingData, tests: dict[str, list[Pair]], n_bootstrap: int) -> dict:
+def text_baselines(data: TrainingData, tests: dict[str, list[Pair]], n_bootstrap: int) -> dict:
+    """Predictions of every text baseline on every test."""
     predictions: dict[str, dict] = {}
     for name, pairs in tests.items():
         for baseline, p in baseline_probabilities(data.train, pairs).items():
             both = np.stack([p, 1 - p], axis=1)
             judgments = Judgments(both, both, np.zeros_like(both), np.ones_like(both))
-            predictions.setdefault(baseline, {})[name] = _record(measure(pairs, judgments, n_bootstrap=n_bootstrap))
+            predictions.setdefault(baseline, {})[name] = record(measure(pairs, judgments, n_bootstrap=n_bootstrap))
     return predictions
 
 
-def _record(evaluation: Evaluation) -> dict:
+def record(evaluation: Evaluation) -> dict:
+    """Probabilities and metrics of one test."""
     judgments = evaluation.judgments
     columns = {"p_ab": judgments.p_ab, "p_ba": judgments.p_ba}
     return {name: p.round(_DECIMALS).tolist() for name, p in columns.items()} | {"metrics": evaluation.metrics}
 
 
-def _known(pairs: Sequence[Pair]) -> dict:
+def known_targets(pairs: Sequence[Pair]) -> dict:
+    """What the pairs of a test are measured against."""
     columns = {name: column(pairs, name) for name in ("label", "n_votes", "true_probability")}
     known = {name: None if values is None else values.round(6).tolist() for name, values in columns.items()}
     return {"id": [pair.id for pair in pairs]} | known

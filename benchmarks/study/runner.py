@@ -68,8 +68,9 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
     clock, ended = TimeLeft(runs, processes), Queue()
     waiting: dict[Run, list[Run]] = {}
     for run in runs:
-        if run.start in runs:
+        if run.start in runs and not run.pretrained:
             waiting.setdefault(run.start, []).append(run)
+    blocked = {run for held in waiting.values() for run in held}
     with (
         tqdm(total=len(runs), desc="runs", unit="run", bar_format=clock.format) as bar,
         get_context("spawn").Pool(processes, initializer=_prepare_worker) as pool,  # leaving it ends the workers
@@ -79,7 +80,8 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
             for run in runs:
                 pool.apply_async(_work, (run, folder), callback=ended.put, error_callback=ended.put)
 
-        submit([run for run in runs if run.start not in runs])
+        # a pretrained model as it comes is judged last: that takes longer than a probe, and nothing waits for it
+        submit(sorted(set(runs) - blocked, key=lambda run: (run.pretrained and run.start is None, runs.index(run))))
         while clock.waiting:
             outcome = ended.get()
             if isinstance(outcome, BaseException):
@@ -140,7 +142,10 @@ def _prepare_worker() -> None:
 def _work(run: Run, folder: Path) -> tuple[Run, float, bool]:
     """Executes a run and writes its file; returns the run, its seconds and whether it failed."""
     began = time.perf_counter()
-    from benchmarks.study.run import train_and_evaluate
+    if run.pretrained:
+        from benchmarks.study.pretrained import train_and_evaluate
+    else:
+        from benchmarks.study.run import train_and_evaluate
 
     path = folder / run.path
     path.parent.mkdir(parents=True, exist_ok=True)

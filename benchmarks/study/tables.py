@@ -41,7 +41,7 @@ _METHODS = {
     "pointwise": "pointwise scores",
     "linear_probe": "linear probe on its states",
 }
-_BASELINES = {"constant": "always 1/2", "length": "length", "tfidf": "TF-IDF and length"}
+BASELINES = {"constant": "always 1/2", "length": "length", "tfidf": "TF-IDF and length"}
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,7 +68,7 @@ def methods_table(results: Results, dataset: str, test: str = TEST) -> str:
             continue
         figures = [number(results.estimate(dataset, method, key, test), d) for key, (_, d) in _COLUMNS.items()]
         rows.append([results.title(method), votes(results, dataset, method), *figures])
-    for baseline, title in _BASELINES.items():
+    for baseline, title in BASELINES.items():
         for name in _text_methods(results, dataset):
             figures = [
                 number(results.estimate(dataset, name, key, test, baseline), d) for key, (_, d) in _COLUMNS.items()
@@ -205,7 +205,7 @@ def recorded_table(results: Results, dataset: str) -> str:
         named.append((method, MEAN, results.title(method)))
         if RECALIBRATED in results.of(dataset, method)[0]["predictions"]:
             named.append((method, RECALIBRATED, f"{results.title(method)}, temperature on the symmetrized logit"))
-    named += [(n, b, f"*{t}*") for n in _text_methods(results, dataset) for b, t in _BASELINES.items()]
+    named += [(n, b, f"*{t}*") for n in _text_methods(results, dataset) for b, t in BASELINES.items()]
     for method, prediction, title in named:
         mse = results.mean_over_pairs(dataset, method, lambda ab, ba, y: ((ab + 1 - ba) / 2 - y) ** 2, prediction)
         ece, floor, bias, agreement = (

@@ -21,10 +21,10 @@ EXACT = {"answers": "exact", "orders": "coupled", "per_device_train_batch_size":
 SAMPLED = {"answers": "sampled", "orders": "separate", "num_generations": 2, "per_device_train_batch_size": 4}
 
 
-def study(config, *arguments, **options):
+def study(config, *arguments, timeout=500, **options):
     return subprocess.run(
         [sys.executable, "recipes/study.py", "--config", str(config), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=500, env=os.environ, check=False, **options,
+        cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=os.environ, check=False, **options,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_it_can_be_stopped_and_continued(spec, tmp_path):
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert errors.strip().endswith("the same command goes on from here")
+    assert errors.strip().endswith("the same command resumes")
     assert "Traceback" not in errors
     there = runs(tmp_path / "study")
     assert 4 <= len(there) < 22

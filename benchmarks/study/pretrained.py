@@ -1,0 +1,203 @@
+"""One run of a study on a pretrained model; the result is a dictionary as in `benchmarks.study.run`.
+
+    warm_start   the model as it comes: the number that greedy decoding writes, the mean of all numbers, the letters
+    probe        a linear probe on its frozen states
+    text         text baselines
+    the others   a recipe in a process of its own, in the run's folder. A stopped recipe resumes from its checkpoint. A
+                 folder with a finished run of the same settings is taken as it is; one with other settings is refused
+
+A trained judge has predictions `answer_mean` and, of the same prompts before training, `before`. All methods are
+measured on the pairs whose prompts fit the model as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from autorater.alignment.judge import LabelJudge
+from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.evaluation.judge import Evaluation, measure
+from autorater.evaluation.objective import judge_objective, untrained
+from autorater.evaluation.stored_judgments import judge_in_parts
+from autorater.judges import Judge, Judgments, LinearProbe
+from autorater.judges.identity import model_digest
+from autorater.judges.local import read_format
+from autorater.judges.methods import LetterLogits, Verbalized
+from autorater.models.loading import load_policy
+from autorater.prompts.batching import drop_long
+from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
+from benchmarks.study.plan import Run
+from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, VERBALIZED
+from benchmarks.study.run import known_targets, record, text_baselines
+from benchmarks.study.training import parse_settings
+
+RECIPES = {"grpo": "grpo", "ppo": "ppo", "sft": "sft", "alignment": "align"}
+"""The recipe of every trainer."""
+_METHOD = "method:"
+_ROOT = Path(__file__).parents[2]
+_OF_THE_STUDY = {f.name for f in fields(StudyArguments)}
+
+
+def train_and_evaluate(run: Run, folder: str | Path) -> dict:
+    """Trains and evaluates one run; errors as in `benchmarks.study.run`, and if the recipe fails."""
+    began, cpu_began, base = time.perf_counter(), time.process_time(), str(run.settings["model_name_or_path"])
+    start = run.start or run
+    own = run if run.trainer in ("text", "probe") else start
+    args, study, _ = parse_settings("warm_start", _without_model(own.settings), Path(folder))
+    data, tests = prepare_dataset(args, run.seed, dict(run.tests))
+    model, tokenizer = load_policy(base, dtype="float32")
+    prompt_format = args.prompt_format.with_options(study.zero_shot_template)
+    judge = Judge(model, tokenizer, prompt_format, float(run.settings["answer_step"]))
+    kept = {
+        name: drop_long(pairs, judge.encoder.encode(pairs), args.max_prompt_tokens) for name, pairs in tests.items()
+    }
+    tests, left_out = {name: k[0] for name, k in kept.items()}, {name: k[2] for name, k in kept.items()}
+    result: dict = {"dataset": run.dataset, "seed": run.seed, "method": run.method, "trainer": run.trainer}
+    result |= {"hash": run.hash, "settings": dict(run.settings), "data": data.summary, "left_out": left_out}
+    result["pairs"] = {name: known_targets(pairs) for name, pairs in tests.items()}
+    if run.trainer == "warm_start":
+        result["predictions"] = _as_it_comes(judge, base, tests, Path(folder, "judgments"), study.n_bootstrap)
+    elif run.trainer == "text":
+        result["predictions"] = text_baselines(data, tests, study.n_bootstrap)
+    elif run.trainer == "probe":
+        probe = LinearProbe.fit_model(model, tokenizer, data.train, run.seed, name=base)
+        predicted = {name: probe.probabilities(pairs) for name, pairs in tests.items()}
+        result |= {"n_train": len(data.train), "training_seconds": time.perf_counter() - began}
+        result["predictions"] = {MEAN: _records(tests, predicted, study.n_bootstrap)}
+    else:
+        del model, judge  # the recipe needs the memory
+        place = Path(folder, run.folder)
+        _run_recipe(run, place)
+        result |= _trained(place, base, tests, study.n_bootstrap)
+    clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
+    return result | {name: round(value, 1) for name, value in clocks.items()}
+
+
+def recipe_options(run: Run, place: Path) -> dict[str, object]:
+    """The options of the recipe of a run: its settings without those of the study.
+
+    `warm_start_verdicts: method:NAME` names the judge that method NAME trains on the same dataset with the same seed.
+    """
+    options = {name: value for name, value in run.settings.items() if name not in _OF_THE_STUDY}
+    teacher = str(options.get("warm_start_verdicts", ""))
+    if teacher.startswith(_METHOD):
+        options["warm_start_verdicts"] = str(place.with_name(teacher.removeprefix(_METHOD)))
+    if run.trainer == "alignment":
+        options |= {"data": "pairs"}
+        unused = (
+            "answer_step",
+            "recalibration_dataset_name",
+        )  # its answers are letters, with which this is not possible
+    elif options.get("judgment") == "pointwise":
+        unused = ("answer_step", "prompt_template")  # it has its own template and digits
+    else:
+        unused = ()
+    options = {name: value for name, value in options.items() if name not in unused}
+    return options | {"output_dir": str(place), "run_name": f"{run.method} ({run.dataset}, seed {run.seed})"}
+
+
+def _without_model(settings: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if name != "model_name_or_path"}
+
+
+def _as_it_comes(
+    judge: Judge, base: str, tests: Mapping[str, Sequence[Pair]], folder: Path, n_bootstrap: int
+) -> dict[str, dict]:
+    """The model without training, by its numbers and by its letters; judgments are stored in parts."""
+    predictions: dict[str, dict] = {VERBALIZED: {}, MEAN: {}, LETTERS: {}}
+    about = (model_digest(base), judge.encoder.format, judge.encoder.pieces, judge.tree.step)
+    for name, pairs in tests.items():
+        numbers = judge_in_parts(judge, pairs, folder, ("numbers", *about))
+        letters = judge_in_parts(LetterLogits(judge), pairs, folder, ("letters", *about))
+        of_method = {VERBALIZED: Verbalized.of(numbers), MEAN: numbers, LETTERS: letters}
+        for method, judgments in of_method.items():
+            predictions[method][name] = record(measure(pairs, judgments, n_bootstrap=n_bootstrap))
+    return predictions
+
+
+def _records(tests: Mapping[str, list[Pair]], predicted: Mapping[str, Judgments], n_bootstrap: int) -> dict:
+    return {
+        name: record(measure(tests[name], judgments, n_bootstrap=n_bootstrap)) for name, judgments in predicted.items()
+    }
+
+
+def _run_recipe(run: Run, place: Path) -> None:
+    """Executes or resumes the recipe; SIGTERM to this process reaches it, so that it saves a checkpoint."""
+    place.mkdir(parents=True, exist_ok=True)
+    config = place / "settings.yaml"
+    config.write_text(yaml.safe_dump(recipe_options(run, place), sort_keys=False), encoding="utf-8")
+    command = [sys.executable, str(_ROOT / "recipes" / f"{RECIPES[run.trainer]}.py"), "--config", str(config)]
+    with (place / "log.txt").open("a", encoding="utf-8") as log:
+        recipe = subprocess.Popen(
+            [*command, "--resume_from_checkpoint", "auto"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=os.getcwd(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # workers ignore Ctrl-C
+        )
+        earlier = signal.signal(signal.SIGTERM, lambda *_: recipe.terminate())
+        status = recipe.wait()
+        signal.signal(signal.SIGTERM, earlier)
+    if status in (130, 143, -signal.SIGTERM):
+        sys.exit(status)
+    if status:
+        raise UserError(f"{RECIPES[run.trainer]}.py failed with status {status}; see {log.name}")
+
+
+def _trained(place: Path, base: str, tests: Mapping[str, list[Pair]], n_bootstrap: int) -> dict:
+    """Predictions of the trained judge and of the model before, from the files and the judge that the recipe left."""
+    metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    last = json.loads((place / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    evaluations = read_predictions(place / "predictions.jsonl", tests[TEST], n_bootstrap)
+    predictions = {name: {TEST: record(evaluation)} for name, evaluation in evaluations.items()}
+    if OBJECTIVE in tests:
+        kind = LabelJudge if "label_format" in read_format(str(place)) else Judge
+        judge = kind.from_pretrained(str(place), dtype="float32")
+        pairs = tests[OBJECTIVE]
+        for name, of_model in ((MEAN, judge), (BEFORE, untrained(judge, base))):
+            measured = measure(pairs, judge_objective(of_model, pairs), n_bootstrap=n_bootstrap)
+            predictions[name][OBJECTIVE] = record(measured)
+    return {
+        "predictions": predictions,
+        "training_seconds": metrics["training_seconds"],
+        "training_tokens": last.get("num_tokens"),
+        "steps": last["step"],
+    }
+
+
+def read_predictions(path: Path, pairs: list[Pair], n_bootstrap: int) -> dict[str, Evaluation]:
+    """The judgments of some pairs after and before training, from the `predictions.jsonl` of a run.
+
+    Raises:
+        UserError: If the file lacks a pair, or has another label for it.
+    """
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    by_pair: dict[str, dict[str, dict]] = {}
+    for line in lines:
+        by_pair.setdefault(line["id"], {})[line["order"]] = line
+    for pair in pairs:
+        if pair.id not in by_pair or abs(by_pair[pair.id]["ab"]["label"] - pair.label) > 1e-6:
+            raise UserError(f"{path}: no prediction for pair {pair.id} with label {pair.label}; is it of other data?")
+
+    def columns(name: str) -> np.ndarray:
+        return np.array([[by_pair[pair.id][order][name] for order in ("ab", "ba")] for pair in pairs], dtype=float)
+
+    after = Judgments(*(columns(name) for name in ("probability", "mode", "spread", "valid")))
+    mean = columns("probability_before")
+    before = replace(after, mean=mean, mode=mean, spread=np.zeros_like(mean), valid=np.ones_like(mean))
+    return {
+        name: measure(pairs, judgments, n_bootstrap=n_bootstrap)
+        for name, judgments in ((MEAN, after), (BEFORE, before))
+    }

@@ -1,0 +1,63 @@
+"""Pieces of a study of a pretrained model that need no training: predictions by pair, intervals, the noise floor."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autorater.data.errors import UserError
+from autorater.evaluation.judge import measure
+from autorater.evaluation.results import write_run
+from autorater.judges import Judgments
+from benchmarks.study.pretrained import read_predictions
+from benchmarks.study.pretrained_page import Row, estimate, noise
+from benchmarks.study.results import BEFORE, MEAN
+from benchmarks.study.run import record
+
+
+def judgments(p_ab, p_ba):
+    mean = np.stack([p_ab, p_ba], axis=1)
+    return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))
+
+
+def test_predictions_are_matched_by_pair(simulated, tmp_path):
+    pairs, random = simulated.pairs[:20], np.random.default_rng(0)
+    before, after = (measure(pairs, judgments(*random.random((2, 20)).round(4)), n_bootstrap=0) for _ in range(2))
+    write_run(tmp_path, before, after, training_seconds=1.0)
+    some = [pairs[i] for i in (7, 3, 11)]
+    read = read_predictions(tmp_path / "predictions.jsonl", some, 0)
+    np.testing.assert_allclose(read[MEAN].judgments.mean, after.judgments.mean[[7, 3, 11]])
+    np.testing.assert_allclose(read[BEFORE].judgments.mean, before.judgments.mean[[7, 3, 11]])
+    for other in (replace(pairs[0], id="elsewhere"), replace(pairs[0], label=1 - pairs[0].label + 1e-3)):
+        with pytest.raises(UserError, match="no prediction for pair"):
+            read_predictions(tmp_path / "predictions.jsonl", [other], 0)
+
+
+def test_estimates_are_means_over_pairs_and_seeds(simulated):
+    pairs = simulated.pairs[:30]
+    label = np.array([pair.label for pair in pairs])
+    targets = {"label": label, "n_votes": np.full(30, 3.0)}
+    runs = []
+    for shift in (0.1, 0.3):
+        p = np.clip(label + shift, 0, 1)
+        recorded = record(measure(pairs, judgments(p, np.clip(1 - label + shift, 0, 1)), n_bootstrap=0))
+        runs.append({"predictions": {MEAN: {"test": json.loads(json.dumps(recorded))}}})
+    row = Row("shifted", "none", runs, MEAN)
+    both = estimate(row, targets, "both")
+    assert both.value == pytest.approx(np.mean(both.seeds))
+    assert both.low < both.value < both.high
+    assert estimate(row, targets, "each").value >= both.value
+    first = np.array(runs[0]["predictions"][MEAN]["test"]["p_ab"]), runs[0]["predictions"][MEAN]["test"]["p_ba"]
+    assert estimate(row, targets, "bias").seeds[0] == pytest.approx(np.abs(first[0] + first[1] - 1).mean())
+    assert estimate(row, targets, "right").value == 1, "the sign is unchanged; ties have no majority"
+    assert estimate(row, targets, "both", prediction=BEFORE) is None
+
+
+def test_the_noise_of_shares_is_unbiased():
+    random = np.random.default_rng(1)
+    truth, n_votes = random.random(4000), random.integers(1, 6, 4000)
+    label = random.binomial(n_votes, truth) / n_votes
+    several = n_votes > 1
+    wanted = np.mean((label - truth)[several] ** 2)
+    assert noise({"label": label, "n_votes": n_votes}) == pytest.approx(wanted, rel=0.08)
