@@ -36,7 +36,7 @@ lint: $(READY)
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.judge.yaml
 	$(BIN)/kubernetes-validate --strict --quiet docker/kubernetes.yaml
 
 bench: $(READY)

@@ -10,7 +10,7 @@ calibrators  recalibrations: curves fitted on votes, applied to a judge's answer
 ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths
 panel        several judges as one: a weighted sum of logits, fitted on votes
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
-served       `ServedJudge`: a judge trained here, behind a server, asked as it was measured; `served_pointwise` the same
+served       `ServedJudge`: a judge trained here, behind a server, asked as it was measured; also pointwise ones
 recorded     judgments that another program wrote to a file; `recorded_judge` is a judge that reads them
 judged       judged pairs, some with votes, from files: those, or predictions of a run
 opening      any of these judges, opened by its name; `options` are those of the commands

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from autorater.audit.arguments import parse_arguments
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"
 ENTRYPOINT = (FOLDER / "entrypoint.sh").read_text()
@@ -81,3 +83,16 @@ def test_trainer_and_server_of_the_compose_file_are_of_one_version():
     assert trainer["build"]["args"]["PACKAGES"] == f"vllm=={version}"
     port = next(argument for argument in server["command"] if argument.startswith("--port=")).split("=")[1]
     assert f"--vllm_server_base_url=http://vllm:{port}" in trainer["command"]
+
+
+def test_client_and_server_of_a_judge_agree():
+    compose = yaml.safe_load((FOLDER / "compose.judge.yaml").read_text())
+    server, client = compose["services"]["server"], compose["services"]["client"]
+    name = next(a for a in server["command"] if a.startswith("--served-model-name=")).split("=")[1]
+    port = next(a for a in server["command"] if a.startswith("--port=")).split("=")[1]
+    command, *options = client["command"]
+    assert command == "audit"
+    args = parse_arguments(options, "audit")
+    assert (args.judge, args.base_url) == (f"endpoint:{name}", f"http://server:{port}/v1")
+    assert server["command"][0] == args.judge_format
+    assert server["volumes"][0] in client["volumes"], "both see the folder of the judge"
