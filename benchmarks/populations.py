@@ -3,9 +3,10 @@
     python benchmarks/populations.py                     # about 20 minutes on one quiet core; the same command resumes
     python benchmarks/populations.py --seeds 1 --arms group
 
-Simulated annotators, one vote per pair, the method and the sizes of recipes/configs/study.yaml. All judges of a seed
-start from one warm-started policy, and are measured on 1,000 held-out pairs against the true probability of the
-requested mix: excess Brier score, and the symmetry deviation.
+Simulated annotators, one vote per pair, the method and the sizes of recipes/configs/study.yaml. All judges start from
+one warm-started policy (`group` from one with its own prompt); seeds differ in texts, votes and order. They are
+measured on 1,000 held-out pairs against the true probability of the requested mix: excess Brier score and symmetry
+deviation.
 
     requested     trained on votes of the requested mix
     weighted      trained on as many votes of the mix at hand, with `population`
@@ -105,7 +106,7 @@ def run_arm(arm: str, args: argparse.Namespace, seed: int) -> dict[str, object]:
         votes = simulate_pairs(args.n_train, at_hand, seed=seed, by_group=True)
         data = replace(data, train=with_sparse_labels(votes.pairs, seed), warm_start=votes.pairs)
     say(f"seed {seed}, {arm}: {data.summary}")
-    start = folder / ("group" if arm == "group" else "compact")
+    start = args.output_dir / ("group" if arm == "group" else "compact")
     training.output_dir = str(start)
     set_seed(seed)
     if not (start / "warm_start" / "config.json").exists():

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from autorater.metrics.gate import BETTER, HIGHER_IS_BETTER, UNCLEAR, WORSE, Change
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import settings_rows
 
+_WIDTH = 5.2  # inches; text of 11 points is legible on a phone
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
@@ -22,7 +24,7 @@ def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
     Args:
         rates: Results of `estimate_win_rate` by name, from the top.
     """
-    figure = blank_figure((7, 1.7 + 0.75 * len(rates)))
+    figure = blank_figure((_WIDTH, 1.7 + 0.7 * len(rates)))
     axes = figure.subplots()
     styles = (("", "votes and judge", _BLUE, "o"), ("votes_only_", "votes alone", GREY, "s"))
     for offset, (prefix, label, color, marker) in zip((0.14, -0.14), styles, strict=True):
@@ -35,7 +37,7 @@ def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
     judged = [rate["judge_only_value"] for rate in rates.values()]
     axes.scatter(judged, -np.arange(len(rates)), marker="x", color=_ORANGE, s=34, label="judge alone", zorder=3)
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    names = [name if len(name) <= 28 else f"{name[:27]}…" for name in rates]
+    names = [name if len(name) <= 20 else f"{name[:19]}…" for name in rates]
     axes.set_yticks(-np.arange(len(rates)), names, fontsize=11, parse_math=False)
     axes.set(xlim=(-0.01, 1.01), ylim=(0.6 - len(rates), 0.6))
     axes.set_xlabel("win rate by people's votes, 0 to 1", fontsize=11)
@@ -52,7 +54,7 @@ def deferral_figure(shares: np.ndarray, risks: np.ndarray, alpha: float, share: 
         alpha: The highest acceptable rate.
         share: Share of pairs that may stand; 0 if none may.
     """
-    figure = blank_figure((7, 4.6))
+    figure = blank_figure((_WIDTH, 4.2))
     axes = figure.subplots()
     axes.step(shares, risks, where="pre", color=_BLUE, linewidth=1.8, label="disagreement on the pairs with votes")
     axes.axhline(alpha, color=_ORANGE, linewidth=1.4, linestyle="--", label=f"accepted: {alpha:g}")
@@ -73,7 +75,7 @@ def gate_figure(changes: Sequence[Change], labels: Sequence[str]) -> Figure:
         changes: Results of `compare_with_baseline`, from the top.
         labels: Their names.
     """
-    figure = blank_figure((7, 1.5 + 0.6 * len(changes)))
+    figure = blank_figure((_WIDTH, 1.5 + 0.6 * len(changes)))
     axes = figure.subplots()
     colors = {WORSE: _ORANGE, BETTER: _BLUE, UNCLEAR: GREY}
     for y, change in enumerate(changes):
@@ -85,7 +87,8 @@ def gate_figure(changes: Sequence[Change], labels: Sequence[str]) -> Figure:
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
     axes.set_yticks(-np.arange(len(changes)), labels, fontsize=11)
     axes.set_ylim(0.6 - len(changes), 0.6)
-    axes.set_xlabel("← worse      change from the baseline      better →", fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("← worse    change    better →", fontsize=11)
     grid(axes, "x")
     return figure
 
