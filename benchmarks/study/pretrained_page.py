@@ -58,7 +58,8 @@ def rows_of(results: Results, dataset: str) -> Iterator[Row]:
     plan = results.plan
     for name, method in plan.methods.items():
         if method.trainer == "text" and (runs := results.of(dataset, name)):
-            yield from (Row(title, "one a pair", runs, baseline) for baseline, title in BASELINES.items())
+            for baseline, title in BASELINES.items():
+                yield Row(title, "none" if baseline == "constant" else "one a pair", runs, baseline)
     if starts := results.of(dataset, WARM_START):
         yield from (Row(title, "none", starts[:1], prediction) for prediction, title in _AS_IT_COMES.items())
     for name, method in plan.methods.items():
