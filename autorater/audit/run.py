@@ -155,7 +155,7 @@ def _check_instruction(judge: PairJudge) -> None:
 def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:
     """For a judge behind a server: what was used, and why requests have no probability."""
     if isinstance(judging.judge, EndpointJudge):
-        used = usage_line(judging.judge.usage, args.price_in, args.price_out)
+        used = usage_line(judging.judge.usage)
         logger.info("\n".join([used, *missing_answers(judging.store, args.max_answer_tokens)]))
 
 

@@ -48,14 +48,13 @@ def missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
     return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
 
 
-def usage_line(usage: Usage, price_in: float | None, price_out: float | None) -> str:
-    """Requests, tokens and their cost; prices in USD for a million tokens, None if unknown."""
+def usage_line(usage: Usage) -> str:
+    """Requests, tokens and, with prices, their cost."""
     line = (
         f"{usage.requests:,} requests ({usage.retries:,} retries), {usage.prompt_tokens:,} prompt tokens, "
         f"{usage.completion_tokens:,} completion tokens"
     )
-    cost = usage.prompt_tokens * (price_in or 0) + usage.completion_tokens * (price_out or 0)
-    return f"{line}, {cost / 1e6:.4f} USD" if price_in or price_out else line
+    return f"{line}, {usage.cost:.4f} USD" if usage.price_in or usage.price_out else line
 
 
 def missing_budget(n_missing: int) -> str:

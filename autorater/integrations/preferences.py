@@ -145,14 +145,22 @@ class ConcurrentPreferences:
 
 
 def pair_of(
-    prompt: object, response_a: object, response_b: object, *, criteria: str | None = None, reference: object = None
+    prompt: object,
+    response_a: object,
+    response_b: object,
+    *,
+    criteria: str | None = None,
+    reference: object = None,
+    names: tuple[str, str] = ("response_a", "response_b"),
 ) -> Pair:
     """An unlabelled pair of texts or chat messages, as other programs give them; see `Pair`.
+
+    `names` are those of the responses in an error.
 
     Raises:
         DataError: If one is neither, or the prompt is blank (a response may be).
     """
-    texts = (_text(response, "response", blank=True) for response in (response_a, response_b))
+    texts = (_text(text, name, blank=True) for text, name in zip((response_a, response_b), names, strict=True))
     reference = None if reference is None else _text(reference, "reference")
     return Pair("0", _text(prompt, "prompt"), *texts, label=None, criteria=criteria, reference=reference)
 

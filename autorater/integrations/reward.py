@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, located
 from autorater.integrations.preferences import Preferences, pair_of
 from autorater.judges.judgments import PairJudge
 
@@ -110,8 +110,11 @@ class JudgeReward:
         if self.against not in columns:
             known = ", ".join(sorted(name for name, values in columns.items() if isinstance(values, list)))
             raise UserError(f"no column {self.against!r} with reference responses; the dataset has: {known}")
-        rows = zip(prompts, columns[self.against], completions, shown, strict=True)
-        return self.preferences.of([pair_of(*texts, **slots) for *texts, slots in rows])
+        rows, pairs = zip(prompts, columns[self.against], completions, shown, strict=True), []
+        for i, (*texts, slots) in enumerate(rows):
+            with located(f"row {i} of the batch"):
+                pairs.append(pair_of(*texts, names=(self.against, "completion"), **slots))
+        return self.preferences.of(pairs)
 
     def _in_groups(self, prompts, completions, columns, shown) -> np.ndarray:
         groups = defaultdict(list)

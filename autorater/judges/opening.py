@@ -99,7 +99,8 @@ def judge_options(name: str, args: Namespace) -> dict[str, object]:
         return prompt
     server = {option: getattr(args, option) for option in SERVED_OPTIONS}
     server |= {"headers": dict(server.pop("header"))}
-    server |= {"usage": Usage(max_requests=args.max_requests, max_tokens=args.max_tokens)}
+    budget = ("max_requests", "max_tokens", "price_in", "price_out")
+    server |= {"usage": Usage(**{option: getattr(args, option) for option in budget})}
     return server if args.judge_format else server | prompt
 
 

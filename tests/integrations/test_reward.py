@@ -12,6 +12,7 @@ from autorater.data.errors import DataError, UserError
 from autorater.integrations import AsyncJudgeReward, JudgeReward
 from autorater.judges import Judge
 from autorater.judges.client import EndpointError
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.prompts.templates import PromptFormat
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 from tests.conftest import make_model, make_tokenizer
@@ -89,6 +90,8 @@ def test_errors_say_what_to_do():
         reward(["p", "p", "q"], ["a", "b", "c"])
     with pytest.raises(UserError, match=r"no column 'chosen'.*the dataset has: answer"):
         JudgeReward(LengthJudge(), "chosen")(["p"], ["a"], answer=["b"], trainer_state=object())
+    with pytest.raises(DataError, match=r"row 1 of the batch: column 'chosen': got None"):
+        JudgeReward(LengthJudge(), "chosen")(["p", "p"], ["a", "b"], chosen=["x", None])
     with pytest.raises(DataError, match="'prompt'"):
         reward([" ", " "], ["a", "b"])
     with pytest.raises(UserError, match="max_requests: only for a judge that is named endpoint"):
@@ -143,6 +146,16 @@ def test_a_local_judge_is_picklable_and_leaves_out_what_is_too_long(local):
         found = reward(["Why?"] * 2, ["This one.", "long " * 2000], best=best)
     expected = local.probabilities([{"prompt": "Why?", "response_a": best[0], "response_b": "This one."}]).p_sym
     assert found == [pytest.approx(expected[0]), None]
+
+
+def test_a_pointwise_judge():
+    tokenizer = make_tokenizer()
+    judge = PointwiseJudge(make_model("qwen", len(tokenizer)), tokenizer, scale=3.0)
+    answers = ["This one.", "That one!", "No."]
+    found = JudgeReward(judge)(["Why?"] * 3, answers)
+    scores = judge.scores("Why?", answers)
+    wins = 1 / (1 + np.exp(-3 * np.subtract.outer(scores, scores)))
+    np.testing.assert_allclose(found, (wins.sum(axis=1) - 0.5) / 2, atol=1e-6)
 
 
 def test_trl_trains_with_it(local, tmp_path):
