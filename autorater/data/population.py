@@ -33,6 +33,7 @@ _TEXTS = json.loads(Path(__file__).with_name("simulated_texts.json").read_text(e
 PHRASES: dict[str, list[str]] = _TEXTS["phrases"]  # by the trait that they show; {s} is the subject of the question
 TRAITS: tuple[str, ...] = tuple(PHRASES)
 QUESTIONS: list[str] = _TEXTS["questions"]
+CORES: list[str] = _TEXTS["cores"]  # a response begins with one
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def write_response(rng: np.random.Generator, traits: np.ndarray, subject: str, m
     """A response with phrases for its traits, shape (len(TRAITS),), 0 or 1, and `more` phrases, in random order."""
     phrases = [_pick(rng, PHRASES[name]) for name, shown in zip(TRAITS, traits, strict=True) if shown] + list(more)
     rng.shuffle(phrases)
-    return " ".join([_pick(rng, _TEXTS["cores"]), *phrases]).format(s=subject)
+    return " ".join([_pick(rng, CORES), *phrases]).format(s=subject)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:

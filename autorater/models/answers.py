@@ -23,7 +23,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
-from autorater.models.shared_beginning import last_logits
+from autorater.models.packing import last_logits
 from autorater.models.shared_prefix import read_suffixes
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree, tokens_after

@@ -286,3 +286,27 @@ def test_populations(run, tmp_path):
     assert rows[1]["rows"] == pytest.approx(64, abs=1)
     assert all(row["excess_brier"] > 0 for row in rows)
     assert run("populations", *tiny, "--output_dir", str(tmp_path)) == rows, "nothing is trained again"
+
+
+def test_judge_as_reward(run, tmp_path):
+    """The truth claims what is true; a judge that reads one order has no symmetry to average."""
+    from autorater.judges import Judge
+    from autorater.prompts.templates import PromptFormat
+    from tests.conftest import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    judge = Judge(make_model("qwen", len(tokenizer)), tokenizer, PromptFormat("short"), answer_step=0.1)
+    for folder in (tmp_path / "judge", tmp_path / "judge" / "warm_start"):
+        judge.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    judge.save_format(tmp_path / "judge")
+    sizes = "--seeds 0 --arms raw_one_order trained truth --start_steps 2 --max_steps 2 --eval_steps 1 --n_test 4"
+    folders = ["--judge", str(tmp_path / "judge"), "--output_dir", str(tmp_path / "runs")]
+    argv = ["judge_as_reward", *folders, *sizes.split(), "--figure", str(tmp_path / "figure.png")]
+    records = run(*argv)
+    assert [record["arm"] for record in records] == ["raw_one_order", "trained", "truth"] * 2
+    (truth,) = (record for record in records if record["arm"] == "truth" and "seed" in record)
+    assert truth["claimed"] == truth["won"]
+    assert truth["step"] == 2
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert run(*argv) == records, "resumed"
