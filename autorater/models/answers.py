@@ -23,7 +23,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
-from autorater.models.packing import last_logits
 from autorater.models.shared_prefix import read_suffixes
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree, tokens_after
@@ -82,17 +81,6 @@ class AnswerTree(TokenTree):
         """
         tree = self if closing is None else self.closed(closing)
         return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)
-
-    def packed(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], closing: int | None = None
-    ) -> "AnswerDistribution":
-        """As `distribution`, for token ids of prompts of which common beginnings are read once (`models.packing`)."""
-        if not supports_shared_prefix(model)[0]:
-            return self.distribution(model, *pad_prompts(prompts, 0, next(model.parameters()).device), closing)
-        tree = self if closing is None else self.closed(closing)
-        paths = [[], *tree.node_paths]
-        logits = last_logits(model, [prompt + path for prompt in prompts for path in paths])
-        return self.from_logits(logits.unflatten(0, (len(prompts), -1)), closing)
 
     @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
     def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":

@@ -22,6 +22,7 @@ import rewards
 from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.judges.pointwise import PointwiseJudge
+from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.exact_loss import WeightedReward
@@ -145,7 +146,7 @@ class TeachingTrainer(ResumableTrainer, Trainer):
     def _in_words(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], q: torch.Tensor) -> torch.Tensor:
         closing = self.loss.closing(self.judge.tree, self.state.global_step)
         flat = [prompt.ids for both in prompts for prompt in both]
-        answers = self.judge.tree.packed(model, flat, closing)
+        answers = self.judge.tree.distribution(model, *pad_prompts(flat, 0, q.device), closing)
         loss, _ = self.loss(answers, torch.stack([q, 1 - q], dim=1).flatten())
         return loss
 

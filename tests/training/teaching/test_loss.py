@@ -9,14 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from autorater.judges import Judge
 from autorater.models.answers import AnswerDistribution
-from autorater.prompts.templates import PromptFormat
 from autorater.training.exact_loss import WeightedReward
 from autorater.training.pointwise import PointwiseLoss
 from autorater.training.teaching.loss import TargetLoss, binomial_targets
 from rewards import kl_reward
-from tests.conftest import make_model, make_tokenizer
 
 KL = WeightedReward([kl_reward], [1.0])
 
@@ -57,37 +54,3 @@ def test_loss_by_scores_is_the_divergence():
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8)
     (got,), (wanted,) = (torch.autograd.grad(value, logits, retain_graph=True) for value in (loss, expected))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("closing", [None, 3])
-def test_packed_prompts_have_the_same_answers_and_gradients(family, closing, simulated):
-    tokenizer = make_tokenizer()
-    judge = Judge(make_model(family, len(tokenizer)), tokenizer, PromptFormat("compact"), 0.25)
-    texts = [pair.response_a for pair in simulated.pairs[:3]]
-    rows = [("Which?", a, b) for a in texts for b in texts if a != b]
-    prompts = [prompt.ids for prompt in judge.encoder.encode_texts(rows)]
-    found = []
-    for read in (judge.tree.packed, lambda model, ids, closing: plain(judge, ids, closing)):
-        judge.model.zero_grad()
-        answers = read(judge.model, prompts, closing)
-        (answers.probs.log().mean() + (0 if closing is None else answers.closing.mean())).backward()
-        found.append((answers, [parameter.grad.clone() for parameter in judge.model.parameters()]))
-    (packed, gradients), (separate, expected) = found
-    torch.testing.assert_close(packed.probs.log(), separate.probs.log(), rtol=1e-4, atol=1e-4)
-    if closing is not None:
-        torch.testing.assert_close(packed.closing, separate.closing, rtol=1e-4, atol=1e-4)
-    for got, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
-
-
-def plain(judge, prompts, closing):
-    parts = [
-        judge.tree.distribution(judge.model, torch.tensor([ids]), torch.ones(1, len(ids)), closing) for ids in prompts
-    ]
-    columns = [
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("probs", "closing")
-        if closing is not None or name == "probs"
-    ]
-    return AnswerDistribution(columns[0], parts[0].values, closing=columns[1] if closing is not None else None)
