@@ -118,8 +118,8 @@ def recorded_predictions(
         for pair in pairs:
             answers.extend(pair.answers)
             texts = [str(pair.row.get(name) or "") for name in ("prompt", "response_a", "response_b")]
-            own = sum(pair.row.get(name) in family for name in ("model_b", "model_2"))
-            own -= sum(pair.row.get(name) in family for name in ("model_a", "model_1"))
+            own = sum(str(pair.row.get(name)) in family for name in ("model_b", "model_2"))
+            own -= sum(str(pair.row.get(name)) in family for name in ("model_a", "model_1"))
             shown = texts_key(*texts) if all(texts) else pair.id
             yield pair.label, texts, _group(pair.id, pair.row, group_by), shown, own
 
