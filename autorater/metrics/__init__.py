@@ -35,4 +35,4 @@ from autorater.metrics.position import position_bias
 from autorater.metrics.ranking import RankedSystem, rank_systems
 from autorater.metrics.summary import Targets, judge_metrics
 from autorater.metrics.systems import WinRate, win_rates
-from autorater.metrics.win_rate import estimate_win_rate, votes_for_width
+from autorater.metrics.win_rate import estimate_win_rate, votes_for_width, votes_only_win_rate

@@ -26,7 +26,7 @@ judge's verdicts, which divides by sensitivity + specificity − 1, with Fieller
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -93,6 +93,32 @@ def estimate_win_rate(
         "lambda": weight,
         "votes_gained": study.votes.size * (scale**-2 - 1),
         "n_judged": study.judged.size,
+        "n_votes": study.votes.size,
+        "n_clusters": study.n_clusters,
+    }
+
+
+def votes_only_win_rate(
+    judged_voted: ArrayLike, votes: ArrayLike, *, clusters: ArrayLike | None = None, confidence: float = 0.95
+) -> dict[str, float | str | None]:
+    """The win rate where all pairs have votes, to which a judge adds nothing.
+
+    Args, returns and errors as in `estimate_win_rate`; `clusters` are of the n pairs.
+    """
+    study = _Study.of(judged_voted, judged_voted, votes, None, confidence)
+    members = np.unique(np.arange(study.votes.size) if clusters is None else clusters, return_inverse=True)[1]
+    check_equal_lengths(votes=study.votes, clusters=members)
+    study = replace(study, judged=study.judged[:0], members=members)
+    voted = study.votes_alone()
+    return {
+        **dict(zip(("value", "low", "high"), voted, strict=True)),
+        "method": "votes alone",
+        **_named("votes_only", *voted),
+        **_named("judge_only", *study.judge_alone()),
+        **_named("rogan_gladen", None, 0.0, 1.0),
+        "lambda": 0.0,
+        "votes_gained": 0.0,
+        "n_judged": 0,
         "n_votes": study.votes.size,
         "n_clusters": study.n_clusters,
     }

@@ -5,8 +5,8 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig
 
 from autorater.data.errors import UserError
-from autorater.models.shared_prefix import prompt_positions
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
+from autorater.prompts.batching import prompt_positions
 
 
 @torch.no_grad()

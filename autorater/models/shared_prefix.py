@@ -21,9 +21,10 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from autorater.models.split_attention import LAYOUT, Layout, enable_shared_prefix, transformer_of
+from autorater.models.shared_beginning import packed_logits
+from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
-from autorater.prompts.batching import common_beginning
+from autorater.prompts.batching import common_beginning, prompt_positions
 
 
 def suffix_logits(
@@ -31,30 +32,37 @@ def suffix_logits(
     prompt_ids: torch.Tensor,
     prompt_mask: torch.Tensor,
     suffixes: Suffixes,
-    keep: int | None = None,
 ) -> torch.Tensor:
     """Next-token logits after every prompt and after every suffix token, in one module call, with gradients.
+
+    Where it saves work, what prompts have in common is processed once too (`autorater.models.shared_beginning`).
 
     Args:
         model: A causal language model, bare or wrapped (PEFT, DDP, DeepSpeed).
         prompt_ids, prompt_mask: Left-padded prompts and 1 for a token, 0 for padding, shape (B, L).
         suffixes: S tokens after each prompt.
-        keep: Compute logits after the last `keep` suffix tokens only.
 
     Returns:
-        Logits of shape (B, 1 + S, V): `[:, 0]` after the prompt, `[:, 1 + s]` after suffix token s; or (B, keep, V).
+        Logits of shape (B, 1 + S, V): `[:, 0]` after the prompt, `[:, 1 + s]` after suffix token s.
 
     Raises:
         ValueError: If `supports_shared_prefix` refuses the model.
         RuntimeError: If the model built its attention mask without transformers' interface, so nothing was split.
     """
     enable_shared_prefix(model)
+    return packed_logits(model, prompt_ids, prompt_mask, suffixes, _unpacked_logits)
+
+
+def _unpacked_logits(
+    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, suffixes: Suffixes
+) -> torch.Tensor:
+    """`suffix_logits` with one row for every prompt."""
     batch, device = len(prompt_ids), prompt_ids.device
     input_ids = suffixes.input_ids.to(device).expand(batch, -1)  # (B, S)
     depth = suffixes.depth.to(device).expand(batch, -1)  # (B, S)
     positions = prompt_positions(prompt_mask)
     suffix_positions = positions[:, -1:] + 1 + depth
-    return _split_logits(
+    return split_logits(
         model,
         Layout(prompt_ids.shape[1] + depth, suffixes.visible.to(device)),
         input_ids=torch.cat([prompt_ids, input_ids], dim=1),  # (B, L + S)
@@ -62,7 +70,7 @@ def suffix_logits(
         attention_mask=torch.cat([prompt_mask, prompt_mask.new_ones(input_ids.shape)], dim=1),
         position_ids=torch.cat([positions, suffix_positions], dim=1),
         use_cache=False,  # a cache under gradient checkpointing is silently wrong
-        logits_to_keep=keep or 1 + input_ids.shape[1],
+        logits_to_keep=1 + input_ids.shape[1],
     )
 
 
@@ -93,7 +101,7 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
     columns = torch.arange(len(common) + rest_ids.shape[1], device=device)
     is_token = columns < lengths  # (B, C + R)
     positions = columns[len(common) :].minimum(lengths)  # of padding: within the model's context
-    return _split_logits(
+    return split_logits(
         model,
         Layout(lengths + depth, visible, padded="right"),
         input_ids=torch.cat([rest_ids, input_ids], dim=1),
@@ -103,18 +111,6 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
         use_cache=True,
         logits_to_keep=input_ids.shape[1],
     )
-
-
-def _split_logits(model: nn.Module, layout: Layout, **inputs) -> torch.Tensor:
-    token = LAYOUT.set(layout)
-    try:
-        logits = model(**inputs).logits
-    finally:
-        LAYOUT.reset(token)
-    if not layout.used:
-        name = type(transformer_of(model)).__name__
-        raise RuntimeError(f"{name} built its attention mask without transformers' mask interface")
-    return logits
 
 
 def shared_prefix_logps(
@@ -199,11 +195,6 @@ def check_shared_prefix(model: nn.Module, *batch: torch.Tensor) -> float:
         for module, mode in training:
             module.training = mode
     return ((shared - plain).abs().sum() / batch[-1].sum().clamp(min=1)).item()
-
-
-def prompt_positions(prompt_mask: torch.Tensor) -> torch.Tensor:
-    """Positions of left-padded prompts, counted from the first token, (B, L); 0 at padding."""
-    return (prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def _logps_and_entropies(

@@ -1,9 +1,12 @@
 """Attention for prompts that are shared by their suffixes, through transformers' `AttentionInterface`.
 
 Attention is computed in two pieces, prompt × prompt (L × L) and suffix × all (S × (L + S)); the (L + S)² mask is never
-built. `enable_shared_prefix` permanently sets the model's attention implementation to one that is registered here.
-Without suffixes it is the original one. With suffixes, the mask function passes a `_SplitMask` to the layers in place
-of a tensor. The layout is a layer argument and not global state, because gradient checkpointing runs the layers again
+built. One prompt can have the suffixes of several rows, `[prompt | row 1 | … | row R]`: a row sees the prompt and
+itself, and is a row of the batch in the second piece only.
+
+`enable_shared_prefix` permanently sets the model's attention implementation to one that is registered here. Without
+suffixes it is the original one. With suffixes, the mask function passes a `_SplitMask` to the layers in place of a
+tensor. The layout is a layer argument and not global state, because gradient checkpointing runs the layers again
 in the backward pass, after the call has returned. Mask rules of the model (causal, sliding window, chunks) are
 evaluated at the unshared positions, so a window keeps its length. `supports_shared_prefix` lists what cannot be split.
 """
@@ -89,8 +92,8 @@ def enable_shared_prefix(model: nn.Module) -> None:
 class Layout:
     """The suffixes of the model call in progress, for the mask function."""
 
-    columns: torch.Tensor  # index of a suffix token in its own unshared sequence, including padding, (B, S)
-    visible: torch.Tensor  # (B, S, S) or (S, S)
+    columns: torch.Tensor  # index of a suffix token in its own unshared sequence, including padding, (B · R, S)
+    visible: torch.Tensor  # (B · R, S, S) or (S, S)
     padded: str = "left"  # side of the padding in the prompts
     used: bool = False
 
@@ -98,11 +101,24 @@ class Layout:
 LAYOUT: ContextVar[Layout | None] = ContextVar("shared_prefix_layout", default=None)
 
 
+def split_logits(model: nn.Module, layout: Layout, **inputs) -> torch.Tensor:
+    """The logits of one call of a model whose attention can split; RuntimeError if it was not split."""
+    token = LAYOUT.set(layout)
+    try:
+        logits = model(**inputs).logits
+    finally:
+        LAYOUT.reset(token)
+    if not layout.used:
+        name = type(transformer_of(model)).__name__
+        raise RuntimeError(f"{name} built its attention mask without transformers' mask interface")
+    return logits
+
+
 class _SplitMask(NamedTuple):
     """What the layers get in place of a mask tensor. A tuple, so that wrappers can move its tensors to a device."""
 
     prompt: torch.Tensor | None  # (B, 1, L, L); None for a plain causal triangle
-    suffix: torch.Tensor  # (B, 1, S, L + S)
+    suffix: torch.Tensor  # (B · R, 1, S, L + S)
 
 
 def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
@@ -114,8 +130,8 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
         raise NotImplementedError("a model with a mask rule of its own cannot share a prompt among suffixes")
     layout.used = True
     device, batch = kwargs["device"], kwargs["batch_size"]
-    size = layout.columns.shape[1]
-    length = kwargs["kv_length"] - size
+    rows, size = layout.columns.shape
+    length = kwargs["kv_length"] - rows // batch * size
     rule = kwargs["mask_function"]
     padding = kwargs["attention_mask"][:, :length]  # (B, L) bool
 
@@ -134,13 +150,13 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
             "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden,
         }
     )
-    b = torch.arange(batch, device=device)[:, None, None, None]
+    b = torch.arange(batch, device=device).repeat_interleave(rows // batch)[:, None, None, None]
     h = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
     columns = layout.columns.to(device)
     q, k_suffix = columns[:, None, :, None], columns[:, None, None, :]
     k_prompt = torch.arange(length, device=device)[None, None, None, :]
-    to_prompt = (rule(b, h, q, k_prompt) & padding[b, k_prompt]).expand(batch, 1, size, length)
-    to_suffix = rule(b, h, q, k_suffix) & layout.visible.to(device).expand(batch, -1, -1)[:, None]  # (B, 1, S, S)
+    to_prompt = (rule(b, h, q, k_prompt) & padding[b, k_prompt]).expand(rows, 1, size, length)
+    to_suffix = rule(b, h, q, k_suffix) & layout.visible.to(device).expand(rows, -1, -1)[:, None]  # (B · R, 1, S, S)
     suffix = torch.cat([to_prompt, to_suffix], dim=-1)
     if base is eager_mask:
         dtype = kwargs["dtype"]
@@ -158,18 +174,30 @@ def _attention(
     base: Callable,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The model's own attention; with a split mask, in two pieces: query, key, value (B, H, L + S, D)."""
+    """The model's own attention; with a split mask, in two pieces: query, key, value (B, H, L + R · S, D)."""
     if not isinstance(attention_mask, _SplitMask):
         return base(module, query, key, value, attention_mask, **kwargs)
-    length = key.shape[2] - attention_mask.suffix.shape[2]
+    rows = len(attention_mask.suffix) // len(key)
+    length = key.shape[2] - rows * attention_mask.suffix.shape[2]
     cached = key.shape[2] - query.shape[2]
     if cached == length:
         return base(module, query, key, value, attention_mask.suffix, **kwargs)
     query = pad(query, (0, 0, cached, 0))  # in place of the cached queries; their outputs are dropped
     prompt = (x[:, :, :length] for x in (query, key, value))
     prompt_out, _ = base(module, *prompt, attention_mask.prompt, **kwargs)  # (B, L, H, D)
-    suffix_out, _ = base(module, query[:, :, length:], key, value, attention_mask.suffix, **kwargs)  # (B, S, H, D)
+    query = query[:, :, length:]
+    if rows > 1:
+        query, own_key, own_value = (_rows(x, rows) for x in (query, key[:, :, length:], value[:, :, length:]))
+        key = torch.cat([key[:, :, :length].repeat_interleave(rows, dim=0), own_key], dim=2)  # (B · R, H, L + S, D)
+        value = torch.cat([value[:, :, :length].repeat_interleave(rows, dim=0), own_value], dim=2)
+    suffix_out, _ = base(module, query, key, value, attention_mask.suffix, **kwargs)  # (B · R, S, H, D)
+    suffix_out = suffix_out.unflatten(0, (-1, rows)).flatten(1, 2)
     return torch.cat([prompt_out[:, cached:], suffix_out], dim=1), None
+
+
+def _rows(states: torch.Tensor, rows: int) -> torch.Tensor:
+    """(B, H, R · S, D) as (B · R, H, S, D)."""
+    return states.unflatten(2, (rows, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _model_eager(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:

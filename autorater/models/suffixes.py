@@ -20,6 +20,12 @@ class Suffixes:
     depth: torch.Tensor
     visible: torch.Tensor
 
+    def of_first(self, n: int) -> "Suffixes":
+        """The suffixes of the first n prompts."""
+        dims = {"input_ids": 2, "depth": 2, "visible": 3}
+        tensors = {name: getattr(self, name) for name in dims}
+        return Suffixes(**{name: x[:n] if x.dim() == dims[name] else x for name, x in tensors.items()})
+
 
 def branch_suffixes(
     completion_ids: torch.Tensor, completion_mask: torch.Tensor, tree: Suffixes | None = None

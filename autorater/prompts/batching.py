@@ -68,3 +68,8 @@ def pad_prompts(
     ids = pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side=side)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     return ids.to(device), mask.to(device)
+
+
+def prompt_positions(prompt_mask: torch.Tensor) -> torch.Tensor:
+    """Positions of left-padded prompts, counted from the first token, (B, L); 0 at padding."""
+    return (prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -42,6 +42,7 @@ def write_comparison_report(
     *,
     groups: Mapping[str, Sequence[GroupMetrics]],
     win_rates: Sequence[WinRate] = (),
+    systems: Mapping[str, object] | None = None,
     title: str,
     summary: str,
 ) -> None:
@@ -53,6 +54,7 @@ def write_comparison_report(
         best: The entry that the details (groups, win rates, worst pairs) are about.
         compared: The entry that stands for each judge in the headline.
         groups, win_rates: Its metrics by kind of groups, the worst group first, and its win rates of models.
+        systems: What `autorater.report.systems` shows, if pairs name systems.
         title, summary: Heading of the page; the data in one line.
     """
     available = _available(entries)
@@ -84,6 +86,8 @@ def write_comparison_report(
         groups=data_uri(png(groups_figure(groups))) if groups else "",
         worst_group=_worst_group(groups) if groups else "",
         win_rates=[vars(row) for row in win_rates],
+        systems=systems,
+        systems_by=full_name(compared[0]),
         win_rate_metrics=metrics_of("win_rates"),
         worst=worst_pairs(reference.evaluation, best.evaluation),
     )

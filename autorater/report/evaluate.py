@@ -23,8 +23,9 @@ from autorater.judges.identity import model_digest
 from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
-from autorater.report.comparison import comparison_table, write_comparison_report
+from autorater.report.comparison import comparison_table, full_name, write_comparison_report
 from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
+from autorater.report.systems import win_rates_of_systems
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
         panel = panel_entries(compared, calibration, groups=groups, **options)
         logger.info(panel_line(panel[0].recalibration))
         entries, compared = [*entries, *panel], [*compared, *panel]
-    methods.write_comparison(folder, entries)
+    systems = win_rates_of_systems(compared[0], calibration, unvoted)
+    methods.write_comparison(folder, entries, systems.metrics if systems else None)
     best = methods.best_entry(entries)
     write_comparison_report(
         folder,
@@ -99,9 +101,12 @@ def run(args: argparse.Namespace) -> None:
         compared,
         groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
         win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
+        systems=systems.section() if systems else None,
         title="Judging methods compared",
         summary=summary,
     )
+    if systems:
+        logger.info(f"\nBy {full_name(compared[0])}: {systems.section()['answer']}")
     logger.info(f"\n{comparison_table(entries, best)}\n\nreport: {folder / 'report.html'}")
     if args.save_recalibration:
         for name, judge in judges.items():

@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 
 from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.shared_beginning import share_beginnings
 from autorater.models.shared_prefix import check_shared_prefix
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.training.checkpointing.resumable import ResumableTrainer
@@ -39,6 +40,8 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
         supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
         if self.share_prefix and not supported:
             self._disable_shared_prefix(reason)
+        if not self.share_prefix:
+            share_beginnings(self.model, False)
         for column in ("prompt_ids", "swapped_prompt_ids"):
             if column in self.train_dataset.column_names:
                 check_lengths(self.model, self.train_dataset[column], self.suffix_length, column)

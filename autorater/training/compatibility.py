@@ -35,10 +35,11 @@ RULES = (
         for name in (
             "num_generations", "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
             "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
-            "use_transformers_continuous_batching", "shared_prefix", "mask_truncated_completions", "loss_type",
-            "epsilon", "epsilon_high", "delta", "importance_sampling_level",
+            "use_transformers_continuous_batching", "mask_truncated_completions", "loss_type", "epsilon",
+            "epsilon_high", "delta", "importance_sampling_level",
         )
     ),
+    Rule((POINTWISE,), "shared_prefix", "a response is read once, whatever its votes"),
     *(
         Rule((EXACT, REASONING, POINTWISE), name, _NOT_SAMPLED)
         for name in ("use_adaptive_entropy", "top_entropy_quantile", "structured_answers")

@@ -93,7 +93,11 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         "With vLLM: constrain sampled answers to the format. For models that already write it: answers that are never "
         "sampled are never penalized.",
     )
-    shared_prefix: bool = option(True, "Process a prompt once for all its sampled answers, if the model supports it.")
+    shared_prefix: bool = option(
+        True,
+        "Process a prompt once for all its sampled answers, and what the prompts of a batch begin with once, if the "
+        "model supports it.",
+    )
 
     # Dividing by the deviation of a group makes the update proportional to 2 p* − 1: majority voting (2508.11800).
     scale_rewards: str = option(

@@ -27,6 +27,7 @@ from peft import PeftModel
 from trl.models.utils import disable_gradient_checkpointing
 
 from autorater.data.errors import UserError
+from autorater.models.shared_beginning import share_beginnings
 from autorater.training.config import JudgeGRPOConfig, option
 from autorater.training.prompt_groups import by_group, by_row
 from autorater.training.sampled_grpo import SampledGRPOTrainer
@@ -132,6 +133,7 @@ class JudgePPOTrainer(SampledGRPOTrainer):
         self.policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         add_value_head(self.policy, dtype=self.policy.dtype if sharded else torch.float32)
+        share_beginnings(self.policy, False)  # values are found at the positions of whole prompts
         self._forward_passes: list[tuple[torch.Tensor, torch.Tensor]] = []  # log-probabilities and values of each
 
     def create_optimizer(self, model=None):

@@ -37,6 +37,7 @@ class Shape:
 
 SHAPES = {
     "small": Shape(8_192, 256, 768, 8, 4, 4),  # 8.9 M parameters
+    "smollm2-135m": Shape(49_152, 576, 1_536, 30, 9, 3),
     "qwen2.5-0.5b": Shape(151_936, 896, 4_864, 24, 14, 2),
     "qwen2.5-7b": Shape(152_064, 3_584, 18_944, 28, 28, 4, tied=False),
 }

@@ -13,6 +13,7 @@ from autorater.judges.client import EndpointError, Usage
 from autorater.judges.judgments import Answer
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.served_pointwise import ServedPointwiseJudge, served_judge
+from autorater.prompts.templates import AS_IT_IS
 from tests.conftest import make_model, make_tokenizer
 from tests.judges.test_endpoint import quirky  # noqa: F401  (fixture)
 from tests.judges.test_served import completions
@@ -58,7 +59,7 @@ def test_exact_scores_are_those_of_the_local_judge(local, quirky, pairs):  # noq
 
 def test_the_tokens_of_every_request_count_once(local, quirky, pairs):  # noqa: F811
     judge, answers = served(local, quirky(completions(local))), {}
-    judge.ask_pairs(((i, pair, ("A", "B")) for i, pair in enumerate(pairs)), answers.__setitem__)
+    judge.ask_pairs(((i, pair, AS_IT_IS) for i, pair in enumerate(pairs)), answers.__setitem__)
     probe = len(local.encoder.encode(pairs[:1])[0][0].ids)
     assert sum(answer.prompt_tokens for answer in answers.values()) == judge.usage.prompt_tokens - probe
     assert sorted(answers) == list(range(len(pairs)))
@@ -74,7 +75,7 @@ def test_a_refused_response_refuses_its_pairs(local, quirky, pairs):  # noqa: F8
 
     answers: dict[int, Answer] = {}
     judge = served(local, quirky(refusing))
-    judge.ask_pairs(((i, pair, ("A", "B")) for i, pair in enumerate(pairs)), answers.__setitem__)
+    judge.ask_pairs(((i, pair, AS_IT_IS) for i, pair in enumerate(pairs)), answers.__setitem__)
     assert [answers[i].status for i in range(len(pairs))] == ["answered"] * 2 + ["refused"] + ["answered"] * 3
     assert "too long" in answers[2].error
 

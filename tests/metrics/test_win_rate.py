@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from autorater.metrics import estimate_win_rate, votes_for_width
+from autorater.metrics import estimate_win_rate, votes_for_width, votes_only_win_rate
 from autorater.metrics.win_rate import MAX_WIDTH
 
 
@@ -238,3 +238,17 @@ def test_coverage_and_width(judge, n_votes, clustered):
     assert record["widest"] <= MAX_WIDTH + 1e-12
     if judge == "calibrated":
         assert record["votes_gained"] >= 0.3 * n_votes
+
+
+def test_where_all_pairs_have_votes_the_judge_adds_nothing():
+    rng = np.random.default_rng(0)
+    votes, judged = rng.integers(0, 2, 60).astype(float), rng.random(60)
+    clusters = np.arange(60) // 2
+    alone = votes_only_win_rate(judged, votes, clusters=clusters)
+    beside = estimate_win_rate(rng.random(500), judged, votes, clusters=clusters)
+    for key in ("value", "low", "high"):
+        assert alone[key] == alone[f"votes_only_{key}"] == pytest.approx(beside[f"votes_only_{key}"])
+    assert alone["judge_only_value"] == pytest.approx(judged.mean())
+    assert set(alone) == set(beside)
+    with pytest.raises(ValueError, match="clusters"):
+        votes_only_win_rate(judged, votes, clusters=clusters[:5])

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import autorater.training.grpo as grpo
+from autorater.models.shared_beginning import shares_beginnings
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,7 @@ class Recorded:
         recorded = {
             "curves": {name: [log[name] for log in logs if name in log] for name in ("loss", "reward", "grad_norm")},
             "bytes": self.most_bytes,
+            "shares_beginnings": shares_beginnings(self.model),
             "wrapper": type(self.model_wrapped).__name__,
             "dtypes": sorted({str(p.dtype) for p in self.model.parameters()}),
         }

@@ -232,6 +232,18 @@ def test_a_judge_taught_before_zero2_is_one_plain_run(tmp_path, model_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_shared_beginning_on_two_processes(tmp_path, model_folder, kind):
+    """The instructions of the full layout, read once a batch under ZeRO, and for every prompt by one process."""
+    arguments = [f"--model_name_or_path={model_folder}", *KINDS[kind], "--max_steps=4", "--prompt_template=full"]
+    plain = launch(tmp_path / "plain", *arguments, "--shared_prefix=false")
+    for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):
+        run = launch(tmp_path / config, *arguments, config=config)
+        assert [p["shares_beginnings"] for p in run.processes] == [True] * 2
+        assert_same_run(run, plain, 4, relative_to="each" if kind == "exact" else "largest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_sharded_runs_are_one_plain_run(tmp_path, model_folder, kind, peft):
     """Twenty steps with a reference model and gradient checkpointing, each stage against one plain process."""

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from scipy.special import expit
 
 from autorater.cli import command as autorater
 from autorater.data.errors import UserError
@@ -11,6 +13,7 @@ from autorater.data.population import simulate_pairs
 from autorater.evaluation.arguments import parse_arguments
 from autorater.evaluation.method_judgments import methods_of
 from autorater.judges.opening import open_judge
+from autorater.metrics import estimate_win_rate
 from tests.audit.conftest import lines, serve  # noqa: F401  (fixture)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
@@ -119,6 +122,50 @@ def test_a_baseline(data, recorded, tmp_path, capsys):
     with pytest.raises(SystemExit):
         autorater([*worse, str(tmp_path / "empty")])
     assert "it has the methods other; expected one of recorded," in capsys.readouterr().err
+
+
+def test_win_rates_of_systems(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows, judged = [], []
+    for i in range(240):
+        a, b = rng.permutation(["strong", "medium", "weak"])[:2]
+        truth = expit({"strong": 1, "medium": 0, "weak": -1}[b] - {"strong": 1, "medium": 0, "weak": -1}[a])
+        row = {"id": str(i), "prompt": f"p{i // 2}", "response_a": f"{a} {i}", "response_b": f"{b} {i}"}
+        row |= {"model_a": a, "model_b": b}
+        if i % 4 == 0:
+            row["label"] = float(rng.random() < truth)
+        rows.append(row)
+        judged.append({"id": str(i), "p_ab": truth, "p_ba": 1 - truth})
+    for name, content in (("pairs", rows), ("judged", judged)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    arguments = ["evaluate", "--judge", f"recorded:{tmp_path / 'judged.jsonl'}", "--n_bootstrap", "0"]
+    autorater([*arguments, "--dataset_name", str(tmp_path / "pairs.jsonl"), "--output_dir", str(tmp_path / "o")])
+    text = capsys.readouterr().out
+    assert "180 pairs without votes, for win rates only" in text
+    found = metrics_in(tmp_path / "o")
+    sides = [(r, j, 1 if r["model_b"] == "strong" else 0) for r, j in zip(rows, judged, strict=True)]
+    sides = [
+        (r, j["p_ab"] if b else 1 - j["p_ab"], b) for r, j, b in sides if "strong" in (r["model_a"], r["model_b"])
+    ]
+    voted = [(p, r["label"] if b else 1 - r["label"], r["prompt"]) for r, p, b in sides if "label" in r]
+    unvoted = [(p, r["prompt"]) for r, p, _ in sides if "label" not in r]
+    expected = estimate_win_rate(
+        [p for p, _ in unvoted], [p for p, *_ in voted], [y for _, y, _ in voted],
+        clusters=([c for *_, c in unvoted], [c for *_, c in voted]),
+    )  # fmt: skip
+    for key in ("value", "low", "high", "votes_only_value", "judge_only_value", "n_votes"):
+        assert found[f"win_rate/strong/{key}"] == pytest.approx(expected[key], abs=1e-6), key
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "Win rates of systems" in page
+    assert "strong wins more than half of its pairs" in page
+
+    for row in rows:  # all pairs have votes: the votes alone
+        row.setdefault("label", 1.0)
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    autorater([*arguments, "--dataset_name", str(tmp_path / "pairs.jsonl"), "--output_dir", str(tmp_path / "o")])
+    found = metrics_in(tmp_path / "o")
+    assert found["win_rate/strong/value"] == found["win_rate/strong/votes_only_value"]
+    assert found["win_rate/strong/n_judged"] == 0
 
 
 def test_pairs_without_votes(data, recorded, tmp_path, capsys):

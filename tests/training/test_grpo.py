@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from trl import GRPOTrainer
 
 from autorater.models.answers import AnswerTree
+from autorater.models.shared_beginning import share_beginnings, shares_beginnings
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
@@ -30,10 +31,12 @@ from tests.models.test_answers import brute_force, brute_force_closing
 
 @pytest.fixture
 def make_trainer(tmp_path, simulated):
-    def make(model=None, orders="coupled", reward=brier_reward, peft_config=None, tree=True, **options):
+    def make(
+        model=None, orders="coupled", reward=brier_reward, peft_config=None, tree=True, template="compact", **options
+    ):
         tokenizer = make_tokenizer("split")
         reasoning = options.get("reasoning", False)
-        encoder = PromptEncoder(tokenizer, PromptFormat("full" if reasoning else "compact", reasoning))
+        encoder = PromptEncoder(tokenizer, PromptFormat("full" if reasoning else template, reasoning))
         pairs = simulated.pairs[:16]
         generates = reasoning or options.get("answers") == "sampled"
         defaults = {"per_device_train_batch_size": 4, "max_steps": 2, "learning_rate": 1e-2}
@@ -133,6 +136,38 @@ def test_shared_prefix_gives_the_loss_of_plain_trl(make_trainer):
     for name, expected in gradients[False].items():
         torch.testing.assert_close(gradients[True][name], expected, rtol=1e-4, atol=1e-6, msg=name)
     assert gradients[True, "calls"][-1] < gradients[False, "calls"][-1], "the shared path computes fewer rows"
+
+
+@pytest.mark.parametrize("answers", ["exact", "sampled", "reasoning"])
+def test_a_shared_beginning_gives_the_same_loss(make_trainer, answers):
+    """The instructions of the full layout: gradients with and without sharing them, from the same samples."""
+    options = {"exact": {}, "sampled": {"answers": "sampled", "reward": starts_even}, "reasoning": {"reasoning": True}}
+    options = options[answers]
+    results, tokens = [], []
+    for shared in (True, False):
+        trainer = make_trainer(template="full", per_device_train_batch_size=8, **options)
+        if not shared:
+            share_beginnings(trainer.model, False)
+        trainer.current_gradient_accumulation_steps = 1
+        batch = next(iter(trainer.get_train_dataloader()))
+        torch.manual_seed(0)
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(batch)
+        counted = []
+        hook = trainer.model.register_forward_pre_hook(
+            lambda _, args, kwargs, counted=counted: counted.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        trainer.compute_loss(trainer.model, inputs)  # with the check of the first batch
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, inputs).backward()
+        hook.remove()
+        assert shares_beginnings(trainer.model) is shared
+        results.append({n: p.grad for n, p in trainer.model.named_parameters()})
+        tokens.append(counted[-1])
+    assert tokens[0] < 0.7 * tokens[1]
+    scale = max(gradient.abs().max() for gradient in results[1].values())
+    for name, expected in results[1].items():
+        assert (results[0][name] - expected).abs().max() <= 1e-5 * scale, name
 
 
 def test_regrouping_restores_the_order_of_rows():

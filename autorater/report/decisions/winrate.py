@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -17,14 +17,14 @@ import numpy as np
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import JudgedPair, column_of, labels_of, read_judged
-from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width
+from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
 from autorater.report.decisions.page import win_rate_figure, write_page
 
 logger = logging.getLogger(__name__)
 
 _RESPONSE_B = "response B"
-_HEADER = ("System", "Win rate", "Votes alone", "Judge alone", "Votes", "Votes gained", "Rank")
-_CAPTION = "Dots: votes corrected by the judge; squares: votes alone; crosses: the judge alone. Bars are intervals."
+HEADER = ("System", "Win rate", "Votes alone", "Judge alone", "Votes", "Votes gained", "Rank")
+CAPTION = "Dots: votes corrected by the judge; squares: votes alone; crosses: the judge alone. Bars are intervals."
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,54 +45,79 @@ def run(args: argparse.Namespace) -> None:
     if args.cluster_by and clusters is None:
         raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
     clusters = np.arange(len(pairs)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    rates = {name: _rate(judged, labels, sides, clusters, args) for name, sides in _systems(pairs, labels).items()}
-    rates = dict(sorted(rates.items(), key=lambda item: -item[1]["value"]))
-    results = {"systems": rates, "ranking": _ranking(pairs, judged, labels, clusters, args.confidence)}
+    rates = system_win_rates(pairs, judged, labels, clusters, args.confidence, args.width)
+    results = {"systems": rates, "ranking": ranking(pairs, judged, labels, clusters, args.confidence)}
     (folder / "winrate.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, rate in rates.items():
         print(_line(name, rate, args))
-    ranks = {row["system"]: f"{row['rank']} ({row['rank_low']}–{row['rank_high']})" for row in results["ranking"]}
+    ranks = rank_texts(results["ranking"])
     for name, rank in ranks.items():
         print(f"rank {rank}: {name}")
     write_page(
         folder / "winrate.html",
         "Win rates",
-        _answer(rates, args.confidence),
+        answer(rates, args.confidence),
         win_rate_figure(rates),
-        _CAPTION,
-        _HEADER,
-        [_row(name, rate, ranks.get(name, "–")) for name, rate in rates.items()],
+        CAPTION,
+        HEADER,
+        [table_row(name, rate, ranks.get(name, "–")) for name, rate in rates.items()],
         vars(args),
     )
     logger.info("%s", folder / "winrate.html")
 
 
-def _systems(pairs: Sequence[JudgedPair], labels: np.ndarray) -> dict[str, np.ndarray]:
+def system_win_rates(
+    pairs: Sequence[JudgedPair],
+    judged: np.ndarray,
+    labels: np.ndarray,
+    clusters: np.ndarray,
+    confidence: float,
+    width: float | None = None,
+    *,
+    all_voted: bool = False,
+) -> dict[str, dict[str, float | str | None]]:
+    """The results of `estimate_win_rate` for every system, the best first; for "response B" if systems have no names.
+
+    Args:
+        judged, labels: shape (N,), Pr[B preferred] by the judge, and share of votes for B, NaN without votes.
+        clusters: shape (N,), dependent pairs have equal numbers.
+        width: Adds `more_votes` for an interval this narrow.
+        all_voted: Allow systems whose pairs all have votes, and leave out those without any.
+
+    Raises:
+        UserError: If a system has no votes, or all of its pairs have votes.
+    """
+    rates = {}
+    for name, sides in _systems(pairs).items():
+        here, b = sides != 0, sides == 1
+        won, label = (np.where(b, values, 1 - values)[here] for values in (judged, labels))
+        voted, group = ~np.isnan(label), clusters[here]
+        study = won[~voted], won[voted], label[voted]
+        options = {"clusters": (group[~voted], group[voted]), "confidence": confidence}
+        if all_voted and (voted.all() or not voted.any()):
+            if voted.any():
+                rates[name] = votes_only_win_rate(won, label, clusters=group, confidence=confidence)
+            continue
+        if voted.all() or not voted.any():
+            raise UserError(f"system {name!r}: {voted.sum()} of {voted.size} pairs have votes; expected some")
+        rates[name] = estimate_win_rate(*study, **options)
+        if width is not None:
+            rates[name]["more_votes"] = votes_for_width(*study, width, **options)
+    return dict(sorted(rates.items(), key=lambda item: -item[1]["value"]))
+
+
+def _systems(pairs: Sequence[JudgedPair]) -> dict[str, np.ndarray]:
     """By system: 1 for pairs in which it wrote B, −1 for A, 0 for neither or both."""
     names_a, names_b = (np.array(column_of(pairs, column) or [""] * len(pairs)) for column in ("model_a", "model_b"))
     if "" in (names_a[0], names_b[0]):
         return {_RESPONSE_B: np.ones(len(pairs))}
-    sides = {str(name): (names_b == name) * 1 - (names_a == name) for name in np.unique([names_a, names_b])}
-    for name, side in sides.items():
-        here = labels[side != 0]
-        if np.isnan(here).all() or not np.isnan(here).any():
-            raise UserError(
-                f"system {name!r}: {(~np.isnan(here)).sum()} of {here.size} pairs have votes; expected some"
-            )
-    return sides
+    return {str(name): (names_b == name) * 1 - (names_a == name) for name in np.unique([names_a, names_b])}
 
 
-def _rate(judged, labels, sides, clusters, args) -> dict[str, float | str | None]:
-    here, b = sides != 0, sides == 1
-    won, label = (np.where(b, values, 1 - values)[here] for values in (judged, labels))
-    voted, group = ~np.isnan(label), clusters[here]
-    study = won[~voted], won[voted], label[voted]
-    options = {"clusters": (group[~voted], group[voted]), "confidence": args.confidence}
-    rate = estimate_win_rate(*study, **options)
-    return rate if args.width is None else rate | {"more_votes": votes_for_width(*study, args.width, **options)}
-
-
-def _ranking(pairs, judged, labels, clusters, confidence) -> list[dict[str, object]]:
+def ranking(
+    pairs: Sequence[JudgedPair], judged: np.ndarray, labels: np.ndarray, clusters: np.ndarray, confidence: float
+) -> list[dict[str, object]]:
+    """The rows of `rank_systems`; none, with a warning, where systems have no names or cannot be ranked."""
     names = [column_of(pairs, column) for column in ("model_a", "model_b")]
     if None in names:
         return []
@@ -104,13 +129,19 @@ def _ranking(pairs, judged, labels, clusters, confidence) -> list[dict[str, obje
     return [asdict(row) for row in rows]
 
 
+def rank_texts(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """The rank of every system with its interval, as text."""
+    return {str(row["system"]): f"{row['rank']} ({row['rank_low']}–{row['rank_high']})" for row in rows}
+
+
 def _line(name: str, rate: dict, args: argparse.Namespace) -> str:
     counts = f"{rate['n_votes']:,} votes, {rate['n_judged']:,} judged pairs, {rate['votes_gained']:+.0f} votes gained"
     more = f"; {rate['more_votes']:,} more votes for a width of {args.width:g}" if args.width is not None else ""
     return f"{name}: win rate {_interval(rate)}, votes alone {_interval(rate, 'votes_only_')} ({counts}{more})"
 
 
-def _row(name: str, rate: dict, rank: str) -> tuple[str, ...]:
+def table_row(name: str, rate: dict, rank: str) -> tuple[str, ...]:
+    """A row of the table with the heading `HEADER`."""
     gained = f"{rate['votes_gained']:+.0f}"
     shown = _interval(rate), _interval(rate, "votes_only_"), f"{rate['judge_only_value']:.3f}"
     return (name, *shown, f"{rate['n_votes']:,}", gained, rank)
@@ -121,7 +152,8 @@ def _interval(rate: dict, prefix: str = "") -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _answer(rates: dict[str, dict], confidence: float) -> str:
+def answer(rates: dict[str, dict], confidence: float) -> str:
+    """What the win rates say, in sentences."""
     above = [name for name, rate in rates.items() if rate["low"] > 0.5]
     below = [name for name, rate in rates.items() if rate["high"] < 0.5]
     parts = []

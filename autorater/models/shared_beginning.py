@@ -1,0 +1,129 @@
+"""Prompts of a batch whose common beginning is processed once, where that saves work and was found exact.
+
+The first batch of a model that would share is compared with the same prompts in rows of their own: four of them,
+without gradients and dropout. Where log-probabilities differ by more than rounding, sharing is switched off for the
+model, with a warning that says so.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from autorater.models.packing import Packing
+from autorater.models.sharding import is_sharded
+from autorater.models.split_attention import supports_shared_prefix, transformer_of
+from autorater.models.suffixes import Suffixes
+from autorater.prompts.batching import pad_prompts, prompt_positions
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""Largest mean absolute difference of log-probabilities (nats) that counts as rounding."""
+_LEAST_GAIN = 0.1  # fraction of the work that sharing must save
+_CHECKED_PROMPTS = 4
+_shares: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models that were checked, or switched
+
+
+def share_beginnings(model: nn.Module, on: bool) -> None:
+    """Switches the sharing of common beginnings for a model, bare or wrapped, without a check."""
+    _shares[transformer_of(model)] = on
+
+
+def shares_beginnings(model: nn.Module) -> bool | None:
+    """Whether a model shares common beginnings; None before the first batch that would."""
+    return _shares.get(transformer_of(model))
+
+
+def packed_logits(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    suffixes: Suffixes,
+    plain: Callable[[nn.Module, torch.Tensor, torch.Tensor, Suffixes], torch.Tensor],
+) -> torch.Tensor:
+    """The logits of `plain(model, prompt_ids, prompt_mask, suffixes)`, the common beginning processed once if it pays.
+
+    Args:
+        model: As in `autorater.models.shared_prefix.suffix_logits`, which is also the shape of the result.
+        plain: Processes every prompt in a row of its own.
+    """
+    known = shares_beginnings(model)
+    packing = None
+    if known is not False and len(prompt_ids) > 1:
+        prompts = [ids[mask].tolist() for ids, mask in zip(prompt_ids, prompt_mask.bool(), strict=True)]
+        packing = Packing.of(model, prompts, suffixes.depth.shape[-1])
+        if not packing.beginning or packing.cost > (1 - _LEAST_GAIN) * packing.plain_cost:
+            packing = None
+    if known is None and _any_process(packing is not None, model):
+        _check(model, prompt_ids[:_CHECKED_PROMPTS], prompt_mask[:_CHECKED_PROMPTS], suffixes, plain)
+    if packing is None or not shares_beginnings(model):
+        return plain(model, prompt_ids, prompt_mask, suffixes)
+    return packing.logits(model, prompts, suffixes)
+
+
+def last_logits(model: nn.Module, prompts: Sequence[list[int]], row_tokens: int | None = None) -> torch.Tensor:
+    """Next-token logits at the end of N prompts, in one module call, with gradients.
+
+    Args:
+        model: A causal language model, bare or wrapped; one that cannot share reads padded rows.
+        prompts: Token ids of the prompts.
+        row_tokens: As in `Packing.of`.
+
+    Returns:
+        Logits of shape (N, V).
+    """
+    if supports_shared_prefix(model)[0] and len(prompts) > 1:
+        packing = Packing.of(model, prompts, 0, row_tokens)
+        if packing.beginning:
+            return packing.logits(model, prompts)[:, 0]
+    ids, mask = pad_prompts(prompts, 0, next(model.parameters()).device)
+    options = {"position_ids": prompt_positions(mask), "use_cache": False, "logits_to_keep": 1}
+    return model(input_ids=ids, attention_mask=mask, **options).logits[:, -1]
+
+
+@torch.no_grad()
+def _check(
+    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, suffixes: Suffixes, plain: Callable
+) -> None:
+    if isinstance(model, DistributedDataParallel):  # its forward pass waits for processes that need no check
+        model = model.module
+    base = transformer_of(model)
+    first = suffixes.of_first(len(prompt_ids))
+    dtypes: set[torch.dtype] = set()  # of the head, not of the logits, which accelerate returns in float32
+    hook = base.get_output_embeddings().register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        prompts = [ids[mask].tolist() for ids, mask in zip(prompt_ids, prompt_mask.bool(), strict=True)]
+        packed = Packing.of(model, prompts, suffixes.depth.shape[-1]).logits(model, prompts, first)
+        expected = plain(model, prompt_ids, prompt_mask, first)
+    finally:
+        hook.remove()
+        for module, mode in training:
+            module.training = mode
+    likely = expected.argmax(dim=-1, keepdim=True)
+    both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (packed, expected))
+    difference = torch.sub(*both).abs().mean()
+    if dist.is_initialized() and is_sharded(model):
+        dist.all_reduce(difference, dist.ReduceOp.MAX)
+    tolerance = max(TOLERANCE[dtype] for dtype in dtypes)
+    _shares[base] = bool(difference <= tolerance)
+    if not _shares[base]:
+        warnings.warn(
+            f"shared beginning disabled, every prompt is processed as a whole: log-probabilities differ by "
+            f"{difference:.1e}, tolerance {tolerance:.0e}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _any_process(here: bool, model: nn.Module) -> bool:
+    """Whether it holds on any process, if all of them must call the model equally often; else if it holds here."""
+    if not (dist.is_initialized() and is_sharded(model)):
+        return here
+    anywhere = torch.tensor(int(here), device=next(model.parameters()).device)
+    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+    return bool(anywhere)
