@@ -103,7 +103,7 @@ def full_name(entry: Entry) -> str:
 def comparison_headline(entries: Sequence[Entry], best: Entry, compared: Sequence[Entry]) -> str:
     """The judges that were named, against the first of them and always answering 0.5; then the best row of all."""
     metric, reference = _score(best), compared[0]
-    label = metric.label[0].lower() + metric.label[1:]
+    label = metric.label if metric.key == "brier" else metric.label[0].lower() + metric.label[1:]
     sentences = []
     for entry in compared:
         metrics = entry.evaluation.metrics

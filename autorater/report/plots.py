@@ -9,6 +9,7 @@ labels in the bin, shrunk towards ȳ(1 − ȳ) with the weight of one label.
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -90,7 +91,7 @@ def plot_reliability(
         diagram.scatter(
             x, prepared["truth"], s=62, marker="D", facecolors="none", edgecolors=_TRUTH, zorder=4, label="mean p*"
         )
-    diagram.set_title(title, fontsize=13, fontweight="bold", loc="left", parse_math=False)
+    diagram.set_title(fill(title, 34), fontsize=13, fontweight="bold", loc="left", parse_math=False)
     diagram.set_ylabel("votes for the response shown second\n(share, 0 to 1)", fontsize=10)
     diagram.set_ylim(-0.04, 1.04)
     diagram.legend(loc="lower right", fontsize=9, framealpha=0.9)
@@ -150,7 +151,7 @@ def plot_order_swap(axes: Axes, prepared: dict[str, np.ndarray], title: str, col
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=3)
     alpha = float(np.clip(120 / len(prepared["shown_second"]), 0.08, 0.8))
     axes.scatter(prepared["shown_second"], prepared["shown_first"], s=22, color=color, alpha=alpha, linewidths=0)
-    axes.set_title(title, fontsize=13, fontweight="bold", loc="left", parse_math=False)
+    axes.set_title(fill(title, 34), fontsize=13, fontweight="bold", loc="left", parse_math=False)
     axes.set_xlabel("Pr[B is better] when B is shown second, 0 to 1", fontsize=10)
     axes.set_ylabel("Pr[B is better] when B is shown first, 0 to 1", fontsize=10)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
