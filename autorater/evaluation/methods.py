@@ -14,7 +14,7 @@ fitted recalibrations as fixed. Judges behind a server and recorded judgments ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -234,11 +234,11 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
     return win_rates(evaluation.judgments.p_sym, against.labels, *models, **options)
 
 
-def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:
+def write_comparison(folder: str | Path, entries: Sequence[Entry], more: Mapping[str, float] | None = None) -> None:
     """Writes `metrics.json` (keys `method+variant/metric`) and `predictions.jsonl` for at least one available method.
 
     A fitted recalibration is included as `…/fitted_slope` and `…/fitted_intercept`, weights of a panel as
-    `panel/weight/JUDGE`.
+    `panel/weight/JUDGE`; `more` are further metrics.
     """
     available = {entry.key: entry for entry in entries if entry.evaluation is not None}
     metrics = {}
@@ -255,7 +255,7 @@ def write_comparison(folder: str | Path, entries: Sequence[Entry]) -> None:
         answers = {key: entry.evaluation.judgments.mean[i, order] for key, entry in available.items()}
         return {"probabilities": {key: round(float(answer), 6) for key, answer in answers.items()}}
 
-    write_metrics(folder, metrics)
+    write_metrics(folder, metrics | dict(more or {}))
     write_predictions(folder, best_entry(entries).evaluation.pairs, record)
 
 

@@ -22,6 +22,7 @@ from autorater.judges.client import EndpointError
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer, Judgments, PairJudge
+from autorater.prompts.templates import AS_IT_IS
 
 logger = logging.getLogger(__name__)
 _PART = 500  # pairs; prompts of similar length are batched within a part
@@ -81,7 +82,7 @@ def judge_in_store(
             bar.update()
 
         add_earlier_usage(judge.usage, store)
-        judge.ask_pairs(((number, pair, ("A", "B")) for number, pair in shown if number not in store), receive)
+        judge.ask_pairs(((number, pair, AS_IT_IS) for number, pair in shown if number not in store), receive)
         if n_missing := mean.size - len(store):
             raise EndpointError(missing_budget(n_missing))
         for record in store.records():

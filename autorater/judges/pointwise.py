@@ -26,7 +26,7 @@ from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import FORMAT_FILE, POINTWISE, Judge
 from autorater.judges.ranking import Ranking
 from autorater.models.answers import AnswerDistribution
-from autorater.models.packing import last_logits
+from autorater.models.shared_beginning import last_logits
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt

@@ -24,6 +24,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import Reply
 from autorater.judges.served import ServedJudge, open_format
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.prompts.templates import Wording
 
 K = TypeVar("K")
 
@@ -60,9 +61,7 @@ class ServedPointwiseJudge(ServedJudge):
     def n_requests(self, pairs: Sequence[Pair]) -> int:
         return len({(pair.prompt, text) for pair in pairs for text in (pair.response_a, pair.response_b)})
 
-    def ask_pairs(
-        self, requests: Iterable[tuple[K, Pair, tuple[str, str]]], receive: Callable[[K, Answer], None]
-    ) -> None:
+    def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
         """As in `EndpointJudge`; an answer has the tokens of the requests that were sent for its pair first."""
         readings: dict[str, _Reading] = {}
         open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
