@@ -247,7 +247,8 @@ def plot(records: list[dict], path: Path) -> None:
         right.plot(values["won"][:, -1], values["claimed"][:, -1], "o", color=colour, markersize=4)
     left.set(xlabel="GRPO steps", ylabel="p*: preferred over its start", title="What the population says")
     left.legend(frameon=False)
-    right.plot([0.4, 1], [0.4, 1], color="#6E6E6E", linestyle="--", linewidth=0.8)
+    right.plot([0.4, 1], [0.4, 1], color="#6E6E6E", linestyle="--", linewidth=0.8, label="claimed = true")
+    right.legend(frameon=False, loc="lower right")
     right.set(
         xlabel="true win rate over the references",
         ylabel="win rate that the judge claims",
