@@ -28,6 +28,7 @@ from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, tell_if_rendered_otherwise
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
+from autorater.training.memory import tell_memory
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
@@ -69,6 +70,7 @@ def run_alignment(
     )
     if not (len(train) and len(held_out)):
         raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")
+    tell_memory(judge, [(prompt,) for prompt in train_prompts], training, model_config)
     measure = partial(evaluate if of_pairs else evaluate_items, judge, held_out, prompts, progress=progress)
     with gathered(model):
         before = measure()

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def tell_memory(
     judge: Judge,
-    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+    prompts: Sequence[tuple[EncodedPrompt, ...]],
     training: TrainingArguments,
     model_config: ModelConfig,
 ) -> None:
@@ -37,7 +37,7 @@ def tell_memory(
 
     Args:
         judge: The judge of the loaded model, before an adapter is added.
-        prompts: Training prompts in both orders.
+        prompts: Training prompts: both orders of a pair, or the one of an item.
     """
     sizes = [len(prompt.ids) for both in prompts for prompt in both]
     device = next(judge.model.parameters()).device
@@ -46,9 +46,9 @@ def tell_memory(
     parts = _estimate(judge.model, batch, setup, model_config, peft)
     loaded = sum(p.numel() * p.element_size() for p in judge.model.parameters())
     needed, free = sum(parts.values()) - loaded, free_memory(device) / local
-    names = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size)
-    text = f"memory of a training step: about {sum(parts.values()) / GIB:.1f} GiB a process ({names}); "
-    text += f"free beside the loaded weights: {free / GIB:.1f} GiB"
+    names = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
+    text = f"memory of a training step: about {_size(sum(parts.values()))} a process ({names}); "
+    text += f"free beside the loaded weights: {_size(free)}"
     if needed <= free:
         logger.info(text)
         return
@@ -63,7 +63,7 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         tokens = max(training.batch_tokens, longest)
         scored = -(-tokens * len(sizes) // sum(sizes)) * (1 + len(judge.tree.tokens))
         return MicroBatch(1, 0, tokens, scored)
-    nodes = len(judge.tree.tokens) + judge.tree.closing_tokens
+    nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
     coupled = getattr(training, "orders", "") == "coupled"
     if mode == EXACT:
         rows *= 2 if coupled else 1
@@ -105,10 +105,10 @@ def _estimate(
     parameters, trained = count_parameters(model)
     if peft and not isinstance(model, PeftModel):
         setup = replace(setup, reference=False)
+        trust = model_config.trust_remote_code
         with torch.device("meta"):
-            adapter = get_peft_model(
-                AutoModelForCausalLM.from_config(model.config), get_peft_config(replace(model_config, use_peft=True))
-            )
+            base = AutoModelForCausalLM.from_config(model.config, trust_remote_code=trust)
+            adapter = get_peft_model(base, get_peft_config(replace(model_config, use_peft=True)))
         parameters, trained = count_parameters(adapter)
     return step_memory(model.config, parameters, trained, batch, setup)
 
@@ -140,6 +140,11 @@ def _what_to_lower(
     sizes = {}
     for name, (size, how, adapter) in options.items():
         with suppress(ValueError):  # an adapter may need lora_target_modules
-            parts = _estimate(judge.model, size, how, model_config, adapter)
-            sizes[name] = sum(parts.values()) / GIB
-    return "what would lower it: " + ", ".join(f"{name} ({gib:.1f} GiB)" for name, gib in sizes.items())
+            sizes[name] = sum(_estimate(judge.model, size, how, model_config, adapter).values())
+    now = sum(_estimate(judge.model, batch, setup, model_config, peft).values())
+    lower = [f"{name} ({_size(size)})" for name, size in sizes.items() if size < now]
+    return "what would lower it: " + ", ".join(lower)
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 2 else f"{size / 2**20:.0f} MiB"

@@ -189,7 +189,9 @@ def test_pointwise_judges_on_two_processes_are_one_plain_run(tmp_path, votes_and
     digits = [tokenizer(str(d), add_special_tokens=False)["input_ids"][-1] for d in range(10)]
     scores = []
     for prompt in judge.encoder.encode(held_out[:1])[0]:
-        probs = model(torch.tensor([prompt.ids])).logits[0, -1].softmax(dim=-1)[digits]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt.ids])).logits
+        probs = logits[0, -1].softmax(dim=-1)[digits]
         scores.append(float((probs * torch.arange(10)).sum() / probs.sum()))
     assert 1 / (1 + np.exp(scores[0] - scores[1])) == pytest.approx(runs["zero2"].predictions[0, 0], abs=1e-4)
 
