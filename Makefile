@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SCRIPTS := .ci/run docker/*.sh docker/slurm.sbatch
+SCRIPTS := .ci/run benchmarks/*.sh docker/*.sh docker/slurm.sbatch
 
 # One thread a process: small policies gain nothing from a second one, and everything from a second process.
 export OMP_NUM_THREADS ?= 1

@@ -10,6 +10,7 @@ Both sides train models of the same shape on the same prompt ids with the same l
     trl       `trl.GRPOTrainer`; on a CPU also `sliced`, whose head skips prompt positions
     sampled   `SampledGRPOTrainer`: the same G completions per prompt, the prompt processed once
     exact     `ExactGRPOTrainer`: no completions, the whole answer grid of the same prompts
+    floor     forward and backward pass over the distinct tokens of ours alone (`harness.floor`), without generation
 
 Completions have exactly `--completion_tokens` tokens on either side. The first step is excluded; there ours also
 compares the shared with the plain path. Peak memory is measured in the first step of a separate process.
@@ -20,6 +21,7 @@ import tempfile
 
 import torch
 from datasets import Dataset
+from harness.floor import floor_pass, utilization
 from harness.inputs import (
     PROMPT_FORMAT,
     TINY,
@@ -40,6 +42,7 @@ from harness.measure import (
     peak_growth,
     ratio,
     say,
+    timed,
 )
 from harness.trainers import STOCK, add_clock
 from peft import LoraConfig
@@ -68,6 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--completion_tokens", type=int, default=16)
     parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
     parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0 for all weights.")
+    parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
     args = parser.parse_args(argv)
     if "exact" in args.answers and args.prompts < 2:
@@ -96,7 +100,7 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
         "scale_rewards": "none",
         "entropy_coef": 0.02,
         "beta": 0.0,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": args.gradient_checkpointing,
         "bf16": dtype is torch.bfloat16,
         "use_cpu": args.device == "cpu",
         "dataloader_pin_memory": args.device == "cuda",
@@ -119,6 +123,14 @@ def build_trainer(side: str, shape: Shape, prompt_tokens: int, args: argparse.Na
         answer_tree=AnswerTree(tokenizer, encoder.context, args.answer_step),
         **everything,
     )
+
+
+def distinct_tokens(side: str, prompt_tokens: int, trainer: GRPOTrainer, args: argparse.Namespace) -> tuple[int, int]:
+    """Tokens that a step of ours has to read, and positions whose logits it needs."""
+    suffix = args.num_generations * args.completion_tokens
+    if side == "exact":
+        suffix = len(trainer.answer_tree.closed(0).tokens)
+    return args.prompts * (prompt_tokens + suffix), args.prompts * (1 + suffix)
 
 
 def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Namespace) -> int | None:
@@ -148,7 +160,15 @@ def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, obje
             trainers[side].train()
             return clocks[side].seconds[-1]
 
-        seconds = alternate({side: lambda side=side: one_step(side) for side in names}, args.repeats)
+        work = {ours: distinct_tokens(ours, prompt_tokens, trainers[ours], args) for ours in args.answers}
+        floors = {
+            f"floor of {ours}": timed(
+                floor_pass(trainers[ours].accelerator.unwrap_model(trainers[ours].model), tokens, prompt_tokens, kept),
+                args.device,
+            )
+            for ours, (tokens, kept) in work.items()
+        }
+        seconds = alternate({side: lambda side=side: one_step(side) for side in names} | floors, args.repeats)
     n_parameters = sum(p.numel() for p in trainers["trl"].model.parameters())
     return [
         {
@@ -160,12 +180,17 @@ def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, obje
             "completion_tokens": args.completion_tokens,
             "parameters": n_parameters,
             "lora_rank": args.lora_rank,
+            "gradient_checkpointing": args.gradient_checkpointing,
             "repeats": args.repeats,
             "ours_seconds": seconds[ours],
             "trl_seconds": seconds["trl"],
             "sliced_seconds": seconds.get("sliced"),
             "ratio": ratio(seconds["trl"], seconds[ours]),
             "ratio_sliced": ratio(seconds.get("sliced"), seconds[ours]),
+            "distinct_tokens": work[ours][0],
+            "floor_seconds": seconds[f"floor of {ours}"],
+            "of_floor": ratio(seconds[ours], seconds[f"floor of {ours}"]),
+            "utilization": utilization(trainers[ours].model, *work[ours], seconds[ours]),
             "ours_peak_bytes": peak[ours],
             "trl_peak_bytes": peak["trl"],
             "sliced_peak_bytes": peak.get("sliced"),

@@ -9,6 +9,8 @@
     generate   batched greedy `model.generate` on left-padded prompts of similar length, at the fastest of the given
                batch sizes; it stops at the first token of the closing tag, or after the tokens of the longest answer
     to_end     the usual way: until the closing tag is complete and the text has ended
+    floor      forward pass over the distinct tokens alone: common tokens once, the others and the answer tree of every
+               prompt (`harness.floor`)
 
 `ratio` is relative to `generate`; `ratio_to_end` is reported too. Generation has two advantages: its batch size is
 tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the shortest
@@ -27,6 +29,7 @@ import copy
 
 import numpy as np
 import torch
+from harness.floor import floor_pass, utilization
 from harness.inputs import (
     chosen_shape,
     judge_tokenizer,
@@ -150,11 +153,19 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     sizes = sorted({min(size, len(flat)) for size in args.generate_batch_sizes})
     tuned = alternate({f"generate by {size}": generate(size) for size in sizes}, repeats=1)
     best = min(sizes, key=lambda size: tuned[f"generate by {size}"])
+    mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
+    common = len(common_beginning(flat))
+    distinct = round(common + len(flat) * (mean_tokens - common + tree_tokens))
+    kept = len(flat) * (1 + tree_tokens)
     seconds = alternate(
         {
             "exact": timed(lambda: judge.judge_prompts(prompts), args.device),
             "generate": generate(best),
             "to_end": generate(best, to_end),
+            "floor": timed(
+                floor_pass(model, distinct, round(mean_tokens), kept, judge.max_batch_tokens, backward=False),
+                args.device,
+            ),
         },
         args.repeats,
     )
@@ -164,8 +175,6 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         written = on_grid(greedy.answers(flat, best), judge.tree)
         agreement = float(np.isclose(judgments.greedy.reshape(-1), written, equal_nan=True).mean())
         mode_is_greedy = float(np.isclose(judgments.mode.reshape(-1), written).mean())
-    mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
-    common = len(common_beginning(flat))
     return {
         "benchmark": "judge_throughput",
         "model": args.model or args.shape,
@@ -187,6 +196,10 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         "to_end_pairs_per_second": args.n_pairs / seconds["to_end"],
         "ratio": seconds["generate"] / seconds["exact"],
         "ratio_to_end": seconds["to_end"] / seconds["exact"],
+        "distinct_tokens": distinct,
+        "floor_seconds": seconds["floor"],
+        "of_floor": seconds["exact"] / seconds["floor"],
+        "utilization": utilization(judge.model, distinct, kept, seconds["exact"], backward=False),
         "generate_batch_size": best,
         "agreement": agreement,
         "mode_is_greedy": mode_is_greedy,

@@ -1,6 +1,9 @@
 """`autorater judge` and `autorater audit`: predictions of a local and a served judge, and runs that are stopped."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -9,7 +12,7 @@ from autorater.audit import command, judge_command, judging
 from autorater.audit.arguments import parse_judge_arguments
 from autorater.cli import command as autorater
 from autorater.data.errors import UserError
-from tests.audit.conftest import lines, make_pairs_file, serve  # noqa: F401  (fixtures)
+from tests.audit.conftest import ENV, ROOT, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
 
@@ -123,3 +126,24 @@ def test_the_audit_is_a_command(tmp_path, capsys):
         )
     assert stopped.value.code == command.BIASED
     assert json.loads((tmp_path / "o" / "metrics.json").read_text())["flip_rate"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path):  # noqa: F811
+    """`kill -9` at three moments, found by the size of the store."""
+    data, whole, killed = make_pairs_file(700), tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    judge([data, "--judge", str(model_dir), "--out", str(whole)])
+    run = "from autorater.cli import command; command()"
+    command = [sys.executable, "-c", run, "judge", data, "--judge", str(model_dir), "--out", str(killed)]
+    stored, sizes = tmp_path / "killed.jsonl.judging" / "judgments.jsonl", []
+    for least in (20_000, 60_000, 100_000):
+        process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (stored.exists() and stored.stat().st_size >= least) and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        assert not killed.exists()
+        sizes.append(stored.stat().st_size)
+    assert sizes == sorted(sizes)
+    subprocess.run(command, cwd=ROOT, env=ENV, check=True, capture_output=True)
+    assert killed.read_bytes() == whole.read_bytes()

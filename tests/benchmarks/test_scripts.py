@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,58 @@ def test_grpo_step(run):
         assert record["ratio_sliced"] == pytest.approx(record["sliced_seconds"] / record["ours_seconds"], rel=1e-4)
         assert record["ours_peak_bytes"] is record["trl_peak_bytes"] is record["memory_ratio"] is None
         assert record["shared_prefix"]
+        assert record["of_floor"] == pytest.approx(record["ours_seconds"] / record["floor_seconds"], rel=1e-4)
+        assert record["utilization"] is None, "no card"
+    assert sampled["distinct_tokens"] == 2 * (128 + 4 * 3)
+
+
+def test_shared_beginning(run):
+    sizes = ["--shape", "small", "--pairs", "2", "--common_tokens", "100", "--own_tokens", "40", "--no-memory"]
+    exact, sampled = run("shared_beginning", *TINY_MODEL, *sizes, "--repeats", "1")
+    assert [exact["answers"], sampled["answers"]] == ["exact", "sampled"]
+    for record in (exact, sampled):
+        assert record["gradient_difference"] < 1e-5
+        assert record["plain_tokens"] == 4 * (140 + record["suffix_tokens"])
+        distinct = 100 + 2 * (8 + 2 * 32) + 4 * record["suffix_tokens"]
+        assert record["distinct_tokens"] == distinct, "instructions once, a question once for both orders"
+        assert record["ratio"] == pytest.approx(record["plain_seconds"] / record["shared_seconds"], rel=1e-4)
+
+
+def test_exactness(run):
+    records = run("exactness", *TINY_MODEL)
+    assert [(r["dtype"], r["part"]) for r in records] == [
+        (dtype, part) for dtype in ("float32", "bfloat16") for part in ("tree", "prefix", "beginning")
+    ]
+    assert all(r["exact"] for r in records)
+    assert all(r["gradient_difference"] < 1e-5 for r in records[:3])
+
+
+def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatch):
+    bench = script("harness.on_gpu")
+    parts = [
+        bench.Part("bad option", "exactness.py", "", "--nothing", 60),
+        bench.Part("good", "deferral.py", "", "--n_pairs 200 --n_votes 5 --n_splits 10", 60),
+    ]
+    monkeypatch.setattr(bench, "PARTS", parts)
+    assert bench.main(["--tiny", "--out", str(tmp_path)]) == 1
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [r["status"].split(";")[0] for r in results] == ["failed with exit status 2", "ok"]
+    table = (tmp_path / "results.md").read_text().splitlines()
+    assert [row.split(" | ")[0] for row in table[-2:]] == ["| bad option", "| good"]
+    slow = bench.run(bench.Part("slow", "exactness.py", "", "", 0), ["--device", "cpu"], 0.1, tmp_path)
+    assert slow["status"] == "stopped after 0 s; see slow.log"
+
+
+@pytest.mark.slow
+def test_everything_on_one_gpu_in_small(tmp_path):
+    """`.ci/run` runs the same command."""
+    command = ["bash", str(BENCHMARKS / "on_gpu.sh"), "--tiny", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
+    assert done.returncode == 0, done.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [r["status"] for r in results] == ["ok"] * 5
+    assert all(r["records"] for r in results)
+    assert len(results[-1]["records"][0]["reward_by_step"]) == 3, "the learning curve"
 
 
 @pytest.mark.parametrize("side", ["trl", "sliced", "sampled", "exact"])
@@ -107,6 +160,8 @@ def test_judge_throughput(run):
     assert record["generate_tokens"] == 400 + record["answer_tokens"] - 1 < record["to_end_tokens"]
     assert record["answer_tokens"] >= 4, "0 . 5 </"
     assert record["generate_batch_size"] in (2, 4)
+    assert record["distinct_tokens"] == record["common_tokens"] + 4 * record["exact_tokens"]
+    assert record["of_floor"] > 0
     assert record["agreement"] is record["mode_is_greedy"] is None
     for name, side in (("ratio", "generate"), ("ratio_to_end", "to_end")):
         ratio = record["exact_pairs_per_second"] / record[f"{side}_pairs_per_second"]

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Everything that is to be measured on one GPU of 80 GB, in at most eight minutes, without network and compiler:
+#
+#     bash benchmarks/on_gpu.sh                   # writes runs/on_gpu/results.json and results.md
+#     bash benchmarks/on_gpu.sh --tiny            # the same in small on a CPU, in under two minutes
+#     bash benchmarks/on_gpu.sh --out FOLDER
+#
+# Packages: torch, transformers, accelerate, peft, trl, datasets, pyarrow, numpy, scipy, matplotlib, jinja2, tqdm, pyyaml.
+# All but torch, numpy, scipy, pyarrow and matplotlib are wheels without compiled code of their own; nothing is built.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "${PYTHON:-python3}" benchmarks/harness/on_gpu.py "$@"

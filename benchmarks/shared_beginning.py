@@ -1,0 +1,218 @@
+"""Loss and gradients of a micro-batch of judge prompts that begin alike: the beginning read once or for every prompt.
+
+    python benchmarks/shared_beginning.py
+    python benchmarks/shared_beginning.py --common_tokens 0 --own_tokens 750                   # nothing to share
+    python benchmarks/shared_beginning.py --shape smollm2-135m --gradient_checkpointing        # an hour on one core
+    python benchmarks/shared_beginning.py --device cuda --shape qwen2.5-7b --gradient_checkpointing
+
+    plain     every prompt in a row of its own, read once for all its answers
+    shared    what the prompts begin with is read once too (`autorater.models.shared_beginning`)
+    floor     forward and backward pass over the distinct tokens alone (`harness.floor`)
+
+Pairs in both orders: common instructions, a question, two responses in two orders. `exact` is the loss over the whole
+answer grid, `sampled` a policy gradient on G given completions a prompt; generation and optimizer, which are the same
+on both sides, are not included. On a CPU seconds are processor time, which other programs do not lengthen.
+`peak_of_estimate` is the peak of `plain` relative to the estimate of `autorater.models.memory`; `gradient_difference`
+the largest difference of a gradient, relative to the largest gradient.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from harness.floor import floor_pass, utilization
+from harness.inputs import TINY, Shape, chosen_shape, judge_tokenizer, random_model, shape_arguments
+from harness.measure import (
+    alternate,
+    chosen_dtype,
+    emit,
+    in_fresh_process,
+    machine,
+    machine_arguments,
+    peak_growth,
+    ratio,
+    say,
+    timed,
+)
+from transformers import PreTrainedModel
+
+from autorater.models.answers import AnswerTree
+from autorater.models.libraries import quiet_libraries
+from autorater.models.memory import LOGIT_BYTES, MicroBatch, Setup, count_parameters, step_memory
+from autorater.models.shared_beginning import share_beginnings
+from autorater.models.shared_prefix import shared_prefix_logps
+from autorater.training.exact_loss import ExactLoss, WeightedReward
+from rewards import OPEN_TAG, brier_reward
+
+SIDES = {"plain": False, "shared": True}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[machine_arguments(), shape_arguments()],
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="Rounds that count, per side.")
+    parser.add_argument("--pairs", type=int, default=16, help="Pairs of the micro-batch, each in both orders.")
+    parser.add_argument("--common_tokens", type=int, default=600, help="Tokens that all prompts begin with.")
+    parser.add_argument("--own_tokens", type=int, default=150, help="Its other tokens, a fifth the question.")
+    parser.add_argument("--answers", nargs="+", choices=("exact", "sampled"), default=["exact", "sampled"])
+    parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
+    parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
+    parser.add_argument("--completion_tokens", type=int, default=16)
+    parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
+    return parser.parse_args(argv)
+
+
+def make_prompts(args: argparse.Namespace) -> list[list[int]]:
+    """Random token ids, so that nothing else is in common; prompts 2 i and 2 i + 1 are the orders of a pair."""
+    generator = torch.Generator().manual_seed(0)
+
+    def text(n_tokens: int) -> list[int]:
+        return torch.randint(10, TINY.vocab_size // 8, (n_tokens,), generator=generator).tolist()
+
+    question = args.own_tokens // 5
+    response = (args.own_tokens - question) // 2
+    common, prompts = text(args.common_tokens), []
+    for _ in range(args.pairs):
+        q, a, b = text(question), text(response), text(args.own_tokens - question - response)
+        prompts += [[*common, *q, *a, *b], [*common, *q, *b, *a]]
+    return prompts
+
+
+def n_distinct(prompts: list[list[int]], suffix_tokens: int) -> int:
+    """Tokens that have to be read: prompts as a tree of prefixes, and the tokens after each."""
+    return len({hash(tuple(prompt[: i + 1])) for prompt in prompts for i in range(len(prompt))}) + (
+        len(prompts) * suffix_tokens
+    )
+
+
+class Micro:
+    """A micro-batch and a model; `loss_of` by kind of answers."""
+
+    def __init__(self, shape: Shape, args: argparse.Namespace):
+        tokenizer = judge_tokenizer()
+        self.args = args
+        self.model: PreTrainedModel = random_model(shape, tokenizer, args.device, chosen_dtype(args)).train()
+        if args.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.prompts = make_prompts(args)
+        self.ids = torch.tensor(self.prompts, device=args.device)
+        self.mask = torch.ones_like(self.ids)
+        self.tree = AnswerTree(tokenizer, OPEN_TAG, args.answer_step)
+        self.labels = torch.tensor([0.0, 1.0] * args.pairs, device=args.device)
+        size = (len(self.prompts), args.num_generations, args.completion_tokens)
+        completions = torch.randint(10, TINY.vocab_size // 8, size, generator=torch.Generator().manual_seed(1))
+        self.completions = completions.to(args.device)
+
+    def suffix_tokens(self, answers: str) -> int:
+        if answers == "exact":
+            return len(self.tree.closed(0).tokens)
+        return self.args.num_generations * self.args.completion_tokens
+
+    def loss(self, answers: str) -> torch.Tensor:
+        if answers == "exact":
+            distribution = self.tree.distribution(self.model, self.ids, self.mask, closing=0)
+            reward = WeightedReward([brier_reward], [1.0])
+            return ExactLoss(reward, entropy_coef=0.02)(distribution, self.labels)[0]
+        ones = torch.ones_like(self.completions)
+        logps, entropies = shared_prefix_logps(self.model, self.ids, self.mask, self.completions, ones)
+        advantages = torch.linspace(-1, 1, self.args.num_generations, device=self.ids.device)[:, None]
+        return -(advantages * logps).mean() - 0.02 * entropies.mean()
+
+    def step(self, answers: str, side: str) -> None:
+        share_beginnings(self.model, SIDES[side])
+        self.loss(answers).backward()
+
+    def clock(self, run: Callable[[], object]) -> Callable[[], float]:
+        if self.args.device == "cuda":
+            return timed(run, "cuda")
+
+        def seconds() -> float:
+            start = time.process_time()
+            run()
+            return time.process_time() - start
+
+        return seconds
+
+    def gradient_difference(self, answers: str) -> float:
+        gradients = []
+        for side in SIDES:
+            self.model.zero_grad()
+            self.step(answers, side)
+            gradients.append([p.grad for p in self.model.parameters()])
+        self.model.zero_grad()
+        plain, shared = gradients
+        largest = max(g.abs().max().item() for g in plain)
+        return max((a - b).abs().max().item() for a, b in zip(plain, shared, strict=True)) / largest
+
+
+def measured_memory(side: str, answers: str, shape: Shape, args: argparse.Namespace) -> int | None:
+    """Peak bytes of a step above the weights. A tiny step before it triggers lazy imports."""
+    quiet_libraries()
+    for size in (TINY, shape):
+        batch = Micro(size, args)
+        growth = peak_growth(lambda batch=batch: batch.step(answers, side), args.device)
+    return growth
+
+
+def estimate(batch: Micro, answers: str) -> float:
+    """Peak bytes of `plain` above the weights, by `autorater.models.memory`."""
+    prompts, suffix = len(batch.prompts), batch.suffix_tokens(answers)
+    logit_bytes = LOGIT_BYTES if answers == "exact" else LOGIT_BYTES + 8  # entropies keep two more copies
+    sizes = MicroBatch(prompts, len(batch.prompts[0]), suffix, prompts * (1 + suffix), logit_bytes)
+    setup = Setup(element=batch.model.dtype.itemsize, checkpointing=batch.args.gradient_checkpointing)
+    parts = step_memory(batch.model.config, *count_parameters(batch.model), sizes, setup)
+    return sum(parts[name] for name in ("gradients", "activations", "logits"))
+
+
+def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
+    shape = chosen_shape(args)
+    peak = {s: in_fresh_process(measured_memory, s, answers, shape, args) if args.memory else None for s in SIDES}
+    batch = Micro(shape, args)
+    suffix = batch.suffix_tokens(answers)
+    distinct, kept = n_distinct(batch.prompts, suffix), len(batch.prompts) * (1 + suffix)
+    floor = floor_pass(batch.model, distinct, len(batch.prompts[0]), kept)
+
+    def one(side: str) -> None:
+        batch.step(answers, side)
+        batch.model.zero_grad()
+
+    sides = {side: batch.clock(lambda side=side: one(side)) for side in SIDES} | {"floor": batch.clock(floor)}
+    seconds = alternate(sides, args.repeats)
+    return {
+        "benchmark": "shared_beginning",
+        "answers": answers,
+        "model": args.shape,
+        "parameters": sum(p.numel() for p in batch.model.parameters()),
+        **{name: getattr(args, name) for name in ("pairs", "common_tokens", "own_tokens", "gradient_checkpointing")},
+        "suffix_tokens": suffix,
+        "plain_tokens": len(batch.prompts) * (len(batch.prompts[0]) + suffix),
+        "distinct_tokens": distinct,
+        "repeats": args.repeats,
+        **{f"{side}_seconds": seconds[side] for side in sides},
+        "ratio": ratio(seconds["plain"], seconds["shared"]),
+        "of_floor": ratio(seconds["shared"], seconds["floor"]),
+        "utilization": utilization(batch.model, distinct, kept, seconds["shared"]),
+        "plain_peak_bytes": peak["plain"],
+        "shared_peak_bytes": peak["shared"],
+        "memory_ratio": ratio(peak["plain"], peak["shared"]),
+        "peak_of_estimate": ratio(peak["plain"], estimate(batch, answers)),
+        "gradient_difference": batch.gradient_difference(answers),
+        **machine(args.device, chosen_dtype(args)),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    quiet_libraries()
+    for answers in args.answers:
+        say(f"{args.pairs} pairs in both orders, {args.common_tokens} common tokens, {answers} answers")
+        emit(measure(answers, args))
+
+
+if __name__ == "__main__":
+    main()
