@@ -89,7 +89,7 @@ def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_everything_on_one_gpu_in_small(tmp_path):
-    """`.ci/run` runs the same command."""
+    """Every part ends well and has records."""
     command = ["bash", str(BENCHMARKS / "on_gpu.sh"), "--tiny", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
     assert done.returncode == 0, done.stdout
