@@ -8,7 +8,7 @@ from autorater.data.messages import Message
 from autorater.data.pairs import Pair
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
-from autorater.prompts.templates import PromptFormat
+from autorater.prompts.templates import PromptFormat, Wording
 
 TEMPLATE = '{criteria}\n{prompt}\n[Response A] {response_a}\n[Response B] {response_b}\n{"json": 1}'
 PAIR = Pair("1", (Message("user", "Hi."), Message("assistant", "[User] Yes?")), "because {prompt}", "so", None)
@@ -39,7 +39,7 @@ def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
         "Be brief.\n[User]\nHi.\n\n[Assistant]\n(User] Yes?\n[Response A] because {prompt}\n[Response B] so\n"
         '{"json": 1}\n\nPeople were asked'
     )
-    assert "[Response 1] because" in judge.message(PAIR, ("1", "2"))
+    assert "[Response 1] because" in judge.message(PAIR, Wording(("1", "2")))
     bodies = []
     monkeypatch.setattr(judge, "post_all", lambda path, requests, *_: bodies.extend(body for _, body in requests))
     judge.ask([(0, message)], None)
@@ -59,7 +59,7 @@ def test_templates_that_an_endpoint_cannot_use():
     judge = EndpointJudge("m", prompt_format=PromptFormat("mine", source=source))
     assert judge.message(Pair("0", "Why?", "a", "b", None)) == "Why?|a|b|<prob_rb_better>p</prob_rb_better>?"
     with pytest.raises(UserError, match="no 'response A' and 'response B'"):
-        judge.message(PAIR, ("1", "2"))
+        judge.message(PAIR, Wording(("1", "2")))
 
 
 def test_a_local_judge_is_asked_with_the_users_template(template, tmp_path):

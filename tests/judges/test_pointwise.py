@@ -8,6 +8,7 @@ import torch
 from scipy.special import expit
 
 from autorater.audit.judging import _judge_locally
+from autorater.audit.probes import Presentation
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
@@ -140,7 +141,7 @@ def test_an_audit_reads_it_as_shown(judge):
 
     class Request:
         def __init__(self, pair):
-            self.number, self.presentation = pair.id, type("Presentation", (), {"pair": pair})
+            self.number, self.presentation = pair.id, Presentation(pair)
 
     _judge_locally(judge, map(Request, pairs), (), lambda request, answer: answers.update({request.number: answer}))
     got = [answers[pair.id].probability for pair in pairs]
