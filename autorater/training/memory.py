@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from trl import ModelConfig, get_peft_config
 
 from autorater.judges import Judge
@@ -105,10 +105,8 @@ def _estimate(
     parameters, trained = count_parameters(model)
     if peft and not isinstance(model, PeftModel):
         setup = replace(setup, reference=False)
-        trust = model_config.trust_remote_code
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(model.config, trust_remote_code=trust)
-            adapter = get_peft_model(base, get_peft_config(replace(model_config, use_peft=True)))
+            adapter = get_peft_model(type(model)(model.config), get_peft_config(replace(model_config, use_peft=True)))
         parameters, trained = count_parameters(adapter)
     return step_memory(model.config, parameters, trained, batch, setup)
 
