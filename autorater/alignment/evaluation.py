@@ -7,6 +7,7 @@ of the KL if the held-out shares are moved in random directions (arXiv 2505.1230
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class ItemEvaluation:
     predicted: np.ndarray
     valid: np.ndarray
     metrics: dict[str, float]
+    weights: ClassVar[None] = None  # items have no weights
 
     @property
     def probabilities(self) -> np.ndarray:
