@@ -82,7 +82,8 @@ def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatc
     results = json.loads((tmp_path / "results.json").read_text())
     assert [r["status"].split(";")[0] for r in results] == ["failed with exit status 2", "ok"]
     table = (tmp_path / "results.md").read_text().splitlines()
-    assert [row.split(" | ")[0] for row in table[-2:]] == ["| bad option", "| good"]
+    parts = dict.fromkeys(row.split(" | ")[0] for row in table if row.startswith("| "))  # a row a record
+    assert list(parts)[-2:] == ["| bad option", "| good"]
     slow = bench.run(bench.Part("slow", "exactness.py", "", "", 0), ["--device", "cpu"], 0.1, tmp_path)
     assert slow["status"] == "stopped after 0 s; see slow.log"
 
