@@ -2,7 +2,7 @@
 
 The sizes of the largest micro-batch follow from the options and the longest training prompt. It is a lower bound: on
 CPUs peaks were 1.0 to 1.8 times the estimate, the more the allocator keeps of freed memory
-(`benchmarks/memory_estimate.py --measure`). So a run that may not fit is warned about and not stopped. Deliberately left
+(`benchmarks/memory_estimate.py --measure`), so a run that may not fit is warned about and not stopped. Left
 out: the evaluation, what vLLM takes, and beginnings that several prompts share.
 """
 
