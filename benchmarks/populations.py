@@ -154,7 +154,7 @@ def regression_excess(train_pairs: list[Pair], test_pairs: list[Pair]) -> dict[s
 
 
 def of_groups(judge: Judge, test: SimulatedPairs, requested: Population) -> dict[str, object]:
-    """A judge that is told the persona, measured against the mix and against every persona."""
+    """A judge whose prompt names the persona, measured against the mix and against every persona."""
     read = {}
     for persona in requested.personas:
         shown: list[Pair] = [replace(pair, group=persona.name) for pair in test.pairs]

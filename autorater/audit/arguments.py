@@ -74,11 +74,9 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str = "Audit a 
 
 def parse_judge_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the command line of `autorater judge`; returns and raises as `parse_arguments`."""
-    parser = CommandParser(prog=prog, description=_JUDGE, allow_abbrev=False)
-    add = parser.add_argument_group("judge, data and prompt").add_argument
-    add("dataset_name", metavar="PAIRS", help="pairs to judge: a file, a folder or a Hub name, with or without labels")
-    add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
-    add("--out", metavar="FILE", required=True, help="predictions to write, .jsonl, two lines a pair: order ab and ba")
+    pairs = "pairs to judge: a file, a folder or a Hub name, with or without labels"
+    written = "predictions to write, .jsonl, two lines a pair: order ab and ba"
+    parser, add = _judging_parser(prog, _JUDGE, "PAIRS", pairs, written)
     _add_data_and_prompt(add)
     add_server_options(parser)
     return _parse_judging(parser, argv)
@@ -86,16 +84,26 @@ def parse_judge_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def parse_rank_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the command line of `autorater rank`; returns and raises as `parse_arguments`."""
-    parser = CommandParser(prog=prog, description=_RANK, allow_abbrev=False)
-    add = parser.add_argument_group("judge, data and prompt").add_argument
-    add("dataset_name", metavar="PROMPTS", help="prompts with responses: .jsonl, .json, .parquet, or a Hub name")
-    add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
-    add("--out", metavar="FILE", required=True, help="rankings to write, .jsonl, one line a prompt")
+    prompts = "prompts with responses: .jsonl, .json, .parquet, or a Hub name"
+    written = "rankings to write, .jsonl, one line a prompt"
+    parser, add = _judging_parser(prog, _RANK, "PROMPTS", prompts, written)
     add("--split", default="train", help="split of a Hub dataset (default: train)")
     add("--max_prompts", type=number(int, 1), metavar="N", help="rank only the first N prompts")
     add_prompt_options(add)
     add_server_options(parser)
     return _parse_judging(parser, argv)
+
+
+def _judging_parser(
+    prog: str, description: str, data: str, data_help: str, out_help: str
+) -> tuple[CommandParser, Callable]:
+    """A parser of the data, the judge and the file to write, and what adds options to their group."""
+    parser = CommandParser(prog=prog, description=description, allow_abbrev=False)
+    add = parser.add_argument_group("judge, data and prompt").add_argument
+    add("dataset_name", metavar=data, help=data_help)
+    add("--judge", metavar="JUDGE", required=True, help="DIR, org/name or endpoint:MODEL, as in the audit")
+    add("--out", metavar="FILE", required=True, help=out_help)
+    return parser, add
 
 
 def _parse_judging(parser: CommandParser, argv: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +50,12 @@ class Parts:
         return Parts(*(None if part is None else function(part) for part in vars(self).values()))
 
 
+def without_content(pairs: Sequence[Pair], slots: Collection[str]) -> list[Pair]:
+    """The pairs with N/A as criteria, reference and group, where a prompt has these slots."""
+    values = dict.fromkeys({"criteria", "reference", "group"} & set(slots), "N/A")
+    return [replace(pair, **values) for pair in pairs]
+
+
 def only_method(judge: PairJudge) -> str | None:
     """The method of a judge that has one only; None for a model on this machine."""
     if isinstance(judge, RecordedJudge):
@@ -86,8 +92,7 @@ def judge_parts(
     only, content_free = only_method(judge), []
     if only != "recorded":
         prompt_format = judge.prompt_format if only else judge.encoder.format
-        slots = dict.fromkeys({"criteria", "reference", "group"} & set(prompt_format.slots), "N/A")
-        content_free = [replace(pair, **slots) for pair in content_free_pairs()]
+        content_free = without_content(content_free_pairs(), prompt_format.slots)
     parts = [pairs, calibration, unvoted, content_free]
     everything = [pair for part in parts for pair in part]
     cross_fitted = None

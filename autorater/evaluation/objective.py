@@ -7,13 +7,13 @@ difference is paired.
 import json
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.evaluation.method_judgments import without_content
 from autorater.judges import Judge, Judgments
 from autorater.metrics.agreement import agreement_credits
 from autorater.metrics.intervals import Mean, Share, bootstrap
@@ -36,8 +36,7 @@ def untrained(judge: Judge, name_or_path: str) -> Judge:
 
 def judge_objective(judge: Judge, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
     """Judges pairs whose criteria and reference, if the prompt has these slots, say that there are none."""
-    slots = dict.fromkeys({"criteria", "reference", "group"} & set(getattr(judge.encoder.format, "slots", ())), "N/A")
-    return judge.probabilities([replace(pair, **slots) for pair in pairs], progress=progress)
+    return judge.probabilities(without_content(pairs, getattr(judge.encoder.format, "slots", ())), progress=progress)
 
 
 def accuracy_change(

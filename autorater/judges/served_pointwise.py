@@ -30,7 +30,7 @@ K = TypeVar("K")
 
 
 @dataclass
-class _Reading:
+class _ScoredResponse:
     """The digits of one response, shape (10,), None until they are read; the tokens of its request."""
 
     digits: np.ndarray | None = None
@@ -63,38 +63,38 @@ class ServedPointwiseJudge(ServedJudge):
 
     def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
         """As in `EndpointJudge`; an answer has the tokens of the requests that were sent for its pair first."""
-        readings: dict[str, _Reading] = {}
+        scored: dict[str, _ScoredResponse] = {}
         open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
 
         def finish(number: int) -> None:
             key, both = open_pairs[number]
-            if all(readings[response].is_done for response in both):
+            if all(scored[response].is_done for response in both):
                 del open_pairs[number]
-                receive(key, self._answer([readings[response] for response in both]))
+                receive(key, self._answer([scored[response] for response in both]))
 
         def prompts() -> Iterator[tuple[str, EncodedPrompt]]:
             for number, (key, pair, _) in enumerate(requests):
                 shown = self.judge.encoder.encode([pair])[0]
                 both = tuple(digest(prompt.ids) for prompt in shown)
                 encoded = dict(zip(both, shown, strict=True))
-                new = [response for response in encoded if response not in readings]
+                new = [response for response in encoded if response not in scored]
                 for response in new:
-                    readings[response] = _Reading(self._digits.get(response))
+                    scored[response] = _ScoredResponse(self._digits.get(response))
                 open_pairs[number] = key, both
                 for response in encoded:
-                    if not readings[response].is_done:
-                        readings[response].waiting.append(number)
-                yield from ((r, encoded[r]) for r in new if not readings[r].is_done)
+                    if not scored[response].is_done:
+                        scored[response].waiting.append(number)
+                yield from ((r, encoded[r]) for r in new if not scored[r].is_done)
                 if number in open_pairs:
                     finish(number)
 
         def received(response: str, reply: Reply, edges: torch.Tensor | None) -> None:
-            reading = readings[response]
-            reading.tokens, reading.problem = (reply.prompt_tokens, reply.completion_tokens), reply.problem or ""
+            entry = scored[response]
+            entry.tokens, entry.problem = (reply.prompt_tokens, reply.completion_tokens), reply.problem or ""
             if edges is not None:
-                reading.digits = self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
-                self._digits[response] = reading.digits
-            waiting, reading.waiting = reading.waiting, []
+                entry.digits = self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
+                self._digits[response] = entry.digits
+            waiting, entry.waiting = entry.waiting, []
             for number in waiting:
                 if number in open_pairs:
                     finish(number)
@@ -106,17 +106,17 @@ class ServedPointwiseJudge(ServedJudge):
             self._way = self.find_way(first[1])
         self.read_trees(self._way, chain([first], unread), received)
 
-    def _answer(self, readings: Sequence[_Reading]) -> Answer:
-        """The answer from the readings of the response shown first and second."""
+    def _answer(self, scored: Sequence[_ScoredResponse]) -> Answer:
+        """The answer from the digits of the response shown first and second."""
         prompt_tokens = completion_tokens = 0
-        for reading in readings:
-            prompt_tokens, completion_tokens = prompt_tokens + reading.tokens[0], completion_tokens + reading.tokens[1]
-            reading.tokens = (0, 0)  # counted
+        for entry in scored:
+            prompt_tokens, completion_tokens = prompt_tokens + entry.tokens[0], completion_tokens + entry.tokens[1]
+            entry.tokens = (0, 0)  # counted
         used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-        problem = next((reading.problem for reading in readings if reading.problem), None)
+        problem = next((entry.problem for entry in scored if entry.problem), None)
         if problem:
             return Answer("refused", error=problem, **used)
-        judgments = self.judge.from_digits(*(reading.digits[None] for reading in readings))
+        judgments = self.judge.from_digits(*(entry.digits[None] for entry in scored))
         mean, valid = float(judgments.mean[0, 0]), float(judgments.valid[0, 0])
         if valid <= 1e-12:
             return Answer("unparsed", valid=0.0, **used)

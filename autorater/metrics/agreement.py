@@ -20,6 +20,11 @@ def verdicts(probabilities: np.ndarray, tie_band: float = 0.0) -> np.ndarray:
     return np.where(np.abs(margins) <= tie_band, 0.0, np.sign(margins))
 
 
+def three_verdicts(probabilities: np.ndarray) -> np.ndarray:
+    """Verdicts A, tie and B, 1 for the one that is given, with a further axis of 3."""
+    return np.equal.outer(verdicts(probabilities, TIE_BAND), (-1.0, 0.0, 1.0)).astype(np.float64)
+
+
 def macro_f1(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean F1 over the classes that occur, from class weights of shape (N, K) whose rows sum to one.
 
@@ -68,10 +73,7 @@ def three_way_agreement(
         `agreement_three_way`: share of pairs with the same verdict. `macro_f1`: mean F1 over the verdicts that the
         judge or the votes give at least once. Both in [0, 1].
     """
-    predicted, truth = (  # one-hot over A, tie, B, shape (N, 3)
-        np.equal.outer(verdicts(values, TIE_BAND), (-1.0, 0.0, 1.0)).astype(np.float64)
-        for values in check_predictions(probabilities, labels)
-    )
+    predicted, truth = map(three_verdicts, check_predictions(probabilities, labels))
     weights = check_weights("weights", weights, len(predicted))
     return {
         "agreement_three_way": float(np.average((predicted * truth).sum(axis=1), weights=weights)),

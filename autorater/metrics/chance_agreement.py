@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.agreement import TIE_BAND, verdicts
+from autorater.metrics.agreement import three_verdicts
 from autorater.metrics.intervals import percentile_interval
 from autorater.metrics.validation import check_predictions, reject
 
@@ -38,7 +38,7 @@ class Kappa:
     @property
     def columns(self) -> np.ndarray:
         """One row per pair, shape (N, 8): frequencies of both raters, equal verdicts, the weight."""
-        predicted, truth = map(_one_hot, (self.probabilities, self.labels))
+        predicted, truth = map(three_verdicts, (self.probabilities, self.labels))
         equal = (predicted * truth).sum(axis=2, keepdims=True)
         parts = (predicted, truth, equal, np.ones_like(equal))
         return np.concatenate(parts, axis=2).mean(axis=0) * self.weights[:, None]
@@ -121,10 +121,5 @@ def annotator_statistics(counts: np.ndarray, probabilities: np.ndarray) -> dict[
     several = counts.sum(axis=1) > 1
     if not several.any():
         return {}
-    with_judge = (counts + _one_hot(probabilities)) * several[:, None]
+    with_judge = (counts + three_verdicts(probabilities)) * several[:, None]
     return {"alpha_annotators": Alpha(counts), "alpha_with_judge": Alpha(with_judge)}
-
-
-def _one_hot(probabilities: np.ndarray) -> np.ndarray:
-    """Verdicts A, tie and B, with a further axis of 3."""
-    return np.equal.outer(verdicts(probabilities, TIE_BAND), (-1.0, 0.0, 1.0)).astype(float)

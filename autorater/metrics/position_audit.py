@@ -121,17 +121,16 @@ def audit_metrics(
     if terms["decided"].any():
         statistics["first_slot_share"] = Share(terms["first"], terms["decided"])
         statistics["second_slot_share"] = Share(terms["decided"] - terms["first"], terms["decided"])
-    if labels is not None:
-        right, right_twice, has_winner = _right(first, second, np.asarray(labels, dtype=np.float64)[kept])
+    known = None if labels is None else np.asarray(labels, dtype=np.float64)[kept]
+    if known is not None:
+        right, right_twice, has_winner = _right(first, second, known)
         if has_winner.any():
             statistics["accuracy"] = Share(right, has_winner)
             statistics["position_consistent_accuracy"] = Share(right_twice, has_winner)
-            known = np.asarray(labels, dtype=np.float64)[kept]
             both_orders = np.stack(pair_means(answers)), np.nan_to_num(np.stack([known, 1 - known]), nan=0.5)
             statistics["cohen_kappa"] = Kappa(*both_orders, (~np.isnan(known)).astype(float))
     preferences = symmetrize(_mean_of_repeats(first), _mean_of_repeats(second))
     for name, trait in (traits or {}).items():
-        known = None if labels is None else np.asarray(labels, dtype=np.float64)[kept]
         statistics |= trait_statistics(name, np.asarray(trait, dtype=np.float64)[kept], preferences, known)
     has_probabilities = not only_verdicts(first, second)
     if has_probabilities:

@@ -53,7 +53,7 @@ def packed_logits(
     known = shares_beginnings(model)
     packing = None
     if known is not False and len(prompt_ids) > 1:
-        prompts = [ids[mask].tolist() for ids, mask in zip(prompt_ids, prompt_mask.bool(), strict=True)]
+        prompts = _unpadded(prompt_ids, prompt_mask)
         packing = Packing.of(model, prompts, suffixes.depth.shape[-1])
         if not packing.beginning or packing.cost > (1 - _LEAST_GAIN) * packing.plain_cost:
             packing = None
@@ -97,7 +97,7 @@ def _check(
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        prompts = [ids[mask].tolist() for ids, mask in zip(prompt_ids, prompt_mask.bool(), strict=True)]
+        prompts = _unpadded(prompt_ids, prompt_mask)
         packed = Packing.of(model, prompts, suffixes.depth.shape[-1]).logits(model, prompts, first)
         expected = plain(model, prompt_ids, prompt_mask, first)
     finally:
@@ -118,6 +118,10 @@ def _check(
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _unpadded(prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> list[list[int]]:
+    return [ids[mask].tolist() for ids, mask in zip(prompt_ids, prompt_mask.bool(), strict=True)]
 
 
 def _any_process(here: bool, model: nn.Module) -> bool:

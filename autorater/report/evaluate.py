@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         logger.info(panel_line(panel[0].recalibration))
         entries, compared = [*entries, *panel], [*compared, *panel]
     systems = win_rates_of_systems(compared[0], calibration, unvoted)
+    section = systems.section() if systems else None
     methods.write_comparison(folder, entries, systems.metrics if systems else None)
     best = methods.best_entry(entries)
     write_comparison_report(
@@ -101,12 +102,12 @@ def run(args: argparse.Namespace) -> None:
         compared,
         groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
         win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
-        systems=systems.section() if systems else None,
+        systems=section,
         title="Judging methods compared",
         summary=summary,
     )
-    if systems:
-        logger.info(f"\nBy {full_name(compared[0])}: {systems.section()['answer']}")
+    if section:
+        logger.info(f"\nBy {full_name(compared[0])}: {section['answer']}")
     logger.info(f"\n{comparison_table(entries, best)}\n\nreport: {folder / 'report.html'}")
     if args.save_recalibration:
         for name, judge in judges.items():

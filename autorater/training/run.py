@@ -82,7 +82,7 @@ class JudgeRun:
     @property
     def peft_config(self) -> PeftConfig | None:
         """The adapter to add; None if the model already is one, which training continues."""
-        return None if isinstance(self.judge.model, PeftModel) else get_peft_config(self.model_config)
+        return new_adapter(self.judge.model, self.model_config)
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
@@ -155,7 +155,7 @@ def open_run(
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))
     if pretrained and record.warm_start is None and args.teacher:
-        config = None if isinstance(model, PeftModel) else get_peft_config(model_config)
+        config = new_adapter(model, model_config)
         folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
         judge.model, _ = open_model(args, training, model_config, folder)
     elif pretrained and record.warm_start is None:
@@ -177,6 +177,11 @@ def open_run(
         record,
         model_config,
     )
+
+
+def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
+    """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further."""
+    return None if isinstance(model, PeftModel) else get_peft_config(model_config)
 
 
 def begin_run(
@@ -248,7 +253,7 @@ def teach_format(
         if args.warm_start_steps:
             logger.info(f"warm_start_steps: not needed, because this is at least {LOW_MASS:g}")
     elif args.warm_start_steps:
-        config = None if isinstance(judge.model, PeftModel) else get_peft_config(model_config)
+        config = new_adapter(judge.model, model_config)
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
         judge.model, _ = open_model(args, training, model_config, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()

@@ -136,10 +136,10 @@ def test_simulated_groups():
     by_persona = population.preference_by_persona(simulated.traits_a, simulated.traits_b)
     assert by_persona @ population.shares == pytest.approx([p.true_probability for p in simulated.pairs])
     names = [h.name for h in PERSONAS]
-    told = by_persona[range(len(by_persona)), [names.index(p.group) for p in simulated.pairs]]
+    of_group = by_persona[range(len(by_persona)), [names.index(p.group) for p in simulated.pairs]]
     votes = np.array([p.label for p in simulated.pairs])
-    assert abs(np.mean(votes - told)) < 0.02
-    assert np.corrcoef(votes, told)[0, 1] > np.corrcoef(votes, by_persona @ population.shares)[0, 1]
+    assert abs(np.mean(votes - of_group)) < 0.02
+    assert np.corrcoef(votes, of_group)[0, 1] > np.corrcoef(votes, by_persona @ population.shares)[0, 1]
     assert len({p.id for p in simulated.pairs}) == len(simulated.pairs)
     assert np.isclose(population.with_shares({"specialist": 2.0}).shares, [0, 1, 0, 0, 0, 0, 0]).all()
     with pytest.raises(UserError, match="unknown persona 'nobody'"):

@@ -146,9 +146,9 @@ def _teach(
 
 def compare(judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.ndarray) -> str:
     """How far a judge is from its teacher on some of the pairs with votes, and its mass on the answers."""
-    told = teacher.between(*texts.sides[chosen].T)
+    targets = teacher.between(*texts.sides[chosen].T)
     judgments = judge.probabilities([texts.pairs[i] for i in chosen])
-    distance = np.sqrt(np.nanmean((judgments.p_sym - told) ** 2))
+    distance = np.sqrt(np.nanmean((judgments.p_sym - targets) ** 2))
     parts = [
         f"root mean square distance to the teacher {distance:.3f}",
         f"mass on answers {judgments.valid.mean():.3g}",
