@@ -163,7 +163,7 @@ class ServerClient:
                 was refused.
 
         Raises:
-            UserError: If no request can succeed (`EndpointError`), or `openai` is not installed.
+            UserError: If no request can succeed (`EndpointError`).
         """
         _Session(self, path, read, receive).run(iter(requests))
 
@@ -342,18 +342,12 @@ class _CutPrompts:
 
 def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
     """The connection to the server."""
-    try:
-        import openai
-    except ImportError as error:
-        raise UserError("a judge on a server requires openai: pip install 'autorater-rl[endpoint]'") from error
+    import openai
+
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL")
     key = os.environ.get(settings.api_key_env)
     if not key and not base_url:
         raise EndpointError(f"no key in {settings.api_key_env}; set it, or the base_url of a server without keys")
-    try:
-        http_client = openai.DefaultAioHttpClient(timeout=settings.timeout)  # half the CPU time per request
-    except RuntimeError:  # openai was installed without its extra `aiohttp`
-        http_client = None
     headers, address = dict(settings.headers), urlsplit(base_url or "")
     if key and _AZURE_DEPLOYMENT in address.path and "api-key" not in {name.lower() for name in headers}:
         headers["api-key"] = key
@@ -362,7 +356,7 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
         api_key=key or "none",
         max_retries=0,
         timeout=settings.timeout,
-        http_client=http_client,
+        http_client=openai.DefaultAioHttpClient(timeout=settings.timeout),  # half the processor time per request
         default_headers=headers,
         default_query=dict(parse_qsl(address.query)),
     )
