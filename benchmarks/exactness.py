@@ -16,8 +16,8 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from harness.inputs import chosen_shape, judge_tokenizer, random_model, shape_arguments
-from harness.measure import emit, machine, machine_arguments
+from harness.inputs import chosen_shape, judge_tokenizer, model_parser, random_model
+from harness.measure import emit, machine
 
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
@@ -29,11 +29,7 @@ _COMMON, _OWN, _PROMPTS = 200, (60, 45, 60, 20), 4
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[machine_arguments(), shape_arguments()],
-    )
+    parser = model_parser(__doc__)
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     return parser.parse_args(argv)
 

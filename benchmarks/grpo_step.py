@@ -28,9 +28,9 @@ from harness.inputs import (
     Shape,
     chosen_shape,
     judge_tokenizer,
+    model_parser,
     pairs_of_length,
     random_model,
-    shape_arguments,
 )
 from harness.measure import (
     alternate,
@@ -38,7 +38,6 @@ from harness.measure import (
     emit,
     in_fresh_process,
     machine,
-    machine_arguments,
     peak_growth,
     ratio,
     say,
@@ -58,21 +57,10 @@ from rewards import brier_reward
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[machine_arguments(), shape_arguments()],
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="Steps that count, per side.")
+    parser = model_parser(__doc__, repeats=5, trains=True)
     parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[512, 1024], help="A case each.")
-    parser.add_argument("--answers", nargs="+", choices=("sampled", "exact"), default=["sampled", "exact"])
     parser.add_argument("--prompts", type=int, default=2, help="Prompts a step.")
-    parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
-    parser.add_argument("--completion_tokens", type=int, default=16)
-    parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
     parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0 for all weights.")
-    parser.add_argument("--gradient_checkpointing", action="store_true")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
     args = parser.parse_args(argv)
     if "exact" in args.answers and args.prompts < 2:
         parser.error("--prompts must be at least 2 where answers are exact (GRPOConfig's check of the batch size)")

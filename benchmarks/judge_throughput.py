@@ -30,14 +30,8 @@ import copy
 import numpy as np
 import torch
 from harness.floor import floor_pass, utilization
-from harness.inputs import (
-    chosen_shape,
-    judge_tokenizer,
-    pairs_of_length,
-    random_model,
-    shape_arguments,
-)
-from harness.measure import alternate, chosen_dtype, emit, machine, machine_arguments, say, timed
+from harness.inputs import chosen_shape, judge_tokenizer, model_parser, pairs_of_length, random_model
+from harness.measure import alternate, chosen_dtype, emit, machine, say, timed
 from transformers import PreTrainedModel
 
 from autorater.data.population import simulate_pairs
@@ -54,12 +48,7 @@ AS_THEY_COME = 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[machine_arguments(), shape_arguments()],
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="Rounds that count, per side.")
+    parser = model_parser(__doc__, repeats=5)
     parser.add_argument("--model", help="Folder or Hub name of a judge, in place of random weights.")
     parser.add_argument("--prompt_tokens", type=int, nargs="+", help="A case each; default 512 1024.")
     parser.add_argument("--layout", choices=("full", "compact"), default="full", help="Of prompts to random weights.")

@@ -22,14 +22,13 @@ from collections.abc import Callable
 
 import torch
 from harness.floor import floor_pass, utilization
-from harness.inputs import TINY, Shape, chosen_shape, judge_tokenizer, random_model, shape_arguments
+from harness.inputs import TINY, Shape, chosen_shape, judge_tokenizer, model_parser, random_model
 from harness.measure import (
     alternate,
     chosen_dtype,
     emit,
     in_fresh_process,
     machine,
-    machine_arguments,
     peak_growth,
     ratio,
     say,
@@ -49,21 +48,10 @@ SIDES = {"plain": False, "shared": True}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[machine_arguments(), shape_arguments()],
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="Rounds that count, per side.")
+    parser = model_parser(__doc__, repeats=3, trains=True)
     parser.add_argument("--pairs", type=int, default=16, help="Pairs of the micro-batch, each in both orders.")
     parser.add_argument("--common_tokens", type=int, default=600, help="Tokens that all prompts begin with.")
     parser.add_argument("--own_tokens", type=int, default=150, help="Its other tokens, a fifth the question.")
-    parser.add_argument("--answers", nargs="+", choices=("exact", "sampled"), default=["exact", "sampled"])
-    parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
-    parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
-    parser.add_argument("--completion_tokens", type=int, default=16)
-    parser.add_argument("--gradient_checkpointing", action="store_true")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory too.")
     return parser.parse_args(argv)
 
 

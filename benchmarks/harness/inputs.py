@@ -16,6 +16,7 @@ from autorater.data.population import simulate_pairs
 from autorater.models.tiny import build_tokenizer
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
+from harness.measure import machine_arguments
 from rewards import CLOSE_TAG, OPEN_TAG
 
 PROMPT_FORMAT = PromptFormat("compact")
@@ -44,18 +45,38 @@ SHAPES = {
 TINY = Shape(8_192, 32, 96, 1, 4, 4)
 
 
-def shape_arguments() -> argparse.ArgumentParser:
-    """Parent parser with `--shape` and the sizes that override it."""
-    parser = argparse.ArgumentParser(add_help=False)
+def model_parser(description: str, *, repeats: int | None = None, trains: bool = False) -> argparse.ArgumentParser:
+    """A parser with the options of a model with random weights, of the machine, and of what is measured.
+
+    Args:
+        description: The module docstring.
+        repeats: Default of `--repeats`; None for a benchmark that measures no time.
+        trains: Add the options of a training step: answers, completions, memory.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[machine_arguments()],
+    )
     parser.add_argument("--shape", choices=SHAPES, default="small", help="Sizes of the model, with random weights.")
     parser.add_argument("--hidden_size", type=int, help="Override of the shape; the MLP is three times as wide.")
     parser.add_argument("--num_layers", type=int, help="Override of the shape.")
     parser.add_argument("--vocab_size", type=int, help="Override of the shape.")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help="Rounds that count, per side.")
+    if trains:
+        kinds = ("exact", "sampled")
+        parser.add_argument("--answers", nargs="+", choices=kinds, default=list(kinds), help="A record each.")
+        parser.add_argument("--answer_step", type=float, default=0.01, help="Grid of the exact answers.")
+        parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
+        parser.add_argument("--completion_tokens", type=int, default=16)
+        parser.add_argument("--gradient_checkpointing", action="store_true")
+        parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory.")
     return parser
 
 
 def chosen_shape(args: argparse.Namespace) -> Shape:
-    """The shape of `shape_arguments`."""
+    """The shape of `model_parser`."""
     changes = {name: getattr(args, name) for name in ("hidden_size", "num_layers", "vocab_size")}
     if args.hidden_size:
         changes["intermediate_size"] = 3 * args.hidden_size

@@ -36,9 +36,9 @@ def run(script, capsys):
 
 
 def test_grpo_step(run):
-    sampled, exact = run("grpo_step", *TINY_STEP, "--no-memory")
-    assert [sampled["ours"], exact["ours"]] == ["sampled", "exact"]
-    for record in (sampled, exact):
+    exact, sampled = run("grpo_step", *TINY_STEP, "--no-memory")
+    assert [exact["ours"], sampled["ours"]] == ["exact", "sampled"]
+    for record in (exact, sampled):
         assert set(record) >= {"prompt_tokens", "prompts", "num_generations", "completion_tokens", "parameters"}
         assert set(record) >= MACHINE
         assert record["ratio"] == pytest.approx(record["trl_seconds"] / record["ours_seconds"], rel=1e-4)
