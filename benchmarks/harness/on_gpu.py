@@ -28,13 +28,13 @@ class Part:
 
 
 _SMALL = "--device cpu --shape small --hidden_size 32 --num_layers 1 --repeats 1"
-_BEGINNING = f"{_SMALL} --pairs 2 --common_tokens 100 --own_tokens 40 --gradient_checkpointing --no-memory"
+_BEGINNING = f"{_SMALL} --pairs 2 --common_tokens 200 --own_tokens 60 --gradient_checkpointing"
 _STEP = f"{_SMALL} --prompt_tokens 128 --num_generations 4 --completion_tokens 3 --no-memory"
 _JUDGE = f"{_SMALL} --prompt_tokens 400 --n_pairs 2 --generate_batch_sizes 2 --answer_step 0.1"
 _RECIPE = "--report_to none --save_strategy no --disable_tqdm true --logging_steps 10 --eval_strategy no"
 PARTS = (
     Part("exactness", "exactness.py", "--device cuda --shape qwen2.5-0.5b",
-         "--device cpu --shape small --hidden_size 32 --num_layers 1", 60),
+         "--device cpu --shape small --hidden_size 64 --num_layers 2", 60),
     Part("shared beginning 0.5 B", "shared_beginning.py",
          "--device cuda --shape qwen2.5-0.5b --gradient_checkpointing --repeats 3", _BEGINNING, 60),
     Part("step 0.5 B", "grpo_step.py",
@@ -44,8 +44,8 @@ PARTS = (
          "--generate_batch_sizes 64 256", _JUDGE, 60),
     Part("default recipe", "../recipes/grpo.py",
          f"{_RECIPE} --max_steps 100 --warm_start_steps 300 --n_train 3000 --n_test 300",
-         f"{_RECIPE} --max_steps 3 --logging_steps 1 --warm_start_steps 2 --n_train 80 --n_test 10 --use_cpu "
-         "--per_device_train_batch_size 4 --policy_hidden_size 16 --policy_num_layers 1", 60),
+         f"{_RECIPE} --max_steps 6 --logging_steps 2 --warm_start_steps 60 --n_train 200 --n_test 20 --use_cpu "
+         "--per_device_train_batch_size 4 --policy_hidden_size 32 --policy_num_layers 1", 60),
     Part("shared beginning 7 B", "shared_beginning.py",
          "--device cuda --shape qwen2.5-7b --gradient_checkpointing --repeats 1 --answers exact --pairs 8", "", 60),
     Part("step 7 B LoRA", "grpo_step.py",
@@ -101,8 +101,18 @@ def run(part: Part, options: list[str], limit: float, out: Path) -> dict[str, ob
         records = recipe_records(folder) if status == "ok" else []
     else:
         records = [json.loads(line) for line in lines if line.startswith("{")]
+    if status == "ok":
+        status = _verdict(records)
     seconds = round(time.monotonic() - start, 1)
     return {"part": part.name, "status": status, "seconds": seconds, "options": options, "records": records}
+
+
+def _verdict(records: list[dict[str, object]]) -> str:
+    """`ok` if there are records, and none of results that should be equal and are not."""
+    if not records:
+        return "failed: it printed no records"
+    different = sum(record.get("exact") is False for record in records)
+    return f"failed: {different} of {len(records)} comparisons are not exact" if different else "ok"
 
 
 def recipe_records(folder: Path) -> list[dict[str, object]]:
@@ -115,8 +125,9 @@ def recipe_records(folder: Path) -> list[dict[str, object]]:
 
 
 _SHOWN = (
-    "part", "answers", "ours", "prompt_tokens", "dtype", "exact", "logps_difference", "gradient_difference", "ratio",
-    "of_floor", "utilization", "memory_ratio", "peak_of_estimate", "before/brier", "after/brier", "reward_by_step",
+    "part", "answers", "ours", "parameters", "prompt_tokens", "dtype", "exact", "logps_difference",
+    "gradient_difference", "ratio", "of_floor", "utilization", "memory_ratio", "peak_of_estimate", "before/brier",
+    "after/brier", "reward_by_step",
 )  # fmt: skip
 
 
