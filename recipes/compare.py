@@ -21,6 +21,7 @@ from tqdm import tqdm
 from autorater.cli import run_script
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
+from autorater.report.tables import markdown_table
 
 RECIPES = Path(__file__).parent
 KEYS = {"output_dir", "seeds", "columns", "before", "common", "groups", "runs"}
@@ -71,26 +72,25 @@ def _run(place: Path, name: str, options: dict) -> dict:
 
 def _table(columns: dict[str, str], before: str | None, results: dict[tuple[str, str], list[dict]]) -> str:
     """Markdown table: means over the seeds, with standard deviations for several seeds."""
-    lines = [f"| | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
-    last = None
+    rows, last = [], None
     for (group, name), metrics in results.items():
         label = f"{group}: " if group else ""
         if before and group != last:
-            lines.append(_line(label + before, metrics, "before", columns))
-        lines.append(_line(label + name, metrics, "after", columns))
+            rows.append(_row(label + before, metrics, "before", columns))
+        rows.append(_row(label + name, metrics, "after", columns))
         last = group
-    return "\n".join(lines)
+    return markdown_table(("", *columns.values()), rows)
 
 
-def _line(name: str, metrics: list[dict], when: str, columns: dict[str, str]) -> str:
-    entries = []
+def _row(name: str, metrics: list[dict], when: str, columns: dict[str, str]) -> list[str]:
+    entries = [name]
     for key in columns:
         values = [m.get(f"{when}/{key}", m.get(key) if when == "after" else None) for m in metrics]
         known = [value for value in values if value is not None]
         digits = 0 if key == "training_seconds" else 4
         spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
         entries.append(f"{np.mean(known):.{digits}f}{spread}" if known else "")
-    return f"| {name} | {' | '.join(entries)} |"
+    return entries
 
 
 if __name__ == "__main__":

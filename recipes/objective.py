@@ -29,6 +29,7 @@ def main() -> None:
     from autorater.data.objective import objective_pairs
     from autorater.evaluation import objective
     from autorater.judges.local import Judge, read_format
+    from autorater.report.tables import accuracy_table
 
     base = args.before or objective.trained_from(args.judge)
     pairs = objective_pairs(args.n_pairs, args.seed)
@@ -37,7 +38,7 @@ def main() -> None:
     after = objective.judge_objective(judge, pairs, progress=True)
     before = objective.judge_objective(objective.untrained(judge, base), pairs, progress=True)
     accuracy = objective.accuracy_change(pairs, before, after)
-    print(f"{args.judge}, trained from {base}; {len(pairs)} pairs\n\n{objective.accuracy_table(accuracy)}")
+    print(f"{args.judge}, trained from {base}; {len(pairs)} pairs\n\n{accuracy_table(accuracy)}")
     if args.output:
         args.output.write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
 

@@ -77,13 +77,12 @@ def _ranking(judging: Judging, question: _Question, indices: range) -> dict[str,
     answered = ~np.isnan(answers)
     p_sym = np.where(answered, answers, 0).sum(axis=1) / answered.sum(axis=1).clip(1)
     ranking = ranking_of(np.where(answered.any(axis=1), p_sym, 0.5), len(question.responses))
-    is_pointwise = hasattr(getattr(judging.judge, "judge", judging.judge), "scores")  # also behind a server
     line = {
         "id": question.id,
         "order": ranking.order.tolist(),
         "strengths": ranking.strengths.round(6).tolist(),
         "probabilities": ranking.probabilities.round(6).tolist(),
-        "n_judgments": len(set(map(str, question.responses))) if is_pointwise else ranking.n_judgments,
+        "n_judgments": len(set(map(str, question.responses))) if judging.judge.is_pointwise else ranking.n_judgments,
     }
     n_unanswered = int((~answered).all(axis=1).sum())
     return line | ({"n_unanswered": n_unanswered} if n_unanswered else {})

@@ -28,11 +28,10 @@ from autorater.evaluation.requests import (
 )
 from autorater.evaluation.results import write_metrics
 from autorater.judges.endpoint import EndpointJudge
-from autorater.judges.judgments import PairJudge
+from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
 from autorater.judges.recorded import RecordedPair, iter_recorded
-from autorater.prompts.templates import PromptFormat
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Judging:
     pairs: Callable[[], Iterator[Pair]]
     index: PairIndex
     plan: Plan
-    judge: PairJudge
+    judge: NamedJudge
     store: JudgmentStore
 
     def judge_missing(self) -> int:
@@ -144,12 +143,11 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
     return Judging(pairs, index, plan, judge, store)
 
 
-def _check_instruction(judge: PairJudge) -> None:
+def _check_instruction(judge: NamedJudge) -> None:
     """UserError if there is no instruction of ours that the probe `paraphrase` could replace."""
-    prompt_format = judge.prompt_format if isinstance(judge, EndpointJudge) else judge.encoder.format
-    if not isinstance(prompt_format, PromptFormat):
+    if judge.is_pointwise:
         raise UserError("--probe paraphrase requires a judge of pairs; this one reads single responses")
-    _ = prompt_format.paraphrased
+    _ = judge.prompt_format.paraphrased
 
 
 def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:

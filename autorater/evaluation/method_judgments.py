@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store
-from autorater.judges.calibrators import Recalibration, content_free_pairs
+from autorater.judges.calibrators import content_free_pairs
 from autorater.judges.endpoint import EndpointJudge
-from autorater.judges.judgments import Judgments, PairJudge
+from autorater.judges.judgments import Judgments, NamedJudge
 from autorater.judges.opening import judge_settings
 from autorater.judges.recorded_judge import RecordedJudge
 
@@ -56,28 +56,18 @@ def without_content(pairs: Sequence[Pair], slots: Collection[str]) -> list[Pair]
     return [replace(pair, **values) for pair in pairs]
 
 
-def only_method(judge: PairJudge) -> str | None:
-    """The method of a judge that has one only; None for a model on this machine."""
-    if isinstance(judge, RecordedJudge):
-        return "recorded"
-    if isinstance(judge, EndpointJudge):
-        return judge.method
-    return None
-
-
-def methods_of(judge: PairJudge, methods: Sequence[str], name: str, *, say: bool = False) -> Sequence[str]:
+def methods_of(judge: NamedJudge, methods: Sequence[str], name: str, *, say: bool = False) -> Sequence[str]:
     """Those of the methods that a judge has; with `say` a line names the others of a judge with one method."""
-    only = only_method(judge)
-    if only is None:
+    if judge.method is None:
         return methods
-    if say and (others := [method for method in methods if method != only]):
-        logger.info(f"{name}: by {only} alone; {', '.join(others)} require a model on this machine")
-    return [only]
+    if say and (others := [method for method in methods if method != judge.method]):
+        logger.info(f"{name}: by {judge.method} alone; {', '.join(others)} require a model on this machine")
+    return [judge.method]
 
 
 def judge_parts(
     method: str,
-    judge: PairJudge,
+    judge: NamedJudge,
     pairs: Sequence[Pair],
     calibration: Sequence[Pair],
     train: Sequence[Pair] | None,
@@ -89,18 +79,15 @@ def judge_parts(
     **options: int,
 ) -> Parts:
     """Judges all parts by a method; arguments as in `autorater.evaluation.methods.compare_methods`."""
-    only, content_free = only_method(judge), []
-    if only != "recorded":
-        prompt_format = judge.prompt_format if only else judge.encoder.format
-        content_free = without_content(content_free_pairs(), prompt_format.slots)
+    is_recorded, content_free = isinstance(judge, RecordedJudge), []
+    if not is_recorded:
+        content_free = without_content(content_free_pairs(), judge.prompt_format.slots)
     parts = [pairs, calibration, unvoted, content_free]
     everything = [pair for part in parts for pair in part]
     cross_fitted = None
-    if only == "recorded":
-        judgments = judge.probabilities(everything)
-    elif only and folder is None:
+    if is_recorded or (judge.method and folder is None):
         judgments = judge.probabilities(everything, progress=progress)
-    elif only:
+    elif judge.method:
         judgments = judge_in_store(
             judge,
             everything,
@@ -145,23 +132,8 @@ def _judge_locally(
     return judge_in_parts(pair_judge, pairs, folder, depends_on, progress=progress), None
 
 
-def saved_recalibration(judge: PairJudge) -> Recalibration | None:
-    """The recalibration saved with a judge that is read exactly; its `answer_mean` is measured without it."""
-    trained = judge.judge if hasattr(judge, "judge") else judge
-    return getattr(trained, "recalibration", None)
-
-
-def without_recalibration(judge: PairJudge) -> PairJudge:
-    """The judge without the recalibration that is saved with it, so that methods are comparable."""
-    if not isinstance(judge, EndpointJudge) or not hasattr(judge, "judge"):
-        return judge
-    plain = copy(judge.judge)
-    plain.recalibration = None
-    return replace(judge, judge=plain)
-
-
 def cost(
-    judge: PairJudge,
+    judge: NamedJudge,
     pairs: Sequence[Pair],
     methods: Sequence[str],
     prices: Mapping[str, float | None] | None = None,

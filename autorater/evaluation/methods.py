@@ -23,17 +23,10 @@ from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
-from autorater.evaluation.method_judgments import (
-    Parts,
-    judge_parts,
-    methods_of,
-    only_method,
-    saved_recalibration,
-    without_recalibration,
-)
+from autorater.evaluation.method_judgments import Parts, judge_parts, methods_of
 from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, fit_recalibration
-from autorater.judges.judgments import PairJudge
+from autorater.judges.judgments import NamedJudge
 from autorater.judges.options import METHODS
 from autorater.judges.panel import Panel
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
@@ -96,7 +89,7 @@ def group_column(pairs: Sequence[Pair]) -> str:
 
 
 def compare_methods(
-    judge: PairJudge,
+    judge: NamedJudge,
     pairs: Sequence[Pair],
     calibration: Sequence[Pair],
     train: Sequence[Pair] | None = None,
@@ -143,7 +136,7 @@ def compare_methods(
             raise UserError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
     chains = [variant_steps(variant) for variant in variants]
     labels = [pair.label for pair in calibration]
-    plain, saved = without_recalibration(judge), saved_recalibration(judge)
+    plain = judge.without_recalibration()
     chosen = methods_of(judge, methods, name or model)
     entries = []
     for i, method in enumerate(chosen, 1):
@@ -152,7 +145,7 @@ def compare_methods(
         try:
             parts = judge_parts(method, plain, pairs, calibration, train, unvoted, folder, model, progress, **options)
         except UserError as error:
-            if only_method(judge) is not None:  # a budget, a server, a file
+            if judge.method is not None:  # a budget, a server, a file
                 raise
             entries.append(Entry(method, judge=name, reason=str(error)))
             continue
@@ -161,9 +154,9 @@ def compare_methods(
             for steps in chains
             if parts.content_free is not None or "contextual" not in steps
         ]
-        if method == ANSWER_MEAN and saved is not None:
-            as_saved = parts.map(lambda part: part.recalibrated(saved))
-            variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), as_saved, saved))
+        if method == ANSWER_MEAN and judge.recalibration is not None:
+            as_saved = parts.map(lambda part: part.recalibrated(judge.recalibration))
+            variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), as_saved, judge.recalibration))
         for method_name, steps, processed, recalibration in variants_of_method:
             measured = measure(pairs, processed.measured, clusters=clusters, n_bootstrap=n_bootstrap)
             entries.append(Entry(method_name, steps, name, measured, recalibration, processed))

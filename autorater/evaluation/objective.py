@@ -62,20 +62,6 @@ def accuracy_change(
     return found
 
 
-def accuracy_table(accuracy: dict[str, float]) -> str:
-    """The keys of `accuracy_change` as a Markdown table, with a sentence about the difference."""
-    kinds = [key.split("/")[1] for key in accuracy if key.startswith("before/")]
-    lines = ["| | before | after |", "|---|---|---|"]
-    lines += [f"| {kind} | {accuracy[f'before/{kind}']:.3f} | {accuracy[f'after/{kind}']:.3f} |" for kind in kinds]
-    total = [
-        f"{accuracy[k]:.3f} [{accuracy[f'{k}_low']:.3f}, {accuracy[f'{k}_high']:.3f}]" for k in ("before", "after")
-    ]
-    lines.append(f"| **all** | {total[0]} | {total[1]} |")
-    low, high = accuracy["change_low"], accuracy["change_high"]
-    verdict = "lower than before" if high < 0 else "higher than before" if low > 0 else "no change within the interval"
-    return "\n".join(lines) + f"\n\nchange: {accuracy['change']:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
-
-
 def trained_from(folder: str | Path) -> str:
     """The model that a training run began with, from the `run.json` in its folder; `UserError` if it names none."""
     file = Path(folder, "run.json")

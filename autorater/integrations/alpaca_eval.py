@@ -18,7 +18,7 @@ from alpaca_eval.annotators import PairwiseAnnotator
 from alpaca_eval.annotators.pairwise_evaluator import SinglePairwiseAnnotator
 
 from autorater.data.pairs import Pair
-from autorater.integrations.preferences import Preferences, pair_of
+from autorater.integrations.preferences import Preferences, opened, pair_of
 
 
 class JudgeAnnotator(PairwiseAnnotator):
@@ -44,18 +44,12 @@ class _SingleJudge(SinglePairwiseAnnotator):
 
 def judge_completions(prompts: list[Pair], judge: str, **options: object) -> dict[str, list[float]]:
     """Pr[output 2 preferred] of every pair, NaN without an answer; arguments as in `Preferences`."""
-    preferences = _opened(judge, tuple(sorted(options.items())))
-    return {"completions": preferences.of(prompts).tolist()}
+    return {"completions": opened(Preferences, judge, **options).of(prompts).tolist()}
 
 
 def preference(completion: float) -> list[float | None]:
     """The preference in [1, 2] for a probability."""
     return [None if math.isnan(completion) else 1 + completion]
-
-
-@functools.cache
-def _opened(judge: str, options: tuple) -> Preferences:
-    return Preferences(judge, **dict(options))
 
 
 if __name__ == "__main__":

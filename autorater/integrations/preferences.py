@@ -6,8 +6,10 @@ Deliberately left out: storage. `autorater judge` resumes a stopped run; a progr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from autorater.judges.options import ENDPOINT
 
 _LEAST_VALID = 1e-12  # probability that an answer parses, below which there is none
 _WINDOW = 0.02  # seconds in which concurrent calls are gathered
+_opened: dict[tuple[Callable, str], object] = {}
+T = TypeVar("T")
 
 
 class Preferences:
@@ -142,6 +146,14 @@ class ConcurrentPreferences:
                 for (_, future), probability in zip(batch, found.tolist(), strict=True):
                     if not future.done():
                         future.set_result(probability)
+
+
+def opened(kind: Callable[..., T], judge: str, **options: object) -> T:
+    """`kind(judge, **options)`, such as `Preferences`, made once in this process for equal arguments."""
+    key = kind, json.dumps([judge, options], sort_keys=True, default=str)
+    if key not in _opened:
+        _opened[key] = kind(judge, **options)
+    return _opened[key]
 
 
 def pair_of(

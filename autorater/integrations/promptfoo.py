@@ -14,13 +14,12 @@ assert:
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Mapping
 
 from autorater.data.errors import DataError, UserError
-from autorater.integrations.preferences import Preferences, pair_of
+from autorater.integrations.preferences import Preferences, opened, pair_of
 
 _FIELDS = ("prompt", "response", "reference")
 _OF_PROMPTFOO = {"basePath", "pythonExecutable", "workers", "timeout"}  # in the config of any Python provider
@@ -41,18 +40,16 @@ def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, o
         texts = json.loads(prompt)
         if not isinstance(texts, dict) or not set(_FIELDS) <= set(texts):
             raise DataError(f"the rubricPrompt is {prompt[:80]!r}; expected a JSON object with {', '.join(_FIELDS)}")
-        preferences = _opened(json.dumps(options.get("config") or {}, sort_keys=True))
-        (p,) = preferences.of([pair_of(texts["prompt"], texts["reference"], texts["response"])]).tolist()
+        settings = {name: value for name, value in (options.get("config") or {}).items() if name not in _OF_PROMPTFOO}
+        if "judge" not in settings:
+            raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
+        (p,) = (
+            opened(Preferences, **settings)
+            .of([pair_of(texts["prompt"], texts["reference"], texts["response"])])
+            .tolist()
+        )
     except (UserError, json.JSONDecodeError) as error:
         return {"error": str(error)}
     if math.isnan(p):
         return {"error": "the judge has no answer: it was unparsed or refused, or the prompt is too long"}
     return {"output": {"score": p, "pass": p >= 0.5, "reason": f"preferred with probability {p:.2f}"}}
-
-
-@functools.cache
-def _opened(config: str) -> Preferences:
-    settings = {name: value for name, value in json.loads(config).items() if name not in _OF_PROMPTFOO}
-    if "judge" not in settings:
-        raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
-    return Preferences(**settings)

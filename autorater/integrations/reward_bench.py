@@ -8,11 +8,10 @@ runpy.run_path("scripts/run_generative.py", run_name="__main__")    # with --mod
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
-from autorater.integrations.preferences import Preferences, pair_of
+from autorater.integrations.preferences import Preferences, opened, pair_of
 
 
 class RewardBenchJudge:
@@ -23,7 +22,7 @@ class RewardBenchJudge:
     """
 
     def __init__(self, **options: object):
-        self._open = functools.cache(functools.partial(Preferences, **options))
+        self.options = options
 
     def __call__(
         self,
@@ -48,7 +47,9 @@ class RewardBenchJudge:
             as text.
         """
         prompt = list(answer_a[:-1]) if multi_turn else question
-        (p,) = self._open(model).of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
+        (p,) = (
+            opened(Preferences, model, **self.options).of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
+        )
         if math.isnan(p):
             return "error", question, "no answer"
         return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"

@@ -13,15 +13,12 @@ judge. Comparison in a group is not possible: verl gives one response at a time.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 
 from autorater.data.errors import UserError
-from autorater.integrations.preferences import ConcurrentPreferences, pair_of
+from autorater.integrations.preferences import ConcurrentPreferences, opened, pair_of
 from autorater.integrations.reward import JudgeReward
-
-_opened: dict[str, tuple[JudgeReward, ConcurrentPreferences]] = {}  # by their options, in this process
 
 
 async def compute_score(
@@ -60,10 +57,11 @@ async def compute_score(
         raise UserError(f"extra_info has no {prompt_key!r} with the prompt; it has {sorted(extra_info or {})}")
     if reward_router_address is not None and judge.startswith("endpoint:"):
         options = {"base_url": f"http://{reward_router_address}/v1"} | options
-    key = json.dumps([judge, options], sort_keys=True, default=str)
-    if key not in _opened:
-        reward = JudgeReward(judge, "ground_truth", **options)
-        _opened[key] = reward, ConcurrentPreferences(reward.preferences)
-    reward, preferences = _opened[key]
+    reward, preferences = opened(_reward, judge, **options)
     p = await preferences.of(pair_of(extra_info[prompt_key], ground_truth, solution_str))
     return {"score": reward.valued(0.5 if math.isnan(p) else p), "judged": float(not math.isnan(p))}
+
+
+def _reward(judge: str, **options: object) -> tuple[JudgeReward, ConcurrentPreferences]:
+    reward = JudgeReward(judge, "ground_truth", **options)
+    return reward, ConcurrentPreferences(reward.preferences)

@@ -1,6 +1,6 @@
 """Judges: each gives the probability that the response shown second is preferred.
 
-judgments    the interface of all judges, and the arrays they return
+judgments    the interface of all judges, the base class of those with a name, and the arrays they return
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
 pointwise    `PointwiseJudge`: scores single responses; a pair's probability follows from two scores
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here

@@ -25,7 +25,7 @@ from autorater.data.loading import as_pairs
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.client import EndpointError, ServerClient
-from autorater.judges.judgments import Answer, Judgments
+from autorater.judges.judgments import Answer, Judgments, NamedJudge
 from autorater.judges.replies import Reply, read_reply
 from autorater.prompts.markers import shown_texts
 from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
@@ -35,7 +35,7 @@ K = TypeVar("K")
 
 
 @dataclass
-class EndpointJudge(ServerClient):
+class EndpointJudge(ServerClient, NamedJudge):
     """A model on an OpenAI-compatible server; further attributes as in `ServerClient`.
 
     Attributes:

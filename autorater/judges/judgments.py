@@ -10,19 +10,43 @@ The responses A and B of a pair are shown in the given order (ab) and swapped (b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
 from autorater.data.pairs import Pair
+
+if TYPE_CHECKING:
+    from autorater.judges.calibrators import Recalibration
 
 
 class PairJudge(Protocol):
     """Anything that judges pairs in both orders: such as a local model or an endpoint."""
 
     def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments: ...
+
+
+class NamedJudge(PairJudge):
+    """Base class of the judges that `open_judge` opens by a name.
+
+    Attributes:
+        is_pointwise: It reads every response once, alone.
+        method: The one judging method that it has; None for a model on this machine, which has all.
+        recalibration: Applied to its probabilities; None for none.
+    """
+
+    is_pointwise: bool = False
+    method: str | None = None
+    recalibration: Recalibration | None = None
+
+    def without_recalibration(self) -> Self:
+        """The same judge without the recalibration that is saved with it, so that methods are comparable."""
+        judge = copy(self)
+        judge.recalibration = None
+        return judge
 
 
 @dataclass(frozen=True)

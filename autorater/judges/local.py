@@ -24,7 +24,7 @@ from autorater.data.messages import Text
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.calibrators import Recalibration, from_dict
-from autorater.judges.judgments import AnswerArrays, Judgments
+from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
@@ -42,7 +42,7 @@ FORMAT_FILE = "autorater.json"
 PAIRWISE, POINTWISE = "pairwise", "pointwise"
 
 
-class Judge:
+class Judge(NamedJudge):
     """A causal language model that verbalizes probabilities.
 
     Args:
@@ -86,6 +86,11 @@ class Judge:
 
     def _build_tree(self, answer_step: float) -> AnswerTree:
         return AnswerTree(self.tokenizer, self.encoder.context, answer_step)
+
+    @property
+    def prompt_format(self) -> SlotFormat:
+        """The prompt format."""
+        return self.encoder.format
 
     @property
     def answer_tokens(self) -> int:

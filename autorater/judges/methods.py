@@ -63,9 +63,8 @@ def judging_method(
     """
     if name not in METHODS:
         raise UserError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
-    judge = copy(judge)
-    judge.recalibration = None
-    if isinstance(judge, PointwiseJudge) and name not in ("answer_mean", "linear_probe"):
+    judge = judge.without_recalibration()
+    if judge.is_pointwise and name not in ("answer_mean", "linear_probe"):
         raise UserError("this judge is pointwise: its scores are answer_mean")
     if name == "pointwise":
         return PointwiseJudge(judge.model, judge.tokenizer, max_batch_tokens=judge.max_batch_tokens)

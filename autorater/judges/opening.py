@@ -17,7 +17,7 @@ from autorater.data.errors import UserError
 from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.identity import model_digest
-from autorater.judges.judgments import PairJudge
+from autorater.judges.judgments import NamedJudge
 from autorater.judges.options import ENDPOINT, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
 from autorater.judges.recorded_judge import RecordedJudge
 from autorater.prompts.templates import PromptFormat
@@ -36,7 +36,7 @@ def open_judge(
     judge_format: str | None = None,
     read: str = "exact",
     **server: object,
-) -> PairJudge:
+) -> NamedJudge:
     """Opens a judge.
 
     Args:
@@ -104,7 +104,7 @@ def judge_options(name: str, args: Namespace) -> dict[str, object]:
     return server if args.judge_format else server | prompt
 
 
-def judge_settings(name: str, judge: PairJudge) -> dict[str, object]:
+def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
     """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`.
 
     Not for recorded ones, which are there already.
@@ -116,7 +116,7 @@ def judge_settings(name: str, judge: PairJudge) -> dict[str, object]:
     return {
         "judge": name,
         "weights": model_digest(name),
-        "prompt": judge.encoder.format.described,
+        "prompt": judge.prompt_format.described,
         "answer_step": judge.tree.step,
     }
 

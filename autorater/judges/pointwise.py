@@ -68,6 +68,8 @@ class PointwiseJudge(Judge):
         array([7.2, 1.9])
     """
 
+    is_pointwise = True
+
     def __init__(
         self,
         model: PreTrainedModel,

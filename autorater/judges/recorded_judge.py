@@ -18,12 +18,12 @@ from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.judged import JudgedPair, read_judged
-from autorater.judges.judgments import Judgments
+from autorater.judges.judgments import Judgments, NamedJudge
 
 _TEXTS = ("prompt", "response_a", "response_b")
 
 
-class RecordedJudge:
+class RecordedJudge(NamedJudge):
     """Judgments of a file, as a judge.
 
     Args:
@@ -35,6 +35,8 @@ class RecordedJudge:
     Raises:
         DataError: If the file cannot be read or a row is wrong.
     """
+
+    method = "recorded"
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)

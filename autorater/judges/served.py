@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from transformers import AutoTokenizer
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.judges.calibrators import from_dict
+from autorater.judges.calibrators import Recalibration, from_dict
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.endpoint import EndpointJudge, written_answer
 from autorater.judges.identity import digest
@@ -79,6 +79,13 @@ class ServedJudge(EndpointJudge):
     @property
     def method(self) -> str:
         return "answer_mean" if self.read == "exact" else super().method
+
+    @property
+    def recalibration(self) -> Recalibration | None:
+        return self.judge.recalibration
+
+    def without_recalibration(self) -> Self:
+        return replace(self, judge=self.judge.without_recalibration())
 
     @property
     def prompts_per_request(self) -> int:
@@ -231,7 +238,7 @@ class ServedJudge(EndpointJudge):
         return replace(answer, probability=round(self._recalibrated(answer.probability), 6))
 
     def _recalibrated(self, p: float) -> float:
-        return p if self.judge.recalibration is None else float(self.judge.recalibration(np.array([p]))[0])
+        return p if self.recalibration is None else float(self.recalibration(np.array([p]))[0])
 
 
 def open_format(folder: str | Path) -> Judge:

@@ -20,7 +20,6 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
-from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import Reply
 from autorater.judges.served import ServedJudge, open_format
 from autorater.prompts.encoder import EncodedPrompt
@@ -50,6 +49,8 @@ class ServedPointwiseJudge(ServedJudge):
     Raises:
         UserError: If it is to be sampled.
     """
+
+    is_pointwise = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,5 +132,5 @@ def served_judge(model: str, judge_format: str, **options: object) -> ServedJudg
         options: As in `ServedJudge`.
     """
     judge = open_format(judge_format)
-    kind = ServedPointwiseJudge if isinstance(judge, PointwiseJudge) else ServedJudge
+    kind = ServedPointwiseJudge if judge.is_pointwise else ServedJudge
     return kind(model, judge=judge, **options)

@@ -16,11 +16,11 @@ from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
 from autorater.evaluation import methods
-from autorater.evaluation.method_judgments import cost, methods_of, only_method
+from autorater.evaluation.method_judgments import cost, methods_of
 from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.identity import model_digest
-from autorater.judges.judgments import PairJudge
+from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices)}")
     entries = []
     for name, judge in judges.items():
-        served = {"ask_refused_again": args.ask_refused_again} if only_method(judge) else {}
+        served = {"ask_refused_again": args.ask_refused_again} if judge.method else {}
         local = {"n_samples": args.n_samples, "max_reasoning_tokens": args.max_reasoning_tokens, "seed": args.seed}
         entries += methods.compare_methods(
             judge,
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
             clusters=clusters,
             n_bootstrap=args.n_bootstrap,
             folder=folder / "judgments",
-            model=paths[name] if only_method(judge) else model_digest(paths[name]),
+            model=paths[name] if judge.method else model_digest(paths[name]),
             progress=True,
             **(served or local),
         )
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
             sys.exit(FAILED)
 
 
-def _open(name: str, args: argparse.Namespace) -> PairJudge:
+def _open(name: str, args: argparse.Namespace) -> NamedJudge:
     options = judge_options(name, args)
     if not name.startswith((ENDPOINT, RECORDED)):
         options |= {"device": args.device, "answer_step": args.answer_step}
@@ -164,9 +164,9 @@ def _load_train(args: argparse.Namespace) -> list[Pair] | None:
     return train
 
 
-def _short_enough(judge: PairJudge, pairs: Sequence[Pair], max_prompt_tokens: int) -> Sequence[Pair]:
+def _short_enough(judge: NamedJudge, pairs: Sequence[Pair], max_prompt_tokens: int) -> Sequence[Pair]:
     """The pairs whose prompts fit a judge on this machine; other judges have no limit that is known."""
-    if only_method(judge) or not pairs:
+    if judge.method or not pairs:
         return pairs
     from autorater.prompts.batching import drop_long, longest_prompt
 

@@ -44,6 +44,21 @@ def summary_table(before: Evaluation, after: Evaluation) -> str:
     return fixed_width(rows)
 
 
+def accuracy_table(accuracy: Mapping[str, float]) -> str:
+    """The keys of `evaluation.objective.accuracy_change` as a Markdown table, and a sentence about the difference."""
+
+    def interval(key: str, sign: str = "") -> str:
+        value, low, high = (format(accuracy[name], f"{sign}.3f") for name in (key, f"{key}_low", f"{key}_high"))
+        return f"{value} [{low}, {high}]"
+
+    kinds = [key.split("/")[1] for key in accuracy if key.startswith("before/")]
+    rows = [(kind, *(f"{accuracy[f'{when}/{kind}']:.3f}" for when in ("before", "after"))) for kind in kinds]
+    table = markdown_table(("", "before", "after"), [*rows, ("**all**", interval("before"), interval("after"))])
+    low, high = accuracy["change_low"], accuracy["change_high"]
+    verdict = "lower than before" if high < 0 else "higher than before" if low > 0 else "no change within the interval"
+    return f"{table}\n\nchange: {interval('change', '+')}: {verdict}"
+
+
 def settings_rows(settings: Mapping[str, object]) -> list[tuple[str, str]]:
     """Names and values as text. A report is made to be shared, so values of tokens, keys and passwords are hidden."""
     return [

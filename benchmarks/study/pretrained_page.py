@@ -20,9 +20,10 @@ from autorater.metrics.agreement import agreement_credits
 from autorater.metrics.intervals import Mean, bootstrap
 from autorater.report.plots import blank_figure
 from autorater.report.rendering import png
+from autorater.report.tables import markdown_table
 from benchmarks.study.plan import WARM_START
 from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, TEST, VERBALIZED, Estimate, Results
-from benchmarks.study.tables import BASELINES, markdown, number
+from benchmarks.study.tables import BASELINES, number
 
 _AS_IT_COMES = {
     VERBALIZED: "zero-shot, the number it writes",
@@ -155,7 +156,7 @@ def table(results: Results, dataset: str) -> str:
             ]
         )
     lines.append(["*noise*", "", "", *[f"{noise(pairs[TEST]):.4f}"] * 2, *[""] * (len(_HEADER) - 5)])
-    return markdown(_HEADER, lines)
+    return markdown_table(_HEADER, lines)
 
 
 def _cost(row: Row, name: str, divisor: int) -> str:

@@ -6,10 +6,11 @@ there is no value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
+from autorater.report.tables import markdown_table
 from benchmarks.study.plan import WARM_START
 from benchmarks.study.results import (
     MEAN,
@@ -44,12 +45,6 @@ _METHODS = {
 BASELINES = {"constant": "always 1/2", "length": "length", "tfidf": "TF-IDF and length"}
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def number(estimate: Estimate | None, decimals: int = 4) -> str:
     """A mean with its interval; a dash where there is none."""
     if estimate is None:
@@ -74,7 +69,7 @@ def methods_table(results: Results, dataset: str, test: str = TEST) -> str:
                 number(results.estimate(dataset, name, key, test, baseline), d) for key, (_, d) in _COLUMNS.items()
             ]
             rows.append([f"*{title}*", votes(results, dataset, name), *figures])
-    return markdown(["", "votes", *(title for title, _ in _COLUMNS.values())], rows)
+    return markdown_table(["", "votes", *(title for title, _ in _COLUMNS.values())], rows)
 
 
 def judging_methods_table(results: Results, dataset: str) -> str:
@@ -96,7 +91,7 @@ def judging_methods_table(results: Results, dataset: str) -> str:
                 ),
             ]
         )
-    return markdown(["", *(title for title, _ in _COLUMNS.values())], rows)
+    return markdown_table(["", *(title for title, _ in _COLUMNS.values())], rows)
 
 
 def headline(results: Results, dataset: str) -> dict[str, float | bool]:
@@ -137,7 +132,9 @@ def votes_table(results: Results, dataset: str) -> str:
             needed, beyond = sparse_pairs_needed(*zip(*sparse, strict=True), excess.value)
             worth = f"{beyond}{needed / n_pairs:.1f}"
         rows.append([f"{n_pairs:,}", str(n_votes), f"{n_pairs * n_votes:,}", number(excess), worth])
-    return markdown(["pairs", "votes per pair", "votes", "excess Brier", "equivalent sparse votes per label"], rows)
+    return markdown_table(
+        ["pairs", "votes per pair", "votes", "excess Brier", "equivalent sparse votes per label"], rows
+    )
 
 
 def vote_points(results: Results, dataset: str) -> list[tuple[int, int, Estimate]]:
@@ -159,7 +156,7 @@ def orders_table(results: Results, dataset: str) -> str:
         [results.title(m), *(number(results.estimate(dataset, m, k), 3 if k == "consistency" else 4) for k in keys)]
         for m in results.plan.figures.orders
     ]
-    return markdown(["", *titles], rows)
+    return markdown_table(["", *titles], rows)
 
 
 def objective_table(results: Results, dataset: str) -> str:
@@ -169,7 +166,7 @@ def objective_table(results: Results, dataset: str) -> str:
         both, each = objective_accuracy(results, dataset, method)
         excess = results.estimate(dataset, method, "excess_brier", "objective")
         rows.append([results.title(method), number(both, 3), number(each, 3), number(excess)])
-    return markdown(["", "correct in both orders", "correct, each order", "excess Brier against 0 and 1"], rows)
+    return markdown_table(["", "correct in both orders", "correct, each order", "excess Brier against 0 and 1"], rows)
 
 
 def objective_accuracy(results: Results, dataset: str, method: str) -> tuple[Estimate, Estimate]:
@@ -195,7 +192,7 @@ def cost_table(results: Results, dataset: str) -> str:
         ]
         rows.append([results.title(method), f"{n} of {len(reached)}", *runs, f"{best:.4f}"])
     header = ["", f"seeds that reach {target:g}", "steps", "CPU seconds", "tokens", "lowest during training"]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def recorded_table(results: Results, dataset: str) -> str:
@@ -217,7 +214,7 @@ def recorded_table(results: Results, dataset: str) -> str:
             [title, number(mse), by_seed, f"{ece.value:.4f}", f"{floor.value:.4f}" if floor else "–",
              f"{bias.value:.3f}", f"{agreement.value:.3f}" if agreement else "–"]
         )  # fmt: skip
-    return markdown(
+    return markdown_table(
         [
             "",
             "MSE, both orders averaged",

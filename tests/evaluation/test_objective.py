@@ -10,10 +10,11 @@ import pytest
 
 from autorater.data.errors import UserError
 from autorater.data.objective import objective_pairs
-from autorater.evaluation.objective import accuracy_change, accuracy_table, judge_objective, trained_from, untrained
+from autorater.evaluation.objective import accuracy_change, judge_objective, trained_from, untrained
 from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import LogitMap
 from autorater.prompts.templates import PromptFormat
+from autorater.report.tables import accuracy_table
 from tests.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]

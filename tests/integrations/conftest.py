@@ -1,9 +1,16 @@
 """A judge whose answers are known: it likes long responses, and the second position."""
 
 import numpy as np
+import pytest
 
 from autorater.data.messages import plain_text
 from autorater.judges.judgments import Judgments
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened(monkeypatch):
+    """The judges that a process has opened are kept; no test sees those of another."""
+    monkeypatch.setattr("autorater.integrations.preferences._opened", {})
 
 
 class LengthJudge:
