@@ -6,7 +6,7 @@ from typing import NamedTuple
 from autorater.data.errors import UserError
 
 EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
-PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
+PPO, RLOO, POINTWISE, ALIGNMENT = "ppo", "rloo", "pointwise judgments", "alignment"
 _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
 
 _NOT_SAMPLED = "no answer is sampled"
@@ -109,6 +109,11 @@ def check_compatible(config: object, mode: str) -> None:
         if mode in modes and (violated_by(config) if violated_by else _is_changed(config, option)):
             settings = ", ".join(f"{name}: {getattr(config, name)}" for name in option.split(", "))
             raise UserError(f"{settings} is not compatible with {mode}: {reason}")
+
+
+def is_pointwise(config: object) -> bool:
+    """Whether the options of a training are those of a pointwise judge."""
+    return getattr(config, "mode", "") == POINTWISE
 
 
 def _is_changed(config: object, name: str) -> bool:

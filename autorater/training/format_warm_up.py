@@ -18,10 +18,9 @@ from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
-from autorater.models.sharding import is_sharded, unsharded
+from autorater.models.sharding import unsharded
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.arguments import PolicyArguments
@@ -31,19 +30,6 @@ from autorater.training.warm_start import save_warm_start, warm_start_options
 LOW_MASS = 0.05
 """Probability of all answers together below which rewards teach next to nothing."""
 _BATCH_SIZE, _RATE, _ADAPTER_RATE = 4, 5e-5, 1e-3  # all prompts have the same target, so few are enough
-
-
-def check_warm_up(judge: Judge) -> None:
-    """Raises UserError if the judge reasons or is pointwise, or its model is sharded."""
-    if judge.encoder.format.reasoning:
-        raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
-    if not isinstance(judge.tree, AnswerTree):
-        raise UserError("warm_start_steps teaches verbalized probabilities; a pointwise judge writes a digit")
-    if is_sharded(judge.model):
-        raise UserError(
-            "warm_start_steps: a sharded model cannot be warmed up; run a few steps without sharding, e.g. with "
-            "--use_peft, and train its folder warm_start"
-        )
 
 
 def format_warm_up(
@@ -56,16 +42,12 @@ def format_warm_up(
     """Teaches `judge.model` the format, in place, and saves it in `output_dir/warm_start`.
 
     Args:
-        judge: A judge without reasoning.
+        judge: A pairwise judge without reasoning.
         prompts: Training prompts in both orders; a random part of them is used.
         args: The options `warm_start_steps`, `…_batch_size` and `…_learning_rate`.
         training: Seed, precision and output folder.
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
-
-    Raises:
-        UserError: As in `check_warm_up`.
     """
-    check_warm_up(judge)
     if peft_config is not None:
         judge.model = get_peft_model(judge.model, peft_config)
     batch_size = args.warm_start_batch_size or _BATCH_SIZE

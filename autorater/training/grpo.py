@@ -52,7 +52,7 @@ def train_on_votes(
         "processing_class": run.judge.tokenizer,
         "peft_config": run.peft_config,
     }
-    if training.mode == POINTWISE:
+    if pointwise:
         rows, graph = vote_rows(run.train, run.prompts)
         trainer = PointwiseTrainer(run.judge.model, graph=graph, train_dataset=rows, **common)
         title, method = "Pointwise judge trained on votes", "pointwise"

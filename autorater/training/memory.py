@@ -21,7 +21,7 @@ from autorater.judges import Judge
 from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.training.compatibility import EXACT, POINTWISE, REASONING
+from autorater.training.compatibility import EXACT, REASONING, is_pointwise
 
 _SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
 _STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
@@ -60,7 +60,7 @@ def tell_memory(
 def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
     """The largest micro-batch of a run whose training prompts have these numbers of tokens."""
     mode, rows, longest = getattr(training, "mode", ""), training.per_device_train_batch_size, max(sizes)
-    if mode == POINTWISE:
+    if is_pointwise(training):
         tokens = max(training.batch_tokens, longest)
         scored = -(-tokens * len(sizes) // sum(sizes)) * (1 + len(judge.tree.tokens))
         return MicroBatch(1, 0, tokens, scored)
@@ -121,7 +121,7 @@ def _what_to_lower(
     peft: bool,
 ) -> str:
     """What each option would bring, in words."""
-    pointwise = getattr(training, "mode", "") == POINTWISE
+    pointwise = is_pointwise(training)
     halved = (
         replace(batch, suffix=batch.suffix // 2, positions=batch.positions // 2)
         if pointwise

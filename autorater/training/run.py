@@ -36,16 +36,16 @@ from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.record import REPORT, RunRecord
-from autorater.training.compatibility import POINTWISE
+from autorater.training.compatibility import is_pointwise
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
-from autorater.training.format_warm_up import LOW_MASS, check_warm_up, format_warm_up
+from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import tell_memory
 from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
-from autorater.training.teaching.stage import check_teacher, learn_from_teacher
+from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.tracking import check_trackers, start_tracking
-from autorater.training.warm_start import build_warm_policy
+from autorater.training.warm_start import build_warm_policy, check_warm_start
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
 T = TypeVar("T")
@@ -119,12 +119,6 @@ def open_run(
     Raises:
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
-    pointwise = getattr(training, "mode", "") == POINTWISE
-    if pointwise and not model_config.model_name_or_path and args.warm_start_steps:
-        raise UserError(
-            f"warm_start_steps: {args.warm_start_steps} is not compatible with {POINTWISE}: it teaches prompts with "
-            "both responses; set model_name_or_path, or warm_start_steps: 0"
-        )
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data.summary, given)
     build = partial(build_warm_policy, args, training, data)
@@ -132,13 +126,11 @@ def open_run(
     base = pretrained or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, record.warm_start or base)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
-    if pointwise:
+    if is_pointwise(training):
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
         judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens, pieces=pieces)
     tell_if_rendered_otherwise(judge.encoder)
-    if pretrained and args.warm_start_steps and not args.teacher and record.warm_start is None:
-        check_warm_up(judge)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     short, dropped = {}, []
@@ -208,7 +200,7 @@ def begin_run(
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    check_teacher(args, pretrained)
+    check_warm_start(args, training, pretrained)
     for reason, names in ineffective_options(args, pretrained, mode, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     check_trackers(training)

@@ -21,7 +21,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
@@ -29,15 +31,44 @@ from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
-from autorater.training.compatibility import POINTWISE
+from autorater.training.compatibility import POINTWISE, is_pointwise
 from autorater.training.data import WARM_START_BATCH_SIZE as BATCH_SIZE
 from autorater.training.data import TrainingData, answer_tokens
 from autorater.training.sampling import LengthGroupedRepeatSampler
 from rewards import CLOSE_TAG, OPEN_TAG
 
+CLUSTER = 4
+"""Texts that a pairwise judge with a teacher compares at a time."""
+PROMPTS_A_ROW = CLUSTER * (CLUSTER - 1)
+"""Their prompts: all pairs in both orders."""
 _JITTER = 0.3  # standard deviation of the noise on a logit, so that the policy learns many numbers
 _LEARNING_RATE = 2e-3
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
+
+
+def check_warm_start(args: PolicyArguments, training: TrainingArguments, pretrained: bool) -> None:
+    """Raises UserError if the options `warm_start_…` are not compatible with each other or with the training."""
+    steps, size, pointwise = args.warm_start_steps, args.warm_start_batch_size, is_pointwise(training)
+    teacher = f"warm_start_verdicts: {args.teacher}"
+    if args.teacher and not pretrained:
+        raise UserError(f"{teacher} teaches a pretrained model; set model_name_or_path, or expected opinions, lengths")
+    if args.teacher and not steps:
+        raise UserError(f"{teacher} has no effect, because warm_start_steps is 0; set the number of steps")
+    if args.teacher and size and size % PROMPTS_A_ROW:
+        raise UserError(f"warm_start_batch_size: got {size}; expected a multiple of {PROMPTS_A_ROW} with a teacher")
+    if steps and pointwise and not args.teacher:
+        raise UserError(
+            f"warm_start_steps: {steps} is not compatible with {POINTWISE}: without a teacher it teaches verbalized "
+            "probabilities, and a pointwise judge writes a digit; set model_name_or_path and warm_start_steps: 0, or "
+            "name a teacher in warm_start_verdicts"
+        )
+    if steps and pretrained and getattr(training, "reasoning", False):
+        raise UserError("warm_start_steps teaches answers without reasoning; train without reasoning first")
+    if steps and pretrained and is_deepspeed_zero3_enabled():
+        raise UserError(
+            "warm_start_steps: a model that ZeRO-3 shards cannot be warm-started; do it without sharding, e.g. with "
+            "--use_peft, and train its folder warm_start"
+        )
 
 
 def raw_answers(
@@ -152,7 +183,7 @@ def build_warm_policy(args: JudgeArguments, training: TrainingArguments, data: T
         return raw_answer_rows(tokenizer, prompts, np.array(verdicts), args, training.seed, training.answer_step)
 
     texts = [[plain_text(text) for text in (pair.prompt, pair.response_a, pair.response_b)] for pair in data.train]
-    prompt_format = args.score_format if getattr(training, "mode", "") == POINTWISE else args.prompt_format
+    prompt_format = args.score_format if is_pointwise(training) else args.prompt_format
     layout = prompt_format.text + "".join(str(d) for d in range(10)) + OPEN_TAG + CLOSE_TAG
     return warm_started(args, training, texts, layout, rows)
 

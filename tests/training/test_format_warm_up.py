@@ -16,7 +16,6 @@ from autorater.data.pairs import Pair
 from autorater.data.population import simulate_pairs
 from autorater.evaluation.judge import measure
 from autorater.judges import Judge
-from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import JudgeArguments, PolicyArguments
@@ -114,22 +113,23 @@ def test_little_mass_is_said_and_the_option_named(judge, prompts, simulated, tmp
     assert all(torch.equal(weight, before[name]) for name, weight in judge.model.state_dict().items())
 
 
-def test_reasoning_and_digits_are_refused(judge, prompts, tmp_path):
-    reasoning = Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True), 0.1)
-    with pytest.raises(UserError, match="answers without reasoning"):
-        format_warm_up(reasoning, prompts, *options(tmp_path))
-    with pytest.raises(UserError, match="a pointwise judge writes a digit"):
-        format_warm_up(PointwiseJudge(judge.model, judge.tokenizer), prompts, *options(tmp_path))
-
-
-@pytest.mark.parametrize(("mode", "message"), [("reasoning", "without reasoning"), ("pointwise", "writes a digit")])
-def test_a_run_is_refused_before_its_evaluation(judge, tmp_path, mode, message):
-    judge.model.save_pretrained(tmp_path / "model")
-    judge.tokenizer.save_pretrained(tmp_path / "model")
+@pytest.mark.parametrize(
+    ("mode", "teacher", "message"),
+    [
+        ("reasoning", "opinions", "answers without reasoning"),
+        ("reasoning", "probe", "answers without reasoning"),
+        ("pointwise", "opinions", "a pointwise judge writes a digit"),
+        ("sharded", "probe", "a model that ZeRO-3 shards"),
+    ],
+)
+def test_a_run_is_refused_before_its_model_is_loaded(tmp_path, monkeypatch, mode, teacher, message):
     write_pairs(simulate_pairs(20, seed=0).pairs, tmp_path / "pairs.jsonl")
-    args = JudgeArguments(dataset_name=str(tmp_path / "pairs.jsonl"), split_by="topic", warm_start_steps=5)
-    chosen = {"judgment": "pointwise"} if mode == "pointwise" else {"reasoning": True, "num_generations": 2}
-    training = JudgeGRPOConfig(str(tmp_path / "run"), use_cpu=True, report_to="none", max_steps=1, **chosen)
+    data = {"dataset_name": str(tmp_path / "pairs.jsonl"), "split_by": "topic"}
+    args = JudgeArguments(**data, warm_start_steps=5, warm_start_verdicts=teacher)
+    chosen = {"pointwise": {"judgment": "pointwise"}, "reasoning": {"reasoning": True, "num_generations": 2}}
+    options = {"use_cpu": True, "report_to": "none", "max_steps": 1, **chosen.get(mode, {})}
+    training = JudgeGRPOConfig(str(tmp_path / "run"), **options)
+    monkeypatch.setattr("autorater.training.warm_start.is_deepspeed_zero3_enabled", lambda: mode == "sharded")
     with pytest.raises(UserError, match=message):
-        train_on_votes(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), (), "grpo")
-    assert not (tmp_path / "run" / "before.npz").exists()
+        train_on_votes(args, training, ModelConfig(model_name_or_path="nothing/there"), (), "grpo")
+    assert not (tmp_path / "run").exists()

@@ -7,38 +7,22 @@ import numpy as np
 from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments
 
-from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
-from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.answers import AnswerTree
-from autorater.models.sharding import is_sharded, unsharded
+from autorater.models.sharding import unsharded
 from autorater.prompts.batching import common_beginning
-from autorater.training.arguments import JudgeArguments, PolicyArguments
+from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.interruptible import run_training
 from autorater.training.teaching.teachers import Teacher, find_teacher
 from autorater.training.teaching.texts import TrainingTexts
 from autorater.training.teaching.trainer import TeachingTrainer, teaching_rows
-from autorater.training.warm_start import save_warm_start, warm_start_options
+from autorater.training.warm_start import CLUSTER, PROMPTS_A_ROW, save_warm_start, warm_start_options
 
-_CLUSTER = 4  # texts that a pairwise judge compares at a time, in 12 prompts
-_PROMPTS_A_ROW = _CLUSTER * (_CLUSTER - 1)
 _PROMPTS, _RATE, _ADAPTER_RATE = 24, 6e-5, 2e-4
 _N_COMPARED = 48  # pairs whose distance to the teacher is measured before and after
 logger = logging.getLogger(__name__)
-
-
-def check_teacher(args: PolicyArguments, pretrained: bool) -> None:
-    """Raises UserError if options are not compatible with the teacher that `warm_start_verdicts` names, if any."""
-    size, teacher = args.warm_start_batch_size, f"warm_start_verdicts: {args.teacher}"
-    if args.teacher and not pretrained:
-        raise UserError(f"{teacher} teaches a pretrained model; set model_name_or_path, or expected opinions, lengths")
-    if args.teacher and not args.warm_start_steps:
-        raise UserError(f"{teacher} has no effect, because warm_start_steps is 0; set the number of steps")
-    if args.teacher and size and size % _PROMPTS_A_ROW:
-        raise UserError(f"warm_start_batch_size: got {size}; expected a multiple of {_PROMPTS_A_ROW} with a teacher")
 
 
 def learn_from_teacher(
@@ -64,15 +48,8 @@ def learn_from_teacher(
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
 
     Raises:
-        UserError: If the judge reasons, the model is sharded, or there is no such teacher.
+        UserError: If there is no such teacher.
     """
-    if judge.encoder.format.reasoning:
-        raise UserError("warm_start_verdicts teaches answers without reasoning; train without reasoning first")
-    if is_sharded(judge.model):
-        raise UserError(
-            "warm_start_verdicts: a sharded model cannot be taught; teach it without sharding, e.g. with --use_peft, "
-            "and train its folder warm_start"
-        )
     folder = record.warm_started_policy(
         lambda: _teach(judge, TrainingTexts.of(pairs), args, training, record, base, longest, peft_config)
     )
@@ -100,16 +77,15 @@ def _teach(
 
     if peft_config is not None:
         judge.model = get_peft_model(judge.model, peft_config)
-    pointwise = not isinstance(judge.tree, AnswerTree)
     alone = texts.alone(judge)
     lengths = np.array([len(prompt) for prompt in alone])
-    wanted = max(1, (args.warm_start_batch_size or _PROMPTS) // _PROMPTS_A_ROW // training.world_size)
-    accumulation = training.gradient_accumulation_steps if pointwise else wanted
+    wanted = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)
+    accumulation = training.gradient_accumulation_steps if judge.is_pointwise else wanted
     n_rows = args.warm_start_steps * accumulation * training.world_size
-    if pointwise:
+    if judge.is_pointwise:
         costs, budget, pairs_a_row = lengths - len(common_beginning(alone)), training.batch_tokens, None
     else:
-        costs, budget, pairs_a_row = np.ones_like(lengths), _CLUSTER, _PROMPTS_A_ROW // 2
+        costs, budget, pairs_a_row = np.ones_like(lengths), CLUSTER, PROMPTS_A_ROW // 2
 
     def fits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return lengths[a] + lengths[b] <= 2 * longest
@@ -153,6 +129,6 @@ def compare(judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.nda
         f"root mean square distance to the teacher {distance:.3f}",
         f"mass on answers {judgments.valid.mean():.3g}",
     ]
-    if not isinstance(judge, PointwiseJudge):
+    if not judge.is_pointwise:
         parts.append(f"position bias {np.abs(judgments.p_ab + judgments.p_ba - 1).mean():.3f}")
     return ", ".join(parts)

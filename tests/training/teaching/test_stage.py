@@ -4,7 +4,6 @@ import json
 import logging
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,21 +168,6 @@ def test_prompts_with_two_responses_share_a_row(pairs_a_row):
         rows = teaching_rows(texts, teacher, [1] * 28, budget, 3, 0, pairs_a_row)
         assert sorted(len(row["a"]) for row in rows) == [2, 6, 6]
         assert all(texts.group[a] == texts.group[b] for row in rows for a, b in zip(row["a"], row["b"], strict=True))
-
-
-def test_refused(pairs, tmp_path, teacher_file):
-    judge = make_judge("pairwise")
-    reasoning = Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True), 0.1)
-    with pytest.raises(UserError, match="answers without reasoning"):
-        taught("pairwise", pairs, tmp_path / "run", teacher_file, judge=reasoning)
-    sharded = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(ds_id=0)]), modules=lambda: iter(()))
-    with pytest.raises(UserError, match="a sharded model cannot be taught"):
-        taught("pairwise", pairs, tmp_path / "run", teacher_file, judge=replace_model(judge, sharded))
-
-
-def replace_model(judge, model):
-    judge.model = model
-    return judge
 
 
 @pytest.mark.parametrize(
