@@ -1,5 +1,6 @@
 """The items of an alignment run, read or simulated, with a single label per item for the warm start."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,11 @@ from autorater.alignment.arguments import AlignmentArguments
 from autorater.data.errors import DataError
 from autorater.data.formats import load_items
 from autorater.data.items import ItemSet, pair_items
-from autorater.data.pairs import Pair, split_by
+from autorater.data.pairs import Pair, split_by, turns_as_text
 from autorater.data.population import GRADER, Population, simulate_items
 from autorater.training.data import TrainingData, prepare_data
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
@@ -47,6 +50,8 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
 def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData[list[Pair]], TrainingData[ItemSet]]:
     """The pairs of a run, and both orders of each as items."""
     data = prepare_data(args, seed)
+    if warning := turns_as_text(data.train + data.held_out):
+        logger.warning(warning)
     ties = any(pair.votes_tie for pair in data.train + data.held_out)
     train, held_out, warm_start = (pair_items(pairs, ties) for pairs in (data.train, data.held_out, data.warm_start))
     prefers_b = np.stack([data.verdicts, 1 - data.verdicts], axis=1).flatten() > 0.5

@@ -45,6 +45,8 @@ def run_alignment(
     """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
     if model_config.use_peft:
         raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
+    if model_config.model_name_or_path and args.warm_start_steps:
+        logger.warning("warm_start_steps: no effect, because the policy is pretrained (model_name_or_path)")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     for name in ("criteria", "reference"):

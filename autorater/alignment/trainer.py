@@ -27,7 +27,6 @@ from autorater.data.items import ItemSet
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
-from autorater.training.compatibility import ALIGNMENT
 from autorater.training.config import RunConfig, option
 from autorater.training.faults import check_lengths
 
@@ -38,7 +37,6 @@ TERMS = ("adversary", "kl", "ce")
 class AlignmentConfig(RunConfig, TrainingArguments):
     """`TrainingArguments` with the objective of distribution alignment."""
 
-    mode = ALIGNMENT
     alpha: float = option(0.8, "Weight of the KL; 1 − alpha is the weight of the CE.")
     radius: float = option(0.1, "L2 radius within which the adversary moves the shares.")
     adversary_steps: int = option(5, "Projected gradient steps of the adversary.")

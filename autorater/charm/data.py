@@ -5,6 +5,7 @@ The prompts are divided first: held-out prompts are used neither for training no
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from autorater.charm.elo import Rating, fit_elo, load_elo
 from autorater.charm.responses import Response, load_responses, responses_of
 from autorater.data.errors import DataError
 from autorater.data.loading import load_pairs
-from autorater.data.pairs import Pair
+from autorater.data.pairs import Pair, turns_as_text
 from autorater.metrics.systems import check_rated
 
 if TYPE_CHECKING:
     from autorater.charm.arguments import CharmArguments
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def _recorded(args: CharmArguments, seed: int) -> CharmData:
     if args.dataset_name:
         found = load_pairs(args.dataset_name, allow_odd_responses=args.allow_odd_responses)
         pairs = [pair.in_plain_text() for pair in found]  # a reward model reads texts
+        if warning := turns_as_text(found):
+            logger.warning(f"{args.dataset_name}: {warning}")
     responses = load_responses(args.responses_name) if args.responses_name else responses_of(pairs)
     held_out = load_responses(args.eval_responses_name) if args.eval_responses_name else responses
     held_out_prompts = _held_out_prompts(args, pairs, responses, held_out, seed)

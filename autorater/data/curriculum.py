@@ -8,8 +8,7 @@ layers learned nothing in 900 steps from mixed lengths; in this order its answer
 A fifth of the words are replaced by words drawn uniformly from all distinct ones. Otherwise the policy generalizes
 badly to words of other texts: capitals, digits, rows of dots, names.
 
-Deliberately left out: held-out pairs, which are not shortened; the turns of responses that are conversations: they are
-shown as one text.
+In a response that is a conversation every turn is shortened. Deliberately left out: held-out pairs, which are not.
 """
 
 import re
@@ -18,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autorater.data.messages import plain_text
+from autorater.data.messages import Text, plain_text
 from autorater.data.pairs import Pair
 
 _WORD = re.compile(r"(\S+)(\s*)")
@@ -42,10 +41,13 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
     rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
     hardest = _HARDEST_CUT * np.clip(1 - np.linspace(0, 1, n) / _GROWN, 0, None)
     shares = np.exp(-hardest[:, None] * rng.random((n, 2)))
-    responses = [[_WORD.findall(plain_text(text)) for text in (pair.response_a, pair.response_b)] for pair in pairs]
-    different = np.array(sorted({word for both in responses for words in both for word, _ in words}))
+    texts = [text for pair in pairs for text in (pair.response_a, pair.response_b)]
+    different = np.array(sorted({word for text in texts for word, _ in _WORD.findall(plain_text(text))}))
 
-    def shown(words: list[tuple[str, str]], share: float) -> str:
+    def shown(text: Text, share: float) -> Text:
+        if not isinstance(text, str):
+            return tuple(turn._replace(content=shown(turn.content, share)) for turn in text)
+        words = _WORD.findall(text)
         beginning = words[: max(1, round(share * len(words)))]
         replaced = rng.random(len(beginning)) < _REPLACED
         others = iter(different[rng.integers(len(different), size=replaced.sum())])
@@ -53,6 +55,6 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
         return "".join((next(others) if is_replaced else word) + space for (word, space), is_replaced in rows).rstrip()
 
     return [
-        replace(pairs[row], response_a=shown(responses[row][0], in_a), response_b=shown(responses[row][1], in_b))
-        for row, (in_a, in_b) in zip(rows, shares, strict=True)
+        replace(pair, response_a=shown(pair.response_a, in_a), response_b=shown(pair.response_b, in_b))
+        for pair, (in_a, in_b) in zip((pairs[row] for row in rows), shares, strict=True)
     ]

@@ -117,6 +117,15 @@ def _vote_for_b(pair: Pair, seed: int) -> float:
     return float(coin % 2)
 
 
+def turns_as_text(pairs: Sequence[Pair]) -> str | None:
+    """A warning for models that read `plain_text`, if a prompt or a response is a conversation of several messages."""
+    texts = ((pair.prompt, pair.response_a, pair.response_b) for pair in pairs)
+    n = sum(any(not isinstance(text, str) and len(text) > 1 for text in shown) for shown in texts)
+    if not n:
+        return None
+    return f"{n:,} of {len(pairs):,} pairs have conversations, whose turns are read as one text after their roles"
+
+
 def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
     """Replaces label and votes of every pair by the vote of `sparse_label`; the order of the pairs is unchanged.
 

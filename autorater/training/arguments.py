@@ -7,7 +7,7 @@ from typing import Literal
 from autorater.data.errors import ineffective
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.templates import BUILT_IN, PromptFormat
-from autorater.training.compatibility import ALIGNMENT, POINTWISE, RLOO, VALUE_HEAD
+from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD
 from autorater.training.config import check_choices, option
 
 
@@ -189,11 +189,6 @@ def ineffective_options(
         (recorded, "the pairs are read from dataset_name", SimulationArguments.__annotations__),
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
-        (
-            pretrained and mode == ALIGNMENT,
-            "the policy is pretrained, and the format warm-up teaches numbers, not labels",
-            _FORMAT_OPTIONS,
-        ),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (
             mode == POINTWISE and args.prompt_template in BUILT_IN,

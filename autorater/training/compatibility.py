@@ -6,7 +6,7 @@ from typing import NamedTuple
 from autorater.data.errors import UserError
 
 EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
-PPO, RLOO, POINTWISE, ALIGNMENT = "ppo", "rloo", "pointwise judgments", "alignment"
+PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
 _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
 
 _NOT_SAMPLED = "no answer is sampled"

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from autorater.data.curriculum import with_growing_responses
 from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, pair_weights, parse_population, post_stratified
@@ -66,7 +67,8 @@ def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:
     if args.warm_start_verdicts == "lengths":
         n_prompts = args.warm_start_steps * (args.warm_start_batch_size or WARM_START_BATCH_SIZE)
         growing = with_growing_responses(data.train, max(1, n_prompts // 2), seed)
-        in_a, in_b = np.array([(len(pair.response_a), len(pair.response_b)) for pair in growing]).T
+        shown = [[len(plain_text(text)) for text in (pair.response_a, pair.response_b)] for pair in growing]
+        in_a, in_b = np.array(shown).T
         data = replace(data, warm_start=growing, verdicts=in_b / np.maximum(in_a + in_b, 1))
     return data
 

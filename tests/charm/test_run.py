@@ -1,6 +1,7 @@
 """Arguments, data and preference sets of a CHARM run; the run itself is in tests/recipes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_pairs_are_divided_by_prompt(votes):
     assert not {p.prompt for p in data.pairs} & {p.prompt for p in data.held_out_pairs}
     assert {r.prompt for r in data.held_out} == {p.prompt for p in data.held_out_pairs}
     assert np.mean(list(data.elo.values())) == pytest.approx(1000)
+
+
+def test_conversations_of_several_turns_are_counted(votes, tmp_path, caplog):
+    rows = [json.loads(line) for line in Path(votes).read_text().splitlines()]
+    prepare_charm(CharmArguments(dataset_name=votes), seed=0)
+    assert not caplog.records
+    for row in rows[:7]:
+        row["prompt"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": row["prompt"]}]
+    path = tmp_path / "turns.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = prepare_charm(CharmArguments(dataset_name=str(path)), seed=0)
+    (warning,) = (record.message for record in caplog.records)
+    assert "7 of 200 pairs have conversations" in warning
+    assert any(p.prompt.startswith("System: Be brief.") for p in data.pairs + data.held_out_pairs)
 
 
 def test_a_model_without_elo_is_named(votes, tmp_path):

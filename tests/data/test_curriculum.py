@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorater.data.curriculum import with_growing_responses
+from autorater.data.messages import Message
 from autorater.data.pairs import Pair
 
 TEXTS = st.text(alphabet=st.sampled_from("ab \n\t.é\u00a0"), max_size=40)
@@ -58,6 +59,15 @@ def test_every_pair_grows():
     pairs = [replace(LONG, id=str(i)) for i in range(7)]
     grown = [pair.id for pair in with_growing_responses(pairs, 17, 0)]
     assert sorted(map(grown.count, (pair.id for pair in pairs))) == [2] * 4 + [3] * 3
+
+
+def test_every_turn_of_a_conversation_is_a_beginning():
+    turns = (Message("assistant", "one two three"), Message("user", "four five six"), Message("assistant", "seven"))
+    for pair in with_growing_responses([replace(LONG, response_a=turns)] * 4, 40, 0):
+        assert [turn.role for turn in pair.response_a] == ["assistant", "user", "assistant"]
+        for cut, whole in zip(pair.response_a, turns, strict=True):
+            assert 1 <= len(cut.content.split()) <= len(whole.content.split())
+    assert [len(turn.content.split()) for turn in pair.response_a] == [3, 3, 1], "complete in the end"
 
 
 def test_seeds_give_different_draws():

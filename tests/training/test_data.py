@@ -165,13 +165,6 @@ def test_invalid_choice():
         JudgeArguments(labels="thin")
 
 
-def test_a_label_judge_has_no_format_warm_up():
-    (names,) = ineffective_options(
-        JudgeArguments(warm_start_steps=9), True, "alignment", ["warm_start_steps"]
-    ).values()
-    assert names == ["warm_start_steps"]
-
-
 @pytest.mark.parametrize(
     ("options", "pretrained", "expected"),
     [

@@ -70,10 +70,17 @@ def run(args: argparse.Namespace) -> None:
 
 def _answer(results: dict) -> str:
     promise = f"disagreement with the majority at most {results['alpha']:g} with {1 - results['delta']:.0%} confidence"
+    everything_voted = f"all {results['n_votes']:,} pairs have votes, so none is left to decide on"
     if results["threshold"] is None:
+        rest = f"all {results['n_for_people']:,} judged pairs go to people"
         return (
             f"No judgment may stand: {results['n_votes']:,} pairs with votes cannot support {promise}; "
-            f"all {results['n_for_people']:,} judged pairs go to people."
+            f"{rest if results['n_judged'] else everything_voted}."
+        )
+    if not results["n_judged"]:
+        return (
+            f"A{everything_voted[1:]}. Judgments of further pairs may stand where |p − 0.5| is at least "
+            f"{results['threshold']:.3f}, as in {results['share_standing']:.0%} of these: {promise}."
         )
     return (
         f"{results['n_standing']:,} of {results['n_judged']:,} judgments may stand, {results['n_for_people']:,} go to "

@@ -108,6 +108,16 @@ def test_refuses_where_the_votes_cannot_support_it(tmp_path, rows, capsys):
     )
 
 
+@pytest.mark.parametrize(("alpha", "answer"), [("0.2", "of further pairs may stand"), ("0.01", "cannot support")])
+def test_defer_says_that_every_pair_has_votes(tmp_path, rows, capsys, alpha, answer):
+    voted = [row for row in rows if "votes_a" in row]
+    command(["defer", write(tmp_path / "judged.jsonl", voted), "--alpha", alpha, "--output_dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert f"ll {len(voted)} pairs have votes, so none is left to decide on" in printed
+    assert answer in printed
+    assert " 0 " not in printed
+
+
 def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
     judged = write(
         tmp_path / "predictions.jsonl",
