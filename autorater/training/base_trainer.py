@@ -13,17 +13,14 @@ from trl import GRPOTrainer
 
 from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
-from autorater.models.shared_beginning import share_beginnings
-from autorater.models.shared_prefix import check_shared_prefix
-from autorater.models.split_attention import supports_shared_prefix
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.faults import check_lengths
-from autorater.training.prompt_groups import PromptGroups
+from autorater.training.prefix_sharing import PrefixSharing
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
 
-class JudgeTrainer(ResumableTrainer, GRPOTrainer):
+class JudgeTrainer(PrefixSharing, ResumableTrainer, GRPOTrainer):
     """Trains a judge on rows of `training_rows`; arguments as in `trl.GRPOTrainer`.
 
     Exact answers require `answer_tree`, the answers for this tokenizer's prompts, and rewards of `rewards/`, which can
@@ -36,12 +33,7 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
         self.answer_tree, self.unparsed_batches = answer_tree, 0
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **kwargs)
         self._prompt_ids: list[list[int]] = []
-        self.share_prefix, self._prefix_checked = args.shared_prefix and not self.aux_loss_enabled, False
-        supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
-        if self.share_prefix and not supported:
-            self._disable_shared_prefix(reason)
-        if not self.share_prefix:
-            share_beginnings(self.model, False)
+        self._start_sharing(args.shared_prefix)
         for column in ("prompt_ids", "swapped_prompt_ids"):
             if column in self.train_dataset.column_names:
                 check_lengths(self.model, self.train_dataset[column], self.suffix_length, column)
@@ -87,29 +79,6 @@ class JudgeTrainer(ResumableTrainer, GRPOTrainer):
 
     def _labels(self, rows: list[dict]) -> torch.Tensor:
         return torch.tensor([row["label"] for row in rows], dtype=torch.float32, device=self.accelerator.device)
-
-    def _sharing_is_exact(self, model, groups: PromptGroups) -> bool:
-        """Compares the shared with the plain path once, on the first group of the first batch."""
-        if not self._prefix_checked:
-            self._prefix_checked = True
-            try:
-                difference = check_shared_prefix(model, *groups.first())
-            except (ValueError, RuntimeError, NotImplementedError) as error:
-                self._disable_shared_prefix(str(error))
-            else:
-                difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()
-                tolerance = 1e-4 if self.model.dtype == torch.float32 and not self.args.bf16 else 5e-2
-                if not difference <= tolerance:
-                    self._disable_shared_prefix(
-                        f"log-probabilities differ by {difference:.1e}, tolerance {tolerance:.0e}"
-                    )
-        return self.share_prefix
-
-    def _disable_shared_prefix(self, reason: str) -> None:
-        self.share_prefix = False
-        warnings.warn(
-            f"shared prefix disabled, every answer processes its whole prompt: {reason}", RuntimeWarning, stacklevel=2
-        )
 
     def _log_distributions(
         self, answers: AnswerDistribution, log: dict[str, torch.Tensor]

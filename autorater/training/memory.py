@@ -73,10 +73,12 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         prompts = max(1, rows // max(1, answers))
         suffix = -(-rows // prompts) * (training.max_completion_length + (nodes if mode == REASONING else 0))
         return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES)
-    elif getattr(training, "objective", "text") == "text":  # `SFTTrainer` computes the logits of all positions
-        answer = judge.tree.depth + judge.tree.closing_tokens
-        return MicroBatch(rows, longest + answer, 0, rows * (longest + answer), LOGIT_BYTES + 4)
-    if supports_shared_prefix(judge.model)[0]:
+    shared = supports_shared_prefix(judge.model)[0]
+    if getattr(training, "objective", "") == "text":
+        nodes = judge.tree.depth + judge.tree.closing_tokens  # one answer
+        if not shared:  # `SFTTrainer` computes the logits of all positions
+            return MicroBatch(rows, longest + nodes, 0, rows * (longest + nodes), LOGIT_BYTES + 4)
+    if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     return MicroBatch(rows * nodes, longest + judge.tree.depth, 0, rows * nodes * (1 + judge.tree.depth))
 

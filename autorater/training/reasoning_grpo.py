@@ -79,7 +79,7 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         input_ids, attention_mask = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
-            if not self._sharing_is_exact(self.model, groups):
+            if not self._sharing_is_exact(self.model, *groups.first()):
                 raise UserError("answers after reasoning require a model with a shared prefix; use answers: sampled")
             batch_size = self.args.per_device_train_batch_size
             _, _, answers = self._reason(self.model, groups, self._rollout_answered, batch_size)

@@ -85,7 +85,7 @@ class SampledGRPOTrainer(JudgeTrainer):
         groups = PromptGroups.of(*rows)
         # all processes must take the same path through a sharded model
         worthwhile = self._shares_single_answers or groups.size > 1 or is_sharded(model)
-        return groups if worthwhile and self._sharing_is_exact(model, groups) else None
+        return groups if worthwhile and self._sharing_is_exact(model, *groups.first()) else None
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs

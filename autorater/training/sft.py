@@ -9,21 +9,28 @@ treats its 101 confidences as single tokens and normalizes by their mass. Here a
 mass outside the grid is rewarded as the worst answer, so that the format is learned too. Without an entropy bonus
 their optimum is one sharp answer; `entropy_coef` acts as in GRPO.
 
+What the prompts of a batch begin with is processed once (`autorater.models.shared_beginning`), with the text too:
+there TRL's `compute_loss` gets the scores of the answers in place of those of whole rows, and sums them as before.
+
 Prompts are tokenized before (`autorater.prompts.encoder`), so that a response stays data; TRL uses the ids unchanged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
 import rewards
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.models.answers import AnswerTree
+from autorater.models.shared_prefix import suffix_logits
+from autorater.models.suffixes import branch_suffixes
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
@@ -32,6 +39,10 @@ from autorater.training.config import RunConfig, check_choices, option
 from autorater.training.data import answer_tokens, training_rows
 from autorater.training.exact_loss import ExactLoss, WeightedReward
 from autorater.training.faults import check_lengths
+from autorater.training.prefix_sharing import PrefixSharing
+
+# inputs of a call of the model that TRL makes for the scores of the labels of unpacked rows
+_SCORED = {"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"}
 
 
 @dataclass
@@ -79,7 +90,7 @@ def sft_rows(
     return rows
 
 
-class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
+class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
     """Trains a judge on rows of `sft_rows`; arguments as in `trl.SFTTrainer`.
 
     The tokenized objectives require `answer_tree`, the answers for this tokenizer's prompts.
@@ -96,6 +107,7 @@ class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
             self.loss = ExactLoss(WeightedReward([reward], [1.0]), coupled=False, entropy_coef=args.entropy_coef)
             kwargs["data_collator"] = self._collate
         super().__init__(model=model, args=args, **kwargs)
+        self._start_sharing()
         column, suffix_length = ("input_ids", 0) if args.objective == "text" else ("prompt_ids", answer_tree.depth)
         check_lengths(self.model, self.train_dataset[column], suffix_length, column)
 
@@ -105,7 +117,8 @@ class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.loss is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            called = partial(self._answer_scores, model)
+            return super().compute_loss(called, inputs, return_outputs, num_items_in_batch)
         closing = self.loss.closing(self.answer_tree, self.state.global_step)
         answers = self.answer_tree.distribution(model, inputs["prompt_ids"], inputs["prompt_mask"], closing)
         loss, log = self.loss(answers, inputs["label"])
@@ -113,3 +126,27 @@ class JudgeSFTTrainer(ResumableTrainer, SFTTrainer):
         for name, values in log.items():
             self._metrics[mode][name].append(self.accelerator.gather(values).mean().item())
         return self.finite(loss)
+
+    def _answer_scores(self, model, **inputs):
+        """TRL's `model(**inputs)`, with scores (B, C) of the answers alone where prompts are shared."""
+        if not self.share_prefix or inputs.keys() != _SCORED:
+            return model(**inputs)
+        learned = inputs["labels"] != -100
+        starts = learned.int().argmax(dim=1).tolist()
+        prompts = [ids[:start].tolist() for ids, start in zip(inputs["input_ids"], starts, strict=True)]
+        answers = [ids[own].tolist() for ids, own in zip(inputs["input_ids"], learned, strict=True)]
+        pad, device = self._tokenizer.pad_token_id, inputs["input_ids"].device
+        prompt_ids, prompt_mask = pad_prompts(prompts, pad, device)
+        ids, mask = pad_prompts(answers, pad, device, side="right")  # (B, C)
+        batch = prompt_ids, prompt_mask, ids[:, None], mask[:, None]
+        if not self._sharing_is_exact(model, *(x[:1] for x in batch)):
+            return model(**inputs)
+        suffixes = branch_suffixes(ids[:, None, :-1], mask[:, None, :-1])  # nothing follows the last token
+        log_probs = suffix_logits(model, prompt_ids, prompt_mask, suffixes).float().log_softmax(dim=-1)
+        scores = {"log_probs": log_probs.gather(-1, ids[..., None])[..., 0]}  # (B, C)
+        with torch.no_grad():
+            scores["entropy"] = torch.special.entr(log_probs.exp()).sum(dim=-1)
+            scores["is_top1"] = log_probs.argmax(dim=-1) == ids
+        padding = ~mask.bool()
+        scores = {name: values.masked_fill(padding, 0) for name, values in scores.items()}
+        return FusedCausalLMOutput(**scores, label_mask=~padding)

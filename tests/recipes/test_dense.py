@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from autorater import Judge
 from autorater.alignment.judge import LabelJudge
@@ -16,6 +17,7 @@ from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_items, simulate_pairs
 
 ROOT = Path(__file__).parents[2]
+WEIGHTS = "model.safetensors"
 TINY = {
     "n_train": 60, "n_test": 12, "warm_start_steps": 2, "warm_start_batch_size": 4, "max_steps": 2,
     "per_device_train_batch_size": 4, "policy_hidden_size": 32, "policy_num_layers": 1, "use_cpu": True,
@@ -40,6 +42,30 @@ def test_sft_writes_all_files(tmp_path):
     assert {"before/mse_dense", "after/mse_dense", "after/excess_brier", "training_seconds"} <= set(metrics)
     assert {"report.html", "reliability.png", "model.safetensors", "README.md"} <= {f.name for f in tmp_path.iterdir()}
     assert len(Judge.from_pretrained(str(tmp_path)).probabilities(simulate_pairs(2, seed=9).pairs)) == 2
+
+
+@pytest.mark.slow
+def test_text_on_two_processes_is_one_process_with_two_micro_batches(tmp_path):
+    """The instructions of the full layout read once a batch; the tokens of both processes divide the loss."""
+    steps = {}
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, launcher, accumulation in (("one", [], 2), ("two", two, 1)):
+        arguments = tiny(
+            output_dir=tmp_path / name, objective="text", prompt_template="full", report_to="none", optim="sgd",
+            learning_rate=0.1, max_grad_norm=0, gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *launcher, "recipes/sft.py", *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert "disabled" not in done.stderr
+        before, after = (load_file(tmp_path / name / part) for part in ("warm_start/" + WEIGHTS, WEIGHTS))
+        steps[name] = {key: after[key] - before[key] for key in before}
+    scale = max(step.abs().max() for step in steps["one"].values())
+    assert scale > 1e-4
+    for key, step in steps["one"].items():
+        assert (steps["two"][key] - step).abs().max() <= 1e-4 * scale, key
 
 
 def test_align_on_pairs_with_ties(tmp_path):

@@ -31,7 +31,7 @@ def config(tmp_path, kind=JudgeGRPOConfig, **options):
     return kind(str(tmp_path), use_cpu=True, report_to="none", **options)
 
 
-def test_the_largest_micro_batch(judge, tmp_path):
+def test_the_largest_micro_batch(judge, tmp_path, monkeypatch):
     nodes = len(judge.tree.tokens) + judge.tree.closing_tokens
 
     def batch(**options):
@@ -43,6 +43,10 @@ def test_the_largest_micro_batch(judge, tmp_path):
         answers="sampled", per_device_train_batch_size=16, num_generations=8, max_completion_length=10
     )  # two pairs, each order with four answers
     assert (sampled.prompts, sampled.suffix) == (4, 40)
+    text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
+    answer = judge.tree.depth + judge.tree.closing_tokens
+    assert text == MicroBatch(2, 50, answer, 2 * (1 + answer))
+    monkeypatch.setattr(memory, "supports_shared_prefix", lambda _: (False, ""))
     text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
     assert text.positions == text.tokens, "SFTTrainer computes all logits"
 

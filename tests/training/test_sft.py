@@ -5,16 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
+from trl import SFTTrainer
 
 import rewards
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
+from autorater.models.shared_beginning import shares_beginnings
 from autorater.models.tiny import build_policy
 from autorater.prompts.templates import PromptFormat
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.grpo import grpo_trainer
 from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
+from tests.conftest import make_model, make_tokenizer
 
 OPTIONS = {
     "max_steps": 1, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": True, "save_strategy": "no",
@@ -61,6 +64,83 @@ def test_text_loss_is_the_likelihood_of_the_answer_alone(policy, tmp_path):
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
     assert (batch["labels"] != -100).sum() < 4 * 40
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def instructed(family, folder, **options):
+    """A trainer of a toy model on prompts that begin with the instructions of the full layout."""
+    tokenizer = make_tokenizer("split")
+    judge = Judge(make_model(family, len(tokenizer)), tokenizer, PromptFormat("full"), 0.1)
+    pairs = simulate_pairs(8, n_votes=5, seed=0).pairs
+    defaults = {"per_device_train_batch_size": 8, "gradient_checkpointing": False, "bf16": False}
+    return trainer((pairs, judge.encoder.encode(pairs), judge), folder, **defaults | options)
+
+
+@pytest.mark.parametrize(
+    ("family", "count"), [("qwen", 97), ("llama", 97), ("gemma", 97), ("gpt2", 97), ("qwen", None)]
+)
+def test_text_loss_with_the_instructions_read_once_is_that_of_trl(family, count, tmp_path):
+    """Loss, gradients and logged values; prompts and answers of unlike length. `count`: TRL's num_items_in_batch."""
+    sft, results, calls = instructed(family, tmp_path), [], []
+    for module in sft.model.train().modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(8)])
+    assert len(set(batch["attention_mask"].sum(dim=1).tolist())) > 1, "padded"
+    for row, n_dropped in ((0, 1), (3, 4)):  # all answers of the grid have as many tokens with this tokenizer
+        last = batch["attention_mask"][row].sum()
+        batch["labels"][row, last - n_dropped :], batch["attention_mask"][row, last - n_dropped :] = -100, 0
+    sft.compute_loss(sft.model, dict(batch))  # with the check of the first batch
+    assert shares_beginnings(sft.model)
+    sft.model.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for shared in (True, False):
+        sft.share_prefix = shared
+        sft._metrics["train"].clear()
+        sft.model.zero_grad()
+        loss = sft.compute_loss(sft.model, dict(batch), num_items_in_batch=count)
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in sft.model.named_parameters()}
+        results.append((loss.item(), gradients, dict(sft._metrics["train"])))
+    (loss, got, logged), (expected, wanted, logged_by_trl) = results
+    assert loss == pytest.approx(expected, rel=1e-5)
+    scale = max(gradient.abs().max() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        assert (got[name] - gradient).abs().max() <= 1e-5 * scale, name
+    for name in ("entropy", "mean_token_accuracy"):
+        assert logged[name] == pytest.approx(logged_by_trl[name], rel=1e-4)
+    assert calls[0] < 0.7 * calls[1]
+
+
+def test_a_step_of_two_micro_batches_is_that_of_trl(tmp_path):
+    """Weights after one step of SGD: TRL divides by the tokens of both micro-batches, whose numbers differ."""
+    weights, losses = [], []
+    for plain in (False, True):
+        sft = instructed(
+            "llama", tmp_path, gradient_accumulation_steps=2, optim="sgd", learning_rate=1.0, max_grad_norm=0.0
+        )
+        before = {n: p.detach().clone() for n, p in sft.model.named_parameters()}
+        sft.share_prefix = not plain
+        sft.train()
+        weights.append({n: p.detach() - before[n] for n, p in sft.model.named_parameters()})
+        losses.append(sft.state.log_history[0]["loss"])
+        assert bool(shares_beginnings(sft.model)) != plain
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    scale = max(step.abs().max() for step in weights[1].values())
+    assert scale > 0
+    for name, step in weights[1].items():
+        assert (weights[0][name] - step).abs().max() <= 1e-5 * scale, name
+
+
+def test_a_model_that_cannot_share_reads_whole_rows(tmp_path, monkeypatch):
+    """With the reason; the loss is TRL's own."""
+    reason = "its attention is not causal"
+    monkeypatch.setattr("autorater.training.prefix_sharing.supports_shared_prefix", lambda _: (False, reason))
+    with pytest.warns(RuntimeWarning, match=f"shared prefix disabled.*{reason}"):
+        sft = instructed("llama", tmp_path)
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(8)])
+    assert torch.equal(sft.compute_loss(sft.model, dict(batch)), SFTTrainer.compute_loss(sft, sft.model, dict(batch)))
+    assert shares_beginnings(sft.model) is False
 
 
 @pytest.mark.parametrize("objective", ["tokenized_brier", "tokenized_log"])

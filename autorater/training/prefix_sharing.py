@@ -1,0 +1,55 @@
+"""Trainers whose model processes a prompt once for all tokens after it, if it can and was found exact.
+
+The first batch is compared with the plain path. Where the model cannot share a prompt, or log-probabilities differ by
+more than rounding, sharing is switched off with a warning that gives the reason.
+"""
+
+import warnings
+
+import torch
+
+from autorater.models.shared_beginning import share_beginnings
+from autorater.models.shared_prefix import check_shared_prefix
+from autorater.models.split_attention import supports_shared_prefix
+
+
+class PrefixSharing:
+    """To be listed before a trainer of TRL among the bases of a class.
+
+    Attributes:
+        share_prefix: Whether prompts are shared.
+    """
+
+    share_prefix: bool
+
+    def _start_sharing(self, requested: bool = True) -> None:
+        """Sets `share_prefix`; to be called when the trainer has its model."""
+        self.share_prefix, self._prefix_checked = requested and not self.aux_loss_enabled, False
+        supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
+        if self.share_prefix and not supported:
+            self._disable_shared_prefix(reason)
+        if not self.share_prefix:
+            share_beginnings(self.model, False)
+
+    def _sharing_is_exact(self, model, *batch: torch.Tensor) -> bool:
+        """Compares the shared with the plain path once; `batch` as in `check_shared_prefix`."""
+        if not self._prefix_checked:
+            self._prefix_checked = True
+            try:
+                difference = check_shared_prefix(model, *batch)
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                self._disable_shared_prefix(str(error))
+            else:
+                difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()
+                tolerance = 1e-4 if self.model.dtype == torch.float32 and not self.args.bf16 else 5e-2
+                if not difference <= tolerance:
+                    self._disable_shared_prefix(
+                        f"log-probabilities differ by {difference:.1e}, tolerance {tolerance:.0e}"
+                    )
+        return self.share_prefix
+
+    def _disable_shared_prefix(self, reason: str) -> None:
+        self.share_prefix = False
+        warnings.warn(
+            f"shared prefix disabled, every answer processes its whole prompt: {reason}", RuntimeWarning, stacklevel=2
+        )
