@@ -16,7 +16,7 @@ from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
 from autorater.judges.local import FORMAT_FILE, Judge, read_format, saved_pieces
 from autorater.models.loading import load_policy
-from autorater.prompts.encoder import EncodedPrompt, tell_if_rendered_otherwise
+from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 
 
 class LabelJudge(Judge):
@@ -40,7 +40,7 @@ class LabelJudge(Judge):
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         label_format = LabelFormat(task, saved["layout"], saved["synonyms"], saved.get("system_prompt"))
         judge = cls(model, tokenizer, label_format, pieces=saved_pieces(file, tokenizer, label_format))
-        tell_if_rendered_otherwise(judge.encoder)
+        log_layout_difference(judge.encoder)
         return judge
 
     def save_format(self, folder: str | Path) -> None:

@@ -25,10 +25,10 @@ from autorater.evaluation.judge import evaluate
 from autorater.judges.local import pieces_of
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
-from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, tell_if_rendered_otherwise
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
-from autorater.training.memory import tell_memory
+from autorater.training.memory import log_memory
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
@@ -59,7 +59,7 @@ def run_alignment(
     model, tokenizer = open_model(args, training, model_config, base)
     pieces = record.prompt_pieces(label_format, lambda: pieces_of(base, tokenizer, label_format))
     judge = LabelJudge(model, tokenizer, label_format, pieces=pieces)
-    tell_if_rendered_otherwise(judge.encoder)
+    log_layout_difference(judge.encoder)
 
     longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
     train, train_prompts, n_long = _drop_long(judge, data.train, longest)
@@ -72,7 +72,7 @@ def run_alignment(
     )
     if not (len(train) and len(held_out)):
         raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")
-    tell_memory(judge, [(prompt,) for prompt in train_prompts], training, model_config)
+    log_memory(judge, [(prompt,) for prompt in train_prompts], training, model_config)
     measure = partial(evaluate if of_pairs else evaluate_items, judge, held_out, prompts, progress=progress)
     with gathered(model):
         before = measure()

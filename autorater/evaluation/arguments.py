@@ -27,8 +27,8 @@ post-processing, in one table.
     autorater evaluate --judge Qwen/Qwen2.5-7B-Instruct --dataset_name votes.jsonl --methods all
     autorater evaluate --judge runs/a endpoint:gpt recorded:gpt.jsonl --dataset_name votes.jsonl --panel
 
-A model on this machine has all methods; one behind a server (endpoint:MODEL) is asked in words (verbalized), or with
---judge_format read exactly (answer_mean); judgments in a file (recorded:FILE, such as what `autorater judge` writes)
+A model on this machine has all methods; one behind a server (endpoint:MODEL) writes its answer (verbalized), with
+--judge_format it is read exactly (answer_mean); judgments in a file (recorded:FILE, such as of `autorater judge`)
 are taken as they are. Without --dataset_name the pairs are simulated, those that recipes/grpo.py holds out. A part of
 the pairs, split off by topic or prompt, is used to fit recalibrations only. Writes metrics.json, predictions.jsonl,
 report.html and reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a

@@ -1,7 +1,7 @@
 """The judgments of one judge by one method: of calibration pairs, of the pairs to measure on, and of others.
 
 A model on this machine has all methods (`autorater.judges.methods`). Other judges have one: a trained judge that is
-read exactly behind a server `answer_mean`, a server that is asked in words `verbalized`, a file `recorded`.
+read exactly behind a server `answer_mean`, a server that writes its answer `verbalized`, a file `recorded`.
 
 Judgments are stored as they come: those of a server one by one, others in parts.
 """

@@ -4,7 +4,7 @@ judgments    the interface of all judges, the base class of those with a name, a
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
 pointwise    `PointwiseJudge`: scores single responses; a pair's probability follows from two scores
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
-probe        `LinearProbe`: logistic regression on a frozen model's states, one reading of every response
+probe        `LinearProbe`: logistic regression on a frozen model's states, one forward pass per response
 merging      an adapter merged into its base model
 calibrators  recalibrations: curves fitted on votes, applied to a judge's answers
 ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths

@@ -30,7 +30,7 @@ from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
 from autorater.models.sharding import in_step, is_sharded
 from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
-from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, tell_if_rendered_otherwise
+from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.rendering import render_layout
@@ -174,7 +174,7 @@ class Judge(NamedJudge):
                 pieces,
             )
         if pieces is not None:
-            tell_if_rendered_otherwise(judge.encoder)
+            log_layout_difference(judge.encoder)
         return judge
 
     def save_format(self, folder: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Opens a judge by its name: a model on this machine, one behind a server, or judgments that are recorded.
 
     runs/mine, org/name    `Judge`, or `PointwiseJudge` where one is saved
-    endpoint:MODEL         `EndpointJudge`, asked in words; with `judge_format` a `ServedJudge` (or pointwise)
+    endpoint:MODEL         `EndpointJudge`, which writes its answer; with `judge_format` a `ServedJudge` (or pointwise)
     recorded:FILE          `RecordedJudge`
 
 The names are those of the commands (`autorater.judges.options`). Torch is imported only for a local judge, or for the

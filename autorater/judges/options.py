@@ -112,7 +112,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
     if args.base_url and not args.base_url.startswith(("http://", "https://")):
         raise UserError(f"--base_url {args.base_url}: expected an address such as http://localhost:8000/v1")
     if not args.judge_format and "read" in given:
-        raise UserError("--read requires --judge_format: without it the server is asked in words")
+        raise UserError("--read requires --judge_format: without it the server writes its answer")
     if args.judge_format:
         if all(name.startswith((ENDPOINT, RECORDED)) for name in judges):
             for name in ("reasoning", *PROMPT_OPTIONS):

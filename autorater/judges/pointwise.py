@@ -100,7 +100,7 @@ class PointwiseJudge(Judge):
         return _expected(probs)
 
     def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
-        """As in `Judge`, from one reading of every distinct response."""
+        """As in `Judge`, from one forward pass per distinct response."""
         return replace(super().rank(prompt, responses), n_judgments=len({str(text) for text in responses}))
 
     def judge_prompts(

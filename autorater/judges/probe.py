@@ -2,7 +2,7 @@
 
     Pr[B better] = σ(w · (φ(B) − φ(A))),   φ(r) = (mean state of r after its prompt / scale, log of its length)
 
-Logistic regression without an intercept, one reading of every response (`autorater.models.response_states`). Swapping
+Logistic regression without an intercept, one forward pass per response (`autorater.models.response_states`). Swapping
 the responses negates the difference, so there is no position bias. On two datasets of human votes it is the bar that
 judges of this size have to clear; related: probes as calibrated judges (arXiv 2512.22245).
 

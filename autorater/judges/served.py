@@ -125,7 +125,7 @@ class ServedJudge(EndpointJudge):
             raise EndpointError(
                 f"the server takes no token ids in /v1/completions ({by_ids.problem}) and does not continue an "
                 f"assistant turn ({by_chat.problem}): it cannot be asked as this judge was measured. Leave out "
-                "--judge_format to ask it in words"
+                "--judge_format to ask it for a written answer"
             )
         logger.warning(
             f"the server takes no token ids in /v1/completions ({by_ids.problem}); it is asked by chat, with its own "

@@ -140,7 +140,7 @@ class PromptEncoder:
         return EncodedPrompt(text, ids)
 
 
-def tell_if_rendered_otherwise(encoder: PromptEncoder) -> None:
+def log_layout_difference(encoder: PromptEncoder) -> None:
     """Logs where the layout in use, a saved one, differs from what the tokenizer's chat template gives now."""
     if found := first_difference(encoder.pieces, render_layout(encoder.tokenizer, encoder.format)):
         logger.info(

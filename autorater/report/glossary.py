@@ -36,7 +36,7 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """Which direction is better, in words; empty where neither is."""
+        """Which direction is better, as text; empty where neither is."""
         return _DIRECTIONS[self.better]
 
     def format(self, metrics: Mapping[str, float | None]) -> FormattedValue:

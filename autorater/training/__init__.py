@@ -11,7 +11,7 @@ exact_grpo           nothing is sampled: `exact_loss` sums over all answers
 sampled_grpo         sampled answers, both orders in one group; `prompt_groups`: a prompt is processed once
 reasoning_grpo       sampled reasonings, exact answers after them
 ppo, rloo            sampled answers with another baseline: a `value_head`, or the other answers
-pointwise            exact scores of single responses; `vote_batches`: one reading serves many votes
+pointwise            exact scores of single responses; `vote_batches`: one forward pass serves many votes
 grpo                 the trainer for a config
 sft                  the vote share as text, or a score of exact answers
 sampling             batches of prompts of similar length

@@ -28,7 +28,7 @@ _STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
 logger = logging.getLogger(__name__)
 
 
-def tell_memory(
+def log_memory(
     judge: Judge,
     prompts: Sequence[tuple[EncodedPrompt, ...]],
     training: TrainingArguments,
@@ -122,7 +122,7 @@ def _what_to_lower(
     model_config: ModelConfig,
     peft: bool,
 ) -> str:
-    """What each option would bring, in words."""
+    """What each option would bring, as text."""
     pointwise = is_pointwise(training)
     halved = (
         replace(batch, suffix=batch.suffix // 2, positions=batch.positions // 2)

@@ -30,7 +30,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
-from autorater.prompts.encoder import EncodedPrompt, tell_if_rendered_otherwise
+from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
@@ -41,7 +41,7 @@ from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
-from autorater.training.memory import tell_memory
+from autorater.training.memory import log_memory
 from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.tracking import check_trackers, start_tracking
@@ -130,7 +130,7 @@ def open_run(
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
         judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens, pieces=pieces)
-    tell_if_rendered_otherwise(judge.encoder)
+    log_layout_difference(judge.encoder)
 
     longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     short, dropped = {}, []
@@ -142,7 +142,7 @@ def open_run(
                 raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
     logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
-    tell_memory(judge, prompts, training, model_config)
+    log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model):
         before = measure(held_out, record.judgments_before(judge_held_out))
@@ -249,8 +249,8 @@ def teach_format(
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
         judge.model, _ = open_model(args, training, model_config, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()
-        tell = logger.info if mass >= LOW_MASS else logger.warning
-        tell(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
+        log = logger.info if mass >= LOW_MASS else logger.warning
+        log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
     elif getattr(training, "objective", "") != "text":  # which teaches the format itself
         logger.warning(
             "rewards teach next to nothing where so few answers can be rewarded; add --warm_start_steps 40, which "

@@ -1,4 +1,4 @@
-"""Batches of votes that share responses, so that one reading of a response serves all its votes in the batch.
+"""Batches of votes that share responses, so that one forward pass over a response serves all its votes in the batch.
 
 The responses to the prompts are the nodes of a graph, the votes its edges. An epoch divides the edges into batches: a
 batch begins with any vote and repeatedly takes in the response with the most votes on responses that it already has,

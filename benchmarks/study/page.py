@@ -110,7 +110,7 @@ def _text(results: Results, ratios: Mapping, clock: Mapping[str, float]) -> str:
 
 
 def clock_text(clock: Mapping[str, float]) -> str:
-    """Execution time, in words."""
+    """Execution time, as text."""
     return f"this execution took {clock['seconds'] / 60:.1f} minutes and executed {clock['runs_executed']} runs"
 
 

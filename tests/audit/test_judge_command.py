@@ -102,9 +102,9 @@ def test_an_audit_against_a_baseline(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         audit("biased", biased, "--baseline", str(tmp_path / "fair" / "metrics.json"))
     assert stopped.value.code == command.BIASED
-    said = capsys.readouterr()
-    assert "The judge is worse than the baseline" in said.out
-    assert "missing answers count as 0.5: 0 of the baseline, 1 of this run" in said.err
+    printed = capsys.readouterr()
+    assert "The judge is worse than the baseline" in printed.out
+    assert "missing answers count as 0.5: 0 of the baseline, 1 of this run" in printed.err
     assert "| Consistency |" in (tmp_path / "biased" / "gate.md").read_text()
     with pytest.raises(SystemExit):
         audit("other", fair[:5], "--baseline", str(tmp_path / "fair"))

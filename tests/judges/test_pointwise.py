@@ -1,4 +1,4 @@
-"""Pointwise judges: exact digits for both kinds of tokenizers, no order, one reading a response, saved and loaded."""
+"""Pointwise judges: exact digits for both kinds of tokenizers, no order, a response read once, saved and loaded."""
 
 import json
 

@@ -43,12 +43,12 @@ def test_fsdp2_judges_and_learns_as_if_not_sharded(tmp_path):
     multiprocessing.spawn(_one_of_two, args=(str(tmp_path / "meet"),), nprocs=2)
 
 
-def _one_of_two(rank: int, meeting_place: str) -> None:
+def _one_of_two(rank: int, path: str) -> None:
     from torch.distributed.fsdp import fully_shard
 
     patience = timedelta(seconds=120)  # out of step they would wait for each other
-    meeting = {"init_method": f"file://{meeting_place}", "timeout": patience}
-    dist.init_process_group("gloo", rank=rank, world_size=2, **meeting)
+    rendezvous = {"init_method": f"file://{path}", "timeout": patience}
+    dist.init_process_group("gloo", rank=rank, world_size=2, **rendezvous)
     mesh = dist.init_device_mesh("cpu", (2,))
     tokenizer, pairs = make_tokenizer("split"), simulate_pairs(13, seed=0, n_votes=3).pairs
 

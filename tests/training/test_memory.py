@@ -77,12 +77,12 @@ def test_what_does_not_fit_is_warned_about(judge, simulated, tmp_path, monkeypat
     prompts = judge.encoder.encode(simulated.pairs[:8])
     training = config(tmp_path, judgment=judgment)
     arguments = (judge, prompts, training, ModelConfig(lora_target_modules=["q_proj", "v_proj"]))
-    memory.tell_memory(*arguments)
+    memory.log_memory(*arguments)
     assert caplog.records[-1].levelname == "INFO"
     assert "memory of a training step: about" in caplog.text
 
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
-    memory.tell_memory(*arguments)
+    memory.log_memory(*arguments)
     assert caplog.records[-1].levelname == "WARNING"
     message = caplog.records[-1].message
     size = "batch_tokens: 1024" if judgment == "pointwise" else "per_device_train_batch_size: 4"

@@ -1,6 +1,6 @@
 """Exact losses with a teacher's probability q = Pr[B better] as the target.
 
-    in words       KL(t(q) ‖ π(· | x)) in both orders, t the binomial distribution on the answer grid with mean q,
+    verbalized     KL(t(q) ‖ π(· | x)) in both orders, t the binomial distribution on the answer grid with mean q,
                    + symmetry_coef · (E[p_ab] + E[p_ba] − 1)²  − closing_coef · log π(rest of the closing tag)
     by two scores  KL(Bernoulli(q) ‖ Bernoulli(σ(scale · (s_B − s_A)))), mass off the digits as the worst answer,
                    − entropy_coef · mean over responses of H(π)

@@ -72,8 +72,7 @@ def _teach(
     find = (args.warm_start_verdicts, texts, judge, base, training.seed, progress)
     teacher = from_main(lambda: find_teacher(*find))
     chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
-    tell = f"{len(chosen)} training pairs: {{}}"
-    logger.info("before teaching, " + tell.format(compare(judge, texts, teacher, chosen)))
+    logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
 
     if peft_config is not None:
         judge.model = get_peft_model(judge.model, peft_config)
@@ -116,7 +115,7 @@ def _teach(
     )
     run_training(trainer, record, "teaching")
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    logger.info("after teaching, " + tell.format(compare(judge, texts, teacher, chosen)))
+    logger.info(f"after teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
     save_warm_start(judge.model, judge.tokenizer, training)
 
 

@@ -2,9 +2,9 @@
 
     probe     a linear probe on the frozen model's states, fitted to the votes of the run. Every probability is out of
               fold, of pairs without votes too: it comes from the fit that saw none of the votes on either text
-    a folder  a trained judge. A pointwise judge scores every text once and knows all pairs; a pairwise judge judges
-              the pairs with votes, in both orders. What it was trained on is its own affair: on votes that it has
-              learned, its probabilities are in-sample, and partly those votes again
+    a folder  a trained judge. A pointwise judge scores every text once, which gives all pairs; a pairwise judge judges
+              the pairs with votes, in both orders. Nothing is known of its training: on votes that it has learned, its
+              probabilities are in-sample, and partly those votes again
     a file    recorded probabilities of pairs, for example out-of-fold predictions
 
 The labels of the run reach a teacher in `probe` alone, and held-out texts reach none: a file that names a text or a
@@ -39,7 +39,7 @@ class Teacher(Protocol):
     """What a judge learns from."""
 
     def between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Pr[text b better than text a] of pairs of texts, NaN where the teacher does not know it; shape (P,)."""
+        """Pr[text b better than text a] of pairs of texts, NaN where the teacher has none; shape (P,)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Supervised training on a teacher's probabilities, in batches of a few texts with many pairs among them.
 
-One reading of K texts by a pointwise judge has K (K − 1) / 2 targets. A pairwise judge reads every pair in both
+One forward pass of a pointwise judge over K texts has K (K − 1) / 2 targets. A pairwise judge reads every pair in both
 orders, as a tree in which prompts with the same response A share it (`autorater.models.packing`): four texts make
 twelve prompts with four beginnings; where prompts have two responses, six pairs. Texts are drawn in turn, each once an
-epoch; a teacher that knows single pairs decides the pairs (`autorater.training.vote_batches`).
+epoch; a teacher of single pairs decides the pairs (`autorater.training.vote_batches`).
 
 The batches of all steps are drawn in advance from the seed, so a resumed training takes the same ones, and the
 processes divide them.
@@ -56,7 +56,7 @@ def teaching_rows(
         fits: Whether a prompt of two texts fits; pairs that do not are left out.
 
     Raises:
-        UserError: If the teacher knows no pair that fits.
+        UserError: If the teacher has no pair that fits.
     """
     if isinstance(teacher, PairTeacher):
         known = list(teacher.known)
@@ -76,7 +76,7 @@ def teaching_rows(
             if usable.any():
                 rows.append({"a": a[usable], "b": b[usable], "target": target[usable]})
         if len(rows) == before:
-            raise UserError("warm_start_verdicts: the teacher knows no pair of training texts that fits")
+            raise UserError("warm_start_verdicts: the teacher has no probability of a pair of texts that fits")
     return Dataset.from_list(rows[:n_rows])
 
 

@@ -1,4 +1,4 @@
-"""The targets, and losses in words and by scores against sums over all answers with automatic differentiation."""
+"""The targets; verbalized losses, and those of scores, against sums over all answers and automatic differentiation."""
 
 import math
 

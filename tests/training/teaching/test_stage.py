@@ -155,7 +155,7 @@ def test_rows_of_single_pairs_and_of_those_that_fit(pairs):
     assert {value for row in rows for value in row["target"]} == {0.25}
     only = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, fits=lambda a, b: a == sides[0][0])
     assert {a for row in only for a in row["a"]} == {sides[0][0]}
-    with pytest.raises(UserError, match="knows no pair"):
+    with pytest.raises(UserError, match="has no probability of a pair"):
         teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 5, 0, fits=lambda a, b: a < 0)
 
 
@@ -187,7 +187,7 @@ def test_options_that_do_not_fit(tmp_path, options, model, message):
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
 def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog):
-    """A judge in words begins from the weights of a pointwise judge, with a prompt layout of its own."""
+    """A verbalizing judge begins from the weights of a pointwise judge, with a prompt layout of its own."""
     caplog.set_level(logging.INFO, "autorater")
     judge = make_judge("pointwise")
     for save in (judge.model.save_pretrained, judge.tokenizer.save_pretrained, judge.save_format):
