@@ -21,7 +21,7 @@ from autorater.data.gathering import texts_key
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
-from autorater.judges.recorded import RecordedPair
+from autorater.judges.recorded import JudgedPair
 
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
 _STATUS = {"answered": ANSWERED, "unparsed": UNPARSED, "refused": REFUSED}
@@ -106,7 +106,7 @@ def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = (), family: Col
 
 
 def recorded_predictions(
-    pairs: Iterable[RecordedPair], group_by: Sequence[str] = (), family: Collection[str] = ()
+    pairs: Iterable[JudgedPair], group_by: Sequence[str] = (), family: Collection[str] = ()
 ) -> Predictions:
     """The predictions of a recorded file, without repetitions; arguments as in `index_pairs`, with any columns.
 

@@ -19,7 +19,7 @@ from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.results import PREDICTIONS
-from autorater.judges.recorded import RecordedPair
+from autorater.judges.recorded import JudgedPair
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import audit_metrics, compared, pair_means
 from autorater.metrics.preferences import detectable_effect
@@ -93,7 +93,7 @@ def stored_flips(
             yield _flip(predictions, index, pair.id, probe) | row
 
 
-def recorded_flips(pairs: Iterable[RecordedPair], predictions: Predictions) -> Iterator[dict[str, object]]:
+def recorded_flips(pairs: Iterable[JudgedPair], predictions: Predictions) -> Iterator[dict[str, object]]:
     """The recorded pairs that flip, with all columns of their rows."""
     flips = set(flipping(predictions))
     for index, pair in enumerate(pairs):
@@ -119,7 +119,7 @@ def write_flips(folder: Path, flips: Iterable[Mapping[str, object]]) -> tuple[li
     return worst, n_flips
 
 
-def write_predictions(folder: Path, pairs: Iterable[Pair | RecordedPair], predictions: Predictions) -> None:
+def write_predictions(folder: Path, pairs: Iterable[Pair | JudgedPair], predictions: Predictions) -> None:
     """Writes `predictions.jsonl` of the probe `swap`: two lines a pair, null without answer, repetitions averaged."""
     with (folder / PREDICTIONS).open("w", encoding="utf-8") as file:
         for pair, answers, label in zip(pairs, predictions.answers, predictions.pairs.labels, strict=True):

@@ -31,7 +31,7 @@ from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
-from autorater.judges.recorded import RecordedPair, iter_recorded
+from autorater.judges.recorded import JudgedPair, iter_recorded
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class AuditData:
 
     predictions: Mapping[str, Predictions]
     flips: Iterator[Mapping[str, object]]
-    pairs: Callable[[], Iterable[Pair | RecordedPair]]
+    pairs: Callable[[], Iterable[Pair | JudgedPair]]
     n_missing: int = 0
 
 

@@ -14,7 +14,7 @@ from autorater.charm.calibration import Calibration
 from autorater.charm.elo import Rating
 from autorater.charm.evaluation import RewardEvaluation
 from autorater.report.glossary import Metric
-from autorater.report.plots import GREY, blank_figure, grid
+from autorater.report.plots import blank_figure, unit_square
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import markdown_table, settings_rows
 
@@ -78,14 +78,9 @@ def win_rates_figure(versions: Mapping[str, RewardEvaluation], overvalued: str) 
     panels = figure.subplots(1, len(versions), squeeze=False)[0]
     for axes, (version, evaluation) in zip(panels, versions.items(), strict=True):
         x, y, marked = prepare_win_rates(evaluation, overvalued).values()
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=1)
+        unit_square(axes, version, "win rate by Elo", "win rate by the reward model")
         axes.scatter(x[~marked], y[~marked], s=26, facecolors="none", edgecolors=_OTHERS, linewidths=1.2, zorder=2)
         axes.scatter(x[marked], y[marked], s=34, color=_OVERVALUED, zorder=3)
-        axes.set_title(version, fontsize=12, fontweight="bold", loc="left", parse_math=False)
-        axes.set_xlabel("win rate by Elo", fontsize=10)
-        axes.set_ylabel("win rate by the reward model", fontsize=10)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        grid(axes)
     return figure
 
 

@@ -16,6 +16,7 @@ from autorater.judges.options import (
     add_prompt_options,
     add_server_options,
     check_judge_options,
+    fraction,
     number,
     parse_given,
 )
@@ -60,7 +61,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--n_votes", type=count, default=10, metavar="N", help="simulated votes per pair (default: 10)")
     add("--split_by", metavar="COLUMN", help="separates calibration pairs (default: topic, else prompt)")
     share = "share of the pairs on which recalibrations and panels are fitted (default: 0.3)"
-    add("--calibration_fraction", type=number(float, 0, 1), default=0.3, metavar="F", help=share)
+    add("--calibration_fraction", type=fraction, default=0.3, metavar="F", help=share)
     train = "pairs on which the linear probe is fitted (default: the calibration pairs)"
     add("--train_dataset_name", metavar="DATA", help=train)
     people = "annotators to measure for, as in recipes/grpo.py: group=share,group=share (docs/decisions.md)"
@@ -120,8 +121,6 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
         (not on_this_machine, "no judge runs on this machine", _ON_THIS_MACHINE),
     )
     refuse_ineffective(cases, given)
-    if not 0 < args.calibration_fraction < 1:
-        raise UserError(f"--calibration_fraction {args.calibration_fraction}: expected a number between 0 and 1")
     if args.panel and len(args.judge) < 2:
         raise UserError(f"--panel: got one judge, {args.judge[0]}; expected at least two")
     elsewhere = [name for name in args.judge if name.startswith((ENDPOINT, RECORDED))]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,32 +25,9 @@ from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in
 from autorater.data.pairs import vote_share
 from autorater.data.tables import iter_rows
-from autorater.judges.recorded import COLUMN_SETS, iter_recorded
+from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded
 
 _VOTES = ("votes_a", "votes_b", "votes_tie", "label")
-
-
-@dataclass(frozen=True)
-class JudgedPair:
-    """A judged pair.
-
-    Attributes:
-        id: As given, else the row's number, counted from 0.
-        answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
-        label: Share of votes for B, in [0, 1]; NaN without votes.
-        row: The other columns of its row.
-    """
-
-    id: str
-    answers: tuple[float, float]
-    label: float
-    row: Row
-
-    @property
-    def probability(self) -> float:
-        """Pr[B preferred] by the judge, in [0, 1], orders averaged."""
-        answers = [p for p in (self.answers[0], 1 - self.answers[1]) if not math.isnan(p)]
-        return sum(answers) / len(answers)
 
 
 def read_judged(
@@ -108,7 +85,7 @@ def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[Judg
             raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
         with located(f"{os.fspath(path)}: pair {pair.id!r}"):
             label = pair.label if not math.isnan(pair.label) else _label(pair.row)
-        pairs.append(JudgedPair(pair.id, pair.answers, label, pair.row))
+        pairs.append(replace(pair, label=label))
     return _distinct(path, pairs)
 
 

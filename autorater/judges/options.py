@@ -148,6 +148,17 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return parse
 
 
+def fraction(text: str) -> float:
+    """Parses a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number between 0 and 1, both excluded")
+    return value
+
+
 def _temperature(text: str) -> float | None:
     return None if text == "server" else number(float, 0)(text)
 

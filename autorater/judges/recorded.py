@@ -44,11 +44,14 @@ _IDS = (("id",), ("pair_id",), ("question_id", "turn", "model_1", "model_2", "mo
 
 
 @dataclass(frozen=True)
-class RecordedPair:
-    """The judgments of a pair in both orders, and its whole row.
+class JudgedPair:
+    """The judgments of a pair in both orders.
 
-    `answers` are Pr[the response shown second is better] in order ab and in order ba, NaN without a verdict; the label
-    is people's Pr[B preferred], NaN if not given; the id is as given, else the row's number, counted from 0.
+    Attributes:
+        id: As given, else the row's number, counted from 0.
+        answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
+        label: Pr[B preferred] by people, such as a share of votes; NaN if not given.
+        row: Its row.
     """
 
     id: str
@@ -56,8 +59,14 @@ class RecordedPair:
     label: float
     row: Row
 
+    @property
+    def probability(self) -> float:
+        """Pr[B preferred] by the judge, in [0, 1], orders averaged."""
+        answers = [p for p in (self.answers[0], 1 - self.answers[1]) if not math.isnan(p)]
+        return sum(answers) / len(answers)
 
-def iter_recorded(path: str | os.PathLike[str]) -> Iterator[RecordedPair]:
+
+def iter_recorded(path: str | os.PathLike[str]) -> Iterator[JudgedPair]:
     """Recorded judgments, one pair at a time, from a `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file.
 
     Raises:
@@ -79,7 +88,7 @@ def _columns_of(row: Row) -> tuple[str, ...]:
     raise DataError(f"expected the columns {expected} among {list(row)}")
 
 
-def _pair(row: Row, columns: tuple[str, ...], index: int) -> RecordedPair:
+def _pair(row: Row, columns: tuple[str, ...], index: int) -> JudgedPair:
     for column in columns:
         if column not in row:
             raise DataError(f"column {column!r} is missing; expected it in every row, null for no verdict")
@@ -90,7 +99,7 @@ def _pair(row: Row, columns: tuple[str, ...], index: int) -> RecordedPair:
         answers = tuple(_verdict(given_in(row, column), column, meaning) for column, meaning in values)
     else:
         answers = tuple(_probability(row, column) for column in columns)
-    return RecordedPair(_id(row) or str(index), answers, _label(row, columns), row)
+    return JudgedPair(_id(row) or str(index), answers, _label(row, columns), row)
 
 
 def _of_games(row: Row, column: str) -> tuple[float, float]:

@@ -17,8 +17,9 @@ from autorater.data.loading import as_pairs
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
-from autorater.judges.judged import JudgedPair, read_judged
+from autorater.judges.judged import read_judged
 from autorater.judges.judgments import Judgments, NamedJudge
+from autorater.judges.recorded import JudgedPair
 
 _TEXTS = ("prompt", "response_a", "response_b")
 

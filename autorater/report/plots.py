@@ -148,14 +148,10 @@ def prepare_order_swap(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, np.ndarray
 
 def plot_order_swap(axes: Axes, prepared: dict[str, np.ndarray], title: str, color: str = _AFTER) -> None:
     """Draws the result of `prepare_order_swap`: one dot per pair; below the diagonal, position bias is above 0."""
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=3)
+    shown = "Pr[B is better] when B is shown {}, 0 to 1"
+    unit_square(axes, title, shown.format("second"), shown.format("first"))
     alpha = float(np.clip(120 / len(prepared["shown_second"]), 0.08, 0.8))
     axes.scatter(prepared["shown_second"], prepared["shown_first"], s=22, color=color, alpha=alpha, linewidths=0)
-    axes.set_title(fill(title, 34), fontsize=13, fontweight="bold", loc="left", parse_math=False)
-    axes.set_xlabel("Pr[B is better] when B is shown second, 0 to 1", fontsize=10)
-    axes.set_ylabel("Pr[B is better] when B is shown first, 0 to 1", fontsize=10)
-    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
-    grid(axes)
     paper = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     axes.text(0.98, 0.1, "favours the\nsecond response", fontsize=9, ha="right", va="bottom", bbox=paper, zorder=4)
     axes.text(0.02, 0.75, "favours the\nfirst response", fontsize=9, ha="left", va="top", bbox=paper, zorder=4)
@@ -183,6 +179,16 @@ def blank_figure(size: tuple[float, float] = _SIZE) -> Figure:
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
     FigureCanvasAgg(figure)
     return figure
+
+
+def unit_square(axes: Axes, title: str, x: str, y: str) -> None:
+    """Axes with names and a grid, from 0 to 1 in both directions, and the diagonal."""
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=3)
+    axes.set_title(fill(title, 34), fontsize=13, fontweight="bold", loc="left", parse_math=False)
+    axes.set_xlabel(x, fontsize=10)
+    axes.set_ylabel(y, fontsize=10)
+    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
+    grid(axes)
 
 
 def grid(axes: Axes, axis: str = "both") -> None:

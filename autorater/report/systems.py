@@ -15,8 +15,8 @@ import numpy as np
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.methods import Entry
-from autorater.judges.judged import JudgedPair
 from autorater.judges.judgments import Judgments
+from autorater.judges.recorded import JudgedPair
 from autorater.report.decisions.page import win_rate_figure
 from autorater.report.decisions.winrate import (
     CAPTION,

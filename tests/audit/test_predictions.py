@@ -16,7 +16,7 @@ from autorater.audit.results import flat_metrics, flipping, measure
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
-from autorater.judges.recorded import RecordedPair
+from autorater.judges.recorded import JudgedPair
 
 PAIRS = [Pair(str(i), "q", "a" * (i + 1), "bb", 0.25, topic=f"t{i % 2}") for i in range(3)]
 
@@ -70,7 +70,7 @@ def test_pair_index():
     named = [replace(p, model_a=a, model_b=b) for p, (a, b) in zip(PAIRS, models, strict=True)]
     assert index_pairs(named, family=("x",)).own.tolist() == [-1, 1, 0]
     rows = [{"model_1": "x", "model_2": "y"}, {"model_a": "y", "model_b": "x"}, {}]
-    recorded = [RecordedPair(str(i), (0.5, 0.5), 1.0, row) for i, row in enumerate(rows)]
+    recorded = [JudgedPair(str(i), (0.5, 0.5), 1.0, row) for i, row in enumerate(rows)]
     assert recorded_predictions(recorded, family=("x",)).pairs.own.tolist() == [-1, 1, 0]
     np.testing.assert_allclose(index.traits["length"], [1, 0, np.log2(2 / 3)])
     with pytest.raises(UserError, match="has no 'model_a' to group by"):

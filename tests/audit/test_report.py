@@ -11,13 +11,13 @@ from autorater.audit.predictions import recorded_predictions
 from autorater.audit.report import _texts, audit_summary, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
 from autorater.audit.verdict import audit_verdict, bias_state, trait_verdicts
-from autorater.judges.recorded import RecordedPair
+from autorater.judges.recorded import JudgedPair
 from tests.report.test_page import HOSTILE, Page
 
 
 def recorded(p_ab, p_ba, text="fine", **columns):
     return [
-        RecordedPair(
+        JudgedPair(
             f"{text}{i}", (float(a), float(b)), 1.0,
             {"prompt": f"{text} {i}", "response_a": text, "response_b": text, "group": f"{text}{i % 2}", **columns},
         )

@@ -2,22 +2,25 @@
 
 import argparse
 
+from autorater.judges.options import fraction
+
 
 def add_winrate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `autorater winrate`."""
     _add_input(parser)
     add = parser.add_argument
     add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
-    add("--confidence", type=float, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
-    add("--width", type=float, metavar="W", help="also say how many more votes make an interval this narrow")
+    add("--confidence", type=fraction, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
+    add("--width", type=fraction, metavar="W", help="also say how many more votes make an interval this narrow")
 
 
 def add_defer_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `autorater defer`."""
     _add_input(parser)
     add = parser.add_argument
-    add("--alpha", type=float, default=0.1, metavar="A", help="accepted disagreement with the majority (default: 0.1)")
-    add("--delta", type=float, default=0.05, metavar="D", help="chance that it is exceeded (default: 0.05)")
+    alpha = "accepted disagreement with the majority (default: 0.1)"
+    add("--alpha", type=fraction, default=0.1, metavar="A", help=alpha)
+    add("--delta", type=fraction, default=0.05, metavar="D", help="chance that it is exceeded (default: 0.05)")
 
 
 def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +29,8 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     add("baseline", metavar="BASELINE", help="judged pairs of the recorded run, both orders")
     add("current", metavar="CURRENT", help="judged pairs of this run: the same ids")
     add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
-    add(
-        "--level",
-        type=float,
-        default=0.05,
-        metavar="L",
-        help="chance of a false verdict in any metric (default: 0.05)",
-    )
+    level = "chance of a false verdict in any metric (default: 0.05)"
+    add("--level", type=fraction, default=0.05, metavar="L", help=level)
     add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
     add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
 

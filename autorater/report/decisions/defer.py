@@ -13,7 +13,6 @@ import logging
 
 import numpy as np
 
-from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import labels_of, read_judged
@@ -32,9 +31,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: If a file or an option is invalid, or no pair has votes.
     """
-    for name, value in (("alpha", args.alpha), ("delta", args.delta)):
-        if not 0 < value < 1:
-            raise UserError(f"--{name}: got {value}; expected a number between 0 and 1")
     folder = prepare_output_dir(args.output_dir)
     pairs = read_judged(args.judged, args.votes)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])

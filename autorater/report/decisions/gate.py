@@ -20,7 +20,8 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
-from autorater.judges.judged import JudgedPair, column_of, read_judged
+from autorater.judges.judged import column_of, read_judged
+from autorater.judges.recorded import JudgedPair
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.report.decisions.page import gate_figure, write_page
 from autorater.report.tables import markdown_table
@@ -43,8 +44,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: If a file or an option is invalid, or the pairs are not the same.
     """
-    if not 0 < args.level < 1:
-        raise UserError(f"--level: got {args.level}; expected a number between 0 and 1")
     folder = prepare_output_dir(args.output_dir)
     before, after = _same_pairs(
         read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current

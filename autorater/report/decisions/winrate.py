@@ -16,7 +16,8 @@ import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
-from autorater.judges.judged import JudgedPair, column_of, labels_of, read_judged
+from autorater.judges.judged import column_of, labels_of, read_judged
+from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
 from autorater.report.decisions.page import win_rate_figure, write_page
 
@@ -33,9 +34,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: If a file or an option is invalid, or no system has votes.
     """
-    for name, value in (("confidence", args.confidence), ("width", args.width)):
-        if value is not None and not 0 < value < 1:
-            raise UserError(f"--{name}: got {value}; expected a number between 0 and 1")
     folder = prepare_output_dir(args.output_dir)
     pairs = read_judged(args.judged, args.votes)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])

@@ -200,10 +200,10 @@ def test_bad_files_are_named(tmp_path, rows, votes, message):
 @pytest.mark.parametrize(
     ("argv", "label", "message"),
     [
-        (["winrate", "--width", "2"], 1, "--width: got 2.0"),
+        (["winrate", "--width", "2"], 1, "--width: '2': expected a number between 0 and 1"),
         (["winrate", "--cluster_by", "topic"], 1, "--cluster_by: a pair has no 'topic'"),
         (["winrate"], None, "none of 2 pairs has votes"),
-        (["defer", "--alpha", "0"], 1, "--alpha: got 0.0"),
+        (["defer", "--alpha", "0"], 1, "--alpha: '0': expected a number between 0 and 1"),
         (["defer"], None, "none of 2 pairs has votes"),
     ],
 )
