@@ -3,6 +3,8 @@
     python benchmarks/judge_throughput.py
     python benchmarks/judge_throughput.py --device cuda --shape qwen2.5-7b --generate_batch_sizes 16 64 256
     python benchmarks/judge_throughput.py --model runs/grpo_simulated      # a trained judge: do the answers agree?
+    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --served-model-name judge --port 8000        # in another shell
+    python benchmarks/judge_throughput.py --model MODEL --dataset_name votes.jsonl --vllm_url http://localhost:8000
 
     exact      `Judge.judge_prompts`: the whole answer distribution, mean, mode, spread and greedy answer, with its
                default batches
@@ -11,6 +13,8 @@
     to_end     the usual way: until the closing tag is complete and the text has ended
     floor      forward pass over the distinct tokens alone: common tokens once, the others and the answer tree of every
                prompt (`harness.floor`)
+    vllm       a vLLM server reads the same prompts, all in one request, and writes one token each: the least that
+               reads a verdict. Its prefix cache is emptied before every round
 
 `ratio` is relative to `generate`; `ratio_to_end` is reported too. Generation has two advantages: its batch size is
 tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the shortest
@@ -19,21 +23,25 @@ length at which "0.85" differs from "0.8" (`to_end`: at the length of "0.85", cl
 The number of tokens limits the ratio where arithmetic is the bottleneck: `exact_tokens` and `generate_tokens` per
 prompt, of which `common_tokens` are the same for all prompts (the instructions).
 
-With `--model` the prompts are held-out simulated pairs of natural length (0 in `--prompt_tokens`). `agreement` is the
+With `--model` the prompts have their natural length (0 in `--prompt_tokens`): held-out simulated pairs, or pairs of
+`--dataset_name`, `--n_pairs` of them spread over the file. `agreement` is the
 share of prompts for which the exact method reports the answer that greedy decoding generates, a number or none;
 `mode_is_greedy` is the share whose mode is that number. With random weights both are null.
 """
 
 import argparse
 import copy
+import json
+import urllib.request
 
 import numpy as np
 import torch
 from harness.floor import floor_pass, utilization
 from harness.inputs import chosen_shape, judge_tokenizer, model_parser, pairs_of_length, random_model
-from harness.measure import alternate, chosen_dtype, emit, machine, say, timed
+from harness.measure import alternate, chosen_dtype, emit, machine, ratio, say, timed
 from transformers import PreTrainedModel
 
+from autorater.data.loading import load_pairs
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
@@ -52,10 +60,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="Folder or Hub name of a judge, in place of random weights.")
     parser.add_argument("--prompt_tokens", type=int, nargs="+", help="A case each; default 512 1024.")
     parser.add_argument("--layout", choices=("full", "compact"), default="full", help="Of prompts to random weights.")
+    parser.add_argument("--dataset_name", help="With --model: pairs to judge, in place of simulated ones.")
+    parser.add_argument("--vllm_url", help="A vLLM server of the same model (VLLM_SERVER_DEV_MODE=1), named judge.")
     parser.add_argument("--n_pairs", type=int, default=32)
     parser.add_argument("--answer_step", type=float, help="Answer grid; default 0.01, or as saved with --model.")
     parser.add_argument("--generate_batch_sizes", type=int, nargs="+", default=[8, 32, 64])
     args = parser.parse_args(argv)
+    if args.dataset_name and (not args.model or args.prompt_tokens):
+        parser.error("--dataset_name requires --model, and has no --prompt_tokens")
     args.prompt_tokens = args.prompt_tokens or ([AS_THEY_COME] if args.model else [512, 1024])
     return args
 
@@ -125,15 +137,33 @@ def on_grid(answers: list[float | None], tree: AnswerTree) -> np.ndarray:
     return np.where(known, written, np.nan)
 
 
-def encode(judge: Judge, prompt_tokens: int, n_pairs: int) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
-    if prompt_tokens == AS_THEY_COME:
-        return judge.encoder.encode(simulate_pairs(n_pairs, held_out=True).pairs)
-    return judge.encoder.encode(pairs_of_length(judge.encoder, prompt_tokens, n_pairs))
+def encode(judge: Judge, prompt_tokens: int, args: argparse.Namespace) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
+    if prompt_tokens != AS_THEY_COME:
+        pairs = pairs_of_length(judge.encoder, prompt_tokens, args.n_pairs)
+    elif args.dataset_name:
+        every = load_pairs(args.dataset_name, labelled=False)
+        count = min(args.n_pairs, len(every))
+        pairs = [every[i] for i in np.linspace(0, len(every), count, endpoint=False, dtype=int)]
+    else:
+        pairs = simulate_pairs(args.n_pairs, held_out=True).pairs
+    return judge.encoder.encode(pairs)
+
+
+def vllm_seconds(url: str, prompts: list[list[int]], device: str) -> float:
+    """Seconds in which a vLLM server with an empty prefix cache reads N prompts and writes a token after each."""
+
+    def post(path: str, body: dict[str, object]) -> None:
+        request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        urllib.request.urlopen(request).read()
+
+    post("/reset_prefix_cache", {})
+    body = {"model": "judge", "prompt": prompts, "max_tokens": 1, "temperature": 0}
+    return timed(lambda: post("/v1/completions", body), device)()
 
 
 def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argparse.Namespace) -> dict[str, object]:
     greedy, to_end = GreedyJudge(model, judge), GreedyJudge(model, judge, to_end=True)
-    prompts = encode(judge, prompt_tokens, args.n_pairs)
+    prompts = encode(judge, prompt_tokens, args)
     flat = [prompt.ids for both in prompts for prompt in both]
 
     def generate(batch_size: int, writer: GreedyJudge = greedy):
@@ -146,18 +176,18 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     common = len(common_beginning(flat))
     distinct = round(common + len(flat) * (mean_tokens - common + tree_tokens))
     kept = len(flat) * (1 + tree_tokens)
-    seconds = alternate(
-        {
-            "exact": timed(lambda: judge.judge_prompts(prompts), args.device),
-            "generate": generate(best),
-            "to_end": generate(best, to_end),
-            "floor": timed(
-                floor_pass(model, distinct, round(mean_tokens), kept, judge.max_batch_tokens, backward=False),
-                args.device,
-            ),
-        },
-        args.repeats,
-    )
+    sides = {
+        "exact": timed(lambda: judge.judge_prompts(prompts), args.device),
+        "generate": generate(best),
+        "to_end": generate(best, to_end),
+        "floor": timed(
+            floor_pass(model, distinct, round(mean_tokens), kept, judge.max_batch_tokens, backward=False),
+            args.device,
+        ),
+    }
+    if args.vllm_url:
+        sides["vllm"] = lambda: vllm_seconds(args.vllm_url, flat, args.device)
+    seconds = alternate(sides, args.repeats)
     agreement = mode_is_greedy = None
     if args.model:
         judgments = judge.judge_prompts(prompts)
@@ -167,6 +197,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     return {
         "benchmark": "judge_throughput",
         "model": args.model or args.shape,
+        "dataset": args.dataset_name,
         "parameters": sum(p.numel() for p in judge.model.parameters()),
         "prompt_tokens": prompt_tokens or None,
         "layout": judge.encoder.format.template,
@@ -176,15 +207,16 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         "exact_tokens": mean_tokens - common + tree_tokens,
         "generate_tokens": mean_tokens + greedy.longest - 1,
         "to_end_tokens": mean_tokens + to_end.longest - 1,
-        "n_pairs": args.n_pairs,
+        "n_pairs": len(prompts),
         "answer_step": judge.tree.step,
         "answer_tokens": judge.tree.depth,
         "repeats": args.repeats,
-        "exact_pairs_per_second": args.n_pairs / seconds["exact"],
-        "generate_pairs_per_second": args.n_pairs / seconds["generate"],
-        "to_end_pairs_per_second": args.n_pairs / seconds["to_end"],
+        "exact_pairs_per_second": len(prompts) / seconds["exact"],
+        "generate_pairs_per_second": len(prompts) / seconds["generate"],
+        "to_end_pairs_per_second": len(prompts) / seconds["to_end"],
         "ratio": seconds["generate"] / seconds["exact"],
         "ratio_to_end": seconds["to_end"] / seconds["exact"],
+        "ratio_to_vllm": ratio(seconds.get("vllm"), seconds["exact"]),
         "distinct_tokens": distinct,
         "floor_seconds": seconds["floor"],
         "of_floor": seconds["exact"] / seconds["floor"],

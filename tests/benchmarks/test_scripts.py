@@ -4,7 +4,10 @@ import importlib
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -172,6 +175,40 @@ def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
     assert record["prompt_tokens"] is None
     assert record["agreement"] == 1, "random weights write no number, and the read-out knows it"
     assert record["mode_is_greedy"] == 0
+    assert record["ratio_to_vllm"] is None
+
+    (votes := tmp_path / "votes.jsonl").write_text(
+        "".join(json.dumps({"prompt": "?", "response_a": "so", "response_b": "so " * n}) + "\n" for n in range(2, 8))
+    )
+    with _vllm() as (url, received):
+        options = ["--dataset_name", str(votes), "--vllm_url", url, "--repeats", "1", "--n_pairs", "3"]
+        (record,) = run("judge_throughput", "--device", "cpu", "--model", str(tmp_path), *options)
+    assert record["n_pairs"] == 3
+    assert record["ratio_to_vllm"] > 0
+    paths, bodies = zip(*received, strict=True)
+    assert paths == ("/reset_prefix_cache", "/v1/completions") * 2, "a warm-up and a round, each with an empty cache"
+    assert len(bodies[1]["prompt"]) == 6
+    assert bodies[1]["max_tokens"] == 1
+
+
+@contextmanager
+def _vllm():
+    """The address of a server that accepts everything, and what it receives."""
+    received: list[tuple[str, dict]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
 
 
 def test_answers_off_the_grid_are_none(script):
