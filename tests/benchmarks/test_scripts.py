@@ -211,6 +211,15 @@ def _vllm():
         server.shutdown()
 
 
+@pytest.mark.slow
+def test_judge_scale(run):
+    (record,) = run("judge_scale", "--few", "200", "--many", "400", "--kills", "1")
+    assert record["same_bytes"]
+    assert 0 < record["killed_after_judgments"][0] < 800
+    assert record["peak_bytes"][0] > 100 << 20
+    assert abs(record["growth"]) < 0.1
+
+
 def test_answers_off_the_grid_are_none(script):
     import numpy as np
 

@@ -40,9 +40,9 @@ KINDS = {
 LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj", "up_proj", "--lora_dropout=0"]
 
 
-def warm_policy(folder, hidden_size=64, steps=100):
+def warm_policy(folder, hidden_size=64, steps=100, template="compact"):
     args = JudgeArguments(
-        n_train=200, n_test=1, prompt_template="compact", policy_hidden_size=hidden_size, policy_num_layers=2,
+        n_train=200, n_test=1, prompt_template=template, policy_hidden_size=hidden_size, policy_num_layers=2,
         policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
     run = SimpleNamespace(
@@ -54,6 +54,12 @@ def warm_policy(folder, hidden_size=64, steps=100):
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return warm_policy(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def instructed_folder(tmp_path_factory):
+    """A policy that answers under the full layout, so that sampled answers have unlike rewards."""
+    return warm_policy(tmp_path_factory.mktemp("instructed"), template="full")
 
 
 def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_precision="no"):
@@ -234,9 +240,9 @@ def test_a_judge_taught_before_zero2_is_one_plain_run(tmp_path, model_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shared_beginning_on_two_processes(tmp_path, model_folder, kind):
+def test_a_shared_beginning_on_two_processes(tmp_path, instructed_folder, kind):
     """The instructions of the full layout, read once a batch under ZeRO, and for every prompt by one process."""
-    arguments = [f"--model_name_or_path={model_folder}", *KINDS[kind], "--max_steps=4", "--prompt_template=full"]
+    arguments = [f"--model_name_or_path={instructed_folder}", *KINDS[kind], "--max_steps=4", "--prompt_template=full"]
     plain = launch(tmp_path / "plain", *arguments, "--shared_prefix=false")
     for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):
         run = launch(tmp_path / config, *arguments, config=config)
