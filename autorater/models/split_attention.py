@@ -117,7 +117,7 @@ def split_logits(model: nn.Module, layout: Layout, **inputs) -> torch.Tensor:
 class _SplitMask(NamedTuple):
     """What the layers get in place of a mask tensor. A tuple, so that wrappers can move its tensors to a device."""
 
-    prompt: torch.Tensor | None  # (B, 1, L, L); None for a plain causal triangle
+    prompt: torch.Tensor | None  # (B, 1, L, L), or of its last rows, not cached; None for a plain causal triangle
     suffix: torch.Tensor  # (B · R, 1, S, L + S)
 
 
@@ -139,15 +139,19 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
         return rule(b, h, q, k) & (padding[b, k] | (q == k))  # padding sees itself: a fully masked row is NaN
 
     hidden = layout.padded == "left" and not padding.all()  # a causal prompt does not see padding on its right
+    cached = kwargs["kv_length"] - kwargs["q_length"]
+    # Kernels without a mask take queries and keys of one length. Where most of the prompt is cached, dummy queries in
+    # place of the cached ones would cost more than a mask.
+    rest_alone = 0 < cached < length and (length <= 2 * cached or base is eager_mask)
     prompt = base(
         **kwargs
         | {
-            "q_length": length,
+            "q_length": length - cached if rest_alone else length,
             "kv_length": length,
-            "q_offset": 0,
+            "q_offset": cached if rest_alone else 0,
             "mask_function": prompt_rule if hidden else rule,
             "attention_mask": None,
-            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden,
+            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden and not rest_alone,
         }
     )
     b = torch.arange(batch, device=device).repeat_interleave(rows // batch)[:, None, None, None]
@@ -182,17 +186,20 @@ def _attention(
     cached = key.shape[2] - query.shape[2]
     if cached == length:
         return base(module, query, key, value, attention_mask.suffix, **kwargs)
-    query = pad(query, (0, 0, cached, 0))  # in place of the cached queries; their outputs are dropped
-    prompt = (x[:, :, :length] for x in (query, key, value))
-    prompt_out, _ = base(module, *prompt, attention_mask.prompt, **kwargs)  # (B, L, H, D)
-    query = query[:, :, length:]
+    rest, mask = length - cached, attention_mask.prompt
+    prompt_query, query = query[:, :, :rest], query[:, :, rest:]
+    if mask is None or mask.shape[-2] > rest:
+        prompt_query = pad(
+            prompt_query, (0, 0, cached, 0)
+        )  # in place of the cached queries; their outputs are dropped
+    prompt_out, _ = base(module, prompt_query, key[:, :, :length], value[:, :, :length], mask, **kwargs)
     if rows > 1:
         query, own_key, own_value = (_rows(x, rows) for x in (query, key[:, :, length:], value[:, :, length:]))
         key = torch.cat([key[:, :, :length].repeat_interleave(rows, dim=0), own_key], dim=2)  # (B · R, H, L + S, D)
         value = torch.cat([value[:, :, :length].repeat_interleave(rows, dim=0), own_value], dim=2)
     suffix_out, _ = base(module, query, key, value, attention_mask.suffix, **kwargs)  # (B · R, S, H, D)
     suffix_out = suffix_out.unflatten(0, (-1, rows)).flatten(1, 2)
-    return torch.cat([prompt_out[:, cached:], suffix_out], dim=1), None
+    return torch.cat([prompt_out[:, -rest:], suffix_out], dim=1), None
 
 
 def _rows(states: torch.Tensor, rows: int) -> torch.Tensor:

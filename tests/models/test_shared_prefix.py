@@ -320,6 +320,7 @@ BEGINNING = [7, 3, 9, 12, 5, 31]  # longer than the window of 4
 PROMPTS = {
     "nothing in common": [[1, 2, 3], [4, 5, 6, 7, 8, 9], [2, 2]],
     "a beginning in common": [BEGINNING + rest for rest in ([1, 2], [8], [4, 4, 6, 1, 2], [8, 3, 3])],
+    "a shorter beginning than the rest": [[7, 3, *rest] for rest in ([1, 2, 8, 4, 4, 6, 1, 2], [9, 12, 3])],
     "one is the beginning of another": [[*BEGINNING, 1], [*BEGINNING, 1, 2, 6], BEGINNING],
     "one prompt": [BEGINNING],
     "the same prompt twice": [BEGINNING, BEGINNING],
@@ -352,6 +353,25 @@ def test_reading_a_common_beginning_costs_its_tokens_once(implementation):
     prompts = PROMPTS["a beginning in common"]
     read_suffixes(model, prompts, suffixes)
     assert tokens == [6, 4 * (4 + 1 + 9)], "the beginning; then 4 more, padding among them, the last, and the tree"
+
+
+@pytest.mark.parametrize(("n_common", "queries"), [(6, 4), (3, 7)], ids=["masked", "causal, with dummy queries"])
+def test_cached_tokens_take_part_as_keys_alone_where_a_mask_is_cheaper(n_common, queries, monkeypatch):
+    model, seen = build_model("gpt2").eval(), []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value, attn_mask=None, **kwargs):
+        seen.append((query.shape[2], key.shape[2], attn_mask is None))
+        return attend(query, key, value, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    rest = 4
+    prompts = [[*BEGINNING[:n_common], *own, 3] for own in ([1, 2, 8, 4], [4, 6])]
+    read_suffixes(model, prompts, tree_suffixes(TOKENS, PARENTS))
+    beginning, prompt, suffix = dict.fromkeys(seen)
+    assert beginning == (n_common, n_common, True)
+    assert prompt == (queries, n_common + rest, n_common < rest)
+    assert suffix == (1 + len(TOKENS), n_common + rest + 1 + len(TOKENS), False)
 
 
 def test_reading_near_the_end_of_the_context():
