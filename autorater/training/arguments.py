@@ -121,12 +121,17 @@ class PolicyArguments:
         "Peak learning rate of the warm start; by default 2e-3; for a pretrained model 5e-5 (an adapter 1e-3), with a "
         "teacher 6e-5 (2e-4).",
     )
-    warm_start_sharpness: float = option(1.8, "Factor on the logits of the verdicts; above 1 they are overconfident.")
+    warm_start_sharpness: float | None = option(
+        None,
+        "Factor on the logits of the verdicts, by default 1.8: above 1 they are overconfident. With a teacher it is "
+        "that of the first quarter of the steps, and falls to 1 by half of them; by default 3 for a pairwise judge, "
+        "which learns to compare from clear cases, and 1 for a pointwise one.",
+    )
     warm_start_tilt: float = option(1.0, "Logits that the verdicts add to the response shown second.")
     train_only: list[str] | None = option(  # noqa: RUF009
         None,
-        "Parts of names of the parameters to train after the warm start, such as embed_tokens; the others are frozen. "
-        "Without it all are trained.",
+        "Parts of names of the parameters to train, such as embed_tokens; the others are frozen. Without it all are "
+        "trained. A policy from scratch is warm-started as a whole.",
     )
 
     @property
@@ -136,6 +141,7 @@ class PolicyArguments:
 
 
 _FORMAT_OPTIONS = {"warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"}
+_TEACHER_OPTIONS = {*_FORMAT_OPTIONS, "warm_start_verdicts", "warm_start_sharpness"}
 
 
 @dataclass
@@ -178,11 +184,10 @@ def ineffective_options(
     recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
     policy = [name for name in PolicyArguments.__annotations__ if name != "train_only"]
     warm_start = [name for name in policy if name.startswith("warm_start") and name != "warm_start_steps"]
-    from_scratch = [name for name in policy if name not in _FORMAT_OPTIONS]
-    if args.teacher:
-        from_scratch.remove("warm_start_verdicts")
+    of_pretrained = _TEACHER_OPTIONS if args.teacher else _FORMAT_OPTIONS
+    from_scratch = [name for name in policy if name not in of_pretrained]
     if pretrained:
-        warm_start = [name for name in warm_start if name in _FORMAT_OPTIONS]
+        warm_start = [name for name in warm_start if name in of_pretrained]
     cases = (
         (pretrained, "the policy is pretrained (model_name_or_path)", from_scratch),
         (not args.warm_start_steps, "warm_start_steps is 0", warm_start),

@@ -97,7 +97,8 @@ def raw_answer_rows(
     answer_step: float = 0.01,
 ) -> list[dict]:
     """Rows with the raw answers of `raw_answers` after N prompts in both orders; `verdicts` has the shape (N,)."""
-    answers = raw_answers(verdicts, seed, args.warm_start_sharpness, args.warm_start_tilt, answer_step)
+    sharpness = {} if args.warm_start_sharpness is None else {"sharpness": args.warm_start_sharpness}
+    answers = raw_answers(verdicts, seed, tilt=args.warm_start_tilt, step=answer_step, **sharpness)
     return [
         {"prompt_ids": prompt.ids, "answer_ids": answer_tokens(tokenizer, answer, answer_step)}
         for both, of_both in zip(prompts, answers, strict=True)

@@ -174,6 +174,16 @@ def test_invalid_choice():
             True,
             {"the policy is pretrained (model_name_or_path)": ["policy_num_heads"]},
         ),
+        (
+            {"warm_start_steps": 10, "warm_start_verdicts": "probe", "warm_start_sharpness": 2.0},
+            True,
+            {},
+        ),
+        (
+            {"warm_start_steps": 10, "warm_start_sharpness": 2.0},
+            True,
+            {"the policy is pretrained (model_name_or_path)": ["warm_start_sharpness"]},
+        ),
         ({"warm_start_tilt": 0.0}, False, {"warm_start_steps is 0": ["warm_start_tilt"]}),
         ({"dataset_name": "a", "n_votes": 3}, False, {"the pairs are read from dataset_name": ["n_votes"]}),
         (

@@ -21,6 +21,7 @@ from autorater.training.teaching.trainer import TeachingTrainer, teaching_rows
 from autorater.training.warm_start import CLUSTER, PROMPTS_A_ROW, save_warm_start, warm_start_options
 
 _PROMPTS, _RATE, _ADAPTER_RATE = 24, 6e-5, 2e-4
+_SHARPNESS = 3.0  # of a pairwise judge's first targets: clear cases show it that it is to compare
 _N_COMPARED = 48  # pairs whose distance to the teacher is measured before and after
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def _teach(
     def fits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return lengths[a] + lengths[b] <= 2 * longest
 
-    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits)
+    sharpness = args.warm_start_sharpness or (1.0 if judge.is_pointwise else _SHARPNESS)
+    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits, sharpness)
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     options = warm_start_options(
         args,

@@ -16,6 +16,7 @@ from random import Random
 import numpy as np
 import torch
 from datasets import Dataset
+from scipy.special import expit, logit
 from transformers import Trainer, TrainingArguments
 
 import rewards
@@ -44,6 +45,7 @@ def teaching_rows(
     seed: int,
     pairs_a_row: int | None = None,
     fits: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    sharpness: float = 1.0,
 ) -> Dataset:
     """Rows of pairs of texts, with the lists `a`, `b` and `target`.
 
@@ -54,6 +56,7 @@ def teaching_rows(
         seed: Seed of all draws.
         pairs_a_row: Small clusters share a row of at most so many pairs; by default of texts within the budget.
         fits: Whether a prompt of two texts fits; pairs that do not are left out.
+        sharpness: Factor on the logits of the targets in the first quarter of the rows; it falls to 1 by half of them.
 
     Raises:
         UserError: If the teacher has no pair that fits.
@@ -74,7 +77,9 @@ def teaching_rows(
             target = teacher.between(a, b)
             usable = ~np.isnan(target) & (True if fits is None else fits(a, b))
             if usable.any():
-                rows.append({"a": a[usable], "b": b[usable], "target": target[usable]})
+                factor = 1 + (sharpness - 1) * min(1.0, max(0.0, 2 - 4 * len(rows) / n_rows))
+                sharp = expit(factor * logit(target[usable]))
+                rows.append({"a": a[usable], "b": b[usable], "target": sharp})
         if len(rows) == before:
             raise UserError("warm_start_verdicts: the teacher has no probability of a pair of texts that fits")
     return Dataset.from_list(rows[:n_rows])

@@ -146,6 +146,16 @@ def test_rows_hold_every_text_once_an_epoch(pairs):
     assert rows["a"] == teaching_rows(texts, teacher, [1] * len(texts), 4, 8, seed=0)["a"]
 
 
+def test_the_first_targets_are_sharper(pairs):
+    texts = TrainingTexts.of(pairs)
+    known = {tuple(sides): 0.25 for sides in texts.sides.tolist()}
+    rows = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 40, seed=0, sharpness=3.0)
+    factors = [np.log(target[0] / (1 - target[0])) / np.log(0.25 / 0.75) for target in rows["target"]]
+    np.testing.assert_allclose(factors[:10], 3.0)
+    np.testing.assert_allclose(factors[10:20], np.linspace(3.0, 1.2, 10))
+    np.testing.assert_allclose(factors[20:], 1.0)
+
+
 def test_rows_of_single_pairs_and_of_those_that_fit(pairs):
     texts = TrainingTexts.of(pairs)
     known = {tuple(sides): 0.25 for sides in texts.sides[:9].tolist()}
