@@ -37,6 +37,7 @@ KINDS = {
         "--num_iterations=2", "--learning_rate=5e-4",
     ],
 }  # fmt: skip
+DDP = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 LORA = ["--use_peft", "--lora_r=4", "--lora_target_modules", "q_proj", "v_proj", "up_proj", "--lora_dropout=0"]
 
 
@@ -68,15 +69,16 @@ def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_prec
         "tests/recipes/recorded_grpo.py", *BASE, *arguments, f"--output_dir={output_dir}",
         f"--per_device_train_batch_size={8 // processes if config else 8}",
     ]  # fmt: skip
-    launcher = []
-    if config:
+    launcher = ["-u"]
+    if config == "ddp":
+        launcher = DDP
+    elif config:
         port = free_port() if nodes > 1 else 0
         launcher = [
             *launcher_of(config, processes, port), f"--num_machines={nodes}", "--main_process_ip=127.0.0.1",
-            f"--mixed_precision={mixed_precision}",
+            f"--mixed_precision={mixed_precision}", "--machine_rank={}",
         ]  # fmt: skip
-    rank = "--machine_rank={}" if config else "-u"
-    commands = [[sys.executable, *launcher, rank.format(node), *script] for node in range(nodes)]
+    commands = [[sys.executable, *(part.format(node) for part in launcher), *script] for node in range(nodes)]
     started = [
         subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -168,8 +170,7 @@ def pointwise_command(folder, output_dir, *arguments):
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_pointwise_judges_on_two_processes_are_one_plain_run(tmp_path, votes_and_model, peft):
     """Plain data parallelism and ZeRO-2; the saved judge gives the same in `Judge` and in plain transformers."""
-    ddp = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    launchers = {"plain": [], "ddp": ddp, "zero2": launcher_of("zero2_cpu.yaml")}
+    launchers = {"plain": [], "ddp": DDP, "zero2": launcher_of("zero2_cpu.yaml")}
     runs = {}
     for name, launcher in launchers.items():
         accumulate = "--gradient_accumulation_steps=" + ("1" if launcher else "2")  # the same two batches a step
@@ -241,10 +242,10 @@ def test_a_judge_taught_before_zero2_is_one_plain_run(tmp_path, model_folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shared_beginning_on_two_processes(tmp_path, instructed_folder, kind):
-    """The instructions of the full layout, read once a batch under ZeRO, and for every prompt by one process."""
+    """The instructions of the full layout, read once a batch by two processes, and for every prompt by one."""
     arguments = [f"--model_name_or_path={instructed_folder}", *KINDS[kind], "--max_steps=4", "--prompt_template=full"]
     plain = launch(tmp_path / "plain", *arguments, "--shared_prefix=false")
-    for config in ("zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):
+    for config in ("ddp", "zero1_cpu.yaml", "zero2_cpu.yaml", "zero3_cpu.yaml"):
         run = launch(tmp_path / config, *arguments, config=config)
         assert [p["shares_beginnings"] for p in run.processes] == [True] * 2
         assert_same_run(run, plain, 4, relative_to="each" if kind == "exact" else "largest")
