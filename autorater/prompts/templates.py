@@ -27,7 +27,7 @@ from autorater.prompts.markers import markers_in
 from rewards.answer import OPEN_TAG
 
 _LAYOUTS = Path(__file__).with_name("layouts")
-BUILT_IN = ("compact", "criteria", "full", "mt_bench", "short")
+BUILT_IN = ("compact", "criteria", "full", "mt_bench", "scored", "short")
 HOW_TO_ANSWER = "how_to_answer"
 _SLOT = re.compile(r"(\{+)([^\W\d]\w*)(\}+)")
 

@@ -25,7 +25,7 @@ def template(tmp_path):
 def test_built_in_templates_ask_for_the_tag(name):
     built_in = PromptFormat(name)
     assert {"prompt", "response_a", "response_b"} <= set(built_in.slots)
-    assert built_in.is_bare == (name == "compact")
+    assert built_in.is_bare == (name in ("compact", "scored"))
     assert OPEN_TAG in built_in.text or built_in.is_bare
     assert [len(value) > 0 for value in built_in.values(PAIR)] == [True] * len(built_in.slots)
 
