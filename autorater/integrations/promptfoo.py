@@ -43,11 +43,8 @@ def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, o
         settings = {name: value for name, value in (options.get("config") or {}).items() if name not in _OF_PROMPTFOO}
         if "judge" not in settings:
             raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
-        (p,) = (
-            opened(Preferences, **settings)
-            .of([pair_of(texts["prompt"], texts["reference"], texts["response"])])
-            .tolist()
-        )
+        preferences = opened(Preferences, **settings)
+        (p,) = preferences.of([pair_of(texts["prompt"], texts["reference"], texts["response"])]).tolist()
     except (UserError, json.JSONDecodeError) as error:
         return {"error": str(error)}
     if math.isnan(p):

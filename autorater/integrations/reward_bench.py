@@ -47,9 +47,8 @@ class RewardBenchJudge:
             as text.
         """
         prompt = list(answer_a[:-1]) if multi_turn else question
-        (p,) = (
-            opened(Preferences, model, **self.options).of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
-        )
+        preferences = opened(Preferences, model, **self.options)
+        (p,) = preferences.of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
         if math.isnan(p):
             return "error", question, "no answer"
         return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"

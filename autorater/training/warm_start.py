@@ -41,6 +41,7 @@ CLUSTER = 4
 """Texts that a pairwise judge with a teacher compares at a time."""
 PROMPTS_A_ROW = CLUSTER * (CLUSTER - 1)
 """Their prompts: all pairs in both orders."""
+SHARPNESS = 1.8  # default factor on the logit of a verdict
 _JITTER = 0.3  # standard deviation of the noise on a logit, so that the policy learns many numbers
 _LEARNING_RATE = 2e-3
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
@@ -72,7 +73,7 @@ def check_warm_start(args: PolicyArguments, training: TrainingArguments, pretrai
 
 
 def raw_answers(
-    verdicts: np.ndarray, seed: int, sharpness: float = 1.8, tilt: float = 1.0, step: float = 0.01
+    verdicts: np.ndarray, seed: int, sharpness: float = SHARPNESS, tilt: float = 1.0, step: float = 0.01
 ) -> np.ndarray:
     """Overconfident answers in the orders ab and ba, shape (N, 2), that favour the second response.
 
@@ -97,8 +98,8 @@ def raw_answer_rows(
     answer_step: float = 0.01,
 ) -> list[dict]:
     """Rows with the raw answers of `raw_answers` after N prompts in both orders; `verdicts` has the shape (N,)."""
-    sharpness = {} if args.warm_start_sharpness is None else {"sharpness": args.warm_start_sharpness}
-    answers = raw_answers(verdicts, seed, tilt=args.warm_start_tilt, step=answer_step, **sharpness)
+    sharpness = SHARPNESS if args.warm_start_sharpness is None else args.warm_start_sharpness
+    answers = raw_answers(verdicts, seed, sharpness, args.warm_start_tilt, answer_step)
     return [
         {"prompt_ids": prompt.ids, "answer_ids": answer_tokens(tokenizer, answer, answer_step)}
         for both, of_both in zip(prompts, answers, strict=True)
