@@ -11,8 +11,8 @@
     generate   batched greedy `model.generate` on left-padded prompts of similar length, at the fastest of the given
                batch sizes; it stops at the first token of the closing tag, or after the tokens of the longest answer
     to_end     the usual way: until the closing tag is complete and the text has ended
-    floor      forward pass over the distinct tokens alone: common tokens once, the others and the answer tree of every
-               prompt (`harness.floor`)
+    floor      forward pass over the distinct tokens alone (`harness.floor`): of the beginnings of the prompts each
+               different one once (instructions, question, first response), and the answer tree of every prompt
     vllm       a vLLM server reads the same prompts, all in one request, and writes one token each: the least that
                reads a verdict. Its prefix cache is emptied before every round
 
@@ -21,16 +21,17 @@ tuned and that of the judge is not, and with random weights, which never close a
 length at which "0.85" differs from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
 
 The number of tokens limits the ratio where arithmetic is the bottleneck: `exact_tokens` and `generate_tokens` per
-prompt, of which `common_tokens` are the same for all prompts (the instructions).
+prompt, the former distinct ones as in the floor. `common_tokens` are the same for all prompts (the instructions).
 
 With `--model` the prompts have their natural length (0 in `--prompt_tokens`): held-out simulated pairs, or pairs of
-`--dataset_name`, `--n_pairs` of them spread over the file. `agreement` is the
-share of prompts for which the exact method reports the answer that greedy decoding generates, a number or none;
-`mode_is_greedy` is the share whose mode is that number. With random weights both are null.
+`--dataset_name`, the first `--n_pairs` of the file. `agreement` is the share of prompts for which the exact method
+reports the answer that greedy decoding generates, a number or none; `mode_is_greedy` is the share whose mode is that
+number. With random weights both are null.
 """
 
 import argparse
 import copy
+import itertools
 import json
 import urllib.request
 
@@ -46,8 +47,7 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
-from autorater.models.shared_prefix import common_beginning
-from autorater.prompts.batching import pad_prompts
+from autorater.prompts.batching import common_beginning, pad_prompts, shared_length
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from rewards import CLOSE_TAG, parse_probability
@@ -142,8 +142,7 @@ def encode(judge: Judge, prompt_tokens: int, args: argparse.Namespace) -> list[t
         pairs = pairs_of_length(judge.encoder, prompt_tokens, args.n_pairs)
     elif args.dataset_name:
         every = load_pairs(args.dataset_name, labelled=False)
-        count = min(args.n_pairs, len(every))
-        pairs = [every[i] for i in np.linspace(0, len(every), count, endpoint=False, dtype=int)]
+        pairs = every[: args.n_pairs]
     else:
         pairs = simulate_pairs(args.n_pairs, held_out=True).pairs
     return judge.encoder.encode(pairs)
@@ -174,7 +173,8 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     best = min(sizes, key=lambda size: tuned[f"generate by {size}"])
     mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
     common = len(common_beginning(flat))
-    distinct = round(common + len(flat) * (mean_tokens - common + tree_tokens))
+    beginnings = sum(len(b) - shared_length(a, b) for a, b in itertools.pairwise([[], *sorted(flat)]))
+    distinct = beginnings + len(flat) * tree_tokens
     kept = len(flat) * (1 + tree_tokens)
     sides = {
         "exact": timed(lambda: judge.judge_prompts(prompts), args.device),
@@ -204,7 +204,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         "mean_prompt_tokens": mean_tokens,
         "common_tokens": common,
         "tree_tokens": tree_tokens,
-        "exact_tokens": mean_tokens - common + tree_tokens,
+        "exact_tokens": distinct / len(flat),
         "generate_tokens": mean_tokens + greedy.longest - 1,
         "to_end_tokens": mean_tokens + to_end.longest - 1,
         "n_pairs": len(prompts),

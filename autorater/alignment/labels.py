@@ -25,7 +25,6 @@ from autorater.data.messages import Text
 from autorater.data.pairs import Pair
 from autorater.models.answers import AnswerDistribution
 from autorater.models.token_tree import TokenTree, tokens_after
-from autorater.prompts.batching import pad_prompts
 from autorater.prompts.markers import markers_in
 from autorater.prompts.templates import parse_template, unshown
 
@@ -170,15 +169,16 @@ class LabelTree(TokenTree):
 
     def log_mass(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         """log Σ_{words w of k} π(w | x) of left-padded prompts (B, L), shape (B, K); one pass, gradients flow."""
-        strings = self.log_probs(self.logits(model, prompt_ids, prompt_mask))  # (B, J)
+        return self._log_mass(self.logits(model, prompt_ids, prompt_mask))
+
+    def _log_mass(self, logits: torch.Tensor) -> torch.Tensor:
+        strings = self.log_probs(logits)  # (B, J)
         of_label = torch.arange(len(self.names))[:, None] == self.string_labels  # (K, J)
         return strings[:, None].masked_fill(~of_label.to(strings.device), -torch.inf).logsumexp(dim=-1)
 
-    @torch.no_grad()
-    def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> AnswerDistribution:
-        """The distributions over the labels of B prompts, given as token ids; no gradients, no greedy answer."""
-        log_mass = self.log_mass(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
-        probs = log_mass.double().exp()  # in single precision a label of many tokens could be 0
+    def answers(self, logits: torch.Tensor) -> AnswerDistribution:
+        """The distributions over the labels, as in `TokenTree`; no greedy answer."""
+        probs = self._log_mass(logits).double().exp()  # in single precision a label of many tokens could be 0
         return AnswerDistribution(probs, self.values.to(probs), greedy=torch.full_like(probs[:, 0], torch.nan))
 
 

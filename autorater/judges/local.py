@@ -7,7 +7,7 @@ of answers; scores of single responses (`autorater.judges.pointwise`).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -28,8 +28,11 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
+from autorater.models.prefix_cache import PrefixCache, call_tokens
 from autorater.models.sharding import in_step, is_sharded
-from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
+from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.token_tree import TokenTree
+from autorater.prompts.batching import batches_by_beginning, longest_prompt, pad_prompts, similar_lengths
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.reasoning import close_reasoning
@@ -234,27 +237,44 @@ class Judge(NamedJudge):
         self, prompts: Sequence[EncodedPrompt], *, progress: bool = False
     ) -> Iterator[tuple[list[int], list[AnswerDistribution]]]:
         """Yields the indices of a batch and its answer distributions: one, or with reasoning `n_reasonings`."""
-        for rows, batch in self.batches(prompts, self._reasoning_tokens + len(self.tree.tokens), progress=progress):
-            if self.encoder.format.reasoning:
+        if self.encoder.format.reasoning:
+            sizes = [len(prompt.ids) + self._reasoning_tokens + len(self.tree.tokens) for prompt in prompts]
+            for rows, batch in self._read_in(similar_lengths(sizes, self.max_batch_tokens), prompts, progress):
                 yield rows, [self._read_after_reasoning(batch) for _ in range(self.n_reasonings)]
-            else:
-                yield rows, [self.tree.read(self.model, batch)]
+        else:
+            for rows, logits in self.logits_after(prompts, self.tree, progress=progress):
+                yield rows, [self.tree.answers(logits)]
 
-    def batches(
-        self, prompts: Sequence[EncodedPrompt], suffix_tokens: int, *, progress: bool = False
+    def logits_after(
+        self, prompts: Sequence[EncodedPrompt], tree: TokenTree, *, progress: bool = False
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yields the indices of a batch and `tree.logits` after its prompts, (B, 1 + S, V), without gradients.
+
+        Prompts that begin alike come together, and what they begin with is processed once.
+        """
+        ids, budget, prefix_cache = [prompt.ids for prompt in prompts], self.max_batch_tokens, None
+        if supports_shared_prefix(self.model)[0] and not is_sharded(self.model):
+            prefix_cache = PrefixCache(self.model)
+            batches = batches_by_beginning(ids, len(tree.tokens), budget, call_tokens(self.model))
+        else:  # processes that share the parameters call the model equally often
+            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
+        for rows, batch in self._read_in(batches, prompts, progress):
+            yield rows, tree.read_logits(self.model, batch, prefix_cache)
+
+    def _read_in(
+        self, batches: Iterable[list[int]], prompts: Sequence[EncodedPrompt], progress: bool
     ) -> Iterator[tuple[list[int], list[list[int]]]]:
-        """Yields indices and token ids of prompts of similar length, with the model in eval mode.
+        """Yields indices and token ids of batches of prompts, with the model in eval mode.
 
-        `suffix_tokens` after every prompt count towards `max_batch_tokens`. A sharded model may repeat a batch.
+        Of a sharded model a batch may come twice (`in_step`).
         """
         self.check_lengths([(prompt,) for prompt in prompts])
-        sizes = [len(prompt.ids) + suffix_tokens for prompt in prompts]
         was_training = self.model.training
         self.model.eval()
         try:
             hidden = None if progress else True  # None: hidden without a terminal
             with tqdm(total=len(prompts), desc="judging", unit="prompt", disable=hidden, leave=False) as bar:
-                for rows in in_step(similar_lengths(sizes, self.max_batch_tokens), self.model):
+                for rows in in_step(batches, self.model):
                     yield rows, [prompts[i].ids for i in rows]
                     bar.update(len(rows))
         finally:

@@ -31,8 +31,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
 from autorater.models.answers import AnswerDistribution
-from autorater.models.shared_prefix import plain_logits
-from autorater.prompts.batching import pad_prompts
+from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.tokens import inside_ids
 
@@ -172,20 +171,16 @@ class LetterLogits:
         self.encoder = PromptEncoder(judge.tokenizer, letter_format)
         self._letters = [_letter_tokens(judge.tokenizer, letter) for letter in "AB"]
 
-    @torch.no_grad()
     def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders; the mode is 0 for A, 1 for B. Errors as in `Judge`."""
         encoded = self.encoder.encode(pairs)
         self.judge.check_lengths(encoded)
         prompts = [prompt for orders in encoded for prompt in orders]
-        model, padding = self.judge.model, self.judge.tokenizer.pad_token_id
+        tree = TokenTree([[token] for tokens in self._letters for token in tokens])
         masses = np.empty((len(prompts), 2))  # π(A) and π(B)
-        for rows, batch in self.judge.batches(prompts, 0, progress=progress):
-            ids, mask = pad_prompts(batch, padding, next(model.parameters()).device)
-            logits = plain_logits(model, ids, mask, ids[:, :0], mask[:, :0])[:, 0]
-            probs = logits.float().softmax(dim=-1)  # (B, V)
-            of_letters = torch.stack([probs[:, tokens].sum(dim=1) for tokens in self._letters], dim=1)
-            masses[rows] = of_letters.double().cpu().numpy()
+        for rows, logits in self.judge.logits_after(prompts, tree, progress=progress):
+            of_a, of_b = tree.log_probs(logits).exp().split([len(tokens) for tokens in self._letters], dim=1)
+            masses[rows] = torch.stack([of_a.sum(dim=1), of_b.sum(dim=1)], dim=1).double().cpu().numpy()
         valid = masses.sum(axis=1)
         share = np.divide(masses[:, 1], valid, out=np.full_like(valid, 0.5), where=valid > 0)
         mode = np.where(share == 0.5, 0.5, share > 0.5)

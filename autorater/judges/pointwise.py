@@ -46,6 +46,10 @@ class DigitTree(TokenTree):
             logits = self.logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
         else:
             logits = last_logits(model, prompts)[:, None]
+        return self.answers(logits)
+
+    def answers(self, logits: torch.Tensor) -> AnswerDistribution:
+        """The digits, as in `TokenTree`."""
         probs = self.log_probs(logits).exp()  # (N, 10)
         return AnswerDistribution(probs, torch.arange(10, dtype=probs.dtype, device=probs.device))
 
@@ -127,15 +131,14 @@ class PointwiseJudge(Judge):
         judgments = self.judge_prompts(prompts)
         return AnswerArrays(*(getattr(judgments, name)[:, 0] for name in ("mean", "mode", "spread", "valid")))
 
-    @torch.no_grad()
     def read_digits(self, prompts: Sequence[EncodedPrompt], *, progress: bool = False) -> np.ndarray:
         """Probabilities of the ten digits after N prompts, not normalized, shape (N, 10); equal prompts read once."""
         keys = [tuple(prompt.ids) for prompt in prompts]
         distinct = dict(zip(keys, prompts, strict=True))
         row_of = {key: row for row, key in enumerate(distinct)}
         probs = np.empty((len(distinct), 10))
-        for rows, batch in self.batches(list(distinct.values()), len(self.tree.tokens), progress=progress):
-            probs[rows] = self.tree.distribution(self.model, batch).probs.double().cpu().numpy()
+        for rows, logits in self.logits_after(list(distinct.values()), self.tree, progress=progress):
+            probs[rows] = self.tree.answers(logits).probs.double().cpu().numpy()
         return probs[[row_of[key] for key in keys]].clip(0, 1)
 
 

@@ -15,7 +15,6 @@ A model trained on the tree alone would forget the rest of the closing tag, and 
 `distribution` can also return the probability of that rest after one answer, for the training objective.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +22,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
-from autorater.models.shared_prefix import read_suffixes
-from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree, tokens_after
-from autorater.prompts.batching import pad_prompts
 from rewards.answer import CLOSE_TAG
 
 
@@ -82,13 +78,8 @@ class AnswerTree(TokenTree):
         tree = self if closing is None else self.closed(closing)
         return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)
 
-    @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
-    def read(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> "AnswerDistribution":
-        """The distributions and the greedy answers of B prompts, given as token ids, without gradients."""
-        if supports_shared_prefix(model)[0]:
-            logits = read_suffixes(model, prompts, self.suffixes)
-        else:
-            logits = self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+    def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
+        """The distributions and the greedy answers, from logits as in `from_logits`."""
         return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
 
     def greedy_from_logits(self, logits: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ the prompt through all of them (`autorater.models.split_attention`). Related wor
 shares a prompt among chains. With dropout, the suffixes of a prompt share the dropout mask of the prompt.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from autorater.models.prefix_cache import PrefixCache
 from autorater.models.shared_beginning import packed_logits
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
@@ -75,10 +77,16 @@ def _unpacked_logits(
 
 
 @torch.no_grad()
-def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> torch.Tensor:
+def read_suffixes(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    suffixes: Suffixes,
+    prefix_cache: PrefixCache | None = None,
+) -> torch.Tensor:
     """`suffix_logits` without gradients for token ids of B prompts, whose common beginning is read once.
 
-    The model is in eval mode; the S suffix tokens are the same after all prompts.
+    The model is in eval mode; the S suffix tokens are the same after all prompts. Of the common beginning, what a
+    prefix cache holds from the call before is not read again.
     """
     enable_shared_prefix(model)
     device, batch = next(model.parameters()).device, len(prompts)
@@ -91,9 +99,9 @@ def read_suffixes(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: 
     visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
 
     common = common_beginning(bodies)
-    cache = DynamicCache()  # without the config: no layer drops keys outside its window; the mask hides them
+    cache = DynamicCache()
     if common:
-        model(input_ids=torch.tensor([common], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = copy.deepcopy((prefix_cache or PrefixCache(model)).read(common))
         cache.batch_repeat_interleave(batch)
     rest_ids = [torch.tensor(body[len(common) :], dtype=torch.long) for body in bodies]
     rest_ids = pad_sequence(rest_ids, batch_first=True).to(device)  # (B, R)

@@ -9,15 +9,21 @@ its own. The strings are numbers in `autorater.models.answers` and labels in `au
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.models.shared_prefix import plain_logits, suffix_logits
+from autorater.models.prefix_cache import PrefixCache
+from autorater.models.shared_prefix import plain_logits, read_suffixes, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
+from autorater.prompts.batching import pad_prompts
 from autorater.prompts.tokens import anchor
+
+if TYPE_CHECKING:
+    from autorater.models.answers import AnswerDistribution
 
 
 class TokenTree:
@@ -59,7 +65,7 @@ class TokenTree:
     @cached_property
     def suffixes(self):
         """The tree as suffixes of any prompt."""
-        return tree_suffixes(torch.tensor(self.tokens), torch.tensor(self.parents))
+        return tree_suffixes(torch.tensor(self.tokens, dtype=torch.long), torch.tensor(self.parents))
 
     @cached_property
     def node_paths(self) -> list[list[int]]:
@@ -86,6 +92,23 @@ class TokenTree:
         prompts = (x.repeat_interleave(len(nodes), dim=0) for x in (prompt_ids, prompt_mask))
         logits = plain_logits(model, *prompts, ids, torch.ones_like(ids)).unflatten(0, (-1, len(nodes)))
         return torch.cat([logits[:, :1, 0], logits[:, torch.arange(len(paths)), ends]], dim=1)
+
+    @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
+    def read_logits(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix_cache: PrefixCache | None = None
+    ) -> torch.Tensor:
+        """As `logits`, without gradients, after B prompts given as token ids; `prefix_cache` as in `read_suffixes`."""
+        if supports_shared_prefix(model)[0]:
+            return read_suffixes(model, prompts, self.suffixes, prefix_cache)
+        return self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+
+    def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
+        """The distribution over the answers that the strings stand for, from logits as `logits` gives them."""
+        raise NotImplementedError
+
+    def read(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> "AnswerDistribution":
+        """`answers` to B prompts given as token ids, without gradients."""
+        return self.answers(self.read_logits(model, prompts))
 
     def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the strings, shape (B, J), from logits as `logits` gives them, shape (B, 1 + S, V)."""

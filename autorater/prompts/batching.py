@@ -1,7 +1,8 @@
-"""Batches of prompts of similar length, padding, and prompts that do not fit."""
+"""Batches of prompts of similar length or with the same beginning, padding, and prompts that do not fit."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -50,6 +51,64 @@ def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
         rows.append(i)
     if rows:
         yield rows
+
+
+def batches_by_beginning(
+    prompts: Sequence[Sequence[int]], suffix_tokens: int, budget: int, call_tokens: int
+) -> Iterator[list[int]]:
+    """Batches of row indices of prompts that begin alike, for a reader that keeps the beginning it read last.
+
+    The prompts form a tree of shared beginnings. Those below a node are read together if what they share there saves
+    more than the additional calls cost, else with the prompts of a shorter beginning. Prompts of a node are in
+    batches of similar length, the longest first; a batch ends where its padding costs more than a call.
+
+    Args:
+        prompts: Token ids of N prompts.
+        suffix_tokens: Tokens after every prompt.
+        budget: Maximum tokens of a batch, with padding and shared tokens for every prompt; a single one may be larger.
+        call_tokens: Tokens that the fixed cost of a call is worth.
+    """
+    order = sorted(range(len(prompts)), key=prompts.__getitem__)
+    shared = [0, *(shared_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)), 0]  # with neighbours
+    # the beginnings of the current prompt, from short to long, each with its rows that are in no batch yet
+    path: list[tuple[int, list[int]]] = [(0, [])]
+    for k, row in enumerate(order):
+        before, after = shared[k : k + 2]
+        if max(before, after) > path[-1][0]:
+            path.append((max(before, after), []))
+        path[-1][1].append(row)
+        while path[-1][0] > after:
+            length, rows = path.pop()
+            if path[-1][0] < after:
+                path.append((after, []))
+            shorter, others = path[-1]
+            if (len(rows) - 1) * (length - shorter) >= 3 * call_tokens:  # the beginning, the rest, a batch more
+                yield from _little_padding(prompts, rows, suffix_tokens, budget, call_tokens)
+            else:
+                others.extend(rows)
+    yield from _little_padding(prompts, path[0][1], suffix_tokens, budget, call_tokens)
+
+
+def _little_padding(
+    prompts: Sequence[Sequence[int]], rows: Sequence[int], suffix_tokens: int, budget: int, call_tokens: int
+) -> Iterator[list[int]]:
+    batch: list[int] = []
+    longest = padding = 0
+    for row in sorted(rows, key=lambda row: -len(prompts[row])):
+        padding += longest - len(prompts[row])
+        if batch and (padding > call_tokens or (len(batch) + 1) * (longest + suffix_tokens) > budget):
+            yield batch
+            batch = []
+        if not batch:
+            longest, padding = len(prompts[row]), 0
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of tokens that two sequences have in common at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:

@@ -1,12 +1,13 @@
 """A judge returns the exact distribution for any batch size, and loads with the prompt format it was saved with."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from autorater import Judge
+from autorater import Judge, Pair
 from autorater.data.errors import DataError, DataWarning, UserError
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.local import FORMAT_FILE, read_format
@@ -60,6 +61,22 @@ def test_batches_do_not_change_a_judgment(judge, simulated):
     single = judge.probabilities(simulated.pairs[:10])
     np.testing.assert_allclose(single.mean, whole.mean, rtol=1e-4)
     np.testing.assert_allclose(single.valid, whole.valid, rtol=1e-4)
+
+
+def test_a_response_of_many_pairs_is_read_first_once(judge):
+    """Pairs of five responses: the beginning up to the first response is in memory for all its prompts."""
+    responses = [f"{k} " * 60 for k in "abcde"]
+    pairs = [Pair("pair", "Which?", a, b, None) for a, b in itertools.combinations(responses, 2)]
+    read = []
+    judge.model.register_forward_pre_hook(
+        lambda _, args, inputs: read.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    judgments = judge.probabilities(pairs)
+    prompts = [prompt.ids for both in judge.encoder.encode(pairs) for prompt in both]
+    distinct = len({tuple(ids[: i + 1]) for ids in prompts for i in range(len(ids))})
+    assert sum(read) <= 1.05 * (distinct + len(prompts) * len(judge.tree.tokens))
+    alone = [judge.probabilities([pair]) for pair in pairs]
+    np.testing.assert_allclose(judgments.mean, np.concatenate([one.mean for one in alone]), rtol=1e-4)
 
 
 def test_single_prompts_are_read_like_those_of_pairs(judge, simulated):

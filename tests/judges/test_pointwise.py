@@ -88,8 +88,8 @@ def test_the_order_has_no_influence(judge):
 
 def test_every_response_is_read_once(judge):
     read = []
-    judge.tree.distribution = lambda model, prompts: (
-        read.extend(map(tuple, prompts)) or DigitTree(judge.encoder.digits).distribution(model, prompts)
+    judge.tree.read_logits = lambda model, prompts, cache: (
+        read.extend(map(tuple, prompts)) or DigitTree(judge.encoder.digits).read_logits(model, prompts, cache)
     )
     judge.probabilities(make_pairs())
     assert len(read) == len(set(read)) == len(TEXTS)

@@ -28,6 +28,7 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
+from autorater.models.prefix_cache import PrefixCache
 from autorater.models.shared_generation import generate_shared
 from autorater.models.shared_prefix import (
     check_shared_prefix,
@@ -372,6 +373,35 @@ def test_cached_tokens_take_part_as_keys_alone_where_a_mask_is_cheaper(n_common,
     assert beginning == (n_common, n_common, True)
     assert prompt == (queries, n_common + rest, n_common < rest)
     assert suffix == (1 + len(TOKENS), n_common + rest + 1 + len(TOKENS), False)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batches_share_the_beginning_that_was_read_last(name):
+    """The same logits as without a cache, whether a beginning goes on, stops earlier, or has nothing in common."""
+    model = build_model(name).eval()
+    suffixes = tree_suffixes(TOKENS, PARENTS)
+    longer = [*BEGINNING, 6, 9, 2]
+    batches = [
+        [[*BEGINNING, *rest] for rest in ([1, 2], [8])],
+        [[*longer, *rest] for rest in ([1, 2, 2], [8])],
+        [[*BEGINNING[:3], *rest] for rest in ([4, 4, 1], [1])],
+        [[9, 1], [2, 2]],
+        [longer],
+    ]
+    prefix_cache = PrefixCache(model)
+    for prompts in batches:
+        assert_close(read_suffixes(model, prompts, suffixes, prefix_cache), read_suffixes(model, prompts, suffixes))
+
+
+def test_only_the_rest_of_a_beginning_is_read():
+    model, read = build_model("gpt2").eval(), []
+    prefix_cache = PrefixCache(model)
+    model.register_forward_pre_hook(
+        lambda _, args, inputs: read.append(inputs["input_ids"].tolist()[0]), with_kwargs=True
+    )
+    for beginning in (BEGINNING, [*BEGINNING, 6, 9], [*BEGINNING[:3], 9], [*BEGINNING[:2]]):
+        assert prefix_cache.read(beginning).get_seq_length() == len(beginning)
+    assert read == [BEGINNING, [6, 9], [9]]
 
 
 def test_reading_near_the_end_of_the_context():
