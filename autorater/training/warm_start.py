@@ -57,6 +57,8 @@ def check_warm_start(args: PolicyArguments, training: TrainingArguments, pretrai
         raise UserError(f"{teacher} has no effect, because warm_start_steps is 0; set the number of steps")
     if args.teacher and size and size % PROMPTS_A_ROW:
         raise UserError(f"warm_start_batch_size: got {size}; expected a multiple of {PROMPTS_A_ROW} with a teacher")
+    if args.warm_start_sharpness is not None and args.warm_start_sharpness <= 0:
+        raise UserError(f"warm_start_sharpness: got {args.warm_start_sharpness:g}; expected a factor above 0")
     if steps and pointwise and not args.teacher:
         raise UserError(
             f"warm_start_steps: {steps} is not compatible with {POINTWISE}: without a teacher it teaches verbalized "

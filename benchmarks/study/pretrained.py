@@ -52,14 +52,14 @@ _OF_THE_STUDY = {f.name for f in fields(StudyArguments)}
 
 def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     """Trains and evaluates one run; errors as in `benchmarks.study.run`, and if the recipe fails."""
-    began, cpu_began, base = time.perf_counter(), time.process_time(), str(run.settings["model_name_or_path"])
-    start = run.start or run
+    began, cpu_began, start = time.perf_counter(), time.process_time(), run.start or run
+    base = str(start.settings["model_name_or_path"])
     own = run if run.trainer in ("text", "probe") else start
     args, study, _ = parse_settings("warm_start", _without_model(own.settings), Path(folder))
     data, tests = prepare_dataset(args, run.seed, dict(run.tests))
     model, tokenizer = load_policy(base, dtype="float32")
     prompt_format = args.prompt_format.with_options(study.zero_shot_template)
-    judge = Judge(model, tokenizer, prompt_format, float(run.settings["answer_step"]))
+    judge = Judge(model, tokenizer, prompt_format, float(start.settings["answer_step"]))
     kept = {
         name: drop_long(pairs, judge.encoder.encode(pairs), args.max_prompt_tokens) for name, pairs in tests.items()
     }
@@ -88,12 +88,14 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
 def recipe_options(run: Run, place: Path) -> dict[str, object]:
     """The options of the recipe of a run: its settings without those of the study.
 
-    `warm_start_verdicts: method:NAME` names the judge that method NAME trains on the same dataset with the same seed.
+    `method:NAME` as `model_name_or_path` or `warm_start_verdicts` is the judge that method NAME trains on the same
+    dataset with the same seed.
     """
     options = {name: value for name, value in run.settings.items() if name not in _OF_THE_STUDY}
-    teacher = str(options.get("warm_start_verdicts", ""))
-    if teacher.startswith(_METHOD):
-        options["warm_start_verdicts"] = str(place.with_name(teacher.removeprefix(_METHOD)))
+    for name in ("model_name_or_path", "warm_start_verdicts"):
+        value = str(options.get(name, ""))
+        if value.startswith(_METHOD):
+            options[name] = str(place.with_name(value.removeprefix(_METHOD)))
     if run.trainer == "alignment":
         options |= {"data": "pairs"}
         unused = (

@@ -90,7 +90,9 @@ def _teach(
     def fits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return lengths[a] + lengths[b] <= 2 * longest
 
-    sharpness = args.warm_start_sharpness or (1.0 if judge.is_pointwise else _SHARPNESS)
+    sharpness = args.warm_start_sharpness
+    if sharpness is None:
+        sharpness = 1.0 if judge.is_pointwise else _SHARPNESS
     rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits, sharpness)
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     options = warm_start_options(

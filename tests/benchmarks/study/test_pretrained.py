@@ -81,7 +81,7 @@ def recipe_run(tmp_path, monkeypatch):
         monkeypatch.setattr(pretrained, "_ROOT", tmp_path)
         (tmp_path / "recipes").mkdir(exist_ok=True)
         (tmp_path / "recipes" / "grpo.py").write_text(RECIPE.format(status=status, seconds=seconds))
-        settings = {"model_name_or_path": "m", "max_steps": 3, "n_bootstrap": 5, "judgment": "pointwise"}
+        settings = {"model_name_or_path": "method:start", "max_steps": 3, "n_bootstrap": 5, "judgment": "pointwise"}
         settings |= {"answer_step": 0.05, "prompt_template": "compact", "warm_start_verdicts": "method:teacher"}
         pretrained._run_recipe(Run("votes", 0, "mine", "grpo", settings, {}), tmp_path / "0" / "mine")
 
@@ -92,8 +92,9 @@ def test_a_recipe_is_executed_in_its_folder(recipe_run, tmp_path):
     recipe_run(status=0)
     options = yaml.safe_load((tmp_path / "0" / "mine" / "settings.yaml").read_text())
     assert options == {
-        "model_name_or_path": "m", "max_steps": 3, "judgment": "pointwise", "run_name": "mine (votes, seed 0)",
-        "output_dir": str(tmp_path / "0" / "mine"), "warm_start_verdicts": str(tmp_path / "0" / "teacher"),
+        "model_name_or_path": str(tmp_path / "0" / "start"), "max_steps": 3, "judgment": "pointwise",
+        "run_name": "mine (votes, seed 0)", "output_dir": str(tmp_path / "0" / "mine"),
+        "warm_start_verdicts": str(tmp_path / "0" / "teacher"),
     }  # fmt: skip
     with pytest.raises(UserError, match=r"failed with status 2; see .*mine/log\.txt"):
         recipe_run(status=2)

@@ -186,6 +186,7 @@ def test_prompts_with_two_responses_share_a_row(pairs_a_row):
         ({"warm_start_steps": 0}, "model", "warm_start_steps is 0"),
         ({"warm_start_steps": 9}, None, "teaches a pretrained model; set model_name_or_path"),
         ({"warm_start_steps": 9, "warm_start_batch_size": 16}, "model", "expected a multiple of 12"),
+        ({"warm_start_steps": 9, "warm_start_sharpness": 0.0}, "model", "warm_start_sharpness: got 0; expected"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, options, model, message):
