@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, isotonic_regression, minimize
 from scipy.special import expit, logit
+from scipy.stats import chi2
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
@@ -110,6 +111,32 @@ def fit_recalibration(
     elif kind != "batch":
         raise ValueError(f"unknown recalibration {kind!r}; expected one of {', '.join(KINDS)}")
     return LogitMap(kind, intercept=-float(_logit(answers.mean())))
+
+
+def temperature_interval(
+    p_ab: ArrayLike, p_ba: ArrayLike, votes: ArrayLike, level: float = 0.95
+) -> tuple[float, float]:
+    """Likelihood-ratio interval of the T of `odd_temperature`, from one vote for each of N pairs.
+
+    Args:
+        p_ab, p_ba, votes: As in `fit_recalibration`, each label a single vote, shape (N,).
+        level: Confidence, in (0, 1).
+
+    Returns:
+        The lower and the upper end, in [1/50, 50].
+    """
+    logits, targets = (_logit(np.asarray(p_ab)) - _logit(np.asarray(p_ba))) / 2, np.asarray(votes)
+
+    def log_loss(slope: float) -> float:
+        return float((np.logaddexp(0, slope * logits) - targets * slope * logits).sum())
+
+    best = _slope(logits, targets)
+    allowed = log_loss(best) + chi2.ppf(level, df=1) / 2
+    ends = [
+        end if log_loss(end) <= allowed else brentq(lambda slope: log_loss(slope) - allowed, best, end)
+        for end in (1 / _MAX_SLOPE, _MAX_SLOPE)
+    ]
+    return 1 / ends[1], 1 / ends[0]
 
 
 def _isotonic(answers: np.ndarray, targets: np.ndarray) -> MonotoneMap:

@@ -24,7 +24,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
-from autorater.judges.calibrators import fit_recalibration
+from autorater.judges.calibrators import fit_recalibration, temperature_interval
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
@@ -96,8 +96,13 @@ class JudgeRun:
         if self.recalibration:
             judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
             labels = [pair.label for pair in self.recalibration]
-            self.judge.recalibration = fit_recalibration("odd_temperature", judgments.p_ab, judgments.p_ba, labels)
-            logger.info(f"recalibrated on {len(labels):,} pairs: {self.judge.recalibration}")
+            fitted_to = judgments.p_ab, judgments.p_ba, labels
+            self.judge.recalibration = fit_recalibration("odd_temperature", *fitted_to)
+            interval = ""
+            if self.args.labels == "sparse":
+                low, high = temperature_interval(*fitted_to)
+                interval = f" (95 % interval {low:.2f} to {high:.2f})"
+            logger.info(f"recalibrated on {len(labels):,} pairs: {self.judge.recalibration}{interval}")
         return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
 
 

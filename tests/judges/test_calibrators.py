@@ -18,6 +18,7 @@ from autorater.judges.calibrators import (
     content_free_pairs,
     fit_recalibration,
     from_dict,
+    temperature_interval,
 )
 from autorater.metrics import position_bias
 from autorater.metrics.scores import log_scores
@@ -71,6 +72,25 @@ def test_platt_removes_temperature_and_position_bias():
     assert fitted.intercept == pytest.approx(-0.4, abs=0.03)
     assert abs(position_bias(fitted(p_ab), fitted(p_ba))["symmetry_deviation_mean"]) < 0.01
     assert np.abs(fitted(p_ab) - truth).mean() < 0.01
+
+
+def test_the_interval_of_the_temperature_covers_it():
+    covered = []
+    for seed in range(300):
+        _, votes, p_ab, p_ba = distorted(0.5, n=120, seed=seed)
+        low, high = temperature_interval(p_ab, p_ba, votes)
+        assert low <= 1 / fit_odd_temperature(p_ab, p_ba, votes).slope <= high
+        covered.append(low <= 2 <= high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_a_temperature_without_an_upper_end():
+    """Answers without relation to the votes exclude small temperatures only, right ones large temperatures only."""
+    answers, votes = np.array([0.9, 0.1, 0.9, 0.1]), np.array([1.0, 1.0, 0.0, 0.0])
+    assert temperature_interval(answers, 1 - answers, votes)[1] == 50
+    low, high = temperature_interval(answers, 1 - answers, np.array([1.0, 0.0, 1.0, 0.0]))
+    assert low == 1 / 50
+    assert high < 50
 
 
 @given(st.lists(st.tuples(answers, answers, answers), min_size=1, max_size=30))
