@@ -47,13 +47,13 @@ def test_a_pointwise_judge_reads_every_response_once(prompts, tmp_path, monkeypa
     judge.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     judge.save_format(folder)
-    read, n_read = PointwiseJudge.batches, []
+    read, n_read = PointwiseJudge.logits_after, []
 
     def counting(self, prompts, *args, **options):
         n_read.append(len(prompts))
         return read(self, prompts, *args, **options)
 
-    monkeypatch.setattr(PointwiseJudge, "batches", counting)
+    monkeypatch.setattr(PointwiseJudge, "logits_after", counting)
     out = tmp_path / "out.jsonl"
     autorater(["rank", prompts, "--judge", str(folder), "--out", str(out)])
     assert n_read == [5], "the responses of the prompts with several"
