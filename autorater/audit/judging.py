@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Prompts = tuple[EncodedPrompt, EncodedPrompt]
 
-_LOCAL_BATCH = 256  # requests among which the local judge forms batches of similar length
+_LOCAL_BATCH = 256  # requests among which the local judge forms batches
 
 
 def judge_remaining(

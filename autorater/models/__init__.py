@@ -8,9 +8,12 @@ response_states    mean hidden states of responses, for probes
 suffixes           layouts of many short suffixes of one prompt
 split_attention    attention for a prompt that is shared by its suffixes
 shared_prefix      logits and log-probabilities of suffixes in one forward pass
+prefix_cache       keys and values of the beginning of prompts, kept from batch to batch
 packing            the ends of many prompts, packed so that common beginnings are read once
+shared_beginning   a batch in training whose common beginning is processed once
 shared_generation  G samples per prompt with one prefill
 token_tree         finitely many strings after a prompt, as a tree of tokens
 answers            the exact distribution over verbalized probabilities
+memory             the memory of a training step, estimated
 sharding           parameters sharded over processes (ZeRO-3, FSDP)
 """
