@@ -31,13 +31,12 @@ number. With random weights both are null.
 
 import argparse
 import copy
-import itertools
 import json
 import urllib.request
 
 import numpy as np
 import torch
-from harness.floor import floor_pass, utilization
+from harness.floor import distinct_tokens, floor_pass, utilization
 from harness.inputs import chosen_shape, judge_tokenizer, model_parser, pairs_of_length, random_model
 from harness.measure import alternate, chosen_dtype, emit, machine, ratio, say, timed
 from transformers import PreTrainedModel
@@ -47,7 +46,7 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
-from autorater.prompts.batching import common_beginning, pad_prompts, shared_length
+from autorater.prompts.batching import common_beginning, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from rewards import CLOSE_TAG, parse_probability
@@ -173,8 +172,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     best = min(sizes, key=lambda size: tuned[f"generate by {size}"])
     mean_tokens, tree_tokens = float(np.mean(list(map(len, flat)))), len(judge.tree.tokens)
     common = len(common_beginning(flat))
-    beginnings = sum(len(b) - shared_length(a, b) for a, b in itertools.pairwise([[], *sorted(flat)]))
-    distinct = beginnings + len(flat) * tree_tokens
+    distinct = distinct_tokens(flat, tree_tokens)
     kept = len(flat) * (1 + tree_tokens)
     sides = {
         "exact": timed(lambda: judge.judge_prompts(prompts), args.device),

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from harness.floor import floor_pass, utilization
+from harness.floor import distinct_tokens, floor_pass, utilization
 from harness.inputs import TINY, Shape, chosen_shape, judge_tokenizer, model_parser, random_model
 from harness.measure import (
     alternate,
@@ -69,13 +69,6 @@ def make_prompts(args: argparse.Namespace) -> list[list[int]]:
         q, a, b = text(question), text(response), text(args.own_tokens - question - response)
         prompts += [[*common, *q, *a, *b], [*common, *q, *b, *a]]
     return prompts
-
-
-def n_distinct(prompts: list[list[int]], suffix_tokens: int) -> int:
-    """Tokens that have to be read: prompts as a tree of prefixes, and the tokens after each."""
-    return len({hash(tuple(prompt[: i + 1])) for prompt in prompts for i in range(len(prompt))}) + (
-        len(prompts) * suffix_tokens
-    )
 
 
 class Micro:
@@ -162,7 +155,7 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
     peak = {s: in_fresh_process(measured_memory, s, answers, shape, args) if args.memory else None for s in SIDES}
     batch = Micro(shape, args)
     suffix = batch.suffix_tokens(answers)
-    distinct, kept = n_distinct(batch.prompts, suffix), len(batch.prompts) * (1 + suffix)
+    distinct, kept = distinct_tokens(batch.prompts, suffix), len(batch.prompts) * (1 + suffix)
     floor = floor_pass(batch.model, distinct, len(batch.prompts[0]), kept)
 
     def one(side: str) -> None:

@@ -99,7 +99,7 @@ def fit_recalibration(
     if kind == "temperature":
         return LogitMap(kind, _slope(_logit(answers), targets))
     if kind == "odd_temperature":
-        return LogitMap(kind, _slope((_logit(p_ab) - _logit(p_ba)) / 2, labels))
+        return LogitMap(kind, _slope(_odd_logits(p_ab, p_ba), labels))
     if kind == "platt":
         return LogitMap(kind, *_slope_and_intercept(_logit(answers), targets))
     if kind == "isotonic":
@@ -125,7 +125,7 @@ def temperature_interval(
     Returns:
         The lower and the upper end, in [1/50, 50].
     """
-    logits, targets = (_logit(np.asarray(p_ab)) - _logit(np.asarray(p_ba))) / 2, np.asarray(votes)
+    logits, targets = _odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(votes)
 
     def log_loss(slope: float) -> float:
         return float((np.logaddexp(0, slope * logits) - targets * slope * logits).sum())
@@ -177,6 +177,11 @@ def from_dict(saved: Mapping[str, object]) -> Recalibration:
 
 def _logit(probabilities: ArrayLike) -> np.ndarray:
     return logit(np.asarray(probabilities, dtype=np.float64).clip(LOG_CLIP, 1 - LOG_CLIP))
+
+
+def _odd_logits(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+    """The logits of both orders averaged, in which a position bias that is the same for all pairs cancels."""
+    return (_logit(p_ab) - _logit(p_ba)) / 2
 
 
 def _slope(logits: np.ndarray, targets: np.ndarray) -> float:

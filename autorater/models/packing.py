@@ -10,14 +10,13 @@ are read once in a common row, but attention between unlike prompts of a row is 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch import nn
 
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits, transformer_of
 from autorater.models.suffixes import Suffixes
-from autorater.prompts.batching import common_beginning
+from autorater.prompts.batching import common_beginning, shared_length
 
 # A layer's matrices cost about 24 h² operations per token of hidden size h, and a visible key 4 h, so that 6 h keys
 # cost as much as the matrices; masked attention takes about twice as long per operation.
@@ -132,7 +131,7 @@ class _Tree:
         path: list[int] = []
         previous: list[int] = []
         for sequence in [*sequences, []]:
-            shared = _shared(previous, sequence)
+            shared = shared_length(previous, sequence)
             for node in path[shared:]:
                 below[node] = len(tokens)
             del path[shared:]
@@ -151,7 +150,9 @@ def _rows(sequences: Sequence[list[int]], n_suffix: int, row_tokens: int) -> tup
     order = sorted(range(len(sequences)), key=lambda i: sequences[i])  # shared beginnings are neighbours
     alone = [len(sequences[i]) + n_suffix for i in order]
     before = [[], *(sequences[i] for i in order[:-1])]
-    new = [size - _shared(previous, sequences[i]) for i, size, previous in zip(order, alone, before, strict=True)]
+    new = [
+        size - shared_length(previous, sequences[i]) for i, size, previous in zip(order, alone, before, strict=True)
+    ]
 
     def divide(capacity: int) -> tuple[list[list[int]], int]:
         rows: list[list[int]] = []
@@ -170,8 +171,3 @@ def _rows(sequences: Sequence[list[int]], n_suffix: int, row_tokens: int) -> tup
         middle = (low + row_tokens) // 2
         low, row_tokens = (low, middle) if len(divide(middle)[0]) <= fewest else (middle + 1, row_tokens)
     return divide(row_tokens)
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    """Length of the common beginning of two sequences."""
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, second, strict=False)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from autorater.prompts.encoder import EncodedPrompt
@@ -36,18 +35,22 @@ def drop_long(
     return [pairs[i] for i in rows], [prompts[i] for i in rows], len(pairs) - len(rows)
 
 
-def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+def similar_lengths(sizes: Sequence[int], budget: int, max_padding: int | None = None) -> Iterator[list[int]]:
     """Batches of row indices of prompts of similar size, the largest first.
 
     Args:
         sizes: Tokens of every prompt including its suffixes.
         budget: Maximum tokens of a batch, including padding; a single prompt may be larger.
+        max_padding: Maximum tokens of padding in a batch.
     """
     rows: list[int] = []
+    padding = 0
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        if rows and (len(rows) + 1) * sizes[rows[0]] > budget:
+        padding += sizes[rows[0]] - sizes[i] if rows else 0
+        too_many = rows and (len(rows) + 1) * sizes[rows[0]] > budget
+        if too_many or (max_padding is not None and padding > max_padding):
             yield rows
-            rows = []
+            rows, padding = [], 0
         rows.append(i)
     if rows:
         yield rows
@@ -68,6 +71,11 @@ def batches_by_beginning(
         budget: Maximum tokens of a batch, with padding and shared tokens for every prompt; a single one may be larger.
         call_tokens: Tokens that the fixed cost of a call is worth.
     """
+
+    def batches_of(rows: list[int]) -> Iterator[list[int]]:
+        sizes = [len(prompts[row]) + suffix_tokens for row in rows]
+        return ([rows[i] for i in batch] for batch in similar_lengths(sizes, budget, call_tokens))
+
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
     shared = [0, *(shared_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)), 0]  # with neighbours
     # the beginnings of the current prompt, from short to long, each with its rows that are in no batch yet
@@ -83,27 +91,10 @@ def batches_by_beginning(
                 path.append((after, []))
             shorter, others = path[-1]
             if (len(rows) - 1) * (length - shorter) >= 3 * call_tokens:  # the beginning, the rest, a batch more
-                yield from _little_padding(prompts, rows, suffix_tokens, budget, call_tokens)
+                yield from batches_of(rows)
             else:
                 others.extend(rows)
-    yield from _little_padding(prompts, path[0][1], suffix_tokens, budget, call_tokens)
-
-
-def _little_padding(
-    prompts: Sequence[Sequence[int]], rows: Sequence[int], suffix_tokens: int, budget: int, call_tokens: int
-) -> Iterator[list[int]]:
-    batch: list[int] = []
-    longest = padding = 0
-    for row in sorted(rows, key=lambda row: -len(prompts[row])):
-        padding += longest - len(prompts[row])
-        if batch and (padding > call_tokens or (len(batch) + 1) * (longest + suffix_tokens) > budget):
-            yield batch
-            batch = []
-        if not batch:
-            longest, padding = len(prompts[row]), 0
-        batch.append(row)
-    if batch:
-        yield batch
+    yield from batches_of(path[0][1])
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
@@ -113,7 +104,8 @@ def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
 
 def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
     """The longest common beginning of at least one sequence."""
-    return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*sequences, strict=False))]
+    first, last = min(sequences), max(sequences)  # what these two share, those between them do too
+    return list(first[: shared_length(first, last)])
 
 
 def pad_prompts(

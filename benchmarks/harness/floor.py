@@ -6,14 +6,24 @@ utilization   2 · parameters · tokens operations of a forward pass, 6 of both,
               the card (dense, of its data sheet); attention is not counted
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from transformers import PreTrainedModel
 
+from autorater.prompts.batching import shared_length
+
 _PEAK_FLOPS = {  # per second, bfloat16 without sparsity
     "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "L4": 121e12,
 }  # fmt: skip
+
+
+def distinct_tokens(prompts: Sequence[list[int]], suffix_tokens: int) -> int:
+    """Tokens that have to be read: prompts as a tree of prefixes, and as many tokens after each."""
+    ordered = sorted(prompts)
+    shared = sum(shared_length(a, b) for a, b in pairwise(ordered))
+    return sum(map(len, ordered)) - shared + len(ordered) * suffix_tokens
 
 
 def floor_pass(
