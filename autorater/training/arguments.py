@@ -155,8 +155,13 @@ class EvaluationArguments:
     )
     recalibration_dataset_name: str | None = option(
         None,
-        "Pairs that are neither trained on nor held out: after training a temperature is fitted to their votes "
-        "(`labels: sparse`: one vote each) and saved with the judge.",
+        "Pairs that are neither trained on nor held out: after training a temperature is fitted to their votes and "
+        "saved with the judge.",
+    )
+    recalibration_labels: Literal["sparse", "dense"] | None = option(
+        None,
+        "Votes of these pairs that count: `sparse`, one each, drawn by the seed; `dense`, all. By default one with "
+        "`labels: sparse`, else all.",
     )
 
 
@@ -166,6 +171,11 @@ class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, Simu
 
     def __post_init__(self):
         check_choices(self)
+
+    @property
+    def temperature_labels(self) -> str:
+        """The labels that a temperature is fitted to: `sparse` or `dense`."""
+        return self.recalibration_labels or ("sparse" if self.labels == "sparse" else "dense")
 
 
 @dataclass
@@ -194,6 +204,7 @@ def ineffective_options(
         (recorded, "the pairs are read from dataset_name", SimulationArguments.__annotations__),
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
+        (not args.recalibration_dataset_name, "there is no recalibration_dataset_name", ("recalibration_labels",)),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (
             mode == POINTWISE and args.prompt_template in BUILT_IN,

@@ -2,7 +2,7 @@
 
     training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`, `all`)
     held-out pairs    label = the vote share; none of their responses is among the training pairs
-    recalibration     pairs of a third file, labels as in training: a temperature is fitted to them after training
+    recalibration     pairs of a third file: a temperature is fitted to them after training
     warm-start pairs  pairs with verdicts that the warm start imitates: the training pairs, or growing ones
 
 Deliberately left out: tokenization (`autorater.prompts.encoder`).
@@ -102,7 +102,7 @@ def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
     test = simulate_pairs(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)
     verdicts = Population(personas=(GRADER,)).preference(train.traits_a, train.traits_b)
     shown = _with_labels(train.pairs, args.labels, seed)
-    pairs, mix = (shown, "") if shares is None else _to_learn_from(train.pairs, args, seed)
+    pairs, mix = (shown, "") if shares is None else _to_learn_from(train.pairs, args, seed, args.labels)
     summary = (
         f"simulated annotators: {args.n_train:,} training pairs with {args.n_votes} vote(s) each, "
         f"{args.n_test:,} held-out pairs with {args.n_test_votes}{mix}"
@@ -127,7 +127,7 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
         summary += f"\nwarning: {leaked:,} response texts are in both; split_by a coarser column to separate them"
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     shown = _with_labels(train, args.labels, seed)
-    train, mix = _to_learn_from(train, args, seed)
+    train, mix = _to_learn_from(train, args, seed, args.labels)
     summary += mix
     if args.population is not None:
         held_out, mix = post_stratified(held_out, parse_population(args.population), "held-out pairs")
@@ -136,7 +136,7 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
 
 
 def _to_learn_from(
-    pairs: list[Pair], args: JudgeArguments, seed: int, name: str = "training pairs"
+    pairs: list[Pair], args: JudgeArguments, seed: int, labels: str, name: str = "training pairs"
 ) -> tuple[list[Pair], str]:
     """Pairs with labels, weighted to the population by the number of their rows, and a line about it or nothing."""
     text = ""
@@ -148,19 +148,19 @@ def _to_learn_from(
         used = len({pair.id for pair in pairs} & {pair.id for pair in drawn})
         rows = f"{len(drawn):,} rows drawn in proportion to them"
         text += f"\nweights of the {name}: {rows}, {used:,} of {len(pairs):,} pairs are used"
-    return _with_labels(drawn, args.labels, seed), text
+    return _with_labels(drawn, labels, seed), text
 
 
 def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> TrainingData:
-    name = args.recalibration_dataset_name
+    name, labels = args.recalibration_dataset_name, args.temperature_labels
     pairs = load_pairs(name, split="validation")
     if len(pairs) < 2:
         raise UserError(f"recalibration_dataset_name: {name} has {len(pairs)} pairs; a temperature requires more")
-    summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{_votes_used(pairs, args.labels)}"
+    summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{_votes_used(pairs, labels)}"
     for rows, kind in ((data.train, "training"), (data.held_out, "held-out")):
         if leaked := leaked_responses(rows, pairs):
             summary += f"\nwarning: {leaked:,} response texts are in {name} and among the {kind} pairs"
-    pairs, mix = _to_learn_from(pairs, args, seed, "recalibration pairs")
+    pairs, mix = _to_learn_from(pairs, args, seed, labels, "recalibration pairs")
     return replace(data, recalibration=pairs, summary=summary + mix)
 
 

@@ -99,7 +99,7 @@ class JudgeRun:
             fitted_to = judgments.p_ab, judgments.p_ba, labels
             self.judge.recalibration = fit_recalibration("odd_temperature", *fitted_to)
             interval = ""
-            if self.args.labels == "sparse":
+            if self.args.temperature_labels == "sparse":
                 low, high = temperature_interval(*fitted_to)
                 interval = f" (95 % interval {low:.2f} to {high:.2f})"
             logger.info(f"recalibrated on {len(labels):,} pairs: {self.judge.recalibration}{interval}")

@@ -98,10 +98,8 @@ def recipe_options(run: Run, place: Path) -> dict[str, object]:
             options[name] = str(place.with_name(value.removeprefix(_METHOD)))
     if run.trainer == "alignment":
         options |= {"data": "pairs"}
-        unused = (
-            "answer_step",
-            "recalibration_dataset_name",
-        )  # its answers are letters, with which this is not possible
+        # its answers are letters, with which this is not possible
+        unused = ("answer_step", "recalibration_dataset_name", "recalibration_labels")
     elif options.get("judgment") == "pointwise":
         unused = ("answer_step", "prompt_template")  # it has its own template and digits
     else:

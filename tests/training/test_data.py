@@ -10,7 +10,7 @@ import pytest
 from autorater.alignment.arguments import AlignmentArguments
 from autorater.alignment.data import prepare_pair_items
 from autorater.data.errors import DataError, UserError
-from autorater.data.loading import write_pairs
+from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import sparse_label
 from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
@@ -191,6 +191,11 @@ def test_invalid_choice():
             False,
             {"eval_dataset_name holds the held-out pairs": ["split_by"]},
         ),
+        (
+            {"recalibration_labels": "dense"},
+            False,
+            {"there is no recalibration_dataset_name": ["recalibration_labels"]},
+        ),
         ({"split_by": "topic"}, False, {"the annotators are simulated": ["split_by"]}),
     ],
 )
@@ -207,6 +212,11 @@ def test_recalibration_pairs_have_single_votes_and_overlaps_are_named(votes_file
     assert len(data.recalibration) == 30
     assert f"recalibration: 30 pairs of {third}: 30 of 120 votes" in data.summary
     assert "warning" not in data.summary
+    dense = JudgeArguments(**options, recalibration_dataset_name=third, recalibration_labels="dense")
+    every = prepare_data(dense, seed=5)
+    assert [p.label for p in every.recalibration] == [p.label for p in load_pairs(third)]
+    assert f"recalibration: 30 pairs of {third}: all 120 votes" in every.summary
+    assert {p.label for p in every.train} == {0.0, 1.0}
     again = prepare_data(JudgeArguments(**options, recalibration_dataset_name=votes_file), seed=5)
     assert "response texts are in" in again.summary
     assert prepare_data(JudgeArguments(**options), seed=5).recalibration is None
