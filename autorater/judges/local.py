@@ -28,7 +28,7 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
-from autorater.models.prefix_cache import PrefixCache, call_tokens
+from autorater.models.prefix_cache import PrefixCache
 from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree
@@ -250,12 +250,13 @@ class Judge(NamedJudge):
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields the indices of a batch and `tree.logits` after its prompts, (B, 1 + S, V), without gradients.
 
-        Prompts that begin alike come together, and what they begin with is processed once.
+        Prompts that begin alike come together, and what they begin with is processed once
+        (`autorater.models.prefix_tree`).
         """
         ids, budget, prefix_cache = [prompt.ids for prompt in prompts], self.max_batch_tokens, None
         if supports_shared_prefix(self.model)[0] and not is_sharded(self.model):
             prefix_cache = PrefixCache(self.model)
-            batches = batches_by_beginning(ids, len(tree.tokens), budget, call_tokens(self.model))
+            batches = batches_by_beginning(ids, len(tree.tokens), budget)
         else:  # processes that share the parameters call the model equally often
             batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
         for rows, batch in self._read_in(batches, prompts, progress):

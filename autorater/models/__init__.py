@@ -9,6 +9,7 @@ suffixes           layouts of many short suffixes of one prompt
 split_attention    attention for a prompt that is shared by its suffixes
 shared_prefix      logits and log-probabilities of suffixes in one forward pass
 prefix_cache       keys and values of the beginning of prompts, kept from batch to batch
+prefix_tree        the same suffixes after many prompts, at the price of their distinct tokens
 packing            the ends of many prompts, packed so that common beginnings are read once
 shared_beginning   a batch in training whose common beginning is processed once
 shared_generation  G samples per prompt with one prefill

@@ -1,8 +1,8 @@
 """Keys and values of the beginning of prompts, kept from one batch to the next, as in the prefix caches of servers.
 
-Prompts of a judge begin alike: all with the instructions, those of one question with the question, those of one first
-response with that response too. `autorater.prompts.batching.batches_by_beginning` puts them in an order in which every
-batch begins like the one before as far as possible; then only the rest of its beginning is read.
+All prompts of a judge begin with the instructions. Batches of neighbours in sorted order
+(`autorater.prompts.batching.batches_by_beginning`) often begin with the same question too; then only the rest of a
+beginning is read.
 """
 
 from collections.abc import Sequence
@@ -24,27 +24,15 @@ class PrefixCache:
 
     @torch.no_grad()
     def read(self, tokens: Sequence[int]) -> DynamicCache:
-        """The cache of at least one token id, which the next `read` changes.
+        """The cache of at least one token id, for one model call, which may add tokens; the next `read` changes it.
 
         What these tokens begin with in common with those of the last `read` is not processed again.
         """
         kept = shared_length(self._tokens, tokens)
-        if kept < len(self._tokens):
-            self._cache.crop(kept - len(self._tokens))
+        if surplus := self._cache.get_seq_length() - kept:
+            self._cache.crop(-surplus)
         self._tokens = list(tokens)
         if kept < len(tokens):
             ids = torch.tensor([self._tokens[kept:]], device=next(self._model.parameters()).device)
             self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         return self._cache
-
-
-def call_tokens(model: nn.Module) -> int:
-    """Tokens that the fixed cost of a forward pass is worth: launching kernels, combining tensors.
-
-    32 on a CPU (SmolLM2-135M: about 20 ms at 360 tokens a second and core, with the copies of the cache). On a GPU, an
-    assumption that was not measured: 15 ms at 4e14 operations a second, two operations per parameter and token.
-    """
-    parameter = next(model.parameters())
-    if parameter.device.type == "cpu":
-        return 32
-    return round(3e12 / sum(p.numel() for p in model.parameters()))

@@ -13,20 +13,13 @@ the prompt through all of them (`autorater.models.split_attention`). Related wor
 shares a prompt among chains. With dropout, the suffixes of a prompt share the dropout mask of the prompt.
 """
 
-import copy
-from collections.abc import Sequence
-
 import torch
 from torch import nn
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
-from autorater.models.prefix_cache import PrefixCache
 from autorater.models.shared_beginning import packed_logits
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
-from autorater.prompts.batching import common_beginning, prompt_positions
+from autorater.prompts.batching import prompt_positions
 
 
 def suffix_logits(
@@ -73,51 +66,6 @@ def _unpacked_logits(
         position_ids=torch.cat([positions, suffix_positions], dim=1),
         use_cache=False,  # a cache under gradient checkpointing is silently wrong
         logits_to_keep=1 + input_ids.shape[1],
-    )
-
-
-@torch.no_grad()
-def read_suffixes(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    suffixes: Suffixes,
-    prefix_cache: PrefixCache | None = None,
-) -> torch.Tensor:
-    """`suffix_logits` without gradients for token ids of B prompts, whose common beginning is read once.
-
-    The model is in eval mode; the S suffix tokens are the same after all prompts. Of the common beginning, what a
-    prefix cache holds from the call before is not read again.
-    """
-    enable_shared_prefix(model)
-    device, batch = next(model.parameters()).device, len(prompts)
-    # Padding is on the right of a prompt, where causal attention does not see it and needs no mask. The last token of
-    # a prompt counts as a suffix, because suffixes are in the same columns for every prompt.
-    bodies = [list(prompt[:-1]) for prompt in prompts]
-    last = torch.tensor([[prompt[-1]] for prompt in prompts], device=device)
-    input_ids = torch.cat([last, suffixes.input_ids.to(device).expand(batch, -1)], dim=1)  # (B, 1 + S)
-    depth = pad(1 + suffixes.depth.to(device), (1, 0))
-    visible = pad(pad(suffixes.visible.to(device), (0, 0, 1, 0)), (1, 0), value=True)
-
-    common = common_beginning(bodies)
-    cache = DynamicCache()
-    if common:
-        cache = copy.deepcopy((prefix_cache or PrefixCache(model)).read(common))
-        cache.batch_repeat_interleave(batch)
-    rest_ids = [torch.tensor(body[len(common) :], dtype=torch.long) for body in bodies]
-    rest_ids = pad_sequence(rest_ids, batch_first=True).to(device)  # (B, R)
-    lengths = torch.tensor([[len(body)] for body in bodies], device=device)
-    columns = torch.arange(len(common) + rest_ids.shape[1], device=device)
-    is_token = columns < lengths  # (B, C + R)
-    positions = columns[len(common) :].minimum(lengths)  # of padding: within the model's context
-    return split_logits(
-        model,
-        Layout(lengths + depth, visible, padded="right"),
-        input_ids=torch.cat([rest_ids, input_ids], dim=1),
-        attention_mask=pad(is_token, (0, input_ids.shape[1]), value=True).long(),
-        position_ids=torch.cat([positions, lengths + depth], dim=1),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=input_ids.shape[1],
     )
 
 

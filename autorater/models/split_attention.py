@@ -4,8 +4,11 @@ Attention is computed in two pieces, prompt × prompt (L × L) and suffix × all
 built. One prompt can have the suffixes of several rows, `[prompt | row 1 | … | row R]`: a row sees the prompt and
 itself, and is a row of the batch in the second piece only.
 
+For reading without gradients, `TreeLayout` has tokens of many prompts in one row: each prompt is a row in attention
+alone, with the keys of its path gathered.
+
 `enable_shared_prefix` permanently sets the model's attention implementation to one that is registered here. Without
-suffixes it is the original one. With suffixes, the mask function passes a `_SplitMask` to the layers in place of a
+suffixes it is the original one. With suffixes, the mask function passes a named tuple to the layers in place of a
 tensor. The layout is a layer argument and not global state, because gradient checkpointing runs the layers again
 in the backward pass, after the call has returned. Mask rules of the model (causal, sliding window, chunks) are
 evaluated at the unshared positions, so a window keeps its length. `supports_shared_prefix` lists what cannot be split.
@@ -21,7 +24,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -94,14 +96,31 @@ class Layout:
 
     columns: torch.Tensor  # index of a suffix token in its own unshared sequence, including padding, (B · R, S)
     visible: torch.Tensor  # (B · R, S, S) or (S, S)
-    padded: str = "left"  # side of the padding in the prompts
     used: bool = False
 
 
-LAYOUT: ContextVar[Layout | None] = ContextVar("shared_prefix_layout", default=None)
+class AttentionRows(NamedTuple):
+    """R prompts with at most T queries and K keys each, padded on the left."""
+
+    queries: torch.Tensor  # place among the tokens of the call, −1 for padding, (R, T)
+    keys: torch.Tensor  # place among the cached tokens and those of the call, 0 for padding, (R, K)
+    visible: torch.Tensor  # (R, T, K); tokens deeper than a query are hidden in any case
 
 
-def split_logits(model: nn.Module, layout: Layout, **inputs) -> torch.Tensor:
+@dataclass
+class TreeLayout:
+    """The tokens of many prompts in one row, each token once, for the mask function."""
+
+    columns: torch.Tensor  # index of a token in its own unshared sequence, (N,)
+    rows: list[AttentionRows]  # every token is a query of one prompt
+    cached: int  # tokens in front of all of them, in the cache
+    used: bool = False
+
+
+LAYOUT: ContextVar[Layout | TreeLayout | None] = ContextVar("shared_prefix_layout", default=None)
+
+
+def split_logits(model: nn.Module, layout: Layout | TreeLayout, **inputs) -> torch.Tensor:
     """The logits of one call of a model whose attention can split; RuntimeError if it was not split."""
     token = LAYOUT.set(layout)
     try:
@@ -117,18 +136,31 @@ def split_logits(model: nn.Module, layout: Layout, **inputs) -> torch.Tensor:
 class _SplitMask(NamedTuple):
     """What the layers get in place of a mask tensor. A tuple, so that wrappers can move its tensors to a device."""
 
-    prompt: torch.Tensor | None  # (B, 1, L, L), or of its last rows, not cached; None for a plain causal triangle
+    prompt: torch.Tensor | None  # (B, 1, L, L); None for a plain causal triangle
     suffix: torch.Tensor  # (B · R, 1, S, L + S)
 
 
-def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
-    """The model's own mask function; with a layout, its rule evaluated for prompt × prompt and suffix × all."""
+class _TreeMask(NamedTuple):
+    """The same for `TreeLayout`: of every group of rows the queries, the keys and the mask (R, 1, T, K)."""
+
+    rows: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]
+    places: torch.Tensor  # of the output of every token, among those of all rows with padding, (N,)
+
+
+def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | _TreeMask | None:
+    """The model's own mask function; with a layout, its rule evaluated where attention is computed."""
     layout = LAYOUT.get()
     if layout is None:
         return base(*args, **kwargs)
     if kwargs["use_vmap"]:
         raise NotImplementedError("a model with a mask rule of its own cannot share a prompt among suffixes")
     layout.used = True
+    make = _tree_mask if isinstance(layout, TreeLayout) else _split_mask
+    return make(layout, base, **kwargs)
+
+
+def _split_mask(layout: Layout, base: Callable, **kwargs) -> _SplitMask:
+    """The rule of the model for prompt × prompt and suffix × all."""
     device, batch = kwargs["device"], kwargs["batch_size"]
     rows, size = layout.columns.shape
     length = kwargs["kv_length"] - rows // batch * size
@@ -138,20 +170,16 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
     def prompt_rule(b, h, q, k):
         return rule(b, h, q, k) & (padding[b, k] | (q == k))  # padding sees itself: a fully masked row is NaN
 
-    hidden = layout.padded == "left" and not padding.all()  # a causal prompt does not see padding on its right
-    cached = kwargs["kv_length"] - kwargs["q_length"]
-    # Kernels without a mask take queries and keys of one length. Where most of the prompt is cached, dummy queries in
-    # place of the cached ones would cost more than a mask.
-    rest_alone = 0 < cached < length and (length <= 2 * cached or base is eager_mask)
+    hidden = not padding.all()
     prompt = base(
         **kwargs
         | {
-            "q_length": length - cached if rest_alone else length,
+            "q_length": length,
             "kv_length": length,
-            "q_offset": cached if rest_alone else 0,
+            "q_offset": 0,
             "mask_function": prompt_rule if hidden else rule,
             "attention_mask": None,
-            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden and not rest_alone,
+            "allow_is_causal_skip": kwargs["allow_is_causal_skip"] and not hidden,
         }
     )
     b = torch.arange(batch, device=device).repeat_interleave(rows // batch)[:, None, None, None]
@@ -161,11 +189,29 @@ def _mask(*args, base: Callable, **kwargs) -> torch.Tensor | _SplitMask | None:
     k_prompt = torch.arange(length, device=device)[None, None, None, :]
     to_prompt = (rule(b, h, q, k_prompt) & padding[b, k_prompt]).expand(rows, 1, size, length)
     to_suffix = rule(b, h, q, k_suffix) & layout.visible.to(device).expand(rows, -1, -1)[:, None]  # (B · R, 1, S, S)
-    suffix = torch.cat([to_prompt, to_suffix], dim=-1)
-    if base is eager_mask:
-        dtype = kwargs["dtype"]
-        suffix = torch.zeros_like(suffix, dtype=dtype).masked_fill(~suffix, torch.finfo(dtype).min)
-    return _SplitMask(prompt, suffix)
+    return _SplitMask(prompt, _as_mask(torch.cat([to_prompt, to_suffix], dim=-1), base, kwargs["dtype"]))
+
+
+def _tree_mask(layout: TreeLayout, base: Callable, **kwargs) -> _TreeMask:
+    """The rule of the model for the queries and keys of every prompt."""
+    rule, columns = kwargs["mask_function"], layout.columns
+    of_keys = torch.cat([torch.arange(layout.cached, device=columns.device), columns])
+    first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=columns.device)
+    rows, places, outputs = [], torch.empty_like(columns), 0
+    for queries, keys, visible in layout.rows:
+        allowed = rule(first, first, columns[queries][:, None, :, None], of_keys[keys][:, None, None, :])
+        rows.append((queries.clamp(min=0), keys, _as_mask(allowed & visible[:, None], base, kwargs["dtype"])))
+        is_token = queries.flatten() >= 0
+        places[queries.flatten()[is_token]] = outputs + is_token.nonzero().flatten()
+        outputs += queries.numel()
+    return _TreeMask(tuple(rows), places)
+
+
+def _as_mask(allowed: torch.Tensor, base: Callable, dtype: torch.dtype) -> torch.Tensor:
+    """What a mask function returns for a boolean mask: that, or numbers to add."""
+    if base is not eager_mask:
+        return allowed
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def _attention(
@@ -173,33 +219,46 @@ def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | _SplitMask | None,
+    attention_mask: torch.Tensor | _SplitMask | _TreeMask | None,
     *,
     base: Callable,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The model's own attention; with a split mask, in two pieces: query, key, value (B, H, L + R · S, D)."""
+    if isinstance(attention_mask, _TreeMask):
+        return _tree_attention(module, query[0], key[0], value[0], attention_mask, base, **kwargs), None
     if not isinstance(attention_mask, _SplitMask):
         return base(module, query, key, value, attention_mask, **kwargs)
     rows = len(attention_mask.suffix) // len(key)
     length = key.shape[2] - rows * attention_mask.suffix.shape[2]
-    cached = key.shape[2] - query.shape[2]
-    if cached == length:
-        return base(module, query, key, value, attention_mask.suffix, **kwargs)
-    rest, mask = length - cached, attention_mask.prompt
-    prompt_query, query = query[:, :, :rest], query[:, :, rest:]
-    if mask is None or mask.shape[-2] > rest:
-        prompt_query = pad(
-            prompt_query, (0, 0, cached, 0)
-        )  # in place of the cached queries; their outputs are dropped
-    prompt_out, _ = base(module, prompt_query, key[:, :, :length], value[:, :, :length], mask, **kwargs)
+    prompt_query, query = query[:, :, :length], query[:, :, length:]
+    prompt_out, _ = base(
+        module, prompt_query, key[:, :, :length], value[:, :, :length], attention_mask.prompt, **kwargs
+    )
     if rows > 1:
         query, own_key, own_value = (_rows(x, rows) for x in (query, key[:, :, length:], value[:, :, length:]))
         key = torch.cat([key[:, :, :length].repeat_interleave(rows, dim=0), own_key], dim=2)  # (B · R, H, L + S, D)
         value = torch.cat([value[:, :, :length].repeat_interleave(rows, dim=0), own_value], dim=2)
     suffix_out, _ = base(module, query, key, value, attention_mask.suffix, **kwargs)  # (B · R, S, H, D)
     suffix_out = suffix_out.unflatten(0, (-1, rows)).flatten(1, 2)
-    return torch.cat([prompt_out[:, -rest:], suffix_out], dim=1), None
+    return torch.cat([prompt_out, suffix_out], dim=1), None
+
+
+def _tree_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: _TreeMask,
+    base: Callable,
+    **kwargs,
+) -> torch.Tensor:
+    """Attention of every prompt in a row of its own: query (H, N, D), key and value (H, C + N, D)."""
+    outputs = []
+    for queries, keys, allowed in mask.rows:
+        gathered = (x[:, places].transpose(0, 1) for x, places in ((query, queries), (key, keys), (value, keys)))
+        outputs.append(base(module, *gathered, allowed, **kwargs)[0].flatten(0, 1))  # (R · T, H, D)
+    return torch.cat(outputs)[mask.places][None]
 
 
 def _rows(states: torch.Tensor, rows: int) -> torch.Tensor:

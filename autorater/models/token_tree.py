@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.prefix_cache import PrefixCache
-from autorater.models.shared_prefix import plain_logits, read_suffixes, suffix_logits
+from autorater.models.prefix_tree import read_suffixes
+from autorater.models.shared_prefix import plain_logits, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
 from autorater.prompts.batching import pad_prompts
@@ -113,10 +114,11 @@ class TokenTree:
     def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the strings, shape (B, J), from logits as `logits` gives them, shape (B, 1 + S, V)."""
         device = logits.device
-        logits = logits.float()
         nodes = self.edge_nodes.to(device)
-        picked = logits[:, nodes, self.edge_tokens.to(device)]  # (B, M)
-        return self.log_probs_of_edges(picked - logits.logsumexp(dim=-1)[:, nodes])
+        picked = logits[:, nodes, self.edge_tokens.to(device)].float()  # (B, M)
+        # one prompt at a time: on a CPU, results over the vocabulary for all at once take several times as long
+        normalizers = torch.stack([of_prompt.float().logsumexp(dim=-1) for of_prompt in logits])  # (B, 1 + S)
+        return self.log_probs_of_edges(picked - normalizers[:, nodes])
 
     def log_probs_of_edges(self, edges: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the strings, shape (B, J), from those of the edges, shape (B, M)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -35,66 +34,41 @@ def drop_long(
     return [pairs[i] for i in rows], [prompts[i] for i in rows], len(pairs) - len(rows)
 
 
-def similar_lengths(sizes: Sequence[int], budget: int, max_padding: int | None = None) -> Iterator[list[int]]:
+def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Batches of row indices of prompts of similar size, the largest first.
 
     Args:
         sizes: Tokens of every prompt including its suffixes.
         budget: Maximum tokens of a batch, including padding; a single prompt may be larger.
-        max_padding: Maximum tokens of padding in a batch.
     """
     rows: list[int] = []
-    padding = 0
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        padding += sizes[rows[0]] - sizes[i] if rows else 0
-        too_many = rows and (len(rows) + 1) * sizes[rows[0]] > budget
-        if too_many or (max_padding is not None and padding > max_padding):
+        if rows and (len(rows) + 1) * sizes[rows[0]] > budget:
             yield rows
-            rows, padding = [], 0
+            rows = []
         rows.append(i)
     if rows:
         yield rows
 
 
-def batches_by_beginning(
-    prompts: Sequence[Sequence[int]], suffix_tokens: int, budget: int, call_tokens: int
-) -> Iterator[list[int]]:
-    """Batches of row indices of prompts that begin alike, for a reader that keeps the beginning it read last.
-
-    The prompts form a tree of shared beginnings. Those below a node are read together if what they share there saves
-    more than the additional calls cost, else with the prompts of a shorter beginning. Prompts of a node are in
-    batches of similar length, the longest first; a batch ends where its padding costs more than a call.
+def batches_by_beginning(prompts: Sequence[Sequence[int]], suffix_tokens: int, budget: int) -> Iterator[list[int]]:
+    """Batches of row indices in sorted order, in which every prompt shares as much as possible with its neighbours.
 
     Args:
         prompts: Token ids of N prompts.
         suffix_tokens: Tokens after every prompt.
-        budget: Maximum tokens of a batch, with padding and shared tokens for every prompt; a single one may be larger.
-        call_tokens: Tokens that the fixed cost of a call is worth.
+        budget: Maximum tokens of a batch, shared ones counted for every prompt; a single prompt may be larger.
     """
-
-    def batches_of(rows: list[int]) -> Iterator[list[int]]:
-        sizes = [len(prompts[row]) + suffix_tokens for row in rows]
-        return ([rows[i] for i in batch] for batch in similar_lengths(sizes, budget, call_tokens))
-
-    order = sorted(range(len(prompts)), key=prompts.__getitem__)
-    shared = [0, *(shared_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)), 0]  # with neighbours
-    # the beginnings of the current prompt, from short to long, each with its rows that are in no batch yet
-    path: list[tuple[int, list[int]]] = [(0, [])]
-    for k, row in enumerate(order):
-        before, after = shared[k : k + 2]
-        if max(before, after) > path[-1][0]:
-            path.append((max(before, after), []))
-        path[-1][1].append(row)
-        while path[-1][0] > after:
-            length, rows = path.pop()
-            if path[-1][0] < after:
-                path.append((after, []))
-            shorter, others = path[-1]
-            if (len(rows) - 1) * (length - shorter) >= 3 * call_tokens:  # the beginning, the rest, a batch more
-                yield from batches_of(rows)
-            else:
-                others.extend(rows)
-    yield from batches_of(path[0][1])
+    rows: list[int] = []
+    tokens = 0
+    for i in sorted(range(len(prompts)), key=prompts.__getitem__):
+        tokens += len(prompts[i]) + suffix_tokens
+        if rows and tokens > budget:
+            yield rows
+            rows, tokens = [], len(prompts[i]) + suffix_tokens
+        rows.append(i)
+    if rows:
+        yield rows
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:

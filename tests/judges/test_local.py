@@ -46,7 +46,9 @@ def test_greedy_answer_comes_with_the_judgment(judge, simulated):
 
     def favour_one(model, args, kwargs, output):
         for read in one[one < len(certain)].tolist():
-            follows = kwargs["input_ids"][:, -output.logits.shape[1] :] == certain[read]
+            if not torch.is_tensor(kwargs["logits_to_keep"]):
+                return  # the beginning that all prompts have in common: nothing is read there
+            follows = kwargs["input_ids"][:, kwargs["logits_to_keep"]] == certain[read]
             output.logits[..., judge.tree.edge_tokens[read]] += 20.0 * follows
 
     judge.model.register_forward_hook(favour_one, with_kwargs=True)

@@ -92,10 +92,12 @@ def favour_numbers(model, tree, last_prompt_token):
     row_of = torch.full((model.config.vocab_size,), len(known)).scatter(0, known, torch.arange(len(known)))
 
     def favour(model, args, kwargs, output):
-        kept = output.logits.shape[1]
+        kept = kwargs.get("logits_to_keep")
+        if not isinstance(kept, torch.Tensor):  # of `generate`
+            kept = torch.arange(kwargs["input_ids"].shape[1])[-output.logits.shape[1] :]
         if "position_ids" not in kwargs:
             return  # the beginning that all prompts have in common: nothing is read there
-        ids, positions = kwargs["input_ids"][:, -kept:], kwargs["position_ids"][:, -kept:]
+        ids, positions = kwargs["input_ids"][:, kept], kwargs["position_ids"][:, kept]
         output.logits = output.logits + favoured[positions % 31, row_of[ids]]
 
     model.register_forward_hook(favour, with_kwargs=True)

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch.nn import functional as F
 from transformers import (
@@ -29,11 +31,11 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from autorater.models.prefix_cache import PrefixCache
+from autorater.models.prefix_tree import read_suffixes
 from autorater.models.shared_generation import generate_shared
 from autorater.models.shared_prefix import (
     check_shared_prefix,
     plain_logps,
-    read_suffixes,
     shared_prefix_logps,
     suffix_logits,
 )
@@ -323,6 +325,9 @@ PROMPTS = {
     "a beginning in common": [BEGINNING + rest for rest in ([1, 2], [8], [4, 4, 6, 1, 2], [8, 3, 3])],
     "a shorter beginning than the rest": [[7, 3, *rest] for rest in ([1, 2, 8, 4, 4, 6, 1, 2], [9, 12, 3])],
     "one is the beginning of another": [[*BEGINNING, 1], [*BEGINNING, 1, 2, 6], BEGINNING],
+    "beginnings inside one another": [
+        [*BEGINNING, *rest] for rest in ([4, 4, 1, 8], [4, 4, 1, 6, 2], [4, 9], [4, 4, 2, 6], [4, 4, 1, 6, 3, 3, 3, 1])
+    ],
     "one prompt": [BEGINNING],
     "the same prompt twice": [BEGINNING, BEGINNING],
     "prompts of one token": [[3], [4], [3]],
@@ -344,35 +349,35 @@ def test_reading_equals_every_path_alone(name, prompts):
             assert_close(got, plain(torch.tensor([[*prompt, *path.tolist()]]), use_cache=False).logits[0, -1])
 
 
+@pytest.mark.parametrize("tokens", [[], [4]], ids=["no suffix", "one suffix"])
+def test_reading_short_suffixes(tokens):
+    model, prompts = build_model("llama").eval(), PROMPTS["a beginning in common"]
+    suffixes = tree_suffixes(torch.tensor(tokens, dtype=torch.long), torch.tensor([-1] * len(tokens)))
+    logits = read_suffixes(model, prompts, suffixes)
+    for row, prompt in zip(logits, prompts, strict=True):
+        assert_close(row, model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 :])
+
+
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_reading_a_common_beginning_costs_its_tokens_once(implementation):
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+def test_every_different_beginning_is_read_once(implementation, prompts):
     model = build_model("gpt2").eval()
     model.set_attn_implementation(implementation)
-    tokens = []
-    model.transformer.h[0].mlp.register_forward_hook(lambda _, args, __: tokens.append(args[0].shape[:2].numel()))
-    suffixes = tree_suffixes(TOKENS, PARENTS)
-    prompts = PROMPTS["a beginning in common"]
-    read_suffixes(model, prompts, suffixes)
-    assert tokens == [6, 4 * (4 + 1 + 9)], "the beginning; then 4 more, padding among them, the last, and the tree"
-
-
-@pytest.mark.parametrize(("n_common", "queries"), [(6, 4), (3, 7)], ids=["masked", "causal, with dummy queries"])
-def test_cached_tokens_take_part_as_keys_alone_where_a_mask_is_cheaper(n_common, queries, monkeypatch):
-    model, seen = build_model("gpt2").eval(), []
-    attend = torch.nn.functional.scaled_dot_product_attention
-
-    def spy(query, key, value, attn_mask=None, **kwargs):
-        seen.append((query.shape[2], key.shape[2], attn_mask is None))
-        return attend(query, key, value, attn_mask=attn_mask, **kwargs)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
-    rest = 4
-    prompts = [[*BEGINNING[:n_common], *own, 3] for own in ([1, 2, 8, 4], [4, 6])]
+    read = []
+    model.transformer.h[0].mlp.register_forward_hook(lambda _, args, __: read.append(args[0].shape[:2].numel()))
     read_suffixes(model, prompts, tree_suffixes(TOKENS, PARENTS))
-    beginning, prompt, suffix = dict.fromkeys(seen)
-    assert beginning == (n_common, n_common, True)
-    assert prompt == (queries, n_common + rest, n_common < rest)
-    assert suffix == (1 + len(TOKENS), n_common + rest + 1 + len(TOKENS), False)
+    distinct = {tuple(prompt[: k + 1]) for prompt in prompts for k in range(len(prompt))}
+    assert sum(read) == len(distinct) + len(prompts) * len(TOKENS)
+    assert len(read) <= 2, "the beginning of all, then the rest"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=14), min_size=1, max_size=12))
+def test_reading_any_prompts(prompts):
+    model = build_model("mistral").eval()  # a window of 4
+    logits = read_suffixes(model, prompts, tree_suffixes(TOKENS[:1], PARENTS[:1]))
+    for row, prompt in zip(logits, prompts, strict=True):
+        assert_close(row, model(torch.tensor([[*prompt, TOKENS[0].item()]])).logits[0, -2:])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -400,12 +405,14 @@ def test_only_the_rest_of_a_beginning_is_read():
         lambda _, args, inputs: read.append(inputs["input_ids"].tolist()[0]), with_kwargs=True
     )
     for beginning in (BEGINNING, [*BEGINNING, 6, 9], [*BEGINNING[:3], 9], [*BEGINNING[:2]]):
-        assert prefix_cache.read(beginning).get_seq_length() == len(beginning)
-    assert read == [BEGINNING, [6, 9], [9]]
+        cache = prefix_cache.read(beginning)
+        assert cache.get_seq_length() == len(beginning)
+        model(input_ids=torch.tensor([[8, 8]]), past_key_values=cache, use_cache=True)  # a call adds tokens
+    assert read == [BEGINNING, [8, 8], [6, 9], [8, 8], [9], [8, 8], [8, 8]]
 
 
 def test_reading_near_the_end_of_the_context():
-    """Padding of a shorter prompt asks for no position that GPT-2 does not have."""
+    """No token asks for a position that GPT-2 does not have."""
     model = build_model("gpt2").eval()
     prompts = [[5] * 60, [6] * 3]
     suffixes = tree_suffixes(torch.tensor([1, 2, 3, 4]), torch.tensor([-1, 0, 1, 2]))

@@ -1,0 +1,121 @@
+"""Many prompts with the same suffixes, read at the price of their distinct tokens, without gradients.
+
+The prompts of a judge begin alike: all with the instructions, those of one question with the question, those of one
+first response with that response too. In sorted order, a prompt is read from where it leaves the one before it. These
+tokens stand in one row without padding, behind the beginning of all prompts, whose keys and values are cached:
+
+    [new tokens of prompt 1 | its suffixes | new tokens of prompt 2 | its suffixes | …]
+
+Attention alone has a row for every prompt: from its new tokens and suffixes to its whole path, whose keys are gathered
+(`autorater.models.split_attention.TreeLayout`). Related: the radix tree of SGLang (arXiv 2312.07104), which keeps the
+keys and values of shared beginnings between requests.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from autorater.models.prefix_cache import PrefixCache
+from autorater.models.split_attention import AttentionRows, TreeLayout, enable_shared_prefix, split_logits
+from autorater.models.suffixes import Suffixes
+from autorater.prompts.batching import common_beginning, shared_length
+
+_LONGEST_TO_SHORTEST = 1.2  # queries of the rows that attend together, which are padded to the longest
+
+
+@torch.no_grad()
+def read_suffixes(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    suffixes: Suffixes,
+    prefix_cache: PrefixCache | None = None,
+) -> torch.Tensor:
+    """Next-token logits after B prompts, given as token ids, and after the S suffix tokens of each.
+
+    Args:
+        model: A causal language model in eval mode, bare or wrapped.
+        prompts: At least one token each.
+        suffixes: The same after all prompts.
+        prefix_cache: What it holds of the common beginning is not read again.
+
+    Returns:
+        Logits of shape (B, 1 + S, V), as `autorater.models.shared_prefix.suffix_logits` gives them.
+
+    Raises:
+        UserError: If `supports_shared_prefix` refuses the model.
+        RuntimeError: If the model built its attention mask without transformers' interface.
+    """
+    enable_shared_prefix(model)
+    device = next(model.parameters()).device
+    beginning = common_beginning([prompt[:-1] for prompt in prompts])
+    cache = (prefix_cache or PrefixCache(model)).read(beginning) if beginning else DynamicCache()
+    cached = len(beginning)
+
+    ids, columns, rows, kept = [], [], [], torch.empty(len(prompts), 1 + len(suffixes.depth), dtype=torch.long)
+    suffix_ids, depth = suffixes.input_ids.tolist(), suffixes.depth.tolist()
+    path, previous = [], beginning  # path: of every token behind the beginning, its place in `ids`
+    for i in sorted(range(len(prompts)), key=prompts.__getitem__):
+        shared = shared_length(previous, prompts[i])
+        previous = prompts[i]
+        length, start = len(previous), len(ids)
+        ids += [*previous[shared:], *suffix_ids]
+        columns += [*range(shared, length), *(length + d for d in depth)]
+        own = range(start + length - shared, len(ids))
+        path = [*path[: shared - cached], *range(start, own.start)]
+        rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
+        kept[i] = torch.tensor([path[-1], *own])
+
+    layout = TreeLayout(
+        torch.tensor(columns, device=device),
+        [_attention_rows(group, suffixes.visible, device) for group in _of_similar_size(rows)],
+        cached,
+    )
+    input_ids = torch.tensor([ids], device=device)
+    logits = split_logits(
+        model,
+        layout,
+        input_ids=input_ids,
+        # without a mask, transformers takes positions that restart for packed texts and hides the beginning
+        attention_mask=torch.ones(1, cached + len(ids), dtype=torch.long, device=device),
+        position_ids=layout.columns[None],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=kept.flatten().to(device),
+    )
+    return logits[0].unflatten(0, kept.shape)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A prompt in attention: places of its queries among the tokens, and of its keys behind the cached ones."""
+
+    queries: list[int]
+    keys: list[int]
+
+
+def _of_similar_size(rows: list[_Row]) -> Iterator[list[_Row]]:
+    group: list[_Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.queries)):
+        if group and len(group[0].queries) > _LONGEST_TO_SHORTEST * len(row.queries):
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
+def _attention_rows(rows: list[_Row], visible: torch.Tensor, device: torch.device) -> AttentionRows:
+    """Rows padded on the left, so that the suffixes of all are in the same columns; `visible` as in `Suffixes`."""
+
+    def padded(places: list[list[int]], value: int) -> torch.Tensor:
+        tensors = [torch.tensor(row) for row in places]
+        return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left").to(device)
+
+    queries = padded([row.queries for row in rows], -1)  # (R, T)
+    keys = padded([row.keys for row in rows], -1)  # (R, K)
+    seen = (keys >= 0)[:, None].repeat(1, queries.shape[1], 1)
+    seen[:, queries.shape[1] - len(visible) :, keys.shape[1] - len(visible) :] &= visible.to(device)
+    return AttentionRows(queries, keys.clamp(min=0), seen)
