@@ -66,7 +66,8 @@ def read_suffixes(
         columns += [*range(shared, length), *(length + d for d in depth)]
         own = range(start + length - shared, len(ids))
         path = [*path[: shared - cached], *range(start, own.start)]
-        rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
+        if start < len(ids):  # it is not the prompt before, without suffixes
+            rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
         kept[i] = torch.tensor([path[-1], *own])
 
     layout = TreeLayout(

@@ -351,7 +351,7 @@ def test_reading_equals_every_path_alone(name, prompts):
 
 @pytest.mark.parametrize("tokens", [[], [4]], ids=["no suffix", "one suffix"])
 def test_reading_short_suffixes(tokens):
-    model, prompts = build_model("llama").eval(), PROMPTS["a beginning in common"]
+    model, prompts = build_model("llama").eval(), [*PROMPTS["a beginning in common"], [*BEGINNING, 8], [*BEGINNING, 1]]
     suffixes = tree_suffixes(torch.tensor(tokens, dtype=torch.long), torch.tensor([-1] * len(tokens)))
     logits = read_suffixes(model, prompts, suffixes)
     for row, prompt in zip(logits, prompts, strict=True):
