@@ -15,8 +15,10 @@
                different one once (instructions, question, first response), and the answer tree of every prompt
     vllm       a vLLM server reads the same prompts, all in one request, and writes one token each: the least that
                reads a verdict. Its prefix cache is emptied before every round
+    one_token  what vllm does, in this library: the prompts without an answer tree, and the likeliest next token
 
-`ratio` is relative to `generate`; `ratio_to_end` is reported too. Generation has two advantages: its batch size is
+`ratio` is relative to `generate`; `ratio_to_end` is reported too, and of vllm `ratio_to_vllm` and, for the same work,
+`ratio_to_vllm_of_one_token`. Generation has two advantages: its batch size is
 tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the shortest
 length at which "0.85" differs from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
 
@@ -46,6 +48,7 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
+from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import common_beginning, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
@@ -159,6 +162,12 @@ def vllm_seconds(url: str, prompts: list[list[int]], device: str) -> float:
     return timed(lambda: post("/v1/completions", body), device)()
 
 
+def one_token(judge: Judge, prompts: list[tuple[EncodedPrompt, EncodedPrompt]]) -> list[torch.Tensor]:
+    """The likeliest token after every prompt, in batches; a tree of one string of one token has no nodes."""
+    flat = [prompt for both in prompts for prompt in both]
+    return [logits.argmax(dim=-1) for _, logits in judge.logits_after(flat, TokenTree([[0]]))]
+
+
 def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argparse.Namespace) -> dict[str, object]:
     greedy, to_end = GreedyJudge(model, judge), GreedyJudge(model, judge, to_end=True)
     prompts = encode(judge, prompt_tokens, args)
@@ -185,6 +194,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
     }
     if args.vllm_url:
         sides["vllm"] = lambda: vllm_seconds(args.vllm_url, flat, args.device)
+        sides["one_token"] = timed(lambda: one_token(judge, prompts), args.device)
     seconds = alternate(sides, args.repeats)
     agreement = mode_is_greedy = None
     if args.model:
@@ -215,6 +225,7 @@ def measure(judge: Judge, model: PreTrainedModel, prompt_tokens: int, args: argp
         "ratio": seconds["generate"] / seconds["exact"],
         "ratio_to_end": seconds["to_end"] / seconds["exact"],
         "ratio_to_vllm": ratio(seconds.get("vllm"), seconds["exact"]),
+        "ratio_to_vllm_of_one_token": ratio(seconds.get("vllm"), seconds.get("one_token")),
         "distinct_tokens": distinct,
         "floor_seconds": seconds["floor"],
         "of_floor": seconds["exact"] / seconds["floor"],

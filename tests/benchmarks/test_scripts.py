@@ -186,6 +186,7 @@ def test_judge_throughput_of_a_saved_judge(run, script, tmp_path):
         (record,) = run("judge_throughput", "--device", "cpu", "--model", str(tmp_path), *options)
     assert record["n_pairs"] == 3
     assert record["ratio_to_vllm"] > 0
+    assert record["ratio_to_vllm_of_one_token"] > 0
     paths, bodies = zip(*received, strict=True)
     assert paths == ("/reset_prefix_cache", "/v1/completions") * 2, "a warm-up and a round, each with an empty cache"
     assert len(bodies[1]["prompt"]) == 6
