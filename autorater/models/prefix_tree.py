@@ -55,16 +55,18 @@ def read_suffixes(
     cache = (prefix_cache or PrefixCache(model)).read(beginning) if beginning else DynamicCache()
     cached = len(beginning)
 
-    ids, columns, rows, kept = [], [], [], torch.empty(len(prompts), 1 + len(suffixes.depth), dtype=torch.long)
     suffix_ids, depth = suffixes.input_ids.tolist(), suffixes.depth.tolist()
-    path, previous = [], beginning  # path: of every token behind the beginning, its place in `ids`
+    ids, columns, rows = [], [], []
+    kept = torch.empty(len(prompts), 1 + len(depth), dtype=torch.long)  # places in `ids` whose logits are returned
+    path: list[int] = []  # places in `ids` of the tokens of a prompt behind the beginning
+    previous: Sequence[int] = beginning
     for i in sorted(range(len(prompts)), key=prompts.__getitem__):
-        shared = shared_length(previous, prompts[i])
-        previous = prompts[i]
-        length, start = len(previous), len(ids)
-        ids += [*previous[shared:], *suffix_ids]
+        prompt = prompts[i]
+        shared, length, start = shared_length(previous, prompt), len(prompt), len(ids)
+        previous = prompt
+        ids += [*prompt[shared:], *suffix_ids]
         columns += [*range(shared, length), *(length + d for d in depth)]
-        own = range(start + length - shared, len(ids))
+        own = range(start + length - shared, len(ids))  # the suffixes
         path = [*path[: shared - cached], *range(start, own.start)]
         if start < len(ids):  # it is not the prompt before, without suffixes
             rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
