@@ -18,9 +18,9 @@
     one_token  what vllm does, in this library: the prompts without an answer tree, and the likeliest next token
 
 `ratio` is relative to `generate`; `ratio_to_end` is reported too, and of vllm `ratio_to_vllm` and, for the same work,
-`ratio_to_vllm_of_one_token`. Generation has two advantages: its batch size is
-tuned and that of the judge is not, and with random weights, which never close a tag, it is stopped at the shortest
-length at which "0.85" differs from "0.8" (`to_end`: at the length of "0.85", closing tag and end).
+`ratio_to_vllm_of_one_token`. Generation has two advantages: its batch size is tuned and that of the judge is not, and
+with random weights, which never close a tag, it is stopped at the shortest length at which "0.85" differs from "0.8"
+(`to_end`: at the length of "0.85", closing tag and end).
 
 The number of tokens limits the ratio where arithmetic is the bottleneck: `exact_tokens` and `generate_tokens` per
 prompt, the former distinct ones as in the floor. `common_tokens` are the same for all prompts (the instructions).

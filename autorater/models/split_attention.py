@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -116,6 +116,14 @@ class TreeLayout:
     cached: int  # tokens in front of all of them, in the cache
     used: bool = False
 
+    @cached_property  # every kind of layer has a mask of its own, and all have the same places
+    def places(self) -> torch.Tensor:
+        """Place of every token among the queries of all rows, padding included, (N,)."""
+        queries = torch.cat([rows.queries.flatten() for rows in self.rows])
+        places, is_token = torch.empty_like(self.columns), queries >= 0
+        places[queries[is_token]] = is_token.nonzero().flatten()
+        return places
+
 
 LAYOUT: ContextVar[Layout | TreeLayout | None] = ContextVar("shared_prefix_layout", default=None)
 
@@ -197,14 +205,11 @@ def _tree_mask(layout: TreeLayout, base: Callable, **kwargs) -> _TreeMask:
     rule, columns = kwargs["mask_function"], layout.columns
     of_keys = torch.cat([torch.arange(layout.cached, device=columns.device), columns])
     first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=columns.device)
-    rows, places, outputs = [], torch.empty_like(columns), 0
+    rows = []
     for queries, keys, visible in layout.rows:
         allowed = rule(first, first, columns[queries][:, None, :, None], of_keys[keys][:, None, None, :])
         rows.append((queries.clamp(min=0), keys, _as_mask(allowed & visible[:, None], base, kwargs["dtype"])))
-        is_token = queries.flatten() >= 0
-        places[queries.flatten()[is_token]] = outputs + is_token.nonzero().flatten()
-        outputs += queries.numel()
-    return _TreeMask(tuple(rows), places)
+    return _TreeMask(tuple(rows), layout.places)
 
 
 def _as_mask(allowed: torch.Tensor, base: Callable, dtype: torch.dtype) -> torch.Tensor:

@@ -62,11 +62,12 @@ def batches_by_beginning(prompts: Sequence[Sequence[int]], suffix_tokens: int, b
     rows: list[int] = []
     tokens = 0
     for i in sorted(range(len(prompts)), key=prompts.__getitem__):
-        tokens += len(prompts[i]) + suffix_tokens
-        if rows and tokens > budget:
+        size = len(prompts[i]) + suffix_tokens
+        if rows and tokens + size > budget:
             yield rows
-            rows, tokens = [], len(prompts[i]) + suffix_tokens
+            rows, tokens = [], 0
         rows.append(i)
+        tokens += size
     if rows:
         yield rows
 
