@@ -34,6 +34,7 @@ from autorater.data.errors import UserError
 _SPLIT_NAMES = {"sdpa": "shared_prefix", "eager": "shared_prefix_eager"}
 _SPLITTABLE = {*_SPLIT_NAMES, *_SPLIT_NAMES.values()}
 _POSITIONAL_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+_NO_GROUPS = nn.Module()  # in place of an attention module whose query heads are as many as its key heads
 
 
 def transformer_of(model: nn.Module) -> PreTrainedModel:
@@ -258,12 +259,23 @@ def _tree_attention(
     base: Callable,
     **kwargs,
 ) -> torch.Tensor:
-    """Attention of every prompt in a row of its own: query (H, N, D), key and value (H, C + N, D)."""
+    """Attention of every prompt in a row of its own: query (H, N, D), key and value (H_kv, C + N, D).
+
+    With `sdpa`, the G query heads of a key head are G queries in its row, so that keys and values are not repeated.
+    """
+    n_groups = len(query) // len(key) if base is sdpa_attention_forward else 1
+    attending = _NO_GROUPS if n_groups > 1 else module
+    query = query.transpose(0, 1).unflatten(1, (-1, n_groups)).transpose(1, 2).contiguous()  # (N, G, H / G, D)
     outputs = []
     for queries, keys, allowed in mask.rows:
-        gathered = (x[:, places].transpose(0, 1) for x, places in ((query, queries), (key, keys), (value, keys)))
-        outputs.append(base(module, *gathered, allowed, **kwargs)[0].flatten(0, 1))  # (R · T, H, D)
-    return torch.cat(outputs)[mask.places][None]
+        of_queries = query[queries].flatten(1, 2).transpose(1, 2)  # (R, H / G, T · G, D)
+        of_keys, of_values = (
+            states.index_select(1, keys.flatten()).unflatten(1, keys.shape).transpose(0, 1) for states in (key, value)
+        )
+        allowed = allowed.repeat_interleave(n_groups, dim=2)
+        output, _ = base(attending, of_queries, of_keys, of_values, allowed, **kwargs)
+        outputs.append(output.flatten(0, 1).unflatten(0, (-1, n_groups)))  # (R · T, G, H / G, D)
+    return torch.cat(outputs).index_select(0, mask.places).transpose(1, 2).flatten(1, 2)[None]
 
 
 def _rows(states: torch.Tensor, rows: int) -> torch.Tensor:

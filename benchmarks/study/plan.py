@@ -159,7 +159,8 @@ class Plan:
     Attributes:
         output_dir: Folder of the results.
         seeds: Each seed has its own texts, votes and policy.
-        datasets, methods: By name. Runs start in the order of the methods, so long ones should be first.
+        datasets, methods: By name. Runs start in the order of the methods, so long ones should be first; those of a
+            pretrained model seed by seed.
         figures: Methods of each figure.
         common: Settings of every run.
         training: Settings of every method that trains.
@@ -177,8 +178,9 @@ class Plan:
 
     @property
     def starts(self) -> list[Run]:
-        """The warm starts of every dataset and seed."""
-        return [self._start(dataset, seed) for dataset in self.datasets for seed in self._seeds(dataset)]
+        """The warm starts of every dataset and seed; a pretrained model as it comes is the same for all seeds."""
+        starts = [self._start(dataset, seed) for dataset in self.datasets for seed in self._seeds(dataset)]
+        return [start for start in starts if not self.pretrained or start.seed == self._seeds(start.dataset)[0]]
 
     @property
     def runs(self) -> list[Run]:
@@ -193,7 +195,7 @@ class Plan:
     @property
     def pretrained(self) -> bool:
         """Whether every dataset names a pretrained model."""
-        return all(run.pretrained for run in self.starts)
+        return all(self._start(dataset, 0).pretrained for dataset in self.datasets)
 
     def finished(self, runs: Set[Run]) -> Plan:
         """The part of the study whose runs are complete: methods on datasets with all of their seeds.

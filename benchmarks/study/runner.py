@@ -80,8 +80,7 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
             for run in runs:
                 pool.apply_async(_work, (run, folder), callback=ended.put, error_callback=ended.put)
 
-        # a pretrained model as it comes is judged last: that takes longer than a probe, and nothing waits for it
-        submit(sorted(set(runs) - blocked, key=lambda run: (run.pretrained and run.start is None, runs.index(run))))
+        submit([run for run in in_order(runs) if run not in blocked])
         while clock.waiting:
             outcome = ended.get()
             if isinstance(outcome, BaseException):
@@ -93,6 +92,18 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
             submit(waiting.get(run, []))
             bar.set_postfix_str(clock.text, refresh=False)
             bar.update()
+
+
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """The order in which runs start: as given; those of a pretrained model seed by seed.
+
+    All methods are then in the table after the first seed. Its untrained model is judged last; nothing waits for it.
+    """
+
+    def place(run: Run) -> tuple[int, bool]:
+        return (run.seed, run.start is None) if run.pretrained else (0, False)
+
+    return sorted(runs, key=place)
 
 
 class TimeLeft:

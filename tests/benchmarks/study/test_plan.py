@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from benchmarks.study.plan import WARM_START, read_plan
+from benchmarks.study.runner import in_order
 
 DOCUMENT = {
     "output_dir": "runs/x",
@@ -45,6 +46,17 @@ def test_later_settings_win(write):
     assert settings["easy", 0, "ours"] == settings["easy", 0, WARM_START] | {"max_steps": 5, "answers": "exact"}
     assert settings["hard", 3, "ours"]["max_steps"] == 7
     assert settings["easy", 0, "words"] == settings["easy", 0, WARM_START], "what reads no language is not trained"
+
+
+def test_a_pretrained_model_is_judged_once_as_it_comes_and_trained_seed_by_seed(write):
+    plan = read_plan(write(common={"model_name_or_path": "some/model"}))
+    assert plan.pretrained
+    assert [(run.dataset, run.seed) for run in plan.starts] == [("easy", 0), ("hard", 3)]
+    ordered = in_order([*plan.starts, *plan.runs])
+    assert [run.seed for run in ordered] == sorted(run.seed for run in ordered)
+    assert [run.method for run in ordered if run.seed == 0] == ["ours", "usual", "words", WARM_START]
+    simulated = read_plan(write())
+    assert in_order(simulated.runs) == simulated.runs
 
 
 def test_quick_is_a_part_of_the_file(write):
