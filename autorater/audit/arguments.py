@@ -10,9 +10,11 @@ from autorater.audit.probes import PROBES
 from autorater.data.errors import UserError, refuse_ineffective
 from autorater.judges.options import (
     ENDPOINT,
+    LOCAL_OPTIONS,
     PROMPT_OPTIONS,
     RECORDED,
     CommandParser,
+    add_local_options,
     add_prompt_options,
     add_server_options,
     check_judge_options,
@@ -21,7 +23,16 @@ from autorater.judges.options import (
     parse_given,
 )
 
-_JUDGING_OPTIONS = ("dataset_name", "split", "max_pairs", "probe", "repeats", "reasoning", *PROMPT_OPTIONS)
+_JUDGING_OPTIONS = (
+    "dataset_name",
+    "split",
+    "max_pairs",
+    "probe",
+    "repeats",
+    "reasoning",
+    *PROMPT_OPTIONS,
+    *LOCAL_OPTIONS,
+)
 _JUDGE = """Judge pairs in both orders with a model on this machine or one behind a server. Judgments are stored as
 they come, in the folder FILE.judging, and the same command resumes a stopped run."""
 _RANK = """Rank the responses to every prompt. A row of PROMPTS has `prompt`, `responses` (a list) and optionally `id`;
@@ -89,6 +100,7 @@ def parse_rank_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser, add = _judging_parser(prog, _RANK, "PROMPTS", prompts, written)
     add("--split", default="train", help="split of a Hub dataset (default: train)")
     add("--max_prompts", type=number(int, 1), metavar="N", help="rank only the first N prompts")
+    add_local_options(add)
     add_prompt_options(add)
     add_server_options(parser)
     return _parse_judging(parser, argv)
@@ -125,6 +137,7 @@ def _parse(parser: CommandParser, argv: Sequence[str]) -> argparse.Namespace:
 def _add_data_and_prompt(add: Callable) -> None:
     add("--split", default="train", help="split of a Hub dataset (default: train)")
     add("--max_pairs", type=number(int, 1), metavar="N", help="judge only the first N pairs")
+    add_local_options(add)
     add_prompt_options(add)
 
 

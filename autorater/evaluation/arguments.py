@@ -13,6 +13,7 @@ from autorater.judges.options import (
     METHODS,
     RECORDED,
     CommandParser,
+    add_local_options,
     add_prompt_options,
     add_server_options,
     check_judge_options,
@@ -80,6 +81,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     longest = "pairs with longer prompts are left out (default: 2048)"
     add("--max_prompt_tokens", type=count, default=2048, metavar="N", help=longest)
     add("--device", help="default: a GPU if there is one")
+    add_local_options(add)
     add_prompt_options(parser.add_argument_group("prompt").add_argument)
     add_server_options(parser)
     add = parser.add_argument_group("output").add_argument

@@ -128,7 +128,8 @@ def _judge_locally(
     if folder is None:
         return pair_judge.probabilities(pairs, progress=progress), None
     encoder = judge.encoder
-    depends_on = (model, method, encoder.format, encoder.pieces, judge.tree.step, sorted(options.items()))
+    about = (encoder.format, encoder.pieces, judge.tree.step, str(judge.model.dtype))
+    depends_on = (model, method, *about, sorted(options.items()))
     return judge_in_parts(pair_judge, pairs, folder, depends_on, progress=progress), None
 
 

@@ -18,7 +18,7 @@ from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
-from autorater.judges.options import ENDPOINT, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
+from autorater.judges.options import ENDPOINT, LOCAL_OPTIONS, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
 from autorater.judges.recorded_judge import RecordedJudge
 from autorater.prompts.templates import PromptFormat
 
@@ -33,6 +33,7 @@ def open_judge(
     reasoning: bool | None = None,
     answer_step: float | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     judge_format: str | None = None,
     read: str = "exact",
     **server: object,
@@ -43,7 +44,7 @@ def open_judge(
         name: A folder or Hub name, `endpoint:MODEL` or `recorded:FILE`.
         prompt_template, system_prompt, criteria, reference, reasoning: As in `Judge.from_pretrained`; None for those
             that are saved, else the defaults.
-        answer_step, device: The same, for local judges only.
+        answer_step, device, dtype: The same, for local judges only.
         judge_format: Folder of the trained judge behind the server, which is then asked as it was measured.
         read: `exact` or `sampled`, as in `ServedJudge`; with `judge_format` only.
         server: Attributes of `EndpointJudge` and `ServerClient`, such as `base_url`, `temperature` and `usage`.
@@ -57,7 +58,7 @@ def open_judge(
         array([0.71, 0.4 ])
     """
     prompt = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference, "reasoning": reasoning}
-    local = {"answer_step": answer_step, "device": device}
+    local = {"answer_step": answer_step, "device": device, "dtype": dtype}
     if name.startswith(ENDPOINT):
         _refuse(name, **local)
         model = name.removeprefix(ENDPOINT)
@@ -96,7 +97,7 @@ def judge_options(name: str, args: Namespace) -> dict[str, object]:
     if name.startswith(RECORDED):
         return {}
     if not name.startswith(ENDPOINT):
-        return prompt
+        return prompt | {option: getattr(args, option) for option in LOCAL_OPTIONS}
     server = {option: getattr(args, option) for option in SERVED_OPTIONS}
     server |= {"headers": dict(server.pop("header"))}
     budget = ("max_requests", "max_tokens", "price_in", "price_out")
@@ -118,6 +119,7 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
         "weights": model_digest(name),
         "prompt": judge.prompt_format.described,
         "answer_step": judge.tree.step,
+        "dtype": str(judge.model.dtype),
     }
 
 

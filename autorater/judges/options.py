@@ -34,6 +34,7 @@ METHODS = (
 )
 """Judging methods of a model on this machine, see `autorater.judges.methods`."""
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
+LOCAL_OPTIONS = ("dtype",)
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 
 
@@ -60,6 +61,12 @@ def add_prompt_options(add: Callable) -> None:
     for slot in ("criteria", "reference"):
         add(f"--{slot}", metavar="TEXT", help=f"fills the slot {{{slot}}} for pairs without a value in that column")
     add("--reasoning", action="store_true", help="reason before the answer (endpoints: raise --max_answer_tokens)")
+
+
+def add_local_options(add: Callable) -> None:
+    """The options of a judge on this machine, `LOCAL_OPTIONS`."""
+    dtype = "type of the weights of a judge on this machine (default: bfloat16 on a GPU, float32 elsewhere)"
+    add("--dtype", choices=("float32", "bfloat16"), help=dtype)
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -104,9 +111,11 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
             raise UserError(f"--judge {name}: expected a {'model' if name == ENDPOINT else 'file'} after the colon")
     served = any(name.startswith(ENDPOINT) for name in judges)
     asked = not all(name.startswith(RECORDED) for name in judges)
+    local = not all(name.startswith((ENDPOINT, RECORDED)) for name in judges)
     cases = (
         (not asked, "a recorded file already holds the judgments", (*SERVER_OPTIONS, *PROMPT_OPTIONS, "reasoning")),
         (not served, _LOCAL, SERVER_OPTIONS),
+        (not local, "no judge runs on this machine", LOCAL_OPTIONS),
     )
     refuse_ineffective(cases, given)
     if args.base_url and not args.base_url.startswith(("http://", "https://")):
@@ -114,7 +123,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
     if not args.judge_format and "read" in given:
         raise UserError("--read requires --judge_format: without it the server writes its answer")
     if args.judge_format:
-        if all(name.startswith((ENDPOINT, RECORDED)) for name in judges):
+        if not local:
             for name in ("reasoning", *PROMPT_OPTIONS):
                 if name in given:
                     raise UserError(

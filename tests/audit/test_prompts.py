@@ -75,8 +75,18 @@ def test_a_local_judge_is_asked_with_the_users_template(template, tmp_path):
     assert judge.encoder.format == PromptFormat(template, criteria="Be brief.")
     assert described["prompt"].startswith("criteria: Be brief.\n\n{criteria}\n{prompt}")
     assert opened(str(tmp_path))[0].encoder.format == PromptFormat("compact")
+    halved, settings = opened(str(tmp_path), "--dtype", "bfloat16")
+    assert str(halved.model.dtype) == settings["dtype"] == "torch.bfloat16"
+    assert described["dtype"] == "torch.float32"
 
 
 def test_prompt_options_have_no_effect_on_a_recorded_file(template):
     with pytest.raises(UserError, match=r"prompt_template: no effect, because a recorded file"):
         parse_arguments(["--judge", "recorded:x.jsonl", "--prompt_template", template], "", "")
+
+
+@pytest.mark.parametrize("judge", ["recorded:x.jsonl", "endpoint:m"])
+def test_the_type_of_the_weights_has_no_effect_elsewhere(judge):
+    options = [] if judge.startswith("recorded") else ["--dataset_name", "x.jsonl"]
+    with pytest.raises(UserError, match="dtype: no effect, because"):
+        parse_arguments(["--judge", judge, "--dtype", "bfloat16", *options], "", "")
