@@ -36,7 +36,12 @@ def untrained(judge: Judge, name_or_path: str) -> Judge:
 
 def judge_objective(judge: Judge, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
     """Judges pairs whose criteria and reference, if the prompt has these slots, say that there are none."""
-    return judge.probabilities(without_content(pairs, getattr(judge.encoder.format, "slots", ())), progress=progress)
+    return judge.probabilities(as_shown(judge, pairs), progress=progress)
+
+
+def as_shown(judge: Judge, pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs as `judge_objective` shows them to a judge."""
+    return without_content(pairs, getattr(judge.encoder.format, "slots", ()))
 
 
 def accuracy_change(

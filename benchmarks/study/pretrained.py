@@ -29,7 +29,7 @@ from autorater.alignment.judge import LabelJudge
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure
-from autorater.evaluation.objective import judge_objective, untrained
+from autorater.evaluation.objective import as_shown, untrained
 from autorater.evaluation.stored_judgments import judge_in_parts
 from autorater.judges import Judge, Judgments, LinearProbe
 from autorater.judges.identity import model_digest
@@ -80,7 +80,7 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
         del model, judge  # the recipe needs the memory
         place = Path(folder, run.folder)
         _run_recipe(run, place)
-        result |= _trained(place, base, tests, study.n_bootstrap)
+        result |= _trained(place, base, tests, study.n_bootstrap, Path(folder, "judgments"))
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
 
@@ -156,8 +156,13 @@ def _run_recipe(run: Run, place: Path) -> None:
         raise UserError(f"{RECIPES[run.trainer]}.py failed with status {status}; see {log.name}")
 
 
-def _trained(place: Path, base: str, tests: Mapping[str, list[Pair]], n_bootstrap: int) -> dict:
-    """Predictions of the trained judge and of the model before, from the files and the judge that the recipe left."""
+def _trained(
+    place: Path, base: str, tests: Mapping[str, list[Pair]], n_bootstrap: int, judgments_folder: Path
+) -> dict:
+    """Predictions of the trained judge and of the model before, from the files and the judge that the recipe left.
+
+    Judgments of the model before are stored, because other runs have the same prompts.
+    """
     metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
     last = json.loads((place / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     evaluations = read_predictions(place / "predictions.jsonl", tests[TEST], n_bootstrap)
@@ -165,10 +170,11 @@ def _trained(place: Path, base: str, tests: Mapping[str, list[Pair]], n_bootstra
     if OBJECTIVE in tests:
         kind = LabelJudge if "label_format" in read_format(str(place)) else Judge
         judge = kind.from_pretrained(str(place), dtype="float32")
-        pairs = tests[OBJECTIVE]
-        for name, of_model in ((MEAN, judge), (BEFORE, untrained(judge, base))):
-            measured = measure(pairs, judge_objective(of_model, pairs), n_bootstrap=n_bootstrap)
-            predictions[name][OBJECTIVE] = record(measured)
+        pairs, step = as_shown(judge, tests[OBJECTIVE]), getattr(judge.tree, "step", None)
+        about = (kind.__name__, model_digest(base), judge.encoder.format, judge.encoder.pieces, step)
+        before = judge_in_parts(untrained(judge, base), pairs, judgments_folder, ("before training", *about))
+        for name, judgments in ((MEAN, judge.probabilities(pairs)), (BEFORE, before)):
+            predictions[name][OBJECTIVE] = record(measure(pairs, judgments, n_bootstrap=n_bootstrap))
     return {
         "predictions": predictions,
         "training_seconds": metrics["training_seconds"],
