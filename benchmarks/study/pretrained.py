@@ -37,6 +37,7 @@ from autorater.judges.local import read_format
 from autorater.judges.methods import LetterLogits, Verbalized
 from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
+from autorater.training.checkpointing.record import RECORD
 from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
 from benchmarks.study.plan import Run
 from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, VERBALIZED
@@ -164,7 +165,8 @@ def _trained(
     Judgments of the model before are stored, because other runs have the same prompts.
     """
     metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    last = json.loads((place / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    record_of_run = json.loads((place / RECORD).read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     evaluations = read_predictions(place / "predictions.jsonl", tests[TEST], n_bootstrap)
     predictions = {name: {TEST: record(evaluation)} for name, evaluation in evaluations.items()}
     if OBJECTIVE in tests:
@@ -177,9 +179,9 @@ def _trained(
             predictions[name][OBJECTIVE] = record(measure(pairs, judgments, n_bootstrap=n_bootstrap))
     return {
         "predictions": predictions,
-        "training_seconds": metrics["training_seconds"],
-        "training_tokens": last.get("num_tokens"),
-        "steps": last["step"],
+        "training_seconds": metrics["training_seconds"] + record_of_run.get("warm_start_seconds", 0.0),
+        "training_tokens": next((line["num_tokens"] for line in reversed(lines) if "num_tokens" in line), None),
+        "steps": lines[-1]["step"],
     }
 
 

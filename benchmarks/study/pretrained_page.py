@@ -2,8 +2,8 @@
 
 All seeds share the held-out pairs: brackets are 95 % bootstrap intervals over pairs of the mean over the finished
 seeds. With `recalibration_dataset_name` trained judges that write numbers have one temperature; those that write
-letters have none. `noise` is the error of a judge that knows the true shares: mean y (1 − y) / (m − 1) for m votes
-with share y.
+letters have none. Minutes are with the warm start or the teaching, tokens without. `noise` is the error of a judge
+that knows the true shares: mean y (1 − y) / (m − 1) for m votes with share y.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AS_IT_COMES = {
 }
 _HEADER = (
     "", "votes", "seeds", "MSE, each order", "MSE, both orders averaged", "ECE", "agreement", "position bias, before",
-    "position bias, after", "objective accuracy, before", "objective accuracy, after", "minutes", "tokens",
+    "position bias, after", "objective accuracy, before", "objective accuracy, after", "minutes of training", "tokens",
 )  # fmt: skip
 _ROUNDS = 2000
 

@@ -1,6 +1,6 @@
 """Completed stages of a run, stored in `run.json` of its output folder, so that the same command can resume it.
 
-    {"run": "5f0c…", "settings": {…}, "completed": ["warm_start", "before"]}
+    {"run": "5f0c…", "settings": {…}, "completed": ["warm_start", "before"], "warm_start_seconds": 412.0}
 
 A new run gets a new name, which is also its id in W&B, and uses nothing that an earlier run left in the folder. A run
 is resumed only with the settings that it began with; settings of logging and saving may change, and `max_steps` and
@@ -15,6 +15,7 @@ Deliberately left out: the state of the training (`autorater.training.checkpoint
 import json
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunRecord:
-    """A run in its output folder: its name, the settings that its result depends on, and its completed stages."""
+    """A run in its output folder: its name, the settings that its result depends on, and its completed stages.
+
+    `warm_start_seconds` is the time that the warm start or the teaching took, in the process that completed it; the
+    `training_seconds` of the results are without it.
+    """
 
     folder: Path
     run: str
     settings: Mapping[str, object]
     completed: list[str]
     prompt: Mapping[str, object] | None = None  # format and pieces of the rendered layout
+    warm_start_seconds: float | None = None
 
     @classmethod
     def open(cls, args: TrainingArguments, settings: Mapping[str, object], data: str) -> "RunRecord":
@@ -106,7 +112,9 @@ class RunRecord:
     def warm_started_policy(self, build: Callable[[], object]) -> str:
         """The folder of the warm-started policy, `warm_start` in the output folder; `build` makes it once."""
         if WARM_START not in self.completed:
+            began = time.monotonic()
             build()
+            self.warm_start_seconds = round(time.monotonic() - began, 1)
             self.mark(WARM_START)
         return str(self.folder / WARM_START)
 
@@ -130,6 +138,7 @@ class RunRecord:
         """Writes `run.json`."""
         content = {"run": self.run, "settings": self.settings, "completed": self.completed}
         content |= {"prompt": self.prompt} if self.prompt else {}
+        content |= {} if self.warm_start_seconds is None else {"warm_start_seconds": self.warm_start_seconds}
         write_json(self.folder / RECORD, content)
 
 
@@ -157,7 +166,8 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
                 "num_train_epochs; without --resume_from_checkpoint a new run begins"
             )
         completed = [stage for stage in earlier["completed"] if stage != REPORT]
-        record = RunRecord(folder, earlier["run"], settings, completed, earlier.get("prompt"))
+        kept = earlier.get("prompt"), earlier.get("warm_start_seconds")
+        record = RunRecord(folder, earlier["run"], settings, completed, *kept)
     elif resume == "true":
         raise CheckpointError(f"there is no run in {folder} to resume ({RECORD} is missing)")
     else:

@@ -41,6 +41,23 @@ def test_predictions_are_matched_by_pair(simulated, tmp_path):
             read_predictions(tmp_path / "predictions.jsonl", [other], 0)
 
 
+def test_minutes_are_with_the_warm_start_and_tokens_those_of_the_last_step_that_has_them(simulated, tmp_path):
+    pairs, random = simulated.pairs[:5], np.random.default_rng(0)
+    one = measure(pairs, judgments(*random.random((2, 5))), n_bootstrap=0)
+    write_run(tmp_path, one, one, training_seconds=20.0)
+    (tmp_path / "run.json").write_text(json.dumps({"warm_start_seconds": 300.0}))
+    lines = [
+        {"step": 10, "num_tokens": 900.0},
+        {"step": 20, "num_tokens": 1800.0},
+        {"step": 20, "train_runtime": 20.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    result = pretrained._trained(tmp_path, "no model is needed", {"test": pairs}, 0, tmp_path)
+    assert (result["training_seconds"], result["training_tokens"], result["steps"]) == (320.0, 1800.0, 20)
+    (tmp_path / "run.json").write_text("{}")
+    assert pretrained._trained(tmp_path, "", {"test": pairs}, 0, tmp_path)["training_seconds"] == 20.0
+
+
 def test_estimates_are_means_over_pairs_and_seeds(simulated):
     pairs = simulated.pairs[:30]
     label = np.array([pair.label for pair in pairs])

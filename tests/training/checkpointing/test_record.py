@@ -30,6 +30,7 @@ def test_a_run_is_resumed_under_its_name_and_finished_once(tmp_path):
     again = opened(tmp_path, SETTINGS | {"save_steps": 50, "report_to": "none"}, resume="true")
     assert again.run == first.run
     again.warm_started_policy(lambda: built.append(2))
+    assert again.warm_start_seconds == first.warm_start_seconds >= 0
     assert built == [1], "a warm start is made once"
     again.mark("report")
     with pytest.raises(AlreadyFinished, match="is finished, with its report"):
