@@ -3,7 +3,7 @@
     python recipes/study.py --config recipes/configs/study.yaml             # everything; see the file for the time
     python recipes/study.py --config recipes/configs/study.yaml --quick     # a small version
     python recipes/study.py --config recipes/configs/study.yaml --finished  # tables and figures of finished runs
-    python recipes/study.py --config recipes/configs/study_smollm2.yaml     # a pretrained model, real votes; a day or two
+    python recipes/study.py --config recipes/configs/study_smollm2.yaml     # a pretrained model on real votes; long
 
 One run is one method on one dataset with one seed. A finished run is stored in a file and not executed again unless
 its settings change, so the study can be stopped (Ctrl-C) and resumed, and a changed config executes only what changed.
