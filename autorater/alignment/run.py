@@ -29,6 +29,7 @@ from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_d
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
+from autorater.training.precision import evaluation_precision
 from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
@@ -74,7 +75,7 @@ def run_alignment(
         raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")
     log_memory(judge, [(prompt,) for prompt in train_prompts], training, model_config)
     measure = partial(evaluate if of_pairs else evaluate_items, judge, held_out, prompts, progress=progress)
-    with gathered(model):
+    with gathered(model), evaluation_precision(training):
         before = measure()
 
     start_tracking(training, settings, record.run)

@@ -19,6 +19,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.precision import evaluation_precision
 from autorater.training.preemption import INTERRUPTED, TERMINATED, ReceivedSignal
 
 _EVALUATION_METRICS = (
@@ -58,7 +59,8 @@ class CalibrationCallback(TrainerCallback):
         at_end = state.global_step == state.max_steps
         if not self.pairs or not args.eval_steps or state.global_step % int(args.eval_steps) or at_end:
             return
-        metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
+        with evaluation_precision(args):
+            metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
         was_training, should_log = model.training, control.should_log
         model.eval()  # GRPOTrainer.log adds the training metrics to anything logged in training mode
         self.trainer.log({f"eval_{name}": metrics[name] for name in _EVALUATION_METRICS if name in metrics})

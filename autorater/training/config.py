@@ -34,6 +34,9 @@ class RunConfig:
     remove_unused_columns: bool | None = option(False, "Must be off: labels are columns.")
     gradient_checkpointing: bool = option(False, "Trade compute for memory.")
     bf16: bool | None = option(None, "bfloat16 autocast; by default on with a GPU.")
+    bf16_full_eval: bool = option(
+        False, "Evaluate under bfloat16 autocast on a CPU too; on a GPU this is done with `bf16` anyway."
+    )
     disable_tqdm: bool | None = option(False, "Log lines instead of progress bars; always done without a terminal.")
     ddp_find_unused_parameters: bool | None = option(
         False, "Search each step for parameters without a gradient; not needed here."

@@ -44,6 +44,17 @@ def cpu_has_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def evaluation_precision(training: TrainingArguments) -> torch.autocast:
+    """The precision in which a run judges its held-out and recalibration pairs, as a context.
+
+    It is that in which `Judge.from_pretrained` loads a judge: bfloat16 on a GPU (here autocast, if `bf16` is on),
+    float32 on a CPU; with `bf16_full_eval` autocast there too.
+    """
+    device = training.device.type
+    on_gpu = training.bf16 and device != "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=bool(on_gpu or training.bf16_full_eval))
+
+
 def warn_of_rounding(model: PreTrainedModel, training: TrainingArguments) -> None:
     """Warns if most of the weights to train are bfloat16 and too coarse for the learning rate."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":

@@ -42,7 +42,7 @@ from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory
-from autorater.training.precision import use_pretrained_defaults, warn_of_rounding
+from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy, check_warm_start
@@ -149,7 +149,7 @@ def open_run(
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
     log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
-    with gathered(model):
+    with gathered(model), evaluation_precision(training):
         before = measure(held_out, record.judgments_before(judge_held_out))
     if pretrained and record.warm_start is None and args.teacher:
         config = new_adapter(model, model_config)
@@ -274,9 +274,10 @@ def finish_run(
     """
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
     trained = run_training(trainer, record)
-    # without autocast: in the precision of the evaluation before training and of the saved judge
+    # without the trainer's autocast: in the precision of the evaluation before training
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    after = evaluate()
+    with evaluation_precision(trainer.args):
+        after = evaluate()
     trainer.save_model()
     if trainer.args.process_index == 0:
         judge.tokenizer.save_pretrained(trainer.args.output_dir)

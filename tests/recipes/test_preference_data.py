@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from autorater import Judge, load_pairs
 from autorater.data.pairs import with_sparse_labels
@@ -64,7 +65,9 @@ def test_a_shape_trains_without_conversion(shape, policy, tmp_path, monkeypatch)
     assert set(labels) == {0.0, 1.0}
 
 
-def test_a_temperature_is_fitted_to_a_third_file_and_saved(policy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp_path, monkeypatch):
+    """All in the precision of the evaluation, which is not that of the training."""
     files = {}
     for name, kind in (("train", 0), ("test", 1), ("third", 2)):
         rows = [
@@ -77,7 +80,7 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(policy, tmp_path, mon
     options = {
         "dataset_name": files["train"], "eval_dataset_name": files["test"], "model_name_or_path": policy,
         "recalibration_dataset_name": files["third"], "output_dir": tmp_path / "out", "judgment": "pointwise",
-        "max_steps": 2, "save_strategy": "no", "report_to": "none",
+        "max_steps": 2, "save_strategy": "no", "report_to": "none", "bf16": not bfloat16, "bf16_full_eval": bfloat16,
     }  # fmt: skip
     monkeypatch.setattr(
         "sys.argv", ["grpo.py", "--use_cpu", *[f"--{name}={value}" for name, value in options.items()]]
@@ -87,10 +90,13 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(policy, tmp_path, mon
     assert judge.recalibration.kind == "odd_temperature"
     third = with_sparse_labels(load_pairs(files["third"]), 42)
     fitted, judge.recalibration = judge.recalibration, None
-    raw = judge.probabilities(third)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+    with precision:
+        raw = judge.probabilities(third)
     expected = fit_recalibration("odd_temperature", raw.p_ab, raw.p_ba, [pair.label for pair in third])
     assert fitted.slope == pytest.approx(expected.slope, rel=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     after = [row["probability"] for row in rows if row["order"] == "ab"]
-    raw = judge.probabilities(load_pairs(files["test"])).p_ab
+    with precision:
+        raw = judge.probabilities(load_pairs(files["test"])).p_ab
     assert after == pytest.approx(fitted(raw).tolist(), abs=1e-4)
