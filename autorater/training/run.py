@@ -24,7 +24,13 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
-from autorater.judges.calibrators import fit_recalibration, temperature_interval
+from autorater.judges import Judgments
+from autorater.judges.calibrators import (
+    Recalibration,
+    fit_recalibration,
+    shrunken_temperature,
+    temperature_interval,
+)
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
@@ -95,15 +101,20 @@ class JudgeRun:
         progress = not self.training.disable_tqdm
         if self.recalibration:
             judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
-            labels = [pair.label for pair in self.recalibration]
-            fitted_to = judgments.p_ab, judgments.p_ba, labels
-            self.judge.recalibration = fit_recalibration("odd_temperature", *fitted_to)
-            interval = ""
-            if self.args.temperature_labels == "sparse":
-                low, high = temperature_interval(*fitted_to)
-                interval = f" (95 % interval {low:.2f} to {high:.2f})"
-            logger.info(f"recalibrated on {len(labels):,} pairs: {self.judge.recalibration}{interval}")
+            self.judge.recalibration = self._temperature(judgments)
         return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
+
+    def _temperature(self, judgments: Judgments) -> Recalibration:
+        """The temperature fitted to the recalibration pairs, whose judgments are given; logs it."""
+        fitted_to = judgments.p_ab, judgments.p_ba, [pair.label for pair in self.recalibration]
+        n_votes = sum(pair.n_votes or 1 for pair in self.recalibration)
+        fitted, likeliest = shrunken_temperature(*fitted_to, n_votes), fit_recalibration("odd_temperature", *fitted_to)
+        detail = f"{likeliest} without the prior"
+        if self.args.temperature_labels == "sparse":
+            low, high = temperature_interval(*fitted_to)
+            detail += f", 95 % interval {low:.2f} to {high:.2f}"
+        logger.info(f"recalibrated on {len(self.recalibration):,} pairs, {n_votes:,} votes: {fitted} ({detail})")
+        return fitted
 
 
 def open_run(

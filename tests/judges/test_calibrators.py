@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from autorater.data.errors import UserError
 from autorater.judges.calibrators import (
@@ -18,6 +19,7 @@ from autorater.judges.calibrators import (
     content_free_pairs,
     fit_recalibration,
     from_dict,
+    shrunken_temperature,
     temperature_interval,
 )
 from autorater.metrics import position_bias
@@ -138,6 +140,28 @@ def test_temperature_has_the_lowest_log_loss(fit):
     x, y = logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels]
     found = minimize_scalar(lambda a: (np.logaddexp(0, a * x) - y * a * x).mean(), bounds=(0.02, 50), method="bounded")
     assert fit(p_ab, p_ba, labels).slope == pytest.approx(found.x, rel=1e-4)
+
+
+def test_the_shrunken_temperature_is_the_maximum_a_posteriori():
+    _, votes, p_ab, p_ba = distorted(0.5, n=120)
+    s = (logit(p_ab) - logit(p_ba)) / 2
+    slopes = np.exp(np.linspace(-4, 4, 4001))
+    for n_votes, spread in ((120, 0.5), (480, 0.5), (120, 0.1)):
+        log_likelihood = n_votes * np.array([np.mean(votes * a * s - np.logaddexp(0, a * s)) for a in slopes])
+        best = slopes[np.argmax(log_likelihood + norm.logpdf(np.log(slopes), scale=spread))]
+        fitted = shrunken_temperature(p_ab, p_ba, votes, n_votes, spread)
+        assert fitted.slope == pytest.approx(best, rel=5e-3)
+        assert fitted.kind == "odd_temperature"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(answers, answers, answers), min_size=1, max_size=30))
+def test_a_shrunken_temperature_is_between_one_and_the_likeliest(rows):
+    p_ab, p_ba, labels = np.array(rows).T
+    ends = sorted((1.0, fit_odd_temperature(p_ab, p_ba, labels).slope))
+    few, many = (shrunken_temperature(p_ab, p_ba, labels, n).slope for n in (1, 10**9))
+    assert ends[0] * (1 - 1e-9) <= few <= ends[1] * (1 + 1e-9)
+    assert abs(np.log(few)) <= abs(np.log(many)) + 1e-6
 
 
 def test_fits_equal_pinned_numbers():

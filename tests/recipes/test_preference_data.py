@@ -7,7 +7,7 @@ import torch
 
 from autorater import Judge, load_pairs
 from autorater.data.pairs import with_sparse_labels
-from autorater.judges.calibrators import fit_recalibration
+from autorater.judges.calibrators import shrunken_temperature
 from recipes.grpo import main
 from tests.conftest import make_model, make_tokenizer
 
@@ -93,7 +93,7 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp
     precision = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
     with precision:
         raw = judge.probabilities(third)
-    expected = fit_recalibration("odd_temperature", raw.p_ab, raw.p_ba, [pair.label for pair in third])
+    expected = shrunken_temperature(raw.p_ab, raw.p_ba, [pair.label for pair in third], n_votes=len(third))
     assert fitted.slope == pytest.approx(expected.slope, rel=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     after = [row["probability"] for row in rows if row["order"] == "ab"]
