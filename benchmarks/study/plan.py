@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -277,10 +277,10 @@ def _made(cls: type, entries: Mapping, where: str):
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(entries) - known):
         raise UserError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    try:
-        return cls(**entries)
-    except TypeError as error:
-        raise UserError(f"{where}: {str(error).split('() ')[-1]}") from None
+    required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in required if name not in entries]:
+        raise UserError(f"{where}: no {', '.join(missing)}; required: {', '.join(required)}")
+    return cls(**entries)
 
 
 def _check_names(plan: Plan, path: str | Path) -> None:

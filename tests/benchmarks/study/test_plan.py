@@ -120,7 +120,7 @@ def test_a_new_warm_start_is_a_new_run(write):
     [
         ({"sedes": [1]}, "unknown key 'sedes'"),
         ({"methods": {"x": {"title": "x", "trainer": "grpo", "dataset": "easy"}}}, "x: unknown key 'dataset'"),
-        ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "missing 1 required positional argument: 'datasets'"),
+        ({"methods": {"x": {"title": "x", "trainer": "grpo"}}}, "x: no datasets; required: title, trainer, datasets"),
         ({"methods": {"ours": {"title": "x", "trainer": "dpo", "datasets": ["easy"]}}}, "unknown trainer 'dpo'"),
         ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": ["flat"]}}}, "unknown dataset 'flat'"),
         ({"figures": {"dataset": "easy", "ours": "ours", "usual": "hers"}}, "unknown method 'hers'"),
