@@ -30,6 +30,8 @@ class AlignmentArguments(DenseArguments):
             raise UserError("warm_start_verdicts: lengths requires data: pairs")
         if self.recalibration_dataset_name:
             raise UserError("recalibration_dataset_name: a temperature is fitted to judges of pairs only")
+        if self.untrained_judgments_dir:
+            raise UserError("untrained_judgments_dir: no effect on judges that answer with a label")
         if self.population:
             raise UserError("population: votes are weighted for judges that answer with a probability only")
         if isinstance(self.synonyms, str):

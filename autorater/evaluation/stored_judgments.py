@@ -1,6 +1,7 @@
 """Judgments of many pairs, stored as they come, so that a stopped evaluation resumes.
 
     FOLDER/<digest of everything that the judgments depend on>/0.npz, 500.npz, …     in parts, by a local judge
+    FOLDER/<the same>/all.npz                                                        at once, before a training run
     FOLDER/<the same>/judgments.jsonl                                                one by one, by a server
 
 With other pairs, another model or other options the digest differs, so nothing stale is used.
@@ -92,6 +93,11 @@ def judge_in_store(
         if reasons := missing_answers(store, judge.max_answer_tokens):
             logger.warning("; ".join(reasons))
     return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)
+
+
+def stored_at(folder: str | Path, depends_on: object, pairs: Sequence[Pair]) -> Path:
+    """The file for all judgments of some pairs at once, in an existing folder; `depends_on` as in `judge_in_parts`."""
+    return _folder_of(Path(folder), depends_on, pairs) / "all.npz"
 
 
 def _folder_of(folder: Path, depends_on: object, pairs: Sequence[Pair]) -> Path:

@@ -153,6 +153,11 @@ class EvaluationArguments:
     n_eval_pairs: int = option(
         200, "Held-out pairs judged during training, spread over the file; before and after training all are judged."
     )
+    untrained_judgments_dir: str | None = option(
+        None,
+        "Folder that keeps the judgments before training, for other runs of the same pretrained model with the same "
+        "prompts and held-out pairs, as in a search for a learning rate.",
+    )
     recalibration_dataset_name: str | None = option(
         None,
         "Pairs that are neither trained on nor held out: after training a temperature is fitted to their votes and "
@@ -204,6 +209,7 @@ def ineffective_options(
         (recorded, "the pairs are read from dataset_name", SimulationArguments.__annotations__),
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
+        (not pretrained, "every policy from scratch is another one", ("untrained_judgments_dir",)),
         (not args.recalibration_dataset_name, "there is no recalibration_dataset_name", ("recalibration_labels",)),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from trl import ModelConfig, get_peft_config
@@ -24,6 +25,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
+from autorater.evaluation.stored_judgments import stored_at
 from autorater.judges import Judgments
 from autorater.judges.calibrators import (
     Recalibration,
@@ -31,6 +33,7 @@ from autorater.judges.calibrators import (
     shrunken_temperature,
     temperature_interval,
 )
+from autorater.judges.identity import model_digest
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
@@ -41,7 +44,7 @@ from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
-from autorater.training.checkpointing.record import REPORT, RunRecord
+from autorater.training.checkpointing.record import REPORT, RunRecord, from_main
 from autorater.training.compatibility import is_pointwise
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
@@ -161,7 +164,8 @@ def open_run(
     log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     with gathered(model), evaluation_precision(training):
-        before = measure(held_out, record.judgments_before(judge_held_out))
+        shared = _shared_file(args, training, model_config, judge, held_out) if pretrained else None
+        before = measure(held_out, record.judgments_before(judge_held_out, shared))
     if pretrained and record.warm_start is None and args.teacher:
         config = new_adapter(model, model_config)
         folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
@@ -185,6 +189,19 @@ def open_run(
         record,
         model_config,
     )
+
+
+def _shared_file(
+    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, judge: Judge, held_out: list[Pair]
+) -> Path | None:
+    """The file of `untrained_judgments_dir` for the judgments of an untrained judge, or None without that option."""
+    if args.untrained_judgments_dir is None:
+        return None
+    weights = model_digest(model_config.model_name_or_path), model_config.model_revision, str(judge.model.dtype)
+    answers = judge.tree.step, judge.max_reasoning_tokens, getattr(judge, "scale", None)
+    about = (type(judge).__name__, weights, judge.encoder.format, judge.encoder.pieces, answers)
+    precision = torch.is_autocast_enabled(training.device.type)
+    return from_main(partial(stored_at, args.untrained_judgments_dir, (*about, precision), held_out))
 
 
 def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:

@@ -68,8 +68,9 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     result: dict = {"dataset": run.dataset, "seed": run.seed, "method": run.method, "trainer": run.trainer}
     result |= {"hash": run.hash, "settings": dict(run.settings), "data": data.summary, "left_out": left_out}
     result["pairs"] = {name: known_targets(pairs) for name, pairs in tests.items()}
+    judgments = Path(folder, "judgments")
     if run.trainer == "warm_start":
-        result["predictions"] = _as_it_comes(judge, base, tests, Path(folder, "judgments"), study.n_bootstrap)
+        result["predictions"] = _as_it_comes(judge, base, tests, judgments, study.n_bootstrap)
     elif run.trainer == "text":
         result["predictions"] = text_baselines(data, tests, study.n_bootstrap)
     elif run.trainer == "probe":
@@ -80,27 +81,29 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     else:
         del model, judge  # the recipe needs the memory
         place = Path(folder, run.folder)
-        _run_recipe(run, place)
-        result |= _trained(place, base, tests, study.n_bootstrap, Path(folder, "judgments"))
+        _run_recipe(run, place, judgments)
+        result |= _trained(place, base, tests, study.n_bootstrap, judgments)
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
 
 
-def recipe_options(run: Run, place: Path) -> dict[str, object]:
+def recipe_options(run: Run, place: Path, judgments: Path) -> dict[str, object]:
     """The options of the recipe of a run: its settings without those of the study.
 
-    `method:NAME` as `model_name_or_path` or `warm_start_verdicts` is the judge that method NAME trains on the same
-    dataset with the same seed.
+    Judgments before training are kept in the folder `judgments`, for all methods with the same prompts. `method:NAME`
+    as `model_name_or_path` or `warm_start_verdicts` is the judge that method NAME trains on the same dataset with the
+    same seed.
     """
     options = {name: value for name, value in run.settings.items() if name not in _OF_THE_STUDY}
     for name in ("model_name_or_path", "warm_start_verdicts"):
         value = str(options.get(name, ""))
         if value.startswith(_METHOD):
             options[name] = str(place.with_name(value.removeprefix(_METHOD)))
+    options["untrained_judgments_dir"] = str(judgments)
     if run.trainer == "alignment":
         options |= {"data": "pairs"}
         # its answers are letters, with which this is not possible
-        unused = ("answer_step", "recalibration_dataset_name", "recalibration_labels")
+        unused = ("answer_step", "recalibration_dataset_name", "recalibration_labels", "untrained_judgments_dir")
     elif options.get("judgment") == "pointwise":
         unused = ("answer_step", "prompt_template")  # it has its own template and digits
     else:
@@ -134,11 +137,11 @@ def _records(tests: Mapping[str, list[Pair]], predicted: Mapping[str, Judgments]
     }
 
 
-def _run_recipe(run: Run, place: Path) -> None:
+def _run_recipe(run: Run, place: Path, judgments: Path) -> None:
     """Executes or resumes the recipe; SIGTERM to this process reaches it, so that it saves a checkpoint."""
     place.mkdir(parents=True, exist_ok=True)
     config = place / "settings.yaml"
-    config.write_text(yaml.safe_dump(recipe_options(run, place), sort_keys=False), encoding="utf-8")
+    config.write_text(yaml.safe_dump(recipe_options(run, place, judgments), sort_keys=False), encoding="utf-8")
     command = [sys.executable, str(_ROOT / "recipes" / f"{RECIPES[run.trainer]}.py"), "--config", str(config)]
     with (place / "log.txt").open("a", encoding="utf-8") as log:
         recipe = subprocess.Popen(

@@ -100,3 +100,27 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp
     with precision:
         raw = judge.probabilities(load_pairs(files["test"])).p_ab
     assert after == pytest.approx(fitted(raw).tolist(), abs=1e-4)
+
+
+def test_runs_of_one_model_share_the_judgments_before_training(policy, tmp_path, monkeypatch, caplog):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(plain(colour)) for colour in COLOURS))
+
+    def run(name, **options):
+        options |= {
+            "dataset_name": tmp_path / "rows.jsonl", "model_name_or_path": policy, "output_dir": tmp_path / name,
+            "max_steps": 1, "per_device_train_batch_size": 2, "answer_step": 0.5, "held_out_fraction": 0.25,
+            "save_strategy": "no", "report_to": "none", "untrained_judgments_dir": tmp_path / "before",
+        }  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["grpo.py", "--use_cpu", *[f"--{n}={value}" for n, value in options.items()]])
+        caplog.clear()
+        with caplog.at_level("INFO", "autorater"):
+            main()
+        rows = [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()]
+        return [row["probability_before"] for row in rows], "judgments before training: those of" in caplog.text
+
+    first, reused = run("first", prompt_template="short")
+    assert not reused
+    assert run("second", prompt_template="short", learning_rate=0.1) == (first, True)
+    other, reused = run("third", prompt_template="compact")
+    assert not reused
+    assert other != first

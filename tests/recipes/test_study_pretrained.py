@@ -114,6 +114,6 @@ def test_the_options_of_the_recipes_are_known(quick, tmp_path):
     for run in plan.runs:
         if run.trainer not in ("text", "probe"):
             kinds = (arguments.get(run.trainer, JudgeArguments), CONFIGS[run.trainer], ModelConfig)
-            options = recipe_options(run, tmp_path / run.folder)
+            options = recipe_options(run, tmp_path / run.folder, tmp_path / "judgments")
             TrlParser(kinds).parse_dict(options | {"use_cpu": True})
     assert yaml.safe_load(CONFIG.read_text())["figures"]["ours"] in plan.methods

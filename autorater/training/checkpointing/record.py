@@ -41,7 +41,7 @@ WARM_START, EVALUATED, REPORT = "warm_start", "before", "report"  # the stages
 _CHANGEABLE = {
     "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
     "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
-    "save_strategy", "save_total_limit",
+    "save_strategy", "save_total_limit", "untrained_judgments_dir",
 }  # fmt: skip
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -123,14 +123,26 @@ class RunRecord:
         """The folder of the warm-started policy, if there is one."""
         return str(self.folder / WARM_START) if WARM_START in self.completed else None
 
-    def judgments_before(self, judge: Callable[[], Judgments]) -> Judgments:
-        """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
+    def judgments_before(self, judge: Callable[[], Judgments], shared: Path | None = None) -> Judgments:
+        """The judgments before training; `judge` is called once, and a resumed run reads them from the file.
+
+        `shared` is a file for other runs too: if it exists it is read, else it is written.
+        """
         path = self.folder / BEFORE
         if EVALUATED in self.completed:
             return Judgments.load(path)
-        judgments = judge()
+        judgments = from_main(lambda: Judgments.load(shared) if shared and shared.exists() else None)
+        if judgments is not None:
+            logger.info(f"judgments before training: those of {shared}")
+            shared = None
+        else:
+            judgments = judge()
         if PartialState().is_main_process:
             judgments.save(path)
+            if shared:
+                written = shared.with_name(f"{self.run}.npz")
+                judgments.save(written)
+                written.replace(shared)
         self.mark(EVALUATED)
         return judgments
 

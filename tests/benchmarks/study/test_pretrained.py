@@ -100,7 +100,8 @@ def recipe_run(tmp_path, monkeypatch):
         (tmp_path / "recipes" / "grpo.py").write_text(RECIPE.format(status=status, seconds=seconds))
         settings = {"model_name_or_path": "method:start", "max_steps": 3, "n_bootstrap": 5, "judgment": "pointwise"}
         settings |= {"answer_step": 0.05, "prompt_template": "compact", "warm_start_verdicts": "method:teacher"}
-        pretrained._run_recipe(Run("votes", 0, "mine", "grpo", settings, {}), tmp_path / "0" / "mine")
+        run = Run("votes", 0, "mine", "grpo", settings, {})
+        pretrained._run_recipe(run, tmp_path / "0" / "mine", tmp_path / "judgments")
 
     return start
 
@@ -111,7 +112,7 @@ def test_a_recipe_is_executed_in_its_folder(recipe_run, tmp_path):
     assert options == {
         "model_name_or_path": str(tmp_path / "0" / "start"), "max_steps": 3, "judgment": "pointwise",
         "run_name": "mine (votes, seed 0)", "output_dir": str(tmp_path / "0" / "mine"),
-        "warm_start_verdicts": str(tmp_path / "0" / "teacher"),
+        "warm_start_verdicts": str(tmp_path / "0" / "teacher"), "untrained_judgments_dir": str(tmp_path / "judgments"),
     }  # fmt: skip
     with pytest.raises(UserError, match=r"failed with status 2; see .*mine/log\.txt"):
         recipe_run(status=2)
