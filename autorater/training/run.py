@@ -26,13 +26,6 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import stored_at
-from autorater.judges import Judgments
-from autorater.judges.calibrators import (
-    Recalibration,
-    fit_recalibration,
-    shrunken_temperature,
-    temperature_interval,
-)
 from autorater.judges.identity import model_digest
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.pointwise import PointwiseJudge
@@ -53,6 +46,7 @@ from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
 from autorater.training.teaching.stage import learn_from_teacher
+from autorater.training.temperature import fit_temperature
 from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy, check_warm_start
 
@@ -104,20 +98,9 @@ class JudgeRun:
         progress = not self.training.disable_tqdm
         if self.recalibration:
             judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
-            self.judge.recalibration = self._temperature(judgments)
+            single_votes = self.args.temperature_labels == "sparse"
+            self.judge.recalibration = fit_temperature(judgments, self.recalibration, single_votes)
         return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
-
-    def _temperature(self, judgments: Judgments) -> Recalibration:
-        """The temperature fitted to the recalibration pairs, whose judgments are given; logs it."""
-        fitted_to = judgments.p_ab, judgments.p_ba, [pair.label for pair in self.recalibration]
-        n_votes = sum(pair.n_votes or 1 for pair in self.recalibration)
-        fitted, likeliest = shrunken_temperature(*fitted_to, n_votes), fit_recalibration("odd_temperature", *fitted_to)
-        detail = f"{likeliest} without the prior"
-        if self.args.temperature_labels == "sparse":
-            low, high = temperature_interval(*fitted_to)
-            detail += f", 95 % interval {low:.2f} to {high:.2f}"
-        logger.info(f"recalibrated on {len(self.recalibration):,} pairs, {n_votes:,} votes: {fitted} ({detail})")
-        return fitted
 
 
 def open_run(
