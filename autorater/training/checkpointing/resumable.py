@@ -48,7 +48,8 @@ class ResumableTrainer:
         if resume_from_checkpoint and getattr(self.args, "sync_ref_model", False):
             raise CheckpointError("sync_ref_model cannot be resumed: checkpoints do not hold the reference model")
         chosen = from_main(lambda: choose_checkpoint(self.args.output_dir, resume_from_checkpoint, self.about))
-        self._began, self._earlier_seconds = time.monotonic(), 0.0
+        self._began = time.monotonic()
+        self._earlier_seconds = self._load_progress(chosen)["seconds"] if chosen else 0.0
         trained = super().train(resume_from_checkpoint=chosen and str(chosen), **kwargs)
         trained.metrics["train_runtime"] += self._earlier_seconds
         return trained
@@ -90,7 +91,6 @@ class ResumableTrainer:
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         progress = self._load_progress(checkpoint)
-        self._earlier_seconds = progress["seconds"]
         for name, value in progress["attributes"].items():
             setattr(self, name, send_to_device(value, self.args.device))
         for mode, metrics in progress["metrics"].items():
@@ -102,7 +102,7 @@ class ResumableTrainer:
             else:
                 self._logs[name].extend(values)
 
-    def _load_progress(self, checkpoint: str) -> dict:
+    def _load_progress(self, checkpoint: str | Path) -> dict:
         return torch.load(Path(checkpoint, _STATE.format(self.args.process_index)), "cpu", weights_only=True)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -133,9 +133,10 @@ def test_a_finished_training_takes_no_further_step(data, tmp_path):
     whole = trainer(data, tmp_path, save_steps=10)
     whole.train()
     again = trainer(data, tmp_path, save_steps=10)
-    again.train(resume_from_checkpoint="auto")
+    trained = again.train(resume_from_checkpoint="auto")
     assert again.state.global_step == 10
     assert_same_weights(whole, again)
+    assert trained.metrics["train_runtime"] > torch.load(tmp_path / "checkpoint-10" / "progress_0.pt")["seconds"] > 0
 
 
 def test_a_damaged_checkpoint_is_skipped(data, tmp_path, caplog):
