@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import cauchy
 
 from autorater.data.errors import UserError
 from autorater.judges.calibrators import (
@@ -142,14 +142,16 @@ def test_temperature_has_the_lowest_log_loss(fit):
     assert fit(p_ab, p_ba, labels).slope == pytest.approx(found.x, rel=1e-4)
 
 
-def test_the_shrunken_temperature_is_the_maximum_a_posteriori():
-    _, votes, p_ab, p_ba = distorted(0.5, n=120)
+@pytest.mark.parametrize("n_votes", [120, 480])
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_the_shrunken_temperature_is_the_maximum_a_posteriori(temperature, n_votes):
+    _, votes, p_ab, p_ba = distorted(1 / temperature, n=120)
     s = (logit(p_ab) - logit(p_ba)) / 2
-    slopes = np.exp(np.linspace(-4, 4, 4001))
-    for n_votes, spread in ((120, 0.5), (480, 0.5), (120, 0.1)):
-        log_likelihood = n_votes * np.array([np.mean(votes * a * s - np.logaddexp(0, a * s)) for a in slopes])
-        best = slopes[np.argmax(log_likelihood + norm.logpdf(np.log(slopes), scale=spread))]
-        fitted = shrunken_temperature(p_ab, p_ba, votes, n_votes, spread)
+    slopes = np.exp(np.linspace(-4, 4, 8001))
+    log_likelihood = n_votes * np.array([np.mean(votes * a * s - np.logaddexp(0, a * s)) for a in slopes])
+    for scale in (0.5, 0.1):
+        best = slopes[np.argmax(log_likelihood + cauchy.logpdf(np.log(slopes), scale=scale))]
+        fitted = shrunken_temperature(p_ab, p_ba, votes, n_votes, scale)
         assert fitted.slope == pytest.approx(best, rel=5e-3)
         assert fitted.kind == "odd_temperature"
 
