@@ -134,9 +134,8 @@ def shrunken_temperature(
 
     def loss(log_slope: float) -> float:
         scaled = np.exp(log_slope) * logits
-        return float(
-            n_votes * (np.logaddexp(0, scaled) - targets * scaled).mean() + np.log1p((log_slope / scale) ** 2)
-        )
+        of_votes = n_votes * (np.logaddexp(0, scaled) - targets * scaled).mean()
+        return float(of_votes + np.log1p((log_slope / scale) ** 2))
 
     # between no change and the likeliest slope, where one term falls and the other rises; there may be two minima
     between = np.linspace(0.0, np.log(likeliest.slope), 101)
