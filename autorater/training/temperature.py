@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,39 +14,40 @@ from autorater.judges.calibrators import (
     shrunken_temperature,
     temperature_interval,
 )
-from autorater.metrics.scores import log_scores
 
 logger = logging.getLogger(__name__)
 
 
 def fit_temperature(judgments: Judgments, pairs: Sequence[Pair], single_votes: bool) -> LogitMap | None:
-    """The temperature of N judged pairs, with a prior; logs it beside the likeliest one.
+    """The temperature of N judged pairs; logs it beside the likeliest one. None, with a warning, where none helps.
 
-    It is left out, with a warning, where it raises the log loss of the answers, each order by itself. A temperature
-    below 1 does so if the judge favours a position: it is fitted to the difference of both orders, in which that
-    cancels, and makes the bias of each order larger.
+    It is fitted with a prior to the difference of both orders, in which a position bias cancels, but is no further
+    from 1 than the one with the lowest log loss of the answers, each order by itself. Otherwise a temperature below 1
+    would enlarge the bias of a judge that says little about the responses and much about the position.
 
     Args:
         judgments: Before any recalibration.
         pairs: Their labels and numbers of votes count, not their weights.
         single_votes: Whether every label is one vote; the interval of T is then logged too.
     """
-    labels = np.array([pair.label for pair in pairs])
-    fitted_to = judgments.p_ab, judgments.p_ba, labels
+    fitted_to = judgments.p_ab, judgments.p_ba, np.array([pair.label for pair in pairs])
     n_votes = sum(pair.n_votes or 1 for pair in pairs)
-    fitted = shrunken_temperature(*fitted_to, n_votes)
+    of_both = shrunken_temperature(*fitted_to, n_votes)
+    of_single = fit_recalibration("temperature", *fitted_to)
+    slope = float(np.clip(of_both.slope, *sorted((1.0, of_single.slope))))
     detail = f"{fit_recalibration('odd_temperature', *fitted_to)} without the prior"
     if single_votes:
         low, high = temperature_interval(*fitted_to)
         detail += f", 95 % interval {low:.2f} to {high:.2f}"
-    answers, targets = np.concatenate(fitted_to[:2]), np.concatenate([labels, 1 - labels])
-    before, after = (log_scores(p, targets).mean() for p in (answers, fitted(answers)))
-    about = f"{len(pairs):,} pairs, {n_votes:,} votes: {fitted} ({detail})"
-    if after > before + 1e-9:
+    about = f"{len(pairs):,} pairs, {n_votes:,} votes"
+    if slope == 1 != of_both.slope:
         logger.warning(
-            f"no temperature: that of {about} raises the log loss of single answers from {before:.3f} to {after:.3f}, "
-            "because the judge favours a position"
+            f"no temperature: on {about} {of_both} ({detail}) would help both orders averaged and make single answers "
+            "worse, because the judge favours a position"
         )
         return None
-    logger.info(f"recalibrated on {about}")
+    if slope != of_both.slope:
+        detail = f"limited by the position bias; without that {of_both}, {detail}"
+    fitted = replace(of_both, slope=slope)
+    logger.info(f"recalibrated on {about}: {fitted} ({detail})")
     return fitted

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from autorater.data.pairs import Pair
 from autorater.judges import Judgments
-from autorater.judges.calibrators import shrunken_temperature
-from autorater.metrics import position_bias
+from autorater.judges.calibrators import LogitMap, shrunken_temperature
+from autorater.metrics.scores import log_scores
 from autorater.training.temperature import fit_temperature
 
 
@@ -32,16 +32,33 @@ def test_all_votes_count(caplog):
     assert "interval" not in caplog.text
 
 
-@pytest.mark.parametrize(("scale", "left_out"), [(0.1, True), (3.0, False)])
-def test_a_temperature_that_makes_single_answers_worse_is_left_out(scale, left_out, caplog):
-    """The answers of a judge that says little about the responses, and much about the position, are not sharpened."""
-    pairs, judgments = judged(scale, 0.8)
+def loss(p_ab, p_ba, labels):
+    """Log loss of the answers of both orders."""
+    return np.mean([log_scores(p_ab, labels), log_scores(p_ba, 1 - labels)])
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.2, 3.0])
+def test_single_answers_are_not_made_worse(scale, caplog):
+    """A judge that says too little about the responses is sharpened as far as its position bias allows."""
+    pairs, judgments = judged(scale, 0.1)
+    labels = np.array([pair.label for pair in pairs])
     with caplog.at_level("INFO", "autorater"):
         fitted = fit_temperature(judgments, pairs, single_votes=False)
-    assert (fitted is None) == left_out == ("no temperature: that of" in caplog.text)
-    if not left_out:
-        bias = position_bias(fitted(judgments.p_ab), fitted(judgments.p_ba))["symmetry_deviation_abs"]
-        assert bias < position_bias(judgments.p_ab, judgments.p_ba)["symmetry_deviation_abs"]
-    else:
-        sharper = shrunken_temperature(judgments.p_ab, judgments.p_ba, [pair.label for pair in pairs], 1200)
-        assert logit(sharper(np.array([0.6])))[0] > 2 * logit(0.6)
+    of_both = shrunken_temperature(judgments.p_ab, judgments.p_ba, labels, 1200)
+    limited = scale < 1
+    assert ("limited by the position bias" in caplog.text) == limited
+    assert (fitted != of_both) == limited
+    assert loss(fitted(judgments.p_ab), fitted(judgments.p_ba), labels) < loss(judgments.p_ab, judgments.p_ba, labels)
+    if limited:
+        assert of_both.slope > fitted.slope > 1
+        sharper = LogitMap(fitted.kind, fitted.slope * 1.1)
+        assert loss(sharper(judgments.p_ab), sharper(judgments.p_ba), labels) > loss(
+            fitted(judgments.p_ab), fitted(judgments.p_ba), labels
+        )
+
+
+def test_no_temperature_where_only_the_average_would_gain(caplog):
+    pairs, judgments = judged(0.1, 0.8)
+    assert fit_temperature(judgments, pairs, single_votes=False) is None
+    assert "no temperature: on 400 pairs, 1,200 votes T = 0.0" in caplog.text
+    assert shrunken_temperature(judgments.p_ab, judgments.p_ba, [pair.label for pair in pairs], 1200).slope > 5
