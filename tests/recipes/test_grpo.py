@@ -88,9 +88,8 @@ def test_two_processes_are_one_run(tmp_path):
     assert [row["probability"] for row in rows] == pytest.approx(judgments.mean.flatten().tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
-def test_own_votes_and_lora_on_a_saved_policy(tmp_path, suffix):
-    data = tmp_path / f"votes.{suffix}"
+def test_own_votes_and_lora_on_a_saved_policy(tmp_path):
+    data = tmp_path / "votes.jsonl.gz"
     write_pairs(simulate_pairs(60, n_votes=3, seed=0).pairs, data)
     first = run(
         *TINY, f"--dataset_name={data}", "--split_by=topic", f"--output_dir={tmp_path / 'a'}", "--report_to=none"
