@@ -41,9 +41,7 @@ def judge_in_parts(
     for start in range(0, len(pairs), _PART):
         path = folder / f"{start}.npz"
         if not path.exists():
-            written = path.with_name(f"{start}.writing.npz")
-            judge.probabilities(pairs[start : start + _PART], progress=progress).save(written)
-            written.replace(path)
+            judge.probabilities(pairs[start : start + _PART], progress=progress).save(path)
         parts.append(Judgments.load(path))
     return Judgments.concatenated(parts)
 

@@ -133,8 +133,7 @@ def shrunken_temperature(
     logits, targets = _odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(labels)
 
     def loss(log_slope: float) -> float:
-        scaled = np.exp(log_slope) * logits
-        of_votes = n_votes * (np.logaddexp(0, scaled) - targets * scaled).mean()
+        of_votes = n_votes * _log_losses(np.exp(log_slope) * logits, targets).mean()
         return float(of_votes + np.log1p((log_slope / scale) ** 2))
 
     # between no change and the likeliest slope, where one term falls and the other rises; there may be two minima
@@ -160,7 +159,7 @@ def temperature_interval(
     logits, targets = _odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(votes)
 
     def log_loss(slope: float) -> float:
-        return float((np.logaddexp(0, slope * logits) - targets * slope * logits).sum())
+        return float(_log_losses(slope * logits, targets).sum())
 
     best = _slope(logits, targets)
     allowed = log_loss(best) + chi2.ppf(level, df=1) / 2
@@ -216,6 +215,11 @@ def _odd_logits(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     return (_logit(p_ab) - _logit(p_ba)) / 2
 
 
+def _log_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Log loss of every σ(logit)."""
+    return np.logaddexp(0, logits) - targets * logits
+
+
 def _slope(logits: np.ndarray, targets: np.ndarray) -> float:
     """The a > 0 that minimizes the log loss of σ(a · logits): the root of its derivative, which increases with a."""
     if not logits.any():
@@ -245,6 +249,6 @@ def _slope_and_intercept(logits: np.ndarray, targets: np.ndarray) -> list[float]
         scores = weights[0] * logits + weights[1]
         errors = expit(scores) - targets
         gradient = np.array([(errors * logits).mean(), errors.mean()])
-        return (np.logaddexp(0, scores) - targets * scores).mean(), gradient
+        return _log_losses(scores, targets).mean(), gradient
 
     return minimize(loss_and_gradient, [1.0, 0.0], jac=True, method="BFGS", options={"gtol": 1e-10}).x.tolist()

@@ -9,6 +9,7 @@ The responses A and B of a pair are shown in the given order (ab) and swapped (b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
@@ -121,8 +122,11 @@ class Judgments(AnswerArrays):
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays as an `.npz` file."""
-        np.savez(path, **{name: column for name, column in vars(self).items() if column is not None})
+        """Writes the arrays as an `.npz` file, which is there when it is complete; several processes may write it."""
+        path = Path(path)
+        written = path.with_name(f"{path.stem}.writing-{os.getpid()}.npz")
+        np.savez(written, **{name: column for name, column in vars(self).items() if column is not None})
+        written.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Judgments:

@@ -26,8 +26,9 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import stored_at
-from autorater.judges.identity import model_digest
+from autorater.judges import Judgments
 from autorater.judges.local import Judge, pieces_of
+from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
 from autorater.models.sharding import gathered
@@ -146,9 +147,10 @@ def open_run(
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
     log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
+    if pretrained and args.untrained_judgments_dir:
+        judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out, args, training, model_config)
     with gathered(model), evaluation_precision(training):
-        shared = _shared_file(args, training, model_config, judge, held_out) if pretrained else None
-        before = measure(held_out, record.judgments_before(judge_held_out, shared))
+        before = measure(held_out, record.judgments_before(judge_held_out))
     if pretrained and record.warm_start is None and args.teacher:
         config = new_adapter(model, model_config)
         folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
@@ -174,17 +176,28 @@ def open_run(
     )
 
 
-def _shared_file(
-    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, judge: Judge, held_out: list[Pair]
-) -> Path | None:
-    """The file of `untrained_judgments_dir` for the judgments of an untrained judge, or None without that option."""
-    if args.untrained_judgments_dir is None:
-        return None
-    weights = model_digest(model_config.model_name_or_path), model_config.model_revision, str(judge.model.dtype)
-    answers = judge.tree.step, judge.max_reasoning_tokens, getattr(judge, "scale", None)
-    about = (type(judge).__name__, weights, judge.encoder.format, judge.encoder.pieces, answers)
+def _judge_or_read(
+    judge_held_out: Callable[[], Judgments],
+    judge: Judge,
+    held_out: list[Pair],
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+) -> Judgments:
+    """The judgments of an untrained judge from `untrained_judgments_dir`; they are made and kept there if missing."""
+    settings = judge_settings(model_config.model_name_or_path, judge), model_config.model_revision
+    answers = judge.max_reasoning_tokens, getattr(judge, "scale", None)
     precision = torch.is_autocast_enabled(training.device.type)
-    return from_main(partial(stored_at, args.untrained_judgments_dir, (*about, precision), held_out))
+    about = (*settings, judge.encoder.pieces, *answers, precision)
+    path = from_main(partial(stored_at, args.untrained_judgments_dir, about, held_out))
+    judgments = from_main(lambda: Judgments.load(path) if path.exists() else None)
+    if judgments is not None:
+        logger.info(f"judgments before training: those of {path}")
+        return judgments
+    judgments = judge_held_out()
+    if training.process_index == 0:
+        judgments.save(path)
+    return judgments
 
 
 def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:

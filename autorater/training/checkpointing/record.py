@@ -123,26 +123,14 @@ class RunRecord:
         """The folder of the warm-started policy, if there is one."""
         return str(self.folder / WARM_START) if WARM_START in self.completed else None
 
-    def judgments_before(self, judge: Callable[[], Judgments], shared: Path | None = None) -> Judgments:
-        """The judgments before training; `judge` is called once, and a resumed run reads them from the file.
-
-        `shared` is a file for other runs too: if it exists it is read, else it is written.
-        """
+    def judgments_before(self, judge: Callable[[], Judgments]) -> Judgments:
+        """The judgments before training; `judge` is called once, and a resumed run reads them from the file."""
         path = self.folder / BEFORE
         if EVALUATED in self.completed:
             return Judgments.load(path)
-        judgments = from_main(lambda: Judgments.load(shared) if shared and shared.exists() else None)
-        if judgments is not None:
-            logger.info(f"judgments before training: those of {shared}")
-            shared = None
-        else:
-            judgments = judge()
+        judgments = judge()
         if PartialState().is_main_process:
             judgments.save(path)
-            if shared:
-                written = shared.with_name(f"{self.run}.npz")
-                judgments.save(written)
-                written.replace(shared)
         self.mark(EVALUATED)
         return judgments
 
