@@ -77,7 +77,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
         ("rate: 1\n", ["--n_train=x"], "invalid int value: 'x'"),
         ("rate: 1\n", ["--hidden_size=101"], "hidden_size is too large"),
         ("a: [\n", [], r"own\.yaml is not YAML"),
-        ("- a\n", [], r"own\.yaml: expected `option: value` lines, got list"),
+        ("- a\n", [], r"own\.yaml: expected `name: value` lines, got list"),
         (None, [], r"own\.yaml cannot be read: No such file"),
         ("rate: 1\n", ["--config"], "--config: expected a file"),
     ],

@@ -23,9 +23,33 @@ def read_config(path: str | Path) -> dict[str, object]:
         raise UserError(f"config {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected `option: value` lines, got {type(config).__name__}")
-    return config
+    if config is None:
+        raise UserError(f"{path} is empty")
+    return as_mapping(config, str(path))
+
+
+def as_mapping(value: object, where: str) -> dict[str, object]:
+    """A part of a config that has names; an empty part (null) has none.
+
+    Raises:
+        UserError: If it is something else; `where` says what.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected `name: value` lines, got {type(value).__name__} {value!r:.60}")
+    return value
+
+
+def as_list(value: object, where: str) -> list[object]:
+    """A part of a config that is a list.
+
+    Raises:
+        UserError: If it is something else; `where` says what.
+    """
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list, got {type(value).__name__} {value!r:.60}")
+    return value
 
 
 def check_options(names: Iterable[str], known: Collection[str], source: str) -> None:

@@ -22,8 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
-import yaml
-
+from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text", "probe"]
@@ -239,23 +238,19 @@ def read_plan(path: str | Path, *, quick: bool = False, **overrides: object) -> 
         overrides: Fields of `Plan` that override the file; None keeps the file's value.
 
     Raises:
-        UserError: If a key or a name is unknown or missing.
+        UserError: If the file cannot be read, or a key or a name is unknown, missing or of another kind.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a mapping with {', '.join(f.name for f in fields(Plan))}")
-    changes = document.pop("quick", {})
+    document = read_config(path)
+    changes = as_mapping(document.pop("quick", None), f"{path}: quick")
     if quick:
         document = _merged(document, changes)
     document |= {name: value for name, value in overrides.items() if value is not None}
     for kind, cls in (("datasets", StudyDataset), ("methods", Method)):
-        entries = document.get(kind) or {}
+        entries = as_mapping(document.get(kind), f"{path}: {kind}")
         document[kind] = {name: _made(cls, entry, f"{path}: {kind}: {name}") for name, entry in entries.items()}
-    document["figures"] = _made(Figures, document.get("figures") or {}, f"{path}: figures")
+    document["figures"] = _made(Figures, document.get("figures"), f"{path}: figures")
     plan = _made(Plan, document, str(path))
+    as_list(plan.seeds, f"{path}: seeds")
     _check_names(plan, path)
     return plan
 
@@ -273,7 +268,8 @@ def _merged(base: Mapping, changes: Mapping) -> dict:
     return merged
 
 
-def _made(cls: type, entries: Mapping, where: str):
+def _made(cls: type, entries: object, where: str):
+    entries = as_mapping(entries, where)
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(entries) - known):
         raise UserError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
@@ -287,7 +283,7 @@ def _check_names(plan: Plan, path: str | Path) -> None:
     for name, method in plan.methods.items():
         if method.trainer not in get_args(Trainer)[1:]:
             raise UserError(f"{path}: {name}: unknown trainer {method.trainer!r}; known: {get_args(Trainer)[1:]}")
-        for dataset in method.datasets:
+        for dataset in as_list(method.datasets, f"{path}: {name}: datasets"):
             if dataset not in plan.datasets:
                 raise UserError(f"{path}: {name}: unknown dataset {dataset!r}; known: {', '.join(plan.datasets)}")
     if plan.figures.dataset not in plan.datasets:

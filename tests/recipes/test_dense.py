@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,7 +117,36 @@ def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
     assert "100%" in run("compare", "--config", str(config)).stderr, "nothing is run again"
 
 
-def test_unknown_key_of_a_plan(tmp_path, monkeypatch):
+ALIGN = {"output_dir": "out", "columns": {"kl_true": "KL"}, "common": {"recipe": "align"}, "runs": {"full": {}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": {}}, "unknown key 'run'"),
+        ({"runs": None}, r"plan\.yaml: no runs"),
+        ({"runs": ["full"]}, r"plan\.yaml: runs: expected `name: value` lines, got list \['full'\]"),
+        ({"runs": {"full": "align"}}, "runs: full: expected `name: value` lines, got str 'align'"),
+        ({"seeds": 1}, "seeds: expected a list, got int 1"),
+        ({"common": {"recipe": "algin"}}, "run 'full': recipe: expected the name of a recipe in .*, got 'algin'"),
+        ({"common": {"recipe": "align", "settings": "no.yaml"}}, r"no\.yaml cannot be read: No such file"),
+        ({"runs": {"full": {"start_from": "ful"}}}, "run 'full': start_from: 'ful' is not a run before it"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_a_plan_are_named(tmp_path, monkeypatch, changes, message):
     config = tmp_path / "plan.yaml"
-    config.write_text("run: {}\n")
-    assert "unknown key 'run'" in error_of("compare", ["--config", str(config)], monkeypatch)
+    config.write_text(yaml.safe_dump(ALIGN | {"output_dir": str(tmp_path / "out")} | changes))
+    assert re.search(message, error_of("compare", ["--config", str(config)], monkeypatch))
+
+
+def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
+    folder = tmp_path / "moved" / "all" / "0" / "full"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    used = {"output_dir": "elsewhere", "max_steps": 3, "seed": 0, "run_name": "0 full"}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(used))
+    config = tmp_path / "plan.yaml"
+    config.write_text(yaml.safe_dump(ALIGN | {"common": {"recipe": "align", "max_steps": 4}}))
+    arguments = ["--config", str(config), "--output_dir", str(tmp_path / "moved")]
+    assert "full has the results of other settings (max_steps was 3, is 4)" in error_of("compare", arguments, monkeypatch)
+    assert json.loads((folder / "metrics.json").read_text()) == {}, "they are kept"

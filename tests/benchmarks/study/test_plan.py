@@ -124,6 +124,12 @@ def test_a_new_warm_start_is_a_new_run(write):
         ({"methods": {"ours": {"title": "x", "trainer": "dpo", "datasets": ["easy"]}}}, "unknown trainer 'dpo'"),
         ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": ["flat"]}}}, "unknown dataset 'flat'"),
         ({"figures": {"dataset": "easy", "ours": "ours", "usual": "hers"}}, "unknown method 'hers'"),
+        ({"methods": ["ours"]}, r"study\.yaml: methods: expected `name: value` lines, got list \['ours'\]"),
+        ({"methods": {"ours": None}}, "methods: ours: no title, trainer, datasets"),
+        ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": "easy"}}},
+         "ours: datasets: expected a list, got str 'easy'"),
+        ({"datasets": {"easy": "votes.jsonl"}}, "datasets: easy: expected `name: value` lines, got str"),
+        ({"seeds": 1}, "seeds: expected a list, got int 1"),
         ({"figures": {"dataset": "flat", "ours": "ours", "usual": "ours"}}, "unknown dataset 'flat'"),
     ],
 )  # fmt: skip
@@ -132,8 +138,12 @@ def test_mistakes_are_named(write, changes, message):
         read_plan(write(**changes))
 
 
-def test_no_yaml(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "is not YAML"), ("", "is empty"), (None, "cannot be read: No such file")]
+)
+def test_a_file_that_is_no_plan(tmp_path, content, message):
     path = tmp_path / "study.yaml"
-    path.write_text("a: [")
-    with pytest.raises(ValueError, match="is not YAML"):
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message):
         read_plan(path)
