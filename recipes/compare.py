@@ -4,9 +4,9 @@
     python recipes/compare.py --config recipes/configs/compare_align.yaml      # alignment and its ablations
 
 The config lists the runs. A recipe gets the options of `common`, of the group and of the run; later ones override
-earlier ones. `recipe` is the name of the recipe, `settings` its base config, `start_from` an earlier run whose warm start
-it shares. A run with a metrics.json is not executed again; one with other settings is refused. Writes one folder per run
-and comparison.md to output_dir.
+earlier ones. `recipe` is the name of the recipe, `settings` its base config, `start_from` an earlier run whose warm
+start it shares. A run with a metrics.json is not executed again; one with other settings is refused. Writes one folder
+per run and comparison.md to output_dir.
 """
 
 import argparse

@@ -268,14 +268,24 @@ def save_recalibration(
 ) -> Recalibration:
     """Saves a kind of recalibration, fitted on `answer_mean`, in the folder of judge `name`, which then applies it.
 
+    Warns if single answers to the measured pairs have a higher log loss with it: such a temperature enlarges the
+    bias of a judge that says little about the responses and much about the position.
+
     Raises:
         UserError: If the comparison has no such recalibration, or the judge is not in a local folder.
     """
-    fitted = [e.recalibration for e in entries if (e.judge, e.method, e.steps) == (name, ANSWER_MEAN, (kind,))]
-    if not fitted or fitted[0] is None:
+    of_judge = {e.steps: e for e in entries if (e.judge, e.method) == (name, ANSWER_MEAN)}
+    fitted = of_judge[(kind,)].recalibration if (kind,) in of_judge else None
+    if fitted is None:
         raise UserError(f"nothing to save: the comparison has no {ANSWER_MEAN} with post-processing {kind!r}")
     if not Path(folder).is_dir():
         raise UserError(f"{folder} is not a local folder, so no recalibration can be saved with it")
-    judge.recalibration = fitted[0]
+    losses = [of_judge[steps].evaluation.metrics["log_loss"] for steps in ((), (kind,)) if steps in of_judge]
+    if losses[-1] > losses[0]:
+        logger.warning(
+            f"{kind} ({fitted}): with it the log loss of single answers to the measured pairs rises from "
+            f"{losses[0]:.3f} to {losses[1]:.3f}; compare its position bias and the other kinds before you use this judge"
+        )
+    judge.recalibration = fitted
     judge.save_format(folder)
-    return judge.recalibration
+    return fitted

@@ -1,6 +1,7 @@
 """Methods compared: post-processing, the pairs it is fitted on, and the files."""
 
 import json
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,23 @@ def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):
         save_recalibration("magic", entries, judge, tmp_path)
     with pytest.raises(UserError, match="not a local folder"):
         save_recalibration("platt", entries, judge, tmp_path / "nowhere")
+
+
+def test_a_saved_recalibration_that_makes_single_answers_worse_is_warned_about(judge, compared, tmp_path, caplog):
+    *_, entries = compared
+    judge = copy(judge)
+
+    def with_loss(entry, loss):
+        metrics = {**entry.evaluation.metrics, "log_loss": loss}
+        return replace(entry, evaluation=replace(entry.evaluation, metrics=metrics))
+
+    for loss, message in ((0.75, "single answers to the measured pairs rises from 0.700 to 0.750"), (0.7, "")):
+        losses = {(): 0.7, ("platt",): loss}
+        changed = [with_loss(e, losses[e.steps]) if e.steps in losses and e.evaluation else e for e in entries]
+        caplog.clear()
+        save_recalibration("platt", changed, judge, tmp_path)
+        assert message in caplog.text
+        assert bool(caplog.text) == bool(message)
 
 
 def test_names_of_judges():

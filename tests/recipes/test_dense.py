@@ -148,5 +148,6 @@ def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
     config = tmp_path / "plan.yaml"
     config.write_text(yaml.safe_dump(ALIGN | {"common": {"recipe": "align", "max_steps": 4}}))
     arguments = ["--config", str(config), "--output_dir", str(tmp_path / "moved")]
-    assert "full has the results of other settings (max_steps was 3, is 4)" in error_of("compare", arguments, monkeypatch)
+    error = error_of("compare", arguments, monkeypatch)
+    assert "full has the results of other settings (max_steps was 3, is 4)" in error
     assert json.loads((folder / "metrics.json").read_text()) == {}, "they are kept"
