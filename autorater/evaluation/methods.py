@@ -284,7 +284,7 @@ def save_recalibration(
     if losses[-1] > losses[0]:
         logger.warning(
             f"{kind} ({fitted}): with it the log loss of single answers to the measured pairs rises from "
-            f"{losses[0]:.3f} to {losses[1]:.3f}; compare its position bias and the other kinds before you use this judge"
+            f"{losses[0]:.3f} to {losses[1]:.3f}; compare its position bias and the other kinds"
         )
     judge.recalibration = fitted
     judge.save_format(folder)
