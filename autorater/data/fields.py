@@ -1,15 +1,17 @@
 """Checks of single values in a row; each raises a `DataError` that names column, value and what would be right.
 
 Null, the empty string and NaN (pandas' null) are all null. Whole numbers written as floats are whole numbers. Lists
-and mappings in CSV fields are JSON, or Python literals as pandas writes them.
+and mappings in CSV fields are JSON, or Python literals as pandas and numpy write them.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 import re
+import tokenize
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +21,9 @@ Row = dict[str, Any]
 
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = {"role", "from"}
-_DECIMAL_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
+_NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
+_SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
 
 def bad_value(column: str, value: object, expected: str) -> DataError:
@@ -43,12 +47,26 @@ def decoded(value: object) -> Any:
     """A list or mapping, also from its JSON or Python literal in a text; other values unchanged."""
     if not isinstance(value, str) or value[:1] not in ("[", "{"):
         return value.tolist() if hasattr(value, "tolist") else value  # pandas gives lists of Parquet files as arrays
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, _literal):
         try:
             return parse(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             pass
     return value
+
+
+def _literal(text: str) -> Any:
+    """A Python literal. numpy prints lists without commas, which in Python would join the texts of a list."""
+    return ast.literal_eval(_with_commas(text) if _NO_COMMA.search(text) else text)
+
+
+def _with_commas(text: str) -> str:
+    parts: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.string.strip():
+            ends, begins = parts and parts[-1][-1] in "'\"}]", token.string[0] in "'\"{["
+            parts += [",", token.string] if ends and begins else [token.string]
+    return " ".join(parts)
 
 
 def with_messages(value: object) -> Any:
@@ -116,7 +134,7 @@ def probability_in(row: Row, column: str) -> float | None:
     value = given_in(row, column)
     if value is None:
         return None
-    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+    if isinstance(value, str) and _SHARE_WITH_COMMA.fullmatch(value):
         value = value.replace(",", ".")
     number = number_of(value)
     if not 0 <= number <= 1:
@@ -129,15 +147,21 @@ def amount_in(row: Row, column: str) -> float | None:
     value = given_in(row, column)
     if value is None:
         return None
-    number = number_of(value)
+    number = _amount(value)
     if not 0 <= number < math.inf:
         raise bad_value(column, value, "a number, 0 or more, or null")
     return number
 
 
+def _amount(value: object) -> float:
+    """A number that may have a decimal comma."""
+    has_comma = isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)
+    return number_of(value.replace(",", ".") if has_comma else value)
+
+
 def count_in(value: object, column: str, of: str = "votes") -> int:
     """A number of votes or other things, at least 0."""
-    number = number_of(value)
+    number = _amount(value)
     if not (number >= 0 and number.is_integer()):
         raise bad_value(column, value, f"a whole number of {of}, 0 or more")
     return int(number)

@@ -30,6 +30,8 @@ from autorater.data.pairs import Pair
 from autorater.data.rows import COLUMNS, ReadPair, RowReader
 from autorater.data.tables import Source, iter_rows, source_name, write_rows
 
+_OTHER = ", with other texts, models, criteria, reference, group or weight"
+
 
 @dataclass
 class LoadReport:
@@ -42,7 +44,7 @@ class LoadReport:
         odd: Odd responses by kind, if they are allowed.
         gathered: Rows whose votes were added to those of an earlier row with the same texts.
         repeated: Pairs with the texts of an earlier one that are no votes and cannot be added.
-        unread: Columns that are not read but look like criteria.
+        unread: Columns that are not read but look like criteria or a system prompt.
     """
 
     layout: str = "pairs"
@@ -64,8 +66,13 @@ class LoadReport:
             f"{self.repeated:,} of {n_pairs:,} pairs repeat the texts of an earlier one; they are no new evidence and "
             "are resampled together": self.repeated,
         }
-        unread = [f"column {name!r} is not read; columns={{'criteria': {name!r}}} reads it" for name in self.unread]
-        return [*(line for line, applies in lines.items() if applies), *unread]
+        return [*(line for line, applies in lines.items() if applies), *map(_unread, self.unread)]
+
+
+def _unread(column: str) -> str:
+    is_system = column.startswith("system")
+    way = "a system message in the prompt is" if is_system else f"columns={{'criteria': {column!r}}} reads it"
+    return f"column {column!r} is not read; {way}"
 
 
 def load_pairs(
@@ -184,7 +191,8 @@ def _iter(
                     if seen.setdefault(hash(pair.id), key) != key:
                         earlier = _place_of(pair.id, index, source, split, reader)
                         if earlier:
-                            raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one")
+                            other = "" if pair.votes_a is None else _OTHER
+                            raise bad_value("id", pair.id, f"distinct ids; {earlier} already has this one{other}")
             report.left_out.update(reader.left_out)
             reader.left_out.clear()
             yield from found

@@ -19,7 +19,7 @@ from autorater.data.fields import bad_value, check_unicode, decoded, shortened
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+_TURN = re.compile(r"(?:\r?\n){2}(Human|Assistant):")
 
 
 class Message(NamedTuple):

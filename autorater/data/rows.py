@@ -17,6 +17,7 @@ from autorater.data.fields import (
     amount_in,
     bad_value,
     count_in,
+    decoded,
     given_in,
     name_in,
     number_of,
@@ -24,7 +25,8 @@ from autorater.data.fields import (
     shortened,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
-from autorater.data.layouts.votes import VOTES, counts, votes_in
+from autorater.data.layouts.arenas import turn_lists
+from autorater.data.layouts.votes import VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
 from autorater.data.text_files import distinct
@@ -39,6 +41,9 @@ _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight")
 _WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
+_VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
+_SYSTEM = ("system", "system_prompt")
+_NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
 
 
 class ReadPair(NamedTuple):
@@ -60,7 +65,7 @@ class RowReader:
     Attributes:
         layout_name: Name of the layout, known after the first row.
         left_out: Reasons of the rows without a vote since it was last cleared.
-        unread: Columns that are not read but look like criteria.
+        unread: Columns that are not read but look like criteria or a system prompt.
     """
 
     def __init__(
@@ -99,11 +104,18 @@ class RowReader:
 
     def pairs(self, row: Row, index: int) -> list[ReadPair]:
         """The pairs of the row with this index (several in RewardBench 2)."""
-        row = lifted(_as_pandas_wrote(row) if self._from_text else row)
+        row = lifted(row)
         self._find(row)
+        if self._from_text and not any(row.values()):  # Excel writes the rows below a table
+            self.left_out["the row is blank"] += 1
+            return []
         with self._in_their_words():
             row = self._renamed(row)
-            found = [ours | self._named(row) for ours in self._layout.rows(row)] if self._layout else [_own(row)]
+            if self._from_text:
+                row = _as_text_files_have_it(row)
+            found = (
+                [self._as_named(ours, row) for ours in self._layout.rows(row)] if self._layout else [self._own(row)]
+            )
             pairs = []
             for i, ours in enumerate(found):
                 if "no_vote" in ours and self._labelled:
@@ -112,8 +124,12 @@ class RowReader:
                 pair = self._pair(ours, str(index) if len(found) == 1 else f"{index}/{i}")
                 if "first_is" in ours and _flipped(pair, self._seed):
                     pair = pair.swapped()
-                is_vote = self._layout is not None or "annotator" in ours or "votes_a" not in row
-                pairs.append(ReadPair(pair, name_in(ours, "annotator"), is_vote))
+                annotator = name_in(ours, "annotator")
+                counted = self._layout is None and any(
+                    given_in(row, name) is not None for name in ("votes_a", "votes_b")
+                )
+                is_vote = not counted or (annotator is not None and pair.n_votes == 1)
+                pairs.append(ReadPair(pair, annotator, is_vote))
             return pairs
 
     def _find(self, names: Collection[str]) -> None:
@@ -121,38 +137,73 @@ class RowReader:
         if self._found:
             return
         for ours, theirs in self._names.items():
-            if theirs not in names and not any(name.startswith(f"{theirs}.") for name in names):
+            is_question = ours == "vote" and "annotations" in names  # of Label Studio, in those who answered it
+            if theirs not in names and not is_question and not any(n.startswith(f"{theirs}.") for n in names):
                 raise DataError(f"columns: {ours} is to be {theirs!r}; expected one of {shortened(list(names), 200)}")
         renamed = list(self._renamed(dict.fromkeys(names)))
         if not self._forced:
             is_own = set(renamed) >= _TEXTS and (_LABELS & set(renamed) or not self._labelled)
             layout = layout_of(renamed)
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
-            if not self._layout and not is_own:
+            if not self._layout:
                 self._names |= _misspelled(renamed)
                 renamed = list(self._renamed(dict.fromkeys(names)))
         expected = self._layout.columns if self._layout else ()
+        if not self._labelled:
+            expected = [name for name in expected if not name.startswith("winner")]
         if (missing := [name for name in expected if name not in renamed]) and self.layout_name != "argilla":
             raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
         if not self._layout:
             _check_columns(renamed, self._labelled)
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
+        self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
         self._found = True
 
-    def _named(self, row: Row) -> Row:
-        """The columns that the caller named, unless the layout computes them: a prompt, a response."""
+    def _as_named(self, ours: Row, row: Row) -> Row:
+        """What the layout read, and what the caller named unless the layout computes it: a prompt, a response."""
         kept = (set(COLUMNS) - _TEXTS) | set(self._layout.names)
-        return {ours: row[ours] for ours in self._names if ours in row and ours in kept}
+        named = {name: row[name] for name in self._names if name in row and name in kept}
+        vote = next((name for name in VOTE_COLUMNS if name in self._names and name in row), None)
+        if vote and vote not in self._layout.columns and not self._layout.reads_vote:
+            ours = {name: value for name, value in ours.items() if name not in (*_VERDICTS, "no_vote")}
+            named |= votes_in(row, vote)
+        return ours | named
 
     def _renamed(self, row: Row) -> Row:
         if not self._names:
             return row
-        row = dict(row)
+        renamed = dict(row)
         for ours, theirs in self._names.items():
             if theirs in row:
-                row[ours] = row[theirs]
+                renamed[ours] = row[theirs]
             for name in [name for name in row if name.startswith(f"{theirs}.")]:  # Argilla's preference.responses
-                row[ours + name.removeprefix(theirs)] = row[name]
+                renamed[ours + name.removeprefix(theirs)] = row[name]
+        if "vote" in self._names and "annotations" in row:
+            renamed.setdefault("vote.results", [])  # an annotation without an answer to the question
+        return renamed
+
+    def _own(self, row: Row) -> Row:
+        """A row in our columns, with its single vote as counts; a vote that the caller named is the only verdict."""
+        if set(VOTE_COLUMNS) & set(self._names):
+            row = {name: value for name, value in row.items() if name in self._names or name not in _VERDICTS}
+        column = next((name for name in VOTE_COLUMNS if name in row), None)
+        given = {name for name in ("label", "votes_a", "votes_b", "votes_tie") if given_in(row, name) is not None}
+        if column and not given:
+            return row | votes_in(row, column)
+        if column and given == {"label"}:
+            _check_same_winner(row, column)
+        if (
+            not self._labelled
+            and self._from_text
+            and not self._forced
+            and all(_is_turns(row, name) for name in _TEXTS)
+        ):
+            return row | next(iter(turn_lists(row)))  # Kaggle's test file has no verdicts
+        if "annotator" in row and "votes_a" not in row and given_in(row, "n_votes") is None:
+            if not given and "label" in row:
+                return row | {"no_vote": "label is null"}
+            winner = {0: "A", 0.5: "tie", 1: "B"}.get(number_of(row.get("label")))
+            return row | counts(*VOTES[winner]) if winner else row
         return row
 
     @contextmanager
@@ -208,23 +259,30 @@ class RowReader:
         return response
 
 
-def _as_pandas_wrote(row: Row) -> Row:
-    """A row of text with whole names such as "3.0" as "3", and without the word nan in columns of numbers."""
-    nulls = dict.fromkeys((name for name in _NUMBERS if str(row.get(name)).lower() in ("nan", "na")), None)
+def _as_text_files_have_it(row: Row) -> Row:
+    """A row of text with whole names such as "3.0" as "3", and without words for null in columns of numbers."""
+    nulls = dict.fromkeys((name for name in _NUMBERS if str(row.get(name)).lower() in _NULLS), None)
     row = row | nulls if nulls else row
     whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
     return row | whole if whole else row
 
 
-def _own(row: Row) -> Row:
-    """A row in our columns, with its single vote as counts."""
-    column = next((name for name in VOTE_COLUMNS if name in row), None)
-    if column and all(given_in(row, name) is None for name in ("label", "votes_a", "votes_b", "votes_tie")):
-        return row | votes_in(row, column)
-    if "annotator" in row and "votes_a" not in row and given_in(row, "n_votes") is None:
-        winner = {0: "A", 0.5: "tie", 1: "B"}.get(number_of(row.get("label")))
-        return row | counts(*VOTES[winner]) if winner else row
-    return row
+def _check_same_winner(row: Row, column: str) -> None:
+    """A label of 0 or 1 beside a vote for the other response is an error: one of them is not about the pair."""
+    label = number_of(row["label"])
+    try:
+        winner = winner_of(given_in(row, column), column)
+    except DataError:  # not a verdict: some other column of this name
+        return
+    if (winner, label) in (("A", 1), ("B", 0)):
+        expected = f"what label says, {label:g}, or columns={{{column!r}: {column!r}}} to read this column alone"
+        raise bad_value(column, row[column], expected)
+
+
+def _is_turns(row: Row, column: str) -> bool:
+    """Whether a text is a list of turns, as in Kaggle's files."""
+    turns = decoded(row.get(column))
+    return isinstance(turns, list) and bool(turns) and all(turn is None or isinstance(turn, str) for turn in turns)
 
 
 def _flipped(pair: Pair, seed: int) -> bool:
@@ -237,8 +295,9 @@ def _flipped(pair: Pair, seed: int) -> bool:
 
 def _misspelled(names: Iterable[str]) -> dict[str, str]:
     """Our columns that differ from the file's only in case, blanks or hyphens: ours to theirs."""
+    names = list(names)
     spelled = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
-    return {ours: theirs for ours, theirs in spelled.items() if ours in OUR_COLUMNS and ours != theirs}
+    return {ours: theirs for ours, theirs in spelled.items() if ours in OUR_COLUMNS and ours not in names}
 
 
 def _check_columns(names: Collection[str], labelled: bool) -> None:

@@ -89,7 +89,7 @@ def _memory_rows(source: Any, split: str, select: SelectColumns) -> Rows:
     elif hasattr(source, "iloc") and hasattr(source, "columns"):
         yield from _frame_rows(source, select)
     elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        yield from ((f"row {index} (counted from 0)", dict(row)) for index, row in enumerate(source))
+        yield from ((f"row {index} (counted from 0)", _of_python(row)) for index, row in enumerate(source))
     else:
         expected = "a path, a Hub name, a pandas.DataFrame, a datasets.Dataset or a list of mappings"
         raise DataError(f"cannot be read as rows; expected {expected}")
@@ -101,7 +101,12 @@ def _frame_rows(frame: Any, select: SelectColumns) -> Rows:
     for start in range(0, len(frame), _TABLE_ROWS):
         part = frame.iloc[start : start + _TABLE_ROWS].astype(object)
         rows = part.where(part.notna(), None).to_dict("records")  # pandas has three nulls: None, NaN and NA
-        yield from ((f"row {index} (counted from 0)", _nested(row)) for index, row in enumerate(rows, start))
+        yield from ((f"row {i} (counted from 0)", _nested(_of_python(row))) for i, row in enumerate(rows, start))
+
+
+def _of_python(row: Mapping[str, Any]) -> Row:
+    """The row with lists and numbers in place of those of numpy."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
 
 
 def _nested(row: Row) -> Row:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from autorater.data.errors import DataError, UserError
-from autorater.data.loading import iter_pairs, load_pairs
+from autorater.data.loading import LoadReport, iter_pairs, load_pairs
 
 HEAD = "prompt,response_a,response_b,votes_a,votes_b"
 LINES = [HEAD, "Tea?,Yes.,No.,1,4", '"Rivers, three?","Loire, Seine.",Thames.,2,3']
@@ -78,6 +78,9 @@ def test_decimal_commas_of_labels_and_not_of_counts(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("prompt;response_a;response_b;label\nTea?;Yes.;No.;0,25\nMilk?;Yes.;No.;1,0\nTea?;a;b;,5\n")
     assert [pair.label for pair in load_pairs(path)] == [0.25, 1.0, 0.5]
+    path.write_text("prompt;response_a;response_b;votes_a;votes_b;weight\nTea?;Yes.;No.;2,0;1;1,5\n")
+    (pair,) = load_pairs(path)
+    assert (pair.votes_a, pair.weight) == (2, 1.5)
     path.write_text("prompt;response_a;response_b;votes_a;votes_b\nTea?;Yes.;No.;1,000;2\n")
     with pytest.raises(DataError, match="'votes_a': got '1,000'; expected a whole number"):
         load_pairs(path)
@@ -182,3 +185,20 @@ def test_pairs_without_labels_are_read_on_request(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,response_a,response_b\nTea?,Yes.,No.\n")
     assert load_pairs(tmp_path / "a.csv", labelled=False)[0].label is None
     assert next(iter_pairs([row], labelled=False)).swapped().label is None
+
+
+def test_columns_in_another_case_and_names_as_floats(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,response_a,response_b,votes_a,votes_b,Votes_Tie,Item\nTea?,Yes.,No.,1,0,1,3.0\n,,,,,,\n")
+    report = LoadReport()
+    (pair,) = load_pairs(path, {"id": "Item"}, report=report)
+    assert (pair.id, pair.label) == ("3", 0.25)
+    assert dict(report.left_out) == {"the row is blank": 1}
+    path.write_text("prompt,response_a,response_b,votes_a,votes_b,votes_tie\nTea?,Yes.,No.,1,0,NULL\n")
+    assert load_pairs(path)[0].label == 0
+
+
+def test_numbers_of_numpy():
+    np = pytest.importorskip("numpy")
+    (pair,) = load_pairs([ROW | {"label": None, "votes_a": np.int64(2), "votes_b": np.float32(1)}])
+    assert (pair.votes_a, pair.votes_b) == (2, 1)

@@ -72,6 +72,18 @@ def test_labels_and_ids_of_annotators():
         read(rows[0], rows[1] | {"prompt": "Another?"})
 
 
+def test_an_annotator_without_a_vote_is_left_out():
+    (pair,), report = read(*(TEA | {"annotator": i, "label": label} for i, label in enumerate((1, None, ""))))
+    assert pair.n_votes == 1
+    assert dict(report.left_out) == {"label is null": 2}
+
+
+def test_counts_beside_an_annotator_are_counts():
+    rows = [TEA | {"annotator": name, "votes_a": 3, "votes_b": 1} for name in "xy"]
+    assert len(read(*rows)[0]) == 2
+    assert len(read(*(row | {"votes_a": 0} for row in rows))[0]) == 1, "one vote a row"
+
+
 def test_the_same_vote_of_the_same_annotator_counts_once():
     rows = [TEA | {"vote": "A", "annotator": "ann"}, TURNED | {"vote": "B", "annotator": "ann"}]
     (pair,), report = read(*rows, TEA | {"vote": "B", "annotator": "ann"})

@@ -454,8 +454,10 @@ def test_what_is_left_out_is_said():
     ("winner", "words"),
     [
         ("A", ("a", "A", "model_a", "Model A", "response-1", 1, "1", 1.0, "first", "left", "A>B", "B<<A", "[[A]]")),
+        ("A", ("1.0", " 1 ")),
         ("B", ("b", "model_b", 2, "right", "second", "B>A", "[[B>>A]]", "answer2")),
         ("tie", ("tie", "Tie", "tie (bothbad)", "both_bad", "tie (inconsistent)", "A=B", "[[C]]", "draw")),
+        ("tie", ("tie (both good)", "[[A=B]]")),
         (None, ("error", "", "null")),
     ],
 )  # fmt: skip
@@ -463,7 +465,7 @@ def test_words_for_a_winner(winner, words):
     assert {winner_of(word, "winner") for word in words} == {winner}
 
 
-@pytest.mark.parametrize("word", [0, True, "C", "c", 3, 0.5, "gpt-4", "ab", "A>"])
+@pytest.mark.parametrize("word", [0, True, "C", "c", 3, -1, "-1", -2.0, "- 1", 0.5, "gpt-4", "ab", "A>"])
 def test_other_words_are_refused(word):
     with pytest.raises(DataError, match=r"column 'winner'.*expected A, B or tie"):
         winner_of(word, "winner")
@@ -497,3 +499,151 @@ def test_columns_of_published_layouts_can_be_named():
     }
     (pair,), _ = read([question], columns={"prompt": "question"})
     assert pair.prompt == messages("Sky?")
+
+
+PLAIN = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No."}
+LIKED = {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "label"),
+    [
+        ({"in": "Tea?", "output_1": "Yes.", "output_2": "No.", "label": 1},
+         {"prompt": "in", "response_a": "output_1", "response_b": "output_2", "vote": "label"}, 0),
+        (PLAIN | {"label": 0.1, "human": "B"}, {"vote": "human"}, 1),
+        (PLAIN | {"vote": "A", "human": "B"}, {"winner": "human"}, 1),
+        (PLAIN | {"votes_a": 3, "votes_b": 1, "human": "B"}, {"vote": "human"}, 1),
+        (PLAIN | {"winner": "A", "label": 1}, {"winner": "winner"}, 0),
+        (battle("model_a", question_id=1, human="B"), {"vote": "human"}, 1),
+        (battle(None, question_id=1, human="B"), {"vote": "human"}, 1),
+        (PLAIN | {"votes_a": 3, "votes_b": 1}, {"votes_a": "votes_b", "votes_b": "votes_a"}, 0.75),
+        (PLAIN | {"votes_a": 3, "votes_b": 1}, {"response_a": "response_b", "response_b": "response_a"}, 0.25),
+    ],
+)  # fmt: skip
+def test_the_verdict_that_the_caller_names_is_read(row, columns, label):
+    (pair,), _ = read([row], columns=columns)
+    assert pair.label == label
+    if "response_a" in columns and "response_a" in row:
+        assert (pair.response_a, pair.response_b) == ("No.", "Yes.")
+
+
+def test_a_label_and_a_winner_that_contradict_are_an_error():
+    with pytest.raises(DataError, match=r"column 'winner': got 'A'; expected what label says, 1, or columns="):
+        read([PLAIN | {"winner": "A", "label": 1}])
+    for label, winner in ((0, "A"), (0.7, "A"), (1, "tie"), (1, "a model's name"), (1, None)):
+        assert read([PLAIN | {"winner": winner, "label": label}])[0][0].label == label
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}, r"columns=\{'prompt': 'question'\}"),
+        (LIKED | {"prompt": "", "rejected": "Yes or no."}, "column 'prompt': got ''; expected the prompt"),
+        (LIKED | {"prompt": None, "rejected": "Yes or no."}, "column 'prompt': got None; expected the prompt"),
+    ],
+)
+def test_what_two_answers_share_is_no_prompt_where_there_is_one(row, message):
+    with pytest.raises(DataError, match=message):
+        read([row])
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"chosen_rating": 4, "rejected_rating": 4.0}, 0.5), ({"chosen-rating": 4, "rejected-rating": 4}, 0.5),
+        ({"chosen_score": 4, "rejected_score": 3}, None), ({"score_chosen": None, "score_rejected": None}, None),
+        ({"status": "tie"}, 0.5), ({"status": "swapped"}, None),
+    ],
+)  # fmt: skip
+def test_equal_scores_under_other_names(columns, label):
+    (pair,), _ = read([LIKED | columns])
+    assert in_order(pair, "Yes.").label == (0 if label is None else label)
+
+
+@pytest.mark.parametrize("write", [json.dumps, str, lambda turns: str(turns).replace("}, {", "}\n {")])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_preference_data_with_messages_in_text(tmp_path, write, suffix):
+    """JSON, Python, and what `to_csv` writes of the arrays that pandas reads from Parquet."""
+    sides = [[user('It\'s "tea"?'), assistant(text)] for text in ("Yes.\nAnd {} {no} 'a' 'b'", "No.")]
+    row = dict(zip(("chosen", "rejected"), map(write, sides), strict=True))
+    path = tmp_path / f"a{suffix}"
+    with path.open("w", newline="") as file:
+        if suffix == ".csv":
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            writer.writerow(row)
+        else:
+            json.dump(row, file)
+    (pair,) = load_pairs(path)
+    assert pair.prompt == messages('It\'s "tea"?')
+    assert {pair.response_a, pair.response_b} == {answer("Yes.\nAnd {} {no} 'a' 'b'"), answer("No.")}
+
+
+def test_a_frame_of_parquet_has_arrays():
+    np, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    sides = {
+        name: [np.array([user("Q"), assistant(text)], dtype=object)]
+        for name, text in (("chosen", "a"), ("rejected", "b"))
+    }
+    (pair,), report = read(
+        pandas.DataFrame({"prompt": ["Q"], "score_chosen": [1.0], "score_rejected": [1.0], **sides})
+    )
+    assert (report.layout, pair.label, {pair.response_a, pair.response_b}) == (
+        "ultrafeedback", 0.5, {answer("a"), answer("b")},
+    )  # fmt: skip
+
+
+def test_lists_of_texts_as_numpy_prints_them(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,chosen,rejected,num_correct\nQ,['a'],\"['y' 'z']\",1\n")
+    pairs, _ = read(tmp_path / "a.csv")
+    assert [in_order(pair, "a").response_b for pair in pairs] == ["y", "z"]
+
+
+def test_a_prompt_that_is_the_first_of_several_questions():
+    sides = [[*turns, assistant(text)] for text in "xy" for turns in [[user("Hi"), assistant("Hello"), user("Q")]]]
+    (pair,), _ = read([{"prompt": "Hi", "chosen": sides[0], "rejected": sides[1]}])
+    assert pair.prompt == messages("Hi", "Hello", "Q")
+    with pytest.raises(DataError, match="expected what chosen and rejected begin with"):
+        read([{"prompt": "Hello", "chosen": sides[0], "rejected": sides[1]}])
+
+
+def test_llama_factory_has_single_messages():
+    said = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    (pair,), _ = read([{"conversations": [{"from": "human", "value": "Tea?"}], **said}])
+    assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
+
+
+def test_label_studio_with_several_questions():
+    both = choice("A", kind="choices")
+    both["result"][0]["from_name"] = "helpful"
+    other = both["result"][0] | {"from_name": "harmless", "value": {"choices": ["B"]}}
+    tasks = [TASK | {"id": 4, "data": TASK["data"] | {"prompt": "Milk?"}, "annotations": [both | {"result": [other]}]}]
+    tasks += [TASK | {"annotations": [both | {"result": [*both["result"], other]}]}]
+    with pytest.raises(DataError, match=r"the questions \['helpful', 'harmless'\]; expected one, or columns"):
+        read(tasks)
+    for question, found in (("helpful", [("5", 0)]), ("harmless", [("4", 1), ("5", 1)])):
+        pairs, _ = read(tasks, columns={"vote": question})
+        assert [(pair.id, pair.label) for pair in pairs] == found
+
+
+def test_the_test_file_of_kaggle_has_no_votes(tmp_path):
+    path = tmp_path / "test.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["id", "prompt", "response_a", "response_b"], [1, '["Hi?","And?"]', '["x","z"]', '["y",null]']]
+        )
+    (pair,) = load_pairs(path, labelled=False)
+    assert (pair.prompt, pair.label) == (messages("Hi?"), None)
+    assert pair.response_a == (*answer("x"), *messages("And?", "z"))
+    (named,) = load_pairs(path, labelled=False, layout="lmsys_55k")
+    assert named == pair
+
+
+def test_gpt_4_as_annotator_is_a_list():
+    (pair,), _ = read([battle("model_a", question_id=1, judge=["gpt-4", "pair-v2"])] * 2)
+    assert pair.n_votes == 1, "the same vote of the same annotator"
+
+
+def test_a_system_column_is_not_ignored_in_silence():
+    _, report = read([LIKED | {"system": "Be kind."}])
+    assert report.lines(1) == ["column 'system' is not read; a system message in the prompt is"]

@@ -28,23 +28,29 @@ def conversations(row: Row) -> Iterator[Row]:
 
 
 def mt_bench(row: Row) -> Iterator[Row]:
-    """The same; a question has one id, so that of a pair also names turn and models."""
+    """The same; a question has one id, so that of a pair also names turn and models. GPT-4's `judge` is a list."""
+    judge = decoded(row.get("judge"))
+    if isinstance(judge, list):
+        row = row | {"judge": "/".join(map(str, judge))}
     parts = (name_in(row, column) or "?" for column in ("question_id", "turn", "model_a", "model_b"))
     id = "/".join(parts)
-    yield from ({"id": id, **found} for found in conversations(row))
+    yield from ({"id": id, "annotator": row.get("judge"), **found} for found in conversations(row))
 
 
 def turn_lists(row: Row) -> Iterator[Row]:
-    """JSON lists of the turns in `prompt`, `response_a` and `response_b`; a null turn is empty."""
+    """JSON lists of the turns in `prompt`, `response_a` and `response_b`; null is empty. A test file has no winner."""
     asked, a, b = (_list(row, column) for column in ("prompt", "response_a", "response_b"))
     if len(asked) == 1:
         texts = {"prompt": asked[0], "response_a": "\n\n".join(a), "response_b": "\n\n".join(b)}
     else:
         both = [tuple(_alternating(asked, answers)) for answers in (a, b)]
         texts = dict(zip(("prompt", "response_a", "response_b"), common_beginning(*both), strict=True))
-    wins = [number_of(row[f"winner_{side}"]) == 1 for side in ("model_a", "model_b", "tie")]
+    got = [row.get(f"winner_{side}") for side in ("model_a", "model_b", "tie")]
+    if got == [None] * 3:
+        yield texts | {"no_vote": "no winner"}
+        return
+    wins = [value is True or number_of(value) == 1 or str(value).lower() == "true" for value in got]
     if sum(wins) != 1:
-        got = [row[f"winner_{side}"] for side in ("model_a", "model_b", "tie")]
         raise bad_value("winner_model_a, winner_model_b, winner_tie", got, "1 in one of them and 0 in the others")
     yield texts | counts(*next(vote for vote, won in zip(VOTES.values(), wins, strict=True) if won))
 
@@ -106,7 +112,7 @@ LAYOUTS = (
     Layout(
         "mt_bench", ("question_id", *_BATTLE),
         "https://huggingface.co/datasets/lmsys/mt_bench_human_judgments", mt_bench,
-        {"topic": "question_id", "annotator": "judge", **_SIDES}, _NAMED,
+        {"topic": "question_id", **_SIDES}, {**_NAMED, "annotator": "judge"},
     ),
     Layout(
         "ppe", ("question_id", "prompt", "response_1", "response_2", "winner"),

@@ -13,11 +13,11 @@ from typing import Any
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, decoded, given_in, mappings_in
-from autorater.data.layouts.layout import Layout
+from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import summed, winner_of
 
-_PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query")
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
+_RESULTS = ".results"
 _ENDINGS = [*product(("_", "-", ""), (("a", "b"), ("1", "2"), ("A", "B")))]
 
 
@@ -29,7 +29,21 @@ def lifted(row: Row) -> Row:
             row = {**row, **inner} if isinstance(inner, Mapping) else row
     if isinstance(responses := decoded(row.get("responses")), Mapping):
         row = {**row, **{f"{name}.responses": given for name, given in responses.items()}}
+    if "annotations" in row and "data" in row:
+        row = {**row, **_results(row)}
     return row
+
+
+def _results(row: Row) -> Row:
+    """Choices in Label Studio's annotations by the name of their question, in columns that end in `.results`."""
+    found: Row = {}
+    for annotation in mappings_in(row, "annotations"):
+        for result in () if annotation.get("was_cancelled") else annotation.get("result") or ():
+            value = result.get("value") or {}
+            choice = value.get("selected") or next(iter(value.get("choices") or ()), None)
+            if result.get("type") in ("pairwise", "choices") and choice is not None:
+                found.setdefault(f"{result.get('from_name', 'choice')}{_RESULTS}", []).append(choice)
+    return found
 
 
 def argilla(row: Row) -> Iterator[Row]:
@@ -43,13 +57,12 @@ def argilla(row: Row) -> Iterator[Row]:
 
 def label_studio(row: Row) -> Iterator[Row]:
     """Results of `<Pairwise>` (left or right) or `<Choices>` in `annotations`; cancelled annotations are no votes."""
-    winners = []
-    for annotation in mappings_in(row, "annotations"):
-        for result in () if annotation.get("was_cancelled") else annotation.get("result") or ():
-            value = result.get("value") or {}
-            choice = value.get("selected") or next(iter(value.get("choices") or ()), None)
-            if result.get("type") in ("pairwise", "choices") and choice is not None:
-                winners.append(winner_of(choice, "annotations"))
+    questions = [name for name in row if name.endswith(_RESULTS)]
+    if (named := f"vote{_RESULTS}") in questions:
+        questions = [named]
+    if len(questions) > 1:
+        raise _several([name.removesuffix(_RESULTS) for name in questions])
+    winners = [winner_of(choice, "annotations") for name in questions for choice in row[name]]
     yield _filled(row, _texts(row)) | summed([w for w in winners if w], "no completed annotation")
 
 
@@ -67,7 +80,7 @@ def label_studio_min(row: Row) -> Iterator[Row]:
 
 def _texts(row: Row) -> dict[str, str]:
     """Our text columns to theirs."""
-    prompt = next((name for name in _PROMPTS if given_in(row, name) is not None), None)
+    prompt = next((name for name in PROMPTS if given_in(row, name) is not None), None)
     pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
     responses = next((pair for pair in pairs if set(pair) <= set(row)), None)
     if prompt is None or responses is None:
@@ -90,7 +103,7 @@ def _answers(row: Row) -> tuple[list, list, str]:
     if "vote" in names:
         names = ["vote"]
     if len(names) != 1:
-        raise DataError(f"the questions {names}; expected one, or columns={{'vote': …}} to name it")
+        raise _several(names)
     (name,) = names
     flat = decoded(row.get(f"{name}.responses", row.get(name)))
     if flat is None:
@@ -100,6 +113,10 @@ def _answers(row: Row) -> tuple[list, list, str]:
         return [a.get("value") for a in answers], [a.get("status") for a in answers], name
     statuses = decoded(row.get(f"{name}.responses.status")) or [None] * len(flat)
     return list(flat), list(statuses), name
+
+
+def _several(questions: list[str]) -> DataError:
+    return DataError(f"the questions {questions}; expected one, or columns={{'vote': …}} to name it")
 
 
 def _suffixed(names: list[str]) -> list[str]:
@@ -133,15 +150,16 @@ def _argilla_winner(value: Any, question: str, texts: Mapping[str, str]) -> str 
 LAYOUTS = (
     Layout(
         "label_studio", ("data", "annotations"), "https://labelstud.io/guide/task_format", label_studio,
-        {"id": "id", "topic": "topic"},
+        {"id": "id", "topic": "topic"}, reads_vote=True,
     ),
     Layout(
         "label_studio_min", ("annotation_id", "annotator"),
         "https://labelstud.io/guide/export#JSON-MIN", label_studio_min, {"annotator": "annotator", "topic": "topic"},
+        reads_vote=True,
     ),
     Layout(
         "argilla", ("external_id", "metadata"),  # of Argilla 1; Argilla 2 has columns that end in .responses
         "https://github.com/argilla-io/argilla/blob/develop/argilla/src/argilla/records/_io/_generic.py", argilla,
-        {"id": "id", "topic": "topic"},
+        {"id": "id", "topic": "topic"}, reads_vote=True,
     ),
 )  # fmt: skip

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from autorater.data.fields import Row
 
 ReadRow = Callable[[Row], Iterable[Row]]
+PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query")
+"""Usual names of the column with the prompt."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Layout:
         names: Our columns that are another column as it is: our name to theirs. They are copied before `read` returns,
             and errors name theirs.
         named: Our columns that `read` fills from another column, for errors: our name to theirs.
+        reads_vote: Whether `read` takes a column `vote` that the caller named.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Layout:
     read: ReadRow
     names: Mapping[str, str] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
+    reads_vote: bool = False
 
     def rows(self, row: Row) -> Iterable[Row]:
         """The row in our columns."""

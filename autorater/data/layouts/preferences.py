@@ -1,16 +1,18 @@
 """Preference data: a chosen and a rejected response, one vote a row.
 
 The prompt is a column, or what both conversations (or texts) share at their beginning. Which response becomes A is
-drawn by `load_pairs`, so that the position tells nothing.
+drawn by `load_pairs`, so that the position tells nothing. Two responses with equal scores are a tie: which of them is
+called chosen was drawn by chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
-from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of
-from autorater.data.layouts.layout import Layout
+from autorater.data.errors import DataError
+from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
+from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import counts
 from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
 
@@ -18,32 +20,29 @@ _CHOSEN = {"first_is": "chosen", **counts(1, 0, 0)}
 
 
 def preference(row: Row) -> Iterator[Row]:
-    """`chosen` and `rejected`, with `prompt` or without: texts, messages, or transcripts of HH-RLHF."""
+    """`chosen` and `rejected`, with `prompt` (`conversations`) or without: texts, messages, transcripts (HH)."""
     chosen, rejected = (_text(row, column) for column in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise bad_value("rejected", row["rejected"], "what chosen is: text or messages")
-    prompt = None if given_in(row, "prompt") is None else _prompt(row)
+    prompt = _prompt(row)
     shared, *rest = common_beginning(chosen, rejected)
     if prompt is None:
+        if isinstance(chosen, str):
+            _check_no_prompt(row)
         if not shared:
             raise bad_value("chosen", row["chosen"], "the same beginning as rejected (the prompt), or a column prompt")
         prompt, (chosen, rejected) = shared, rest
     elif not isinstance(chosen, str) and shared and chosen[0].role != "assistant":
-        if isinstance(prompt, str) and shared[-1].content.strip() == prompt.strip():
+        asked = [message.content.strip() for message in shared if message.role == "user"]
+        if isinstance(prompt, str) and prompt.strip() in (*asked[:1], shared[-1].content.strip()):
             prompt = shared if len(shared) > 1 else prompt
         elif isinstance(prompt, str) or prompt != shared[: len(prompt)]:
             raise bad_value("prompt", row["prompt"], "what chosen and rejected begin with, or no column prompt")
         else:
             prompt = shared
         chosen, rejected = rest
-    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, **_CHOSEN, **_models(row)}
-
-
-def ultrafeedback(row: Row) -> Iterator[Row]:
-    """Equal scores are a tie: which of two such responses is called chosen was drawn by chance."""
-    for found in preference(row):
-        scores = [number_of(given_in(row, column)) for column in ("score_chosen", "score_rejected")]
-        yield found | (counts(0, 0, 1) if scores[0] == scores[1] else {})
+    tie = counts(0, 0, 1) if _is_tie(row) else {}
+    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, **_CHOSEN, **tie, **_models(row)}
 
 
 def rewardbench_2(row: Row) -> Iterator[Row]:
@@ -59,23 +58,45 @@ def rewardbench_2(row: Row) -> Iterator[Row]:
 
 
 def _text(row: Row, column: str) -> Text:
-    if row.get(column) in (None, ""):
+    value = decoded(with_messages(given_in(row, column)))
+    if value is None:
         raise bad_value(column, row.get(column), "text or messages")
-    text = text_or_messages(row[column], column)
+    text = text_or_messages([value] if isinstance(value, Mapping) else value, column)
     return (transcript(text) or text) if isinstance(text, str) else text
 
 
-def _prompt(row: Row) -> Text:
-    """The prompt; a transcript that ends where the answer begins is messages too."""
-    prompt = text_or_messages(row["prompt"], "prompt")
+def _prompt(row: Row) -> Text | None:
+    """The prompt if there is a column; a transcript that ends where the answer begins is messages too."""
+    column = next((name for name in ("prompt", "conversations") if given_in(row, name) is not None), None)
+    if column is None:
+        return None
+    prompt = text_or_messages(with_messages(row[column]), column)
     turns = transcript(prompt) if isinstance(prompt, str) else None
     return prompt if turns is None else turns[:-1] if turns[-1] == ("assistant", "") else turns
+
+
+def _check_no_prompt(row: Row) -> None:
+    """What two texts share at their beginning is not the prompt of a file that has the prompt elsewhere."""
+    if "prompt" in row:
+        raise bad_value("prompt", row["prompt"], "the prompt of chosen and rejected, which are texts")
+    if other := next((name for name in PROMPTS if given_in(row, name) is not None), None):
+        raise DataError(f"column 'prompt' is missing; expected columns={{'prompt': {other!r}}}, if that is the prompt")
+
+
+def _is_tie(row: Row) -> bool:
+    scores = ([number_of(given_in(row, name)) for name in names] for names in _SCORES)
+    return row.get("status") == "tie" or any(chosen == rejected for chosen, rejected in scores)
 
 
 def _models(row: Row) -> Row:
     return {ours: row.get(theirs) for ours, theirs in (("model_a", "chosen_model"), ("model_b", "rejected_model"))}
 
 
+_SCORES = [
+    (form.format("chosen"), form.format("rejected"))
+    for name in ("score", "rating")
+    for form in (f"{name}_{{}}", f"{{}}_{name}", f"{{}}-{name}")
+]
 _KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
 _HUB = "https://huggingface.co/datasets"
@@ -92,7 +113,7 @@ LAYOUTS = (
     ),
     Layout(
         "ultrafeedback", ("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
-        f"{_HUB}/HuggingFaceH4/ultrafeedback_binarized", ultrafeedback, _KEPT, _NAMED,
+        f"{_HUB}/HuggingFaceH4/ultrafeedback_binarized", preference, _KEPT, _NAMED,
     ),
     Layout("preference", ("chosen", "rejected"), _TRL, preference, _KEPT, _NAMED),
     Layout("hh_rlhf", ("chosen", "rejected"), "https://github.com/anthropics/hh-rlhf", preference, _KEPT, _NAMED),

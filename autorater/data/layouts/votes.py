@@ -5,26 +5,39 @@
     tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", …
     none   error, null and the empty string: there is no vote
 
-Case, blanks, hyphens and underscores do not count. 0 is an error: it is A in some files and a tie in others.
+Case, blanks, hyphens and underscores do not count. Numbers other than 1 and 2 are errors: 0 is A in some files and a
+tie in others, and negative numbers are strengths, whose direction differs.
 """
 
 from __future__ import annotations
 
 import re
 
-from autorater.data.fields import Row, bad_value, given_in
+from autorater.data.fields import Row, bad_value, given_in, number_of
 
 VOTES = {"A": (1, 0, 0), "B": (0, 1, 0), "tie": (0, 0, 1)}
 """votes_a, votes_b and votes_tie of one vote."""
 
 _EXPECTED = (
-    "A, B or tie (also model_a, response_1, left, 'A>B', …), or null or error for no vote; numbers in [0, 1] belong "
-    "into the column label"
+    "A, B or tie (also 1, 2, model_a, response_1, left, 'A>B', …), or null or error for no vote; shares in [0, 1] "
+    "belong into the column label"
 )
 _SIDE = re.compile(r"(?:model|response|answer|output|candidate|completion|option|assistant|text)?(\w+)")
 _SIDES = {"a": "A", "1": "A", "first": "A", "left": "A", "b": "B", "2": "B", "second": "B", "right": "B"}
 _TIES = {
-    *("tie", "tied", "tie(bothbad)", "tie(inconsistent)", "bothbad", "bothgood", "both", "equal", "draw", "same"),
+    *(
+        "tie",
+        "tied",
+        "tie(bothbad)",
+        "tie(bothgood)",
+        "tie(inconsistent)",
+        "bothbad",
+        "bothgood",
+        "both",
+        "equal",
+        "draw",
+        "same",
+    ),
     *("neither", "a=b", "b=a", "[[c]]"),
 }
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
@@ -37,15 +50,18 @@ def winner_of(value: object, column: str) -> str | None:
     Raises:
         DataError: If the value is none of the words above.
     """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    number = number_of("".join(value.split()) if isinstance(value, str) else value)
+    if number == number:
+        if number not in (1, 2):
+            raise bad_value(column, value, _EXPECTED)
+        return "A" if number == 1 else "B"
     word = re.sub(r"[\s_-]", "", str(value).lower())
-    if word in _TIES:
+    bare = word.strip("[]")
+    if word in _TIES or bare in _TIES:
         return "tie"
-    word = word.strip("[]")
-    if word in _NONE:
+    if bare in _NONE:
         return None
-    winner = _ORDERS.get(word) or _SIDES.get(_SIDE.fullmatch(word)[1] if _SIDE.fullmatch(word) else "")
+    winner = _ORDERS.get(bare) or _SIDES.get(_SIDE.fullmatch(bare)[1] if _SIDE.fullmatch(bare) else "")
     if winner is None or isinstance(value, bool):
         raise bad_value(column, value, _EXPECTED)
     return winner
