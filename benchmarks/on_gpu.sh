@@ -5,8 +5,9 @@
 #     bash benchmarks/on_gpu.sh --tiny            # the same in small on a CPU, in under two minutes
 #     bash benchmarks/on_gpu.sh --out FOLDER
 #
-# Packages: torch, transformers, accelerate, peft, trl, datasets, pyarrow, numpy, scipy, matplotlib, jinja2, tqdm, pyyaml.
-# All but torch, numpy, scipy, pyarrow and matplotlib are wheels without compiled code of their own; nothing is built.
+# Packages: torch, transformers, accelerate, peft, trl, datasets, scipy, matplotlib, jinja2, and what these bring. trl, peft,
+# datasets, jinja2 and tqdm are pure Python; torch, numpy, scipy, matplotlib, tokenizers, safetensors, regex, pyyaml, psutil
+# and what datasets brings (pyarrow, pandas, xxhash) are compiled and come as wheels for the machine's Python. Nothing is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -2,7 +2,8 @@
 
 Judgments are stored as they come, in the folder `FILE.judging`, and the same command resumes a stopped run. When all
 are there, FILE is written in one step and the folder is removed: the predictions of a stopped run are those of an
-undisturbed one. Memory holds ids and some bytes a pair, whatever their texts.
+undisturbed one. Memory holds ids and some bytes a pair, whatever their texts. torchrun starts several processes, which
+share the pairs (`autorater.audit.processes`).
 """
 
 import argparse
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from autorater.audit.processes import Processes, collect
 from autorater.audit.run import Judging, log_missing_answers, open_judging
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.evaluation.judgment_store import StoredElsewhere
 from autorater.evaluation.requests import missing_budget
 from autorater.evaluation.results import prepare_output_dir, targets_of
+from autorater.judges.options import ENDPOINT
 
 
 def run(args: argparse.Namespace) -> None:
@@ -29,8 +33,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: If pairs, judge or file are at fault, or the budget was too small.
     """
-    judging = judge_to_file(args, predictions)
-    print(f"{args.out}: {judging.plan.n_pairs:,} pairs in both orders")
+    if judging := judge_to_file(args, predictions):
+        print(f"{args.out}: {judging.plan.n_pairs:,} pairs in both orders")
 
 
 def predictions(judging: Judging) -> Iterator[dict[str, object]]:
@@ -45,16 +49,28 @@ def judge_to_file(
     args: argparse.Namespace,
     lines: Callable[[Judging], Iterable[Mapping[str, object]]],
     pairs: Callable[[], Iterator[Pair]] | None = None,
-) -> Judging:
+) -> Judging | None:
     """Judges pairs, in the store `FILE.judging`, and writes lines made of the judgments to FILE, in one step.
+
+    Of several processes (`autorater.audit.processes`) the first one writes; in the others it returns None.
 
     Errors as in `run`; `pairs` as in `open_judging`.
     """
-    out = Path(args.out)
+    out, processes = Path(args.out), Processes.of_environment()
+    if processes.size > 1 and args.judge.startswith(ENDPOINT):
+        raise UserError(f"--judge {args.judge}: one process sends all requests to a server; raise --concurrency")
     folder = prepare_output_dir(f"{out}.judging")
+    if not processes.is_first:
+        _judge_share(args, folder, pairs, processes)
+        return None
     judging = open_judging(args, folder, pairs)
     with closing(judging.store):
-        n_missing = judging.judge_missing()
+        collect(judging.store, folder, judging.open_store)
+        processes.wait()  # the others read what is stored
+        judging.judge_missing(processes)
+        processes.wait()
+        collect(judging.store, folder, judging.open_store)
+        n_missing = judging.complete()
         log_missing_answers(judging, args)
         if n_missing:
             raise UserError(missing_budget(n_missing))
@@ -67,6 +83,21 @@ def judge_to_file(
     written.replace(out)
     shutil.rmtree(folder)
     return judging
+
+
+def _judge_share(
+    args: argparse.Namespace,
+    folder: Path,
+    pairs: Callable[[], Iterator[Pair]] | None,
+    processes: Processes,
+) -> None:
+    """Judges the share of a process that is not the first."""
+    processes.wait()  # until the first one has opened the store and found the pairs in order
+    judging = open_judging(args, prepare_output_dir(processes.folder(folder)), pairs)
+    with closing(judging.store):
+        stored = StoredElsewhere(folder, judging.plan.n_requests, judging.plan.number_of)
+        judging.judge_missing(processes, stored)
+    processes.wait()
 
 
 def _prediction(record: Mapping) -> dict[str, float | None]:

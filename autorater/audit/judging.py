@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from autorater.audit.plan import Plan, Request
 from autorater.audit.probes import Presentation
+from autorater.audit.processes import Processes
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import answer_record
@@ -26,18 +27,32 @@ if TYPE_CHECKING:
 
     Prompts = tuple[EncodedPrompt, EncodedPrompt]
 
-_LOCAL_BATCH = 256  # requests among which the local judge forms batches
+_BLOCK = 256  # requests among which the local judge forms batches
+_LONGEST_BLOCK = 16_384  # of a pointwise judge, which reads a response once in a block
 
 
 def judge_remaining(
-    judge: Judge | EndpointJudge, plan: Plan, pairs: Iterable[Pair], store: JudgmentStore, *, progress: bool = False
+    judge: Judge | EndpointJudge,
+    plan: Plan,
+    pairs: Iterable[Pair],
+    store: JudgmentStore,
+    *,
+    progress: bool = False,
+    processes: Processes | None = None,
+    stored: Container[int] | None = None,
 ) -> None:
     """Judges every request of the plan that has no judgment in the store, and writes it there.
 
     The pairs come in the same order in every run. A progress bar is shown only on a terminal.
+
+    Args:
+        processes: Of several, this one judges its share.
+        stored: Requests that have a judgment; by default those in the store.
     """
+    processes = processes or Processes()
+    total, there = plan.n_requests // processes.size, len(store) // processes.size
     hidden = None if progress else True  # None: hidden without a terminal
-    bar = tqdm(total=plan.n_requests, initial=len(store), desc="judging", unit="request", disable=hidden, leave=False)
+    bar = tqdm(total=total, initial=there, desc="judging", unit="request", disable=hidden, leave=False)
     with bar:
 
         def receive(request: Request, answer: Answer) -> None:
@@ -48,13 +63,17 @@ def judge_remaining(
             requests = plan.requests(pairs, done=store)
             judge.ask_pairs(((r, r.presentation.pair, r.presentation.wording) for r in requests), receive)
         else:
-            _judge_locally(judge, plan.requests(pairs), store, receive)
+            _judge_locally(judge, plan.requests(pairs), store if stored is None else stored, receive, processes)
 
 
 def _judge_locally(
-    judge: Judge, requests: Iterator[Request], stored: Container[int], receive: Callable[[Request, Answer], None]
+    judge: Judge,
+    requests: Iterator[Request],
+    stored: Container[int],
+    receive: Callable[[Request, Answer], None],
+    processes: Processes | None = None,
 ) -> None:
-    """Judges all requests in blocks; a block that is stored in part is judged again as a whole.
+    """Judges the requests of this process in blocks; a block that is stored in part is judged again as a whole.
 
     So the composition of batches, on which the last digits depend, is that of an undisturbed run.
     """
@@ -62,8 +81,9 @@ def _judge_locally(
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
     encode = _encoding(judge)
-    while block := list(islice(requests, _LOCAL_BATCH)):
-        if all(request.number in stored for request in block):
+    processes = processes or Processes()
+    for number, block in enumerate(_blocks(requests, whole_questions=judge.is_pointwise)):
+        if not processes.has_block(number) or all(request.number in stored for request in block):
             continue
         prompts = encode([request.presentation for request in block])
         sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
@@ -74,6 +94,20 @@ def _judge_locally(
             if request.number not in stored:
                 reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
                 receive(request, answers.get(i, Answer("refused", error=reason)))
+
+
+def _blocks(requests: Iterator[Request], whole_questions: bool) -> Iterator[list[Request]]:
+    """Consecutive requests; with `whole_questions` a block does not end between two with the same prompt."""
+    ahead = next(requests, None)
+    while ahead is not None:
+        block = [ahead, *islice(requests, _BLOCK - 1)]
+        ahead = next(requests, None)
+        while whole_questions and ahead is not None and len(block) < _LONGEST_BLOCK:
+            if ahead.presentation.pair.prompt != block[-1].presentation.pair.prompt:
+                break
+            block.append(ahead)
+            ahead = next(requests, None)
+        yield block
 
 
 def _encoding(judge: Judge) -> Callable[[Sequence[Presentation]], list[Prompts]]:

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
             yield _ranking(judging, question, range(start, end))
             start = end
 
-    judge_to_file(args, rankings, pairs)
-    print(f"{args.out}: {sum(1 for _ in _questions(args)):,} rankings")
+    if judge_to_file(args, rankings, pairs):
+        print(f"{args.out}: {sum(1 for _ in _questions(args)):,} rankings")
 
 
 def _questions(args: argparse.Namespace) -> Iterator[_Question]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,6 +13,7 @@ from pathlib import Path
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import PairIndex, Predictions, index_pairs, recorded_predictions, stored_predictions
+from autorater.audit.processes import Processes
 from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips, write_predictions
 from autorater.data.errors import UserError
@@ -99,23 +100,28 @@ def _recorded_data(args: argparse.Namespace) -> AuditData:
 
 @dataclass(frozen=True)
 class Judging:
-    """Pairs, the requests about them, a judge, and the judgments that are stored."""
+    """Pairs, the requests about them, a judge, the judgments that are stored, and what opens another such store."""
 
     pairs: Callable[[], Iterator[Pair]]
     index: PairIndex
     plan: Plan
     judge: NamedJudge
     store: JudgmentStore
+    open_store: Callable[[Path], JudgmentStore]
 
-    def judge_missing(self) -> int:
-        """Judges what is not stored; returns the number of requests that the budget did not allow."""
+    def judge_missing(self, processes: Processes | None = None, stored: Container[int] | None = None) -> None:
+        """Judges what is not stored; `processes` and `stored` as in `judge_remaining`."""
         n_missing = self.plan.n_requests - len(self.store)
         if len(self.store):
             logger.info(f"{len(self.store):,} judgments are stored already, {n_missing:,} are missing")
         if isinstance(self.judge, EndpointJudge):
             add_earlier_usage(self.judge.usage, self.store)
         if n_missing:
-            judge_remaining(self.judge, self.plan, self.pairs(), self.store, progress=True)
+            options = {"progress": processes is None or processes.is_first, "processes": processes, "stored": stored}
+            judge_remaining(self.judge, self.plan, self.pairs(), self.store, **options)
+
+    def complete(self) -> int:
+        """Sorts the store; returns the number of requests that the budget did not allow."""
         self.store.sort()
         return self.plan.n_requests - len(self.store)
 
@@ -139,8 +145,12 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
     if "paraphrase" in args.probe:
         _check_instruction(judge)
     settings = judge_settings(args.judge, judge) | {"data": index.fingerprint, **asdict(plan)}
-    store = JudgmentStore(folder, plan.n_requests, plan.number_of, settings, is_refused, args.ask_refused_again)
-    return Judging(pairs, index, plan, judge, store)
+    about = plan.n_requests, plan.number_of, settings, is_refused, args.ask_refused_again
+
+    def open_store(folder: Path) -> JudgmentStore:
+        return JudgmentStore(folder, *about)
+
+    return Judging(pairs, index, plan, judge, open_store(folder), open_store)
 
 
 def _check_instruction(judge: NamedJudge) -> None:
@@ -161,7 +171,8 @@ def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:
     judging = open_judging(args, folder)
     plan, store = judging.plan, judging.store
     with closing(store):
-        n_missing = judging.judge_missing()
+        judging.judge_missing()
+        n_missing = judging.complete()
     log_missing_answers(judging, args)
     predictions = {probe: stored_predictions(store, plan, judging.index, probe) for probe in plan.probes}
     flips = (

@@ -108,6 +108,10 @@ class JudgmentStore:
             os.fsync(self._file)
             self._synchronized = time.monotonic()
 
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the requests that have a record, ascending."""
+        return (number for number, start in enumerate(self._starts) if start >= 0)
+
     def records(self) -> Iterator[dict]:
         """All records in the order of the file."""
         with self.path.open("rb") as file:
@@ -176,6 +180,24 @@ class JudgmentStore:
         os.close(self._file)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._lock()
+
+
+class StoredElsewhere:
+    """The requests that have a record in a folder which another process of the same run has opened.
+
+    Args:
+        folder, n_requests, number_of: As in `JudgmentStore`.
+    """
+
+    def __init__(self, folder: str | Path, n_requests: int, number_of: Callable[[Mapping], int]):
+        self._there = bytearray(n_requests)
+        with Path(folder, JUDGMENTS_FILE).open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):  # else it is being written
+                    self._there[number_of(json.loads(line))] = 1
+
+    def __contains__(self, number: int) -> bool:
+        return self._there[number] == 1
 
 
 def _check_settings(path: Path, settings: Mapping[str, object], has_records: bool) -> None:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
-from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store
+from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store, stored_at
 from autorater.judges.calibrators import content_free_pairs
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Judgments, NamedJudge
@@ -119,18 +120,28 @@ def _judge_locally(
     **options: int,
 ) -> tuple[Judgments, Judgments | None]:
     """The judgments, and those of `fit_on` by cross-fitting for a method that is fitted."""
-    from autorater.judges import LinearProbe
     from autorater.judges.methods import judging_method
 
-    pair_judge = judging_method(method, judge, fit_on, progress=progress, **options)
-    if isinstance(pair_judge, LinearProbe):  # its states are the work, and are computed once
-        return pair_judge.probabilities(pairs, progress=progress), pair_judge.cross_fitted
+    open_method = partial(judging_method, method, judge, fit_on, progress=progress, **options)
+    is_fitted = method == "linear_probe"
     if folder is None:
-        return pair_judge.probabilities(pairs, progress=progress), None
+        pair_judge = open_method()
+        judgments = pair_judge.probabilities(pairs, progress=progress)
+        return judgments, pair_judge.cross_fitted if is_fitted else None
     encoder = judge.encoder
     about = (encoder.format, encoder.pieces, judge.tree.step, str(judge.model.dtype))
     depends_on = (model, method, *about, sorted(options.items()))
-    return judge_in_parts(pair_judge, pairs, folder, depends_on, progress=progress), None
+    if not is_fitted:
+        return judge_in_parts(open_method(), pairs, folder, depends_on, progress=progress), None
+    depends_on = (*depends_on, [(pair.prompt, pair.response_a, pair.response_b, pair.label) for pair in fit_on])
+    paths = [stored_at(folder, (*depends_on, part), rows) for part, rows in (("all", pairs), ("fitted on", fit_on))]
+    if not all(path.exists() for path in paths):  # its states are the work, and are computed once
+        probe = open_method()
+        found = probe.probabilities(pairs, progress=progress), probe.cross_fitted
+        for judgments, path in zip(found, paths, strict=True):
+            judgments.save(path)
+    judgments, cross_fitted = map(Judgments.load, paths)
+    return judgments, cross_fitted
 
 
 def cost(

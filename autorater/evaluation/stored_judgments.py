@@ -1,7 +1,7 @@
 """Judgments of many pairs, stored as they come, so that a stopped evaluation resumes.
 
     FOLDER/<digest of everything that the judgments depend on>/0.npz, 500.npz, …     in parts, by a local judge
-    FOLDER/<the same>/all.npz                                                        at once, before a training run
+    FOLDER/<the same>/all.npz                                                        at once: by a run, or a probe
     FOLDER/<the same>/judgments.jsonl                                                one by one, by a server
 
 With other pairs, another model or other options the digest differs, so nothing stale is used.

@@ -25,6 +25,7 @@ from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.calibrators import Recalibration, from_dict
 from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
+from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
@@ -42,7 +43,6 @@ from autorater.prompts.tokens import inside
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
-PAIRWISE, POINTWISE = "pairwise", "pointwise"
 
 
 class Judge(NamedJudge):
@@ -136,6 +136,8 @@ class Judge(NamedJudge):
         """
         saved = read_format(name_or_path)
         judgment = judgment or saved.get("judgment", PAIRWISE)
+        if judgment not in (PAIRWISE, POINTWISE):
+            raise UserError(f"judgment is {judgment!r}; expected {PAIRWISE} or {POINTWISE}")
         pairwise = {
             "reasoning": reasoning,
             "answer_step": answer_step,
@@ -182,7 +184,8 @@ class Judge(NamedJudge):
 
     def save_format(self, folder: str | Path) -> None:
         """Writes the prompt format, the rendered layout and the recalibration to the folder of the weights."""
-        saved = {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
+        saved = {"judgment": PAIRWISE}
+        saved |= {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
         saved["answer_step"] = self.tree.step
         if self.encoder.format.reasoning:
             saved["max_reasoning_tokens"] = self.max_reasoning_tokens

@@ -63,13 +63,13 @@ def judging_method(
     if name not in METHODS:
         raise UserError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
     judge = judge.without_recalibration()
-    if judge.is_pointwise and name not in ("answer_mean", "linear_probe"):
-        raise UserError("this judge is pointwise: its scores are answer_mean")
-    if name == "pointwise":
+    if judge.is_pointwise and name not in ("answer_mean", "pointwise", "linear_probe"):
+        raise UserError("this judge is pointwise: its scores are answer_mean or pointwise")
+    if name == "pointwise" and not judge.is_pointwise:
         return PointwiseJudge(judge.model, judge.tokenizer, max_batch_tokens=judge.max_batch_tokens)
     if name == "letter_logits":
         return LetterLogits(judge)
-    if name == "answer_mean":
+    if name in ("answer_mean", "pointwise"):
         return judge
     if name == "linear_probe":
         return LinearProbe.fit_model(judge.model, judge.tokenizer, train, seed, progress=progress)

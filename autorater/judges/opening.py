@@ -34,6 +34,7 @@ def open_judge(
     answer_step: float | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    judgment: str | None = None,
     judge_format: str | None = None,
     read: str = "exact",
     **server: object,
@@ -44,7 +45,7 @@ def open_judge(
         name: A folder or Hub name, `endpoint:MODEL` or `recorded:FILE`.
         prompt_template, system_prompt, criteria, reference, reasoning: As in `Judge.from_pretrained`; None for those
             that are saved, else the defaults.
-        answer_step, device, dtype: The same, for local judges only.
+        answer_step, device, dtype, judgment: The same, for local judges only.
         judge_format: Folder of the trained judge behind the server, which is then asked as it was measured.
         read: `exact` or `sampled`, as in `ServedJudge`; with `judge_format` only.
         server: Attributes of `EndpointJudge` and `ServerClient`, such as `base_url`, `temperature` and `usage`.
@@ -58,7 +59,7 @@ def open_judge(
         array([0.71, 0.4 ])
     """
     prompt = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference, "reasoning": reasoning}
-    local = {"answer_step": answer_step, "device": device, "dtype": dtype}
+    local = {"answer_step": answer_step, "device": device, "dtype": dtype, "judgment": judgment}
     if name.startswith(ENDPOINT):
         _refuse(name, **local)
         model = name.removeprefix(ENDPOINT)

@@ -34,7 +34,8 @@ METHODS = (
 )
 """Judging methods of a model on this machine, see `autorater.judges.methods`."""
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
-LOCAL_OPTIONS = ("dtype",)
+LOCAL_OPTIONS = ("dtype", "judgment")
+PAIRWISE, POINTWISE = "pairwise", "pointwise"
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 
 
@@ -67,6 +68,8 @@ def add_local_options(add: Callable) -> None:
     """The options of a judge on this machine, `LOCAL_OPTIONS`."""
     dtype = "type of the weights of a judge on this machine (default: bfloat16 on a GPU, float32 elsewhere)"
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
+    judgment = "a probability for both responses, or the scores of each (default: as saved, else pairwise)"
+    add("--judgment", choices=(PAIRWISE, POINTWISE), help=judgment)
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:

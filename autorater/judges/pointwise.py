@@ -23,7 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from autorater.data.messages import Text
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
-from autorater.judges.local import FORMAT_FILE, POINTWISE, Judge
+from autorater.judges.local import FORMAT_FILE, Judge
+from autorater.judges.options import POINTWISE
 from autorater.judges.ranking import Ranking
 from autorater.models.answers import AnswerDistribution
 from autorater.models.shared_beginning import last_logits

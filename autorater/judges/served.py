@@ -36,7 +36,8 @@ from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.endpoint import EndpointJudge, written_answer
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
-from autorater.judges.local import FORMAT_FILE, PAIRWISE, POINTWISE, Judge, read_json, saved_pieces
+from autorater.judges.local import FORMAT_FILE, Judge, read_json, saved_pieces
+from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import Reply, read_completions, read_reply
 from autorater.models.token_tree import TokenTree

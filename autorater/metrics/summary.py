@@ -91,8 +91,8 @@ def judge_metrics(
         - `agreement` over the 2N answers; `excess_brier`, mean (p − p*)², with a known truth;
         - `brier`, `log_loss`, `mse_dense`, `ece`, `agreement`, `excess_brier` of p_sym = (p_ab + 1 − p_ba)/2, each
           with the suffix `_symmetrized`;
-        - `<key>_constant` for `brier`, `mse_dense` and `excess_brier`: the value of always answering 1/2; and
-          `brier_base_rate` and `mse_dense_base_rate`: of always answering these pairs' mean label;
+        - `<key>_constant` for `brier`, `mse_dense` and `excess_brier`: the value of always answering 1/2; and, with
+          labels, `<key>_base_rate`: of always answering these pairs' mean label;
         - `<key>_noise_floor`, the value for a perfect judge with these answers and as many votes, for `brier`,
           `log_loss`, and, if `n_votes` is given or all labels are single votes (0, 1/2 or 1), `mse_dense`, `ece` and
           `ece_quantile`;
@@ -167,6 +167,8 @@ def judge_metrics(
         statistics["excess_brier"] = weighted(excess)
         report["excess_brier"] = point_estimate(statistics["excess_brier"])
         others = {"constant": np.full(truth.size, 0.5), "symmetrized": symmetrized}
+        if label is not None:
+            others["base_rate"] = np.full(truth.size, point_estimate(weighted(label)))
         for kind, other in others.items():
             report[f"excess_brier_{kind}"] = point_estimate(weighted(squared_errors(other, truth)))
 

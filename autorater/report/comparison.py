@@ -18,7 +18,7 @@ from autorater.metrics.systems import WinRate
 from autorater.report.breakdown import worst_pairs
 from autorater.report.comparison_plots import COLORS, groups_figure, ranking_figure, tradeoff_figure
 from autorater.report.glossary import GLOSSARY, METRICS, Metric, metrics_of
-from autorater.report.headline import paired_gain, perfect_judge
+from autorater.report.headline import constant_answers, paired_gain, perfect_judge
 from autorater.report.plots import order_swap_figure, reliability_figure
 from autorater.report.rendering import TEMPLATES, data_uri, png, render
 from autorater.report.tables import fixed_width
@@ -101,15 +101,15 @@ def full_name(entry: Entry) -> str:
 
 
 def comparison_headline(entries: Sequence[Entry], best: Entry, compared: Sequence[Entry]) -> str:
-    """The judges that were named, against the first of them and always answering 0.5; then the best row of all."""
+    """The judges that were named, against the first of them and constant answers; then the best row of all."""
     metric, reference = _score(best), compared[0]
     label = metric.label if metric.key == "brier" else metric.label[0].lower() + metric.label[1:]
     sentences = []
     for entry in compared:
         metrics = entry.evaluation.metrics
         sentence = (
-            f"“{full_name(entry)}” has {label} {metric.format(metrics).text} (always answering 0.5: "
-            f"{metrics[f'{metric.key}_constant']:.4f}) and calibration error {metrics['ece']:.3f}"
+            f"“{full_name(entry)}” has {label} {metric.format(metrics).text} "
+            f"({constant_answers(metrics, metric.key)}) and calibration error {metrics['ece']:.3f}"
             f"{perfect_judge(metrics)}"
         )
         if entry is not reference:

@@ -71,15 +71,14 @@ def headline(before: Evaluation, after: Evaluation) -> str:
     old, new = f"{before.metrics[key]:.4f}", f"{after.metrics[key]:.4f}"
     improved = low > 0 and old != new  # a change that no digit shows is no change
     effect = "improved the judge" if improved else "made the judge worse" if high < 0 else "made no clear difference"
-    constant = np.full_like(after.probabilities, 0.5)
     scores = (
-        f"{name} {old} → {new} (always answering 0.5: {after.metrics[f'{key}_constant']:.4f}), "
+        f"{name} {old} → {new} ({constant_answers(after.metrics, key)}), "
         f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f}{perfect_judge(after.metrics)}"
     )
     return " ".join(
         [
             f"Training {effect}: {scores}.",
-            *_against_constant(_gain(constant, after)),
+            *_against_constants(after),
             _calibration(before, after, improved),
             *_limitations(after),
         ]
@@ -92,11 +91,20 @@ def perfect_judge(metrics: dict[str, float]) -> str:
     return "" if floor is None else f" (a perfect judge would show {floor:.3f})"
 
 
-def _against_constant(gain: tuple[float, float, float]) -> list[str]:
-    _, low, high = gain
-    if low > 0:
-        return []
-    return [f"It is {'worse' if high < 0 else 'not clearly better'} than always answering 0.5."]
+def constant_answers(metrics: dict[str, float], key: str) -> str:
+    """The score of two constant answers, in words; `key` is `brier` or `excess_brier`."""
+    constant, base_rate = (metrics[f"{key}_{name}"] for name in ("constant", "base_rate"))
+    return f"always answering 0.5: {constant:.4f}, the base rate: {base_rate:.4f}"
+
+
+def _against_constants(after: Evaluation) -> list[str]:
+    n = len(after.pairs)
+    rate = np.average(after.labels[:n], weights=None if after.weights is None else after.weights[:n])
+    for name, constant in (("0.5", 0.5), ("the base rate", rate)):
+        _, low, high = _gain(np.repeat([constant, 1 - constant], n), after)
+        if low <= 0:
+            return [f"It is {'worse' if high < 0 else 'not clearly better'} than always answering {name}."]
+    return []
 
 
 def _calibration(before: Evaluation, after: Evaluation, improved: bool) -> str:

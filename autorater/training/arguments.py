@@ -109,7 +109,8 @@ class PolicyArguments:
         "`opinions`: those of the simulated grader, or one vote of a recorded pair; `lengths`: the longer response is "
         "better, on responses that grow from a few words to complete ones; a policy from scratch learns to compare "
         "texts faster this way. A pretrained model has a teacher: `probe`, a linear probe fitted to the training "
-        "votes, out of fold; the folder of a trained judge; or a file of probabilities of training pairs.",
+        "votes, out of fold; `pointwise`, a pointwise judge that is trained on the same votes first, and from which "
+        "the judge begins; the folder of a trained judge; or a file of probabilities of training pairs.",
     )
     warm_start_batch_size: int | None = option(
         None,
@@ -136,7 +137,7 @@ class PolicyArguments:
 
     @property
     def teacher(self) -> str | None:
-        """The teacher that `warm_start_verdicts` names: `probe`, a folder or a file; None if it names none."""
+        """The teacher that `warm_start_verdicts` names: `probe`, `pointwise`, a folder or a file; None for none."""
         return None if self.warm_start_verdicts in ("opinions", "lengths") else self.warm_start_verdicts
 
 

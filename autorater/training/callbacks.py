@@ -169,7 +169,11 @@ def _logged_until(line: str, step: int) -> bool:
 
 
 class NoGradientCallback(TrainerCallback):
-    """Warns once if no gradient flows: `n_logs` logged gradient norms in a row are 0."""
+    """Warns once if no gradient of the reward flows, in `n_logs` logged steps in a row.
+
+    The gradient norm is 0, or all sampled answers of every group have the same reward: an entropy bonus and a KL term
+    then still have a gradient, and nothing is learned from the votes.
+    """
 
     def __init__(self, n_logs: int = 3):
         self.n_logs, self._n_zero = n_logs, 0
@@ -177,13 +181,15 @@ class NoGradientCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" not in (logs or {}) or self._n_zero >= self.n_logs:
             return
-        self._n_zero = self._n_zero + 1 if logs["grad_norm"] == 0 else 0
+        without_reward = logs["grad_norm"] == 0 or logs.get("frac_reward_zero_std") == 1
+        self._n_zero = self._n_zero + 1 if without_reward else 0
         if self._n_zero == self.n_logs and state.is_world_process_zero:
             parse_rate = logs.get("answers/parse_rate")
             parsed = "" if parse_rate is None else f"; the parse rate is {parse_rate:.3g}"
             logger.warning(
-                f"step {state.global_step}: no gradient in the last {self.n_logs} logged steps, so the model does not "
-                f"learn{parsed}. All answers of a group have the same reward, or the parameters are frozen"
+                f"step {state.global_step}: no gradient of the reward in the last {self.n_logs} logged steps, so "
+                f"nothing is learned from the votes{parsed}. All answers of a group have the same reward, or the "
+                "parameters are frozen"
             )
 
 

@@ -1,12 +1,17 @@
 """The trainer of a run by its config: GRPO on exact or sampled answers or after reasoning; pointwise; PPO; RLOO."""
 
+import gc
+import logging
 from collections.abc import Collection
+from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 
 from datasets import Dataset
 from trl import ModelConfig
 
 import rewards
+from autorater.data.errors import AlreadyFinished
 from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
 from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, RLOO, SAMPLED
@@ -19,6 +24,9 @@ from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.rloo import JudgeRLOOTrainer
 from autorater.training.run import open_run
 from autorater.training.sampled_grpo import SampledGRPOTrainer
+from autorater.training.teaching.pointwise_teacher import taught_by, teacher_run
+
+logger = logging.getLogger(__name__)
 
 _TRAINERS = {
     EXACT: ExactGRPOTrainer,
@@ -41,6 +49,8 @@ def train_on_votes(
 
     Arguments and exceptions as in `open_run`; `method` (`grpo`, `ppo` or `rloo`) is for the report and the model card.
     """
+    if args.teacher == "pointwise":
+        args, model_config = _train_teacher(args, training, model_config, given)
     pointwise = training.mode == POINTWISE
     prompt_format = args.score_format if pointwise else replace(args.prompt_format, reasoning=training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
@@ -61,3 +71,16 @@ def train_on_votes(
         trainer = grpo_trainer(run.judge.model, train_dataset=rows, **common)
         title = f"{method.upper()} on votes"
     run.finish(trainer, title=title, method=method)
+
+
+def _train_teacher(
+    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: Collection[str]
+) -> tuple[JudgeArguments, ModelConfig]:
+    """Trains the teacher of `warm_start_verdicts: pointwise`; returns the arguments of the judge that it teaches."""
+    of_teacher = teacher_run(args, training, model_config)
+    folder = of_teacher[1].output_dir
+    logger.info(f"first the teacher, a pointwise judge on the same votes: {folder}")
+    with suppress(AlreadyFinished):
+        train_on_votes(*of_teacher, copy(model_config), {*given} & {"bf16", "fp16"}, method="grpo")
+    gc.collect()  # its trainer
+    return taught_by(folder, args, model_config)

@@ -60,8 +60,7 @@ class PointwiseLoss:
             a, b: Indices of the two responses of every vote, shape (P,) each.
             labels: Pr[B preferred], shape (P,).
         """
-        valid = answers.valid[a] * answers.valid[b]
-        invalid = (1 - valid).clamp_min(0) * self.reward.of_invalid(labels)
+        valid, invalid = self._unparsed(answers, a, b, labels)
         if self.of_mean:
             p = (self.scale * (answers.mean[b] - answers.mean[a])).sigmoid()
             return valid * self.reward.of_mean(p, labels) + invalid
@@ -69,6 +68,20 @@ class PointwiseLoss:
         of_digits = (self.scale * (answers.values[None, :] - answers.values[:, None])).sigmoid()
         scores = self.reward.of_grid(of_digits.flatten(), labels)  # (P, 100)
         return (joint.flatten(1) * scores).sum(dim=1) + invalid
+
+    def parsed(
+        self, value: torch.Tensor, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """The expected reward where both scores are digits, shape (P,), from the `value` of all."""
+        valid, invalid = self._unparsed(answers, a, b, labels)
+        return (value - invalid) / valid.clamp_min(1e-12)
+
+    def _unparsed(
+        self, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The probability that both scores are digits, and what the rest is rewarded with; shape (P,) each."""
+        valid = answers.valid[a] * answers.valid[b]
+        return valid, (1 - valid).clamp_min(0) * self.reward.of_invalid(labels)
 
 
 class PointwiseTrainer(JudgeTrainer):
@@ -104,7 +117,8 @@ class PointwiseTrainer(JudgeTrainer):
         a, b = (torch.tensor([index[row[side]] for row in rows], device=device) for side in ("a", "b"))
         with self.accelerator.autocast():
             answers = self.answer_tree.distribution(model, [self.graph.prompts[node] for node in nodes])
-        value = self.loss.value(answers, a, b, self._labels(rows))
+        labels = self._labels(rows)
+        value = self.loss.value(answers, a, b, labels)
         entropy = answers.entropy.mean()
         mean_votes = len(self.train_dataset) / len(self.batches)
         loss = -value.sum() / mean_votes - self.entropy_coef * entropy
@@ -114,6 +128,7 @@ class PointwiseTrainer(JudgeTrainer):
                 "reward": value.mean(),
                 "entropy": entropy,
                 "answers/parse_rate": answers.valid.mean(),
+                "answers/parsed_reward": self.loss.parsed(value, answers, a, b, labels).mean(),
                 "answers/spread": answers.spread.mean(),
                 "scores/mean": answers.mean.mean(),
                 "scores/deviation": answers.mean.std(correction=0),

@@ -31,7 +31,7 @@ from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy, train_only
-from autorater.models.sharding import gathered
+from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
@@ -53,6 +53,14 @@ from autorater.training.warm_start import build_warm_policy, check_warm_start
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
 T = TypeVar("T")
+_OF_ADAPTER = {  # options of TRL to those of PEFT
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "target_modules",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -201,8 +209,25 @@ def _judge_or_read(
 
 
 def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
-    """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further."""
-    return None if isinstance(model, PeftModel) else get_peft_config(model_config)
+    """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further.
+
+    Raises:
+        UserError: If the adapter that is trained further is another than `lora_…` ask for.
+    """
+    if not isinstance(model, PeftModel):
+        return get_peft_config(model_config)
+    adapter, defaults = model.peft_config[model.active_adapter], ModelConfig()
+    for option, theirs in _OF_ADAPTER.items():
+        asked, has = getattr(model_config, option), getattr(adapter, theirs, None)
+        if theirs == "target_modules" and asked != "all-linear":  # one name is a text
+            asked, has = (None if v is None else sorted([v] if isinstance(v, str) else v) for v in (asked, has))
+        is_same = asked in (getattr(defaults, option), has) or asked == "all-linear"  # PEFT saves which these are
+        if model_config.use_peft and not is_same:
+            raise UserError(
+                f"{option}: got {asked}, but the adapter of {model_config.model_name_or_path}, which is trained "
+                f"further, has {has}; leave it out, or merge the adapter first (autorater merge) to add another"
+            )
+    return None
 
 
 def begin_run(
@@ -281,9 +306,11 @@ def teach_format(
         log = logger.info if mass >= LOW_MASS else logger.warning
         log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
     elif getattr(training, "objective", "") != "text":  # which teaches the format itself
+        warmed_up = not (is_pointwise(training) or getattr(training, "reasoning", False) or is_sharded(judge.model))
+        way = "add --warm_start_steps 40, which teaches the format without using labels"
+        other = "choose a prompt that the model answers so (--prompt_template, --system_prompt), or another model"
         logger.warning(
-            "rewards teach next to nothing where so few answers can be rewarded; add --warm_start_steps 40, which "
-            "teaches the format without using labels"
+            f"rewards teach next to nothing where so few answers can be rewarded; {way if warmed_up else other}"
         )
 
 

@@ -50,7 +50,7 @@ PARTS = (
          "--device cuda --shape qwen2.5-7b --gradient_checkpointing --repeats 1 --answers exact --pairs 8", "", 60),
     Part("step 7 B LoRA", "grpo_step.py",
          "--device cuda --shape qwen2.5-7b --lora_rank 16 --gradient_checkpointing --prompt_tokens 512 2048 "
-         "--repeats 1 --no-memory", "", 90),
+         "--repeats 1 --no-memory", f"{_STEP} --lora_rank 2 --gradient_checkpointing", 90),
     Part("judging 7 B", "judge_throughput.py",
          "--device cuda --shape qwen2.5-7b --prompt_tokens 512 --n_pairs 64 --repeats 1 --generate_batch_sizes 128",
          "", 60),

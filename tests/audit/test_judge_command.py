@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from autorater import load_pairs
 from autorater.audit import command, judge_command, judging
 from autorater.audit.arguments import parse_judge_arguments
+from autorater.audit.processes import Processes
 from autorater.cli import command as autorater
 from autorater.data.errors import UserError
 from tests.audit.conftest import ENV, ROOT, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
@@ -35,7 +37,7 @@ def test_the_predictions_are_those_of_the_judge(model_dir, make_pairs_file, tmp_
 
 
 def test_a_stopped_run_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(judging, "_LOCAL_BATCH", 8)
+    monkeypatch.setattr(judging, "_BLOCK", 8)
     data, whole, stopped = make_pairs_file(12), tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
     judge([data, "--judge", str(model_dir), "--out", str(whole)])
     append = judging.JudgmentStore.append
@@ -54,6 +56,49 @@ def test_a_stopped_run_gives_the_same_bytes(model_dir, make_pairs_file, tmp_path
     monkeypatch.setattr(judging.JudgmentStore, "append", append)
     judge([data, "--judge", str(model_dir), "--out", str(stopped)])
     assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_several_processes_give_the_bytes_of_one(model_dir, make_pairs_file, tmp_path, monkeypatch):  # noqa: F811
+    """One after the other here, which is legal: they wait for each other only before they read what others wrote."""
+    monkeypatch.setattr(judging, "_BLOCK", 8)
+    monkeypatch.setattr(Processes, "wait", lambda self: None)
+    data, whole, shared = make_pairs_file(12), tmp_path / "whole.jsonl", tmp_path / "shared.jsonl"
+    judge([data, "--judge", str(model_dir), "--out", str(whole)])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    folder = tmp_path / "shared.jsonl.judging"
+    folder.mkdir()
+    (folder / "judgments.jsonl").touch()  # of the first process, which has stored nothing yet
+    for rank in "10":
+        monkeypatch.setenv("RANK", rank)
+        judge([data, "--judge", str(model_dir), "--out", str(shared)])
+        if rank == "1":
+            assert [line["pair"] for line in lines(folder / "process-1" / "judgments.jsonl")] == [
+                4,
+                4,
+                5,
+                5,
+                6,
+                6,
+                7,
+                7,
+            ]
+            assert not shared.exists()
+    assert shared.read_bytes() == whole.read_bytes()
+    assert not folder.exists()
+    with pytest.raises(UserError, match="one process sends all requests to a server; raise --concurrency"):
+        judge([data, "--judge", "endpoint:m", "--out", str(shared)])
+
+
+@pytest.mark.slow
+def test_torchrun_starts_several_processes(model_dir, make_pairs_file, tmp_path):  # noqa: F811
+    data, one, two = make_pairs_file(600), tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    judge([data, "--judge", str(model_dir), "--out", str(one)])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    command_line = [str(Path(sys.executable).with_name("autorater")), "judge", data, "--judge", str(model_dir)]
+    done = subprocess.run([*launcher, *command_line, "--out", str(two)], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("600 pairs in both orders") == 1
+    assert two.read_bytes() == one.read_bytes()
 
 
 def test_unlabelled_pairs_and_a_server_with_a_budget(serve, tmp_path):  # noqa: F811

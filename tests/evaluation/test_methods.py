@@ -166,6 +166,22 @@ def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):
         save_recalibration("platt", entries, judge, tmp_path / "nowhere")
 
 
+def test_a_probe_is_fitted_once(judge, pairs, tmp_path, monkeypatch):
+    measured, calibration = split_by(pairs, "topic", 0.4, 0)
+    options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0, "folder": tmp_path}
+    first = compare_methods(judge, measured, calibration, model="m", **options)
+    fit = LinearProbe.fit_model
+    monkeypatch.setattr(LinearProbe, "fit_model", lambda *args, **kwargs: pytest.fail("fitted again"))
+    again = compare_methods(judge, measured, calibration, model="m", **options)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.evaluation.judgments.mean, other.evaluation.judgments.mean)
+        assert one.recalibration == other.recalibration
+    monkeypatch.setattr(LinearProbe, "fit_model", fit)
+    other_labels = [replace(pair, label=1 - pair.label) for pair in calibration]
+    other = compare_methods(judge, measured, other_labels, model="m", **options)
+    assert (other[0].evaluation.judgments.mean != first[0].evaluation.judgments.mean).any(), "nothing stale is used"
+
+
 def test_a_saved_recalibration_that_makes_single_answers_worse_is_warned_about(judge, compared, tmp_path, caplog):
     *_, entries = compared
     judge = copy(judge)

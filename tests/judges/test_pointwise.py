@@ -1,19 +1,21 @@
 """Pointwise judges: exact digits for both kinds of tokenizers, no order, a response read once, saved and loaded."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
-from autorater.audit.judging import _judge_locally
+from autorater.audit.judging import _blocks, _judge_locally
 from autorater.audit.probes import Presentation
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.methods import judging_method
+from autorater.judges.opening import open_judge
 from autorater.judges.pointwise import DigitTree, PointwiseJudge
 from autorater.prompts.pointwise import DIGITS, ScoreEncoder
 from autorater.prompts.templates import PromptFormat
@@ -121,6 +123,9 @@ def test_a_saved_judge_answers_equally(tmp_path, recalibration):
     np.testing.assert_array_equal(loaded.probabilities(make_pairs()).mean, judge.probabilities(make_pairs()).mean)
 
     assert type(Judge.from_pretrained(str(tmp_path), device="cpu", judgment="pairwise")) is Judge
+    assert type(open_judge(str(tmp_path), device="cpu", judgment="pairwise")) is Judge
+    with pytest.raises(UserError, match="judgment is 'both'; expected pairwise or pointwise"):
+        Judge.from_pretrained(str(tmp_path), device="cpu", judgment="both")
     with pytest.raises(UserError, match="answer_step has no effect on a pointwise judge"):
         Judge.from_pretrained(str(tmp_path), device="cpu", answer_step=0.1)
 
@@ -131,6 +136,8 @@ def test_it_is_a_judging_method(judge):
     scale_one = PointwiseJudge(judge.model, judge.tokenizer).probabilities(make_pairs())
     np.testing.assert_array_equal(as_method.mean, scale_one.mean)
     assert judging_method("answer_mean", judge).probabilities(make_pairs()).mean[0, 0] != 0.5
+    as_itself = judging_method("pointwise", judge).probabilities(make_pairs())
+    np.testing.assert_array_equal(as_itself.mean, judge.probabilities(make_pairs()).mean)
     with pytest.raises(UserError, match="this judge is pointwise"):
         judging_method("verbalized", judge)
 
@@ -146,3 +153,18 @@ def test_an_audit_reads_it_as_shown(judge):
     _judge_locally(judge, map(Request, pairs), (), lambda request, answer: answers.update({request.number: answer}))
     got = [answers[pair.id].probability for pair in pairs]
     np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_a_block_of_requests_has_whole_questions(monkeypatch):
+    monkeypatch.setattr("autorater.audit.judging._BLOCK", 2)
+    monkeypatch.setattr("autorater.audit.judging._LONGEST_BLOCK", 4)
+
+    def sizes(questions, whole_questions=True):
+        pairs = (Pair(str(i), question, "a", "b", 0.5) for i, question in enumerate(questions))
+        requests = (SimpleNamespace(presentation=Presentation(pair)) for pair in pairs)
+        return [len(block) for block in _blocks(requests, whole_questions)]
+
+    assert sizes("aaabbc") == [3, 2, 1]
+    assert sizes("aaaaaab") == [4, 2, 1], "no longer than memory allows"
+    assert sizes("aaabbc", whole_questions=False) == [2, 2, 2]
+    assert sizes("") == []

@@ -63,8 +63,10 @@ def measured(p_ab, p_ba, labels=None, true_probability=None, n_votes=None, clust
 def test_all_keys_of_the_contract(pairs):
     report = measured(**pairs, n_votes=3, n_bootstrap=50)
     intervals = [f"{key}_{end}" for key in HEADLINE for end in ("low", "high")]
-    constants = [f"{key}_{name}" for key in ("brier", "mse_dense") for name in ("constant", "base_rate")]
-    added = [*constants, "excess_brier_constant", *(f"{key}_symmetrized" for key in SYMMETRIZED)]
+    constants = [
+        f"{key}_{name}" for key in ("brier", "mse_dense", "excess_brier") for name in ("constant", "base_rate")
+    ]
+    added = [*constants, *(f"{key}_symmetrized" for key in SYMMETRIZED)]
     assert set(report) == {*CONTRACT, *added, *intervals}
     assert all(type(value) is float and np.isfinite(value) for value in report.values())
     assert json.loads(json.dumps(report, allow_nan=False)) == report
@@ -88,10 +90,10 @@ def test_values_are_those_of_the_single_metrics(pairs):
     assert report["n_pairs"] == 400
     halves, means = np.full(400, 0.5), np.full(400, labels.mean())
     for name, answers in (("constant", halves), ("base_rate", means)):
+        assert report[f"excess_brier_{name}"] == pytest.approx(np.mean((answers - truth) ** 2))
         constant = measured(answers, 1 - answers, labels, truth, n_bootstrap=0)
         assert report[f"brier_{name}"] == pytest.approx(constant["brier"])
         assert report[f"mse_dense_{name}"] == pytest.approx(constant["mse_dense"])
-    assert report["excess_brier_constant"] == pytest.approx(np.mean((0.5 - truth) ** 2))
     assert report["ece_noise_floor"] == ece_noise_floor(both, 3)
     single = measured(p_ab, p_ba, labels.round(), n_bootstrap=0)
     assert single["ece_noise_floor"] == ece_noise_floor(both, 1)

@@ -1,12 +1,14 @@
 """Judges that are adapters: training continues them, they merge, and a second one is trained on top."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from trl import ModelConfig
 
 from autorater import Judge
 from autorater.data.errors import UserError
@@ -14,6 +16,7 @@ from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.judges.merging import merge_adapter
 from autorater.models.loading import load_policy
+from autorater.training.run import new_adapter
 from tests.conftest import make_model, make_tokenizer
 from tests.recipes.test_grpo import run
 
@@ -76,6 +79,22 @@ def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
         merge_adapter(str(trained / "first"), tmp_path / "merged")
     with pytest.raises(UserError, match="no adapter to merge"):
         merge_adapter(str(trained / "base"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_r": 3}, r"lora_r: got 3, but the adapter of .*first, which is trained further, has 16; leave it out"),
+        ({"lora_target_modules": ["o_proj"]}, r"lora_target_modules: got \['o_proj'\].*has \['q_proj', 'v_proj'\]"),
+        ({"lora_target_modules": ["all-linear"]}, None),
+        ({"lora_r": 3, "use_peft": False}, None),
+    ],
+)
+def test_another_kind_of_adapter_than_the_one_that_is_trained_further_is_refused(trained, options, message):
+    model, _ = load_policy(str(trained / "first"))
+    config = ModelConfig(**{"model_name_or_path": str(trained / "first"), "use_peft": True} | options)
+    with nullcontext() if message is None else pytest.raises(UserError, match=message):
+        assert new_adapter(model, config) is None
 
 
 def test_adapters_learn_at_their_own_rate(trained, tmp_path):

@@ -67,9 +67,9 @@ def test_contents(entries, page, tmp_path):
 def test_headline_compares_the_judges_that_were_named(entries):
     first, second = (replace(entry, judge=name, steps=()) for entry, name in zip(entries, "xy", strict=False))
     text = comparison_headline(entries, entries[1], [first, second])
-    constant = first.evaluation.metrics["excess_brier_constant"]
+    constant, rate = (first.evaluation.metrics[f"excess_brier_{name}"] for name in ("constant", "base_rate"))
     assert text.startswith("“x: Verbalized” has excess Brier score 0.")
-    assert f"(always answering 0.5: {constant:.4f})" in text
+    assert f"(always answering 0.5: {constant:.4f}, the base rate: {rate:.4f})" in text
     assert "“y: Verbalized” has excess Brier score 0.0000" in text
     assert "against the first it is better, by 0." in text
     assert (

@@ -82,7 +82,8 @@ def test_improved(judge):
     before, after = judge(3), judge(1)
     assert headline(before, after) == (
         f"Training improved the judge: excess Brier score {before.metrics['excess_brier']:.4f} → 0.0000 "
-        f"(always answering 0.5: {after.metrics['excess_brier_constant']:.4f}), "
+        f"(always answering 0.5: {after.metrics['excess_brier_constant']:.4f}, "
+        f"the base rate: {after.metrics['excess_brier_base_rate']:.4f}), "
         f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f} "
         "(a perfect judge would show 0.005). It was overconfident before and is now calibrated."
     )
@@ -93,10 +94,20 @@ def test_a_judge_is_compared_with_the_constant(make_pairs, make_evaluation):
     pairs = make_pairs(labels)
     worse, no_better = (np.full(400, p) for p in (0.9, 0.5))
     text = headline(make_evaluation(pairs, 1 - labels, labels), make_evaluation(pairs, worse, worse))
-    assert "improved the judge: Brier score 1.0000 → 0.4100 (always answering 0.5: 0.2500)" in text
+    assert (
+        "improved the judge: Brier score 1.0000 → 0.4100 (always answering 0.5: 0.2500, the base rate: 0.2500)" in text
+    )
     assert "It is worse than always answering 0.5." in text
     text = headline(make_evaluation(pairs, worse, worse), make_evaluation(pairs, no_better, no_better))
     assert "It is not clearly better than always answering 0.5." in text
+
+
+def test_a_judge_is_compared_with_the_base_rate(make_pairs, make_evaluation):
+    labels = np.tile([1.0, 1.0, 1.0, 1.0, 0.0], 80)
+    pairs, before, after = make_pairs(labels), np.full(400, 0.4), np.full(400, 0.7)
+    text = headline(make_evaluation(pairs, before, 1 - before), make_evaluation(pairs, after, 1 - after))
+    assert "0.1700 (always answering 0.5: 0.2500, the base rate: 0.1600)" in text
+    assert "It is worse than always answering the base rate." in text
 
 
 def test_a_change_that_no_digit_shows_is_no_improvement(make_pairs, make_evaluation):

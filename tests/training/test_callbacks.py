@@ -213,6 +213,14 @@ def test_a_signal_stops_a_training_after_a_checkpoint(tmp_path, simulated, capsy
     assert resumed.state.log_history[-1]["step"] == 5
 
 
+def test_equal_rewards_in_all_groups_are_warned_about_whatever_the_entropy_bonus(caplog):
+    callback, state = callbacks.NoGradientCallback(), TrainerState(global_step=7, is_world_process_zero=True)
+    for equal in (1.0, 1.0, 0.9, 1.0, 1.0, 1.0):
+        assert not caplog.messages
+        callback.on_log(None, state, None, {"grad_norm": 0.3, "frac_reward_zero_std": equal})
+    assert "nothing is learned from the votes" in caplog.text
+
+
 def test_a_model_that_does_not_learn_is_warned_about(caplog):
     callback, state = callbacks.NoGradientCallback(), TrainerState(global_step=7, is_world_process_zero=True)
     for norm in (0.0, 0.0, 0.1, 0.0, 0.0):
@@ -222,5 +230,5 @@ def test_a_model_that_does_not_learn_is_warned_about(caplog):
     for _ in range(4):
         callback.on_log(None, state, None, {"grad_norm": 0.0, "answers/parse_rate": 0.0})
     (message,) = caplog.messages
-    assert "step 7: no gradient in the last 3 logged steps" in message
+    assert "step 7: no gradient of the reward in the last 3 logged steps" in message
     assert "the parse rate is 0" in message

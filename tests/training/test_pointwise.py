@@ -43,9 +43,10 @@ def test_value_and_gradient_are_those_of_the_sums(reward, of_mean):
     a, b, labels = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 3, 0, 0]), torch.tensor([1.0, 0.0, 1.0, 0.0]).double()
     probs = logits.softmax(dim=-1)[:, :10]
     loss = PointwiseLoss(WeightedReward([reward], [1.0]), scale, of_mean)
-    value = loss.value(AnswerDistribution(probs, torch.arange(10.0).double()), a, b, labels)
+    answers = AnswerDistribution(probs, torch.arange(10.0).double())
+    value = loss.value(answers, a, b, labels)
 
-    expected = []
+    expected, parsed = [], []
     for i, j, y in zip(a, b, labels, strict=True):
         valid = probs[i].sum() * probs[j].sum()
         worst = float(reward.invalid_score(y.numpy()))
@@ -59,8 +60,10 @@ def test_value_and_gradient_are_those_of_the_sums(reward, of_mean):
                 for e in range(10)
             )
         expected.append(total + (1 - valid) * worst)
+        parsed.append(total / valid)
     expected = torch.stack(expected)
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(loss.parsed(value, answers, a, b, labels), torch.stack(parsed), rtol=1e-6, atol=1e-8)
     (got,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
     (wanted,) = torch.autograd.grad(expected.sum(), logits)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
@@ -108,7 +111,10 @@ def test_training_raises_the_reward(make_trainer, digits, objective, accumulatio
     trainer.train()
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
     assert rewards[-1] > rewards[0] + 0.2
-    assert {"answers/parse_rate", "batch/votes", "num_tokens"} <= trainer.state.log_history[0].keys()
+    log = trainer.state.log_history[0]
+    assert {"batch/votes", "num_tokens"} <= log.keys()
+    assert 0 <= log["answers/parsed_reward"] <= 1
+    assert log["reward"] < log["answers/parsed_reward"] or log["answers/parse_rate"] == pytest.approx(1)
 
 
 def test_accumulated_batches_give_the_gradient_of_all_votes(make_trainer):

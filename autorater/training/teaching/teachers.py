@@ -105,7 +105,7 @@ def find_teacher(name: str, texts: TrainingTexts, judge: Judge, base: str, seed:
         return _of_judge(name, texts, next(judge.model.parameters()).device, progress)
     if Path(name).is_file():
         return read_file(name, texts)
-    hint = "; a pointwise judge is named by its folder" if name == "pointwise" else ""
+    hint = "; pointwise is trained by recipes/grpo.py alone" if name == "pointwise" else ""
     raise UserError(
         f"warm_start_verdicts: got {name!r}; expected probe, the folder of a trained judge, or a file of "
         f"probabilities{hint}"

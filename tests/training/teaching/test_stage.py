@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from trl import ModelConfig
 
-from autorater.data.errors import UserError
+from autorater.data.errors import AlreadyFinished, UserError
 from autorater.data.loading import write_pairs
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
@@ -194,6 +194,41 @@ def test_options_that_do_not_fit(tmp_path, options, model, message):
     training = JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     with pytest.raises(UserError, match=message):
         train_on_votes(args, training, ModelConfig(model_name_or_path=model), (), "grpo")
+
+
+def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "autorater")
+    judge, model = make_judge("pairwise"), tmp_path / "model"
+    judge.model.save_pretrained(model)
+    judge.tokenizer.save_pretrained(model)
+    write_pairs(pairs, tmp_path / "votes.jsonl")
+
+    def train(judgment="pairwise", resume=None, steps=3):
+        args = JudgeArguments(
+            dataset_name=str(tmp_path / "votes.jsonl"), split_by="topic", held_out_fraction=0.5, n_eval_pairs=0,
+            prompt_template="compact", warm_start_verdicts="pointwise", warm_start_steps=steps,
+        )  # fmt: skip
+        training = JudgeGRPOConfig(
+            output_dir=str(tmp_path / "run"), judgment=judgment, report_to="none", use_cpu=True, disable_tqdm=True,
+            max_steps=1, save_strategy="no", resume_from_checkpoint=resume,
+            **{"answer_step": 0.1} if judgment == "pairwise" else {},
+        )  # fmt: skip
+        train_on_votes(args, training, ModelConfig(model_name_or_path=str(model)), (), "grpo")
+
+    with pytest.raises(UserError, match="pointwise teaches a pairwise judge, and judgment is pointwise"):
+        train("pointwise")
+    with pytest.raises(UserError, match="warm_start_verdicts: pointwise has no effect, because warm_start_steps is 0"):
+        train(steps=0)
+    train()
+    teacher, taught = (Judge.from_pretrained(str(tmp_path / path), device="cpu") for path in ("run/teacher", "run"))
+    assert (teacher.is_pointwise, taught.is_pointwise) == (True, False)
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert settings["model_name_or_path"] == settings["warm_start_verdicts"] == str(tmp_path / "run" / "teacher")
+    assert json.loads((tmp_path / "run/teacher/metrics.json").read_text())["after/n_pairs"] == 20
+    modified = (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns
+    with pytest.raises(AlreadyFinished):
+        train(resume="auto")
+    assert (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns == modified, "it is not trained again"
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])

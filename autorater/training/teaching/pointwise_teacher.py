@@ -1,0 +1,68 @@
+"""`warm_start_verdicts: pointwise`: a run trains its teacher first, a pointwise judge on the same votes.
+
+The teacher is a run of its own, in the folder `teacher` of the output folder, with the settings of
+recipes/configs/pointwise_humour.yaml; a resumed run resumes it or uses it. The judge begins from its weights and
+learns to say its probabilities of any two training texts. Of votes that it was trained on, they are in-sample.
+"""
+
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+from trl import ModelConfig
+
+from autorater.data.errors import UserError
+from autorater.training.arguments import JudgeArguments
+from autorater.training.compatibility import POINTWISE
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.warm_start import check_warm_start
+
+FOLDER = "teacher"
+_SETTINGS = {
+    "judgment": "pointwise",
+    "entropy_coef": 0.0,
+    "batch_tokens": 1536,
+    "num_train_epochs": 2,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 20,
+    "report_to": "none",
+}
+_LEARNING_RATE = 4e-5  # of all weights; an adapter has its own default
+_SHARED = (  # with the judge that is taught
+    *("reward", "seed", "use_cpu", "bf16", "fp16", "bf16_full_eval", "gradient_checkpointing", "optim"),
+    *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "disable_tqdm"),
+)
+
+
+def teacher_run(
+    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig
+) -> tuple[JudgeArguments, JudgeGRPOConfig]:
+    """The arguments of the run that trains the teacher.
+
+    Raises:
+        UserError: If options of the run are not compatible with a teacher, or it would be its own.
+    """
+    check_warm_start(args, training, bool(model_config.model_name_or_path))
+    if training.mode == POINTWISE:
+        raise UserError("warm_start_verdicts: pointwise teaches a pairwise judge, and judgment is pointwise")
+    rate = {} if model_config.use_peft else {"learning_rate": _LEARNING_RATE}
+    shared = {name: getattr(training, name) for name in _SHARED}
+    resume = "auto" if training.resume_from_checkpoint else None
+    of_teacher = JudgeGRPOConfig(
+        output_dir=str(Path(training.output_dir, FOLDER)), resume_from_checkpoint=resume, **shared, **rate, **_SETTINGS
+    )
+    untaught = {name: JudgeArguments.__dataclass_fields__[name].default for name in _OF_TEACHING}
+    return replace(args, **untaught), of_teacher
+
+
+_OF_TEACHING = (
+    *("warm_start_verdicts", "warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"),
+    *("warm_start_sharpness", "train_only", "prompt_template"),
+)
+
+
+def taught_by(folder: str, args: JudgeArguments, model_config: ModelConfig) -> tuple[JudgeArguments, ModelConfig]:
+    """The arguments of the judge that begins from the teacher in a folder and learns from it."""
+    model_config = copy(model_config)
+    model_config.model_name_or_path, model_config.model_revision = folder, None
+    return replace(args, warm_start_verdicts=folder), model_config
