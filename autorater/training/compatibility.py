@@ -33,11 +33,28 @@ RULES = (
     *(
         Rule((EXACT, POINTWISE), name, _NOT_SAMPLED)
         for name in (
-            "num_generations", "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
+            "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
             "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
             "use_transformers_continuous_batching", "mask_truncated_completions", "loss_type", "epsilon",
             "epsilon_high", "delta", "importance_sampling_level",
         )
+    ),
+    Rule((EXACT,), "num_generations", _NOT_SAMPLED),
+    Rule(
+        (POINTWISE,), "num_generations", f"{_NOT_SAMPLED}; answers: sampled does",
+        lambda c: c.answers == "exact" and _is_changed(c, "num_generations"),
+    ),
+    Rule(
+        (POINTWISE,), "num_generations", "samples are compared with each other: expected at least 2",
+        lambda c: c.answers == "sampled" and c.num_generations < 2,
+    ),
+    Rule(
+        (POINTWISE,), "scale_rewards", _NOT_DIVIDED,
+        lambda c: c.scale_rewards != "none" and (c.answers == "exact" or c.scale_rewards == "batch"),
+    ),
+    Rule(
+        (POINTWISE,), "objective", "sampled scores are rewarded, not their mean",
+        lambda c: c.answers == "sampled" and c.objective == "score_of_mean",
     ),
     Rule((POINTWISE,), "shared_prefix", "a response is read once, whatever its votes"),
     *(
@@ -46,8 +63,6 @@ RULES = (
     ),
     Rule((EXACT, REASONING), "scale_rewards", _NOT_SAMPLED, lambda c: c.scale_rewards == "batch"),
     Rule((EXACT, REASONING, PPO, RLOO, POINTWISE), "multi_objective_aggregation", _NOT_DIVIDED),
-    Rule((POINTWISE,), "scale_rewards", _NOT_DIVIDED),
-    Rule((POINTWISE,), "answers", "the ten digits are summed exactly"),
     *(Rule((POINTWISE,), name, "a score is one digit") for name in ("reasoning", "answer_step")),
     *(Rule((POINTWISE,), name, "a score has no order") for name in ("orders", "symmetry_coef")),
     *(

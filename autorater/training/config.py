@@ -61,7 +61,9 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
 
     reward: Literal["brier", "log", "spherical", "kl"] = option("brier", "Scoring rule that rewards an answer.")
     answers: Literal["exact", "sampled"] = option(
-        "exact", "`exact`: sum over the whole answer grid; `sampled`: sampled answers as in GRPO."
+        "exact",
+        "`exact`: sum over the whole answer grid; `sampled`: sampled answers as in GRPO; pointwise: `num_generations` "
+        "scores of a response, drawn from its exact digits.",
     )
     objective: Literal["expected_score", "score_of_mean"] | None = option(
         None,
@@ -126,7 +128,8 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
     @property
     def rewards_mean(self) -> bool:
         """Whether the objective is S(E[k], y)."""
-        return self.objective == "score_of_mean" or (self.objective is None and self.mode == POINTWISE)
+        by_default = self.mode == POINTWISE and self.answers == "exact"
+        return self.objective == "score_of_mean" or (self.objective is None and by_default)
 
     def __post_init__(self):
         check_choices(self)

@@ -1,11 +1,12 @@
-"""Pointwise judges trained on single pairwise votes, through exact sums over the digits of both responses.
+"""Pointwise judges trained on single pairwise votes, through exact sums over the digits of both responses, or samples.
 
     S(E)   V = v S(σ(scale · (s_B − s_A)), y) + (1 − v) S_invalid                       objective: score_of_mean
     E[S]   V = Σ_d Σ_e π_A(d) π_B(e) S(σ(scale · (e − d)), y) + (1 − v) S_invalid       objective: expected_score
 
 with s = E[d | valid] and v = v_A v_B the probability that both answers are digits: mass elsewhere is rewarded as the
 worst answer. The judge answers by the difference of the expected scores, so S(E) is the default. E[S] is the expected
-reward of two independent, sampled scores, and constrains single digits too.
+reward of two independent, sampled scores, and constrains single digits too. With `answers: sampled` it is estimated as
+in GRPO, from `num_generations` scores of each response, drawn from the exact digits: nothing is generated.
 
     loss = − Σ over votes of V / (mean number of votes in a batch)  −  entropy_coef · mean over responses of H(π)
 
@@ -13,7 +14,7 @@ Every vote has the same weight, whatever batch it is in. A batch reads each of i
 (`autorater.training.vote_batches`, `autorater.models.packing`).
 
 Hooks of TRL that are overridden: `get_train_dataloader`, for the batches; `_prepare_inputs`, since nothing is
-generated; `_compute_loss`. Deliberately left out: sampled digits, a reference model.
+generated; `_compute_loss`. Deliberately left out: a reference model.
 """
 
 from collections.abc import Sequence
@@ -65,9 +66,12 @@ class PointwiseLoss:
             p = (self.scale * (answers.mean[b] - answers.mean[a])).sigmoid()
             return valid * self.reward.of_mean(p, labels) + invalid
         joint = answers.probs[a][:, :, None] * answers.probs[b][:, None, :]  # (P, 10, 10)
+        return (joint.flatten(1) * self.rewards_of_digits(answers, labels)).sum(dim=1) + invalid
+
+    def rewards_of_digits(self, answers: AnswerDistribution, labels: torch.Tensor) -> torch.Tensor:
+        """The reward of every two scores, 10 · A's + B's, shape (P, 100)."""
         of_digits = (self.scale * (answers.values[None, :] - answers.values[:, None])).sigmoid()
-        scores = self.reward.of_grid(of_digits.flatten(), labels)  # (P, 100)
-        return (joint.flatten(1) * scores).sum(dim=1) + invalid
+        return self.reward.of_grid(of_digits.flatten(), labels)
 
     def parsed(
         self, value: torch.Tensor, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
@@ -82,6 +86,46 @@ class PointwiseLoss:
         """The probability that both scores are digits, and what the rest is rewarded with; shape (P,) each."""
         valid = answers.valid[a] * answers.valid[b]
         return valid, (1 - valid).clamp_min(0) * self.reward.of_invalid(labels)
+
+
+@dataclass(frozen=True)
+class SampledPointwiseLoss(PointwiseLoss):
+    """E[S] by samples: for every vote G pairs of scores with rewards r_g, and the gradient of GRPO,
+
+        1/G Σ_g (r_g − mean of r) ∇ (log π_A(d_g) + log π_B(e_g)),
+
+    whose expectation is (G − 1)/G of the exact one, because a reward is part of its own baseline.
+
+    Args:
+        n_samples: G, at least 2.
+        divided: Divide by the deviation of the G rewards, as in TRL.
+    """
+
+    n_samples: int = 8
+    divided: bool = False
+
+    def value(
+        self, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """The mean reward of every vote's samples, shape (P,), with that gradient; arguments as in `PointwiseLoss`."""
+        probs = torch.cat([answers.probs, answers.outside[:, None]], dim=1)  # (N, 11), the last one: no digit
+        drawn = torch.multinomial(probs.detach().float(), self.n_samples, replacement=True)  # (N, G)
+        log_probs = probs.clamp_min(1e-30).log().gather(1, drawn)
+        d, e = drawn[a], drawn[b]  # (P, G)
+        of_digits = self.rewards_of_digits(answers, labels).gather(1, (d * 10 + e).clamp(max=99))
+        rewards = torch.where((d < 10) & (e < 10), of_digits, self.reward.of_invalid(labels)[:, None]).to(probs.dtype)
+        mean = rewards.mean(dim=1)
+        advantages = rewards - mean[:, None]
+        if self.divided:
+            advantages = advantages / (rewards.std(dim=1, keepdim=True) + 1e-4)
+        surrogate = (advantages * (log_probs[a] + log_probs[b])).mean(dim=1)
+        return mean + surrogate - surrogate.detach()
+
+    def parsed(
+        self, value: torch.Tensor, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """As in `PointwiseLoss`, from all digits in place of the samples."""
+        return super().parsed(super().value(answers, a, b, labels), answers, a, b, labels)
 
 
 class PointwiseTrainer(JudgeTrainer):
@@ -99,7 +143,9 @@ class PointwiseTrainer(JudgeTrainer):
         self.graph = graph
         check_lengths(self.model, graph.prompts, answer_tree.depth, "the prompt of a response")
         reward = WeightedReward(self.reward_funcs, self.reward_weights.tolist())
-        self.loss = PointwiseLoss(reward, args.score_scale, args.rewards_mean)
+        common = reward, args.score_scale, args.rewards_mean
+        sampled, divided = args.answers == "sampled", args.scale_rewards == "group"
+        self.loss = SampledPointwiseLoss(*common, args.num_generations, divided) if sampled else PointwiseLoss(*common)
         self.batches = VoteBatches(graph, args.batch_tokens, args.world_size, args.seed)
         self.accelerator.even_batches = False  # the batches are a multiple of the processes
 

@@ -12,7 +12,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.answers import AnswerDistribution
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact_loss import WeightedReward
-from autorater.training.pointwise import PointwiseLoss, PointwiseTrainer, vote_rows
+from autorater.training.pointwise import PointwiseLoss, PointwiseTrainer, SampledPointwiseLoss, vote_rows
 from rewards import BrierReward, KLReward, LogReward, SphericalReward, brier_reward
 from tests.conftest import make_model, make_tokenizer
 
@@ -69,6 +69,33 @@ def test_value_and_gradient_are_those_of_the_sums(reward, of_mean):
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("divided", [False, True])
+def test_sampled_scores_have_the_gradient_of_the_exact_sum(divided):
+    torch.manual_seed(0)
+    logits, n = digits_after(3), 4
+    a, b, labels = torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([1.0, 0.0]).double()
+    answers = AnswerDistribution(logits.softmax(dim=-1)[:, :10], torch.arange(10.0).double())
+    reward = WeightedReward([brier_reward], [1.0])
+    exact = PointwiseLoss(reward, 0.7, of_mean=False)
+    sampled = SampledPointwiseLoss(reward, 0.7, False, n, divided)
+    votes = torch.arange(2).repeat(20_000)  # many draws of the same two votes
+    many = AnswerDistribution(answers.probs.repeat(20_000, 1), answers.values)
+    offset = 3 * torch.arange(20_000).repeat_interleave(2)
+    at_once = a[votes] + offset, b[votes] + offset, labels[votes]
+    values = sampled.value(many, *at_once)
+    expected = exact.value(answers, a, b, labels)
+    torch.testing.assert_close(values.view(-1, 2).mean(dim=0), expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        sampled.parsed(values, many, *at_once)[:2], exact.parsed(expected, answers, a, b, labels)
+    )
+    (got,) = torch.autograd.grad(values.view(-1, 2).mean(dim=0).sum(), logits, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.sum(), logits)
+    if divided:
+        assert torch.nn.functional.cosine_similarity(got.flatten(), wanted.flatten(), dim=0) > 0.9
+    else:
+        torch.testing.assert_close(got, wanted * (n - 1) / n, rtol=0, atol=0.02 * float(wanted.abs().max()))
+
+
 def test_mass_off_the_digits_is_the_worst_answer():
     loss = PointwiseLoss(WeightedReward([brier_reward], [1.0]))
     answers = AnswerDistribution(torch.zeros(2, 10), torch.arange(10.0))
@@ -78,9 +105,9 @@ def test_mass_off_the_digits_is_the_worst_answer():
 
 @pytest.fixture
 def make_trainer(tmp_path, simulated):
-    def make(folder="out", digits="split", **options):
+    def make(folder="out", digits="split", model=None, **options):
         tokenizer = make_tokenizer(digits)
-        judge = PointwiseJudge(make_model("qwen", len(tokenizer)), tokenizer)
+        judge = PointwiseJudge(model or make_model("qwen", len(tokenizer)), tokenizer)
         pairs = with_sparse_labels(simulated.pairs[:24], 0)
         rows, graph = vote_rows(pairs, judge.encoder.encode(pairs))
         defaults = {
@@ -102,11 +129,11 @@ def make_trainer(tmp_path, simulated):
 
 
 @pytest.mark.parametrize("digits", ["split", "merged"])
-@pytest.mark.parametrize("objective", [None, "expected_score"])
+@pytest.mark.parametrize("options", [{}, {"objective": "expected_score"}])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_training_raises_the_reward(make_trainer, digits, objective, accumulation):
+def test_training_raises_the_reward(make_trainer, digits, options, accumulation):
     trainer = make_trainer(
-        digits=digits, objective=objective, max_steps=30, gradient_accumulation_steps=accumulation, logging_steps=10
+        digits=digits, max_steps=30, gradient_accumulation_steps=accumulation, logging_steps=10, **options
     )
     trainer.train()
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
@@ -115,6 +142,20 @@ def test_training_raises_the_reward(make_trainer, digits, objective, accumulatio
     assert {"batch/votes", "num_tokens"} <= log.keys()
     assert 0 <= log["answers/parsed_reward"] <= 1
     assert log["reward"] < log["answers/parsed_reward"] or log["answers/parse_rate"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale_rewards", ["none", "group"])
+def test_sampled_scores_go_on_where_exact_ones_have_taught_the_form(make_trainer, scale_rewards):
+    first = make_trainer(max_steps=30)
+    first.train()
+    trainer = make_trainer(
+        model=first.model, answers="sampled", num_generations=4, scale_rewards=scale_rewards, max_steps=20,
+        logging_steps=5, learning_rate=1e-3,
+    )  # fmt: skip
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "reward" in log]
+    assert max(log["grad_norm"] for log in logs) > 0, "0 where all samples have the same reward"
+    assert all(0.5 < log["reward"] < 1 for log in logs)
 
 
 def test_accumulated_batches_give_the_gradient_of_all_votes(make_trainer):
@@ -160,7 +201,10 @@ def test_resumed_is_uninterrupted(make_trainer, tmp_path, accumulation):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answers": "sampled"}, "the ten digits are summed exactly"),
+        ({"num_generations": 4}, "no answer is sampled; answers: sampled does"),
+        ({"answers": "sampled", "num_generations": 1}, "expected at least 2"),
+        ({"answers": "sampled", "objective": "score_of_mean"}, "sampled scores are rewarded, not their mean"),
+        ({"answers": "sampled", "scale_rewards": "batch"}, "divided"),
         ({"reasoning": True}, "a score is one digit"),
         ({"symmetry_coef": 1.0}, "a score has no order"),
         ({"per_device_train_batch_size": 4}, "see batch_tokens"),

@@ -95,6 +95,22 @@ def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_f
     assert not list((tmp_path / "run" / "warm_start").glob("checkpoint-*")), "they are removed when it is complete"
 
 
+def test_sharp_targets_come_first(pairs, tmp_path, monkeypatch):
+    path, seen = tmp_path / "teacher.jsonl", []
+    path.write_text("".join(json.dumps({"id": pair.id, "probability": 0.75}) + "\n" for pair in pairs))
+    compute = trainer.TeachingTrainer.compute_loss
+
+    def recorded(self, model, inputs, **kwargs):
+        seen.append(torch.logit(inputs["target"]).abs().max().item() / np.log(3))
+        return compute(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(trainer.TeachingTrainer, "compute_loss", recorded)
+    taught(
+        "pairwise", pairs, tmp_path / "run", str(path), steps=16, warm_start_sharpness=2.0, warm_start_batch_size=12
+    )
+    np.testing.assert_allclose(seen, [2] * 4 + [2, 1.75, 1.5, 1.25] + [1] * 8, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
 def test_resumed_is_uninterrupted(kind, pairs, tmp_path, teacher_file, monkeypatch):
     whole, _ = taught(kind, pairs, tmp_path / "whole", teacher_file)
