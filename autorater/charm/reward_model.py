@@ -121,7 +121,7 @@ class RewardModel:
             rows = by_length[start : start + self.batch_size]
             ids, mask = pad_prompts([encoded[i] for i in rows], self.tokenizer.pad_token_id, device, side="right")
             logits = self.model(input_ids=ids, attention_mask=mask).logits  # (B, 1)
-            scores[rows] = logits[:, 0].double().cpu().numpy()
+            scores[rows] = logits[:, 0].cpu().double().numpy()
         self.model.train(was_training)
         return scores
 

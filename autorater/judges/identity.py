@@ -3,6 +3,8 @@
 from hashlib import blake2b
 from pathlib import Path
 
+_WEIGHTS = (".safetensors", ".json", ".bin", ".gguf")
+
 
 def digest(value: object) -> str:
     """A hash of the value's `repr`, 32 hexadecimal digits."""
@@ -10,9 +12,10 @@ def digest(value: object) -> str:
 
 
 def model_digest(name_or_path: str) -> str:
-    """A hash of name, size and time of the files of a model folder, which change with the model in it.
+    """A hash of name, size and time of the files of a model folder, or of a GGUF file, which change with the model.
 
     A Hub name has no files here: its digest is that of the name.
     """
-    files = sorted(path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".json"))
+    path = Path(name_or_path)
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _WEIGHTS)
     return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] or name_or_path)

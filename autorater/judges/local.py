@@ -229,7 +229,7 @@ class Judge(NamedJudge):
                 probs = torch.stack([distribution.probs for distribution in distributions]).mean(dim=0)
                 answers = replace(answers, probs=probs, greedy=torch.full_like(answers.greedy, torch.nan))
             values = torch.stack([answers.mean, answers.mode, answers.spread, answers.valid, answers.greedy])
-            columns[:, rows] = values.clamp(0, 1).double().cpu().numpy()
+            columns[:, rows] = values.clamp(0, 1).cpu().double().numpy()
         mean, mode, spread, valid, greedy = columns
         if self.recalibration is not None:
             mean = self.recalibration(mean)

@@ -132,7 +132,7 @@ class SelfConsistency:
             for rows, distributions in self.judge.read(prompts, progress=progress):
                 count = self.n_samples // len(distributions)  # all from one distribution, or one from each
                 drawn = torch.cat([_sample(answers, count) for answers in distributions], dim=1)
-                samples[rows] = drawn.double().cpu().numpy()
+                samples[rows] = drawn.cpu().double().numpy()
         return vote_shares(samples.reshape(len(pairs), 2, self.n_samples))
 
 
@@ -180,7 +180,7 @@ class LetterLogits:
         masses = np.empty((len(prompts), 2))  # π(A) and π(B)
         for rows, logits in self.judge.logits_after(prompts, tree, progress=progress):
             of_a, of_b = tree.log_probs(logits).exp().split([len(tokens) for tokens in self._letters], dim=1)
-            masses[rows] = torch.stack([of_a.sum(dim=1), of_b.sum(dim=1)], dim=1).double().cpu().numpy()
+            masses[rows] = torch.stack([of_a.sum(dim=1), of_b.sum(dim=1)], dim=1).cpu().double().numpy()
         valid = masses.sum(axis=1)
         share = np.divide(masses[:, 1], valid, out=np.full_like(valid, 0.5), where=valid > 0)
         mode = np.where(share == 0.5, 0.5, share > 0.5)

@@ -139,7 +139,7 @@ class PointwiseJudge(Judge):
         row_of = {key: row for row, key in enumerate(distinct)}
         probs = np.empty((len(distinct), 10))
         for rows, logits in self.logits_after(list(distinct.values()), self.tree, progress=progress):
-            probs[rows] = self.tree.answers(logits).probs.double().cpu().numpy()
+            probs[rows] = self.tree.answers(logits).probs.cpu().double().numpy()
         return probs[[row_of[key] for key in keys]].clip(0, 1)
 
 

@@ -58,7 +58,14 @@ def packed_logits(
         if not packing.beginning or packing.cost > (1 - _LEAST_GAIN) * packing.plain_cost:
             packing = None
     if known is None and _any_process(packing is not None, model):
-        _check(model, prompt_ids[:_CHECKED_PROMPTS], prompt_mask[:_CHECKED_PROMPTS], suffixes, plain)
+        ids, mask = prompt_ids[:_CHECKED_PROMPTS], prompt_mask[:_CHECKED_PROMPTS]
+        few, nodes, of_few = _unpadded(ids, mask), suffixes.depth.shape[-1], suffixes.of_first(len(ids))
+        _check(
+            model,
+            lambda bare: Packing.of(bare, few, nodes).logits(bare, few, of_few),
+            # at the ends of the prompts by the model as it is, without our attention
+            lambda bare: torch.cat([_at_end(bare, few), plain(bare, ids, mask, of_few)[:, 1:]], dim=1),
+        )
     if packing is None or not shares_beginnings(model):
         return plain(model, prompt_ids, prompt_mask, suffixes)
     return packing.logits(model, prompts, suffixes)
@@ -77,35 +84,41 @@ def last_logits(model: nn.Module, prompts: Sequence[list[int]], row_tokens: int 
     """
     if supports_shared_prefix(model)[0] and len(prompts) > 1:
         packing = Packing.of(model, prompts, 0, row_tokens)
-        if packing.beginning:
+        if shares_beginnings(model) is None and _any_process(bool(packing.beginning), model):
+            few = prompts[:_CHECKED_PROMPTS]
+            _check(model, lambda bare: Packing.of(bare, few, 0).logits(bare, few), lambda bare: _at_end(bare, few))
+        if packing.beginning and shares_beginnings(model):
             return packing.logits(model, prompts)[:, 0]
+    return _at_end(model, prompts)[:, 0]
+
+
+def _at_end(model: nn.Module, prompts: Sequence[list[int]]) -> torch.Tensor:
+    """Next-token logits of padded rows, shape (N, 1, V), by the model as it is."""
     ids, mask = pad_prompts(prompts, 0, next(model.parameters()).device)
     options = {"position_ids": prompt_positions(mask), "use_cache": False, "logits_to_keep": 1}
-    return model(input_ids=ids, attention_mask=mask, **options).logits[:, -1]
+    return model(input_ids=ids, attention_mask=mask, **options).logits
 
 
 @torch.no_grad()
 def _check(
-    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, suffixes: Suffixes, plain: Callable
+    model: nn.Module, packed: Callable[[nn.Module], torch.Tensor], plain: Callable[[nn.Module], torch.Tensor]
 ) -> None:
+    """Compares the logits of two ways to process a few prompts, of equal shape; both get the bare model."""
     if isinstance(model, DistributedDataParallel):  # its forward pass waits for processes that need no check
         model = model.module
     base = transformer_of(model)
-    first = suffixes.of_first(len(prompt_ids))
     dtypes: set[torch.dtype] = set()  # of the head, not of the logits, which accelerate returns in float32
     hook = base.get_output_embeddings().register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        prompts = _unpadded(prompt_ids, prompt_mask)
-        packed = Packing.of(model, prompts, suffixes.depth.shape[-1]).logits(model, prompts, first)
-        expected = plain(model, prompt_ids, prompt_mask, first)
+        got, expected = packed(model), plain(model)
     finally:
         hook.remove()
         for module, mode in training:
             module.training = mode
     likely = expected.argmax(dim=-1, keepdim=True)
-    both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (packed, expected))
+    both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (got, expected))
     difference = torch.sub(*both).abs().mean()
     if dist.is_initialized() and is_sharded(model):
         dist.all_reduce(difference, dist.ReduceOp.MAX)

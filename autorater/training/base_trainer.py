@@ -54,6 +54,12 @@ class JudgeTrainer(PrefixSharing, ResumableTrainer, GRPOTrainer):
                 )
 
     def _get_train_sampler(self, dataset=None):
+        rows, batch = len(self.train_dataset), self.args.generation_batch_size // self.num_generations
+        if rows < batch:
+            raise UserError(
+                f"{rows:,} training rows do not fill a batch of all processes and micro-batches, {batch:,}; lower "
+                "per_device_train_batch_size or gradient_accumulation_steps"
+            )
         if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
             return super()._get_train_sampler(dataset)
         return LengthGroupedRepeatSampler(

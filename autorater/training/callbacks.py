@@ -19,6 +19,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.compatibility import PPO
 from autorater.training.precision import evaluation_precision
 from autorater.training.preemption import INTERRUPTED, TERMINATED, ReceivedSignal
 
@@ -57,7 +58,7 @@ class CalibrationCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         at_end = state.global_step == state.max_steps
-        if not self.pairs or not args.eval_steps or state.global_step % int(args.eval_steps) or at_end:
+        if not self.pairs or not args.eval_steps or state.global_step % state.eval_steps or at_end:
             return
         with evaluation_precision(args):
             metrics = evaluate(self.judge, self.pairs, self.prompts, n_bootstrap=0).metrics
@@ -181,7 +182,8 @@ class NoGradientCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" not in (logs or {}) or self._n_zero >= self.n_logs:
             return
-        without_reward = logs["grad_norm"] == 0 or logs.get("frac_reward_zero_std") == 1
+        in_groups = getattr(args, "mode", "") != PPO  # whose baseline is no mean of a group
+        without_reward = logs["grad_norm"] == 0 or (in_groups and logs.get("frac_reward_zero_std") == 1)
         self._n_zero = self._n_zero + 1 if without_reward else 0
         if self._n_zero == self.n_logs and state.is_world_process_zero:
             parse_rate = logs.get("answers/parse_rate")

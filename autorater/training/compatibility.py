@@ -39,6 +39,13 @@ RULES = (
             "epsilon_high", "delta", "importance_sampling_level",
         )
     ),
+    Rule(
+        (SAMPLED, REASONING, PPO, RLOO), "use_transformers_continuous_batching, bf16",
+        "TRL casts the float32 weights to bfloat16 for good",
+        lambda c: c.use_transformers_continuous_batching and c.bf16,
+    ),
+    Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
+    Rule((EXACT, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
     Rule((EXACT,), "num_generations", _NOT_SAMPLED),
     Rule(
         (POINTWISE,), "num_generations", f"{_NOT_SAMPLED}; answers: sampled does",

@@ -42,7 +42,7 @@ class WeightedReward:
 
     def of_grid(self, values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Reward of K answers to B prompts, shape (B, K)."""
-        p = values.double().cpu().numpy()[None]
+        p = values.cpu().double().numpy()[None]  # an Apple GPU has no double precision
         return self._sum(labels[:, None], lambda reward, y: reward.score(p, y))
 
     def of_invalid(self, labels: torch.Tensor) -> torch.Tensor:
@@ -50,15 +50,24 @@ class WeightedReward:
         return self._sum(labels, lambda reward, y: np.broadcast_to(reward.invalid_score(y), y.shape))
 
     def of_mean(self, mean: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Reward of the expected answers of B prompts, shape (B,). Gradients flow into `mean`."""
-        p = mean.detach().double().clamp(0, 1).cpu().numpy()
+        """Reward of the expected answers of B prompts, shape (B,). Gradients flow into `mean`.
+
+        A rule that clips p is level beyond its clip; the slope there is that at the clip, so that an answer which is
+        sure and wrong is corrected too.
+        """
+        p = mean.detach().cpu().double().clamp(0, 1).numpy()
+
+        def slope(reward: Reward, y: np.ndarray) -> np.ndarray:
+            clip = getattr(reward, "epsilon", 0.0) + _HALF_WIDTH
+            inside = p.clip(clip, 1 - clip)
+            low, high = inside - _HALF_WIDTH, inside + _HALF_WIDTH
+            return (reward.score(high, y) - reward.score(low, y)) / (high - low)
+
         score = self._sum(labels, lambda reward, y: reward.score(p, y))
-        low, high = np.maximum(p - _HALF_WIDTH, 0.0), np.minimum(p + _HALF_WIDTH, 1.0)
-        slope = self._sum(labels, lambda reward, y: (reward.score(high, y) - reward.score(low, y)) / (high - low))
-        return score + slope * (mean - mean.detach())
+        return score + self._sum(labels, slope) * (mean - mean.detach())
 
     def _sum(self, labels: torch.Tensor, part: Callable[[Reward, np.ndarray], np.ndarray]) -> torch.Tensor:
-        y = labels.double().cpu().numpy()
+        y = labels.cpu().double().numpy()
         total = sum(w * finite_values(part, reward, y) for w, reward in zip(self.weights, self.rewards, strict=True))
         return torch.as_tensor(total, dtype=labels.dtype, device=labels.device)
 

@@ -21,7 +21,7 @@ from autorater.judges import Judge
 from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.training.compatibility import EXACT, REASONING, is_pointwise
+from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, is_pointwise
 
 _SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
 _STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
@@ -69,7 +69,7 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     if mode == EXACT:
         rows *= 2 if coupled else 1
     elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
-        answers = training.num_generations // 2 if coupled and mode != "ppo" else training.num_generations
+        answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
         prompts = max(1, rows // max(1, answers))
         suffix = -(-rows // prompts) * (training.max_completion_length + (nodes if mode == REASONING else 0))
         return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES)

@@ -187,7 +187,7 @@ class PointwiseTrainer(JudgeTrainer):
 
     def _log(self, values: dict[str, torch.Tensor | float], tokens: int) -> None:
         device = self.accelerator.device
-        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device).detach() for v in values.values()])
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in values.values()])
         metrics = self._metrics[self.phase]
         for name, value in zip(values, self.accelerator.gather(row[None]).mean(dim=0).tolist(), strict=True):
             metrics[name].append(value)

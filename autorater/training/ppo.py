@@ -31,7 +31,13 @@ from autorater.models.shared_beginning import share_beginnings
 from autorater.training.config import JudgeGRPOConfig, option
 from autorater.training.prompt_groups import by_group, by_row
 from autorater.training.sampled_grpo import SampledGRPOTrainer
-from autorater.training.value_head import add_value_head, collecting_values, load_value_head, save_value_head
+from autorater.training.value_head import (
+    add_value_head,
+    collecting_values,
+    load_value_head,
+    save_value_head,
+    without_value_head,
+)
 
 
 @dataclass
@@ -133,6 +139,9 @@ class JudgePPOTrainer(SampledGRPOTrainer):
         self.policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         add_value_head(self.policy, dtype=self.policy.dtype if sharded else torch.float32)
+        if self.use_vllm:  # which knows no head
+            parameters = self.vllm_generation._iter_named_params
+            self.vllm_generation._iter_named_params = lambda: without_value_head(parameters())
         share_beginnings(self.policy, False)  # values are found at the positions of whole prompts
         self._forward_passes: list[tuple[torch.Tensor, torch.Tensor]] = []  # log-probabilities and values of each
 

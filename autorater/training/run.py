@@ -196,7 +196,8 @@ def _judge_or_read(
     settings = judge_settings(model_config.model_name_or_path, judge), model_config.model_revision
     answers = judge.max_reasoning_tokens, getattr(judge, "scale", None)
     precision = torch.is_autocast_enabled(training.device.type)
-    about = (*settings, judge.encoder.pieces, *answers, precision)
+    quantized = model_config.load_in_4bit, model_config.load_in_8bit
+    about = (*settings, judge.encoder.pieces, *answers, precision, *quantized)
     path = from_main(partial(stored_at, args.untrained_judgments_dir, about, held_out))
     judgments = from_main(lambda: Judgments.load(path) if path.exists() else None)
     if judgments is not None:
@@ -215,7 +216,10 @@ def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig
         UserError: If the adapter that is trained further is another than `lora_…` ask for.
     """
     if not isinstance(model, PeftModel):
-        return get_peft_config(model_config)
+        config = get_peft_config(model_config)
+        if config is not None:
+            config.revision = model_config.model_revision  # of the base model, saved with the adapter
+        return config
     adapter, defaults = model.peft_config[model.active_adapter], ModelConfig()
     for option, theirs in _OF_ADAPTER.items():
         asked, has = getattr(model_config, option), getattr(adapter, theirs, None)
@@ -254,6 +258,15 @@ def begin_run(
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
+    if (
+        getattr(training, "beta", 0)
+        and not model_config.use_peft
+        and model_config.model_revision not in (None, "main")
+    ):
+        raise UserError(
+            f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
+            "revision and name its folder, or set beta: 0"
+        )
     check_warm_start(args, training, pretrained)
     for reason, names in ineffective_options(args, pretrained, mode, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
@@ -279,7 +292,8 @@ def open_model(
         raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:
         train_only(model, args.train_only)
-    warn_of_rounding(model, training)
+    if not model_config.use_peft:  # its new weights are float32
+        warn_of_rounding(model, training)
     return model.to(training.device), tokenizer
 
 

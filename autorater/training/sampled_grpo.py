@@ -83,9 +83,10 @@ class SampledGRPOTrainer(JudgeTrainer):
         if not self.share_prefix:
             return None
         groups = PromptGroups.of(*rows)
+        exact = self._sharing_is_exact(model, *groups.first())  # gathers: before what depends on a process's rows
         # all processes must take the same path through a sharded model
         worthwhile = self._shares_single_answers or groups.size > 1 or is_sharded(model)
-        return groups if worthwhile and self._sharing_is_exact(model, *groups.first()) else None
+        return groups if worthwhile and exact else None
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs

@@ -12,7 +12,7 @@ It starts at zero: V = 0 everywhere.
 Deliberately left out: a separate value model, which would cost as much memory as the policy.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,11 @@ def collecting_values(policy: PreTrainedModel, model: nn.Module) -> Iterator[lis
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def without_value_head(parameters: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The named parameters of a policy without those of the head."""
+    return ((name, parameter) for name, parameter in parameters if _NAME not in name.split("."))
 
 
 def save_value_head(head: ValueHead, folder: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:

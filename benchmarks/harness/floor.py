@@ -69,5 +69,9 @@ def utilization(
     embedding = model.get_input_embeddings().weight
     tied = embedding is model.get_output_embeddings().weight
     matrices = sum(p.numel() for p in model.parameters()) - head - (0 if tied else embedding.numel())
-    operations = (2 + 4 * backward) * (matrices * n_tokens + head * n_logits)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(
+        p.numel() for p in model.parameters()
+    )
+    gradients = 2 + 2 * trained  # of the inputs, and of the weights that are trained
+    operations = (2 + gradients * backward) * (matrices * n_tokens + head * n_logits)
     return peak and operations / seconds / peak

@@ -6,6 +6,8 @@ table and does not stop the others. Parts that no time is left for are reported 
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,9 +92,12 @@ def run(part: Part, options: list[str], limit: float, out: Path) -> dict[str, ob
     with log.open("w", encoding="utf-8") as errors, (out / "printed.jsonl").open("w+", encoding="utf-8") as printed:
         try:
             command = [sys.executable, str(BENCHMARKS / part.script), *options]
-            code = subprocess.run(command, stdout=printed, stderr=errors, timeout=limit).returncode
+            process = subprocess.Popen(command, stdout=printed, stderr=errors, start_new_session=True)
+            code = process.wait(limit)
             status = "ok" if code == 0 else f"failed with exit status {code}; see {log.name}"
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too, which hold memory of the GPU
+            process.wait()
             status = f"stopped after {limit:.0f} s; see {log.name}"
         printed.seek(0)
         lines = printed.read().splitlines()

@@ -46,3 +46,6 @@ def test_the_digest_of_a_model_changes_with_its_files(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"another")
     assert model_digest(str(tmp_path)) != first
     assert model_digest("org/name") != model_digest("org/other")
+    first = model_digest(str(tmp_path / "model.safetensors"))
+    (tmp_path / "model.safetensors").write_bytes(b"a third")
+    assert model_digest(str(tmp_path / "model.safetensors")) != first, "a GGUF file is a model too"

@@ -147,6 +147,21 @@ def test_the_check_runs_once(monkeypatch):
     assert checks == [1]
 
 
+def test_the_ends_of_prompts_are_checked_too(monkeypatch):
+    model, checks = make_model("llama", 40).train(), []
+    expected = torch.cat([model(torch.tensor([prompt])).logits[:, -1] for prompt in PROMPTS])
+    check, whole = shared_beginning._check, Packing.logits
+    monkeypatch.setattr(shared_beginning, "_check", lambda *args: checks.append(1) or check(*args))
+    for _ in range(2):
+        torch.testing.assert_close(last_logits(model, PROMPTS), expected, rtol=1e-4, atol=1e-5)
+    assert (checks, shares_beginnings(model), model.training) == ([1], True, True)
+    other = make_model("llama", 40)
+    monkeypatch.setattr(Packing, "logits", lambda *args: whole(*args) + torch.eye(40)[0])
+    with pytest.warns(RuntimeWarning, match="shared beginning disabled.*tolerance 1e-04"):
+        logits = last_logits(other, PROMPTS)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_autocast_has_the_tolerance_of_bfloat16():
     model = make_model("llama", 40)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -156,6 +171,7 @@ def test_autocast_has_the_tolerance_of_bfloat16():
 
 def test_one_call_reads_every_distinct_token_once():
     model, shapes = make_model("qwen", 40), []
+    share_beginnings(model, True)  # without the check
     model.register_forward_pre_hook(lambda _, a, kw: shapes.append(kw["input_ids"].shape), with_kwargs=True)
     last_logits(model, PROMPTS, 512)
     distinct = {tuple(prompt[:i]) for prompt in PROMPTS for i in range(1, len(prompt) + 1)}

@@ -43,16 +43,17 @@ class Stream(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("terminal", "disable_tqdm", "bar"), [(True, False, True), (True, True, False), (False, False, False)]
+    ("terminal", "disable_tqdm", "bar", "eval_steps"),
+    [(True, False, True, 2), (True, True, False, 2), (False, False, False, 0.4)],
 )
 def test_held_out_pairs_are_evaluated_during_training(
-    tmp_path, simulated, monkeypatch, capsys, caplog, terminal, disable_tqdm, bar
+    tmp_path, simulated, monkeypatch, capsys, caplog, terminal, disable_tqdm, bar, eval_steps
 ):
     tokenizer = make_tokenizer("split")
     judge = Judge(make_model("qwen", len(tokenizer)), tokenizer, PromptFormat("compact"), answer_step=0.25)
     prompts = judge.encoder.encode(simulated.pairs)
     args = JudgeGRPOConfig(
-        output_dir=str(tmp_path), report_to="none", use_cpu=True, max_steps=5, eval_steps=2, logging_steps=1,
+        output_dir=str(tmp_path), report_to="none", use_cpu=True, max_steps=5, eval_steps=eval_steps, logging_steps=1,
         per_device_train_batch_size=4, save_strategy="no", answer_step=0.25, disable_tqdm=disable_tqdm,
     )  # fmt: skip
     trainer = grpo_trainer(
@@ -219,6 +220,11 @@ def test_equal_rewards_in_all_groups_are_warned_about_whatever_the_entropy_bonus
         assert not caplog.messages
         callback.on_log(None, state, None, {"grad_norm": 0.3, "frac_reward_zero_std": equal})
     assert "nothing is learned from the votes" in caplog.text
+    caplog.clear()
+    ppo = callbacks.NoGradientCallback()
+    for _ in range(4):
+        ppo.on_log(SimpleNamespace(mode="ppo"), state, None, {"grad_norm": 0.3, "frac_reward_zero_std": 1.0})
+    assert not caplog.messages, "its baseline is no mean of a group"
 
 
 def test_a_model_that_does_not_learn_is_warned_about(caplog):

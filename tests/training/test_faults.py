@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.prompts.templates import PromptFormat
@@ -13,6 +14,7 @@ from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.faults import TrainingFault
 from autorater.training.grpo import grpo_trainer
+from autorater.training.ppo import JudgePPOConfig
 from rewards import BrierReward, brier_reward
 from tests.conftest import make_model, make_tokenizer
 
@@ -118,6 +120,31 @@ def test_batches_without_a_parsed_answer_are_counted_and_warned_about_once(data,
     exact.train()
     assert [entry["answers/unparsed_batches"] for entry in exact.state.log_history if "reward" in entry] == [0, 0]
     assert json.dumps(exact.state.log_history)
+
+
+@pytest.mark.parametrize("answers", ["exact", "sampled"])
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_too_few_rows_for_a_batch_are_refused(data, tmp_path, answers, sampling):
+    few = trainer(
+        data, tmp_path, brier_reward, answers, per_device_train_batch_size=28, train_sampling_strategy=sampling
+    )
+    with pytest.raises(
+        UserError, match=r"6 training rows do not fill a batch of all processes and micro-batches, \d+;"
+    ):
+        few.train()
+
+
+@pytest.mark.parametrize(("size", "accumulation"), [(1, 1), (1, 3), (3, 1), (5, 2)])
+@pytest.mark.parametrize("config", [JudgeGRPOConfig, JudgePPOConfig])
+def test_any_batch_size_is_accepted_without_groups(tmp_path, size, accumulation, config):
+    ppo = {"orders": "separate"} if config is JudgePPOConfig else {}
+    args = config(
+        output_dir=str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+        use_cpu=True, report_to="none", **ppo,
+    )  # fmt: skip
+    default = config.__dataclass_fields__["num_generations"].default
+    assert (args.num_generations, args.steps_per_generation) == (default, accumulation)
+    assert args.generation_batch_size == size * accumulation
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])

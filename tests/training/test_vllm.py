@@ -20,6 +20,7 @@ from rewards import CLOSE_TAG, parse_probability, render_answer
 from rewards.answer import answer_pattern
 from tests.conftest import make_tokenizer
 from tests.training.test_grpo import make_trainer  # noqa: F401
+from tests.training.test_ppo import make_trainer as make_ppo_trainer  # noqa: F401
 
 G = 4
 
@@ -235,3 +236,12 @@ def test_the_pattern_allows_every_answer_of_the_grid(decimals):
         assert re.fullmatch(answer_pattern(decimals), text)
         thought = "<think>a < b, <b>so" + "</think><prob_rb_better>" + text
         assert re.fullmatch(answer_pattern(decimals, reasoning=True), thought)
+
+
+@pytest.mark.parametrize("mode", ["server", "colocate"])
+def test_the_value_head_of_ppo_is_not_sent(make_ppo_trainer, vllm, mode):  # noqa: F811
+    trainer = make_ppo_trainer(use_vllm=True, vllm_mode=mode)
+    sent = {name for name, _ in trainer.vllm_generation._iter_named_params()}
+    names = {name for name, _ in trainer.model.named_parameters()}
+    assert names - sent == {"value_head.weight", "value_head.bias"}
+    assert sent < names

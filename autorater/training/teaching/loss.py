@@ -22,7 +22,7 @@ from autorater.training.exact_loss import ExactLoss
 
 def binomial_targets(q: torch.Tensor, n_values: int) -> torch.Tensor:
     """Distributions over K grid values 0 … 1 with means q of shape (B,); shape (B, K)."""
-    p = q.double().clamp(1e-9, 1 - 1e-9).cpu().numpy()
+    p = q.cpu().double().clamp(1e-9, 1 - 1e-9).numpy()
     return torch.as_tensor(binom.pmf(np.arange(n_values), n_values - 1, p[:, None]), dtype=q.dtype, device=q.device)
 
 
