@@ -82,6 +82,7 @@ class RowReader:
         self.left_out: Counter[str] = Counter()
         self.unread: list[str] = []
         self._names = dict(columns or {})  # ours to theirs
+        self._chosen = set(self._names)  # by the caller; names that differ in case are added to `_names`
         self._forced = layout is not None
         self._layout = None if layout is None else layout_named(layout)
         self._labelled, self._seed, self._odd = labelled, seed, odd
@@ -146,7 +147,8 @@ class RowReader:
             layout = layout_of(renamed)
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
             if not self._layout:
-                self._names |= _misspelled(renamed)
+                used = set(self._names.values())
+                self._names |= {ours: theirs for ours, theirs in _misspelled(renamed).items() if theirs not in used}
                 renamed = list(self._renamed(dict.fromkeys(names)))
         expected = self._layout.columns if self._layout else ()
         if not self._labelled:
@@ -184,8 +186,8 @@ class RowReader:
 
     def _own(self, row: Row) -> Row:
         """A row in our columns, with its single vote as counts; a vote that the caller named is the only verdict."""
-        if set(VOTE_COLUMNS) & set(self._names):
-            row = {name: value for name, value in row.items() if name in self._names or name not in _VERDICTS}
+        if set(VOTE_COLUMNS) & self._chosen:
+            row = {name: value for name, value in row.items() if name in self._chosen or name not in _VERDICTS}
         column = next((name for name in VOTE_COLUMNS if name in row), None)
         given = {name for name in ("label", "votes_a", "votes_b", "votes_tie") if given_in(row, name) is not None}
         if column and not given:

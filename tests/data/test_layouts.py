@@ -511,6 +511,8 @@ LIKED = {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}
         ({"in": "Tea?", "output_1": "Yes.", "output_2": "No.", "label": 1},
          {"prompt": "in", "response_a": "output_1", "response_b": "output_2", "vote": "label"}, 0),
         (PLAIN | {"label": 0.1, "human": "B"}, {"vote": "human"}, 1),
+        (PLAIN | {"Label": "B"}, {"vote": "Label"}, 1),
+        (PLAIN | {"Label": 0, "human": "B"}, {"vote": "human"}, 1),
         (PLAIN | {"vote": "A", "human": "B"}, {"winner": "human"}, 1),
         (PLAIN | {"votes_a": 3, "votes_b": 1, "human": "B"}, {"vote": "human"}, 1),
         (PLAIN | {"winner": "A", "label": 1}, {"winner": "winner"}, 0),
@@ -577,6 +579,11 @@ def test_preference_data_with_messages_in_text(tmp_path, write, suffix):
     (pair,) = load_pairs(path)
     assert pair.prompt == messages('It\'s "tea"?')
     assert {pair.response_a, pair.response_b} == {answer("Yes.\nAnd {} {no} 'a' 'b'"), answer("No.")}
+
+
+def test_lists_that_are_no_messages_are_texts():
+    (pair,), _ = read([LIKED | {"chosen": "[1, 2]", "rejected": '{"role": "none"}'}])
+    assert {pair.response_a, pair.response_b} == {"[1, 2]", '{"role": "none"}'}
 
 
 def test_a_frame_of_parquet_has_arrays():

@@ -58,7 +58,7 @@ def rewardbench_2(row: Row) -> Iterator[Row]:
 
 
 def _text(row: Row, column: str) -> Text:
-    value = decoded(with_messages(given_in(row, column)))
+    value = with_messages(given_in(row, column))
     if value is None:
         raise bad_value(column, row.get(column), "text or messages")
     text = text_or_messages([value] if isinstance(value, Mapping) else value, column)
