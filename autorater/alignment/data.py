@@ -37,7 +37,9 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
     if train.task != held_out.task:
         raise DataError(f"the tasks of {args.eval_dataset_name} and {args.dataset_name} differ; expected the same")
     if args.labels == "sparse":
-        counts = np.eye(len(train.task.labels))[_one_vote(train.shares, seed + 1)]
+        # of recorded items the vote that the warm start has learned; simulated ones have a grader there
+        vote = _one_vote(train.shares, seed if args.dataset_name else seed + 1)
+        counts = np.eye(len(train.task.labels))[vote]
         sparse = [replace(item, counts=tuple(row)) for item, row in zip(train.items, counts.tolist(), strict=True)]
         train = ItemSet(train.task, sparse)
     labels = ", ".join(train.task.labels)

@@ -15,8 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 from autorater.audit.processes import Processes, collect
+from autorater.audit.results import repeated
 from autorater.audit.run import Judging, log_missing_answers, open_judging
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, refuse_overwriting
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import StoredElsewhere
 from autorater.evaluation.requests import missing_budget
@@ -28,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
     """Judges pairs and writes their predictions, by the arguments of `parse_judge_arguments`.
 
     A line has the id, the order, the probability that the response shown second is better (null without an answer),
-    its validity, and label, truth and models in that order if the pair has them.
+    its validity, and label, truth and models in that order if the pair has them; rows that show the same texts have
+    the same `cluster`.
 
     Raises:
         UserError: If pairs, judge or file are at fault, or the budget was too small.
@@ -39,10 +41,13 @@ def run(args: argparse.Namespace) -> None:
 
 def predictions(judging: Judging) -> Iterator[dict[str, object]]:
     """The lines of a file of predictions, from judgments that are stored."""
+    clusters = repeated(judging.index.clusters)
     for index, pair in enumerate(judging.pairs()):
+        of_pair = {} if clusters[index] is None else {"cluster": clusters[index]}
         for order, side in (("ab", pair), ("ba", pair.swapped())):
             record = judging.store[judging.plan.number(index, "swap", 0, order)]
-            yield {"id": pair.id, "order": order, **_prediction(record), **targets_of(side, "model_a", "model_b")}
+            about = {**targets_of(side, "model_a", "model_b"), **of_pair}
+            yield {"id": pair.id, "order": order, **_prediction(record), **about}
 
 
 def judge_to_file(
@@ -59,6 +64,7 @@ def judge_to_file(
     out, processes = Path(args.out), Processes.of_environment()
     if processes.size > 1 and args.judge.startswith(ENDPOINT):
         raise UserError(f"--judge {args.judge}: one process sends all requests to a server; raise --concurrency")
+    refuse_overwriting(args.dataset_name, out)
     folder = prepare_output_dir(f"{out}.judging")
     if not processes.is_first:
         _judge_share(args, folder, pairs, processes)

@@ -153,7 +153,10 @@ def _texts(flip: Mapping[str, object]) -> list[tuple[str, str]]:
             shown = ((order, text) for order, answers in value.items() for text in answers if text)
             texts += [(f"Answer, presentation {order}", str(text)) for order, text in shown]
         elif name not in _NUMBERS and value not in (None, ""):
-            is_conversation = isinstance(value, list) and all(set(part) == {"role", "content"} for part in value)
-            text = plain_text(tuple(Message(**part) for part in value)) if is_conversation else str(value)
+            is_conversation = isinstance(value, list) and all(
+                isinstance(part, dict) and set(part) == {"role", "content"} for part in value
+            )
+            is_text = is_conversation and bool(value)
+            text = plain_text(tuple(Message(**part) for part in value)) if is_text else str(value)
             texts.append((_NAMES.get(name, name), text))
     return texts

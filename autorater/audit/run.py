@@ -59,11 +59,7 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     data = _recorded_data(args) if args.judge.startswith(RECORDED) else _judged_data(args, folder)
     metrics = {probe: measure(found, args.n_bootstrap, probe) for probe, found in data.predictions.items()}
     first, headline = next(iter(data.predictions.items()))
-    if args.family and not headline.pairs.own.any():
-        raise UserError(
-            f"--self {','.join(args.family)}: no pair compares one of these with another system; expected values of "
-            "model_a and model_b"
-        )
+    _check_family(args, headline.pairs)
     names = dict.fromkeys(headline.pairs.groups) if args.group_by else ()
     groups = {name: measure(headline.of_group(name), args.n_bootstrap, first) for name in names}
     if not any(values["n_pairs"] for values in metrics.values()):
@@ -140,6 +136,7 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
 
     pairs = pairs or of_dataset
     index = index_pairs(pairs(), getattr(args, "group_by", ()), getattr(args, "family", ()))
+    _check_family(args, index)  # before the first request
     plan = Plan(len(index), args.probe, args.repeats)
     judge = open_judge(args.judge, **judge_options(args.judge, args))
     if "paraphrase" in args.probe:
@@ -151,6 +148,15 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
         return JudgmentStore(folder, *about)
 
     return Judging(pairs, index, plan, judge, open_store(folder), open_store)
+
+
+def _check_family(args: argparse.Namespace, index: PairIndex) -> None:
+    family = getattr(args, "family", ())
+    if family and not index.own.any():
+        raise UserError(
+            f"--self {','.join(family)}: no pair compares one of these with another system; expected values of "
+            "model_a and model_b"
+        )
 
 
 def _check_instruction(judge: NamedJudge) -> None:

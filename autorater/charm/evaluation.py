@@ -14,9 +14,10 @@ from scipy.special import expit
 
 from autorater.charm.responses import Response, Scores, by_model, matchups, scores_of, sides_of
 from autorater.data.errors import DataError
+from autorater.data.gathering import clusters
 from autorater.data.pairs import Pair
 from autorater.metrics.agreement import agreement, agreement_credits
-from autorater.metrics.intervals import Mean, bootstrap
+from autorater.metrics.intervals import Share, bootstrap
 from autorater.metrics.systems import WinRate, check_rated, correlations, win_rates
 
 
@@ -113,7 +114,7 @@ def evaluate_scores(
         [response.model for response, _ in compared],
         [response.model for _, response in compared],
         elo=elo,
-        clusters=np.unique([response.prompt for response, _ in compared], return_inverse=True)[1],
+        clusters=clusters(response.prompt for response, _ in compared),
         n_bootstrap=n_bootstrap,
     )
     means = {m: float(np.mean([scores[r] for r in by_prompt.values()])) for m, by_prompt in scored.items()}
@@ -129,6 +130,6 @@ def _accuracy(pairs: Sequence[Pair], scores: Scores, n_bootstrap: int) -> dict[s
     judged = expit(scores_b - scores_a)
     interval = {}
     if n_bootstrap:
-        prompts = np.unique([pair.prompt for pair in pairs], return_inverse=True)[1]
-        interval = bootstrap({"accuracy": Mean(*agreement_credits(judged, labels))}, n_bootstrap, clusters=prompts)
+        prompts = clusters(pair.prompt for pair in pairs)
+        interval = bootstrap({"accuracy": Share(*agreement_credits(judged, labels))}, n_bootstrap, clusters=prompts)
     return {"accuracy": agreement(judged, labels), **interval}

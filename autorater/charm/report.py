@@ -41,7 +41,7 @@ def models_table(versions: Mapping[str, RewardEvaluation], ratings: Mapping[str,
     """Elo, and gap and mismatch in every version, of every model; the strongest model first."""
     first = next(iter(versions.values()))
     rows: Table = [("model", "Elo", *(f"{name}, {version}" for name in ("gap", "MD") for version in versions))]
-    for model in sorted(first.mean_scores, key=lambda model: -ratings[model].elo):
+    for model in sorted(first.gaps, key=lambda model: -ratings[model].elo):  # those that share a prompt with another
         rating = ratings[model]
         interval = "" if rating.low is None else f" [{rating.low:.0f}, {rating.high:.0f}]"
         gaps = (f"{e.gaps[model]:+.3f}" for e in versions.values())

@@ -30,6 +30,7 @@ from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
+from autorater.judges.identity import digest, model_digest
 from autorater.report.tables import fixed_width
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings
@@ -76,6 +77,8 @@ class CharmRun:
             model = self.base if version == ORIGINAL else str(self.folder / version)
             # models in the output folder are identified by their version, since the folder may be moved
             name = version if Path(model).parent == self.folder else model
+            if name == model and Path(model).is_dir():
+                name = f"{model}, {model_digest(model)}"  # it may be trained again there
             scores |= self._load(model).score_file(missing, self.folder / "scores" / version, name)
         self._scores[version] = scores
 
@@ -85,6 +88,7 @@ class CharmRun:
         diagnosis = evaluate_scores(*scored, n_bootstrap=0)
         overvalued = self.args.overvalued or next(iter(diagnosis.gaps))
         reference = self.args.reference or diagnosis.reference_for(overvalued)
+        self._check_held_out(overvalued, reference)
         gaps = ", ".join(f"{model} {gap:+.3f}" for model, gap in diagnosis.gaps.items())
         logger.info(f"win rate minus expected win rate, on the prompts to calibrate on: {gaps}")
         calibration = calibrate(*scored, overvalued, reference)
@@ -93,17 +97,34 @@ class CharmRun:
                 _write_preferences(self.folder / f"preferences_{version}.jsonl", preferences)
         return calibration
 
+    def _check_held_out(self, overvalued: str, reference: str) -> None:
+        """UserError, before anything is trained, if the two cannot be compared on the held-out prompts."""
+        prompts = [{r.prompt for r in self.data.held_out if r.model == model} for model in (overvalued, reference)]
+        if not prompts[0] & prompts[1]:
+            raise UserError(
+                f"{overvalued} and {reference} answered no common held-out prompt; expected at least one to measure "
+                "the calibration on"
+            )
+
     def train(self, version: str, calibration: Calibration) -> None:
         """Continues the training of the original on a preference set; `stage: evaluate` uses an existing model."""
-        folder = self.folder / version
+        folder, preferences = self.folder / version, calibration.sets[version]
+        note, made_from = folder / _MADE_FROM, f"{calibration.overvalued}, {digest(preferences)}\n"
         if self.args.stage == "evaluate" and any(folder.glob("*config.json")):
+            if note.exists() and note.read_text(encoding="utf-8") != made_from:
+                raise UserError(
+                    f"{folder} was trained on other preferences, {note.read_text(encoding='utf-8').strip()}; now they "
+                    f"are {made_from.strip()}: train it again, or use the options of that run"
+                )
             logger.info(f"{version}: using the reward model in {folder}")
             return
-        preferences = calibration.sets[version]
         n_equal = calibration.n_prompts - len(preferences)
         logger.info(f"{version}: training on {len(preferences):,} preferences; equal scores: {n_equal}")
         peft_config = get_peft_config(self.model_config)
         self._train(self._load(self.base), preferences, version, self.training, peft_config=peft_config)
+        if self.training.process_index == 0:
+            note.write_text(made_from, encoding="utf-8")
+            shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)  # of the model before
 
     def evaluate(self, version: str) -> RewardEvaluation:
         """The metrics of a scored version on the held-out prompts."""
@@ -131,12 +152,13 @@ class CharmRun:
         folder, args = self.folder / ORIGINAL, self.args
         options = sorted([*BaseModelArguments.__annotations__, "dataset_name", "held_out_fraction", "n_pairs"])
         made_from = {name: getattr(args, name) for name in options}
+        preferences = voted_preferences(self.data.pairs)
         made_from |= {"seed": self.training.seed, "max_length": self.training.max_length}
+        made_from |= {"preferences": digest(preferences)}  # the held-out prompts decide which they are
         note, text = folder / _MADE_FROM, "".join(f"{name}: {value}\n" for name, value in made_from.items())
         if note.exists() and note.read_text(encoding="utf-8") == text:
             logger.info(f"original: using the reward model in {folder}")
             return str(folder)
-        preferences = voted_preferences(self.data.pairs)
         if not preferences:
             raise UserError("there are no votes to train a reward model on; give model_name_or_path or dataset_name")
         logger.info(f"original: training a small reward model from scratch on {len(preferences):,} preferences")

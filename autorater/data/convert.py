@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from autorater.data.errors import refuse_overwriting
 from autorater.data.layouts import LAYOUTS, OWN
 from autorater.data.loading import LoadReport, load_pairs, write_pairs
 
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: If the source or an option is invalid, or the name of OUT ends otherwise.
     """
+    refuse_overwriting(args.source, args.out)
     report = LoadReport()
     pairs = load_pairs(
         args.source,

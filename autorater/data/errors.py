@@ -1,5 +1,6 @@
 """Errors that a user can fix: a script prints them in one line and exits with status 2."""
 
+import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,14 @@ class DataWarning(Warning):
 
 class AlreadyFinished(Exception):
     """There is nothing left to do; the message says why. A script prints it and exits with status 0."""
+
+
+def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
+    """Raises a `UserError` if a file to write is the one that is read."""
+    if not isinstance(source, str | os.PathLike) or not (os.path.exists(source) and os.path.exists(out)):
+        return
+    if os.path.samefile(source, out):
+        raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
 
 
 @contextmanager

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The judgments of N pairs and their metrics."""
+    """The judgments of N pairs, their metrics, and the clusters by which these were resampled, if not single pairs."""
 
     pairs: Sequence[Pair]
     judgments: Judgments
     metrics: dict[str, float]
+    clusters: Sequence[str | int] | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -111,7 +112,7 @@ def measure(
     """
     against = targets(pairs, clusters)
     options = {"valid": judgments.valid, "mode": judgments.mode, "n_bootstrap": n_bootstrap}
-    return Evaluation(pairs, judgments, judge_metrics(judgments.mean, against, **options))
+    return Evaluation(pairs, judgments, judge_metrics(judgments.mean, against, **options), against.clusters)
 
 
 def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) -> Targets:

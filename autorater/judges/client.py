@@ -20,8 +20,10 @@ import logging
 import math
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -42,10 +44,21 @@ _FATAL = {401: "the key was not accepted", 404: "no such model or address"}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
+_OF_THE_PROMPT = re.compile(
+    r"context|too long|too large|content.?(filter|policy|management)|moderation", re.IGNORECASE
+)
+_CHARACTERS_PER_TOKEN = 4  # of English, roughly
 
 
 class EndpointError(UserError):
-    """No request can succeed, or the budget is too small; the message says why and what to do."""
+    """No request can succeed, or the budget is too small; the message says why and what to do.
+
+    `status` is that of the reply which said so, if one did.
+    """
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass
@@ -145,6 +158,8 @@ class ServerClient:
     max_retries: int = 6
     max_wait: float = 600.0
     usage: Usage = field(default_factory=Usage)
+    adapted: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Fields that the server requires in place of ours, found by its errors."""
 
     def post_all(
         self,
@@ -175,11 +190,17 @@ class _Session:
         self.client, self.path, self.read, self.receive = client, path, read, receive
         self.resume_at, self.refused_in_a_row = 0.0, 0
         self.largest = 0  # tokens of the largest reply
-        self.adapted: dict[str, object] = {}  # fields that the server requires in place of ours
+        self.warned = False  # that the server reports no tokens
         self.cut_prompts, self.replied = _CutPrompts(), asyncio.Condition()
 
     def run(self, requests: Iterator[tuple[K, Body]]) -> None:
-        asyncio.run(self.send_all(requests))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self.send_all(requests))
+        else:  # a notebook has a loop of its own
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, self.send_all(requests)).result()
         self.cut_prompts.warn()
 
     async def send_all(self, requests: Iterator[tuple[K, Body]]) -> None:
@@ -196,7 +217,8 @@ class _Session:
             if reply is None:  # the budget was used up between two attempts
                 return
             self.receive(request[0], reply)
-            self.refused_in_a_row = self.refused_in_a_row + 1 if reply.problem else 0
+            if not (reply.problem and _OF_THE_PROMPT.search(reply.problem)):  # another prompt may be accepted
+                self.refused_in_a_row = self.refused_in_a_row + 1 if reply.problem else 0
             if self.refused_in_a_row >= _MAX_REFUSED_IN_A_ROW:
                 raise EndpointError(
                     f"{_MAX_REFUSED_IN_A_ROW} requests in a row were refused, the last because {reply.problem}; "
@@ -257,7 +279,7 @@ class _Session:
         import openai
 
         client = self.client
-        sent = {"model": client.model, **body} | self.adapted | dict(client.extra_body)
+        sent = {"model": client.model, **body} | client.adapted | dict(client.extra_body)
         sent = {name: value for name, value in sent.items() if value is not None}
         try:
             # the raw text: openai's types do not check what is in a reply
@@ -273,11 +295,25 @@ class _Session:
         except openai.APIConnectionError as error:
             raise _FailedAttempt(f"the connection failed ({error.__cause__ or error})") from None
         reply = self.read(text)
-        self.count(tokens, reply.prompt_tokens, reply.completion_tokens)
+        used = reply.prompt_tokens, reply.completion_tokens
+        self.count(tokens, *(used if any(used) else self.estimated(body, reply)))
         self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
         if reply.problem:
             raise _FailedAttempt(reply.problem, reply.retry)
         return reply
+
+    def estimated(self, body: Body, reply: Reply) -> tuple[int, int]:
+        """The tokens of a reply that reports none, from its characters, for a budget of tokens or money; else 0."""
+        usage = self.client.usage
+        if usage.max_tokens is None and usage.max_cost is None:
+            return 0, 0
+        if not self.warned:
+            self.warned = True
+            logger.warning(
+                f"the server reports no tokens; for the budget a token is taken for {_CHARACTERS_PER_TOKEN} characters"
+            )
+        written = max([len(reply.text or ""), *(len(str(choice.get("text", ""))) for choice in reply.choices)])
+        return tuple(-(-size // _CHARACTERS_PER_TOKEN) for size in (len(json.dumps(body)), written))
 
     def count(self, tokens: list[int], prompt_tokens: int, completion_tokens: int) -> None:
         self.client.usage.add(prompt_tokens, completion_tokens)
@@ -287,7 +323,9 @@ class _Session:
     def adapts_to(self, error: openai.APIStatusError, sent: Body) -> bool:
         """Whether a request without the refused field may succeed; a field of `extra_body` is the user's choice."""
         reason = error_reason(error.response.text)
-        if "max_tokens" in sent and "max_completion_tokens" in reason:
+        if self.path != "/chat/completions":  # has neither restriction
+            return False
+        if "max_tokens" in sent and "max_completion_tokens" in reason and not _OF_THE_PROMPT.search(reason):
             name, change = "max_tokens", {"max_tokens": None, "max_completion_tokens": sent["max_tokens"]}
         elif "temperature" in sent and "temperature" in reason:
             name, change = "temperature", {"temperature": None}
@@ -295,10 +333,10 @@ class _Session:
             return False
         if error.status_code not in (400, 422) or name in self.client.extra_body:
             return False
-        if name not in self.adapted:
+        if name not in self.client.adapted:
             instead = "max_completion_tokens" if name == "max_tokens" else "none"
             logger.warning(f"the server refuses {name} = {sent[name]} ({reason}); from now on it gets {instead}")
-            self.adapted |= change
+            self.client.adapted.update(change)
         return True
 
     def failed_status(self, error: openai.APIStatusError) -> _FailedAttempt:
@@ -306,7 +344,7 @@ class _Session:
         if status in _FATAL or error.code == "insufficient_quota":
             reason = _FATAL.get(status, "the account has no credit")
             about = f"model {self.client.model!r}, address {error.request.url}, key from {self.client.api_key_env}"
-            raise EndpointError(f"{reason}: status {status}, {text} ({about})") from None
+            raise EndpointError(f"{reason}: status {status}, {text} ({about})", status) from None
         retry = status in _RETRIED or status >= 500
         wait = retry_after(error.response.headers) if retry else None
         return _FailedAttempt(f"the server replied {status}: {text}", retry, wait, status == 429 and wait is not None)

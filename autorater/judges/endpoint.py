@@ -27,7 +27,7 @@ from autorater.data.tables import Source
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.judgments import Answer, Judgments, NamedJudge
 from autorater.judges.replies import Reply, read_reply
-from autorater.prompts.markers import shown_texts
+from autorater.prompts.markers import shown_texts, without_control_tokens
 from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
 from rewards.answer import parse_probability
 
@@ -95,7 +95,7 @@ class EndpointJudge(ServerClient, NamedJudge):
             pieces = [re.sub(rf"\b([Rr]esponse) {old}\b", rf"\1 {new}", piece) for piece in pieces]
         if wording.names != ("A", "B") and pieces == list(format.pieces):
             raise UserError("the prompt template has no 'response A' and 'response B' that could get other names")
-        texts = shown_texts(format.values(pair), format.markers)
+        texts = map(without_control_tokens, shown_texts(format.values(pair), format.markers))
         return "".join(chain.from_iterable(zip(pieces, texts, strict=False))) + pieces[-1]
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:

@@ -7,6 +7,7 @@ of answers; scores of single responses (`autorater.judges.pointwise`).
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
@@ -43,6 +44,7 @@ from autorater.prompts.tokens import inside
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
+logger = logging.getLogger(__name__)
 
 
 class Judge(NamedJudge):
@@ -160,6 +162,12 @@ class Judge(NamedJudge):
         if device is not None:
             model.to(device)
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
+        if recalibration is not None and prompt_format != saved_format:
+            logger.warning(
+                f"{name_or_path}: its recalibration ({recalibration.kind}, {recalibration}) is not applied, because "
+                "it was fitted on answers to another prompt"
+            )
+            recalibration = None
         pieces = saved_pieces(saved, tokenizer, saved_format) if prompt_format == saved_format else None
         if judgment == POINTWISE:
             of_scores = import_module("autorater.judges.pointwise").PointwiseJudge

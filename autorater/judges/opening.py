@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from autorater.data.errors import UserError
 from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
-from autorater.judges.identity import model_digest
+from autorater.judges.identity import digest, model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.options import ENDPOINT, LOCAL_OPTIONS, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
 from autorater.judges.recorded_judge import RecordedJudge
@@ -119,6 +119,7 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
         "judge": name,
         "weights": model_digest(name),
         "prompt": judge.prompt_format.described,
+        "layout": digest((judge.encoder.format, judge.encoder.pieces)),  # as the chat template rendered it today
         "answer_step": judge.tree.step,
         "dtype": str(judge.model.dtype),
     }

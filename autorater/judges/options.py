@@ -117,7 +117,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
     local = not all(name.startswith((ENDPOINT, RECORDED)) for name in judges)
     cases = (
         (not asked, "a recorded file already holds the judgments", (*SERVER_OPTIONS, *PROMPT_OPTIONS, "reasoning")),
-        (not served, _LOCAL, SERVER_OPTIONS),
+        (not served, _LOCAL, (*SERVER_OPTIONS, "repeats")),
         (not local, "no judge runs on this machine", LOCAL_OPTIONS),
     )
     refuse_ineffective(cases, given)

@@ -7,6 +7,7 @@ its own, content as a list of parts, an error body of any shape. Pure functions 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -101,7 +102,9 @@ def tokens_in(reply: str) -> tuple[int, int]:
     body = _json_of(reply)
     usage = body.get("usage") if isinstance(body, Mapping) else None
     counts = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (int(count) if isinstance(count, int | float) else 0 for count in counts)
+    prompt, completion = (
+        int(count) if isinstance(count, int | float) and math.isfinite(count) else 0 for count in counts
+    )
     return prompt, completion
 
 

@@ -166,7 +166,12 @@ class ServedJudge(EndpointJudge):
         replies = []
         path = "/chat/completions" if "messages" in body else "/completions"
         client = replace(self, max_retries=min(2, self.max_retries), usage=self.usage)
-        ServerClient.post_all(client, path, [(0, body)], read, lambda _, reply: replies.append(reply))
+        try:
+            ServerClient.post_all(client, path, [(0, body)], read, lambda _, reply: replies.append(reply))
+        except EndpointError as error:
+            if error.status != 404 or path != "/completions":
+                raise
+            return Reply(problem=f"it has no such path, or no such model: {error}")
         return replies[0] if replies else Reply(problem="the budget is used up")
 
     def _ask_exact(self, way: Mapping[str, object], requests: Iterable[tuple[K, Pair]], receive) -> None:

@@ -218,13 +218,13 @@ def _variances_of_means(
     labels: np.ndarray, bins: np.ndarray, units: np.ndarray | None, weights: np.ndarray
 ) -> np.ndarray:
     """Variance of the mean label of each bin, NaN in bins of fewer than two units; residuals are summed by unit."""
-    mass, n_units = np.bincount(bins, weights), np.bincount(bins)
+    mass, n_units = np.bincount(bins, weights), np.bincount(bins, weights > 0)  # pairs of weight 0 do not count
     residuals = weights * (labels - (np.bincount(bins, weights * labels) / np.where(mass > 0, mass, 1))[bins])
     owner = bins
     if units is not None:
         pairs, pair = np.unique(bins * (int(units.max()) + 1) + units, return_inverse=True)  # (bin, unit)
         residuals, owner = np.bincount(pair, residuals), pairs // (int(units.max()) + 1)
-        n_units = np.bincount(owner, minlength=mass.size)
+        n_units = np.bincount(owner, np.bincount(pair, weights) > 0, mass.size)
     squares = np.bincount(owner, residuals**2, mass.size)
     several = (n_units > 1) & (mass > 0)
     variances = np.full(mass.size, np.nan)

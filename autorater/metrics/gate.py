@@ -127,8 +127,8 @@ class _Test:
 
     @property
     def p_value(self) -> float:
-        if self.error < 1e-15:
-            return 1.0 if abs(self.change) < 1e-15 else 0.0
+        if self.error < 1e-15:  # all clusters changed alike: the chance that all random signs agree
+            return 1.0 if abs(self.change) < 1e-15 else 2.0**-self.freedom
         return float(2 * stdtr(self.freedom, -abs(self.change) / self.error))
 
     def result(self, metric: str, p_value: float, level: float, n_metrics: int) -> Change:

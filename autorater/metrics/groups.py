@@ -58,6 +58,7 @@ def group_metrics(
     measured = [
         GroupMetrics(name, rows.size, judge_metrics(answers[rows], targets[rows], n_bootstrap=n_bootstrap))
         for name, rows in _members(names, min_pairs).items()
+        if targets.weights is None or np.asarray(targets.weights)[rows].any()  # pairs of weight 0 do not count
     ]
     with_floors = all("ece_noise_floor" in group.metrics for group in measured)
 

@@ -51,6 +51,9 @@ def wilson_interval(
     return np.clip(low, 0, 1), np.clip(high, 0, 1)  # rounding may exceed them by 1e-17
 
 
+_LEAST = 1e-3  # smallest denominator of a corrected quantile
+
+
 @dataclass(frozen=True)
 class Mean:
     """Σ values / Σ weights, both of shape (N,). Pairs of weight 0 do not count."""
@@ -84,11 +87,14 @@ class Mean:
         bias = _NORMAL.inv_cdf(float(np.clip(below, edge, 1 - edge)))
 
         def quantile(z: float) -> float:
-            # The acceleration is below 1/6 for any values, so the denominator stays above 0.
-            return float(np.quantile(values, _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))))
+            shifted = bias + z
+            shrunk = 1 - acceleration * shifted
+            if shrunk <= _LEAST:  # one unit has most of the weight: the end of all resamples
+                return float(values.max() if shifted > 0 else values.min())
+            return float(np.quantile(values, _NORMAL.cdf(bias + shifted / shrunk)))
 
         z = _half_width(_effective_number(units[:, 1]))
-        return quantile(-z), quantile(z)
+        return min(quantile(-z), estimate), max(quantile(z), estimate)
 
     def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
         """The estimate, and the influence of each unit on it times the total weight; shape (U,), sum 0."""
@@ -129,12 +135,14 @@ class BinnedGap:
         return np.concatenate([self.gaps, weights[:, None]], axis=1)
 
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
-        return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
+        weight = sums[:, -1]
+        return np.divide(np.abs(sums[:, :-1]).sum(axis=1), weight, out=np.full(len(sums), np.nan), where=weight > 0)
 
     def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
         totals = units.sum(axis=0)
         gaps = totals[:-1] / totals[-1]
         estimate = float(np.abs(gaps).sum())
+        sums = sums[sums[:, -1] > 0]  # a resample may have drawn pairs of weight 0 alone
         noise = sums[:, :-1] / sums[:, -1:] - gaps
         noise *= _half_width(_effective_number(units[:, -1])) / _Z
 

@@ -86,15 +86,15 @@ def rank_systems(
     check_equal_lengths(judged=judged, votes=votes)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a value in (0, 1)")
-    systems, index = np.unique(names, return_inverse=True)
-    first, second = index.reshape(2, -1)
     voted = ~np.isnan(votes)
-    different = first != second
+    different = names[: judged.size] != names[judged.size :]
     if not (different & voted).any():
         raise ValueError("no vote on a pair of two different systems; expected at least one")
     check_probabilities("votes", votes[voted])
+    systems, index = np.unique(names.reshape(2, -1)[:, different], return_inverse=True)
     one_hot = np.eye(systems.size)
-    design = (one_hot[second] - one_hot[first])[different]
+    first, second = index.reshape(2, -1)
+    design = one_hot[second] - one_hot[first]
     strengths, covariance = _fit(design, judged[different], votes[different], members[different], systems)
 
     k = systems.size

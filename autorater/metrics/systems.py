@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from autorater.metrics.intervals import Mean, bootstrap
+from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities
 
 
@@ -138,7 +138,7 @@ def win_rates(
             columns |= {"voted": voted[here], "gap": judged[here] - voted[here]}
         row = {name: float(column.mean()) for name, column in columns.items()}
         if n_bootstrap:
-            statistics = {name: Mean(column) for name, column in columns.items()}
+            statistics = {name: (Share if name == "voted" else Mean)(column) for name, column in columns.items()}
             row |= bootstrap(statistics, n_bootstrap, clusters=None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
         rows.append(WinRate(model, opponent, int(here.sum()), expected=expected, **row))

@@ -16,6 +16,17 @@ _ROLES = re.compile(rf"\[(?=\s*(?:{'|'.join(ROLES)})\s*\])", re.IGNORECASE)
 _IN_LAYOUT = re.compile(r"\[(/?[^\W\d][^\[\]\n]{0,60})\]|</?([^\W\d][^<>\n]{0,60})>")
 
 
+_CONTROL = re.compile(
+    r"<(?=\|[^|<>\n]{1,40}\|>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|｜[^｜<>\n]{1,40}｜>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\])"
+)
+
+
+def without_control_tokens(text: str) -> str:
+    """Replaces the bracket of common control tokens, which a server would parse in the text of a message."""
+    return _CONTROL.sub("(", text)
+
+
 def markers_in(texts: Iterable[str]) -> re.Pattern[str] | None:
     """A pattern of the brackets of a layout's own markers, `[Criteria]` or `<response_a>`; None if it has none."""
     square, angle = set(), set()

@@ -10,6 +10,7 @@ is above 0. The thresholds below are conventions.
 """
 
 import numpy as np
+from scipy.special import stdtrit
 
 from autorater.evaluation.judge import Evaluation
 from autorater.metrics.scores import brier_scores, squared_errors
@@ -25,8 +26,11 @@ _PARSE_RATE = 0.98
 def paired_gain(before: Evaluation, after: Evaluation) -> tuple[float, float, float]:
     """Mean paired decrease of the (excess) Brier score and its 95 % interval; above 0 if `after` is better.
 
+    Differences are summed by the clusters of `after`, whose pairs are dependent; Student's t with one degree of
+    freedom less than there are clusters.
+
     Returns:
-        `(mean, low, high)`; the interval is infinite for a single pair.
+        `(mean, low, high)`; the interval is infinite for a single cluster.
 
     Raises:
         ValueError: If `before` and `after` are not of the same N pairs.
@@ -45,9 +49,13 @@ def _gain(answers: np.ndarray, after: Evaluation) -> tuple[float, float, float]:
     score, target = (brier_scores, after.labels) if after.truth is None else (squared_errors, after.truth)
     falls = (score(answers, target) - score(after.probabilities, target)).reshape(2, -1).mean(axis=0)
     weights = np.ones(falls.size) if after.weights is None else after.weights[: falls.size]
-    mean = float((weights * falls).mean())
-    spread = float((weights * (falls - mean)).std(ddof=1)) if falls.size > 1 else float("inf")
-    half = 1.959964 * spread / np.sqrt(falls.size)
+    mean = float(np.average(falls, weights=weights))
+    names = np.arange(falls.size) if after.clusters is None else np.asarray(after.clusters)
+    terms = np.bincount(np.unique(names, return_inverse=True)[1], weights * (falls - mean) / weights.sum())
+    if terms.size < 2:
+        return mean, -np.inf, np.inf
+    error = np.sqrt((terms**2).sum() * terms.size / (terms.size - 1))
+    half = float(stdtrit(terms.size - 1, 0.975) * error)
     return mean, mean - half, mean + half
 
 

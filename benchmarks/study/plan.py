@@ -27,6 +27,7 @@ from autorater.data.errors import UserError
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text", "probe"]
 WARM_START = "warm start"
+METHOD = "method:"  # in front of the name of a method, whose judge a setting names
 _LISTS = ("overconfidence", "votes", "learning_curve", "orders", "objective", "cost")  # of methods, in `Figures`
 _FORMAT = 1  # of a run's file; a new number invalidates all recorded runs
 
@@ -110,6 +111,7 @@ class Run:
         settings: All settings.
         tests: Additional tests, by name.
         start: The warm start it starts from; None for a warm start.
+        needs: The runs whose judges its settings name, as `method:NAME`.
     """
 
     dataset: str
@@ -119,6 +121,7 @@ class Run:
     settings: Mapping[str, object]
     tests: Mapping[str, Mapping[str, object]]
     start: Run | None = None
+    needs: tuple[Run, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.path)
@@ -145,9 +148,10 @@ class Run:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of everything that the result depends on, including the warm start."""
+        """Hash of the settings that the result depends on, including those of the warm start and of `needs`."""
         inputs = [_FORMAT, self.dataset, self.seed, self.trainer, self.settings, self.tests]
-        text = json.dumps([*inputs, self.start and self.start.hash], sort_keys=True)
+        inputs += [self.start and self.start.hash, *(run.hash for run in self.needs)]
+        text = json.dumps(inputs, sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -226,7 +230,15 @@ class Plan:
         start, where = self._start(dataset, seed), self.datasets[dataset]
         trained = {} if method.trainer in ("text", "probe") else {**self.training, **where.training}
         settings = {**start.settings, **trained, **method.settings, "seed": seed}
-        return Run(dataset, seed, name, method.trainer, settings, where.tests, start)
+        named = dict.fromkeys(
+            value.removeprefix(METHOD)
+            for value in settings.values()
+            if isinstance(value, str) and value.startswith(METHOD)
+        )
+        if name in named or not set(named) <= set(self.methods):
+            raise UserError(f"{name}: {METHOD}{next(iter(named))} names no other method of the study")
+        needs = tuple(self._run(other, self.methods[other], dataset, seed) for other in named)
+        return Run(dataset, seed, name, method.trainer, settings, where.tests, start, needs)
 
 
 def read_plan(path: str | Path, *, quick: bool = False, **overrides: object) -> Plan:

@@ -39,14 +39,13 @@ from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
 from autorater.training.checkpointing.record import RECORD
 from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
-from benchmarks.study.plan import Run
+from benchmarks.study.plan import METHOD, Run
 from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, VERBALIZED
 from benchmarks.study.run import known_targets, record, text_baselines
 from benchmarks.study.training import parse_settings
 
 RECIPES = {"grpo": "grpo", "ppo": "ppo", "sft": "sft", "alignment": "align"}
 """The recipe of every trainer."""
-_METHOD = "method:"
 _ROOT = Path(__file__).parents[2]
 _OF_THE_STUDY = {f.name for f in fields(StudyArguments)}
 
@@ -97,8 +96,8 @@ def recipe_options(run: Run, place: Path, judgments: Path) -> dict[str, object]:
     options = {name: value for name, value in run.settings.items() if name not in _OF_THE_STUDY}
     for name in ("model_name_or_path", "warm_start_verdicts"):
         value = str(options.get(name, ""))
-        if value.startswith(_METHOD):
-            options[name] = str(place.with_name(value.removeprefix(_METHOD)))
+        if value.startswith(METHOD):
+            options[name] = str(place.with_name(value.removeprefix(METHOD)))
     options["untrained_judgments_dir"] = str(judgments)
     if run.trainer == "alignment":
         options |= {"data": "pairs"}

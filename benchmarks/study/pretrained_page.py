@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from autorater.metrics.agreement import agreement_credits
-from autorater.metrics.intervals import Mean, bootstrap
+from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.report.plots import blank_figure
 from autorater.report.rendering import png
 from autorater.report.tables import markdown_table
@@ -97,7 +97,8 @@ def estimate(row: Row, pairs: Mapping, kind: str, test: str = TEST, prediction: 
         )
     counted = label != 0.5 if kind == "right" else np.ones(len(label), dtype=bool)
     values = np.array(of_seed)[:, counted]
-    ends = bootstrap({"it": Mean(values.mean(axis=0))}, _ROUNDS)
+    of_kind = Share if kind == "right" else Mean
+    ends = bootstrap({"it": of_kind(values.mean(axis=0))}, _ROUNDS)
     return Estimate(float(values.mean()), ends["it_low"], ends["it_high"], tuple(values.mean(axis=1).tolist()))
 
 
@@ -174,7 +175,8 @@ def headline(results: Results, dataset: str) -> str:
     ours, usual = (estimate(rows[title], pairs, "both") for title in named)
     bias = [estimate(rows[title], pairs, "bias") for title in named]
     floor = noise(pairs)
-    apart = "the intervals do not overlap" if ours.high < usual.low else "the intervals overlap"
+    is_apart = ours.high < usual.low or usual.high < ours.low
+    apart = "the intervals do not overlap" if is_apart else "the intervals overlap"
     return (
         f"{named[0]} against {named[1]}: above the noise, the squared error of both orders averaged is "
         f"{ours.value - floor:.4f} against {usual.value - floor:.4f} ({apart}); the absolute position bias is "

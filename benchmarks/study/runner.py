@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
@@ -63,14 +63,13 @@ def recorded(run: Run, folder: str | Path) -> dict | None:
 
 
 def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
-    """Executes runs; a run waits for its warm start if that is among them."""
+    """Executes runs; a run waits for its warm start and for the judges that it needs, and is left out if one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a worker imports its libraries
     clock, ended = TimeLeft(runs, processes), Queue()
-    waiting: dict[Run, list[Run]] = {}
+    missing: dict[Run, set[Run]] = {}  # what a run waits for
     for run in runs:
-        if run.start in runs and not run.pretrained:
-            waiting.setdefault(run.start, []).append(run)
-    blocked = {run for held in waiting.values() for run in held}
+        begins = {run.start} if run.start is not None and not run.pretrained else set()
+        missing[run] = {other for other in begins | set(run.needs) if other in runs}
     with (
         tqdm(total=len(runs), desc="runs", unit="run", bar_format=clock.format) as bar,
         get_context("spawn").Pool(processes, initializer=_prepare_worker) as pool,  # leaving it ends the workers
@@ -80,7 +79,7 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
             for run in runs:
                 pool.apply_async(_work, (run, folder), callback=ended.put, error_callback=ended.put)
 
-        submit([run for run in in_order(runs) if run not in blocked])
+        submit([run for run in in_order(runs) if not missing[run]])
         while clock.waiting:
             outcome = ended.get()
             if isinstance(outcome, BaseException):
@@ -89,9 +88,23 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
             clock.done(run, seconds)
             if failed:
                 bar.write(f"failed: {run.method} ({run.dataset}, seed {run.seed})")
-            submit(waiting.get(run, []))
+                for other in [other for other in _dependents(run, missing) if other in clock.waiting]:
+                    clock.done(other, 0.0)
+                    bar.write(f"not run, because it needs that: {other.method} ({other.dataset}, seed {other.seed})")
+                    bar.update()
+            else:
+                ready = [other for other, needs in missing.items() if needs == {run}]
+                for needs in missing.values():
+                    needs.discard(run)
+                submit(in_order(ready))
             bar.set_postfix_str(clock.text, refresh=False)
             bar.update()
+
+
+def _dependents(run: Run, missing: Mapping[Run, set[Run]]) -> list[Run]:
+    """The runs that wait for a run, or for one that does."""
+    found = [other for other, needs in missing.items() if run in needs]
+    return list(dict.fromkeys([*found, *(further for other in found for further in _dependents(other, missing))]))
 
 
 def in_order(runs: Sequence[Run]) -> list[Run]:

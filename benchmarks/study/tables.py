@@ -104,7 +104,7 @@ def headline(results: Results, dataset: str) -> dict[str, float | bool]:
         ratios[f"{key}/ours"], ratios[f"{key}/usual"] = ours.value, usual.value
         ratios[f"{key}/ratio"] = ours.value / usual.value
         ratios[f"{key}/largest_ratio_of_a_seed"] = max(a / b for a, b in zip(ours.seeds, usual.seeds, strict=True))
-        ratios[f"{key}/intervals_apart"] = bool(ours.high < usual.low)
+        ratios[f"{key}/intervals_apart"] = bool(ours.high < usual.low or usual.high < ours.low)
     return ratios
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import email.utils
 import http.server
 import json
@@ -13,6 +14,7 @@ from autorater.data.pairs import Pair
 from autorater.judges import client as client_module
 from autorater.judges.client import Usage, retry_after
 from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.replies import tokens_in
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 
 
@@ -163,6 +165,53 @@ def test_a_refused_field_is_replaced_once_and_said(quirky, refused, caplog):
     assert (server.seen[-1][2].get("max_completion_tokens") == 64) is (refused == "max_tokens")
     _, answers = ask(server, extra_body={refused: 0})  # the user's own choice stays
     assert message[refused] in answers[0].error
+
+
+def test_a_prompt_that_is_too_long_is_refused_alone(quirky, caplog):
+    reason = "'max_tokens' or 'max_completion_tokens' is too large: 64. This model's maximum context length is 4096"
+
+    def respond(sent):
+        is_long = int(sent["messages"][-1]["content"].split()[-1]) < 25
+        return (400, {"error": {"message": reason}}) if is_long else (200, chat())
+
+    server = quirky(respond)
+    _, answers = ask(server, 30, concurrency=1)
+    assert [answer.probability for answer in answers] == [None] * 25 + [0.7] * 5
+    assert all("max_completion_tokens" not in body for *_, body in server.seen)
+    assert "the server refuses" not in caplog.text
+
+
+def test_a_field_that_a_server_requires_is_remembered(quirky):
+    server = quirky(
+        lambda sent: (
+            (400, {"error": {"message": "use max_completion_tokens"}}) if "max_tokens" in sent else (200, chat())
+        )
+    )
+    judge, _ = ask(server)
+    judge.ask([(0, "again")], lambda key, answer: None)
+    assert ["max_tokens" in body for *_, body in server.seen] == [True, False, False]
+
+
+def test_a_budget_holds_where_no_tokens_are_reported(quirky, caplog):
+    server = quirky(lambda sent: (200, {"choices": chat()["choices"]}))
+    judge, _ = ask(server, 20, usage=Usage(max_tokens=200), concurrency=4)
+    assert 1 < len(server.seen) < 10
+    assert judge.usage.prompt_tokens > 0
+    assert caplog.text.count("the server reports no tokens") == 1
+
+
+def test_a_notebook_has_a_loop_of_its_own(quirky):
+    server = quirky(lambda sent: (200, chat()))
+
+    async def cell():
+        return ask(server, 3)[1]
+
+    assert [answer.probability for answer in asyncio.run(cell())] == [0.7] * 3
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity"])
+def test_numbers_of_tokens_that_are_none(number):
+    assert tokens_in(f'{{"usage": {{"prompt_tokens": {number}, "completion_tokens": 3}}}}') == (0, 3)
 
 
 def test_the_query_of_an_address_and_headers(quirky):

@@ -82,14 +82,15 @@ def test_the_most_likely_tokens_alone_are_less_and_it_is_said(local, quirky, cap
     assert "at most 20 logprobs" in caplog.text
 
 
-def test_what_a_server_cannot_do_is_said(local, quirky, caplog):  # noqa: F811
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_a_server_cannot_do_is_said(local, quirky, caplog, status):  # noqa: F811
     pairs = simulate_pairs(2, seed=1).pairs
     with pytest.raises(UserError, match=r"cannot be read exactly .*--read sampled"):
-        served(local, quirky(lambda sent: (400, {"error": "prompt must be a text"}))).probabilities(pairs)
+        served(local, quirky(lambda sent: (status, {"error": "prompt must be a text"}))).probabilities(pairs)
 
     def chat(sent):
         if "prompt" in sent:
-            return 400, {"error": "prompt must be a text"}
+            return status, {"error": "prompt must be a text"}
         message = {"role": "assistant", "content": "0.7</prob_rb_better>"}
         return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
 

@@ -98,6 +98,15 @@ def test_repeated_pairs_are_no_evidence_when_clustered():
         assert thrice[metric].p_value == pytest.approx(change.p_value)
 
 
+def test_two_pairs_that_change_alike_prove_nothing():
+    baseline, current = np.array([[0.8, 0.2]] * 2), np.array([[0.8, 0.8]] * 2)
+    (change,) = (c for c in compare_with_baseline(baseline, current) if c.metric == "consistency")
+    assert change.p_value >= 0.5
+    assert change.verdict == "no clear change"
+    many = [np.repeat(side[:1], 20, axis=0) for side in (baseline, current)]
+    assert gate_fails(compare_with_baseline(*many)), "twenty do"
+
+
 def test_without_labels_only_position_counts():
     baseline, current, _ = runs(0)
     assert list(changes(baseline, current)) == ["consistency", "symmetry_deviation_abs"]

@@ -162,6 +162,26 @@ def test_the_interval_of_a_calibration_error_holds_the_estimate():
         assert estimate <= interval["ece_high"] + 1e-12
 
 
+@pytest.mark.parametrize("sizes", [[500] + [5] * 20, [100] + [5] * 10, [50] + [5] * 4, [200, 1]])
+def test_one_cluster_with_most_of_the_weight_gives_no_narrow_interval(sizes):
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(0, 1, len(sizes))[clusters] + rng.normal(0, 0.1, clusters.size)
+        interval = bootstrap({"m": Mean(values)}, 500, clusters=clusters)
+        assert interval["m_low"] <= values.mean() <= interval["m_high"]
+        assert interval["m_high"] - interval["m_low"] > 0.05
+
+
+def test_units_of_weight_0_do_not_make_an_interval_undefined():
+    gaps, weights = np.zeros((6, 2)), np.array([1.0, 1, 0, 0, 0, 0])
+    gaps[:2, 0] = (0.3, -0.2)
+    interval = bootstrap({"ece": BinnedGap(gaps, weights)}, 500)
+    assert np.isfinite([interval["ece_low"], interval["ece_high"]]).all()
+    assert interval["ece_low"] <= 0.05 + 1e-9
+    assert interval["ece_high"] >= 0.05 - 1e-9
+
+
 def test_clusters_may_be_strings_in_any_order():
     values = np.array([1.0, 2.0, 3.0, 4.0])
     by_name = bootstrap({"m": Mean(values)}, 50, clusters=["x", "y", "x", "y"])

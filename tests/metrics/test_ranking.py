@@ -55,6 +55,12 @@ def test_the_judge_narrows_the_intervals_and_its_bias_cancels(judge):
     assert np.mean(ratio) <= {"useful": 0.65, "biased": 0.8, "worthless": 1.02}[judge]
 
 
+def test_a_system_that_met_only_itself_is_left_out():
+    judged, votes, a, b = matches(300)
+    rows = rank_systems([*judged, 0.5], [*votes, 1.0], [*a, "eve"], [*b, "eve"])
+    assert [row.system for row in rows] == [row.system for row in rank_systems(judged, votes, a, b)]
+
+
 def test_win_rate_is_against_the_other_systems():
     rows = rank_systems(*matches(4000))
     for row in rows:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from autorater.charm import mismatch_degree
-from autorater.metrics.intervals import Mean, bootstrap
+from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.metrics.systems import correlations, win_rates
 
 P_SYM = [0.9, 0.2, 0.6, 0.7, 0.5]
@@ -41,7 +41,7 @@ def test_intervals_are_those_of_the_bootstrap_over_pairs_or_clusters():
     clusters = np.repeat(np.arange(20), 3)
     for groups in (None, clusters):
         (row,) = win_rates(p_sym, labels, ["a"] * 60, ["b"] * 60, clusters=groups)
-        means = {"judged": Mean(1 - p_sym), "voted": Mean(1 - labels), "gap": Mean(labels - p_sym)}
+        means = {"judged": Mean(1 - p_sym), "voted": Share(1 - labels), "gap": Mean(labels - p_sym)}
         for name, value in bootstrap(means, clusters=groups).items():
             assert getattr(row, name) == value
         assert row.gap_low < row.gap < row.gap_high

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,8 +39,23 @@ def test_gain_by_hand(make_pairs, make_evaluation):
     # pair 0: 0.25 − 0.01 in both orders; pair 1: 0.25 − 0.25 and 0.25 − 0.09
     mean, low, high = paired_gain(before, after)
     assert mean == pytest.approx((0.24 + 0.08) / 2)
-    assert high - mean == pytest.approx(1.959964 * 0.16 / 2)  # half-width: z · s/√2, and s is 0.16/√2
+    # half-width: t · s/√2, where s is 0.16/√2 and t has one degree of freedom
+    assert high - mean == pytest.approx(12.706205 * 0.16 / 2, rel=1e-6)
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_pairs_of_a_cluster_are_no_independent_evidence(make_pairs, make_evaluation):
+    """No gain on average, but one a debate: by pairs it would be called better or worse in most draws."""
+    rng, called = np.random.default_rng(0), {"pairs": 0, "clusters": 0}
+    names = np.repeat(np.arange(20), 10)
+    for _ in range(40):
+        pairs = make_pairs(np.full(200, 0.5), n_votes=None)
+        shift = np.repeat(rng.normal(0, 0.03, 20), 10)
+        before, after = (make_evaluation(pairs, 0.6 + s, 0.4 - s) for s in (0 * shift, shift))
+        for name, clusters in (("pairs", None), ("clusters", names)):
+            _, low, high = paired_gain(before, replace(after, clusters=clusters))
+            called[name] += low > 0 or high < 0
+    assert called["clusters"] < 12 < called["pairs"]
 
 
 def test_one_pair_proves_nothing(make_pairs, make_evaluation):

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     before, after = _same_pairs(
         read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current
     )
-    clusters = column_of(after, args.cluster_by or "prompt")
+    clusters = column_of(after, args.cluster_by) if args.cluster_by else _clusters(after)
     if args.cluster_by and clusters is None:
         raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
     labels = np.array([pair.label for pair in after])
@@ -76,7 +76,8 @@ def gate_run(
         baseline: Folder of the earlier run, its metrics.json, or its predictions.jsonl.
         folder: Folder of this run, with its predictions.jsonl.
         methods: For runs of `autorater evaluate`: names of the methods to compare, the first that a run has.
-        clusters: Dependent pairs, in the order of this run, have equal values.
+        clusters: Dependent pairs, in the order of this run, have equal values; by default a column `prompt` or
+            `cluster` of the predictions.
         level: As in `compare_with_baseline`.
 
     Raises:
@@ -89,7 +90,13 @@ def gate_run(
     before, after = _same_pairs(*both, *paths)
     if any(missing):
         logger.warning(f"missing answers count as 0.5: {missing[0]:,} of the baseline, {missing[1]:,} of this run")
+    clusters = _clusters(after) if clusters is None else clusters
     return _write_gate(folder, before, after, paths[1], clusters, level, {"baseline": baseline, "level": level})
+
+
+def _clusters(pairs: Sequence[JudgedPair]) -> list[str] | None:
+    """Dependent pairs have equal values: those of a prompt, or rows with the same texts; None if it is not known."""
+    return column_of(pairs, "prompt") or column_of(pairs, "cluster")
 
 
 def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> Path:

@@ -115,6 +115,25 @@ def test_a_new_warm_start_is_a_new_run(write):
     assert before["easy", 0, "usual"] != after["easy", 0, "usual"]
 
 
+def test_a_method_depends_on_the_one_whose_judge_it_names(write):
+    taught = {
+        "title": "Taught",
+        "trainer": "grpo",
+        "datasets": ["easy"],
+        "settings": {"model_name_or_path": "method:ours"},
+    }
+    ours = DOCUMENT["methods"]["ours"]
+    methods = DOCUMENT["methods"] | {"taught": taught}
+    other = methods | {"ours": ours | {"settings": {"answers": "sampled"}}}
+    before, after = hashes(write(methods=methods)), hashes(write(methods=other))
+    assert before["easy", 0, "taught"] != after["easy", 0, "taught"]
+    assert before["easy", 0, "usual"] == after["easy", 0, "usual"] == hashes(write())["easy", 0, "usual"]
+    (run,) = (run for run in read_plan(write(methods=methods)).runs if (run.method, run.seed) == ("taught", 1))
+    assert [(needed.method, needed.seed) for needed in run.needs] == [("ours", 1)]
+    with pytest.raises(ValueError, match="taught: method:hers names no other method of the study"):
+        hashes(write(methods=methods | {"taught": taught | {"settings": {"model_name_or_path": "method:hers"}}}))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
