@@ -78,6 +78,23 @@ def column_of(pairs: Sequence[JudgedPair], column: str) -> list[str] | None:
     return None if any(value is None for value in values) else [str(value) for value in values]
 
 
+def clusters_of(pairs: Sequence[JudgedPair], column: str | None = None) -> list[str] | None:
+    """Dependent pairs have equal values; None if it is not known which they are.
+
+    Args:
+        column: That says so; by default `prompt`, or `cluster` (rows that show the same texts), if all pairs have it.
+
+    Raises:
+        UserError: If a pair has no value in a named column.
+    """
+    if column is None:
+        return column_of(pairs, "prompt") or column_of(pairs, "cluster")
+    found = column_of(pairs, column)
+    if found is None:
+        raise UserError(f"--cluster_by: a pair has no {column!r}; expected a value in every pair")
+    return found
+
+
 def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
     pairs = []
     for pair in iter_recorded(path):

@@ -14,6 +14,7 @@ from autorater.audit.arguments import parse_judge_arguments
 from autorater.audit.processes import Processes
 from autorater.cli import command as autorater
 from autorater.data.errors import UserError
+from autorater.report.decisions.gate import gate_run
 from tests.audit.conftest import ENV, ROOT, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
@@ -192,3 +193,16 @@ def test_a_run_killed_three_times_gives_the_same_bytes(model_dir, make_pairs_fil
     assert sizes == sorted(sizes)
     subprocess.run(command, cwd=ROOT, env=ENV, check=True, capture_output=True)
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_rows_that_repeat_a_pair_are_no_evidence_against_a_baseline(tmp_path):
+    """Four rows of each of three pairs, as an audit and `autorater judge` write them: three clusters, not twelve."""
+    rows = [{"id": str(i), "order": order, "cluster": i % 3} for i in range(12) for order in ("ab", "ba")]
+    for name, answer in (("before", 0.2), ("after", 0.8)):
+        (tmp_path / name).mkdir()
+        lines_of = [row | {"probability": 0.8 if row["order"] == "ab" else answer} for row in rows]
+        (tmp_path / name / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines_of)))
+    gate_run(str(tmp_path / "before"), tmp_path / "after")
+    changes = json.loads((tmp_path / "after" / "gate.json").read_text())["changes"]
+    (change,) = (change for change in changes if change["metric"] == "consistency")
+    assert change["p_value"] >= 0.25, "three clusters that all change alike"

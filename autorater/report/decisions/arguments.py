@@ -9,7 +9,9 @@ def add_winrate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `autorater winrate`."""
     _add_input(parser)
     add = parser.add_argument
-    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
+    add(
+        "--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt or cluster, if all have it)"
+    )
     add("--confidence", type=fraction, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
     add("--width", type=fraction, metavar="W", help="also say how many more votes make an interval this narrow")
 
@@ -31,7 +33,9 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
     level = "chance of a false verdict in any metric (default: 0.05)"
     add("--level", type=fraction, default=0.05, metavar="L", help=level)
-    add("--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt, if all pairs have it)")
+    add(
+        "--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt or cluster, if all have it)"
+    )
     add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
-from autorater.judges.judged import column_of, read_judged
+from autorater.judges.judged import clusters_of, read_judged
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.report.decisions.page import gate_figure, write_page
@@ -48,9 +48,7 @@ def run(args: argparse.Namespace) -> None:
     before, after = _same_pairs(
         read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current
     )
-    clusters = column_of(after, args.cluster_by) if args.cluster_by else _clusters(after)
-    if args.cluster_by and clusters is None:
-        raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
+    clusters = clusters_of(after, args.cluster_by)
     labels = np.array([pair.label for pair in after])
     if np.isnan(labels).any() and not np.isnan(labels).all():
         raise UserError(
@@ -90,13 +88,8 @@ def gate_run(
     before, after = _same_pairs(*both, *paths)
     if any(missing):
         logger.warning(f"missing answers count as 0.5: {missing[0]:,} of the baseline, {missing[1]:,} of this run")
-    clusters = _clusters(after) if clusters is None else clusters
+    clusters = clusters_of(after) if clusters is None else clusters
     return _write_gate(folder, before, after, paths[1], clusters, level, {"baseline": baseline, "level": level})
-
-
-def _clusters(pairs: Sequence[JudgedPair]) -> list[str] | None:
-    """Dependent pairs have equal values: those of a prompt, or rows with the same texts; None if it is not known."""
-    return column_of(pairs, "prompt") or column_of(pairs, "cluster")
 
 
 def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> Path:

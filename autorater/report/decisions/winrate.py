@@ -16,7 +16,7 @@ import numpy as np
 
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
-from autorater.judges.judged import column_of, labels_of, read_judged
+from autorater.judges.judged import clusters_of, column_of, labels_of, read_judged
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
 from autorater.report.decisions.page import win_rate_figure, write_page
@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> None:
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
     if not np.isnan(labels).any():
         raise UserError(f"all {len(pairs):,} pairs have votes, so that the judge adds nothing; expected some without")
-    clusters = column_of(pairs, args.cluster_by or "prompt")
-    if args.cluster_by and clusters is None:
-        raise UserError(f"--cluster_by: a pair has no {args.cluster_by!r}; expected a value in every pair")
+    clusters = clusters_of(pairs, args.cluster_by)
     clusters = np.arange(len(pairs)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     rates = system_win_rates(pairs, judged, labels, clusters, args.confidence, args.width)
     results = {"systems": rates, "ranking": ranking(pairs, judged, labels, clusters, args.confidence)}
