@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from autorater.audit.processes import Processes, collect
-from autorater.audit.results import repeated
+from autorater.audit.results import cluster_columns
 from autorater.audit.run import Judging, log_missing_answers, open_judging
 from autorater.data.errors import UserError, refuse_overwriting
 from autorater.data.pairs import Pair
@@ -41,12 +41,11 @@ def run(args: argparse.Namespace) -> None:
 
 def predictions(judging: Judging) -> Iterator[dict[str, object]]:
     """The lines of a file of predictions, from judgments that are stored."""
-    clusters = repeated(judging.index.clusters)
+    clusters = cluster_columns(judging.index.clusters)
     for index, pair in enumerate(judging.pairs()):
-        of_pair = {} if clusters[index] is None else {"cluster": clusters[index]}
         for order, side in (("ab", pair), ("ba", pair.swapped())):
             record = judging.store[judging.plan.number(index, "swap", 0, order)]
-            about = {**targets_of(side, "model_a", "model_b"), **of_pair}
+            about = {**targets_of(side, "model_a", "model_b"), **clusters[index]}
             yield {"id": pair.id, "order": order, **_prediction(record), **about}
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from autorater.audit.plan import Plan, Request
 from autorater.audit.probes import Presentation
-from autorater.audit.processes import Processes
+from autorater.audit.processes import ALONE, Processes
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import answer_record
@@ -38,7 +38,7 @@ def judge_remaining(
     store: JudgmentStore,
     *,
     progress: bool = False,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     stored: Container[int] | None = None,
 ) -> None:
     """Judges every request of the plan that has no judgment in the store, and writes it there.
@@ -49,7 +49,6 @@ def judge_remaining(
         processes: Of several, this one judges its share.
         stored: Requests that have a judgment; by default those in the store.
     """
-    processes = processes or Processes()
     total, there = plan.n_requests // processes.size, len(store) // processes.size
     hidden = None if progress else True  # None: hidden without a terminal
     bar = tqdm(total=total, initial=there, desc="judging", unit="request", disable=hidden, leave=False)
@@ -71,7 +70,7 @@ def _judge_locally(
     requests: Iterator[Request],
     stored: Container[int],
     receive: Callable[[Request, Answer], None],
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Judges the requests of this process in blocks; a block that is stored in part is judged again as a whole.
 
@@ -81,7 +80,6 @@ def _judge_locally(
 
     longest = longest_prompt(judge.model, judge.answer_tokens)
     encode = _encoding(judge)
-    processes = processes or Processes()
     for number, block in enumerate(_blocks(requests, whole_questions=judge.is_pointwise)):
         if not processes.has_block(number) or all(request.number in stored for request in block):
             continue

@@ -43,8 +43,8 @@ class Processes:
         return self.rank == 0
 
     def folder(self, run: Path) -> Path:
-        """Where this process stores its judgments; the first one in the folder of the run."""
-        return run if self.is_first else run / f"process-{self.rank}"
+        """Where a process that is not the first stores its judgments, see `collect`."""
+        return run / f"process-{self.rank}"
 
     def has_block(self, index: int) -> bool:
         """Whether this process judges a block of requests."""
@@ -58,6 +58,9 @@ class Processes:
             if not dist.is_initialized():
                 dist.init_process_group("gloo", timeout=_TIMEOUT)
             dist.barrier()
+
+
+ALONE = Processes()
 
 
 def collect(store: JudgmentStore, run: Path, open_store: Callable[[Path], JudgmentStore]) -> None:

@@ -119,15 +119,16 @@ def write_flips(folder: Path, flips: Iterable[Mapping[str, object]]) -> tuple[li
     return worst, n_flips
 
 
-def repeated(clusters: np.ndarray) -> list[int | None]:
-    """The clusters of N pairs; None for each where no two pairs share one."""
-    return [None] * len(clusters) if len(np.unique(clusters)) == len(clusters) else clusters.tolist()
+def cluster_columns(clusters: np.ndarray) -> list[dict[str, int]]:
+    """The column `cluster` of N pairs; none where no two pairs share one."""
+    repeated = len(np.unique(clusters)) < len(clusters)
+    return [{"cluster": cluster} if repeated else {} for cluster in clusters.tolist()]
 
 
 def write_predictions(folder: Path, pairs: Iterable[Pair | JudgedPair], predictions: Predictions) -> None:
     """Writes `predictions.jsonl` of the probe `swap`: two lines a pair, null without answer, repetitions averaged."""
     with (folder / PREDICTIONS).open("w", encoding="utf-8") as file:
-        clusters = repeated(predictions.pairs.clusters)
+        clusters = cluster_columns(predictions.pairs.clusters)
         for pair, answers, label, cluster in zip(
             pairs, predictions.answers, predictions.pairs.labels, clusters, strict=True
         ):
@@ -136,5 +137,5 @@ def write_predictions(folder: Path, pairs: Iterable[Pair | JudgedPair], predicti
                 line = {"id": pair.id, "order": order}
                 line["probability"] = round(float(answered.mean()), 6) if answered.size else None
                 line |= {} if np.isnan(y) else {"label": round(float(y), 6)}
-                line |= {} if cluster is None else {"cluster": cluster}
+                line |= cluster
                 file.write(json.dumps(line, ensure_ascii=True) + "\n")

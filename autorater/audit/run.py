@@ -13,7 +13,7 @@ from pathlib import Path
 from autorater.audit.judging import judge_remaining
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import PairIndex, Predictions, index_pairs, recorded_predictions, stored_predictions
-from autorater.audit.processes import Processes
+from autorater.audit.processes import ALONE, Processes
 from autorater.audit.report import audit_summary, write_audit_report
 from autorater.audit.results import flat_metrics, measure, recorded_flips, stored_flips, write_flips, write_predictions
 from autorater.data.errors import UserError
@@ -105,7 +105,7 @@ class Judging:
     store: JudgmentStore
     open_store: Callable[[Path], JudgmentStore]
 
-    def judge_missing(self, processes: Processes | None = None, stored: Container[int] | None = None) -> None:
+    def judge_missing(self, processes: Processes = ALONE, stored: Container[int] | None = None) -> None:
         """Judges what is not stored; `processes` and `stored` as in `judge_remaining`."""
         n_missing = self.plan.n_requests - len(self.store)
         if len(self.store):
@@ -113,7 +113,7 @@ class Judging:
         if isinstance(self.judge, EndpointJudge):
             add_earlier_usage(self.judge.usage, self.store)
         if n_missing:
-            options = {"progress": processes is None or processes.is_first, "processes": processes, "stored": stored}
+            options = {"progress": processes.is_first, "processes": processes, "stored": stored}
             judge_remaining(self.judge, self.plan, self.pairs(), self.store, **options)
 
     def complete(self) -> int:

@@ -25,7 +25,7 @@ from autorater.data.fields import (
     shortened,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
-from autorater.data.layouts.arenas import turn_lists
+from autorater.data.layouts.arenas import is_turns, turn_lists
 from autorater.data.layouts.votes import VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
@@ -198,7 +198,7 @@ class RowReader:
             not self._labelled
             and self._from_text
             and not self._forced
-            and all(_is_turns(row, name) for name in _TEXTS)
+            and all(is_turns(decoded(row.get(name))) for name in _TEXTS)
         ):
             return row | next(iter(turn_lists(row)))  # Kaggle's test file has no verdicts
         if "annotator" in row and "votes_a" not in row and given_in(row, "n_votes") is None:
@@ -279,12 +279,6 @@ def _check_same_winner(row: Row, column: str) -> None:
     if (winner, label) in (("A", 1), ("B", 0)):
         expected = f"what label says, {label:g}, or columns={{{column!r}: {column!r}}} to read this column alone"
         raise bad_value(column, row[column], expected)
-
-
-def _is_turns(row: Row, column: str) -> bool:
-    """Whether a text is a list of turns, as in Kaggle's files."""
-    turns = decoded(row.get(column))
-    return isinstance(turns, list) and bool(turns) and all(turn is None or isinstance(turn, str) for turn in turns)
 
 
 def _flipped(pair: Pair, seed: int) -> bool:

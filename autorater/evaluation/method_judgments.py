@@ -21,6 +21,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store, stored_at
 from autorater.judges.calibrators import content_free_pairs
+from autorater.judges.client import CHARACTERS_PER_TOKEN
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Judgments, NamedJudge
 from autorater.judges.opening import judge_settings
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from autorater.judges import Judge
 
 _TIMED_PROMPTS = 16
-_CHARACTERS_PER_TOKEN = 4  # of English, roughly
 logger = logging.getLogger(__name__)
 
 
@@ -183,11 +183,11 @@ def _cost_of_requests(judge: EndpointJudge, pairs: Sequence[Pair], prices: Mappi
     layout = sum(map(len, judge.prompt_format.pieces))
     texts = sum(len(plain_text(text)) for pair in pairs for text in (pair.prompt, pair.response_a, pair.response_b))
     n_requests, per_request = judge.n_requests(pairs), judge.prompts_per_request
-    prompt_tokens = n_requests * per_request * (layout + texts / len(pairs)) / _CHARACTERS_PER_TOKEN
+    prompt_tokens = n_requests * per_request * (layout + texts / len(pairs)) / CHARACTERS_PER_TOKEN
     answer_tokens = n_requests * per_request * judge.longest_answer
     text = (
         f"{n_requests:,} requests to {judge.model}, about {prompt_tokens:,.0f} prompt tokens (a token taken for "
-        f"{_CHARACTERS_PER_TOKEN} characters) and at most {answer_tokens:,} completion tokens"
+        f"{CHARACTERS_PER_TOKEN} characters) and at most {answer_tokens:,} completion tokens"
     )
     price = prompt_tokens * (prices.get("price_in") or 0) + answer_tokens * (prices.get("price_out") or 0)
     return f"{text}, at most about {price / 1e6:.2f} USD" if price else text

@@ -47,13 +47,13 @@ _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
 _OF_THE_PROMPT = re.compile(
     r"context|too long|too large|content.?(filter|policy|management)|moderation", re.IGNORECASE
 )
-_CHARACTERS_PER_TOKEN = 4  # of English, roughly
+CHARACTERS_PER_TOKEN = 4  # of English, roughly
 
 
 class EndpointError(UserError):
     """No request can succeed, or the budget is too small; the message says why and what to do.
 
-    `status` is that of the reply which said so, if one did.
+    `status` is that of the reply that showed it, if there was one.
     """
 
     def __init__(self, message: str, status: int | None = None):
@@ -310,10 +310,10 @@ class _Session:
         if not self.warned:
             self.warned = True
             logger.warning(
-                f"the server reports no tokens; for the budget a token is taken for {_CHARACTERS_PER_TOKEN} characters"
+                f"the server reports no tokens; for the budget a token is taken for {CHARACTERS_PER_TOKEN} characters"
             )
         written = max([len(reply.text or ""), *(len(str(choice.get("text", ""))) for choice in reply.choices)])
-        return tuple(-(-size // _CHARACTERS_PER_TOKEN) for size in (len(json.dumps(body)), written))
+        return tuple(-(-size // CHARACTERS_PER_TOKEN) for size in (len(json.dumps(body)), written))
 
     def count(self, tokens: list[int], prompt_tokens: int, completion_tokens: int) -> None:
         self.client.usage.add(prompt_tokens, completion_tokens)

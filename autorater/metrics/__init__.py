@@ -19,6 +19,7 @@ systems         win rates of models, against votes and Elo
 win_rate        win rate of one system from many judged pairs and few votes
 ranking         the same for several systems: Bradley–Terry strengths
 deferral        which judgments may stand, and which pairs go to people
+paired          means of paired differences
 gate            is a judge worse than a recorded baseline
 """
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from autorater.metrics.agreement import agreement_credits, verdicts
+from autorater.metrics.paired import mean_and_error
 from autorater.metrics.significance import holm
 from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities
 
@@ -115,11 +116,8 @@ class _Test:
     @classmethod
     def of(cls, before: np.ndarray, after: np.ndarray, weights: np.ndarray, members: np.ndarray) -> "_Test":
         total = weights.sum()
-        values = (weights @ before / total, weights @ after / total)
-        terms = np.bincount(members, weights * (after - before - (values[1] - values[0])) / total)
-        n_clusters = int(np.count_nonzero(np.bincount(members, weights)))
-        error = float(np.sqrt((terms**2).sum() * n_clusters / (n_clusters - 1)))
-        return cls((float(values[0]), float(values[1])), error, n_clusters - 1, int(total))
+        _, error, freedom = mean_and_error(after - before, weights, members)
+        return cls((float(weights @ before / total), float(weights @ after / total)), error, freedom, int(total))
 
     @property
     def change(self) -> float:

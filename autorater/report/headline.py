@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from autorater.evaluation.judge import Evaluation
+from autorater.metrics.paired import mean_and_error
 from autorater.metrics.scores import brier_scores, squared_errors
 
 _CALIBRATED_ECE = 0.02  # answers are off by at most two hundredths on average
@@ -49,13 +50,9 @@ def _gain(answers: np.ndarray, after: Evaluation) -> tuple[float, float, float]:
     score, target = (brier_scores, after.labels) if after.truth is None else (squared_errors, after.truth)
     falls = (score(answers, target) - score(after.probabilities, target)).reshape(2, -1).mean(axis=0)
     weights = np.ones(falls.size) if after.weights is None else after.weights[: falls.size]
-    mean = float(np.average(falls, weights=weights))
-    names = np.arange(falls.size) if after.clusters is None else np.asarray(after.clusters)
-    terms = np.bincount(np.unique(names, return_inverse=True)[1], weights * (falls - mean) / weights.sum())
-    if terms.size < 2:
-        return mean, -np.inf, np.inf
-    error = np.sqrt((terms**2).sum() * terms.size / (terms.size - 1))
-    half = float(stdtrit(terms.size - 1, 0.975) * error)
+    clusters = np.arange(falls.size) if after.clusters is None else after.clusters
+    mean, error, freedom = mean_and_error(falls, weights, clusters)
+    half = float(stdtrit(freedom, 0.975)) * error if freedom else np.inf
     return mean, mean - half, mean + half
 
 

@@ -134,15 +134,13 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
 
     def __post_init__(self):
         check_choices(self)
-        chosen = self.num_generations, self.generation_batch_size, self.steps_per_generation
+        generations, is_single = self.num_generations, False
         if self.mode not in (SAMPLED, REASONING):  # no groups of TRL's, for which it validates the batch size
-            self._satisfy_trl()
+            is_single = self._satisfy_trl()
         super().__post_init__()
-        self.num_generations = chosen[0]
-        if chosen[1:] == (None, None):
-            self.steps_per_generation = self.gradient_accumulation_steps
-            micro_batch = self.per_device_train_batch_size * self.world_size
-            self.generation_batch_size = micro_batch * self.gradient_accumulation_steps
+        self.num_generations = generations
+        if is_single:
+            self.generation_batch_size = self.steps_per_generation = 1
         check_compatible(self, self.mode)
         for name in ("score_scale", "batch_tokens"):
             if not getattr(self, name) > 0:
@@ -150,14 +148,17 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         if self.max_completion_length is None:
             self.max_completion_length = 512 if self.reasoning else 24
 
-    def _satisfy_trl(self) -> None:
-        """Sets a number of generations that divides the batch; a single row counts as two for the check."""
+    def _satisfy_trl(self) -> bool:
+        """Sets a number of generations that divides the batch; whether it is a single row, counted as two for TRL."""
         steps = self.steps_per_generation or self.gradient_accumulation_steps
         processes = int(os.environ.get("WORLD_SIZE") or 1)  # accelerate's state is not there yet
         rows = self.generation_batch_size or self.per_device_train_batch_size * steps * processes
-        if rows == 1:
-            self.generation_batch_size = rows = 2
+        is_single = rows == 1
+        if is_single:
+            self.generation_batch_size, self.steps_per_generation = 2, None
+            rows = 2
         self.num_generations = next(n for n in range(2, rows + 1) if rows % n == 0)
+        return is_single
 
 
 def bf16_by_default(arguments) -> None:

@@ -615,8 +615,8 @@ def test_a_prompt_that_is_the_first_of_several_questions():
 
 
 def test_llama_factory_has_single_messages():
-    said = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
-    (pair,), _ = read([{"conversations": [{"from": "human", "value": "Tea?"}], **said}])
+    answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    (pair,), _ = read([{"conversations": [{"from": "human", "value": "Tea?"}], **answers}])
     assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
 
 

@@ -68,13 +68,18 @@ def judged_turns(row: Row, column: str, turns: int | None) -> Conversation:
     return messages[: ends[turns - 1]]
 
 
+def is_turns(value: object) -> bool:
+    """Whether a value is a list of the texts of all turns, in which a missing answer is null."""
+    return isinstance(value, list) and bool(value) and all(text is None or isinstance(text, str) for text in value)
+
+
 def _list(row: Row, column: str) -> list[str]:
     value = row[column]
     try:
         value = json.loads(value) if isinstance(value, str) else decoded(value)
     except ValueError:
         raise bad_value(column, value, "a JSON list of the texts of all turns") from None
-    if not isinstance(value, list) or not value or not all(text is None or isinstance(text, str) for text in value):
+    if not is_turns(value):
         raise bad_value(column, row[column], "a JSON list of the texts of all turns")
     return [text or "" for text in value]
 

@@ -25,20 +25,8 @@ _EXPECTED = (
 _SIDE = re.compile(r"(?:model|response|answer|output|candidate|completion|option|assistant|text)?(\w+)")
 _SIDES = {"a": "A", "1": "A", "first": "A", "left": "A", "b": "B", "2": "B", "second": "B", "right": "B"}
 _TIES = {
-    *(
-        "tie",
-        "tied",
-        "tie(bothbad)",
-        "tie(bothgood)",
-        "tie(inconsistent)",
-        "bothbad",
-        "bothgood",
-        "both",
-        "equal",
-        "draw",
-        "same",
-    ),
-    *("neither", "a=b", "b=a", "[[c]]"),
+    *("tie", "tied", "tie(bothbad)", "tie(bothgood)", "tie(inconsistent)", "bothbad", "bothgood", "both", "equal"),
+    *("draw", "same", "neither", "a=b", "b=a", "[[c]]"),
 }
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
 _NONE = {"", "error", "none", "null", "nan", "invalid"}

@@ -32,6 +32,10 @@ _SHARED = (  # with the judge that is taught
     *("reward", "seed", "use_cpu", "bf16", "fp16", "bf16_full_eval", "gradient_checkpointing", "optim"),
     *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "disable_tqdm"),
 )
+_OF_TEACHING = (
+    *("warm_start_verdicts", "warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"),
+    *("warm_start_sharpness", "train_only", "prompt_template"),
+)
 
 
 def teacher_run(
@@ -53,12 +57,6 @@ def teacher_run(
     )
     untaught = {name: JudgeArguments.__dataclass_fields__[name].default for name in _OF_TEACHING}
     return replace(args, **untaught), of_teacher
-
-
-_OF_TEACHING = (
-    *("warm_start_verdicts", "warm_start_steps", "warm_start_batch_size", "warm_start_learning_rate"),
-    *("warm_start_sharpness", "train_only", "prompt_template"),
-)
 
 
 def taught_by(folder: str, args: JudgeArguments, model_config: ModelConfig) -> tuple[JudgeArguments, ModelConfig]:
