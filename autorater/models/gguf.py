@@ -2,9 +2,10 @@
 
 The file is dequantized once, into safetensors with its tokenizer and chat template. transformers refuses to save a
 model that it read from a GGUF file, because the config has a quantization entry; so the weights are loaded, strictly,
-into the same class built from a config without it.
+into the same class built from a config without it. transformers does not read the RoPE scaling of most architectures:
+that of Llama 3.1 and a linear one are added here, others are refused.
 
-Deliberately left out: writing GGUF, and training on quantized weights.
+Deliberately left out: writing GGUF, models in several files, and training on quantized weights.
 """
 
 import hashlib
@@ -14,10 +15,19 @@ import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import numpy as np
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from autorater.data.errors import UserError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+_VERSION = 2  # of the conversion: folders of an earlier one are made anew
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # 3.1 to 3.3
 
 
 def plain_model(name_or_path: str) -> str:
@@ -38,7 +48,7 @@ def plain_model(name_or_path: str) -> str:
     if path.suffix != ".gguf" or not path.is_file():
         return name_or_path
     path, status = path.resolve(), path.stat()
-    fingerprint = hashlib.sha256(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
+    fingerprint = hashlib.sha256(f"{path} {status.st_size} {status.st_mtime_ns} {_VERSION}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "autorater" / "gguf" / f"{path.stem}-{fingerprint}"
     if not folder.exists():
@@ -52,7 +62,8 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
     Several processes may convert one file at the same time: the folder appears complete or not at all.
 
     Raises:
-        UserError: If the folder exists, the package gguf is missing, or transformers cannot read the file.
+        UserError: If the folder exists, the package gguf is missing, transformers cannot read the file, or the file is
+            one of several parts, lacks weights, or has a RoPE scaling that is not supported.
     """
     file, folder = Path(file), Path(folder)
     if find_spec("gguf") is None:
@@ -64,10 +75,18 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         try:
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            quantized = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
-        except (OSError, ValueError, KeyError, NotImplementedError, struct.error) as error:
+            reader = _read_header(file)
+            quantized, report = AutoModelForCausalLM.from_pretrained(
+                **source, dtype="float32", output_loading_info=True
+            )
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, IndexError, NotImplementedError, struct.error) as error:
             reason = str(error).strip().split("\n")[0][:300]
             raise UserError(f"{file} cannot be read as a causal language model: {reason}") from error
+        if missing := sorted(report["missing_keys"]):  # transformers has drawn them at random
+            raise UserError(f"{file} lacks {len(missing)} tensors of its model, such as {missing[0]}")
+        _add_rope_scaling(quantized.config, reader, file)
         del quantized.config.quantization_config
         model = type(quantized)(quantized.config)
         model.load_state_dict(quantized.state_dict(), strict=True)
@@ -77,3 +96,47 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
         tokenizer.save_pretrained(complete)
         with suppress(OSError):  # another process was faster
             complete.rename(folder)
+
+
+def _read_header(file: Path) -> "GGUFReader":
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    parts = int(_value(reader, "split.count", 1))
+    if parts > 1:
+        raise UserError(f"{file} is one of {parts} files of a model; merge them first (llama-gguf-split --merge)")
+    return reader
+
+
+def _value(reader: "GGUFReader", name: str, default: object) -> object:
+    field = reader.get_field(name)
+    return default if field is None else field.contents()
+
+
+def _add_rope_scaling(config: PreTrainedConfig, reader: "GGUFReader", file: Path) -> None:
+    """Adds the RoPE scaling of a file to the config of its model where transformers did not read it.
+
+    llama.cpp writes the one of Llama 3.1 as a tensor of divisors of the frequencies, others as a kind with a factor.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)  # layers with a window are not scaled
+    if rope.get("rope_type", "default") != "default":
+        return
+    architecture = _value(reader, "general.architecture", "")
+    kind = _value(reader, f"{architecture}.rope.scaling.type", "none")
+    tensors = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name.startswith("rope_")}
+    if "rope_freqs.weight" in tensors and "rope_theta" in (config.rope_parameters or {}):
+        divisors = np.asarray(tensors.pop("rope_freqs.weight"), dtype=np.float64)
+        unscaled = rope["rope_theta"] ** (-np.arange(len(divisors)) / len(divisors))
+        rope |= {"rope_type": "llama3", "factor": float(divisors.max()), **_LLAMA3}
+        scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+        if len(scaled) == len(divisors) and np.allclose(unscaled / scaled, divisors, rtol=1e-3):
+            return
+        kind = "rope_freqs.weight"
+    if kind == "linear" and not tensors:
+        rope |= {"rope_type": "linear", "factor": float(_value(reader, f"{architecture}.rope.scaling.factor", 1.0))}
+    elif kind != "none" or tensors:
+        raise UserError(
+            f"{file} has a RoPE scaling that is not supported ({kind if kind != 'none' else ', '.join(tensors)}); "
+            "use the model's own folder or Hub name"
+        )

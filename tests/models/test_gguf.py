@@ -1,15 +1,18 @@
 """GGUF files as plain models: converted once, with the weights, the tokenizer and the chat template of the file."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from autorater.data.errors import UserError
 from autorater.models import gguf
 from autorater.models.loading import load_policy, resolve_model
+from autorater.models.tiny import build_tokenizer
 
 FILE = os.environ.get("AUTORATER_GGUF", "")  # SmolLM2-135M-Instruct, see recipes/README.md
 QUESTIONS = ("What is the capital of France?", "Why is the sky blue? Answer in one sentence.")
@@ -74,6 +77,135 @@ def test_a_broken_file_is_named(cache, file):
         load_policy(str(file))
     assert "\n" not in str(caught.value)
     assert not list(cache.iterdir()), "nothing is left behind"
+
+
+TOKENIZER = build_tokenizer(["hello world, this is a text: 0123456789 good bad"] * 3, 300)
+LLAMA31 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.": "blk.",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def llama(rope: dict) -> LlamaForCausalLM:
+    """Two layers, with a theta for which the divisors of Llama 3.1 are 1, 1, a number in between, and 8."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        rope_parameters={"rope_theta": 500_000.0, **rope},
+    )
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, 0, 0.2)
+    return model
+
+
+def write_gguf(path: Path, model: LlamaForCausalLM, *, n_tensors: int | None = None, divisors=None, fields=()) -> str:
+    """Writes a Llama as llama.cpp's converter does: neighbouring rows of queries and keys form a rotated pair."""
+    writer = pytest.importorskip("gguf").GGUFWriter(path, "llama")
+    config, vocabulary = model.config, json.loads(TOKENIZER._tokenizer.to_str())["model"]
+    tokens = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token == TOKENIZER.eos_token else 1 for token in tokens])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in vocabulary["merges"]])
+    writer.add_eos_token_id(TOKENIZER.eos_token_id)
+    for add, *values in fields:
+        getattr(writer, add)(*values)
+    for name, tensor in list(model.state_dict().items())[:n_tensors]:
+        array = tensor.numpy()
+        for theirs, ours in NAMES.items():
+            name = name.replace(theirs, ours)
+        if "attn_q." in name or "attn_k." in name:
+            heads = len(array) // config.head_dim
+            array = array.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(name, np.ascontiguousarray(array))
+    if divisors is not None:
+        writer.add_tensor("rope_freqs.weight", np.asarray(divisors, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)
+
+
+def divisors_of(model: LlamaForCausalLM) -> np.ndarray:
+    unscaled = llama({"rope_type": "default"}).model.rotary_emb.inv_freq
+    return (unscaled / model.model.rotary_emb.inv_freq).numpy()
+
+
+LINEAR = (
+    ("add_key_value", "llama.rope.scaling.type", "linear", 8),  # 8: the GGUF type of a string
+    ("add_float32", "llama.rope.scaling.factor", 4.0),
+)
+
+
+@pytest.mark.parametrize("rope", [{"rope_type": "default"}, LLAMA31, {"rope_type": "linear", "factor": 4.0}])
+def test_a_file_has_the_logits_of_its_model(cache, tmp_path, rope):
+    model = llama(rope)
+    divisors = divisors_of(model) if rope is LLAMA31 else None
+    file = write_gguf(
+        tmp_path / "m.gguf", model, divisors=divisors, fields=LINEAR if rope["rope_type"] == "linear" else ()
+    )
+    if divisors is not None:
+        assert len(set(divisors.round(3))) == 3, "unchanged, in between and divided by 8"
+    loaded, _ = load_policy(file)
+    ids = torch.arange(3, 203)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"n_tensors": 15}, r"m\.gguf lacks \d+ tensors of its model, such as (model|lm_head)\."),
+        ({"fields": [("add_uint16", "split.count", 2)]}, r"m\.gguf is one of 2 files of a model; merge them first"),
+        ({"divisors": [1, 1, 2, 7]}, r"a RoPE scaling that is not supported \(rope_freqs\.weight\)"),
+        ({"fields": [("add_key_value", "llama.rope.scaling.type", "yarn", 8)]}, r"not supported \(yarn\); use the"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(cache, tmp_path, options, reason):
+    file = write_gguf(tmp_path / "m.gguf", llama({"rope_type": "default"}), **options)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_policy(file)
+    assert "cannot be read" not in str(caught.value)
+    assert not list(cache.iterdir())
 
 
 @pytest.mark.slow
