@@ -8,6 +8,7 @@ of answers; scores of single responses (`autorater.judges.pointwise`).
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
@@ -265,13 +266,17 @@ class Judge(NamedJudge):
         (`autorater.models.prefix_tree`).
         """
         ids, budget, prefix_cache = [prompt.ids for prompt in prompts], self.max_batch_tokens, None
-        if supports_shared_prefix(self.model)[0] and not is_sharded(self.model):
+        sharded = is_sharded(self.model)
+        if not supports_shared_prefix(self.model)[0]:
+            leaves = len(tree.leaf_paths)
+            batches = similar_lengths([leaves * (len(prompt) + tree.depth - 1) for prompt in ids], budget)
+        elif sharded:  # processes that share the parameters call the model equally often
+            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
+        else:
             prefix_cache = PrefixCache(self.model)
             batches = batches_by_beginning(ids, len(tree.tokens), budget)
-        else:  # processes that share the parameters call the model equally often
-            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
         for rows, batch in self._read_in(batches, prompts, progress):
-            yield rows, tree.read_logits(self.model, batch, prefix_cache)
+            yield rows, tree.read_logits(self.model, batch, prefix_cache, sys.maxsize if sharded else budget)
 
     def _read_in(
         self, batches: Iterable[list[int]], prompts: Sequence[EncodedPrompt], progress: bool

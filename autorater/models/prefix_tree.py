@@ -20,7 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from autorater.models.prefix_cache import PrefixCache
-from autorater.models.split_attention import AttentionRows, TreeLayout, enable_shared_prefix, split_logits
+from autorater.models.split_attention import (
+    AttentionRows,
+    TreeLayout,
+    enable_shared_prefix,
+    split_logits,
+    transformer_of,
+)
 from autorater.models.suffixes import Suffixes
 from autorater.prompts.batching import common_beginning, shared_length
 
@@ -51,7 +57,15 @@ def read_suffixes(
     """
     enable_shared_prefix(model)
     device = next(model.parameters()).device
-    beginning = common_beginning([prompt[:-1] for prompt in prompts])
+    is_long = _beyond_short_context(model, prompts, suffixes)
+    if any(is_long) and not all(is_long):
+        logits = [None] * len(prompts)
+        for kind in (False, True):
+            rows = [i for i, long in enumerate(is_long) if long == kind]
+            for i, of_prompt in zip(rows, read_suffixes(model, [prompts[i] for i in rows], suffixes), strict=True):
+                logits[i] = of_prompt
+        return torch.stack(logits)
+    beginning = [] if any(is_long) else common_beginning([prompt[:-1] for prompt in prompts])
     cache = (prefix_cache or PrefixCache(model)).read(beginning) if beginning else DynamicCache()
     cached = len(beginning)
 
@@ -90,6 +104,18 @@ def read_suffixes(
         logits_to_keep=kept.flatten().to(device),
     )
     return logits[0].unflatten(0, kept.shape)
+
+
+def _beyond_short_context(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> list[bool]:
+    """Whether a prompt with its suffixes is read with the long rotary embeddings of a `longrope` model.
+
+    transformers chooses them for a whole call, by its largest position.
+    """
+    rope = getattr(transformer_of(model).config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return [False] * len(prompts)
+    deepest = suffixes.depth.max().item() + 1 if len(suffixes.depth) else 0
+    return [len(prompt) + deepest > rope["original_max_position_embeddings"] for prompt in prompts]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
     exchangeable = base.is_backend_compatible() and base._can_set_attn_implementation()
     reordered = attention == "eager" and getattr(config, "reorder_and_upcast_attn", False)
     adapters = [a for m in model.modules() for a in (getattr(m, "peft_config", None) or {}).values()]
+    cross_layer = config.model_type.startswith("gemma4") and getattr(config, "num_kv_shared_layers", 0)
     prompt_learning = any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters)
     obstacles = (
         (config.is_encoder_decoder, "it is an encoder-decoder"),
@@ -70,6 +71,7 @@ def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
             "its forward has no position_ids or logits_to_keep",
         ),
         (attention not in _SPLITTABLE, f"its attention implementation is {attention}; load it with sdpa"),
+        (cross_layer, "its upper layers use keys of lower ones, with a mask of their own"),
         (reordered, "reorder_and_upcast_attn bypasses the AttentionInterface"),
         (prompt_learning, "its adapter puts virtual tokens in front of the prompt"),
     )

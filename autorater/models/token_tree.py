@@ -3,10 +3,11 @@
     log π(string | x) = Σ_t log π(s_t | x, s_<t)
 
 Strings with a common beginning share nodes. A node attends to the prompt and to its ancestors only
-(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every node of the tree ends a sequence of
+(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every leaf of the tree ends a sequence of
 its own. The strings are numbers in `autorater.models.answers` and labels in `autorater.alignment.labels`.
 """
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -76,6 +77,19 @@ class TokenTree:
             paths.append([*(paths[parent] if parent >= 0 else []), token])
         return paths
 
+    @cached_property
+    def leaf_paths(self) -> list[list[int]]:
+        """The tokens from the end of the prompt to every node without children: one empty path if there is no node."""
+        inner = set(self.parents)
+        return [path for node, path in enumerate(self.node_paths) if node not in inner] or [[]]
+
+    @cached_property
+    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every node, a leaf path that it is on, and how many tokens of it lead to the node; shape (S,) each."""
+        leaf_of = {tuple(path[:n]): i for i, path in enumerate(self.leaf_paths) for n in range(len(path) + 1)}
+        leaves = torch.tensor([leaf_of[tuple(path)] for path in self.node_paths], dtype=torch.long)
+        return leaves, torch.tensor([len(path) for path in self.node_paths], dtype=torch.long)
+
     def logits(self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
         """Next-token logits after left-padded prompts (B, L) and after every node, (B, 1 + S, V), with gradients."""
         if self.tokens and supports_shared_prefix(model)[0]:
@@ -83,25 +97,41 @@ class TokenTree:
         return self.plain_logits(model, prompt_ids, prompt_mask)
 
     def plain_logits(
-        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor
+        self,
+        model: PreTrainedModel,
+        prompt_ids: torch.Tensor,
+        prompt_mask: torch.Tensor,
+        max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
-        """As `logits`, with one sequence per node."""
-        paths = self.node_paths
-        ends = torch.tensor([len(path) for path in paths], dtype=torch.long)
-        nodes = [torch.tensor(path, device=prompt_ids.device) for path in paths] or [prompt_ids[0, :0]]  # none: prompt
-        ids = pad_sequence(nodes, batch_first=True).repeat(len(prompt_ids), 1)
-        prompts = (x.repeat_interleave(len(nodes), dim=0) for x in (prompt_ids, prompt_mask))
-        logits = plain_logits(model, *prompts, ids, torch.ones_like(ids)).unflatten(0, (-1, len(nodes)))
-        return torch.cat([logits[:, :1, 0], logits[:, torch.arange(len(paths)), ends]], dim=1)
+        """As `logits`, with one sequence per leaf, in calls of at most `max_tokens` tokens or one leaf."""
+        device = prompt_ids.device
+        ids = pad_sequence([torch.tensor(path, dtype=torch.long) for path in self.leaf_paths], batch_first=True)
+        at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + ids.shape[1])))
+        parts = []
+        for some in ids.to(device).split(at_once):
+            prompts = (x.repeat_interleave(len(some), dim=0) for x in (prompt_ids, prompt_mask))
+            paths = some.repeat(len(prompt_ids), 1)
+            parts.append(plain_logits(model, *prompts, paths, torch.ones_like(paths)).unflatten(0, (-1, len(some))))
+        logits = torch.cat(parts, dim=1)  # (B, leaves, 1 + D, V)
+        return torch.cat([logits[:, :1, 0], logits[:, *self._places]], dim=1)
 
     @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
     def read_logits(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix_cache: PrefixCache | None = None
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        prefix_cache: PrefixCache | None = None,
+        max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
-        """As `logits`, without gradients, after B prompts given as token ids; `prefix_cache` as in `read_suffixes`."""
+        """As `logits`, without gradients, after B prompts given as token ids.
+
+        Args:
+            model, prompts, prefix_cache: As in `read_suffixes`.
+            max_tokens: Where prompts cannot be shared, as in `plain_logits`.
+        """
         if supports_shared_prefix(model)[0]:
             return read_suffixes(model, prompts, self.suffixes, prefix_cache)
-        return self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device))
+        return self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device), max_tokens)
 
     def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
         """The distribution over the answers that the strings stand for, from logits as `logits` gives them."""

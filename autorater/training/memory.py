@@ -21,7 +21,7 @@ from autorater.judges import Judge
 from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, is_pointwise
+from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, SAMPLED, is_pointwise
 
 _SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
 _STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
@@ -66,29 +66,37 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         return MicroBatch(1, 0, tokens, scored)
     nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
     coupled = getattr(training, "orders", "") == "coupled"
+    shared = supports_shared_prefix(judge.model)[0]
     if mode == EXACT:
         rows *= 2 if coupled else 1
     elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
         answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
+        if mode == SAMPLED and not (shared and training.shared_prefix):
+            length = longest + training.max_completion_length  # off a GPU, TRL computes the logits of the prompt too
+            scored = 1 + training.max_completion_length if torch.cuda.is_available() else length
+            return MicroBatch(rows, length, 0, rows * scored, _SAMPLED_LOGIT_BYTES)
         prompts = max(1, rows // max(1, answers))
         suffix = -(-rows // prompts) * (training.max_completion_length + (nodes if mode == REASONING else 0))
         return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES)
-    shared = supports_shared_prefix(judge.model)[0]
     if getattr(training, "objective", "") == "text":
         nodes = judge.tree.depth + judge.tree.closing_tokens  # one answer
         if not shared:  # `SFTTrainer` computes the logits of all positions
             return MicroBatch(rows, longest + nodes, 0, rows * (longest + nodes), LOGIT_BYTES + 4)
     if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
-    return MicroBatch(rows * nodes, longest + judge.tree.depth, 0, rows * nodes * (1 + judge.tree.depth))
+    leaves = len(judge.tree.leaf_paths)
+    return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
 
 
 def setup_of(model: PreTrainedModel, training: TrainingArguments) -> Setup:
     """Precision, sharding and optimizer of a run."""
-    stage = 0
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+    stage, deepspeed = 0, os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if deepspeed:
         stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
-    element = 2 if stage and training.bf16 else next(model.parameters()).element_size()
+    elif os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        reshards = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "full_shard", "1")
+        stage = 3 if reshards else 2
+    element = 2 if deepspeed and training.bf16 else next(model.parameters()).element_size()
     optimizer = str(getattr(training.optim, "value", training.optim))
     return Setup(
         element=element,

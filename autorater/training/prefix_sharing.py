@@ -37,7 +37,7 @@ class PrefixSharing:
             self._prefix_checked = True
             try:
                 difference = check_shared_prefix(model, *batch)
-            except (ValueError, RuntimeError, NotImplementedError) as error:
+            except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 self._disable_shared_prefix(str(error))
             else:
                 difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()

@@ -228,6 +228,23 @@ def test_hostile_response_gets_a_probability(judge, simulated):
     assert 0 <= judge.probabilities([pair]).p_ab[0] <= 1
 
 
+@pytest.mark.parametrize("budget", [16_384, 2_000, 1])
+def test_a_model_that_shares_no_prompt_keeps_to_the_tokens_of_a_batch(judge, simulated, monkeypatch, budget):
+    expected, sizes = judge.probabilities(simulated.pairs[:3]), []
+    for room in ("judges.local", "models.token_tree"):
+        monkeypatch.setattr(f"autorater.{room}.supports_shared_prefix", lambda model: (False, "for the test"))
+    monkeypatch.setattr(judge, "max_batch_tokens", budget)
+    forward = judge.model.forward
+    monkeypatch.setattr(
+        judge.model,
+        "forward",
+        lambda input_ids, **inputs: sizes.append(input_ids.shape) or forward(input_ids, **inputs),
+    )
+    np.testing.assert_allclose(judge.probabilities(simulated.pairs[:3]).p_ab, expected.p_ab, atol=1e-5)
+    assert all(rows * tokens <= budget or rows == 1 for rows, tokens in sizes)
+    assert budget > 1 or len(sizes) == 6 * len(judge.tree.leaf_paths)
+
+
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
     """What is cached without gradients, for a model that shares no prompt, can be used with gradients later."""
     monkeypatch.setattr("autorater.models.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))

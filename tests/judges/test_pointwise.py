@@ -90,8 +90,8 @@ def test_the_order_has_no_influence(judge):
 
 def test_every_response_is_read_once(judge):
     read = []
-    judge.tree.read_logits = lambda model, prompts, cache: (
-        read.extend(map(tuple, prompts)) or DigitTree(judge.encoder.digits).read_logits(model, prompts, cache)
+    judge.tree.read_logits = lambda model, prompts, *options: (
+        read.extend(map(tuple, prompts)) or DigitTree(judge.encoder.digits).read_logits(model, prompts, *options)
     )
     judge.probabilities(make_pairs())
     assert len(read) == len(set(read)) == len(TEXTS)

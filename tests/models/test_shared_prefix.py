@@ -14,6 +14,7 @@ from transformers import (
     BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     GenerationConfig,
     GPT2Config,
     GptOssConfig,
@@ -22,6 +23,7 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
     Qwen3MoeConfig,
@@ -349,6 +351,22 @@ def test_reading_equals_every_path_alone(name, prompts):
             assert_close(got, plain(torch.tensor([[*prompt, *path.tolist()]]), use_cache=False).logits[0, -1])
 
 
+def test_long_prompts_have_the_long_embeddings_of_longrope():
+    """transformers chooses them for a whole call, so short and long prompts are read in calls of their own."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    sizes = {**SIZES, "max_position_embeddings": 64, "original_max_position_embeddings": 14}
+    config = Phi3Config(**sizes, pad_token_id=0, rope_parameters={**rope, "rope_theta": 1e4})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    prompts = [[*BEGINNING, *range(1, n)] for n in (3, 9, 5, 14, 10)]
+    suffixes = tree_suffixes(TOKENS, PARENTS)
+    deepest = [TOKENS[seen] for seen in suffixes.visible][-1].tolist()
+    cache = PrefixCache(model)
+    together = read_suffixes(model, prompts, suffixes, cache)
+    for row, prompt in zip(together, prompts, strict=True):
+        assert_close(row[-1], model(torch.tensor([[*prompt, *deepest]]), use_cache=False).logits[0, -1])
+        assert_close(row, read_suffixes(model, [prompt], suffixes, cache)[0])
+
+
 @pytest.mark.parametrize("tokens", [[], [4]], ids=["no suffix", "one suffix"])
 def test_reading_short_suffixes(tokens):
     model, prompts = build_model("llama").eval(), [*PROMPTS["a beginning in common"], [*BEGINNING, 8], [*BEGINNING, 1]]
@@ -579,6 +597,15 @@ def refused_models():
         "conv": AutoModelForCausalLM.from_config(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"])),
         "router loss": AutoModelForCausalLM.from_config(moe),
         "flex_attention": flex,
+        "keys of lower ones": AutoModelForCausalLM.from_config(
+            Gemma4TextConfig(
+                **SIZES,
+                head_dim=8,
+                num_kv_shared_layers=1,
+                vocab_size_per_layer_input=VOCAB,
+                layer_types=["full_attention"] * 2,
+            )
+        ),
         "not causal": AutoModelForCausalLM.from_config(bidirectional),
         "AttentionInterface": AutoModelForCausalLM.from_config(
             BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2)

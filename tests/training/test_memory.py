@@ -48,7 +48,22 @@ def test_the_largest_micro_batch(judge, tmp_path, monkeypatch):
     assert text == MicroBatch(2, 50, answer, 2 * (1 + answer))
     monkeypatch.setattr(memory, "supports_shared_prefix", lambda _: (False, ""))
     text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
+    plain = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)
+    assert plain == MicroBatch(16, 60, 0, 16 * 60, 20), "every answer reads its prompt, and TRL computes all logits"
     assert text.positions == text.tokens, "SFTTrainer computes all logits"
+
+
+def test_answers_that_share_no_prompt_read_it_each(judge, tmp_path):
+    options = {"answers": "sampled", "per_device_train_batch_size": 16, "max_completion_length": 10}
+    batch = memory.micro_batch(judge, [30, 50], config(tmp_path, shared_prefix=False, **options))
+    assert (batch.tokens, batch.suffix) == (16 * 60, 0)
+
+
+@pytest.mark.parametrize(("reshards", "stage"), [("true", 3), ("false", 2)])
+def test_fsdp_divides_the_states(judge, tmp_path, monkeypatch, reshards, stage):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_RESHARD_AFTER_FORWARD", reshards)
+    assert memory.setup_of(judge.model, config(tmp_path)).zero_stage == stage
 
 
 def test_labels_are_read_after_their_prompt(tmp_path):
