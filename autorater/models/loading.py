@@ -14,6 +14,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from autorater.data.errors import UserError
 from autorater.models.gguf import plain_model
+from autorater.models.text_only import text_only
 
 
 def load_policy(
@@ -37,7 +38,7 @@ def load_policy(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
         adapter = is_adapter(name_or_path, source.get("revision"))
-        load = _load_adapter if adapter else AutoModelForCausalLM.from_pretrained
+        load = _load_adapter if adapter else _load_model
         model = load(name_or_path, dtype=dtype, **model_init_kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0][:300]
@@ -54,13 +55,20 @@ def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
     return find_adapter_config_file(resolve_model(name_or_path), revision=revision) is not None
 
 
+def _load_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
+    return text_only(AutoModelForCausalLM.from_pretrained(name_or_path, **model_init_kwargs))
+
+
 def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:
     """A `PeftModel`; transformers would load the adapter frozen, in a form that peft neither trains nor merges."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, load_peft_weights
 
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
     base = resolve_model(config.base_model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(base, revision=config.revision, **model_init_kwargs)
+    weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
+    of_wrapper = any("language_model." in name for name in weights)  # made elsewhere for a model that reads images
+    load = AutoModelForCausalLM.from_pretrained if of_wrapper else _load_model
+    model = load(base, revision=config.revision, **model_init_kwargs)
     return PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
 
 
