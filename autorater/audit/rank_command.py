@@ -15,7 +15,7 @@ import numpy as np
 from autorater.audit.judge_command import judge_to_file
 from autorater.audit.run import Judging
 from autorater.data.errors import DataError, located
-from autorater.data.fields import bad_value, decoded, name_in
+from autorater.data.fields import bad_value, decoded, name_in, row_id
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.data.tables import iter_rows
@@ -63,7 +63,8 @@ def _questions(args: argparse.Namespace) -> Iterator[_Question]:
             if not isinstance(responses, list) or not responses:
                 raise bad_value("responses", row["responses"], "a list of at least one response")
             texts = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
-            question = _Question(name_in(row, "id") or str(index), text_or_messages(row["prompt"], "prompt"), texts)
+            id = name_in(row, "id") or row_id(index, "id" in row)
+            question = _Question(id, text_or_messages(row["prompt"], "prompt"), texts)
         yield question
 
 

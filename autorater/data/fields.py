@@ -118,6 +118,11 @@ def name_in(row: Row, column: str) -> str | None:
     return check_unicode(value, column)
 
 
+def row_id(index: int, named: bool) -> str:
+    """The id of a row without one: its number from 0. Where other rows have ids, which may be numbers: "row 3"."""
+    return f"row {index}" if named else str(index)
+
+
 def number_of(value: object) -> float:
     """The number, or NaN if there is none. Text in plain ASCII notation is a number, since CSV has only text."""
     is_text = isinstance(value, str) and value.isascii() and "_" not in value

@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from autorater.data.errors import DataError, located
-from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, text_in
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, row_id, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
 from autorater.data.layouts.arenas import judged_turns
 from autorater.data.layouts.votes import winner_of
@@ -130,7 +130,7 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
         if abs(sum(truth) - 1) > 1e-6:
             raise bad_value("true_distribution", truth, "numbers that add up to 1")
     item = Item(
-        id=name_in(row, "id") or str(index),
+        id=name_in(row, "id") or row_id(index, "id" in row),
         texts=tuple(text_in(text, title) for title, text in texts.items()),
         counts=_counts(decoded(row["counts"]), task.labels, "counts"),
         topic=name_in(row, "topic"),

@@ -22,6 +22,7 @@ from autorater.data.fields import (
     name_in,
     number_of,
     probability_in,
+    row_id,
     shortened,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
@@ -87,7 +88,7 @@ class RowReader:
         self._layout = None if layout is None else layout_named(layout)
         self._labelled, self._seed, self._odd = labelled, seed, odd
         self._from_text = from_text
-        self._found = False
+        self._found = self._has_ids = False
 
     @property
     def layout_name(self) -> str:
@@ -122,7 +123,7 @@ class RowReader:
                 if "no_vote" in ours and self._labelled:
                     self.left_out[ours["no_vote"]] += 1
                     continue
-                pair = self._pair(ours, str(index) if len(found) == 1 else f"{index}/{i}")
+                pair = self._pair(ours, row_id(index, self._has_ids) + (f"/{i}" if len(found) > 1 else ""))
                 if "first_is" in ours and _flipped(pair, self._seed):
                     pair = pair.swapped()
                 annotator = name_in(ours, "annotator")
@@ -159,6 +160,7 @@ class RowReader:
             _check_columns(renamed, self._labelled)
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
         self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
+        self._has_ids = "id" in renamed or (self._layout is not None and self._layout.names.get("id") in renamed)
         self._found = True
 
     def _as_named(self, ours: Row, row: Row) -> Row:

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
-from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in, row_id
 from autorater.data.pairs import vote_share
 from autorater.data.tables import iter_rows
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded
@@ -122,7 +122,7 @@ def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool, method: str
     orders: dict[str, list[str]] = {}
     for index, (place, row) in enumerate(iter_rows(path)):
         with located(f"{os.fspath(path)}: {place}"):
-            id = name_in(row, "id") or str(index)
+            id = name_in(row, "id") or row_id(index, "id" in row)
             if method is not None:
                 row = {**row, "probability": decoded(row["probabilities"]).get(method)}
             probability, label = probability_in(row, "probability"), _label(row)

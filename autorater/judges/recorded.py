@@ -16,8 +16,9 @@ FastChat: llm_judge/gen_judgment.py in https://github.com/lm-sys/FastChat; Arena
 https://github.com/lmarena/arena-hard-auto; JudgeBench: https://github.com/ScalerLab/JudgeBench.
 
 Optional: `label`, people's Pr[B preferred] in [0, 1] or a verdict (for winner_…: the preferred response, 1 or 2);
-`id`; `prompt`, `response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping.
-Rows with the same texts, or without texts with the same id, are one unit of every interval.
+`id` or `pair_id`, or a question (`question_id`, `uid`, `prompt_id`, `idx`), of which turn and models are then part;
+`prompt`, `response_a` and `response_b`, to show the pairs that flip. Any other column can be used for grouping. Rows
+with the same texts, or without texts with the same id, are one unit of every interval.
 """
 
 import math
@@ -26,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autorater.data.errors import DataError, located
-from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, probability_in
+from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, probability_in, row_id
 from autorater.data.layouts.votes import winner_of
 from autorater.data.tables import iter_rows
 
@@ -40,7 +41,9 @@ _VERDICTS = {
 }
 _GAMES = {"games": "score", "judgments": "decision"}  # a column with both games, and the key of the verdict in it
 COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS, *((column,) for column in _GAMES))
-_IDS = (("id",), ("pair_id",), ("question_id", "turn", "model_1", "model_2", "model"))
+_IDS = ("id", "pair_id")
+_QUESTIONS = ("question_id", "uid", "prompt_id", "idx")  # `uid` in Arena-Hard 2
+_OF_QUESTION = ("turn", "model_1", "model_2", "model_a", "model_b", "model")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class JudgedPair:
     """The judgments of a pair in both orders.
 
     Attributes:
-        id: As given, else the row's number, counted from 0.
+        id: As given, else the row's number, counted from 0 ("row 3" if other rows have an id).
         answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
         label: Pr[B preferred] by people, such as a share of votes; NaN if not given.
         row: Its row.
@@ -99,7 +102,7 @@ def _pair(row: Row, columns: tuple[str, ...], index: int) -> JudgedPair:
         answers = tuple(_verdict(given_in(row, column), column, meaning) for column, meaning in values)
     else:
         answers = tuple(_probability(row, column) for column in columns)
-    return JudgedPair(_id(row) or str(index), answers, _label(row, columns), row)
+    return JudgedPair(_id(row, index), answers, _label(row, columns), row)
 
 
 def _of_games(row: Row, column: str) -> tuple[float, float]:
@@ -132,7 +135,10 @@ def _label(row: Row, columns: tuple[str, ...]) -> float:
     return _probability(row, "label")
 
 
-def _id(row: Row) -> str:
-    """The id of the pair, in FastChat and Arena-Hard the question with turn and models."""
-    named = ([name_in(row, column) for column in columns] for columns in _IDS)
-    return next((joined for names in named if (joined := "/".join(filter(None, names)))), "")
+def _id(row: Row, index: int) -> str:
+    """The id of the pair, in FastChat and Arena-Hard the question with turn and models, else the row's number."""
+    for column in (*_IDS, *_QUESTIONS):
+        if name := name_in(row, column):
+            models = _OF_QUESTION if column in _QUESTIONS else ()
+            return "/".join([name, *filter(None, (name_in(row, other) for other in models))])
+    return row_id(index, named=not {*_IDS, *_QUESTIONS}.isdisjoint(row))

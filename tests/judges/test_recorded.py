@@ -77,3 +77,12 @@ def test_fastchat_pair_judgments_are_told_apart_by_question_turn_and_models(tmp_
     assert [pair.id for pair in pairs[:2]] == ["81/1/alpha/beta", "82/1/alpha/beta"]
     assert [pair.answers for pair in pairs[:3]] == [(0, 1), (0, 0), (0.5, 0)]
     assert all(map(math.isnan, pairs[3].answers))
+
+
+def test_a_model_alone_is_no_id(tmp_path):
+    row = {"p_ab": 0.3, "p_ba": 0.9, "model": "alpha"}
+    assert [pair.id for pair in read(tmp_path / "a.jsonl", row, row)] == ["0", "1"]
+    rows = [row | {"uid": uid, "model": model} for uid, model in (("u1", "alpha"), ("u1", "beta"), (2.0, "beta"))]
+    assert [pair.id for pair in read(tmp_path / "b.jsonl", *rows)] == ["u1/alpha", "u1/beta", "2/beta"]
+    rows = [row | {"prompt_id": 7}, row | {"prompt_id": None}]
+    assert [pair.id for pair in read(tmp_path / "c.jsonl", *rows)] == ["7/alpha", "row 1"]
