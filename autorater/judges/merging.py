@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from autorater.data.errors import UserError
@@ -27,7 +28,7 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     The weights are merged and saved in float32. A second adapter can then be trained on top.
 
     Raises:
-        UserError: If the name holds no adapter, the folder is not empty, or the model cannot be loaded.
+        UserError: If the name holds no adapter, the folder is not empty, or a file, or the model cannot be loaded.
     """
     try:
         from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
@@ -36,12 +37,14 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
         raise UserError(f"merging requires torch, transformers and peft ({error}): autorater-rl[train]") from None
 
     folder, saved = Path(folder), read_format(name_or_path)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; expected a new folder for the merged model")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty, or a file; expected a new folder for the merged model")
     if not is_adapter(name_or_path):
         raise UserError(f"{name_or_path} has no adapter_config.json, so there is no adapter to merge")
     model, tokenizer = load_policy(name_or_path, dtype="float32")
     model.merge_and_unload().save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors lets nobody else read them
+        shutil.copymode(folder / "config.json", weights)
     tokenizer.save_pretrained(folder)
     if saved:
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")

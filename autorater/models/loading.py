@@ -16,6 +16,9 @@ from autorater.data.errors import UserError
 from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
+_ADAPTER = "adapter_config.json"
+_FAILURES = (OSError, ValueError, SafetensorError)
+
 
 def load_policy(
     name_or_path: str, *, dtype: str | None = None, **model_init_kwargs
@@ -40,14 +43,20 @@ def load_policy(
         adapter = is_adapter(name_or_path, source.get("revision"))
         load = _load_adapter if adapter else _load_model
         model = load(name_or_path, dtype=dtype, **model_init_kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise UserError(f"{name_or_path} cannot be loaded as a causal language model: {reason}") from error
+    except UserError:
+        raise
+    except _FAILURES as error:
+        raise _not_loaded(name_or_path, error) from error
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _not_loaded(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0][:300]
+    return UserError(f"{name} cannot be loaded as a causal language model: {reason}")
 
 
 def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
@@ -64,11 +73,14 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
     from peft import PeftConfig, PeftModel, load_peft_weights
 
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
-    base = resolve_model(config.base_model_name_or_path)
+    base = _base_of(name_or_path, config.base_model_name_or_path)
     weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
     of_wrapper = any("language_model." in name for name in weights)  # made elsewhere for a model that reads images
     load = AutoModelForCausalLM.from_pretrained if of_wrapper else _load_model
-    model = load(base, revision=config.revision, **model_init_kwargs)
+    try:
+        model = load(resolve_model(base), revision=config.revision, **model_init_kwargs)
+    except _FAILURES as error:
+        raise _not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
     return PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
 
 
@@ -81,7 +93,7 @@ def resolve_model(name_or_path: str) -> str:
     """
     name_or_path = plain_model(name_or_path)
     path = Path(name_or_path)
-    adapter = path / "adapter_config.json"
+    adapter = path / _ADAPTER
     if path.is_file():
         raise UserError(f"{path} is a file; expected a model folder written by save_pretrained, or a .gguf file")
     if not path.exists():
@@ -89,22 +101,40 @@ def resolve_model(name_or_path: str) -> str:
             raise UserError(f"{path}: no such model folder")
     elif adapter.exists():
         try:
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
         except (ValueError, AttributeError):
             raise UserError(f"{adapter} is not a JSON object") from None
-        if _is_local(base) and not Path(base).exists():
-            raise UserError(
-                f"{adapter} names the base model {base}, which is not there; move it back, or change "
-                "base_model_name_or_path in that file to its new place"
-            )
+        _base_of(path, base)
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
     return name_or_path
 
 
+def _base_of(adapter: str | Path, base: object) -> str:
+    """The base model that an adapter names: a path from the working directory or the adapter's folder, or a Hub name.
+
+    Raises:
+        UserError: If it is no text, or a path that does not exist.
+    """
+    config = Path(adapter, _ADAPTER)
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{config}: base_model_name_or_path is {base!r}; expected the Hub name or the folder of the base model"
+        )
+    for path in (Path(base), Path(adapter, base)):
+        if path.exists():
+            return str(path)
+    if _is_local(base):
+        raise UserError(
+            f"{config} names the base model {base}, which is not there; move it back, or change "
+            "base_model_name_or_path in that file to its new place"
+        )
+    return base
+
+
 def _is_local(name_or_path: str) -> bool:
     """Whether a name cannot be a Hub name."""
-    return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1
+    return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or "\\" in name_or_path
 
 
 def train_only(model: PreTrainedModel, names: Sequence[str]) -> None:

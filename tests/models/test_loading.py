@@ -1,5 +1,6 @@
 """Policies built from scratch, loaded policies, and what is wrong with those that cannot be loaded."""
 
+import copy
 import json
 
 import pytest
@@ -123,6 +124,35 @@ def test_an_adapter_whose_base_model_was_moved(tmp_path):
     assert str(caught.value).startswith(message)
     config.write_text(json.dumps({"base_model_name_or_path": str(tmp_path), "peft_type": "LORA"}))
     resolve_model(str(tmp_path))
+    for base in (None, ""):
+        config.write_text(json.dumps({"base_model_name_or_path": base, "peft_type": "LORA"}))
+        with pytest.raises(UserError, match=f"{config}: base_model_name_or_path is {base!r}; expected the Hub name"):
+            load_policy(str(tmp_path))
+    config.write_text(json.dumps({"base_model_name_or_path": "C:\\models\\llama", "peft_type": "LORA"}))
+    with pytest.raises(UserError, match="which is not there"):
+        resolve_model(str(tmp_path))
     config.write_text("[]")
     with pytest.raises(UserError, match="is not a JSON object"):
         resolve_model(str(tmp_path))
+
+
+def test_a_relative_base_model_is_in_the_working_directory_or_beside_the_adapter(policy, tmp_path, monkeypatch):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    model, tokenizer = policy
+    adapter, work = tmp_path / "runs" / "lora", tmp_path / "work"
+    get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+    tokenizer.save_pretrained(adapter)
+    work.mkdir()
+    monkeypatch.chdir(work)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    places = {"base": adapter / "base", "../../other": tmp_path / "other", "here": work / "here"}
+    for base, place in places.items():
+        model.save_pretrained(place)
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        assert isinstance(load_policy(str(adapter))[0], PeftModel)
+    config["base_model_name_or_path"] = "runs/base"  # could be a Hub name
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as caught:
+        load_policy(str(adapter))
+    assert str(caught.value).startswith(f"{adapter}/adapter_config.json: the base model runs/base cannot be loaded")

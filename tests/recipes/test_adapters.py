@@ -70,6 +70,8 @@ def test_training_continues_an_adapter(trained, tmp_path, options):
 def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
     merge_adapter(str(trained / "first"), tmp_path / "merged")
     np.testing.assert_allclose(probabilities(tmp_path / "merged"), probabilities(trained / "first"), atol=1e-5)
+    modes = {(tmp_path / "merged" / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1, "whoever may read one of them may read both"
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")).__name__ == "LlamaForCausalLM"
     assert Judge.from_pretrained(str(tmp_path / "merged")).tree.step == 0.1
     train(trained, tmp_path / "merged", tmp_path / "second", *LORA)
@@ -77,6 +79,8 @@ def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
     assert config["base_model_name_or_path"] == str(tmp_path / "merged")
     with pytest.raises(UserError, match="is not empty"):
         merge_adapter(str(trained / "first"), tmp_path / "merged")
+    with pytest.raises(UserError, match=r"pairs\.jsonl is not empty, or a file; expected a new folder"):
+        merge_adapter(str(trained / "first"), trained / "pairs.jsonl")
     with pytest.raises(UserError, match="no adapter to merge"):
         merge_adapter(str(trained / "base"), tmp_path / "other")
 
