@@ -5,6 +5,7 @@ renders in full:
 
     the turn has more text in front of the answer (a channel, a space)    it is added
     the generation prompt opens a thought                                 it is closed, or with reasoning it stays open
+    the generation prompt alone has a closed, empty thought               it stays
     anything else                                                         `UserError`
 """
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _THINK_OPEN = "<think>"
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*$")
+_OTHER_THOUGHT = re.compile(r"[<\[](?!think>)(\w+:)?(think(ing)?|thoughts?|reason(ing)?)[>\]]\s*$", re.IGNORECASE)
 _ANSWER = "\u2045answer\u2046"
 
 
@@ -101,7 +104,7 @@ class _Chat:
         head, opening, turn = prompt[:end], prompt[end:], before[end:]
         if self._writes_on and turn.startswith(opening):  # tokens of words have their space in front
             turn = opening + turn.removeprefix(opening).rstrip(" ")
-        if before[:end] != head:
+        if before[:end] != head or any(map(_OTHER_THOUGHT.search, (opening, turn))):
             raise self._unknown_place(opening, turn)
         if self._thinks:
             return head + self._before_reasoning(opening, turn)
@@ -111,7 +114,7 @@ class _Chat:
         start = turn if turn.startswith(opening) else opening
         if _is_open(start):
             return start + "\n" * (2 - len(start) + len(start.rstrip("\n"))) + THINK_CLOSE + "\n\n"
-        if start != turn and not _is_same_place(opening, turn):
+        if start != turn and not _is_same_place(_EMPTY_THOUGHT.sub("", opening), turn):
             raise self._unknown_place(opening, turn)
         return start
 

@@ -75,6 +75,14 @@ USER = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
         ("<assistant>", "<assistant>[final]", True, "<assistant>[final]"),
         ("ASSISTANT:", "ASSISTANT: ", False, "ASSISTANT: "),
         ("ASSISTANT:", "ASSISTANT: ", True, "ASSISTANT:"),  # what is generated begins with its own space
+        ("<assistant>\n<think>\n\n</think>\n\n", "<assistant>\n", False, "<assistant>\n<think>\n\n</think>\n\n"),
+        ("<assistant><think></think>", "<assistant>", False, "<assistant><think></think>"),
+        ("<assistant><think></think>", "<assistant>", True, None),
+        ("<assistant><think></think>", "<assistant>[final]", False, None),
+        ("<assistant><thinking>\n", "<assistant><thinking>\n", False, None),  # the answer would be inside the thought
+        ("<assistant><thinking>\n", "<assistant><thinking>\n", True, None),
+        ("<assistant>", "<assistant><seed:think>", False, None),
+        ("<thinking></thinking>", "<thinking></thinking>", False, "<thinking></thinking>"),
         ("<assistant>[THINK]", "<assistant>", False, None),
         ("<assistant>[analysis]", "<assistant>[final]", False, None),
         ("<assistant><reason>", "<assistant>", True, None),
