@@ -135,13 +135,29 @@ def as_pairs(source: Sequence[Pair] | Source) -> list[Pair]:
 
     Odd responses are kept, with a `DataWarning`.
     """
-    if isinstance(source, Sequence) and all(isinstance(pair, Pair) for pair in source):
+    if _are_pairs(source):
         return list(source)
     report = LoadReport()
     pairs = list(iter_pairs(source, labelled=False, layout=OWN, allow_odd_responses=True, report=report))
     for line in report.lines(len(pairs)):
         warnings.warn(f"{source_name(source)}: {line}", DataWarning, stacklevel=3)
     return pairs
+
+
+def labelled_pairs(source: Sequence[Pair] | Source) -> list[Pair]:
+    """Pairs to learn from: the given ones, or those of a source as in `load_pairs`.
+
+    Raises:
+        UserError: If a pair has no label, or as in `load_pairs`.
+    """
+    pairs = list(source) if _are_pairs(source) else load_pairs(source)
+    if without := next((pair.id for pair in pairs if pair.label is None), None):
+        raise UserError(f"pair {without!r} has no label; expected labels or votes to learn from")
+    return pairs
+
+
+def _are_pairs(source: Sequence[Pair] | Source) -> bool:
+    return isinstance(source, Sequence) and all(isinstance(pair, Pair) for pair in source)
 
 
 def iter_pairs(

@@ -26,7 +26,7 @@ from scipy.special import expit, logit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
-from autorater.data.loading import as_pairs
+from autorater.data.loading import as_pairs, labelled_pairs
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
@@ -69,7 +69,7 @@ class LinearProbe:
     def fit(
         cls,
         model_name_or_path: str,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Pair] | Source,
         seed: int = 0,
         *,
         device: str | torch.device | None = None,
@@ -80,14 +80,14 @@ class LinearProbe:
 
         Args:
             model_name_or_path, model_init_kwargs: As in `load_policy`.
-            pairs: Training pairs with labels.
+            pairs: Training pairs with labels, or a source of `load_pairs`.
             seed: Divides the texts into folds.
             device: By default the GPU if there is one.
             progress: Show a progress bar.
 
         Raises:
-            UserError: If the model cannot be loaded, a text is too long for it, or the pairs are too few or too
-                connected to be divided into folds without common texts.
+            UserError: If the model cannot be loaded, a text is too long for it, a pair has no label, or the pairs are
+                too few or too connected to be divided into folds without common texts.
         """
         model, tokenizer = load_policy(model_name_or_path, **model_init_kwargs)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -98,13 +98,14 @@ class LinearProbe:
         cls,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Pair] | Source,
         seed: int = 0,
         *,
         name: str = "",
         progress: bool = False,
     ) -> LinearProbe:
         """As `fit`, for a loaded model."""
+        pairs = labelled_pairs(pairs)
         texts, sides = _texts_of(pairs)
         labels = np.array([pair.label for pair in pairs], dtype=float)
         folds = text_folds(pairs, texts, seed)
@@ -168,7 +169,8 @@ class LinearProbe:
         return _judgments(self.out_of_fold)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `probe.json` and `probe.npz`, without the model."""
+        """Writes `probe.json` and `probe.npz`, without the model; creates the folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         description, arrays = (Path(folder, file) for file in _FILES)
         content = {"model": self.name, "layer": self.layer, "strength": self.strength}
         description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from autorater.data.errors import UserError
-from autorater.data.loading import load_pairs
+from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import Pair, with_sparse_labels
 from autorater.judges import LinearProbe, probe
 from autorater.models.response_states import ResponseStates
@@ -144,13 +144,21 @@ def test_a_text_is_read_once(parts, pairs, monkeypatch):
     assert len(rows) == 12 * 8
 
 
+def test_pairs_without_labels_and_sources(parts, pairs, fitted, tmp_path):
+    with pytest.raises(UserError, match="pair '3' has no label; expected labels or votes to learn from"):
+        LinearProbe.fit_model(*parts, [replace(pair, label=None) if pair.id == "3" else pair for pair in pairs])
+    write_pairs(pairs[:-50], tmp_path / "pairs.jsonl")
+    of_file = LinearProbe.fit_model(*parts, tmp_path / "pairs.jsonl", seed=0)
+    np.testing.assert_array_equal(of_file.weights, fitted.weights)
+
+
 def test_saved_and_loaded(parts, pairs, fitted, tmp_path):
     model, tokenizer = parts
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     fitted.name = str(tmp_path / "model")
-    fitted.save(tmp_path)
-    loaded = LinearProbe.load(tmp_path)
+    fitted.save(tmp_path / "runs" / "probe")
+    loaded = LinearProbe.load(tmp_path / "runs" / "probe")
     np.testing.assert_allclose(loaded.probabilities(pairs[-9:]).mean, fitted.probabilities(pairs[-9:]).mean, atol=1e-6)
     np.testing.assert_array_equal(loaded.cross_fitted.p_ab, fitted.out_of_fold)
     assert (loaded.layer, loaded.strength) == (fitted.layer, fitted.strength)
