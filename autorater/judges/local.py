@@ -217,6 +217,10 @@ class Judge(NamedJudge):
         """Ranks K responses to a prompt by all pairs in both orders; see `autorater.judges.ranking.rank`."""
         return rank(self, prompt, responses)
 
+    def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
+        """Raises UserError: only a `PointwiseJudge` scores single responses."""
+        raise UserError("a pairwise judge does not score single responses; expected a pointwise judge, or use rank")
+
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:

@@ -25,7 +25,7 @@ from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import FORMAT_FILE, Judge
 from autorater.judges.options import POINTWISE
-from autorater.judges.ranking import Ranking
+from autorater.judges.ranking import Ranking, texts_of
 from autorater.models.answers import AnswerDistribution
 from autorater.models.shared_beginning import last_logits
 from autorater.models.token_tree import TokenTree
@@ -100,8 +100,8 @@ class PointwiseJudge(Judge):
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
-        """The scores of K responses to a prompt, shape (K,), in [0, 9]; errors as in `probabilities`."""
-        probs = self.read_digits(self.encoder.encode_responses(prompt, responses), progress=progress)
+        """The scores of K responses to a prompt, shape (K,), in [0, 9]; arguments and errors as in `rank`."""
+        probs = self.read_digits(self.encoder.encode_responses(*texts_of(prompt, responses)), progress=progress)
         return _expected(probs)
 
     def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:

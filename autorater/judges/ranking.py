@@ -51,12 +51,17 @@ def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
     Raises:
         UserError: If there is no response, or as in the judge's `probabilities`.
     """
-    if isinstance(responses, str) or not len(responses):
-        raise UserError(f"responses to rank: got {responses!r}; expected a list of at least one")
-    prompt = text_or_messages(prompt, "prompt")
-    responses = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
+    prompt, responses = texts_of(prompt, responses)
     pairs = pairs_to_rank("", prompt, responses)
     return ranking_of(judge.probabilities(pairs).p_sym if pairs else [], len(responses))
+
+
+def texts_of(prompt: Text, responses: Sequence[Text]) -> tuple[Text, list[Text]]:
+    """A prompt and its responses, checked; UserError if there is no response, or one is neither text nor messages."""
+    if isinstance(responses, str) or not len(responses):
+        raise UserError(f"responses: got {responses!r}; expected a list of at least one")
+    checked = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
+    return text_or_messages(prompt, "prompt"), checked
 
 
 def pairs_to_rank(id: str, prompt: Text, responses: Sequence[Text]) -> list[Pair]:

@@ -11,6 +11,7 @@ from scipy.special import expit
 from autorater.audit.judging import _blocks, _judge_locally
 from autorater.audit.probes import Presentation
 from autorater.data.errors import UserError
+from autorater.data.messages import Message
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.judges.calibrators import LogitMap
@@ -109,6 +110,17 @@ def test_scores_rank_as_the_pairs(judge):
     for pair, p in zip(make_pairs(), judge.probabilities(make_pairs()).p_ab, strict=True):
         a, b = (scores[TEXTS.index(text)] for text in (pair.response_a, pair.response_b))
         assert p == pytest.approx(expit(3.0 * (b - a)), abs=1e-5)
+
+
+def test_scores_of_messages_as_mappings(judge):
+    user, assistants = {"role": "user", "content": "Which?"}, [{"role": "assistant", "content": t} for t in TEXTS]
+    of_mappings = judge.scores([user], [[message] for message in assistants])
+    of_messages = judge.scores((Message(**user),), [(Message(**message),) for message in assistants])
+    np.testing.assert_array_equal(of_mappings, of_messages)
+    with pytest.raises(UserError, match=r"column 'responses\[1\]': got 3; expected text"):
+        judge.scores("Which?", ["blue", 3])
+    with pytest.raises(UserError, match="does not score single responses"):
+        Judge(judge.model, judge.tokenizer).scores("Which?", TEXTS)
 
 
 @pytest.mark.parametrize("recalibration", [None, LogitMap("odd_temperature", 0.5)])
