@@ -11,7 +11,7 @@ from autorater.data.errors import DataError, DataWarning, UserError
 from autorater.data.layouts import LAYOUTS
 from autorater.data.layouts.votes import winner_of
 from autorater.data.loading import LoadReport, load_pairs
-from autorater.data.messages import Message
+from autorater.data.messages import Message, plain_text
 from autorater.data.pairs import Pair
 
 
@@ -654,3 +654,14 @@ def test_gpt_4_as_annotator_is_a_list():
 def test_a_system_column_is_not_ignored_in_silence():
     _, report = read([LIKED | {"system": "Be kind."}])
     assert report.lines(1) == ["column 'system' is not read; a system message in the prompt is"]
+
+
+@pytest.mark.parametrize("wrap", [str, lambda text: [{"role": "assistant", "content": text}]])
+def test_blank_responses_of_preference_data_are_kept_on_request(wrap):
+    row = {"prompt": "Why?", "chosen": wrap(""), "rejected": wrap("Because.")}
+    with pytest.raises(DataError, match=r"column 'chosen': .* allow_odd_responses to keep blank ones"):
+        load_pairs([row])
+    report = LoadReport()
+    (pair,) = load_pairs([row], allow_odd_responses=True, report=report)
+    assert {plain_text(pair.response_a), plain_text(pair.response_b)} == {"", "Because."}
+    assert report.odd == {"blank": 1}

@@ -58,10 +58,8 @@ def rewardbench_2(row: Row) -> Iterator[Row]:
 
 
 def _text(row: Row, column: str) -> Text:
-    value = with_messages(given_in(row, column))
-    if value is None:
-        raise bad_value(column, row.get(column), "text or messages")
-    text = text_or_messages([value] if isinstance(value, Mapping) else value, column)
+    value = with_messages(row.get(column))
+    text = text_or_messages([value] if isinstance(value, Mapping) else value, column, blank=True)
     return (transcript(text) or text) if isinstance(text, str) else text
 
 
