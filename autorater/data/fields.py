@@ -23,6 +23,7 @@ _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = {"role", "from"}
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+", re.ASCII)  # a thousand in German, and one in English
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
 
@@ -167,6 +168,7 @@ def _amount(value: object) -> float:
 def count_in(value: object, column: str, of: str = "votes") -> int:
     """A number of votes or other things, at least 0."""
     number = _amount(value)
-    if not (number >= 0 and number.is_integer()):
+    is_ambiguous = isinstance(value, str) and _THOUSANDS.fullmatch(value)
+    if not (number >= 0 and number.is_integer()) or is_ambiguous:
         raise bad_value(column, value, f"a whole number of {of}, 0 or more")
     return int(number)

@@ -6,12 +6,12 @@
     ChaosNLI    label_counter, example (chaosNLI_snli.jsonl, chaosNLI_mnli_m.jsonl, chaosNLI_alphanli.jsonl)
     SummEval    text, decoded, expert_annotations, turker_annotations (model_annotations.aligned.paired.jsonl)
     MT-Bench    question_id, model_a, model_b, winner, conversation_a, conversation_b, turn (human judgments)
-    Arena       the same (Chatbot Arena; `turn` is the number of turns, all of which were judged)
+    Arena       the same, or with id for question_id and without turn (Chatbot Arena; all turns were judged)
 
 The first row decides which layout a file has; the sources are those of `load_pairs`. Lists and mappings in CSV fields
 are JSON. Every vote is counted: rows without a majority ("-" in SNLI) are kept, experts and crowd of SummEval count
-equally (arXiv 2505.12301), and rows of MT-Bench that are votes on the same pair of answers are one item. An invalid
-row is a `DataError`, as in `load_pairs`.
+equally (arXiv 2505.12301), and rows of MT-Bench that are votes on the same pair of answers are one item; rows without
+a vote are left out and counted. An invalid row is a `DataError`, as in `load_pairs`.
 
 Deliberately left out: datasets that publish only a majority label, such as SNLI on the Hub.
 """
@@ -19,17 +19,19 @@ Deliberately left out: datasets that publish only a majority label, such as SNLI
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from autorater.data.errors import DataError, located
+from autorater.data.errors import DataError, DataWarning, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, row_id, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
-from autorater.data.layouts.arenas import judged_turns
-from autorater.data.layouts.votes import winner_of
+from autorater.data.layouts.arenas import BATTLE, judged_turns
+from autorater.data.layouts.votes import votes_in
 from autorater.data.messages import plain_text
 from autorater.data.tables import iter_rows, write_rows
+from autorater.data.text_files import is_text, of_text
 
 _NLI = Task(
     labels=("entailment", "neutral", "contradiction"),
@@ -69,15 +71,20 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
 
     Raises:
         DataError: If the source does not exist, cannot be read, is empty, has none of the layouts, or a row is
-            invalid.
+            invalid, or no row has a vote.
+
+    Warns:
+        DataWarning: How many rows without a vote were left out.
     """
     read: Callable[[Row, int], tuple[Task, list[Item]]] | None = None
     task: Task | None = None
     items: dict[str, Item] = {}
+    without, from_text = 0, is_text(os.fspath(source))
     for index, (place, row) in enumerate(iter_rows(source)):
         with located(f"{source}: {place}"):
             read = read or _layout(row)
-            row_task, found = read(row, index)
+            row_task, found = read(of_text(row) if from_text else row, index)
+            without += not found
             task = task or row_task
             if row_task != task:
                 raise bad_value("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
@@ -88,6 +95,10 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
                 if known:
                     item = replace(known, counts=tuple(map(sum, zip(known.counts, item.counts, strict=True))))
                 items[item.id] = item
+    if not items:
+        raise DataError(f"{source}: no row has a vote; expected at least one")
+    if without:
+        warnings.warn(f"{source}: {without:,} rows without a vote left out", DataWarning, stacklevel=2)
     return ItemSet(task, list(items.values()))
 
 
@@ -106,7 +117,8 @@ def _layout(row: Row) -> Callable[[Row, int], tuple[Task, list[Item]]]:
         ("sentence1", "sentence2", "annotator_labels"): _nli,
         ("label_counter", "example"): _chaos,
         ("decoded", "expert_annotations", "turker_annotations"): _summeval,
-        ("question_id", "model_a", "model_b", "winner", "conversation_a", "conversation_b", "turn"): _mt_bench,
+        ("question_id", *BATTLE): _mt_bench,
+        ("id", *BATTLE): _mt_bench,
     }
     for columns, read in layouts.items():
         if set(columns) <= set(row):
@@ -175,21 +187,20 @@ def _summeval(row: Row, index: int) -> tuple[Task, list[Item]]:
 
 
 def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
-    winner, question, turn = (
-        winner_of(row["winner"], "winner"),
-        name_in(row, "question_id"),
-        count_in(row["turn"], "turn", "turns"),
-    )
-    if winner is None:
-        raise bad_value("winner", row["winner"], "model_a, model_b or tie")
+    vote = votes_in(row, "winner")
+    if "no_vote" in vote:
+        return _CONVERSATIONS, []
+    question = name_in(row, "question_id") or name_in(row, "id") or row_id(index, named=True)
+    turn = None if given_in(row, "turn") is None else count_in(row["turn"], "turn", "turns")
     sides = [
         (name_in(row, f"model_{x}") or "?", plain_text(judged_turns(row, f"conversation_{x}", turn))) for x in "ab"
     ]
-    votes = tuple(float(winner == label) for label in _CONVERSATIONS.labels)
+    votes = tuple(float(vote[f"votes_{label.lower()}"]) for label in _CONVERSATIONS.labels)
     if sides[0][0] > sides[1][0]:  # the same two answers may be in either order
         sides, votes = sides[::-1], votes[::-1]
     (model_a, text_a), (model_b, text_b) = sides
-    return _CONVERSATIONS, [Item(f"{question}/{turn}/{model_a}/{model_b}", (text_a, text_b), votes, question)]
+    id = "/".join((question, *([] if turn is None else [str(turn)]), model_a, model_b))
+    return _CONVERSATIONS, [Item(id, (text_a, text_b), votes, question)]
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

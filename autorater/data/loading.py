@@ -29,6 +29,7 @@ from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.data.rows import COLUMNS, ReadPair, RowReader
 from autorater.data.tables import Source, iter_rows, source_name, write_rows
+from autorater.data.text_files import is_text
 
 _OTHER = ", with other texts, models, criteria, reference, group or weight"
 
@@ -194,8 +195,7 @@ def _iter(
     allow_odd: bool,
 ) -> Iterator[ReadPair]:
     name = source_name(source)
-    from_text = name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-    reader = RowReader(columns, layout, labelled, seed, report.odd if allow_odd else None, from_text)
+    reader = RowReader(columns, layout, labelled, seed, report.odd if allow_odd else None, is_text(name))
     seen: dict[int, int] = {}  # hashes of ids to hashes of pairs
     with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in enumerate(rows):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import blake2b
@@ -30,21 +29,17 @@ from autorater.data.layouts.arenas import is_turns, turn_lists
 from autorater.data.layouts.votes import VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
-from autorater.data.text_files import distinct
+from autorater.data.text_files import distinct, misspelled, of_text
 
 COLUMNS = tuple(field.name for field in fields(Pair))
 VOTE_COLUMNS = ("vote", "winner", "preference")
 OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
-_NAMES = ("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "idx")
 _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
-_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight")
-_WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _SYSTEM = ("system", "system_prompt")
-_NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
 
 
 class ReadPair(NamedTuple):
@@ -114,7 +109,7 @@ class RowReader:
         with self._in_their_words():
             row = self._renamed(row)
             if self._from_text:
-                row = _as_text_files_have_it(row)
+                row = of_text(row)
             found = (
                 [self._as_named(ours, row) for ours in self._layout.rows(row)] if self._layout else [self._own(row)]
             )
@@ -149,7 +144,8 @@ class RowReader:
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
             if not self._layout:
                 used = set(self._names.values())
-                self._names |= {ours: theirs for ours, theirs in _misspelled(renamed).items() if theirs not in used}
+                found = misspelled(renamed, OUR_COLUMNS)
+                self._names |= {ours: theirs for ours, theirs in found.items() if theirs not in used}
                 renamed = list(self._renamed(dict.fromkeys(names)))
         expected = self._layout.columns if self._layout else ()
         if not self._labelled:
@@ -263,14 +259,6 @@ class RowReader:
         return response
 
 
-def _as_text_files_have_it(row: Row) -> Row:
-    """A row of text with whole names such as "3.0" as "3", and without words for null in columns of numbers."""
-    nulls = dict.fromkeys((name for name in _NUMBERS if str(row.get(name)).lower() in _NULLS), None)
-    row = row | nulls if nulls else row
-    whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
-    return row | whole if whole else row
-
-
 def _check_same_winner(row: Row, column: str) -> None:
     """A label of 0 or 1 beside a vote for the other response is an error: one of them is not about the pair."""
     label = number_of(row["label"])
@@ -289,13 +277,6 @@ def _flipped(pair: Pair, seed: int) -> bool:
     texts = f"{seed}:{pair.prompt}:{min(chosen, rejected)}:{max(chosen, rejected)}"
     coin = blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 1
     return bool(coin) == (chosen < rejected)
-
-
-def _misspelled(names: Iterable[str]) -> dict[str, str]:
-    """Our columns that differ from the file's only in case, blanks or hyphens: ours to theirs."""
-    names = list(names)
-    spelled = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
-    return {ours: theirs for ours, theirs in spelled.items() if ours in OUR_COLUMNS and ours not in names}
 
 
 def _check_columns(names: Collection[str], labelled: bool) -> None:

@@ -5,7 +5,7 @@
                     with LF, CRLF or CR; blanks around column names are not part of them; unnamed columns are left out
 
 All are UTF-8, with or without a byte-order mark, and may be packed (.gz). A CSV field that spells a list of chat
-messages is that list.
+messages is that list. What a CSV field says about numbers and names is left to the caller (`of_text`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ SelectColumns = Callable[[Sequence[str]], Sequence[str]]  # column names of a he
 _CSV_FIELD = 2**31 - 1  # the default limit of the csv module, 131,072 characters, is less than a long response
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK = 1 << 20
+_NAMES = (
+    *("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "uid", "prompt_id", "idx"),
+    "turn",
+)
+_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight", "p_ab", "p_ba")
+_NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
+_WHOLE = re.compile(r"\d+\.0", re.ASCII)
 _BLANK = re.compile(r"[ \t\r\n]*")
 _LIST = re.compile(r"\s*\[\s*({|$)")  # how a file begins that is one list of objects
 
@@ -40,6 +47,25 @@ def distinct(names: Sequence[str]) -> Sequence[str]:
         column, times = Counter(names).most_common(1)[0]
         raise DataError(f"column {column!r} is there {times} times; expected it once")
     return names
+
+
+def misspelled(names: Collection[str], ours: Collection[str]) -> dict[str, str]:
+    """Our columns that differ from the file's only in case, blanks or hyphens: ours to theirs."""
+    spelled = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
+    return {name: theirs for name, theirs in spelled.items() if name in ours and name not in names}
+
+
+def is_text(name: str) -> bool:
+    """Whether the fields of a file are text, as in CSV."""
+    return name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
+def of_text(row: Row) -> Row:
+    """A row of text with whole names such as "3.0" as "3", and without words for null in columns of numbers."""
+    nulls = {name: None for name in _NUMBERS if isinstance(row.get(name), str) and row[name].lower() in _NULLS}
+    row = row | nulls if nulls else row
+    whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
+    return row | whole if whole else row
 
 
 def json_rows(path: Path, _: SelectColumns) -> Rows:  # JSON has no header
@@ -116,8 +142,9 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
     lines = _lines(path)
     skipped, first, separator = 0, "", None
     for skipped, first in lines:  # noqa: B007
-        if first.lower().startswith("sep=") and separator is None:  # a line by which Excel names the separator
-            separator = first.rstrip("\r\n")[4:5] or ","
+        line = first.rstrip("\r\n").strip('"')
+        if line.lower().startswith("sep=") and separator is None:  # a line by which Excel names the separator
+            separator = line[4:5] or ","
         elif not first.isspace():
             break
     else:

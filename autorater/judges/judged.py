@@ -25,7 +25,7 @@ from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in, row_id
 from autorater.data.pairs import vote_share
 from autorater.data.tables import iter_rows
-from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded
+from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
 _VOTES = ("votes_a", "votes_b", "votes_tie", "label")
 
@@ -48,7 +48,7 @@ def read_judged(
     Raises:
         DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
     """
-    _, first = next(iter(iter_rows(path)))
+    _, first = next(iter(recorded_rows(path)))
     recorded = [columns for columns in COLUMN_SETS if set(columns) <= set(first)]
     method = _method_of(path, first, methods) if not recorded and "probabilities" in first else None
     if not recorded and "probability" not in first and method is None:

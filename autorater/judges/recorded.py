@@ -25,11 +25,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from autorater.data.errors import DataError, located
 from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, probability_in, row_id
 from autorater.data.layouts.votes import winner_of
 from autorater.data.tables import iter_rows
+from autorater.data.text_files import Rows, is_text, misspelled, of_text
 
 _FIRST = {"A": 0.0, "tie": 0.5, "B": 1.0}  # a verdict in the given order as Pr[the second slot is better]
 _SWAPPED = {"A": 1.0, "tie": 0.5, "B": 0.0}
@@ -41,6 +43,7 @@ _VERDICTS = {
 }
 _GAMES = {"games": "score", "judgments": "decision"}  # a column with both games, and the key of the verdict in it
 COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS, *((column,) for column in _GAMES))
+_COLUMNS = {*chain(*COLUMN_SETS), "label", "id"}
 _IDS = ("id", "pair_id")
 _QUESTIONS = ("question_id", "uid", "prompt_id", "idx")  # `uid` in Arena-Hard 2
 _OF_QUESTION = ("turn", "model_1", "model_2", "model_a", "model_b", "model")
@@ -76,11 +79,20 @@ def iter_recorded(path: str | os.PathLike[str]) -> Iterator[JudgedPair]:
         DataError: If the file cannot be read, has no rows, or a row is not as described above.
     """
     columns = None
-    for index, (place, row) in enumerate(iter_rows(path)):
+    for index, (place, row) in enumerate(recorded_rows(path)):
         with located(f"{os.fspath(path)}: {place}"):
             columns = columns or _columns_of(row)
             pair = _pair(row, columns, index)
         yield pair
+
+
+def recorded_rows(path: str | os.PathLike[str]) -> Rows:
+    """The rows of a file with its columns of judgments in lower case, label and id too; errors as in `iter_rows`."""
+    names, from_text = None, is_text(os.fspath(path))
+    for place, row in iter_rows(path):
+        names = misspelled(row, _COLUMNS) if names is None else names
+        row = row | {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+        yield place, of_text(row) if from_text else row
 
 
 def _columns_of(row: Row) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ SAVED = {
     "tabs under another name": ("a.csv", separated_by("\t")),
     "bars": ("a.csv", separated_by("|")),
     "sep= line": ("a.csv", "\ufeffsep=;\r\n" + separated_by(";")),
+    "quoted sep= line": ("a.csv", '"sep=;"\n' + separated_by(";")),
     "sep= line with commas": ("a.csv", "sep=,\n" + COMMAS),
     "blanks in the header": ("a.csv", COMMAS.replace(HEAD, "prompt, response_a,response_b ,Votes_A,votes b")),
     "trailing commas": ("a.csv", "\n".join(f"{line},," for line in LINES)),
@@ -81,9 +82,10 @@ def test_decimal_commas_of_labels_and_not_of_counts(tmp_path):
     path.write_text("prompt;response_a;response_b;votes_a;votes_b;weight\nTea?;Yes.;No.;2,0;1;1,5\n")
     (pair,) = load_pairs(path)
     assert (pair.votes_a, pair.weight) == (2, 1.5)
-    path.write_text("prompt;response_a;response_b;votes_a;votes_b\nTea?;Yes.;No.;1,000;2\n")
-    with pytest.raises(DataError, match="'votes_a': got '1,000'; expected a whole number"):
-        load_pairs(path)
+    for thousand in ("1,000", "1.000", "12.000", "1.000.000"):  # or one with three decimals
+        path.write_text(f"prompt;response_a;response_b;votes_a;votes_b\nTea?;Yes.;No.;{thousand};2\n")
+        with pytest.raises(DataError, match=f"'votes_a': got '{thousand}'; expected a whole number"):
+            load_pairs(path)
 
 
 @pytest.mark.parametrize("indent", [None, 2])

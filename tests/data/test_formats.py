@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from autorater.data.errors import DataError
+from autorater.data.errors import DataError, DataWarning
 from autorater.data.formats import load_items, write_items
 from autorater.data.items import ItemSet, Task, pair_items
 from autorater.data.pairs import Pair
@@ -108,6 +108,15 @@ def test_mt_bench_turns_as_pandas_writes_them(tmp_path):
     rows = [bench("model_b"), bench("tie", turn=1.0) | {"question_id": 81.0}]
     (item,) = load_items(write(tmp_path / "human.jsonl", *rows)).items
     assert (item.id, item.counts) == ("81/1/alpaca-13b/gpt-4", (0, 1, 1))
+
+
+def test_rows_without_a_vote_are_left_out_and_counted(tmp_path):
+    rows = [bench(None), bench("error"), bench("model_a")]
+    with pytest.warns(DataWarning, match=r"a\.jsonl: 2 rows without a vote left out"):
+        (item,) = load_items(write(tmp_path / "a.jsonl", *rows)).items
+    assert item.counts == (1, 0, 0)
+    with pytest.raises(DataError, match="no row has a vote"):
+        load_items(write(tmp_path / "b.jsonl", *rows[:2]))
 
 
 def test_mt_bench_as_parquet(tmp_path):
@@ -214,3 +223,6 @@ def test_chatbot_arena_has_more_turns_and_more_ties(tmp_path):
     items = load_items(write(tmp_path / "a.jsonl", *rows, longer))
     assert [item.counts for item in items.items] == [(1, 0, 0), (0, 1, 0), (0, 1, 0), (0, 0, 1)]
     assert [text.count("User:") for text in (item.texts[0] for item in items.items)] == [1, 1, 2, 3]
+    later = {name: value for name, value in bench("model_b").items() if name not in ("question_id", "turn", "judge")}
+    (item,) = load_items(write(tmp_path / "b.jsonl", later | {"id": "x1"})).items
+    assert (item.id, item.counts, item.texts[0].count("User:")) == ("x1/alpaca-13b/gpt-4", (0, 0, 1), 2)

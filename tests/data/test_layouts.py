@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autorater.data.errors import DataError, DataWarning, UserError
+from autorater.data.formats import load_items
 from autorater.data.layouts import LAYOUTS
 from autorater.data.layouts.votes import winner_of
 from autorater.data.loading import LoadReport, load_pairs
@@ -98,6 +99,15 @@ def test_mt_bench_gathers_the_votes_on_a_turn():
     assert (report.rows, report.gathered, dict(report.left_out)) == (5, 2, {"winner is 'error'": 1})
     with pytest.raises(DataError, match=r"column 'turn': got 3; expected a turn from 1 to 1"):
         read([battle("tie", question_id=1) | {"turn": 3}])
+
+
+def test_whole_floats_of_csv_are_turns(tmp_path):
+    path = tmp_path / "a.csv"
+    row = {name: str(value) for name, value in battle("tie", 1.0, question_id=81.0, judge="expert_1").items()}
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values()])
+    assert load_pairs(path)[0].id == "81/1/m/n"
+    assert load_items(path).items[0].id == "81/1/m/n"
 
 
 def test_lmsys_55k_has_lists_in_its_fields(tmp_path):

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from autorater.data.errors import DataError
+from autorater.judges.judged import read_judged
 from autorater.judges.recorded import iter_recorded
 
 
@@ -86,3 +87,15 @@ def test_a_model_alone_is_no_id(tmp_path):
     assert [pair.id for pair in read(tmp_path / "b.jsonl", *rows)] == ["u1/alpha", "u1/beta", "2/beta"]
     rows = [row | {"prompt_id": 7}, row | {"prompt_id": None}]
     assert [pair.id for pair in read(tmp_path / "c.jsonl", *rows)] == ["7/alpha", "row 1"]
+
+
+def test_csv_in_any_case_and_with_words_for_null(tmp_path):
+    path = tmp_path / "judgments.csv"
+    path.write_text("ID,P_AB,P_BA,Label\n1.0,nan,0.6,NA\n2.0,0.5,N/A,1\n")
+    pairs = list(iter_recorded(path))
+    assert [pair.id for pair in pairs] == ["1", "2"]
+    for found in (pairs, read_judged(path)):
+        assert [str(pair.answers) for pair in found] == ["(nan, 0.6)", "(0.5, nan)"]
+    assert pairs[1].label == 1
+    path.write_text("pair_id;verdict_ab;verdict_ba\n7.0;A;tie\n")
+    assert [(pair.id, pair.answers) for pair in iter_recorded(path)] == [("7", (0, 0.5))]

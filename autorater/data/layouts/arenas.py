@@ -97,7 +97,8 @@ def winner(row: Row) -> Iterator[Row]:
 
 _SIDES = {"model_a": "model_a", "model_b": "model_b"}
 _NAMED = {"response_a": "conversation_a", "response_b": "conversation_b"}
-_BATTLE = ("model_a", "model_b", "winner", "conversation_a", "conversation_b")
+BATTLE = ("model_a", "model_b", "winner", "conversation_a", "conversation_b")
+"""Columns of every edition; the others name the row, and the turn that was judged."""
 
 LAYOUTS = (
     Layout(
@@ -105,17 +106,17 @@ LAYOUTS = (
         "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-55k", turn_lists, {"id": "id", **_SIDES},
     ),
     Layout(
-        "chatbot_arena", ("question_id", *_BATTLE, "language"),
+        "chatbot_arena", ("question_id", *BATTLE, "language"),
         "https://huggingface.co/datasets/lmsys/chatbot_arena_conversations", conversations,
         {"id": "question_id", "annotator": "judge", **_SIDES}, _NAMED,
     ),
     Layout(
-        "chatbot_arena_140k", ("id", *_BATTLE, "language"),
+        "chatbot_arena_140k", ("id", *BATTLE, "language"),
         "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-140k", conversations,
         {"id": "id", **_SIDES}, _NAMED,
     ),
     Layout(
-        "mt_bench", ("question_id", *_BATTLE),
+        "mt_bench", ("question_id", *BATTLE),
         "https://huggingface.co/datasets/lmsys/mt_bench_human_judgments", mt_bench,
         {"topic": "question_id", **_SIDES}, {**_NAMED, "annotator": "judge"},
     ),
