@@ -20,7 +20,7 @@ from autorater.data.errors import DataError
 Row = dict[str, Any]
 
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
-_CHAT_KEYS = {"role", "from"}
+_CHAT_KEYS = ({"role"}, {"from", "value"})
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+", re.ASCII)  # a thousand in German, and one in English
@@ -75,7 +75,9 @@ def with_messages(value: object) -> Any:
     if not isinstance(value, str) or not _MESSAGES.match(value):
         return value
     messages = decoded(value)
-    is_chat = isinstance(messages, list) and all(isinstance(m, dict) and _CHAT_KEYS & set(m) for m in messages)
+    is_chat = isinstance(messages, list) and all(
+        isinstance(message, dict) and any(keys <= set(message) for keys in _CHAT_KEYS) for message in messages
+    )
     return messages if is_chat else value
 
 

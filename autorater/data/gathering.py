@@ -2,8 +2,8 @@
 
 Two rows show the same pair if prompt and both responses are equal, in either order. Votes are added if the rows are
 single votes, or have one id, and if models, criteria, reference, group and weight are equal. Other repetitions stay
-pairs of their own. Resampling has to draw them together: three rows of one vote are no more evidence than one row of
-three.
+pairs of their own. Resampling has to draw them together, blanks around a text aside: three rows of one vote are no
+more evidence than one row of three.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def texts_key(prompt: Text, response_a: Text, response_b: Text) -> Hashable:
-    """Equal for pairs with the same texts, whatever the order of the responses."""
-    return prompt, frozenset((response_a, response_b))
+    """Equal for pairs with the same texts but for blanks around them, whatever the order of the responses."""
+    prompt, *responses = (text.strip() if isinstance(text, str) else text for text in (prompt, response_a, response_b))
+    return prompt, frozenset(responses)
 
 
 def pair_key(pair: Pair) -> Hashable:

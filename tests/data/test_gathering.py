@@ -186,3 +186,9 @@ def test_pairs_to_audit_need_no_label():
     index = index_pairs(iter_pairs([TEA, TURNED, TEA | {"prompt": "Milk?", "label": 1}], labelled=False))
     assert index.clusters.tolist() == [0, 0, 1]
     assert np.isnan(index.labels).tolist() == [True, True, False]
+
+
+def test_blanks_around_texts_make_no_new_evidence():
+    rows = [TEA | {"label": 1}, TEA | {"prompt": "Tea? ", "label": 1}, TURNED | {"response_a": "No.\n", "label": 0}]
+    pairs, _ = read(*rows, TEA | {"prompt": "Milk?", "label": 1})
+    assert pair_clusters(pairs) == [0, 0, 0, 1]

@@ -311,6 +311,19 @@ def test_judgebench_labels_are_no_votes():
     ]
 
 
+def test_the_models_of_preference_data():
+    for joint in "_-":
+        row = {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No.", f"chosen{joint}model": "m"}
+        (pair,), _ = read([row | {f"rejected{joint}model": "n"}])
+        assert {pair.response_a: pair.model_a, pair.response_b: pair.model_b} == {"Yes.": "m", "No.": "n"}
+
+
+def test_alpaca_farm_names_its_annotators():
+    row = {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "preference": 1}
+    (pair,), report = read([row | {"annotator_index": index} for index in (3, 4, 4)])
+    assert (pair.votes_a, dict(report.left_out)) == (2, {"repeats a row of the same annotator": 1})
+
+
 def test_alpaca_eval():
     row = {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "generator_1": "m", "generator_2": "n"}
     preferences = (1, 2, 0, 1.5, None, 1.75)
@@ -594,6 +607,14 @@ def test_preference_data_with_messages_in_text(tmp_path, write, suffix):
 def test_lists_that_are_no_messages_are_texts():
     (pair,), _ = read([LIKED | {"chosen": "[1, 2]", "rejected": '{"role": "none"}'}])
     assert {pair.response_a, pair.response_b} == {"[1, 2]", '{"role": "none"}'}
+
+
+def test_json_with_an_origin_is_no_message(tmp_path):
+    path = tmp_path / "a.csv"
+    legs = '[{"from": "Paris", "to": "Rome"}]'
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "response_a", "response_b", "label"], ["Route?", legs, "None.", "0"]])
+    assert load_pairs(path)[0].response_a == legs
 
 
 def test_a_frame_of_parquet_has_arrays():

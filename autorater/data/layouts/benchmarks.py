@@ -125,7 +125,7 @@ LAYOUTS = (
         "alpaca_eval", ("instruction", "output_1", "output_2", "preference"),
         "https://github.com/tatsu-lab/alpaca_eval", alpaca_eval,
         {"response_a": "output_1", "response_b": "output_2", "model_a": "generator_1", "model_b": "generator_2",
-         "topic": "dataset"}, {"prompt": "instruction"},
+         "topic": "dataset", "annotator": "annotator_index"}, {"prompt": "instruction"},
     ),
     Layout(
         "pandalm", ("instruction", "response1", "response2", "annotator1"),

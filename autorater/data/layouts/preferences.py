@@ -87,7 +87,8 @@ def _is_tie(row: Row) -> bool:
 
 
 def _models(row: Row) -> Row:
-    return {ours: row.get(theirs) for ours, theirs in (("model_a", "chosen_model"), ("model_b", "rejected_model"))}
+    sides = (("model_a", "chosen"), ("model_b", "rejected"))
+    return {ours: row.get(f"{side}_model", row.get(f"{side}-model")) for ours, side in sides}
 
 
 _SCORES = [
