@@ -30,7 +30,7 @@ from transformers import (
 from autorater.charm.responses import Response, load_responses
 from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
-from autorater.models.loading import resolve_model
+from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import longest_prompt, pad_prompts
 from autorater.prompts.tokens import DataTokenizer, inside
@@ -86,16 +86,20 @@ class RewardModel:
         """Loads a sequence classifier with one output, or its LoRA adapter, from the Hub or a folder.
 
         By default it is on the GPU, if there is one, and in bfloat16 there, else in float32. Further options are those
-        of transformers. A `UserError` if there is no such model, or as in `RewardModel`.
+        of transformers. A `UserError` if the model cannot be loaded, or as in `RewardModel`.
         """
         name_or_path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("bfloat16" if torch.device(device).type == "cuda" else "float32")
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, num_labels=1, dtype=dtype, **model_init_kwargs
-        )
         revision = {k: v for k, v in model_init_kwargs.items() if k == "revision"}
-        return cls(model.to(device), AutoTokenizer.from_pretrained(name_or_path, **revision), batch_size, max_length)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name_or_path, num_labels=1, dtype=dtype, **model_init_kwargs
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **revision)
+        except LOAD_FAILURES as error:
+            raise not_loaded(name_or_path, error, "sequence classifier") from error
+        return cls(model.to(device), tokenizer, batch_size, max_length)
 
     def encode(self, responses: Sequence[Response]) -> list[list[int]]:
         """Token ids of prompts with their responses."""

@@ -17,7 +17,8 @@ from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
 _ADAPTER = "adapter_config.json"
-_FAILURES = (OSError, ValueError, SafetensorError)
+LOAD_FAILURES = (OSError, ValueError, SafetensorError)
+"""What `from_pretrained` of transformers raises."""
 
 
 def load_policy(
@@ -45,8 +46,8 @@ def load_policy(
         model = load(name_or_path, dtype=dtype, **model_init_kwargs)
     except UserError:
         raise
-    except _FAILURES as error:
-        raise _not_loaded(name_or_path, error) from error
+    except LOAD_FAILURES as error:
+        raise not_loaded(name_or_path, error) from error
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
     if tokenizer.pad_token is None:
@@ -54,9 +55,10 @@ def load_policy(
     return model, tokenizer
 
 
-def _not_loaded(name: str, error: Exception) -> UserError:
+def not_loaded(name: str, error: Exception, kind: str = "causal language model") -> UserError:
+    """The error about a model of this kind, one of `LOAD_FAILURES` being the reason, in one line."""
     reason = str(error).strip().split("\n")[0][:300]
-    return UserError(f"{name} cannot be loaded as a causal language model: {reason}")
+    return UserError(f"{name} cannot be loaded as a {kind}: {reason}")
 
 
 def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
@@ -79,8 +81,8 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
     load = AutoModelForCausalLM.from_pretrained if of_wrapper else _load_model
     try:
         model = load(resolve_model(base), revision=config.revision, **model_init_kwargs)
-    except _FAILURES as error:
-        raise _not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
+    except LOAD_FAILURES as error:
+        raise not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
     return PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
 
 

@@ -11,6 +11,7 @@ from autorater.charm import reward_model as module
 from autorater.charm.responses import Preference, Response, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import train_reward_model
+from autorater.data.errors import UserError
 from tests.conftest import TEXTS, make_tokenizer
 
 RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
@@ -124,3 +125,10 @@ def test_models_with_several_outputs_are_refused(reward_model):
     reward_model.model.config.num_labels = 3
     with pytest.raises(ValueError, match="the model has 3 outputs"):
         RewardModel(reward_model.model, reward_model.tokenizer)
+
+
+def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "runs/base"}))
+    with pytest.raises(UserError, match=f"^{tmp_path} cannot be loaded as a sequence classifier: .*") as caught:
+        RewardModel.from_pretrained(str(tmp_path))
+    assert "\n" not in str(caught.value)
