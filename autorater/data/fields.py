@@ -169,8 +169,9 @@ def _amount(value: object) -> float:
 
 def count_in(value: object, column: str, of: str = "votes") -> int:
     """A number of votes or other things, at least 0."""
+    if isinstance(value, str) and _THOUSANDS.fullmatch(value):
+        raise bad_value(column, value, f"a whole number of {of} without a point, which may divide thousands")
     number = _amount(value)
-    is_ambiguous = isinstance(value, str) and _THOUSANDS.fullmatch(value)
-    if not (number >= 0 and number.is_integer()) or is_ambiguous:
+    if not (number >= 0 and number.is_integer()):
         raise bad_value(column, value, f"a whole number of {of}, 0 or more")
     return int(number)
