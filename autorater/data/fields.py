@@ -23,7 +23,6 @@ _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = ({"role"}, {"from", "value"})
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
-_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+", re.ASCII)  # a thousand in German, and one in English
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
 
@@ -122,7 +121,7 @@ def name_in(row: Row, column: str) -> str | None:
 
 
 def row_id(index: int, named: bool) -> str:
-    """The id of a row without one: its number from 0. Where other rows have ids, which may be numbers: "row 3"."""
+    """The id of a row without one: its number from 0. After rows with ids, which may be numbers: "row 3"."""
     return f"row {index}" if named else str(index)
 
 
@@ -169,8 +168,6 @@ def _amount(value: object) -> float:
 
 def count_in(value: object, column: str, of: str = "votes") -> int:
     """A number of votes or other things, at least 0."""
-    if isinstance(value, str) and _THOUSANDS.fullmatch(value):
-        raise bad_value(column, value, f"a whole number of {of} without a point, which may divide thousands")
     number = _amount(value)
     if not (number >= 0 and number.is_integer()):
         raise bad_value(column, value, f"a whole number of {of}, 0 or more")

@@ -91,7 +91,7 @@ def load_pairs(
 
     The label is the given one, else the vote share (a tie vote counts one half); if a row has both they must agree
     within 1e-6. In optional columns null, NaN and the empty string mean absent. A pair without an id gets its row
-    index as id ("row 3" in a source with a column of ids). Rows that are single votes and show the same texts, in
+    index as id ("row 3" after rows with ids). Rows that are single votes and show the same texts, in
     either order, are one pair with all their votes, at the place and in the order of the first.
 
     Args:

@@ -118,6 +118,7 @@ class RowReader:
                 if "no_vote" in ours and self._labelled:
                     self.left_out[ours["no_vote"]] += 1
                     continue
+                self._has_ids = self._has_ids or name_in(ours, "id") is not None
                 pair = self._pair(ours, row_id(index, self._has_ids) + (f"/{i}" if len(found) > 1 else ""))
                 if "first_is" in ours and _flipped(pair, self._seed):
                     pair = pair.swapped()
@@ -156,7 +157,6 @@ class RowReader:
             _check_columns(renamed, self._labelled)
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
         self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
-        self._has_ids = "id" in renamed or (self._layout is not None and self._layout.names.get("id") in renamed)
         self._found = True
 
     def _as_named(self, ours: Row, row: Row) -> Row:

@@ -82,7 +82,7 @@ def test_decimal_commas_of_labels_and_not_of_counts(tmp_path):
     path.write_text("prompt;response_a;response_b;votes_a;votes_b;weight\nTea?;Yes.;No.;2,0;1;1,5\n")
     (pair,) = load_pairs(path)
     assert (pair.votes_a, pair.weight) == (2, 1.5)
-    for thousand in ("1,000", "1.000", "12.000", "1.000.000"):  # or one with three decimals
+    for thousand in ("1,000", "1.000.000"):  # 3.000 may be a 3 with three decimals
         path.write_text(f"prompt;response_a;response_b;votes_a;votes_b\nTea?;Yes.;No.;{thousand};2\n")
         with pytest.raises(DataError, match=f"'votes_a': got '{thousand}'; expected a whole number"):
             load_pairs(path)

@@ -112,7 +112,7 @@ def test_null_and_empty_optional_columns_are_absent(tmp_path):
     optional = ("id", "topic", "model_a", "model_b", "true_probability", "votes_a", "votes_b", "n_votes")
     for nothing in (None, ""):
         (pair,) = load_pairs(jsonl(tmp_path / "a.jsonl", {**ROW, **dict.fromkeys(optional, nothing)}))
-        assert pair == Pair("row 0", "Tea or coffee?", "Tea.", "Coffee.", 0.25)
+        assert pair == Pair("0", "Tea or coffee?", "Tea.", "Coffee.", 0.25)
 
 
 def test_whole_numbers_are_counts_and_names(tmp_path):
