@@ -143,8 +143,8 @@ class RowReader:
             if theirs not in names and not is_question and not any(n.startswith(f"{theirs}.") for n in names):
                 option = "--split_by or columns" if ours == "topic" else "columns"  # see `grouping`
                 raise DataError(
-                    f"{option}: no column {theirs!r} to read as {ours}{did_you_mean(theirs, names)}; expected one of "
-                    f"{shortened(list(names), 200)}"
+                    f"{option}: no column {theirs!r} to read as {ours}; expected one of "
+                    f"{shortened(list(names), 200)}{did_you_mean(theirs, names)}"
                 )
         renamed = list(self._renamed(dict.fromkeys(names)))
         if not self._forced:
