@@ -30,9 +30,9 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
         raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """`; did you mean …?` with the known name that is most like a wrong one, or nothing if none is like it."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
