@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from types import NoneType
+from typing import NamedTuple, get_args, get_type_hints
 
 from autorater.data.config_file import check_options, read_config
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
@@ -236,15 +237,21 @@ def _on_command_line(parser: argparse.ArgumentParser, argv: list[str]) -> set[st
 def _recipe_parser(dataclasses: Sequence[type]):
     from trl import TrlParser
 
+    types = {name: kind for dtype in dataclasses for name, kind in get_type_hints(dtype).items()}
+    optional = {name for name, kind in types.items() if NoneType in get_args(kind)}
+
     class RecipeParser(TrlParser):
-        """`TrlParser` whose help is divided into sections and whose errors are one line."""
+        """`TrlParser` with sections in its help, errors of one line, and null as in YAML."""
 
         def _add_dataclass_arguments(self, dtype: type) -> None:
-            types = get_type_hints(dtype)
             for field in fields(dtype):
                 if field.init:
                     field.type = types[field.name]
                     self._parse_dataclass_field(self._section(dtype, field.name), field)
+
+        def _get_values(self, action: argparse.Action, words: list[str]) -> object:
+            unset = words == ["null"] and action.dest in optional
+            return None if unset else super()._get_values(action, words)
 
         def _section(self, dtype: type, name: str) -> argparse._ArgumentGroup:
             title = _section_title(dtype, name)
@@ -262,7 +269,7 @@ def _recipe_parser(dataclasses: Sequence[type]):
     description = getattr(sys.modules["__main__"], "__doc__", None)
     return RecipeParser(
         dataclasses, usage="%(prog)s [--config FILE] [--option value …]", description=description,
-        formatter_class=_HelpFormatter,
+        formatter_class=_HelpFormatter, epilog="--option null unsets an option of the config, as null does in YAML.",
     )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 print(f"{'python':<14}{platform.python_version()}")
-for package in ("autorater", "torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "vllm", "openai"):
+for package in ("autorater-rl", "torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "vllm", "openai"):
     try:
         print(f"{package:<14}{version(package)}")
     except PackageNotFoundError:
@@ -157,9 +157,9 @@ case $command in
     versions) versions ;;
     train) launch grpo "$@" ;;
     ppo | sft | align | charm) launch "$command" "$@" ;;
-    # One process each, whatever GPUs are visible.
-    evaluate) NNODES=1 NPROC_PER_NODE=1 ACCELERATE_CONFIG='' launch evaluate "$@" ;;
+    # One process each, whatever GPUs are visible, and with its own status: 2 for a mistake, 3 for a gate that fails.
+    evaluate) run python "$recipes/evaluate.py" "$@" ;;
     compare) run python "$recipes/compare.py" "$@" ;;                # starts recipes of its own
-    audit) run python "$recipes/audit_position_bias.py" "$@" ;;      # needs no torch, and has a status of its own: 3
+    audit) run python "$recipes/audit_position_bias.py" "$@" ;;      # needs no torch
     *) die "unknown command '$command'; docker run IMAGE help lists them" ;;
 esac

@@ -1,5 +1,6 @@
 """Scripts: options from YAML and the command line, one line for a user's mistake, one logger."""
 
+import json
 import logging
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -45,6 +47,10 @@ class Data:
 class Policy:
     hidden_size: int = 8
     rate: float = 0.1
+    name: str | None = None
+    width: float | None = None
+    form: Literal["a", "b"] | None = None
+    parts: list[str] | None = None
 
     def __post_init__(self):
         if self.hidden_size > 100:
@@ -68,6 +74,16 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
     assert (parsed[0].n_train, parsed[1].rate, parsed.given) == (7, 0.5, {"rate", "n_train"})
 
 
+@pytest.mark.parametrize(("name", "value"), [("name", "x"), ("width", 2), ("form", "b"), ("parts", ["p", "q"])])
+@pytest.mark.parametrize("words", ["--{} null", "--{}=null"])
+def test_null_unsets_an_option_as_in_the_file(config, name, value, words):
+    config.write_text(json.dumps({name: value}))
+    assert getattr(parse_arguments((Policy,), config, [])[0], name) == value
+    parsed = parse_arguments((Policy,), config, words.format(name).split())
+    assert getattr(parsed[0], name) is None
+    assert parsed.given == {name}
+
+
 @pytest.mark.parametrize(
     ("content", "argv", "message"),
     [
@@ -75,6 +91,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
         ("rate: 1\n", ["--n_trian=1"], "unknown option n_trian on the command line; did you mean n_train"),
         ("rate: fast\n", [], "invalid float value: 'fast'"),
         ("rate: 1\n", ["--n_train=x"], "invalid int value: 'x'"),
+        ("rate: 1\n", ["--rate=null"], "invalid float value: 'null'"),
         ("rate: 1\n", ["--hidden_size=101"], "hidden_size is too large"),
         ("a: [\n", [], r"own\.yaml is not YAML"),
         ("- a\n", [], r"own\.yaml: expected `name: value` lines, got list"),

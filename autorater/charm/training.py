@@ -19,6 +19,7 @@ from autorater.charm.reward_model import RewardModel
 from autorater.data.errors import UserError
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
+from autorater.training.checkpointing.checkpoints import make_readable
 from autorater.training.config import bf16_by_default
 
 logger = logging.getLogger(__name__)
@@ -74,4 +75,6 @@ def train_reward_model(
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model(config.output_dir)
+    if config.should_save:
+        make_readable(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

@@ -1,10 +1,9 @@
 """A YAML file with options, one `option: value` a line. Requires PyYAML, which transformers brings."""
 
-import difflib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, did_you_mean
 
 
 def read_config(path: str | Path) -> dict[str, object]:
@@ -56,6 +55,4 @@ def check_options(names: Iterable[str], known: Collection[str], source: str) -> 
     """Raises a `UserError` for a name that is no option; `source` says where it was given."""
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"unknown option {name} {source}{hint}")
+            raise UserError(f"unknown option {name} {source}{did_you_mean(name, known)}")

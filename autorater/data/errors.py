@@ -1,5 +1,6 @@
 """Errors that a user can fix: a script prints them in one line and exits with status 2."""
 
+import difflib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
         return
     if os.path.samefile(source, out):
         raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the known name that is most like a wrong one, or nothing if none is like it."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 @contextmanager

@@ -179,7 +179,8 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         `(train, held_out)`, each at least one group. A response may be on both sides, see `leaked_responses`.
 
     Raises:
-        UserError: If the column is unknown, missing in a pair, or has one value; if `fraction` is not in (0, 1).
+        UserError: If the column is unknown or has one value; if `fraction` is not in (0, 1).
+        DataError: If a pair has no value in the column.
     """
     if column not in GROUP_COLUMNS:
         raise UserError(f"cannot split by {column!r}; expected one of {', '.join(GROUP_COLUMNS)}")
@@ -187,8 +188,11 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
         raise UserError(f"fraction is {fraction}; expected a number between 0 and 1, both excluded")
     names = [None if (value := getattr(pair, column)) is None else plain_text(value) for pair in pairs]
     if None in names:
-        odd = pairs[names.index(None)].id
-        raise UserError(f"pair {odd!r} has no {column}; expected one in every pair to split by")
+        odd = names.index(None)
+        raise DataError(
+            f"pair {pairs[odd].id!r} has no {column}; expected one in every pair to split by (pair {odd + 1:,} of "
+            f"{len(pairs):,})"
+        )
     sizes = Counter(names)
     if len(sizes) < 2:
         also = "" if column == "id" or len(pairs) < 2 else ", for example by id"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import NamedTuple
 
-from autorater.data.errors import DataError, UserError
+from autorater.data.errors import DataError, UserError, did_you_mean
 from autorater.data.fields import (
     Row,
     amount_in,
@@ -137,7 +138,11 @@ class RowReader:
         for ours, theirs in self._names.items():
             is_question = ours == "vote" and "annotations" in names  # of Label Studio, in those who answered it
             if theirs not in names and not is_question and not any(n.startswith(f"{theirs}.") for n in names):
-                raise DataError(f"columns: {ours} is to be {theirs!r}; expected one of {shortened(list(names), 200)}")
+                option = "--split_by or columns" if ours == "topic" else "columns"  # see `grouping`
+                raise DataError(
+                    f"{option}: no column {theirs!r} to read as {ours}; expected one of "
+                    f"{shortened(list(names), 200)}{did_you_mean(theirs, names)}"
+                )
         renamed = list(self._renamed(dict.fromkeys(names)))
         if not self._forced:
             is_own = set(renamed) >= _TEXTS and (_LABELS & set(renamed) or not self._labelled)
@@ -287,7 +292,12 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
         if column not in names:
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
             also = also if column == "label" else ""
-            also = also or f" (or columns={{{column!r}: …}} to name it, or a layout of docs/data.md)"
+            others = [name for name in names if name not in OUR_COLUMNS]
+            theirs = next(iter(difflib.get_close_matches(column, others, n=1)), "THEIRS")
+            also = also or (
+                f" (or columns={{{column!r}: {theirs!r}}} to name it, on the command line autorater convert FILE "
+                f"OUT.jsonl --columns {column}={theirs}, or a layout of docs/data.md)"
+            )
             raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
 
 

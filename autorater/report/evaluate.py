@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, located
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     for judge in judges.values():  # all judges are evaluated on the same pairs
         pairs, unvoted = (_short_enough(judge, some, args.max_prompt_tokens) for some in (pairs, unvoted))
     column = split_column or methods.group_column(pairs)
-    measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
+    with located(args.dataset_name or "simulated annotators"):
+        measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
     train = _load_train(args)
     summary = (
         f"{args.dataset_name or 'Simulated annotators'}: {len(measured):,} evaluation pairs, {len(calibration):,} "

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autorater.data.errors import ineffective
+from autorater.data.errors import UserError, ineffective
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.templates import BUILT_IN, PromptFormat
 from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD
@@ -177,6 +177,8 @@ class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, Simu
 
     def __post_init__(self):
         check_choices(self)
+        if not 0 < self.held_out_fraction < 1:
+            raise UserError(f"held_out_fraction is {self.held_out_fraction}; expected a number between 0 and 1")
 
     @property
     def temperature_labels(self) -> str:

@@ -34,7 +34,10 @@ class RunConfig:
     )
     remove_unused_columns: bool | None = option(False, "Must be off: labels are columns.")
     gradient_checkpointing: bool = option(False, "Trade compute for memory.")
-    bf16: bool | None = option(None, "bfloat16 autocast; by default on with a GPU.")
+    bf16: bool | None = option(
+        None,
+        "bfloat16 autocast; by default on with a GPU, and for a pretrained model on a CPU with bfloat16 instructions.",
+    )
     bf16_full_eval: bool = option(
         False, "Evaluate under bfloat16 autocast on a CPU too; on a GPU this is done with `bf16` anyway."
     )
@@ -138,6 +141,8 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         if self.mode not in (SAMPLED, REASONING):  # no groups of TRL's, for which it validates the batch size
             is_single = self._satisfy_trl()
         super().__post_init__()
+        if self.scale_rewards not in ("none", "group", "batch"):  # TRL has made names of truth values
+            raise UserError(f"scale_rewards: got {self.scale_rewards!r}; expected none, group or batch")
         self.num_generations = generations
         if is_single:
             self.generation_batch_size = self.steps_per_generation = 1

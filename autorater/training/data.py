@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, located
 from autorater.data.loading import load_pairs
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
@@ -116,7 +116,8 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     if args.eval_dataset_name:
         train, held_out, how = pairs, load_pairs(args.eval_dataset_name, split="test"), args.eval_dataset_name
     else:
-        train, held_out = split_by(pairs, group, args.held_out_fraction, seed)
+        with located(args.dataset_name):
+            train, held_out = split_by(pairs, group, args.held_out_fraction, seed)
         how = f"split off by {args.split_by}"
     leaked = leaked_responses(train, held_out)
     summary = (

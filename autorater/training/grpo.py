@@ -22,7 +22,7 @@ from autorater.training.pointwise import PointwiseTrainer, vote_rows
 from autorater.training.ppo import JudgePPOTrainer
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.rloo import JudgeRLOOTrainer
-from autorater.training.run import open_run
+from autorater.training.run import check_run, open_run
 from autorater.training.sampled_grpo import SampledGRPOTrainer
 from autorater.training.teaching.pointwise_teacher import taught_by, teacher_run
 
@@ -77,6 +77,7 @@ def _train_teacher(
     args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: Collection[str]
 ) -> tuple[JudgeArguments, ModelConfig]:
     """Trains the teacher of `warm_start_verdicts: pointwise`; returns the arguments of the judge that it teaches."""
+    check_run(args, training, model_config)
     of_teacher = teacher_run(args, training, model_config)
     folder = of_teacher[1].output_dir
     logger.info(f"first the teacher, a pointwise judge on the same votes: {folder}")

@@ -20,6 +20,7 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from trl import ModelConfig, get_peft_config
+from trl.import_utils import is_vllm_available
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
@@ -30,7 +31,7 @@ from autorater.judges import Judgments
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.loading import load_policy, train_only
+from autorater.models.loading import is_adapter, load_policy, train_only
 from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
@@ -241,7 +242,7 @@ def begin_run(
     summary: str,
     given: Collection[str] = (),
 ) -> tuple[RunRecord, dict[str, object]]:
-    """Checks options, trackers and output folder, and begins a run or resumes it.
+    """Checks options, libraries and output folder, and begins a run or resumes it.
 
     Args:
         summary: A description of the data.
@@ -251,26 +252,14 @@ def begin_run(
         The completed stages, and all settings that are not defaults.
 
     Raises:
-        UserError: If options are not compatible, a tracker is not installed, the output folder cannot be written, or
-            the run to resume began with other settings.
+        UserError: As in `check_run`, or if the output folder cannot be written or the run to resume began with other
+            settings.
         AlreadyFinished: If the run to resume is finished.
     """
-    if args.train_only and model_config.use_peft:
-        raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
+    check_run(args, training, model_config)
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    if (
-        getattr(training, "beta", 0)
-        and not model_config.use_peft
-        and model_config.model_revision not in (None, "main")
-    ):
-        raise UserError(
-            f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
-            "revision and name its folder, or set beta: 0"
-        )
-    check_warm_start(args, training, pretrained)
     for reason, names in ineffective_options(args, pretrained, mode, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
-    check_trackers(training)
     use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)
     logger.info(summary)
@@ -281,6 +270,42 @@ def begin_run(
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")
     return record, settings
+
+
+def check_run(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
+    """Checks the options of a run before anything is loaded or written.
+
+    Raises:
+        UserError: If options are not compatible, a tracker or vLLM is not installed, or the run would overwrite the
+            model that it begins from, its base model or its teacher.
+    """
+    if args.train_only and model_config.use_peft:
+        raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
+    if (
+        getattr(training, "beta", 0)
+        and not model_config.use_peft
+        and model_config.model_revision not in (None, "main")
+    ):
+        raise UserError(
+            f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
+            "revision and name its folder, or set beta: 0"
+        )
+    check_warm_start(args, training, bool(model_config.model_name_or_path))
+    check_trackers(training)
+    if getattr(training, "use_vllm", False) and not is_vllm_available():
+        raise UserError(
+            "use_vllm: vLLM is not installed; it requires other versions than constraints.txt has: "
+            'pip install ".[train]" vllm==0.31.0'
+        )
+    start, output_dir = model_config.model_name_or_path, Path(training.output_dir)
+    folders = {"model_name_or_path": start, "warm_start_verdicts": args.teacher}
+    if start and Path(start).is_dir() and is_adapter(start):
+        folders["the base model of its adapter"] = PeftConfig.from_pretrained(start).base_model_name_or_path
+    for name, folder in folders.items():
+        if folder and Path(folder).is_dir() and output_dir.is_dir() and output_dir.samefile(folder):
+            raise UserError(
+                f"output_dir: {output_dir} is the folder of {name}, which this run would overwrite; choose another"
+            )
 
 
 def open_model(

@@ -31,6 +31,7 @@ from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
+from autorater.training.checkpointing.checkpoints import make_readable
 from autorater.training.compatibility import POINTWISE, is_pointwise
 from autorater.training.data import WARM_START_BATCH_SIZE as BATCH_SIZE
 from autorater.training.data import TrainingData, answer_tokens
@@ -225,6 +226,7 @@ def save_warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     folder, state = Path(training.output_dir, "warm_start"), PartialState()
     if state.is_main_process:
         model.save_pretrained(folder)
+        make_readable(folder)
         tokenizer.save_pretrained(folder)
     state.wait_for_everyone()
     return str(folder)

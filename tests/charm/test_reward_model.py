@@ -110,6 +110,7 @@ def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path, ca
     assert good > bad + 1
     loaded = RewardModel.from_pretrained(str(tmp_path), device="cpu")
     assert loaded.score([preferences[0].chosen])[0] == pytest.approx(good, abs=1e-5)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
     with pytest.raises(ValueError, match="none of 1 preferences fits into 64 tokens"):
         train_reward_model(reward_model, [too_long], config)
 

@@ -161,9 +161,12 @@ def test_columns_are_named_by_the_caller(tmp_path):
     (pair,) = load_pairs(path, names)
     assert (pair.prompt, pair.label, pair.topic) == ("Tea?", 0.25, "drinks")
     with pytest.raises(
-        DataError, match=r"line 1: columns: prompt is to be 'question'; expected one of \['instruction'"
+        DataError, match=r"line 1: columns: no column 'question' to read as prompt; expected one of \['instruction'"
     ):
         load_pairs(path, names | {"prompt": "question"})
+    path.write_text("prompt,respnse_a,response_b,label\nTea?,Yes.,No.,0.25\n")
+    with pytest.raises(DataError, match=r"'response_a': 'respnse_a'. .* OUT\.jsonl --columns response_a=respnse_a,"):
+        load_pairs(path)
     with pytest.raises(UserError, match="unknown name 'question' of ours; expected one of id, prompt"):
         load_pairs(path, {"question": "instruction"})
     path.write_text("instruction,first,second,share\nTea?,Yes.,No.,2\n")

@@ -113,18 +113,14 @@ def test_a_config_of_ones_own(start, tmp_path):
     assert flags(output)["--config_file"] == str(config)
 
 
-def test_measuring_takes_one_process(start):
-    status, output, _ = finish(start("evaluate", "--judge", "x", GPUS="8", NNODES="2", ACCELERATE_CONFIG="zero3"))
-    assert status == 0
-    launched = flags(output)
-    assert (Path(launched["--config_file"]).name, launched["--num_processes"]) == ("single.yaml", "1")
-
-
-def test_audit_needs_no_launcher(start):
-    status, output, _ = finish(start("audit", "--judge", "recorded:a b.jsonl"))
-    assert status == 0
+@pytest.mark.parametrize(("command", "recipe"), [("audit", "audit_position_bias"), ("evaluate", "evaluate")])
+def test_measuring_takes_one_process_and_no_launcher(start, command, recipe):
+    python = 'printf "%s\\n" python "$@"; exit 3'
+    several = {"GPUS": "8", "NNODES": "2", "ACCELERATE_CONFIG": "zero3"}
+    status, output, _ = finish(start(command, "--judge", "recorded:a b.jsonl", replace={"python": python}, **several))
+    assert status == 3, "the launcher would make it 1"
     assert output[0] == "python"
-    assert output[1].endswith("recipes/audit_position_bias.py")
+    assert output[1].endswith(f"recipes/{recipe}.py")
     assert output[2:] == ["--judge", "recorded:a b.jsonl"]
 
 

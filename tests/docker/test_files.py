@@ -1,6 +1,7 @@
 """The files of docker/ agree with each other and with the recipes."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ POD = JOB["spec"]["template"]
 
 @pytest.mark.parametrize("path", sorted(FOLDER.iterdir()), ids=lambda path: path.name)
 def test_recipes_that_are_named_exist(path):
-    named = re.findall(r"recipes/[\w/]+\.(?:py|yaml)", path.read_text())
+    named = re.findall(r"recipes/[\w/.-]+\.(?:py|yaml)", path.read_text())
     missing = sorted({name for name in named if not (ROOT / name).exists()})
     assert not missing
 
@@ -29,6 +30,11 @@ def test_every_command_of_the_usage_is_known():
     cases = re.findall(r"^    ([\w| -]+)\)", ENTRYPOINT[ENTRYPOINT.index("case $command") :], re.MULTILINE)
     known = {name for case in cases for name in case.split(" | ")}
     assert {command for command, _ in commands} <= known
+
+
+def test_versions_has_the_name_of_the_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'for package in ("{project["name"]}", ' in ENTRYPOINT
 
 
 def test_configs_that_the_entrypoint_chooses_exist():
@@ -68,6 +74,7 @@ def test_every_cluster_saves_and_resumes(command):
     assert "train " in launched
     assert "--save_strategy steps" in launched
     assert "--resume_from_checkpoint auto" in launched
+    assert "--config recipes/configs/" in launched, "the defaults do not fit a large model on its GPUs"
 
 
 def test_the_build_sees_what_the_dockerfile_copies_and_no_more():

@@ -91,6 +91,11 @@ def test_memory_and_command_in_the_comments(path, monkeypatch):
     assert (ROOT / re.search(r"recipes/accelerate/\w+\.yaml", text).group()).exists()
 
 
+@pytest.mark.parametrize("path", LARGE, ids=lambda p: p.stem)
+def test_a_large_model_keeps_one_checkpoint(path):
+    assert yaml.safe_load(path.read_text())["save_total_limit"] == 1, "of about 100 GB each"
+
+
 def test_memory_estimate_counts_published_sizes(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from memory_estimate import SIZES, count_parameters

@@ -82,9 +82,12 @@ def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
         (["--judge", "/nowhere/at/all"], "no such model folder"),
         (["--judge", "DIR", "--methods", "magic", "--n_pairs=10"], "unknown judging method 'magic'"),
         (["--judge", "DIR", "--dataset_name", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--judge", "DIR", "--dataset_name", "votes.jsonl", "--split_by=group"], "jsonl: pair '0' has no group"),
     ],
 )
-def test_mistakes(judge_dir, tmp_path, capsys, arguments, message):
+def test_mistakes(judge_dir, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("votes.jsonl").write_text('{"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "label": 1}\n')
     arguments = [str(judge_dir) if argument == "DIR" else argument for argument in arguments]
     with pytest.raises(SystemExit, match="2"):
         command(["evaluate", "--device=cpu", f"--output_dir={tmp_path}", *arguments])

@@ -123,8 +123,13 @@ def test_pairs_are_split_by_any_column_of_the_file(tmp_path):
     assert len({pair.topic for pair in data.held_out}) == 1
     assert not {pair.topic for pair in data.train} & {pair.topic for pair in data.held_out}
     assert "split off by batch" in data.summary
-    with pytest.raises(UserError, match="columns: topic is to be 'nothing'; expected one of"):
-        prepare_data(JudgeArguments(dataset_name=str(path), split_by="nothing"), seed=0)
+    misspelt = r"--split_by or columns: no column 'bacth' to read as topic; expected one of .*; did you mean batch\?"
+    with pytest.raises(UserError, match=misspelt):
+        prepare_data(JudgeArguments(dataset_name=str(path), split_by="bacth"), seed=0)
+    with pytest.raises(UserError, match=r"votes\.jsonl: pair '0' has no topic; expected one .* \(pair 1 of 20\)"):
+        prepare_data(JudgeArguments(dataset_name=str(path), split_by="topic"), seed=0)
+    with pytest.raises(UserError, match=r"held_out_fraction is 1\.5; expected a number between 0 and 1"):
+        JudgeArguments(held_out_fraction=1.5)
     path.write_text("".join(json.dumps(row | {"prompt": "Q"}) + "\n" for row in rows))
     with pytest.raises(UserError, match="1 distinct prompt; expected at least 2 to split by, for example by id"):
         prepare_data(JudgeArguments(dataset_name=str(path)), seed=0)

@@ -278,6 +278,7 @@ def test_exact_answers_require_a_reward_of_grids_and_a_tree(make_trainer):
         ({"answers": "sampled", "symmetry_coef": 1.0}, "symmetry_coef: 1.0 is not compatible with sampled answers"),
         ({"answers": "sampled", "objective": "score_of_mean"}, "not compatible with sampled answers"),
         ({"orders": "separate", "symmetry_coef": 1.0}, "symmetry_coef: 1.0 .* requires orders: coupled"),
+        ({"scale_rewards": "nne"}, "scale_rewards: got 'nne'; expected none, group or batch"),
         ({"answers": "guessed"}, "answers: got 'guessed'; expected one of exact, sampled"),
     ],
 )
@@ -388,6 +389,12 @@ def test_reference_weighs_as_much_as_the_reward(make_reasoner):
     """dr_grpo divides both by the completions' length, so both are multiplied by it."""
     trainer = make_reasoner(beta=0.1, peft_config=LoraConfig(r=4, target_modules="all-linear"))
     assert trainer.beta == pytest.approx(0.1 * trainer.max_completion_length)
+
+
+@pytest.mark.parametrize(("given", "name"), [(False, "none"), ("none", "none"), (True, "group"), ("batch", "batch")])
+def test_rewards_are_divided_as_trl_says(tmp_path, given, name):
+    options = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "answers": "sampled"}
+    assert JudgeGRPOConfig(**options, num_generations=4, scale_rewards=given).scale_rewards == name
 
 
 def test_reasoning_has_room_by_default(tmp_path):

@@ -1,5 +1,7 @@
 """Raw answers: extreme, position-biased, in both orders; and a policy that learns them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from transformers import TrainingArguments
@@ -11,7 +13,7 @@ from autorater.models.tiny import build_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
-from autorater.training.warm_start import learn_answers, raw_answer_rows, raw_answers
+from autorater.training.warm_start import learn_answers, raw_answer_rows, raw_answers, save_warm_start
 from rewards import CLOSE_TAG, OPEN_TAG
 
 
@@ -59,6 +61,9 @@ def test_policy_learns_the_format(simulated, tmp_path):
     judgments = judge.judge_prompts(prompts[:16])
     assert judgments.valid.mean() > 0.8
     assert judgments.p_ab.mean() + judgments.p_ba.mean() > 1.1, "the position bias is learned too"
+    folder = Path(save_warm_start(model, tokenizer, training))
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1, "who may read one file may read all"
 
 
 @pytest.mark.parametrize("growing", [True, False])

@@ -173,6 +173,11 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
     else:
         if earlier and REPORT not in earlier["completed"] and (left := checkpoints(folder, earlier["run"])):
             logger.warning(f"a new run begins; --resume_from_checkpoint {left[0]} resumes the earlier one")
+        if earlier and REPORT in earlier["completed"] and settings != earlier["settings"]:
+            logger.warning(
+                f"{folder} holds a finished run with other settings, whose judge will be replaced; to keep it, choose "
+                "another output_dir"
+            )
         record = RunRecord(folder, secrets.token_hex(4), settings, [])
     record.write()
     return record

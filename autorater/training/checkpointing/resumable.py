@@ -26,7 +26,13 @@ from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from autorater.training.checkpointing.checkpoints import CheckpointError, choose_checkpoint, complete, remove_older
+from autorater.training.checkpointing.checkpoints import (
+    CheckpointError,
+    choose_checkpoint,
+    complete,
+    make_readable,
+    remove_older,
+)
 from autorater.training.checkpointing.record import from_main
 from autorater.training.faults import TrainingFault
 
@@ -113,6 +119,12 @@ class ResumableTrainer:
             rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
             for group, (base, factor) in zip(schedule.optimizer.param_groups, rates, strict=True):
                 group["lr"] = base * factor(schedule.last_epoch)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in `Trainer`; other users may read the weights, as the umask says."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            make_readable(output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model, trial) -> None:
         folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")

@@ -15,7 +15,6 @@ from autorater.data.errors import UserError
 from autorater.training.arguments import JudgeArguments
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.warm_start import check_warm_start
 
 FOLDER = "teacher"
 _SETTINGS = {
@@ -44,9 +43,8 @@ def teacher_run(
     """The arguments of the run that trains the teacher.
 
     Raises:
-        UserError: If options of the run are not compatible with a teacher, or it would be its own.
+        UserError: If the judge would be its own teacher.
     """
-    check_warm_start(args, training, bool(model_config.model_name_or_path))
     if training.mode == POINTWISE:
         raise UserError("warm_start_verdicts: pointwise teaches a pairwise judge, and judgment is pointwise")
     rate = {} if model_config.use_peft else {"learning_rate": _LEARNING_RATE}

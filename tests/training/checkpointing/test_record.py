@@ -83,6 +83,14 @@ def test_a_new_run_reports_the_checkpoints_of_the_earlier_one(tmp_path, caplog):
     assert (tmp_path / "checkpoint-7").exists()
 
 
+def test_a_new_run_in_the_folder_of_a_finished_one_says_that_it_replaces_the_judge(tmp_path, caplog):
+    opened(tmp_path).mark("report")
+    opened(tmp_path, resume=None).mark("report")
+    assert not caplog.text, "the same command again"
+    opened(tmp_path, SETTINGS | {"seed": 1}, resume=None)
+    assert f"{tmp_path} holds a finished run with other settings, whose judge will be replaced" in caplog.text
+
+
 @pytest.mark.parametrize("greedy", [True, False])
 def test_the_first_evaluation_is_stored_exactly(tmp_path, greedy):
     columns = np.random.default_rng(0).random((4, 3, 2))

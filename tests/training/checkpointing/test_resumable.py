@@ -1,5 +1,6 @@
 """Resumed runs take the steps of uninterrupted ones, bit for bit; full disks and bad numbers change no weights."""
 
+import os
 import resource
 
 import pytest
@@ -56,6 +57,16 @@ def trainer(data, folder, **options):
         return JudgeSFTTrainer(model, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
     rows = Dataset.from_list(training_rows(pairs, prompts, args.orders))
     return grpo_trainer(model, brier_reward, args, judge.tree, train_dataset=rows, processing_class=judge.tokenizer)
+
+
+def test_other_users_may_read_weights_as_the_umask_says(data, tmp_path):
+    umask = os.umask(0o027)
+    try:
+        trainer(data, tmp_path).save_model()
+    finally:
+        os.umask(umask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*.*")}
+    assert modes["model.safetensors"] == modes["config.json"] == 0o640
 
 
 def state(trainer):
