@@ -17,9 +17,9 @@ from trl import RewardConfig, RewardTrainer
 from autorater.charm.responses import Preference
 from autorater.charm.reward_model import RewardModel
 from autorater.data.errors import UserError
+from autorater.models.saving import make_readable
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
-from autorater.training.checkpointing.checkpoints import make_readable
 from autorater.training.config import bf16_by_default
 
 logger = logging.getLogger(__name__)

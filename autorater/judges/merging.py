@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from autorater.data.errors import UserError
@@ -33,6 +32,7 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     try:
         from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
         from autorater.models.loading import is_adapter, load_policy
+        from autorater.models.saving import make_readable
     except ImportError as error:
         raise UserError(f"merging requires torch, transformers and peft ({error}): autorater-rl[train]") from None
 
@@ -43,8 +43,7 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
         raise UserError(f"{name_or_path} has no adapter_config.json, so there is no adapter to merge")
     model, tokenizer = load_policy(name_or_path, dtype="float32")
     model.merge_and_unload().save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # safetensors lets nobody else read them
-        shutil.copymode(folder / "config.json", weights)
+    make_readable(folder)
     tokenizer.save_pretrained(folder)
     if saved:
         Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")

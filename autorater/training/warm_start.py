@@ -27,11 +27,11 @@ from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
+from autorater.models.saving import make_readable
 from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
-from autorater.training.checkpointing.checkpoints import make_readable
 from autorater.training.compatibility import POINTWISE, is_pointwise
 from autorater.training.data import WARM_START_BATCH_SIZE as BATCH_SIZE
 from autorater.training.data import TrainingData, answer_tokens

@@ -59,15 +59,6 @@ def complete(folder: str | Path, step: int, about: Mapping) -> None:
     _flush_to_disk(folder.parent)
 
 
-def make_readable(folder: str | Path) -> None:
-    """Gives weights the mode of any new file, 0666 without the umask; safetensors creates them with mode 0600."""
-    umask = os.umask(0o077)  # it can only be read by setting it
-    os.umask(umask)
-    for path in Path(folder).glob("*.safetensors"):
-        if (mode := path.stat().st_mode) != mode | 0o666 & ~umask:
-            path.chmod(mode | 0o666 & ~umask)
-
-
 def read_manifest(folder: str | Path) -> dict:
     """Returns the manifest of a checkpoint; raises CheckpointError if there is none."""
     path = Path(folder, MANIFEST)

@@ -26,13 +26,8 @@ from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from autorater.training.checkpointing.checkpoints import (
-    CheckpointError,
-    choose_checkpoint,
-    complete,
-    make_readable,
-    remove_older,
-)
+from autorater.models.saving import make_readable
+from autorater.training.checkpointing.checkpoints import CheckpointError, choose_checkpoint, complete, remove_older
 from autorater.training.checkpointing.record import from_main
 from autorater.training.faults import TrainingFault
 
