@@ -54,6 +54,7 @@ class EndpointJudge(ServerClient, NamedJudge):
     max_answer_tokens: int = 64
 
     def __post_init__(self):
+        super().__post_init__()
         if self.prompt_format.is_bare:
             raise UserError(
                 f"prompt template {self.prompt_format.template} ends with the answer tag, which a server's chat does "
