@@ -1,11 +1,10 @@
-"""The requests of a run to a judge behind a server: what they used, which have no answer and why.
+"""The requests of a run to a judge behind a server: what they used, and what is stored of their answers.
 
 Judgments are stored as they come (`autorater.evaluation.judgment_store`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -32,20 +31,6 @@ def add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
     for record in store.records():
         usage.requests += 1
         usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
-
-
-def missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
-    """Why requests have no probability, in lines, the most frequent reasons first."""
-    reasons = Counter()
-    for record in store.records():
-        if is_refused(record):
-            reasons[f"refused: {record['error']}"] += 1
-        elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
-            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
-            reasons[cut] += 1
-        elif record["status"] == "unparsed":
-            reasons["the text holds no probability, or more than one"] += 1
-    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
 
 
 def usage_line(usage: Usage) -> str:

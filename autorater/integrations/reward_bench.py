@@ -44,11 +44,11 @@ class RewardBenchJudge:
 
         Returns:
             The winner (`A`, `B`, `tie`, or `error` without an answer of the judge), the question, and Pr[B preferred]
-            as text.
+            as text, or why there is none.
         """
         prompt = list(answer_a[:-1]) if multi_turn else question
         preferences = opened(Preferences, model, **self.options)
-        (p,) = preferences.of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
+        (p,), reason = preferences.explained([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])])
         if math.isnan(p):
-            return "error", question, "no answer"
+            return "error", question, f"no answer: {reason}"
         return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"
