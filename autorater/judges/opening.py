@@ -107,10 +107,9 @@ def judge_options(name: str, args: Namespace) -> dict[str, object]:
 
 
 def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
-    """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`.
-
-    Not for recorded ones, which are there already.
-    """
+    """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`."""
+    if isinstance(judge, RecordedJudge):
+        return {"judge": name, "judgments": model_digest(judge.path)}
     if isinstance(judge, EndpointJudge):
         content = ("base_url", "temperature", "max_answer_tokens", "extra_body")
         settings = {"prompt": judge.prompt_format.described} | {option: getattr(judge, option) for option in content}
