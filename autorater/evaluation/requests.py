@@ -14,8 +14,9 @@ from autorater.judges.judgments import Answer
 
 
 def answer_record(answer: Answer) -> dict[str, object]:
-    """What the store keeps of an answer: its fields that are set."""
+    """What the store keeps of an answer: its fields that are set, and its requests unless there was one."""
     record = asdict(answer)
+    record["requests"] = None if answer.requests == 1 else answer.requests
     for tokens in ("prompt_tokens", "completion_tokens"):
         record[tokens] = record[tokens] or None
     return {name: value for name, value in record.items() if value is not None}
@@ -29,7 +30,7 @@ def is_refused(record: Mapping[str, object]) -> bool:
 def add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
     """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
     for record in store.records():
-        usage.requests += 1
+        usage.requests += record.get("requests", 1)
         usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
 
 

@@ -162,6 +162,7 @@ class Answer:
         text, finish_reason, prompt_tokens, completion_tokens: The completion of a server, and what it reports.
         valid: Probability that an answer parses, in [0, 1], from a local model.
         error: Why the request was refused.
+        requests: Requests that were sent for it, without retries; 0 if others brought what it depends on.
     """
 
     status: str
@@ -172,3 +173,4 @@ class Answer:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    requests: int = 1
