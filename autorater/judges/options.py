@@ -82,7 +82,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
     )
     read = "with --judge_format: `exact` sums over all answers, `sampled` lets the server write one (default: exact)"
-    add("--read", choices=("exact", "sampled"), default="exact", help=read)
+    add("--read", choices=("exact", "sampled"), help=read)
     add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")
     key = "OPENAI_API_KEY"
     add("--api_key_env", default=key, metavar="NAME", help=f"environment variable with the key (default: {key})")
@@ -134,7 +134,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
                     raise UserError(
                         f"--{name} has no effect with --judge_format: the prompt is that of the saved judge"
                     )
-        if args.read == "exact" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
+        if args.read != "sampled" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
             raise UserError("--temperature, --max_answer_tokens and --repeats require --read sampled")
 
 

@@ -65,7 +65,7 @@ class ServedJudge(EndpointJudge):
         read: `exact` or `sampled`.
 
     Raises:
-        UserError: If the judge reasons before it answers and is to be read exactly.
+        UserError: If the judge reasons before it answers and is to be read exactly, or an attribute has no effect.
     """
 
     judge: Judge = field(kw_only=True)
@@ -73,6 +73,11 @@ class ServedJudge(EndpointJudge):
 
     def __post_init__(self):
         ServerClient.__post_init__(self)  # not that of EndpointJudge, whose prompts are chat
+        if self.read not in ("exact", "sampled"):
+            raise UserError(f"read is {self.read!r}; expected 'exact' or 'sampled'")
+        sampling, default = ((judge.temperature, judge.max_answer_tokens) for judge in (self, EndpointJudge))
+        if self.read == "exact" and sampling != default:
+            raise UserError("temperature and max_answer_tokens: no effect on exact answers; read='sampled' has both")
         if self.judge.encoder.format.reasoning and self.read == "exact":
             raise UserError("this judge reasons before it answers; it requires --read sampled")
         self.prompt_format = self.judge.encoder.format

@@ -128,6 +128,21 @@ def test_reasoning_is_not_read_exactly(local, tmp_path):
         ServedJudge("m", judge=open_format(str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"read": "Exact"}, "read is 'Exact'; expected 'exact' or 'sampled'"),
+        ({"temperature": 0.7}, "temperature and max_answer_tokens: no effect on exact answers"),
+        ({"max_answer_tokens": 9}, "no effect on exact answers"),
+        ({"concurrency": 0}, "concurrency = 0"),
+    ],
+)
+def test_options_without_an_effect(local, options, message):
+    with pytest.raises(UserError, match=message):
+        ServedJudge("m", judge=open_format(local.folder), **options)
+    assert ServedJudge("m", judge=open_format(local.folder), temperature=0.7, read="sampled").temperature == 0.7
+
+
 def test_a_folder_without_a_format_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no autorater.json"):
         open_format(str(tmp_path))
@@ -139,7 +154,7 @@ def test_a_failure_that_passes_changes_no_way(local, quirky, caplog, read, statu
     pairs, respond, failing = simulate_pairs(1, seed=1).pairs, completions(local), iter([True])
     server = quirky(lambda sent: (status, {"error": "busy"}) if next(failing, False) else respond(sent))
     served(local, server, read=read).probabilities(pairs)
-    assert not caplog.text
+    assert "the server" not in caplog.text
     assert {path for path, _, _ in server.seen} == {"/v1/completions"}
     assert read == "sampled" or all("logprob_token_ids" in sent for _, _, sent in server.seen)
     with pytest.raises(EndpointError, match=f"all 1 requests were refused: the server replied {status}: busy"):
