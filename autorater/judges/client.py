@@ -400,7 +400,7 @@ class _Session:
 
 
 def _unavailable(which: str, reason: str) -> EndpointError:
-    return EndpointError(f"{which} were refused: {reason}; fix this and repeat the refused requests")
+    return EndpointError(f"{which} were refused; fix this and repeat them: {reason}")
 
 
 class _CutPrompts:

@@ -81,10 +81,10 @@ def read_reply(reply: str) -> Reply:
 def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> Reply:
     """Reads the text of a reply of `/v1/completions` to a number of prompts; never raises.
 
-    Every choice has a text. If it has `logprobs`, these have numbers for the most likely next tokens.
+    Every choice has a text. If it has `next_tokens_in`, their log-probabilities are numbers.
 
     Args:
-        log_probs: Every choice must have `logprobs`.
+        log_probs: Every choice must have them.
     """
     prompt_tokens, completion_tokens = tokens_in(reply)
     body = _json_of(reply)
@@ -95,13 +95,19 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
         choices = sorted(body["choices"], key=lambda choice: choice["index"])
         text, finish = choices[0]["text"], choices[0].get("finish_reason")
         for choice in choices:
-            if log_probs or choice.get("logprobs"):
-                _check_log_probs(choice["logprobs"]["top_logprobs"][0])
+            if (top := next_tokens_in(choice)) is not None or log_probs:
+                _check_log_probs(top)
     except (KeyError, IndexError, TypeError, AttributeError):
         return Reply(problem=f"the reply is no completion: {reply[:80]!r}", retry=True, **used)
     if len(choices) != n_prompts or not isinstance(text, str):
         return Reply(problem=f"{len(choices)} completions for {n_prompts} prompts", **used)
     return Reply(text, finish_reason=finish, choices=tuple(choices), **used)
+
+
+def next_tokens_in(choice: Mapping) -> Mapping[str, float] | None:
+    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none."""
+    top = (choice.get("logprobs") or {}).get("top_logprobs")
+    return top[0] if top else None
 
 
 def tokens_in(reply: str) -> tuple[int, int]:

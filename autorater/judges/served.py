@@ -39,7 +39,7 @@ from autorater.judges.judgments import Answer
 from autorater.judges.local import FORMAT_FILE, Judge, read_json, saved_pieces
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.judges.replies import TOKEN_ID, Reply, read_completions, read_reply
+from autorater.judges.replies import TOKEN_ID, Reply, next_tokens_in, read_completions, read_reply
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.pointwise import ScoreFormat
@@ -152,7 +152,7 @@ class ServedJudge(EndpointJudge):
         for way in ways:
             reply = self._first_reply(_next_tokens([prompt.ids], way), partial(read_completions, n_prompts=1))
             problem = reply.problem or problem
-            if reply.problem or not reply.choices[0].get("logprobs"):
+            if reply.problem or next_tokens_in(reply.choices[0]) is None:
                 continue
             if "logprob_token_ids" in way:
                 if top_log_probs(reply.choices[0], self.judge.tokenizer).keys() >= set(named):
@@ -313,8 +313,8 @@ def top_log_probs(choice: Mapping, tokenizer: PreTrainedTokenizerBase) -> dict[i
 
     Keys of the form `token_id:15` are ids; other keys are texts of tokens, which are looked up in the vocabulary.
     """
-    top, found = choice["logprobs"]["top_logprobs"][0], {}
-    for key, value in top.items():
+    found: dict[int, float] = {}
+    for key, value in next_tokens_in(choice).items():
         if key.startswith(TOKEN_ID):
             found[int(key.removeprefix(TOKEN_ID))] = float(value)
         elif len(ids := inside(tokenizer, key)) == 1:

@@ -46,7 +46,9 @@ def test_retry_after_replaces_the_own_pauses(serve):  # noqa: F811
     judge = EndpointJudge("m", base_url=server.base_url, max_retries=3, concurrency=1)
     answers = []
     start = time.monotonic()
-    with pytest.raises(EndpointError, match=r"all 1 requests were refused: the server replied 429: no \(4 times\)"):
+    with pytest.raises(
+        EndpointError, match=r"all 1 requests were refused; .*: the server replied 429: no \(4 times\)"
+    ):
         judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
     assert time.monotonic() - start < 2, "its own pauses would take seconds"
     assert answers[0].status == "refused"
@@ -266,7 +268,7 @@ def test_one_answer_shows_that_the_server_is_there(quirky):
     server = quirky(lambda sent: (403, {"error": "no"}) if "message 1" in str(sent) else (200, chat()))
     assert [answer.probability for answer in ask(server, 3, concurrency=1)[1]] == [0.7, None, 0.7]
     server = quirky(lambda sent: (403, {"error": "no access to this model"}))
-    with pytest.raises(EndpointError, match="all 3 requests were refused: the server replied 403: no access"):
+    with pytest.raises(EndpointError, match=r"all 3 requests were refused; .*: the server replied 403: no access"):
         ask(server, 3)
 
 
@@ -276,7 +278,9 @@ def test_refusals_in_a_row_are_those_of_all_calls(quirky):
     judge = EndpointJudge("m", base_url=server.url)
     for _ in range(40):
         judge.ask([(0, "x")], lambda key, answer: None)
-    with pytest.raises(EndpointError, match="20 requests in a row were refused: the server replied 400: no such opti"):
+    with pytest.raises(
+        EndpointError, match=r"20 requests in a row were refused; .*: the server replied 400: no such opti"
+    ):
         judge.ask([(0, "x")], lambda key, answer: None)
 
 

@@ -148,6 +148,13 @@ def test_a_folder_without_a_format_is_refused(tmp_path):
         open_format(str(tmp_path))
 
 
+@pytest.mark.parametrize("log_probs", [None, {"content": [{"token": "0", "logprob": -1.0}]}])
+def test_a_server_without_log_probabilities(local, quirky, log_probs):  # noqa: F811
+    server = quirky(lambda sent: (200, {"choices": [{"index": 0, "text": "0", "logprobs": log_probs}]}))
+    with pytest.raises(UserError, match=r"cannot be read exactly .it returns no logprobs"):
+        served(local, server).probabilities(simulate_pairs(1, seed=1).pairs)
+
+
 @pytest.mark.parametrize("read", ["exact", "sampled"])
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_failure_that_passes_changes_no_way(local, quirky, caplog, read, status):  # noqa: F811
@@ -157,7 +164,7 @@ def test_a_failure_that_passes_changes_no_way(local, quirky, caplog, read, statu
     assert "the server" not in caplog.text
     assert {path for path, _, _ in server.seen} == {"/v1/completions"}
     assert read == "sampled" or all("logprob_token_ids" in sent for _, _, sent in server.seen)
-    with pytest.raises(EndpointError, match=f"all 1 requests were refused: the server replied {status}: busy"):
+    with pytest.raises(EndpointError, match=f"all 1 requests were refused; .*: the server replied {status}: busy"):
         served(local, quirky(lambda sent: (status, {"error": "busy"})), read=read, max_retries=0).probabilities(pairs)
 
 
