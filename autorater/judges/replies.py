@@ -81,7 +81,7 @@ def read_reply(reply: str) -> Reply:
 def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> Reply:
     """Reads the text of a reply of `/v1/completions` to a number of prompts; never raises.
 
-    Every choice has a text. If it has `next_tokens_in`, their log-probabilities are numbers.
+    Every choice has a text. The log-probabilities of its next tokens are numbers, if it has any.
 
     Args:
         log_probs: Every choice must have them.
