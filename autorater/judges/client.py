@@ -201,6 +201,8 @@ class ServerClient:
     ) -> None:
         """Sends requests, `concurrency` at a time, until all are completed or the budget is used up.
 
+        For calls of one thread at a time: the budget is kept within a call.
+
         Args:
             path: Path of the requests, such as `/chat/completions`.
             requests: Keys and bodies, taken lazily; the model is added to the bodies.

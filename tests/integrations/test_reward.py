@@ -1,6 +1,8 @@
 import asyncio
 import math
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -131,6 +133,25 @@ def test_the_budget_of_judgments_stops_before_it_is_exceeded():
         reward(["p"] * 3, ["a", "b", "c"])
     assert len(judge.batches) == 1
     assert reward.preferences.n_judgments == 2
+
+
+def test_the_budget_holds_for_several_threads():
+    class SlowJudge(LengthJudge):
+        def probabilities(self, pairs, *, progress=False):
+            time.sleep(0.02)
+            return super().probabilities(pairs)
+
+    reward = JudgeReward(SlowJudge(), "best", max_judgments=6)
+
+    def is_judged(i):
+        try:
+            return bool(reward([f"p{i}"], ["a"], best=["b"]))
+        except EndpointError:
+            return False
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sum(threads.map(is_judged, range(6))) == 3
+    assert reward.preferences.n_judgments == 6
 
 
 def test_budgets_of_an_endpoint(serve):  # noqa: F811
