@@ -1,15 +1,17 @@
 """The command `autorater judge`: pairs judged in both orders by a local judge or one behind a server.
 
 Judgments are stored as they come, in the folder `FILE.judging`, and the same command resumes a stopped run. When all
-are there, FILE is written in one step and the folder is removed: the predictions of a stopped run are those of an
-undisturbed one. Memory holds ids and some bytes a pair, whatever their texts. torchrun starts several processes, which
-share the pairs (`autorater.audit.processes`).
+are there, FILE is written in one step and the folder is removed, unless a server refused requests, which can be
+repeated. The predictions of a stopped run are those of an undisturbed one. Memory holds ids and some bytes a pair,
+whatever their texts. torchrun starts several processes, which share the pairs (`autorater.audit.processes`).
 """
 
 import argparse
 import json
+import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +24,10 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import StoredElsewhere
 from autorater.evaluation.requests import missing_budget
 from autorater.evaluation.results import prepare_output_dir, targets_of
+from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.options import ENDPOINT
+
+logger = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,7 +69,10 @@ def judge_to_file(
     if processes.size > 1 and args.judge.startswith(ENDPOINT):
         raise UserError(f"--judge {args.judge}: one process sends all requests to a server; raise --concurrency")
     refuse_overwriting(args.dataset_name, out)
-    folder = prepare_output_dir(f"{out}.judging")
+    folder = Path(f"{out}.judging")
+    if args.ask_refused_again and out.exists() and not folder.exists():
+        raise UserError(f"--ask_refused_again: {out} is finished and no request was refused; delete it to judge again")
+    prepare_output_dir(folder)
     if not processes.is_first:
         _judge_share(args, folder, pairs, processes)
         return None
@@ -79,6 +87,12 @@ def judge_to_file(
         log_missing_answers(judging, args)
         if n_missing:
             raise UserError(missing_budget(n_missing))
+        found = Counter(record["status"] for record in judging.store.records())
+        if found and not found["answered"]:
+            raise UserError(
+                f"no request has an answer: {found['refused']:,} were refused, {found['unparsed']:,} are unparsed; "
+                f"{judging.store.path} has the reasons, and --ask_refused_again repeats what a server refused"
+            )
         written = out.with_name(f"{out.name}.writing")
         with written.open("w", encoding="utf-8") as file:
             for line in lines(judging):
@@ -86,7 +100,10 @@ def judge_to_file(
             file.flush()
             os.fsync(file.fileno())
     written.replace(out)
-    shutil.rmtree(folder)
+    if found["refused"] and isinstance(judging.judge, EndpointJudge):
+        logger.info(f"{found['refused']:,} requests were refused; --ask_refused_again repeats them, from {folder}")
+    else:
+        shutil.rmtree(folder)
     return judging
 
 

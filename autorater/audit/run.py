@@ -23,12 +23,11 @@ from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import (
     add_earlier_usage,
     is_refused,
-    missing_answers,
     missing_budget,
     usage_line,
 )
 from autorater.evaluation.results import write_metrics
-from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.endpoint import EndpointJudge, missing_answers
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
@@ -170,7 +169,7 @@ def log_missing_answers(judging: Judging, args: argparse.Namespace) -> None:
     """For a judge behind a server: what was used, and why requests have no probability."""
     if isinstance(judging.judge, EndpointJudge):
         used = usage_line(judging.judge.usage)
-        logger.info("\n".join([used, *missing_answers(judging.store, args.max_answer_tokens)]))
+        logger.info("\n".join([used, *missing_answers(judging.store.records(), args.max_answer_tokens)]))
 
 
 def _judged_data(args: argparse.Namespace, folder: Path) -> AuditData:

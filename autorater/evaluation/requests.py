@@ -1,11 +1,10 @@
-"""The requests of a run to a judge behind a server: what they used, which have no answer and why.
+"""The requests of a run to a judge behind a server: what they used, and what is stored of their answers.
 
 Judgments are stored as they come (`autorater.evaluation.judgment_store`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -15,8 +14,9 @@ from autorater.judges.judgments import Answer
 
 
 def answer_record(answer: Answer) -> dict[str, object]:
-    """What the store keeps of an answer: its fields that are set."""
+    """What the store keeps of an answer: its fields that are set, and its requests unless there was one."""
     record = asdict(answer)
+    record["requests"] = None if answer.requests == 1 else answer.requests
     for tokens in ("prompt_tokens", "completion_tokens"):
         record[tokens] = record[tokens] or None
     return {name: value for name, value in record.items() if value is not None}
@@ -30,22 +30,8 @@ def is_refused(record: Mapping[str, object]) -> bool:
 def add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
     """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
     for record in store.records():
-        usage.requests += 1
+        usage.requests += record.get("requests", 1)
         usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
-
-
-def missing_answers(store: JudgmentStore, max_answer_tokens: int) -> list[str]:
-    """Why requests have no probability, in lines, the most frequent reasons first."""
-    reasons = Counter()
-    for record in store.records():
-        if is_refused(record):
-            reasons[f"refused: {record['error']}"] += 1
-        elif record["status"] == "unparsed" and record.get("finish_reason") == "length":
-            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
-            reasons[cut] += 1
-        elif record["status"] == "unparsed":
-            reasons["the text holds no probability, or more than one"] += 1
-    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]
 
 
 def usage_line(usage: Usage) -> str:

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
-from autorater.evaluation.requests import add_earlier_usage, answer_record, is_refused, missing_answers, missing_budget
+from autorater.evaluation.requests import add_earlier_usage, answer_record, is_refused, missing_budget
 from autorater.judges.client import EndpointError
-from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.endpoint import EndpointJudge, missing_answers
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer, Judgments, PairJudge
 from autorater.prompts.templates import AS_IT_IS
@@ -88,7 +88,7 @@ def judge_in_store(
             answered = record["status"] == "answered"
             mean.flat[record["number"]] = record["probability"] if answered else 0.5
             valid.flat[record["number"]] = record.get("valid", 1.0) if answered else 0.0
-        if reasons := missing_answers(store, judge.max_answer_tokens):
+        if reasons := missing_answers(store.records(), judge.max_answer_tokens):
             logger.warning("; ".join(reasons))
     return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)
 

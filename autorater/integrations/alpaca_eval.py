@@ -5,7 +5,8 @@
 
 are the arguments of `alpaca_eval`, with its annotator replaced by `JudgeAnnotator`. FOLDER is like
 `alpaca_eval_judge`, beside this file. A pair without an answer of the judge has no preference, and alpaca_eval leaves
-it out with a warning.
+it out with a warning. It stores preferences in FOLDER by the name of their annotator, which has a digest of all that
+they depend on, so those of another judge, prompt or model are not used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from alpaca_eval.annotators.pairwise_evaluator import SinglePairwiseAnnotator
 
 from autorater.data.pairs import Pair
 from autorater.integrations.preferences import Preferences, opened, pair_of
+from autorater.judges.identity import digest
+from autorater.judges.opening import judge_settings
 
 
 class JudgeAnnotator(PairwiseAnnotator):
@@ -27,6 +30,10 @@ class JudgeAnnotator(PairwiseAnnotator):
     @property
     def SingleAnnotator(self) -> type[SinglePairwiseAnnotator]:
         return _SingleJudge
+
+    def _initialize_annotators(self, *args, **kwargs) -> dict[str, SinglePairwiseAnnotator]:
+        found = super()._initialize_annotators(*args, **kwargs)
+        return {f"{name}-{_digest(**annotator.completions_kwargs)}": annotator for name, annotator in found.items()}
 
 
 class _SingleJudge(SinglePairwiseAnnotator):
@@ -45,6 +52,11 @@ class _SingleJudge(SinglePairwiseAnnotator):
 def judge_completions(prompts: list[Pair], judge: str, **options: object) -> dict[str, list[float]]:
     """Pr[output 2 preferred] of every pair, NaN without an answer; arguments as in `Preferences`."""
     return {"completions": opened(Preferences, judge, **options).of(prompts).tolist()}
+
+
+def _digest(judge: str, **options: object) -> str:
+    """A digest of what the judgments depend on beside the pairs."""
+    return digest(sorted(judge_settings(judge, opened(Preferences, judge, **options).judge).items()))[:12]
 
 
 def preference(completion: float) -> list[float | None]:

@@ -27,20 +27,22 @@ def suggested_records(
     """Records of N pairs, as mappings for `argilla.Record.from_dict`.
 
     Args:
-        probabilities: Pr[B preferred], in [0, 1], shape (N,), `probabilities(pairs).p_sym` of a judge; NaN for none.
+        probabilities: Pr[B preferred], in [0, 1], shape (N,), `p_sym` of a judge's `probabilities(pairs)`; NaN where
+            these are not `answered`.
         agent: Name of the judge, shown beside the suggestion.
         question: Name of the label question.
 
     Returns:
-        Records whose suggestion is the likelier response, with its probability as the score. `probability_b` is in the
-        metadata, so that the least certain pairs can be voted on first.
+        Records whose suggestion is the likelier response, with its probability as the score; a tie for exactly 0.5.
+        `probability_b` is in the metadata, so that the least certain pairs can be voted on first.
     """
     records = []
     for pair, p in zip(pairs, (float(p) for p in probabilities), strict=True):
         fields = {name: as_json(getattr(pair, name)) for name in ("prompt", "response_a", "response_b")}
         record: dict[str, object] = {"id": pair.id, "fields": fields}
         if not math.isnan(p):
-            value = {"value": "B" if p >= 0.5 else "A", "score": max(p, 1 - p), "agent": agent, "type": "model"}
+            label = "tie" if p == 0.5 else "B" if p > 0.5 else "A"
+            value = {"value": label, "score": max(p, 1 - p), "agent": agent, "type": "model"}
             record |= {"suggestions": {question: value}, "metadata": {"probability_b": p}}
         records.append(record)
     return records

@@ -46,9 +46,9 @@ def preferred(judge: str, against: str = _TARGET, **options: object) -> Scorer:
         if not isinstance(prompt, str):
             prompt = [{"role": message.role, "content": message.text} for message in prompt]
         output = state.output.completion
-        p = await opened().of(pair_of(prompt, reference, output))
+        p, reason = await opened().explained(pair_of(prompt, reference, output))
         if math.isnan(p):
-            return Score.unscored(answer=output, reason="the judge has no answer")
+            return Score.unscored(answer=output, reason=f"the judge has no answer: {reason}")
         return Score(value=p, answer=output, explanation=f"preferred over the {against} with probability {p:.2f}")
 
     return score

@@ -25,10 +25,11 @@ CONFIG = """<View>
 
 
 def predicted_tasks(pairs: Sequence[Pair], probabilities: ArrayLike, model_version: str) -> list[dict[str, object]]:
-    """Tasks of N pairs, with a prediction where there is a probability.
+    """Tasks of N pairs, with a prediction where one response is likelier; `<Pairwise>` has no tie for exactly 0.5.
 
     Args:
-        probabilities: Pr[B preferred], in [0, 1], shape (N,), `probabilities(pairs).p_sym` of a judge; NaN for none.
+        probabilities: Pr[B preferred], in [0, 1], shape (N,), `p_sym` of a judge's `probabilities(pairs)`; NaN where
+            these are not `answered`.
         model_version: Name of the judge, shown beside the prediction.
 
     Returns:
@@ -38,12 +39,12 @@ def predicted_tasks(pairs: Sequence[Pair], probabilities: ArrayLike, model_versi
     for pair, p in zip(pairs, (float(p) for p in probabilities), strict=True):
         texts = {name: plain_text(getattr(pair, name)) for name in ("prompt", "response_a", "response_b")}
         task: dict[str, object] = {"data": {"pair_id": pair.id} | texts}
-        if not math.isnan(p):
+        if not (math.isnan(p) or p == 0.5):
             result = {
                 "from_name": "preference",
                 "to_name": "response_a",
                 "type": "pairwise",
-                "value": {"selected": "right" if p >= 0.5 else "left"},
+                "value": {"selected": "right" if p > 0.5 else "left"},
             }
             score = {"model_version": model_version, "score": max(p, 1 - p)}
             task["predictions"] = [score | {"result": [result]}]

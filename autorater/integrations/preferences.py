@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from autorater.data.errors import UserError
+from autorater.data.fields import given_in, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.judges.client import EndpointError, Usage
@@ -21,14 +23,14 @@ from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import open_judge
 from autorater.judges.options import ENDPOINT
 
-_LEAST_VALID = 1e-12  # probability that an answer parses, below which there is none
 _WINDOW = 0.02  # seconds in which concurrent calls are gathered
 _opened: dict[tuple[Callable, str], object] = {}
+_opening = threading.Lock()
 T = TypeVar("T")
 
 
 class Preferences:
-    """A judge with a budget, for pairs that may repeat.
+    """A judge with a budget, for pairs that may repeat. Calls of several threads are served one after the other.
 
     Args:
         judge: A judge, or its name: a folder, a Hub name, `endpoint:MODEL` or `recorded:FILE`.
@@ -69,6 +71,13 @@ class Preferences:
             options["usage"] = Usage(**budget)
         self.judge = open_judge(judge, **options) if named else judge
         self.max_judgments, self.n_judgments = max_judgments, 0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def of(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Pr[B preferred] of N pairs, both orders averaged, in [0, 1], shape (N,).
@@ -79,38 +88,45 @@ class Preferences:
         Raises:
             EndpointError: If the budget does not cover all pairs, or no request can succeed.
         """
+        return self.explained(pairs)[0]
+
+    def explained(self, pairs: Sequence[Pair]) -> tuple[np.ndarray, str]:
+        """As `of`, and why most of the pairs without an answer have none; empty if all have one."""
         keys = [(pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference) for pair in pairs]
         rows: dict[tuple, int] = {}  # of the distinct pairs
         distinct = []
         for key, pair in zip(keys, pairs, strict=True):
             if pair.response_a != pair.response_b and not {key, _swapped(key)} & rows.keys():
                 rows[key] = len(distinct)
-                distinct.append(replace(pair, id=str(len(distinct))))
-        judged = self._judged(distinct)
+                # no id of a row that a recorded judge has
+                distinct.append(replace(pair, id=f"pair {len(distinct)} of this call"))
+        with self._lock:
+            judged, reason = self._judged(distinct)
         found = np.full(len(pairs), 0.5)
         for i, key in enumerate(keys):
             if key in rows:
                 found[i] = judged[rows[key]]
             elif _swapped(key) in rows:
                 found[i] = 1 - judged[rows[_swapped(key)]]
-        return found
+        return found, reason
 
-    def _judged(self, pairs: list[Pair]) -> np.ndarray:
+    def _judged(self, pairs: list[Pair]) -> tuple[np.ndarray, str]:
         n = 2 * len(pairs)
         if self.max_judgments is not None and self.n_judgments + n > self.max_judgments:
             raise EndpointError(
                 f"the budget of {self.max_judgments:,} judgments is used up: {self.n_judgments:,} are made and {n:,} "
                 "more are required; raise max_judgments"
             )
-        probabilities = np.full(len(pairs), np.nan)
+        probabilities, reasons = np.full(len(pairs), np.nan), ()
         fitting = getattr(self.judge, "fitting", None)
         rows = np.arange(len(pairs)) if fitting is None else np.flatnonzero(fitting(pairs))
         if len(rows):
             judgments = self.judge.probabilities([pairs[i] for i in rows])
-            answered = (judgments.valid > _LEAST_VALID).all(axis=1)
-            probabilities[rows] = np.where(answered, judgments.p_sym, np.nan)
+            probabilities[rows] = np.where(judgments.answered, judgments.p_sym, np.nan)
+            reasons = getattr(self.judge, "reasons", ())
         self.n_judgments += 2 * len(rows)
-        return probabilities
+        missing = np.isnan(probabilities).any()
+        return probabilities, next(iter(reasons), "unparsed, or the prompt is too long") if missing else ""
 
 
 class ConcurrentPreferences:
@@ -121,11 +137,15 @@ class ConcurrentPreferences:
 
     def __init__(self, preferences: Preferences):
         self.preferences = preferences
-        self._waiting: list[tuple[Pair, asyncio.Future]] = []
+        self._waiting: list[tuple[Pair, asyncio.Future[tuple[float, str]]]] = []
         self._worker: asyncio.Task | None = None
 
     async def of(self, pair: Pair) -> float:
         """Pr[B preferred] of a pair; NaN and errors as in `Preferences.of`."""
+        return (await self.explained(pair))[0]
+
+    async def explained(self, pair: Pair) -> tuple[float, str]:
+        """As `of`, and why most pairs of its batch without an answer have none."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((pair, future))
         if self._worker is None or self._worker.done():
@@ -137,7 +157,7 @@ class ConcurrentPreferences:
             await asyncio.sleep(_WINDOW)
             batch, self._waiting = self._waiting, []
             try:
-                found = await asyncio.to_thread(self.preferences.of, [pair for pair, _ in batch])
+                found, reason = await asyncio.to_thread(self.preferences.explained, [pair for pair, _ in batch])
             except Exception as error:  # handed to every caller of the batch
                 for _, future in batch:
                     if not future.done():
@@ -145,15 +165,16 @@ class ConcurrentPreferences:
             else:
                 for (_, future), probability in zip(batch, found.tolist(), strict=True):
                     if not future.done():
-                        future.set_result(probability)
+                        future.set_result((probability, reason))
 
 
 def opened(kind: Callable[..., T], judge: str, **options: object) -> T:
     """`kind(judge, **options)`, such as `Preferences`, made once in this process for equal arguments."""
     key = kind, json.dumps([judge, options], sort_keys=True, default=str)
-    if key not in _opened:
-        _opened[key] = kind(judge, **options)
-    return _opened[key]
+    with _opening:
+        if key not in _opened:
+            _opened[key] = kind(judge, **options)
+        return _opened[key]
 
 
 def pair_of(
@@ -161,20 +182,22 @@ def pair_of(
     response_a: object,
     response_b: object,
     *,
-    criteria: str | None = None,
+    criteria: object = None,
     reference: object = None,
     names: tuple[str, str] = ("response_a", "response_b"),
 ) -> Pair:
     """An unlabelled pair of texts or chat messages, as other programs give them; see `Pair`.
 
-    `names` are those of the responses in an error.
+    `criteria` and `reference` are read as `load_pairs` reads them; `names` are those of the responses in an error.
 
     Raises:
         DataError: If one is neither, or the prompt is blank (a response may be).
     """
     texts = (_text(text, name, blank=True) for text, name in zip((response_a, response_b), names, strict=True))
+    slots = {"criteria": criteria, "reference": reference}
+    reference = given_in(slots, "reference")
     reference = None if reference is None else _text(reference, "reference")
-    return Pair("0", _text(prompt, "prompt"), *texts, label=None, criteria=criteria, reference=reference)
+    return Pair("0", _text(prompt, "prompt"), *texts, None, criteria=name_in(slots, "criteria"), reference=reference)
 
 
 def _text(value: object, name: str, *, blank: bool = False) -> Text:

@@ -44,9 +44,9 @@ def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, o
         if "judge" not in settings:
             raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
         preferences = opened(Preferences, **settings)
-        (p,) = preferences.of([pair_of(texts["prompt"], texts["reference"], texts["response"])]).tolist()
+        (p,), reason = preferences.explained([pair_of(texts["prompt"], texts["reference"], texts["response"])])
     except (UserError, json.JSONDecodeError) as error:
         return {"error": str(error)}
     if math.isnan(p):
-        return {"error": "the judge has no answer: it was unparsed or refused, or the prompt is too long"}
-    return {"output": {"score": p, "pass": p >= 0.5, "reason": f"preferred with probability {p:.2f}"}}
+        return {"error": f"the judge has no answer: {reason}"}
+    return {"output": {"score": float(p), "pass": bool(p >= 0.5), "reason": f"preferred with probability {p:.2f}"}}

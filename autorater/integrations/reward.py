@@ -104,7 +104,12 @@ class JudgeReward:
         return [None if math.isnan(p) else self.valued(p) for p in found.tolist()]
 
     def _slots(self, columns: dict) -> list[str]:
-        return [name for name in ("criteria", "reference") if name in columns and name != self.against]
+        """Columns for slots of the judge's prompt; all that a prompt can have if the judge does not say."""
+        format = getattr(self.preferences.judge, "prompt_format", None)
+        slots = ("criteria", "reference") if format is None else format.slots
+        return [
+            name for name in ("criteria", "reference") if name in slots and name in columns and name != self.against
+        ]
 
     def _against_column(self, prompts, completions, columns, shown) -> np.ndarray:
         if self.against not in columns:

@@ -4,14 +4,18 @@ from rewardbench import generative
 generative.API_MODEL_LIST += ("endpoint:judge",)
 generative.run_judge_pair = RewardBenchJudge(base_url="http://localhost:8000/v1")
 runpy.run_path("scripts/run_generative.py", run_name="__main__")    # with --model endpoint:judge
+
+RewardBench asks from several threads; their pairs are judged in batches, with one judge and one budget.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from collections.abc import Mapping, Sequence
 
-from autorater.integrations.preferences import Preferences, opened, pair_of
+from autorater.integrations.preferences import ConcurrentPreferences, Preferences, opened, pair_of
 
 
 class RewardBenchJudge:
@@ -44,11 +48,19 @@ class RewardBenchJudge:
 
         Returns:
             The winner (`A`, `B`, `tie`, or `error` without an answer of the judge), the question, and Pr[B preferred]
-            as text.
+            as text, or why there is none.
         """
         prompt = list(answer_a[:-1]) if multi_turn else question
-        preferences = opened(Preferences, model, **self.options)
-        (p,) = preferences.of([pair_of(prompt, [answer_a[-1]], [answer_b[-1]])]).tolist()
+        preferences, loop = opened(_gathered, model, **self.options)
+        found = preferences.explained(pair_of(prompt, [answer_a[-1]], [answer_b[-1]]))
+        p, reason = asyncio.run_coroutine_threadsafe(found, loop).result()
         if math.isnan(p):
-            return "error", question, "no answer"
+            return "error", question, f"no answer: {reason}"
         return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"
+
+
+def _gathered(judge: str, **options: object) -> tuple[ConcurrentPreferences, asyncio.AbstractEventLoop]:
+    """A judge, and the loop of a background thread in which the pairs of all threads gather."""
+    preferences, loop = ConcurrentPreferences(Preferences(judge, **options)), asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return preferences, loop

@@ -2,7 +2,8 @@
 
 A request ends with a reply that has a text, or is refused: the server rejected it, the reply has no visible text
 (content filter, cut off, only reasoning), or all of its `max_retries` + 1 attempts failed. If no request can succeed
-(invalid key, unknown model, no credit, no server), an `EndpointError` ends them all.
+(invalid key, unknown model, no credit, no server), an `EndpointError` ends them all: at once, after many refusals in a
+row, or where every request of a call was refused for a reason that is not about its prompt.
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
 empty replies without a reason and replies of another format (`autorater.judges.replies`). Retry-After is respected;
@@ -18,10 +19,12 @@ import email.utils
 import json
 import logging
 import math
+import numbers
 import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,6 +33,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from autorater.data.errors import UserError
+from autorater.judges.options import is_address
 from autorater.judges.replies import Reply, error_reason, tokens_in
 
 if TYPE_CHECKING:
@@ -44,9 +48,11 @@ _FATAL = {401: "the key was not accepted", 404: "no such model or address"}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
+_OF_THE_REQUEST = (200, 400, 413, 422)  # statuses of a refusal that may be about the prompt
 _OF_THE_PROMPT = re.compile(
     r"context|too long|too large|content.?(filter|policy|management)|moderation", re.IGNORECASE
 )
+_NOT_IN_HEADERS = re.compile(r"[^ -~]")
 CHARACTERS_PER_TOKEN = 4  # of English, roughly
 
 
@@ -123,11 +129,18 @@ class Usage:
 
 
 class _FailedAttempt(Exception):
-    """Why an attempt failed, whether to retry, and the required wait in seconds (of all requests)."""
+    """Why an attempt failed, the status of its reply, whether to retry, and the required wait in seconds (of all)."""
 
-    def __init__(self, reason: str, retry: bool = True, wait: float | None = None, for_all: bool = False):
+    def __init__(
+        self,
+        reason: str,
+        status: int | None = None,
+        retry: bool = True,
+        wait: float | None = None,
+        for_all: bool = False,
+    ):
         super().__init__(reason)
-        self.retry, self.wait, self.for_all = retry, wait, for_all
+        self.status, self.retry, self.wait, self.for_all = status, retry, wait, for_all
 
 
 @dataclass
@@ -146,6 +159,9 @@ class ServerClient:
         max_retries: Attempts after the first.
         max_wait: Seconds; a request is refused if the server requires a longer wait.
         usage: Counters and budget.
+
+    Raises:
+        UserError: If an attribute has an impossible value.
     """
 
     model: str
@@ -160,6 +176,21 @@ class ServerClient:
     usage: Usage = field(default_factory=Usage)
     adapted: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Fields that the server requires in place of ours, found by its errors."""
+    refused_in_a_row: int = field(default=0, init=False, repr=False, compare=False)
+    """Refusals that are not about the prompt since the last answer, of all calls."""
+
+    def __post_init__(self):
+        whole, real = numbers.Integral, numbers.Real
+        for name, kind, low in (("concurrency", whole, 1), ("max_retries", whole, 0), ("timeout", real, 1e-3)):
+            if not isinstance(value := getattr(self, name), kind) or not value >= low:
+                raise UserError(f"{name} = {value!r}: expected a {'whole ' * (kind is whole)}number, {low} or more")
+        if self.address and not is_address(self.address):
+            raise UserError(f"base_url {self.address}: expected an address such as http://localhost:8000/v1")
+
+    @property
+    def address(self) -> str | None:
+        """`base_url`, or that of the environment; None for OpenAI's."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL")
 
     def post_all(
         self,
@@ -170,6 +201,8 @@ class ServerClient:
     ) -> None:
         """Sends requests, `concurrency` at a time, until all are completed or the budget is used up.
 
+        For calls of one thread at a time: the budget is kept within a call.
+
         Args:
             path: Path of the requests, such as `/chat/completions`.
             requests: Keys and bodies, taken lazily; the model is added to the bodies.
@@ -178,7 +211,7 @@ class ServerClient:
                 was refused.
 
         Raises:
-            UserError: If no request can succeed (`EndpointError`).
+            UserError: If no request can succeed (`EndpointError`); replies until then were received.
         """
         _Session(self, path, read, receive).run(iter(requests))
 
@@ -188,7 +221,8 @@ class _Session:
 
     def __init__(self, client: ServerClient, path: str, read: Callable[[str], Reply], receive: Callable):
         self.client, self.path, self.read, self.receive = client, path, read, receive
-        self.resume_at, self.refused_in_a_row = 0.0, 0
+        self.resume_at, self.n_replies = 0.0, 0
+        self.unavailable: Counter[str] = Counter()  # reasons of refusals that another prompt would meet too
         self.largest = 0  # tokens of the largest reply
         self.warned = False  # that the server reports no tokens
         self.cut_prompts, self.replied = _CutPrompts(), asyncio.Condition()
@@ -210,6 +244,8 @@ class _Session:
                     workers.create_task(self.work(server, requests))
         except ExceptionGroup as errors:  # the other workers were cancelled
             raise errors.exceptions[0] from None
+        if self.n_replies and self.unavailable.total() == self.n_replies:
+            raise _unavailable(f"all {self.n_replies:,} requests", self.unavailable.most_common(1)[0][0])
 
     async def work(self, server: openai.AsyncOpenAI, requests: Iterator[tuple[K, Body]]) -> None:
         while not self.client.usage.spent and (request := next(requests, None)) is not None:
@@ -217,20 +253,22 @@ class _Session:
             if reply is None:  # the budget was used up between two attempts
                 return
             self.receive(request[0], reply)
-            if not (reply.problem and _OF_THE_PROMPT.search(reply.problem)):  # another prompt may be accepted
-                self.refused_in_a_row = self.refused_in_a_row + 1 if reply.problem else 0
-            if self.refused_in_a_row >= _MAX_REFUSED_IN_A_ROW:
-                raise EndpointError(
-                    f"{_MAX_REFUSED_IN_A_ROW} requests in a row were refused, the last because {reply.problem}; "
-                    "fix this and repeat the refused requests"
-                )
+            self.n_replies += 1
+            if not reply.problem:
+                self.client.refused_in_a_row = 0
+            elif not _OF_THE_PROMPT.search(reply.problem):  # else another prompt may be accepted
+                self.client.refused_in_a_row += 1
+                self.unavailable[reply.problem] += reply.status not in _OF_THE_REQUEST
+                if self.client.refused_in_a_row >= _MAX_REFUSED_IN_A_ROW:
+                    raise _unavailable(f"{self.client.refused_in_a_row} requests in a row", reply.problem)
 
     async def reply_to(self, server: openai.AsyncOpenAI, body: Body) -> Reply | None:
         """The reply to a body, a refusal with the tokens of all attempts; None if the budget is used up."""
         tokens, max_retries = [0, 0], self.client.max_retries
 
-        def refused(reason: str) -> Reply:
-            return Reply(problem=reason, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+        def refused(failed: _FailedAttempt, more: str = "") -> Reply:
+            used = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+            return Reply(problem=f"{failed}{more}", retry=failed.retry, status=failed.status, **used)
 
         for attempt in range(max_retries + 1):
             await asyncio.sleep(max(0.0, self.resume_at - time.monotonic()))
@@ -244,14 +282,14 @@ class _Session:
                     failed = error
             wait = failed.wait or random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
             if not failed.retry:
-                return refused(str(failed))
+                return refused(failed)
             if wait > self.client.max_wait:
-                return refused(f"{failed}, and required a wait of {wait:.0f} s")
+                return refused(failed, f", and required a wait of {wait:.0f} s")
             if attempt < max_retries:
                 if failed.for_all:
                     self.resume_at = max(self.resume_at, time.monotonic() + wait)
                 await asyncio.sleep(wait)
-        return refused(f"{failed}, {max_retries + 1} times")
+        return refused(failed, f" ({max_retries + 1} times)" if max_retries else "")
 
     @asynccontextmanager
     async def reserved(self, body: Body) -> AsyncIterator[bool]:
@@ -290,17 +328,29 @@ class _Session:
                 client.usage.requests += 1
                 return await self.attempt(server, body, tokens)
             raise self.failed_status(error) from None
-        except (TimeoutError, openai.APITimeoutError):
-            raise _FailedAttempt(f"no reply within {client.timeout:g} s") from None
-        except openai.APIConnectionError as error:
-            raise _FailedAttempt(f"the connection failed ({error.__cause__ or error})") from None
+        except (TimeoutError, openai.APIConnectionError) as error:
+            raise _FailedAttempt(self.connection_failure(error)) from None
         reply = self.read(text)
         used = reply.prompt_tokens, reply.completion_tokens
         self.count(tokens, *(used if any(used) else self.estimated(body, reply)))
         self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
         if reply.problem:
-            raise _FailedAttempt(reply.problem, reply.retry)
+            raise _FailedAttempt(reply.problem, reply.status, reply.retry)
         return reply
+
+    def connection_failure(self, error: Exception) -> str:
+        """Why there was no reply; openai calls every failure of aiohttp's connections a time-out."""
+        import aiohttp
+
+        causes = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
+            where = self.client.address or "api.openai.com"
+            return f"cannot connect to {where} ({causes[-1]}); is the server running, is base_url right?"
+        if any(isinstance(cause, TimeoutError) for cause in causes):
+            return f"no reply within {self.client.timeout:g} s"
+        return f"the connection failed ({causes[-1]})"
 
     def estimated(self, body: Body, reply: Reply) -> tuple[int, int]:
         """The tokens of a reply that reports none, from its characters, for a budget of tokens or money; else 0."""
@@ -347,7 +397,12 @@ class _Session:
             raise EndpointError(f"{reason}: status {status}, {text} ({about})", status) from None
         retry = status in _RETRIED or status >= 500
         wait = retry_after(error.response.headers) if retry else None
-        return _FailedAttempt(f"the server replied {status}: {text}", retry, wait, status == 429 and wait is not None)
+        for_all = status == 429 and wait is not None
+        return _FailedAttempt(f"the server replied {status}: {text}", status, retry, wait, for_all)
+
+
+def _unavailable(which: str, reason: str) -> EndpointError:
+    return EndpointError(f"{which} were refused; fix this and repeat them: {reason}")
 
 
 class _CutPrompts:
@@ -382,13 +437,16 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
     """The connection to the server."""
     import openai
 
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL")
-    key = os.environ.get(settings.api_key_env)
+    base_url, key = settings.address, os.environ.get(settings.api_key_env)
     if not key and not base_url:
         raise EndpointError(f"no key in {settings.api_key_env}; set it, or the base_url of a server without keys")
     headers, address = dict(settings.headers), urlsplit(base_url or "")
     if key and _AZURE_DEPLOYMENT in address.path and "api-key" not in {name.lower() for name in headers}:
         headers["api-key"] = key
+    secrets = [(f"the key in {settings.api_key_env}", key or "")]
+    for name, text in secrets + [(f"header {name}", text) for name, text in headers.items()]:
+        if wrong := _NOT_IN_HEADERS.search(text):
+            raise EndpointError(f"{name} has the character {wrong[0]!r}; expected plain ASCII without line breaks")
     return openai.AsyncOpenAI(
         base_url=base_url and urlunsplit(address._replace(query="")),
         api_key=key or "none",

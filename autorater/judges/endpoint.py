@@ -11,8 +11,10 @@ Deliberately left out: streaming, tools, and log-probabilities.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
@@ -32,6 +34,7 @@ from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
 from rewards.answer import parse_probability
 
 K = TypeVar("K")
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,8 +55,11 @@ class EndpointJudge(ServerClient, NamedJudge):
     prompt_format: PromptFormat = field(default_factory=PromptFormat)
     temperature: float | None = 0.0
     max_answer_tokens: int = 64
+    reasons: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Why requests of the last `probabilities` have no answer, see `missing_answers`."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.prompt_format.is_bare:
             raise UserError(
                 f"prompt template {self.prompt_format.template} ends with the answer tag, which a server's chat does "
@@ -101,23 +107,29 @@ class EndpointJudge(ServerClient, NamedJudge):
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
         """Judges N pairs, or rows of a source (`as_pairs`), in both orders.
 
-        A request without an answer has mean 0.5 and validity 0.
+        A request without an answer has mean 0.5 and validity 0; a warning says why.
 
         Raises:
             EndpointError: If no request can succeed, or the budget is too small.
         """
         pairs = as_pairs(pairs)
         mean, valid = np.full((2, len(pairs), 2), np.nan)
+        missing: list[Mapping[str, object]] = []
         hidden = None if progress else True  # None: hidden without a terminal
         with tqdm(total=mean.size, desc="judging", unit="request", disable=hidden, leave=False) as bar:
 
             def receive(entry: tuple[int, int], answer: Answer) -> None:
                 valid[entry] = answer.probability is not None
                 mean[entry] = answer.probability if valid[entry] else 0.5
+                if not valid[entry]:
+                    missing.append(vars(answer))
                 bar.update()
 
             shown = ((i, o, p) for i, pair in enumerate(pairs) for o, p in enumerate((pair, pair.swapped())))
             self.ask_pairs((((i, order), pair, AS_IT_IS) for i, order, pair in shown), receive)
+        self.reasons = missing_answers(missing, self.max_answer_tokens)
+        if missing:
+            logger.warning(f"no probability for {len(missing):,} of {mean.size:,} requests; {'; '.join(self.reasons)}")
         n_judged = np.isfinite(valid).sum()
         if n_judged < mean.size:
             raise EndpointError(f"the budget covers {n_judged} of {mean.size} requests; raise it or judge fewer pairs")
@@ -146,3 +158,22 @@ def written_answer(reply: Reply, *, prefilled: bool = False) -> Answer:
         return Answer("refused", error=reply.problem, **used)
     probability = parse_probability(reply.text, prefilled=prefilled)
     return Answer("unparsed" if probability is None else "answered", probability, reply.text, **used)
+
+
+def missing_answers(answers: Iterable[Mapping[str, object]], max_answer_tokens: int) -> list[str]:
+    """Why requests have no probability, in lines, the most frequent reasons first.
+
+    Args:
+        answers: The fields of an `Answer` each, as they are or as stored.
+        max_answer_tokens: As in `EndpointJudge`.
+    """
+    reasons = Counter()
+    for answer in answers:
+        if answer["status"] == "refused":
+            reasons[f"refused: {answer['error']}"] += 1
+        elif answer["status"] == "unparsed" and answer.get("finish_reason") == "length":
+            cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
+            reasons[cut] += 1
+        elif answer["status"] == "unparsed":
+            reasons["the text holds no probability, or more than one"] += 1
+    return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]

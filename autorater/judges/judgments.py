@@ -23,6 +23,8 @@ from autorater.data.pairs import Pair
 if TYPE_CHECKING:
     from autorater.judges.calibrators import Recalibration
 
+_LEAST_VALID = 1e-12  # probability that an answer parses, below which there is none
+
 
 class PairJudge(Protocol):
     """Anything that judges pairs in both orders: such as a local model or an endpoint."""
@@ -86,6 +88,11 @@ class Judgments(AnswerArrays):
     def p_sym(self) -> np.ndarray:
         """Pr[B better], both orders averaged, shape (N,)."""
         return (self.p_ab + 1 - self.p_ba) / 2
+
+    @property
+    def answered(self) -> np.ndarray:
+        """Whether both orders have an answer, shape (N,); without one the mean is 0.5."""
+        return (self.valid > _LEAST_VALID).all(axis=1)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -155,6 +162,7 @@ class Answer:
         text, finish_reason, prompt_tokens, completion_tokens: The completion of a server, and what it reports.
         valid: Probability that an answer parses, in [0, 1], from a local model.
         error: Why the request was refused.
+        requests: Requests that were sent for it, without retries; 0 if others brought what it depends on.
     """
 
     status: str
@@ -165,3 +173,4 @@ class Answer:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    requests: int = 1

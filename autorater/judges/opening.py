@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import fields
 
+from autorater.data.config_file import check_options
 from autorater.data.errors import UserError
 from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
@@ -36,7 +38,7 @@ def open_judge(
     dtype: str | None = None,
     judgment: str | None = None,
     judge_format: str | None = None,
-    read: str = "exact",
+    read: str | None = None,
     **server: object,
 ) -> NamedJudge:
     """Opens a judge.
@@ -47,11 +49,11 @@ def open_judge(
             that are saved, else the defaults.
         answer_step, device, dtype, judgment: The same, for local judges only.
         judge_format: Folder of the trained judge behind the server, which is then asked as it was measured.
-        read: `exact` or `sampled`, as in `ServedJudge`; with `judge_format` only.
+        read: `exact` (default) or `sampled`, as in `ServedJudge`; with `judge_format` only.
         server: Attributes of `EndpointJudge` and `ServerClient`, such as `base_url`, `temperature` and `usage`.
 
     Raises:
-        UserError: If there is no such judge, or an option has no effect on it.
+        UserError: If there is no such judge, an option is unknown or has no effect on it.
 
     Example:
         >>> judge = open_judge("endpoint:qwen2.5-7b-instruct", base_url="http://localhost:8000/v1")
@@ -62,16 +64,19 @@ def open_judge(
     local = {"answer_step": answer_step, "device": device, "dtype": dtype, "judgment": judgment}
     if name.startswith(ENDPOINT):
         _refuse(name, **local)
+        known = {field.name for field in fields(EndpointJudge) if field.init}
+        check_options(server, known - {"model", "prompt_format"}, f"for the judge {name}")
         model = name.removeprefix(ENDPOINT)
         if judge_format is None:
+            _refuse(f"{name} without judge_format", read=read)
             return EndpointJudge(model, prompt_format=PromptFormat().with_options(prompt_template, **prompt), **server)
         _refuse(f"{name} with judge_format", prompt_template=prompt_template, **prompt)
         try:
             from autorater.judges.served_pointwise import served_judge
         except ImportError as error:
             raise UserError(f"judge_format requires torch and transformers ({error})") from None
-        return served_judge(model, judge_format, read=read, **server)
-    _refuse(name, judge_format=judge_format, **server)
+        return served_judge(model, judge_format, read=read or "exact", **server)
+    _refuse(name, judge_format=judge_format, read=read, **server)
     if name.startswith(RECORDED):
         _refuse(name, prompt_template=prompt_template, **prompt, **local)
         return RecordedJudge(name.removeprefix(RECORDED))
@@ -107,10 +112,9 @@ def judge_options(name: str, args: Namespace) -> dict[str, object]:
 
 
 def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
-    """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`.
-
-    Not for recorded ones, which are there already.
-    """
+    """What the judgments of a judge depend on beside the pairs, as JSON values; `name` is that of `open_judge`."""
+    if isinstance(judge, RecordedJudge):
+        return {"judge": name, "judgments": model_digest(judge.path)}
     if isinstance(judge, EndpointJudge):
         content = ("base_url", "temperature", "max_answer_tokens", "extra_body")
         settings = {"prompt": judge.prompt_format.described} | {option: getattr(judge, option) for option in content}

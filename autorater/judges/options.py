@@ -9,8 +9,10 @@ import argparse
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from autorater.data.errors import UserError, refuse_ineffective
 from autorater.prompts.templates import BUILT_IN
@@ -49,7 +51,7 @@ class CommandParser(argparse.ArgumentParser):
 def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the names of those that the user gave."""
     args = parser.parse_args(argv)
-    unset = object()
+    unset: list = []  # told apart by identity; an option that appends copies it
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset))))
     return args, [name for name, value in given.items() if value is not unset]
 
@@ -80,7 +82,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
     )
     read = "with --judge_format: `exact` sums over all answers, `sampled` lets the server write one (default: exact)"
-    add("--read", choices=("exact", "sampled"), default="exact", help=read)
+    add("--read", choices=("exact", "sampled"), help=read)
     add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")
     key = "OPENAI_API_KEY"
     add("--api_key_env", default=key, metavar="NAME", help=f"environment variable with the key (default: {key})")
@@ -121,7 +123,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
         (not local, "no judge runs on this machine", LOCAL_OPTIONS),
     )
     refuse_ineffective(cases, given)
-    if args.base_url and not args.base_url.startswith(("http://", "https://")):
+    if args.base_url and not is_address(args.base_url):
         raise UserError(f"--base_url {args.base_url}: expected an address such as http://localhost:8000/v1")
     if not args.judge_format and "read" in given:
         raise UserError("--read requires --judge_format: without it the server writes its answer")
@@ -132,8 +134,17 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
                     raise UserError(
                         f"--{name} has no effect with --judge_format: the prompt is that of the saved judge"
                     )
-        if args.read == "exact" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
+        if args.read != "sampled" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
             raise UserError("--temperature, --max_answer_tokens and --repeats require --read sampled")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a server: http or https, a host and, if there is one, a valid port."""
+    try:
+        address = urlsplit(text)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -179,6 +190,9 @@ def _header(text: str) -> tuple[str, str]:
     name, separator, value = text.partition(":" if ":" in text.split("=")[0] else "=")
     if not separator or not name.strip():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a name, a colon and a value")
+    for variable in re.findall(r"\$\{?(\w+)", value):
+        if variable not in os.environ:
+            raise argparse.ArgumentTypeError(f"${variable} is not set in the environment")
     return name.strip(), os.path.expandvars(value.strip())
 
 

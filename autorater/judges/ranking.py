@@ -8,6 +8,7 @@ maximize the likelihood of the symmetrized probabilities.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +23,7 @@ from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import PairJudge
 
+logger = logging.getLogger(__name__)
 _LEAST = 1e-4  # a certain win would have an infinite strength
 
 
@@ -43,7 +45,7 @@ class Ranking:
 
 
 def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
-    """Ranks K responses to a prompt.
+    """Ranks K responses to a prompt. An answer that is missing counts as 1/2, with a warning.
 
     Args:
         prompt, responses: Texts or messages.
@@ -53,7 +55,12 @@ def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
     """
     prompt, responses = texts_of(prompt, responses)
     pairs = pairs_to_rank("", prompt, responses)
-    return ranking_of(judge.probabilities(pairs).p_sym if pairs else [], len(responses))
+    if not pairs:
+        return ranking_of([], len(responses))
+    judgments = judge.probabilities(pairs)
+    if n_missing := int((~judgments.answered).sum()):
+        logger.warning(f"{n_missing} of {len(pairs)} pairs lack an answer of the judge, which counts as 1/2")
+    return ranking_of(judgments.p_sym, len(responses))
 
 
 def texts_of(prompt: Text, responses: Sequence[Text]) -> tuple[Text, list[Text]]:

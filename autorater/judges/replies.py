@@ -25,10 +25,12 @@ _REASONS = (
 )
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # vLLM, SGLang, DeepSeek; OpenRouter, vLLM; Ollama
 
+TOKEN_ID = "token_id:"  # in front of a token that is given by its id
+
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply with status 200.
+    """A reply, or why there is none.
 
     Attributes:
         text: The visible completion; empty if there is none.
@@ -36,6 +38,7 @@ class Reply:
         retry: Whether the same request may succeed later.
         finish_reason, prompt_tokens, completion_tokens: As the server reports them; the tokens are 0 if it does not.
         choices: All choices of a reply of `/v1/completions`, in the order of the prompts.
+        status: HTTP status; None if the server did not reply.
     """
 
     text: str = ""
@@ -45,6 +48,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     choices: tuple[Mapping, ...] = ()
+    status: int | None = 200
 
 
 def read_reply(reply: str) -> Reply:
@@ -74,10 +78,13 @@ def read_reply(reply: str) -> Reply:
     return found(problem=problem, retry=retry, finish=finish)
 
 
-def read_completions(reply: str, n_prompts: int) -> Reply:
+def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> Reply:
     """Reads the text of a reply of `/v1/completions` to a number of prompts; never raises.
 
-    Every choice has a text. If it has `logprobs`, these have a mapping of the most likely next tokens.
+    Every choice has a text. The log-probabilities of its next tokens are numbers, if it has any.
+
+    Args:
+        log_probs: Every choice must have them.
     """
     prompt_tokens, completion_tokens = tokens_in(reply)
     body = _json_of(reply)
@@ -88,13 +95,19 @@ def read_completions(reply: str, n_prompts: int) -> Reply:
         choices = sorted(body["choices"], key=lambda choice: choice["index"])
         text, finish = choices[0]["text"], choices[0].get("finish_reason")
         for choice in choices:
-            if choice.get("logprobs") and not isinstance(choice["logprobs"]["top_logprobs"][0], Mapping):
-                raise TypeError("no log-probabilities")
+            if (top := next_tokens_in(choice)) is not None or log_probs:
+                _check_log_probs(top)
     except (KeyError, IndexError, TypeError, AttributeError):
         return Reply(problem=f"the reply is no completion: {reply[:80]!r}", retry=True, **used)
     if len(choices) != n_prompts or not isinstance(text, str):
         return Reply(problem=f"{len(choices)} completions for {n_prompts} prompts", **used)
     return Reply(text, finish_reason=finish, choices=tuple(choices), **used)
+
+
+def next_tokens_in(choice: Mapping) -> Mapping[str, float] | None:
+    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none."""
+    top = (choice.get("logprobs") or {}).get("top_logprobs")
+    return top[0] if top else None
 
 
 def tokens_in(reply: str) -> tuple[int, int]:
@@ -131,6 +144,15 @@ def _json_of(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _check_log_probs(top: Mapping[str, object]) -> None:
+    """Raises TypeError if tokens have no numbers, or ids that are none."""
+    for token, value in top.items():
+        if not isinstance(value, int | float) or math.isnan(value):
+            raise TypeError("no log-probability")
+        if token.startswith(TOKEN_ID) and not token.removeprefix(TOKEN_ID).isdecimal():
+            raise TypeError("no token id")
 
 
 def _text_of(content: object) -> str:

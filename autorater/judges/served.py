@@ -39,7 +39,7 @@ from autorater.judges.judgments import Answer
 from autorater.judges.local import FORMAT_FILE, Judge, read_json, saved_pieces
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.judges.replies import Reply, read_completions, read_reply
+from autorater.judges.replies import TOKEN_ID, Reply, next_tokens_in, read_completions, read_reply
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.pointwise import ScoreFormat
@@ -65,13 +65,19 @@ class ServedJudge(EndpointJudge):
         read: `exact` or `sampled`.
 
     Raises:
-        UserError: If the judge reasons before it answers and is to be read exactly.
+        UserError: If the judge reasons before it answers and is to be read exactly, or an attribute has no effect.
     """
 
     judge: Judge = field(kw_only=True)
     read: Literal["exact", "sampled"] = "exact"
 
     def __post_init__(self):
+        ServerClient.__post_init__(self)  # not that of EndpointJudge, whose prompts are chat
+        if self.read not in ("exact", "sampled"):
+            raise UserError(f"read is {self.read!r}; expected 'exact' or 'sampled'")
+        sampling, default = ((judge.temperature, judge.max_answer_tokens) for judge in (self, EndpointJudge))
+        if self.read == "exact" and sampling != default:
+            raise UserError("temperature and max_answer_tokens: no effect on exact answers; read='sampled' has both")
         if self.judge.encoder.format.reasoning and self.read == "exact":
             raise UserError("this judge reasons before it answers; it requires --read sampled")
         self.prompt_format = self.judge.encoder.format
@@ -146,7 +152,7 @@ class ServedJudge(EndpointJudge):
         for way in ways:
             reply = self._first_reply(_next_tokens([prompt.ids], way), partial(read_completions, n_prompts=1))
             problem = reply.problem or problem
-            if reply.problem or not reply.choices[0].get("logprobs"):
+            if reply.problem or next_tokens_in(reply.choices[0]) is None:
                 continue
             if "logprob_token_ids" in way:
                 if top_log_probs(reply.choices[0], self.judge.tokenizer).keys() >= set(named):
@@ -163,16 +169,20 @@ class ServedJudge(EndpointJudge):
         )
 
     def _first_reply(self, body: Mapping[str, object], read: Callable[[str], Reply]) -> Reply:
-        replies = []
+        """The reply, which may be a definite refusal of such a body; one that may pass is an `EndpointError`."""
+        replies: list[Reply] = []
         path = "/chat/completions" if "messages" in body else "/completions"
-        client = replace(self, max_retries=min(2, self.max_retries), usage=self.usage)
         try:
-            ServerClient.post_all(client, path, [(0, body)], read, lambda _, reply: replies.append(reply))
+            self.post_all(path, [(0, body)], read, lambda _, reply: replies.append(reply))
         except EndpointError as error:
             if error.status != 404 or path != "/completions":
                 raise
             return Reply(problem=f"it has no such path, or no such model: {error}")
-        return replies[0] if replies else Reply(problem="the budget is used up")
+        if not replies:
+            raise EndpointError("the budget is used up before the first judgment; raise it to go on")
+        if replies[0].retry:
+            raise EndpointError(f"the first request was refused: {replies[0].problem}", replies[0].status)
+        return replies[0]
 
     def _ask_exact(self, way: Mapping[str, object], requests: Iterable[tuple[K, Pair]], receive) -> None:
         def received(key: K, reply: Reply, edges: torch.Tensor | None) -> None:
@@ -199,8 +209,9 @@ class ServedJudge(EndpointJudge):
         def received(key: K, reply: Reply) -> None:
             receive(key, reply, None if reply.problem else self._log_probs(reply, edges))
 
+        read = partial(read_completions, n_prompts=len(paths), log_probs=True)
         bodies = ((key, _next_tokens([prompt.ids + path for path in paths], way)) for key, prompt in prompts)
-        self.post_all("/completions", bodies, partial(read_completions, n_prompts=len(paths)), received)
+        self.post_all("/completions", bodies, read, received)
 
     def _log_probs(self, reply: Reply, edges: Edges) -> torch.Tensor:
         log_probs = torch.full((1, sum(map(len, edges))), _UNSEEN, dtype=torch.float64)
@@ -302,10 +313,10 @@ def top_log_probs(choice: Mapping, tokenizer: PreTrainedTokenizerBase) -> dict[i
 
     Keys of the form `token_id:15` are ids; other keys are texts of tokens, which are looked up in the vocabulary.
     """
-    top, found = choice["logprobs"]["top_logprobs"][0], {}
-    for key, value in top.items():
-        if key.startswith("token_id:"):
-            found[int(key.removeprefix("token_id:"))] = float(value)
+    found: dict[int, float] = {}
+    for key, value in next_tokens_in(choice).items():
+        if key.startswith(TOKEN_ID):
+            found[int(key.removeprefix(TOKEN_ID))] = float(value)
         elif len(ids := inside(tokenizer, key)) == 1:
             found[ids[0]] = max(float(value), found.get(ids[0], -math.inf))
     return found

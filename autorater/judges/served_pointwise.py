@@ -8,6 +8,7 @@ Deliberately left out: sampled digits, of which one says little about the expect
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -30,11 +31,11 @@ K = TypeVar("K")
 
 @dataclass
 class _ScoredResponse:
-    """The digits of one response, shape (10,), None until they are read; the tokens of its request."""
+    """The digits of one response, shape (10,), None until they are read; requests and tokens not counted yet."""
 
     digits: np.ndarray | None = None
     problem: str = ""
-    tokens: tuple[int, int] = (0, 0)
+    used: Counter[str] = field(default_factory=Counter)  # by the fields of `Answer`
     waiting: list[int] = field(default_factory=list)  # numbers of the requests for it
 
     @property
@@ -63,7 +64,7 @@ class ServedPointwiseJudge(ServedJudge):
         return len({(pair.prompt, text) for pair in pairs for text in (pair.response_a, pair.response_b)})
 
     def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
-        """As in `EndpointJudge`; an answer has the tokens of the requests that were sent for its pair first."""
+        """As in `EndpointJudge`; an answer has the requests, and their tokens, that were sent for its pair first."""
         scored: dict[str, _ScoredResponse] = {}
         open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
 
@@ -91,7 +92,10 @@ class ServedPointwiseJudge(ServedJudge):
 
         def received(response: str, reply: Reply, edges: torch.Tensor | None) -> None:
             entry = scored[response]
-            entry.tokens, entry.problem = (reply.prompt_tokens, reply.completion_tokens), reply.problem or ""
+            entry.used += Counter(
+                requests=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens
+            )
+            entry.problem = reply.problem or ""
             if edges is not None:
                 entry.digits = self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
                 self._digits[response] = entry.digits
@@ -109,11 +113,10 @@ class ServedPointwiseJudge(ServedJudge):
 
     def _answer(self, scored: Sequence[_ScoredResponse]) -> Answer:
         """The answer from the digits of the response shown first and second."""
-        prompt_tokens = completion_tokens = 0
+        used = Counter(requests=0, prompt_tokens=0, completion_tokens=0)
         for entry in scored:
-            prompt_tokens, completion_tokens = prompt_tokens + entry.tokens[0], completion_tokens + entry.tokens[1]
-            entry.tokens = (0, 0)  # counted
-        used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+            used.update(entry.used)
+            entry.used.clear()  # counted
         problem = next((entry.problem for entry in scored if entry.problem), None)
         if problem:
             return Answer("refused", error=problem, **used)

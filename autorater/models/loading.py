@@ -38,6 +38,8 @@ def load_policy(
     name_or_path = resolve_model(name_or_path)
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"dtype is {dtype!r}; expected auto or a torch dtype such as float32 or bfloat16")
     source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)

@@ -17,6 +17,7 @@ from autorater.data.errors import UserError
 from autorater.report.decisions.gate import gate_run
 from tests.audit.conftest import ENV, ROOT, lines, make_pairs_file, serve  # noqa: F401  (fixtures)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
+from tests.judges.test_endpoint import chat, quirky  # noqa: F401  (fixture)
 
 
 def judge(argv):
@@ -115,6 +116,38 @@ def test_unlabelled_pairs_and_a_server_with_a_budget(serve, tmp_path):  # noqa: 
     assert [row["valid"] for row in found] == [1, 1, 0, 0, 0, 0]
     assert [row["probability"] is None for row in found] == [False, False, True, True, True, True]
     assert set(found[0]) == {"id", "order", "probability", "valid"}
+
+
+def test_refused_requests_can_be_repeated(quirky, make_pairs_file, tmp_path, caplog):  # noqa: F811
+    caplog.set_level("INFO")
+    data, out, refusing = make_pairs_file(3), tmp_path / "out.jsonl", iter([False, True])
+    server = quirky(lambda sent: (400, {"error": "hiccup"}) if next(refusing, False) else (200, chat()))
+    arguments = [data, "--judge", "endpoint:m", "--base_url", f"{server.url}/v1", "--out", str(out)]
+    judge([*arguments, "--concurrency", "1"])
+    assert [row["probability"] for row in lines(out)] == [0.7, None, 0.7, 0.7, 0.7, 0.7]
+    assert "1 requests were refused; --ask_refused_again repeats them" in caplog.text
+    judge([*arguments, "--ask_refused_again"])
+    assert [row["probability"] for row in lines(out)] == [0.7] * 6
+    assert len(server.seen) == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl"]
+    with pytest.raises(UserError, match="is finished and no request was refused"):
+        judge([*arguments, "--ask_refused_again"])
+
+
+@pytest.mark.parametrize(
+    ("respond", "message"),
+    [
+        (lambda sent: (400, {"error": "no"}), "no request has an answer: 4 were refused, 0 are unparsed"),
+        (lambda sent: (200, chat("Well.")), "no request has an answer: 0 were refused, 4 are unparsed"),
+        (lambda sent: (503, {"error": "no"}), "all 4 requests were refused; .*: the server replied 503"),
+    ],
+)
+def test_without_an_answer_nothing_is_written(quirky, make_pairs_file, tmp_path, respond, message):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    server = ["--judge", "endpoint:m", "--base_url", f"{quirky(respond).url}/v1", "--max_retries", "0"]
+    with pytest.raises(UserError, match=message):
+        judge([make_pairs_file(2), *server, "--out", str(out)])
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

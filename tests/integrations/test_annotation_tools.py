@@ -61,3 +61,9 @@ def test_label_studio_tasks():
         task |= {"id": number, "annotations": [{"result": [result], "was_cancelled": False, "completed_by": 1}]}
         assert interface.validate_annotation(task["annotations"][0])
     assert [pair.label for pair in load_pairs(tasks)] == [1, 0, 0]
+
+
+def test_a_tie_is_no_preference_for_b():
+    (record,), (task,) = suggested_records(PAIRS[:1], [0.5], "m"), predicted_tasks(PAIRS[:1], [0.5], "m")
+    assert record["suggestions"][QUESTION]["value"] == "tie"
+    assert "predictions" not in task

@@ -41,6 +41,7 @@ def test_inspect_eval_scores_a_mock_model(judge, tmp_path):
     expected = [preference("xx", text) for text in OUTPUTS[:2]]
     np.testing.assert_allclose(scores[:2], expected)
     assert np.isnan(scores[2])
+    assert "no answer: unparsed" in str(log.samples[2].scores["preferred"])
     found = log.results.scores[0].metrics
     assert found["mean"].value == pytest.approx(np.mean(expected)), "unscored samples are left out"
     assert {texts for batch in judge.batches for texts in batch} == {("p", "xx", text) for text in OUTPUTS}

@@ -31,7 +31,8 @@ def test_a_grade_is_the_probability(monkeypatch):
     assert found["pass"] is True
     assert "preferred with probability" in found["reason"]
     assert grade(config, prompt="p", response="a", reference="xx")["output"]["pass"] is False
-    assert "no answer" in grade(config, prompt="p", response="unjudgeable", reference="xx")["error"]
+    json.dumps(found)
+    assert "no answer: unparsed" in grade(config, prompt="p", response="unjudgeable", reference="xx")["error"]
     assert "expected a JSON object with prompt, response, reference" in grade(config, prompt="p")["error"]
     assert "has no judge" in grade({}, prompt="p", response="a", reference="b")["error"]
 

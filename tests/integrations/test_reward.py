@@ -1,6 +1,8 @@
 import asyncio
 import math
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from autorater.prompts.templates import PromptFormat
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 from tests.conftest import make_model, make_tokenizer
 from tests.integrations.conftest import LengthJudge, preference
+from tests.judges.test_endpoint import nowhere
 
 
 def test_against_a_reference_both_orders_in_one_batch():
@@ -100,6 +103,28 @@ def test_errors_say_what_to_do():
         JudgeReward(LengthJudge(), base_url="http://x/v1")
 
 
+def test_criteria_and_references_are_those_of_the_prompt(serve):  # noqa: F811
+    rows = {"prompts": ["p", "p"], "completions": ["a", "b"]}
+    for columns in ({"reference": [""] * 2}, {"criteria": [""] * 2}, {"reference": [float("nan")] * 2}):
+        assert JudgeReward(LengthJudge())(**rows, **columns) == JudgeReward(LengthJudge())(**rows)
+    with pytest.raises(DataError, match=r"column 'criteria': got \['x'\]; expected text"):
+        JudgeReward(LengthJudge())(**rows, criteria=[["x"]] * 2)
+    reward = JudgeReward("endpoint:m", base_url=serve().base_url)
+    assert reward(**rows, reference=[42] * 2) == reward(**rows), "its template shows no reference"
+
+
+def test_a_server_that_is_not_there_ends_the_training():
+    reward = JudgeReward("endpoint:m", "best", base_url=nowhere(), max_retries=0)
+    with pytest.raises(EndpointError, match="is the server running"):
+        reward(["p"] * 2, ["a", "b"], best=["c", "d"])
+
+
+def test_a_recorded_judge_has_no_other_pairs(tmp_path):
+    (tmp_path / "judged.jsonl").write_text('{"p_ab": 0.9, "p_ba": 0.1}\n')
+    with pytest.raises(UserError, match="1 of 1 pairs are not in it"):
+        JudgeReward(f"recorded:{tmp_path / 'judged.jsonl'}", "best")(["never seen"], ["a"], best=["b"])
+
+
 def test_the_budget_of_judgments_stops_before_it_is_exceeded():
     judge = LengthJudge()
     reward = JudgeReward(judge, max_judgments=5)
@@ -108,6 +133,25 @@ def test_the_budget_of_judgments_stops_before_it_is_exceeded():
         reward(["p"] * 3, ["a", "b", "c"])
     assert len(judge.batches) == 1
     assert reward.preferences.n_judgments == 2
+
+
+def test_the_budget_holds_for_several_threads():
+    class SlowJudge(LengthJudge):
+        def probabilities(self, pairs, *, progress=False):
+            time.sleep(0.02)
+            return super().probabilities(pairs)
+
+    reward = JudgeReward(SlowJudge(), "best", max_judgments=6)
+
+    def is_judged(i):
+        try:
+            return bool(reward([f"p{i}"], ["a"], best=["b"]))
+        except EndpointError:
+            return False
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sum(threads.map(is_judged, range(6))) == 3
+    assert reward.preferences.n_judgments == 6
 
 
 def test_budgets_of_an_endpoint(serve):  # noqa: F811

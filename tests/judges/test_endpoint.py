@@ -2,6 +2,7 @@ import asyncio
 import email.utils
 import http.server
 import json
+import socket
 import threading
 import time
 
@@ -12,7 +13,7 @@ from harness.fake_endpoint import merit
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges import client as client_module
-from autorater.judges.client import Usage, retry_after
+from autorater.judges.client import EndpointError, Usage, retry_after
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.replies import tokens_in
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
@@ -45,13 +46,17 @@ def test_retry_after_replaces_the_own_pauses(serve):  # noqa: F811
     judge = EndpointJudge("m", base_url=server.base_url, max_retries=3, concurrency=1)
     answers = []
     start = time.monotonic()
-    judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
+    with pytest.raises(
+        EndpointError, match=r"all 1 requests were refused; .*: the server replied 429: no \(4 times\)"
+    ):
+        judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
     assert time.monotonic() - start < 2, "its own pauses would take seconds"
     assert answers[0].status == "refused"
     assert "429" in answers[0].error
     assert "4 times" in answers[0].error
     judge = EndpointJudge("m", base_url=server.base_url, max_wait=0.001)
-    judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
+    with pytest.raises(EndpointError, match="required a wait"):
+        judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
     assert "required a wait" in answers[1].error
 
 
@@ -243,3 +248,64 @@ def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
     limit = 1000
     judge.ask(((i, "x" * (20 + 5 * i)) for i in range(20)), lambda *_: None)
     assert not caplog.text
+
+
+def nowhere():
+    """The address of a port where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_a_server_that_is_not_there(quirky):
+    judge, answers = EndpointJudge("m", base_url=nowhere(), max_retries=0), []
+    with pytest.raises(EndpointError, match=r"all 2 .* cannot connect to http://.*is the server running, is base_url"):
+        judge.ask([(0, "x"), (1, "y")], lambda key, answer: answers.append(answer))
+    assert [answer.status for answer in answers] == ["refused"] * 2
+
+
+def test_one_answer_shows_that_the_server_is_there(quirky):
+    server = quirky(lambda sent: (403, {"error": "no"}) if "message 1" in str(sent) else (200, chat()))
+    assert [answer.probability for answer in ask(server, 3, concurrency=1)[1]] == [0.7, None, 0.7]
+    server = quirky(lambda sent: (403, {"error": "no access to this model"}))
+    with pytest.raises(EndpointError, match=r"all 3 requests were refused; .*: the server replied 403: no access"):
+        ask(server, 3)
+
+
+def test_refusals_in_a_row_are_those_of_all_calls(quirky):
+    answering = iter([True, *[False] * 19, True] + [False] * 20)
+    server = quirky(lambda sent: (200, chat()) if next(answering) else (400, {"error": "no such option"}))
+    judge = EndpointJudge("m", base_url=server.url)
+    for _ in range(40):
+        judge.ask([(0, "x")], lambda key, answer: None)
+    with pytest.raises(
+        EndpointError, match=r"20 requests in a row were refused; .*: the server replied 400: no such opti"
+    ):
+        judge.ask([(0, "x")], lambda key, answer: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concurrency": 0}, "concurrency = 0: expected a whole number, 1 or more"),
+        ({"concurrency": "4"}, "concurrency = '4'"),
+        ({"max_retries": -1}, "max_retries = -1"),
+        ({"timeout": 0}, "timeout = 0: expected a number"),
+        ({"base_url": "127.0.0.1:80/v1"}, "base_url 127.0.0.1:80/v1: expected an address such as http://"),
+        ({"base_url": "http://127.0.0.1:port/v1"}, "expected an address"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(UserError, match=message):
+        EndpointJudge("m", **options)
+
+
+def test_keys_and_headers_that_cannot_be_sent(quirky, monkeypatch):
+    server = quirky(lambda sent: (200, chat()))
+    with pytest.raises(EndpointError, match="header X-Title has the character 'ü'; expected plain ASCII"):
+        ask(server, headers={"X-Title": "Prüfung"})
+    for key, wrong in (("sk-abc\n", r"'\\n'"), ("“sk-abc”", "'“'")):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(EndpointError, match=f"the key in OPENAI_API_KEY has the character {wrong}"):
+            ask(server)
+    assert not server.seen

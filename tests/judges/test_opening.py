@@ -33,6 +33,15 @@ def test_an_endpoint_and_its_options():
     [
         ("endpoint:m", {"device": "cpu"}, "device: no effect on the judge endpoint:m"),
         ("endpoint:m", {"judge_format": "x", "criteria": "c"}, "criteria: no effect on the judge endpoint:m with"),
+        ("endpoint:m", {"read": "sampled"}, "read: no effect on the judge endpoint:m without judge_format"),
+        ("runs/x", {"read": "sampled"}, "read: no effect on the judge runs/x"),
+        ("recorded:x", {"read": "exact"}, "read: no effect on the judge recorded:x"),
+        (
+            "endpoint:m",
+            {"base_ur": "http://x"},
+            "unknown option base_ur for the judge endpoint:m; did you mean base_url",
+        ),
+        ("endpoint:m", {"prompt_format": None}, "unknown option prompt_format"),
         ("recorded:x", {"base_url": "http://x"}, "base_url: no effect on the judge recorded:x"),
         ("recorded:x", {"criteria": "c"}, "criteria: no effect"),
         ("runs/x", {"timeout": 3.0}, "timeout: no effect on the judge runs/x"),

@@ -85,3 +85,14 @@ def test_a_pointwise_judge_reads_every_response_once():
     assert ranking.n_judgments == 3
     scores = judge.scores("Why?", responses)
     np.testing.assert_allclose(ranking.strengths, scores - scores.mean(), atol=1e-4)
+
+
+def test_a_missing_answer_is_reported(caplog):
+    class SilentJudge(PlantedJudge):
+        def probabilities(self, pairs, *, progress=False):
+            judgments = super().probabilities(pairs)
+            judgments.valid[0, 1] = 0
+            return judgments
+
+    rank(SilentJudge(), "Why?", ["fair", "best", "poor"])
+    assert "1 of 3 pairs lack an answer of the judge, which counts as 1/2" in caplog.text

@@ -10,6 +10,7 @@ from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.judges.calibrators import LogitMap
+from autorater.judges.client import EndpointError, Usage
 from autorater.judges.served import ServedJudge, open_format
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -127,6 +128,64 @@ def test_reasoning_is_not_read_exactly(local, tmp_path):
         ServedJudge("m", judge=open_format(str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"read": "Exact"}, "read is 'Exact'; expected 'exact' or 'sampled'"),
+        ({"temperature": 0.7}, "temperature and max_answer_tokens: no effect on exact answers"),
+        ({"max_answer_tokens": 9}, "no effect on exact answers"),
+        ({"concurrency": 0}, "concurrency = 0"),
+    ],
+)
+def test_options_without_an_effect(local, options, message):
+    with pytest.raises(UserError, match=message):
+        ServedJudge("m", judge=open_format(local.folder), **options)
+    assert ServedJudge("m", judge=open_format(local.folder), temperature=0.7, read="sampled").temperature == 0.7
+
+
 def test_a_folder_without_a_format_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no autorater.json"):
         open_format(str(tmp_path))
+
+
+@pytest.mark.parametrize("log_probs", [None, {"content": [{"token": "0", "logprob": -1.0}]}])
+def test_a_server_without_log_probabilities(local, quirky, log_probs):  # noqa: F811
+    server = quirky(lambda sent: (200, {"choices": [{"index": 0, "text": "0", "logprobs": log_probs}]}))
+    with pytest.raises(UserError, match=r"cannot be read exactly .it returns no logprobs"):
+        served(local, server).probabilities(simulate_pairs(1, seed=1).pairs)
+
+
+@pytest.mark.parametrize("read", ["exact", "sampled"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_failure_that_passes_changes_no_way(local, quirky, caplog, read, status):  # noqa: F811
+    pairs, respond, failing = simulate_pairs(1, seed=1).pairs, completions(local), iter([True])
+    server = quirky(lambda sent: (status, {"error": "busy"}) if next(failing, False) else respond(sent))
+    served(local, server, read=read).probabilities(pairs)
+    assert "the server" not in caplog.text
+    assert {path for path, _, _ in server.seen} == {"/v1/completions"}
+    assert read == "sampled" or all("logprob_token_ids" in sent for _, _, sent in server.seen)
+    with pytest.raises(EndpointError, match=f"all 1 requests were refused; .*: the server replied {status}: busy"):
+        served(local, quirky(lambda sent: (status, {"error": "busy"})), read=read, max_retries=0).probabilities(pairs)
+
+
+def test_a_budget_that_is_used_up_before_the_first_request(local, quirky):  # noqa: F811
+    judge = served(local, quirky(completions(local)), usage=Usage(requests=3, max_requests=3))
+    with pytest.raises(EndpointError, match="the budget is used up"):
+        judge.probabilities(simulate_pairs(1, seed=1).pairs)
+
+
+@pytest.mark.parametrize(
+    "log_probs", [None, {"top_logprobs": [{"token_id:5": None}]}, {"top_logprobs": [{"token_id:x": -1.0}]}]
+)
+def test_a_reply_without_log_probabilities_refuses_one_request(local, quirky, log_probs):  # noqa: F811
+    respond, pairs = completions(local), simulate_pairs(2, seed=1).pairs
+    bad = local.encoder.encode(pairs)[1][0].ids
+
+    def broken(sent):
+        status, body = respond(sent)
+        if sent["prompt"][0] == bad:
+            body["choices"][0]["logprobs"] = log_probs
+        return status, body
+
+    judgments = served(local, quirky(broken), max_retries=0).probabilities(pairs)
+    assert judgments.valid.round(3).tolist() == [[1, 1], [0, 1]]

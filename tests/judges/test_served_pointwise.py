@@ -57,9 +57,11 @@ def test_exact_scores_are_those_of_the_local_judge(local, quirky, pairs):  # noq
     assert len(server.seen) == 1 + len(distinct), "what was read is not read again"
 
 
-def test_the_tokens_of_every_request_count_once(local, quirky, pairs):  # noqa: F811
-    judge, answers = served(local, quirky(completions(local))), {}
+def test_requests_and_their_tokens_count_once(local, quirky, pairs):  # noqa: F811
+    server = quirky(completions(local))
+    judge, answers = served(local, server), {}
     judge.ask_pairs(((i, pair, AS_IT_IS) for i, pair in enumerate(pairs)), answers.__setitem__)
+    assert sum(answer.requests for answer in answers.values()) == len(server.seen) - 1 == judge.n_requests(pairs)
     probe = len(local.encoder.encode(pairs[:1])[0][0].ids)
     assert sum(answer.prompt_tokens for answer in answers.values()) == judge.usage.prompt_tokens - probe
     assert sorted(answers) == list(range(len(pairs)))

@@ -73,6 +73,11 @@ def folder(policy, tmp_path):
     return tmp_path
 
 
+def test_an_unknown_dtype(folder):
+    with pytest.raises(UserError, match="dtype is 'fp16'; expected auto or a torch dtype such as float32"):
+        load_policy(str(folder), dtype="fp16")
+
+
 def without_weights(folder):
     (folder / "model.safetensors").unlink()
 
