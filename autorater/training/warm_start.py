@@ -25,9 +25,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
+from autorater.models.saving import make_readable
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
-from autorater.models.saving import make_readable
 from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
