@@ -55,4 +55,4 @@ def check_options(names: Iterable[str], known: Collection[str], source: str) -> 
     """Raises a `UserError` for a name that is no option; `source` says where it was given."""
     for name in names:
         if name not in known:
-            raise UserError(f"unknown option {name} {source}{did_you_mean(str(name), known)}")
+            raise UserError(f"unknown option {name} {source}{did_you_mean(name, known)}")
