@@ -33,7 +33,7 @@ from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.sharding import in_step, is_sharded
-from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import batches_by_beginning, longest_prompt, pad_prompts, similar_lengths
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
@@ -273,7 +273,8 @@ class Judge(NamedJudge):
         sharded = is_sharded(self.model)
         if not supports_shared_prefix(self.model)[0]:
             leaves = len(tree.leaf_paths)
-            batches = similar_lengths([leaves * (len(prompt) + tree.depth - 1) for prompt in ids], budget)
+            sizes = [leaves * (len(prompt) + tree.depth - 1) for prompt in ids]
+            batches = similar_lengths(sizes, budget, padded=not transformer_of(self.model)._is_stateful)
         elif sharded:  # processes that share the parameters call the model equally often
             batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
         else:

@@ -34,16 +34,18 @@ def drop_long(
     return [pairs[i] for i in rows], [prompts[i] for i in rows], len(pairs) - len(rows)
 
 
-def similar_lengths(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+def similar_lengths(sizes: Sequence[int], budget: int, *, padded: bool = True) -> Iterator[list[int]]:
     """Batches of row indices of prompts of similar size, the largest first.
 
     Args:
         sizes: Tokens of every prompt including its suffixes.
         budget: Maximum tokens of a batch, including padding; a single prompt may be larger.
+        padded: Whether prompts of different size may be in a batch.
     """
     rows: list[int] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        if rows and (len(rows) + 1) * sizes[rows[0]] > budget:
+        is_full = rows and (len(rows) + 1) * sizes[rows[0]] > budget
+        if is_full or (rows and not padded and sizes[i] != sizes[rows[0]]):
             yield rows
             rows = []
         rows.append(i)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, RwkvConfig
 
 from autorater import Judge, Pair
 from autorater.data.errors import DataError, DataWarning, UserError
@@ -243,6 +244,23 @@ def test_a_model_that_shares_no_prompt_keeps_to_the_tokens_of_a_batch(judge, sim
     np.testing.assert_allclose(judge.probabilities(simulated.pairs[:3]).p_ab, expected.p_ab, atol=1e-5)
     assert all(rows * tokens <= budget or rows == 1 for rows, tokens in sizes)
     assert budget > 1 or len(sizes) == 6 * len(judge.tree.leaf_paths)
+
+
+def test_padding_does_not_enter_the_state_of_a_recurrent_model(simulated):
+    """transformers does not mask it there."""
+    tokenizer = make_tokenizer()
+    config = RwkvConfig(
+        vocab_size=len(tokenizer), hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=2048
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, 0, 0.3)
+    judge = Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.5)
+    together = judge.probabilities(simulated.pairs[:3]).p_ab
+    alone = [judge.probabilities([pair]).p_ab[0] for pair in simulated.pairs[:3]]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
