@@ -1,9 +1,10 @@
 """The command `autorater judge`: pairs judged in both orders by a local judge or one behind a server.
 
 Judgments are stored as they come, in the folder `FILE.judging`, and the same command resumes a stopped run. When all
-are there, FILE is written in one step and the folder is removed, unless a server refused requests, which can be
-repeated. The predictions of a stopped run are those of an undisturbed one. Memory holds ids and some bytes a pair,
-whatever their texts. torchrun starts several processes, which share the pairs (`autorater.audit.processes`).
+are there, FILE is written in one step and the folder is removed: the predictions of a stopped run are those of an
+undisturbed one. Where a server refused requests the folder stays, and `--ask_refused_again` repeats them; without it,
+all pairs are judged anew. Memory holds ids and some bytes a pair, whatever their texts. torchrun starts several
+processes, which share the pairs (`autorater.audit.processes`).
 """
 
 import argparse
@@ -72,7 +73,11 @@ def judge_to_file(
     folder = Path(f"{out}.judging")
     if args.ask_refused_again and out.exists() and not folder.exists():
         raise UserError(f"--ask_refused_again: {out} is finished and no request was refused; delete it to judge again")
+    finished = folder / "finished"
+    if finished.exists() and not args.ask_refused_again:
+        shutil.rmtree(folder)
     prepare_output_dir(folder)
+    finished.unlink(missing_ok=True)
     if not processes.is_first:
         _judge_share(args, folder, pairs, processes)
         return None
@@ -101,6 +106,7 @@ def judge_to_file(
             os.fsync(file.fileno())
     written.replace(out)
     if found["refused"] and isinstance(judging.judge, EndpointJudge):
+        finished.touch()
         logger.info(f"{found['refused']:,} requests were refused; --ask_refused_again repeats them, from {folder}")
     else:
         shutil.rmtree(folder)

@@ -15,7 +15,7 @@ import numpy as np
 from autorater.audit.judge_command import judge_to_file
 from autorater.audit.run import Judging
 from autorater.data.errors import DataError, located
-from autorater.data.fields import bad_value, decoded, name_in, row_id
+from autorater.data.fields import RowIds, bad_value, decoded, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.data.tables import iter_rows
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _questions(args: argparse.Namespace) -> Iterator[_Question]:
-    rows = iter_rows(args.dataset_name, split=args.split)
+    rows, ids = iter_rows(args.dataset_name, split=args.split), RowIds()
     for index, (place, row) in enumerate(islice(rows, args.max_prompts)):
         with located(f"{args.dataset_name}: {place}"):
             if missing := [name for name in ("prompt", "responses") if name not in row]:
@@ -63,7 +63,7 @@ def _questions(args: argparse.Namespace) -> Iterator[_Question]:
             if not isinstance(responses, list) or not responses:
                 raise bad_value("responses", row["responses"], "a list of at least one response")
             texts = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
-            id = name_in(row, "id") or row_id(index, "id" in row)
+            id = ids.of(name_in(row, "id"), index)
             question = _Question(id, text_or_messages(row["prompt"], "prompt"), texts)
         yield question
 

@@ -120,9 +120,19 @@ def name_in(row: Row, column: str) -> str | None:
     return check_unicode(value, column)
 
 
-def row_id(index: int, named: bool) -> str:
-    """The id of a row without one: its number from 0. After rows with ids, which may be numbers: "row 3"."""
-    return f"row {index}" if named else str(index)
+class RowIds:
+    """Ids of the rows of a source: the given one, else the row's number from 0.
+
+    After a row with an id, which may be a number too, it is "row 3".
+    """
+
+    def __init__(self):
+        self._given = False
+
+    def of(self, given: str | None, index: int) -> str:
+        """The id of the next row, number `index`."""
+        self._given = self._given or given is not None
+        return given or (f"row {index}" if self._given else str(index))
 
 
 def number_of(value: object) -> float:

@@ -25,7 +25,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from autorater.data.errors import DataError, DataWarning, located
-from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, row_id, text_in
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
 from autorater.data.layouts.arenas import BATTLE, judged_turns
 from autorater.data.layouts.votes import votes_in
@@ -142,7 +142,7 @@ def _own(row: Row, index: int) -> tuple[Task, list[Item]]:
         if abs(sum(truth) - 1) > 1e-6:
             raise bad_value("true_distribution", truth, "numbers that add up to 1")
     item = Item(
-        id=name_in(row, "id") or row_id(index, "id" in row),
+        id=name_in(row, "id") or str(index),
         texts=tuple(text_in(text, title) for title, text in texts.items()),
         counts=_counts(decoded(row["counts"]), task.labels, "counts"),
         topic=name_in(row, "topic"),
@@ -190,7 +190,7 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     vote = votes_in(row, "winner")
     if "no_vote" in vote:
         return _CONVERSATIONS, []
-    question = name_in(row, "question_id") or name_in(row, "id") or row_id(index, named=True)
+    question = name_in(row, "question_id") or name_in(row, "id") or f"row {index}"
     turn = None if given_in(row, "turn") is None else count_in(row["turn"], "turn", "turns")
     sides = [
         (name_in(row, f"model_{x}") or "?", plain_text(judged_turns(row, f"conversation_{x}", turn))) for x in "ab"

@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from autorater.data.errors import DataError, DataWarning, UserError, located
-from autorater.data.fields import bad_value
+from autorater.data.fields import RowIds, bad_value
 from autorater.data.gathering import Gatherer, pair_key
 from autorater.data.layouts import OWN
 from autorater.data.messages import as_json
@@ -217,10 +217,12 @@ def _iter(
 
 def _place_of(id: str, before: int, source: Source, split: str, reader: RowReader) -> str | None:
     """The place of an id in the first `before` rows; None if two ids have the same hash by chance."""
+    ids, reader.ids = reader.ids, RowIds()  # as they were when these rows were read
     with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in zip(range(before), rows, strict=False):
             if any(found.pair.id == id for found in reader.pairs(row, index)):
                 return place
+    reader.ids = ids
     return None
 
 

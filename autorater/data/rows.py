@@ -14,6 +14,7 @@ from typing import NamedTuple
 from autorater.data.errors import DataError, UserError, did_you_mean
 from autorater.data.fields import (
     Row,
+    RowIds,
     amount_in,
     bad_value,
     count_in,
@@ -22,7 +23,6 @@ from autorater.data.fields import (
     name_in,
     number_of,
     probability_in,
-    row_id,
     shortened,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
@@ -84,7 +84,7 @@ class RowReader:
         self._layout = None if layout is None else layout_named(layout)
         self._labelled, self._seed, self._odd = labelled, seed, odd
         self._from_text = from_text
-        self._found = self._has_ids = False
+        self._found, self.ids = False, RowIds()
 
     @property
     def layout_name(self) -> str:
@@ -119,8 +119,8 @@ class RowReader:
                 if "no_vote" in ours and self._labelled:
                     self.left_out[ours["no_vote"]] += 1
                     continue
-                self._has_ids = self._has_ids or name_in(ours, "id") is not None
-                pair = self._pair(ours, row_id(index, self._has_ids) + (f"/{i}" if len(found) > 1 else ""))
+                id = self.ids.of(name_in(ours, "id"), index)
+                pair = self._pair(ours, id + (f"/{i}" if len(found) > 1 else ""))
                 if "first_is" in ours and _flipped(pair, self._seed):
                     pair = pair.swapped()
                 annotator = name_in(ours, "annotator")

@@ -31,6 +31,7 @@ def add_earlier_usage(usage: Usage, store: JudgmentStore) -> None:
     """Adds the usage of earlier runs; replies that were retried with success are not stored, so not counted."""
     for record in store.records():
         usage.requests += record.get("requests", 1)
+        usage.answered = usage.answered or record["status"] == "answered"
         usage.add(record.get("prompt_tokens") or 0, record.get("completion_tokens") or 0)
 
 

@@ -3,7 +3,8 @@
 A request ends with a reply that has a text, or is refused: the server rejected it, the reply has no visible text
 (content filter, cut off, only reasoning), or all of its `max_retries` + 1 attempts failed. If no request can succeed
 (invalid key, unknown model, no credit, no server), an `EndpointError` ends them all: at once, after many refusals in a
-row, or where every request of a call was refused for a reason that is not about its prompt.
+row, or where every request of a call was refused for a reason that is not about its prompt, and none was answered
+before.
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
 empty replies without a reason and replies of another format (`autorater.judges.replies`). Retry-After is respected;
@@ -77,6 +78,7 @@ class Usage:
         prompt_tokens, completion_tokens: As the server counts them, of every reply.
         max_requests, max_tokens: No request is sent once this many are used; None for no limit.
         max_cost: The same in USD, for the prices `price_in` and `price_out`, in USD for a million tokens.
+        answered: Whether a request was answered: then the server is there.
         reserved: Tokens that the requests in progress can use, so that at most one reply exceeds `max_tokens`, or
             `max_cost`.
 
@@ -94,6 +96,7 @@ class Usage:
     price_in: float | None = None
     price_out: float | None = None
 
+    answered: bool = False
     reserved: int = 0
 
     def __post_init__(self):
@@ -244,7 +247,7 @@ class _Session:
                     workers.create_task(self.work(server, requests))
         except ExceptionGroup as errors:  # the other workers were cancelled
             raise errors.exceptions[0] from None
-        if self.n_replies and self.unavailable.total() == self.n_replies:
+        if self.n_replies and self.unavailable.total() == self.n_replies and not self.client.usage.answered:
             raise _unavailable(f"all {self.n_replies:,} requests", self.unavailable.most_common(1)[0][0])
 
     async def work(self, server: openai.AsyncOpenAI, requests: Iterator[tuple[K, Body]]) -> None:
@@ -255,7 +258,7 @@ class _Session:
             self.receive(request[0], reply)
             self.n_replies += 1
             if not reply.problem:
-                self.client.refused_in_a_row = 0
+                self.client.refused_in_a_row, self.client.usage.answered = 0, True
             elif not _OF_THE_PROMPT.search(reply.problem):  # else another prompt may be accepted
                 self.client.refused_in_a_row += 1
                 self.unavailable[reply.problem] += reply.status not in _OF_THE_REQUEST

@@ -22,9 +22,8 @@ from dataclasses import replace
 import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
-from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in, row_id
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in
 from autorater.data.pairs import vote_share
-from autorater.data.tables import iter_rows
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
 _VOTES = ("votes_a", "votes_b", "votes_tie", "label")
@@ -120,9 +119,9 @@ def _method_of(path: str | os.PathLike[str], row: Row, methods: Sequence[str]) -
 def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool, method: str | None) -> list[JudgedPair]:
     pairs: dict[str, JudgedPair] = {}
     orders: dict[str, list[str]] = {}
-    for index, (place, row) in enumerate(iter_rows(path)):
+    for index, (place, row) in enumerate(recorded_rows(path)):
         with located(f"{os.fspath(path)}: {place}"):
-            id = name_in(row, "id") or row_id(index, "id" in row)
+            id = name_in(row, "id") or str(index)
             if method is not None:
                 row = {**row, "probability": decoded(row["probabilities"]).get(method)}
             probability, label = probability_in(row, "probability"), _label(row)
@@ -162,7 +161,7 @@ def _label(row: Row) -> float:
 
 def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:
     labels = {}
-    for place, row in iter_rows(path):
+    for place, row in recorded_rows(path):
         with located(f"{os.fspath(path)}: {place}"):
             id = name_in(row, "id")
             if id is None or id in labels:

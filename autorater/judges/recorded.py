@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from autorater.data.errors import DataError, located
-from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, probability_in, row_id
+from autorater.data.fields import Row, RowIds, bad_value, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.layouts.votes import winner_of
 from autorater.data.tables import iter_rows
 from autorater.data.text_files import Rows, is_text, misspelled, of_text
@@ -43,7 +43,7 @@ _VERDICTS = {
 }
 _GAMES = {"games": "score", "judgments": "decision"}  # a column with both games, and the key of the verdict in it
 COLUMN_SETS = (("p_ab", "p_ba"), *_VERDICTS, *((column,) for column in _GAMES))
-_COLUMNS = {*chain(*COLUMN_SETS), "label", "id"}
+_COLUMNS = {*chain(*COLUMN_SETS), "id"}
 _IDS = ("id", "pair_id")
 _QUESTIONS = ("question_id", "uid", "prompt_id", "idx")  # `uid` in Arena-Hard 2
 _OF_QUESTION = ("turn", "model_1", "model_2", "model_a", "model_b", "model")
@@ -78,16 +78,16 @@ def iter_recorded(path: str | os.PathLike[str]) -> Iterator[JudgedPair]:
     Raises:
         DataError: If the file cannot be read, has no rows, or a row is not as described above.
     """
-    columns = None
+    columns, ids = None, RowIds()
     for index, (place, row) in enumerate(recorded_rows(path)):
         with located(f"{os.fspath(path)}: {place}"):
             columns = columns or _columns_of(row)
-            pair = _pair(row, columns, index)
+            pair = _pair(row, columns, ids.of(_id(row), index))
         yield pair
 
 
 def recorded_rows(path: str | os.PathLike[str]) -> Rows:
-    """The rows of a file with its columns of judgments in lower case, label and id too; errors as in `iter_rows`."""
+    """The rows of a file with its columns of judgments and its ids in lower case; errors as in `iter_rows`."""
     names, from_text = None, is_text(os.fspath(path))
     for place, row in iter_rows(path):
         names = misspelled(row, _COLUMNS) if names is None else names
@@ -103,7 +103,7 @@ def _columns_of(row: Row) -> tuple[str, ...]:
     raise DataError(f"expected the columns {expected} among {list(row)}")
 
 
-def _pair(row: Row, columns: tuple[str, ...], index: int) -> JudgedPair:
+def _pair(row: Row, columns: tuple[str, ...], id: str) -> JudgedPair:
     for column in columns:
         if column not in row:
             raise DataError(f"column {column!r} is missing; expected it in every row, null for no verdict")
@@ -114,7 +114,7 @@ def _pair(row: Row, columns: tuple[str, ...], index: int) -> JudgedPair:
         answers = tuple(_verdict(given_in(row, column), column, meaning) for column, meaning in values)
     else:
         answers = tuple(_probability(row, column) for column in columns)
-    return JudgedPair(_id(row, index), answers, _label(row, columns), row)
+    return JudgedPair(id, answers, _label(row, columns), row)
 
 
 def _of_games(row: Row, column: str) -> tuple[float, float]:
@@ -147,10 +147,15 @@ def _label(row: Row, columns: tuple[str, ...]) -> float:
     return _probability(row, "label")
 
 
-def _id(row: Row, index: int) -> str:
-    """The id of the pair, in FastChat and Arena-Hard the question with turn and models, else the row's number."""
-    for column in (*_IDS, *_QUESTIONS):
-        if name := name_in(row, column):
-            models = _OF_QUESTION if column in _QUESTIONS else ()
-            return "/".join([name, *filter(None, (name_in(row, other) for other in models))])
-    return row_id(index, named=not {*_IDS, *_QUESTIONS}.isdisjoint(row))
+def _id(row: Row) -> str | None:
+    """The id of the pair, in FastChat and Arena-Hard the question with turn and models; None if it has none.
+
+    A prompt that is named by itself may have several pairs.
+    """
+    if name := next(filter(None, (name_in(row, column) for column in _IDS)), None):
+        return name
+    of_question = [*filter(None, (name_in(row, column) for column in _OF_QUESTION))]
+    for column in _QUESTIONS:
+        if (name := name_in(row, column)) and (of_question or column == "question_id"):
+            return "/".join([name, *of_question])
+    return None

@@ -77,7 +77,7 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
     from peft import PeftConfig, PeftModel, load_peft_weights
 
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
-    base = _base_of(name_or_path, config.base_model_name_or_path)
+    base = base_of(name_or_path, config.base_model_name_or_path)
     weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
     of_wrapper = any("language_model." in name for name in weights)  # made elsewhere for a model that reads images
     load = AutoModelForCausalLM.from_pretrained if of_wrapper else _load_model
@@ -85,7 +85,10 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
         model = load(resolve_model(base), revision=config.revision, **model_init_kwargs)
     except LOAD_FAILURES as error:
         raise not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
-    return PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+    adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+    for adapter in adapted.peft_config.values():  # it may be saved to another folder
+        adapter.base_model_name_or_path = base
+    return adapted
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -108,14 +111,16 @@ def resolve_model(name_or_path: str) -> str:
             base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
         except (ValueError, AttributeError):
             raise UserError(f"{adapter} is not a JSON object") from None
-        _base_of(path, base)
+        base_of(path, base)
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
     return name_or_path
 
 
-def _base_of(adapter: str | Path, base: object) -> str:
-    """The base model that an adapter names: a path from the working directory or the adapter's folder, or a Hub name.
+def base_of(adapter: str | Path, base: object) -> str:
+    """The base model that an adapter names: a path from the working directory, or a Hub name.
+
+    A path that was found from the adapter's folder is absolute.
 
     Raises:
         UserError: If it is no text, or a path that does not exist.
@@ -125,9 +130,10 @@ def _base_of(adapter: str | Path, base: object) -> str:
         raise UserError(
             f"{config}: base_model_name_or_path is {base!r}; expected the Hub name or the folder of the base model"
         )
-    for path in (Path(base), Path(adapter, base)):
-        if path.exists():
-            return str(path)
+    if Path(base).exists():
+        return base
+    if (beside := Path(adapter, base)).exists():
+        return str(beside.resolve())
     if _is_local(base):
         raise UserError(
             f"{config} names the base model {base}, which is not there; move it back, or change "

@@ -31,7 +31,7 @@ from autorater.judges import Judgments
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.loading import is_adapter, load_policy, train_only
+from autorater.models.loading import base_of, is_adapter, load_policy, train_only
 from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
@@ -300,7 +300,9 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
     start, output_dir = model_config.model_name_or_path, Path(training.output_dir)
     folders = {"model_name_or_path": start, "warm_start_verdicts": args.teacher}
     if start and Path(start).is_dir() and is_adapter(start):
-        folders["the base model of its adapter"] = PeftConfig.from_pretrained(start).base_model_name_or_path
+        folders["the base model of its adapter"] = base_of(
+            start, PeftConfig.from_pretrained(start).base_model_name_or_path
+        )
     for name, folder in folders.items():
         if folder and Path(folder).is_dir() and output_dir.is_dir() and output_dir.samefile(folder):
             raise UserError(

@@ -15,6 +15,7 @@ import torch
 
 from autorater.models.answers import AnswerTree, answer_decimals
 from autorater.models.sharding import is_sharded
+from autorater.models.split_attention import supports_shared_prefix
 from autorater.training.base_trainer import JudgeTrainer, swapped
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.faults import check_rewards, guarded
@@ -80,7 +81,7 @@ class SampledGRPOTrainer(JudgeTrainer):
 
     def _shared_groups(self, model, *rows) -> PromptGroups | None:
         """The rows by prompt, if the model is to process a prompt once; `rows` as in `PromptGroups.of`."""
-        if not self.share_prefix:
+        if not (self.share_prefix and supports_shared_prefix(model)[0]):  # a reference may be of another class
             return None
         groups = PromptGroups.of(*rows)
         exact = self._sharing_is_exact(model, *groups.first())  # gathers: before what depends on a process's rows

@@ -134,6 +134,15 @@ def test_refused_requests_can_be_repeated(quirky, make_pairs_file, tmp_path, cap
         judge([*arguments, "--ask_refused_again"])
 
 
+def test_a_finished_file_with_refusals_may_be_judged_anew(quirky, make_pairs_file, tmp_path):  # noqa: F811
+    server = quirky(lambda sent: (400, {"error": "no"}) if len(server.seen) == 2 else (200, chat()))
+    arguments = [make_pairs_file(2), "--judge", "endpoint:m", "--base_url", f"{server.url}/v1", "--concurrency", "1"]
+    judge([*arguments, "--out", str(tmp_path / "out.jsonl")])
+    judge([*arguments, "--out", str(tmp_path / "out.jsonl"), "--prompt_template", "mt_bench"])
+    assert len(server.seen) == 8
+    assert [row["probability"] for row in lines(tmp_path / "out.jsonl")] == [0.7] * 4
+
+
 @pytest.mark.parametrize(
     ("respond", "message"),
     [

@@ -742,6 +742,9 @@ def test_a_row_without_an_id_does_not_take_that_of_another(tmp_path):
     for without in (row, row | {"id": None}):
         pairs = load_pairs([ROW | {"id": 1.0}, without, ROW | {"id": 2, "label": 1.0, "prompt": "How?"}])
         assert [pair.id for pair in pairs] == ["1", "row 1", "2"]
+    for others in ([ROW | {"id": "0"}, ROW], [ROW | {"id": None}, ROW | {"id": "1"}]):
+        with pytest.raises(DataError, match=r"expected distinct ids; row \d .counted from 0. already has"):
+            load_pairs([row, *others])
 
 
 def test_semicolons_in_a_column_name_are_not_separators(tmp_path):

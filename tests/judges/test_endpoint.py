@@ -267,6 +267,10 @@ def test_a_server_that_is_not_there(quirky):
 def test_one_answer_shows_that_the_server_is_there(quirky):
     server = quirky(lambda sent: (403, {"error": "no"}) if "message 1" in str(sent) else (200, chat()))
     assert [answer.probability for answer in ask(server, 3, concurrency=1)[1]] == [0.7, None, 0.7]
+    judge, answers = EndpointJudge("m", base_url=server.url), []
+    for number in (0, 1):  # a call with one bad prompt, after one with an answer
+        judge.ask([(number, f"message {number}")], lambda key, answer: answers.append(answer.probability))
+    assert answers == [0.7, None]
     server = quirky(lambda sent: (403, {"error": "no access to this model"}))
     with pytest.raises(EndpointError, match=r"all 3 requests were refused; .*: the server replied 403: no access"):
         ask(server, 3)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from autorater.data.errors import DataError
+from autorater.data.loading import load_pairs
 from autorater.judges.judged import read_judged
 from autorater.judges.recorded import iter_recorded
 
@@ -89,9 +90,28 @@ def test_a_model_alone_is_no_id(tmp_path):
     assert [pair.id for pair in read(tmp_path / "c.jsonl", *rows)] == ["7/alpha", "row 1"]
 
 
+def test_a_prompt_may_have_several_pairs(tmp_path):
+    rows = [{"prompt_id": "q", "p_ab": 0.3, "p_ba": 0.9, "Label": "maths"}] * 3
+    assert [pair.id for pair in read(tmp_path / "a.jsonl", *rows)] == ["0", "1", "2"]
+    assert len(read_judged(tmp_path / "a.jsonl")) == 3
+
+
+@pytest.mark.parametrize("ids", [(None, None, None), (1.0, None, 3.0)])
+def test_rows_without_an_id_are_named_as_pairs_are(tmp_path, ids):
+    pairs = load_pairs([{"id": id, "prompt": "Q", "response_a": "x", "response_b": "y", "label": 1} for id in ids])
+    found = read(tmp_path / "a.jsonl", *({"id": id, "p_ab": 0.3, "p_ba": 0.9} for id in ids))
+    assert [pair.id for pair in found] == [pair.id for pair in pairs]
+
+
+def test_votes_of_text_files_have_the_same_ids(tmp_path):
+    (tmp_path / "r.csv").write_text("id,p_ab,p_ba\n1.0,0.3,0.6\n2.0,0.4,0.5\n")
+    (tmp_path / "v.csv").write_text("id,votes_a,votes_b\n1.0,3,1\n2.0,0,4\n")
+    assert [pair.label for pair in read_judged(tmp_path / "r.csv", votes=tmp_path / "v.csv")] == [0.25, 1.0]
+
+
 def test_csv_in_any_case_and_with_words_for_null(tmp_path):
     path = tmp_path / "judgments.csv"
-    path.write_text("ID,P_AB,P_BA,Label\n1.0,nan,0.6,NA\n2.0,0.5,N/A,1\n")
+    path.write_text("ID,P_AB,P_BA,label\n1.0,nan,0.6,NA\n2.0,0.5,N/A,1\n")
     pairs = list(iter_recorded(path))
     assert [pair.id for pair in pairs] == ["1", "2"]
     for found in (pairs, read_judged(path)):

@@ -155,7 +155,15 @@ def test_a_relative_base_model_is_in_the_working_directory_or_beside_the_adapter
     for base, place in places.items():
         model.save_pretrained(place)
         (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
-        assert isinstance(load_policy(str(adapter))[0], PeftModel)
+        loaded, _ = load_policy(str(adapter))
+        assert isinstance(loaded, PeftModel)
+    loaded.save_pretrained(tmp_path / "elsewhere")
+    tokenizer.save_pretrained(tmp_path / "elsewhere")
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "../../other"}))
+    load_policy(str(adapter))[0].save_pretrained(tmp_path / "a" / "deeper" / "copy")
+    tokenizer.save_pretrained(tmp_path / "a" / "deeper" / "copy")
+    for copied in ("elsewhere", "a/deeper/copy"):
+        assert isinstance(load_policy(str(tmp_path / copied))[0], PeftModel)
     config["base_model_name_or_path"] = "runs/base"  # could be a Hub name
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError) as caught:
