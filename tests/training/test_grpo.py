@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainingArguments
+from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOTrainer
 
 from autorater.models.answers import AnswerTree
@@ -231,12 +231,25 @@ def test_lora_with_reference_model(make_trainer, answers):
 def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path):
     tokenizer = make_tokenizer("split")
     make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "base")
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     trainer = make_trainer(model=model, beta=0.1)
     trainer.train()
     assert trainer.state.log_history[0]["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_reference_of_a_class_that_cannot_share_is_read_plainly(make_trainer, tmp_path, monkeypatch):
+    """TRL loads it by its name, so that of a text model taken out of another model is that whole model."""
+    make_model("qwen", len(make_tokenizer("split"))).save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    trainer = make_trainer(model=model, answers="sampled", beta=0.1, num_iterations=2)
+    monkeypatch.setattr(
+        "autorater.training.sampled_grpo.supports_shared_prefix", lambda model: (model is not trainer.ref_model, "")
+    )
+    trainer.train()
+    assert trainer.share_prefix
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0, abs=1e-4)
+    names = [model.config._attn_implementation for model in (trainer.ref_model, trainer.model)]
+    assert names == ["sdpa", "shared_prefix"]
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
