@@ -1,8 +1,8 @@
 """The causal language model inside a model that reads images too, such as Gemma 3 from 4 B on.
 
-A judge reads text. The wrapper builds its own attention masks, asks for the type of every token in training, and keeps
-an image encoder in memory. So its text model is taken out: prompts are shared, it trains, and it is saved as a model
-of text that transformers loads. The tensors are those of the wrapper, not copies.
+A judge reads text. The wrapper builds its own attention masks, so that prompts cannot be shared, and keeps an image
+encoder in memory. So its text model is taken out, trained and saved as a model of text, which transformers loads. The
+tensors are those of the wrapper, not copies.
 """
 
 import torch
