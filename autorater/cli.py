@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import NamedTuple, get_args, get_type_hints
 
-from autorater.data.config_file import check_options, read_config
+from autorater.data.config_file import check_options, on_command_line, read_config
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
@@ -210,7 +210,7 @@ def parse_arguments(dataclasses: Sequence[type], default_config: Path, argv: Seq
     names = [word.lstrip("-").split("=")[0] for word in unknown[:1]]
     check_options(names, _known(parser), "on the command line")
     parsed = Arguments(parsed)
-    parsed.given = frozenset(given | _on_command_line(parser, argv))
+    parsed.given = frozenset(given | on_command_line(parser, argv))
     return parsed
 
 
@@ -226,12 +226,6 @@ def config_arguments(argv: Sequence[str], default_config: Path) -> list[str]:
 
 def _known(parser: argparse.ArgumentParser) -> set[str]:
     return {action.dest for action in parser._actions} | {"env"}  # `env`: environment variables, set by TrlParser
-
-
-def _on_command_line(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:
-    for action in parser._actions:
-        action.default, action.required = argparse.SUPPRESS, False
-    return set(vars(parser.parse_known_args(argv)[0]))
 
 
 def _recipe_parser(dataclasses: Sequence[type]):

@@ -1,6 +1,7 @@
 """A YAML file with options, one `option: value` a line. Requires PyYAML, which transformers brings."""
 
-from collections.abc import Collection, Iterable
+import argparse
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from autorater.data.errors import UserError, did_you_mean
@@ -56,3 +57,11 @@ def check_options(names: Iterable[str], known: Collection[str], source: str) -> 
     for name in names:
         if name not in known:
             raise UserError(f"unknown option {name} {source}{did_you_mean(name, known)}")
+
+
+def on_command_line(parser: argparse.ArgumentParser, argv: Sequence[str]) -> set[str]:
+    """The names of the arguments that the user gave; afterwards the parser has no defaults."""
+    for action in parser._actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    parser._defaults.clear()  # those of `set_defaults`
+    return set(vars(parser.parse_known_args(argv)[0]))

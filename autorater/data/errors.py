@@ -30,10 +30,20 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
         raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
 
 
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like a wrong one; None if none is like it."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """`; did you mean …?` with the known name that is most like a wrong one, or nothing if none is like it."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """`; did you mean …?` with the `nearest` name, or nothing if there is none."""
+    close = nearest(name, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, shortened."""
+    return str(error).strip().split("\n")[0][:300]
 
 
 @contextmanager

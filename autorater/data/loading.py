@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field
 
 from autorater.data.errors import DataError, DataWarning, UserError, located
@@ -217,12 +218,12 @@ def _iter(
 
 def _place_of(id: str, before: int, source: Source, split: str, reader: RowReader) -> str | None:
     """The place of an id in the first `before` rows; None if two ids have the same hash by chance."""
-    ids, reader.ids = reader.ids, RowIds()  # as they were when these rows were read
+    reader = copy(reader)
+    reader.ids, reader.left_out = RowIds(), Counter()  # as before the first row
     with closing(iter_rows(source, split=split, select=reader.select)) as rows:
         for index, (place, row) in zip(range(before), rows, strict=False):
             if any(found.pair.id == id for found in reader.pairs(row, index)):
                 return place
-    reader.ids = ids
     return None
 
 

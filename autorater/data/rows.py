@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import NamedTuple
 
-from autorater.data.errors import DataError, UserError, did_you_mean
+from autorater.data.errors import DataError, UserError, did_you_mean, nearest
 from autorater.data.fields import (
     Row,
     RowIds,
@@ -292,8 +291,7 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
         if column not in names:
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
             also = also if column == "label" else ""
-            others = [name for name in names if name not in OUR_COLUMNS]
-            theirs = next(iter(difflib.get_close_matches(column, others, n=1)), "THEIRS")
+            theirs = nearest(column, (name for name in names if name not in OUR_COLUMNS)) or "THEIRS"
             also = also or (
                 f" (or columns={{{column!r}: {theirs!r}}} to name it, on the command line autorater convert FILE "
                 f"OUT.jsonl --columns {column}={theirs}, or a layout of docs/data.md)"

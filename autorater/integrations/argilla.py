@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
+from autorater.integrations.preferences import verdict
 
 QUESTION, LABELS = "preference", ("A", "tie", "B")
 
@@ -41,8 +42,7 @@ def suggested_records(
         fields = {name: as_json(getattr(pair, name)) for name in ("prompt", "response_a", "response_b")}
         record: dict[str, object] = {"id": pair.id, "fields": fields}
         if not math.isnan(p):
-            label = "tie" if p == 0.5 else "B" if p > 0.5 else "A"
-            value = {"value": label, "score": max(p, 1 - p), "agent": agent, "type": "model"}
+            value = {"value": verdict(p), "score": max(p, 1 - p), "agent": agent, "type": "model"}
             record |= {"suggestions": {question: value}, "metadata": {"probability_b": p}}
         records.append(record)
     return records

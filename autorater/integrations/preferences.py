@@ -168,6 +168,11 @@ class ConcurrentPreferences:
                         future.set_result((probability, reason))
 
 
+def verdict(probability: float) -> str:
+    """`B` or `A`, the likelier response for Pr[B preferred]; `tie` for exactly 0.5."""
+    return "tie" if probability == 0.5 else "B" if probability > 0.5 else "A"
+
+
 def opened(kind: Callable[..., T], judge: str, **options: object) -> T:
     """`kind(judge, **options)`, such as `Preferences`, made once in this process for equal arguments."""
     key = kind, json.dumps([judge, options], sort_keys=True, default=str)

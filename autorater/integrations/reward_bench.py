@@ -15,7 +15,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 
-from autorater.integrations.preferences import ConcurrentPreferences, Preferences, opened, pair_of
+from autorater.integrations.preferences import ConcurrentPreferences, Preferences, opened, pair_of, verdict
 
 
 class RewardBenchJudge:
@@ -56,7 +56,7 @@ class RewardBenchJudge:
         p, reason = asyncio.run_coroutine_threadsafe(found, loop).result()
         if math.isnan(p):
             return "error", question, f"no answer: {reason}"
-        return "tie" if p == 0.5 else "B" if p > 0.5 else "A", question, f"{p:.4f}"
+        return verdict(p), question, f"{p:.4f}"
 
 
 def _gathered(judge: str, **options: object) -> tuple[ConcurrentPreferences, asyncio.AbstractEventLoop]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from autorater.data.config_file import on_command_line
 from autorater.data.errors import UserError, refuse_ineffective
 from autorater.prompts.templates import BUILT_IN
 
@@ -51,9 +52,8 @@ class CommandParser(argparse.ArgumentParser):
 def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the names of those that the user gave."""
     args = parser.parse_args(argv)
-    unset: list = []  # told apart by identity; an option that appends copies it
-    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset))))
-    return args, [name for name, value in given.items() if value is not unset]
+    given = on_command_line(parser, argv)
+    return args, [name for name in vars(args) if name in given]
 
 
 def add_prompt_options(add: Callable) -> None:

@@ -54,7 +54,7 @@ class JudgedPair:
     """The judgments of a pair in both orders.
 
     Attributes:
-        id: As given, else the row's number, counted from 0 ("row 3" if other rows have an id).
+        id: As given, else the row's number, counted from 0 ("row 3" after rows with an id).
         answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
         label: Pr[B preferred] by people, such as a share of votes; NaN if not given.
         row: Its row.

@@ -21,7 +21,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -82,8 +82,7 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
         except UserError:
             raise
         except (OSError, ValueError, KeyError, IndexError, NotImplementedError, struct.error) as error:
-            reason = str(error).strip().split("\n")[0][:300]
-            raise UserError(f"{file} cannot be read as a causal language model: {reason}") from error
+            raise UserError(f"{file} cannot be read as a causal language model: {first_line(error)}") from error
         if missing := sorted(report["missing_keys"]):  # transformers has drawn them at random
             raise UserError(f"{file} lacks {len(missing)} tensors of its model, such as {missing[0]}")
         _add_rope_scaling(quantized.config, reader, file)
@@ -125,18 +124,17 @@ def _add_rope_scaling(config: PreTrainedConfig, reader: "GGUFReader", file: Path
     architecture = _value(reader, "general.architecture", "")
     kind = _value(reader, f"{architecture}.rope.scaling.type", "none")
     tensors = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name.startswith("rope_")}
-    if "rope_freqs.weight" in tensors and "rope_theta" in (config.rope_parameters or {}):
-        divisors = np.asarray(tensors.pop("rope_freqs.weight"), dtype=np.float64)
+    if "rope_freqs.weight" in tensors and rope is config.rope_parameters:
+        divisors = np.asarray(tensors["rope_freqs.weight"], dtype=np.float64)
         unscaled = rope["rope_theta"] ** (-np.arange(len(divisors)) / len(divisors))
         rope |= {"rope_type": "llama3", "factor": float(divisors.max()), **_LLAMA3}
         scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
         if len(scaled) == len(divisors) and np.allclose(unscaled / scaled, divisors, rtol=1e-3):
             return
-        kind = "rope_freqs.weight"
     if kind == "linear" and not tensors:
         rope |= {"rope_type": "linear", "factor": float(_value(reader, f"{architecture}.rope.scaling.factor", 1.0))}
     elif kind != "none" or tensors:
         raise UserError(
-            f"{file} has a RoPE scaling that is not supported ({kind if kind != 'none' else ', '.join(tensors)}); "
+            f"{file} has a RoPE scaling that is not supported ({', '.join([*tensors] or [kind])}); "
             "use the model's own folder or Hub name"
         )

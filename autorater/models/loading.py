@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, first_line
 from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
@@ -59,8 +59,7 @@ def load_policy(
 
 def not_loaded(name: str, error: Exception, kind: str = "causal language model") -> UserError:
     """The error about a model of this kind, one of `LOAD_FAILURES` being the reason, in one line."""
-    reason = str(error).strip().split("\n")[0][:300]
-    return UserError(f"{name} cannot be loaded as a {kind}: {reason}")
+    return UserError(f"{name} cannot be loaded as a {kind}: {first_line(error)}")
 
 
 def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
@@ -78,13 +77,16 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
 
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
     base = base_of(name_or_path, config.base_model_name_or_path)
-    weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
-    of_wrapper = any("language_model." in name for name in weights)  # made elsewhere for a model that reads images
-    load = AutoModelForCausalLM.from_pretrained if of_wrapper else _load_model
     try:
-        model = load(resolve_model(base), revision=config.revision, **model_init_kwargs)
+        whole = AutoModelForCausalLM.from_pretrained(
+            resolve_model(base), revision=config.revision, **model_init_kwargs
+        )
     except LOAD_FAILURES as error:
         raise not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
+    model = text_only(whole)
+    if model is not whole:  # an adapter that was made elsewhere may be for the model that reads images
+        weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
+        model = whole if any("language_model." in name for name in weights) else model
     adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
     for adapter in adapted.peft_config.values():  # it may be saved to another folder
         adapter.base_model_name_or_path = base

@@ -59,12 +59,9 @@ def read_suffixes(
     device = next(model.parameters()).device
     is_long = _beyond_short_context(model, prompts, suffixes)
     if any(is_long) and not all(is_long):
-        logits = [None] * len(prompts)
-        for kind in (False, True):
-            rows = [i for i, long in enumerate(is_long) if long == kind]
-            for i, of_prompt in zip(rows, read_suffixes(model, [prompts[i] for i in rows], suffixes), strict=True):
-                logits[i] = of_prompt
-        return torch.stack(logits)
+        rows, n_short = sorted(range(len(prompts)), key=is_long.__getitem__), is_long.count(False)
+        kinds = ([prompts[i] for i in some] for some in (rows[:n_short], rows[n_short:]))
+        return torch.cat([read_suffixes(model, kind, suffixes) for kind in kinds])[torch.tensor(rows).argsort()]
     beginning = [] if any(is_long) else common_beginning([prompt[:-1] for prompt in prompts])
     cache = (prefix_cache or PrefixCache(model)).read(beginning) if beginning else DynamicCache()
     cached = len(beginning)
