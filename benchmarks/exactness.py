@@ -21,7 +21,8 @@ from harness.measure import emit, machine
 
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
-from autorater.models.shared_beginning import TOLERANCE, share_beginnings
+from autorater.models.same_scores import TOLERANCE
+from autorater.models.shared_beginning import share_beginnings
 from autorater.models.shared_prefix import plain_logps, shared_prefix_logps
 from rewards import OPEN_TAG
 

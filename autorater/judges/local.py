@@ -32,10 +32,17 @@ from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
+from autorater.models.repeated_cache import Beginning
 from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
-from autorater.prompts.batching import batches_by_beginning, longest_prompt, pad_prompts, similar_lengths
+from autorater.prompts.batching import (
+    batches_by_beginning,
+    common_beginning,
+    longest_prompt,
+    pad_prompts,
+    similar_lengths,
+)
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.reasoning import close_reasoning
@@ -267,21 +274,29 @@ class Judge(NamedJudge):
         """Yields the indices of a batch and `tree.logits` after its prompts, (B, 1 + S, V), without gradients.
 
         Prompts that begin alike come together, and what they begin with is processed once
-        (`autorater.models.prefix_tree`).
+        (`autorater.models.prefix_tree`). Of a model that cannot share prompts in this way, what all of them begin with
+        is processed once, if its cache can be repeated (`autorater.models.repeated_cache`).
         """
-        ids, budget, prefix_cache = [prompt.ids for prompt in prompts], self.max_batch_tokens, None
+        ids, budget, known, beginning = [prompt.ids for prompt in prompts], self.max_batch_tokens, None, []
         sharded = is_sharded(self.model)
         if not supports_shared_prefix(self.model)[0]:
-            leaves = len(tree.leaf_paths)
-            sizes = [leaves * (len(prompt) + tree.depth - 1) for prompt in ids]
-            batches = similar_lengths(sizes, budget, padded=not transformer_of(self.model)._is_stateful)
+            leaves, padded = len(tree.leaf_paths), not transformer_of(self.model)._is_stateful
+            if tree.repeats_cache(self.model, ids[0]):
+                sizes = [len(prompt) + leaves * (tree.depth - 1) for prompt in ids]
+                if not padded and not sharded:
+                    beginning = common_beginning([prompt[:-1] for prompt in ids])
+            else:
+                sizes = [leaves * (len(prompt) + tree.depth - 1) for prompt in ids]
+            batches = similar_lengths(sizes, budget, padded=padded)
         elif sharded:  # processes that share the parameters call the model equally often
             batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
         else:
-            prefix_cache = PrefixCache(self.model)
+            known = PrefixCache(self.model)
             batches = batches_by_beginning(ids, len(tree.tokens), budget)
         for rows, batch in self._read_in(batches, prompts, progress):
-            yield rows, tree.read_logits(self.model, batch, prefix_cache, sys.maxsize if sharded else budget)
+            if beginning and known is None:
+                known = Beginning(self.model, beginning)
+            yield rows, tree.read_logits(self.model, batch, known, sys.maxsize if sharded else budget)
 
     def _read_in(
         self, batches: Iterable[list[int]], prompts: Sequence[EncodedPrompt], progress: bool

@@ -12,16 +12,14 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from autorater.models.packing import Packing
+from autorater.models.same_scores import difference
 from autorater.models.sharding import is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.suffixes import Suffixes
 from autorater.prompts.batching import pad_prompts, prompt_positions
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-"""Largest mean absolute difference of log-probabilities (nats) that counts as rounding."""
 _LEAST_GAIN = 0.1  # fraction of the work that sharing must save
 _CHECKED_PROMPTS = 4
 _shares: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models that were checked, or switched
@@ -99,35 +97,17 @@ def _at_end(model: nn.Module, prompts: Sequence[list[int]]) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=mask, **options).logits
 
 
-@torch.no_grad()
 def _check(
     model: nn.Module, packed: Callable[[nn.Module], torch.Tensor], plain: Callable[[nn.Module], torch.Tensor]
 ) -> None:
     """Compares the logits of two ways to process a few prompts, of equal shape; both get the bare model."""
-    if isinstance(model, DistributedDataParallel):  # its forward pass waits for processes that need no check
-        model = model.module
-    base = transformer_of(model)
-    dtypes: set[torch.dtype] = set()  # of the head, not of the logits, which accelerate returns in float32
-    hook = base.get_output_embeddings().register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        got, expected = packed(model), plain(model)
-    finally:
-        hook.remove()
-        for module, mode in training:
-            module.training = mode
-    likely = expected.argmax(dim=-1, keepdim=True)
-    both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (got, expected))
-    difference = torch.sub(*both).abs().mean()
-    if dist.is_initialized() and is_sharded(model):
-        dist.all_reduce(difference, dist.ReduceOp.MAX)
-    tolerance = max(TOLERANCE[dtype] for dtype in dtypes)
-    _shares[base] = bool(difference <= tolerance)
-    if not _shares[base]:
+    found, tolerance = difference(model, packed, plain)
+    exact = found <= tolerance
+    share_beginnings(model, exact)
+    if not exact:
         warnings.warn(
             f"shared beginning disabled, every prompt is processed as a whole: log-probabilities differ by "
-            f"{difference:.1e}, tolerance {tolerance:.0e}",
+            f"{found:.1e}, tolerance {tolerance:.0e}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -3,8 +3,9 @@
     log π(string | x) = Σ_t log π(s_t | x, s_<t)
 
 Strings with a common beginning share nodes. A node attends to the prompt and to its ancestors only
-(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every leaf of the tree ends a sequence of
-its own. The strings are numbers in `autorater.models.answers` and labels in `autorater.alignment.labels`.
+(`autorater.models.shared_prefix`). For a model that cannot share its prompt, every leaf of the tree ends a row of its
+own, behind the repeated cache of the prompt (`autorater.models.repeated_cache`) or, without such a cache, behind the
+whole prompt. The strings are numbers in `autorater.models.answers` and labels in `autorater.alignment.labels`.
 """
 
 import sys
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
+from autorater.models.repeated_cache import Beginning, continued_logits, repeats_cache
 from autorater.models.shared_prefix import plain_logits, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
@@ -94,6 +96,8 @@ class TokenTree:
         """Next-token logits after left-padded prompts (B, L) and after every node, (B, 1 + S, V), with gradients."""
         if self.tokens and supports_shared_prefix(model)[0]:
             return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
+        if self.repeats_cache(model, prompt_ids[0][prompt_mask[0].bool()]):
+            return self._of_nodes(continued_logits(model, prompt_ids, prompt_mask, self._leaves(model)))
         return self.plain_logits(model, prompt_ids, prompt_mask)
 
     def plain_logits(
@@ -104,15 +108,24 @@ class TokenTree:
         max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
         """As `logits`, with one sequence per leaf, in calls of at most `max_tokens` tokens or one leaf."""
-        device = prompt_ids.device
-        ids = pad_sequence([torch.tensor(path, dtype=torch.long) for path in self.leaf_paths], batch_first=True)
-        at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + ids.shape[1])))
-        parts = []
-        for some in ids.to(device).split(at_once):
-            prompts = (x.repeat_interleave(len(some), dim=0) for x in (prompt_ids, prompt_mask))
-            paths = some.repeat(len(prompt_ids), 1)
-            parts.append(plain_logits(model, *prompts, paths, torch.ones_like(paths)).unflatten(0, (-1, len(some))))
-        logits = torch.cat(parts, dim=1)  # (B, leaves, 1 + D, V)
+        return self._of_nodes(_whole_sequences(model, prompt_ids, prompt_mask, self._leaves(model), max_tokens))
+
+    def repeats_cache(self, model: PreTrainedModel, prompt: torch.Tensor | Sequence[int]) -> bool:
+        """Whether the leaves are read behind the cache of a prompt, not behind the whole prompt; found on this one.
+
+        Of interest for a model that cannot share its prompt. The first time, the model processes the prompt.
+        """
+        leaves = self._leaves(model)
+        prompt = torch.as_tensor(prompt, device=leaves.device)
+        return bool(self.tokens) and len(prompt) > 1 and repeats_cache(model, prompt, leaves, _whole_sequences)
+
+    def _leaves(self, model: PreTrainedModel) -> torch.Tensor:
+        """The leaf paths, padded on the right, (leaves, D)."""
+        paths = [torch.tensor(path, dtype=torch.long) for path in self.leaf_paths]
+        return pad_sequence(paths, batch_first=True).to(next(model.parameters()).device)
+
+    def _of_nodes(self, logits: torch.Tensor) -> torch.Tensor:
+        """`logits` from those after every prompt and after every token of its leaf paths, (B, leaves, 1 + D, V)."""
         return torch.cat([logits[:, :1, 0], logits[:, *self._places]], dim=1)
 
     @torch.no_grad()  # not inference_mode: the tree caches tensors that training uses too
@@ -120,18 +133,22 @@ class TokenTree:
         self,
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
-        prefix_cache: PrefixCache | None = None,
+        known: PrefixCache | Beginning | None = None,
         max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
         """As `logits`, without gradients, after B prompts given as token ids.
 
         Args:
-            model, prompts, prefix_cache: As in `read_suffixes`.
-            max_tokens: Where prompts cannot be shared, as in `plain_logits`.
+            model, prompts: As in `read_suffixes`.
+            known: What prompts begin with: as in `read_suffixes`, or for a repeated cache as in `continued_logits`.
+            max_tokens: Where prompts cannot be shared, as in `plain_logits` or `continued_logits`.
         """
         if supports_shared_prefix(model)[0]:
-            return read_suffixes(model, prompts, self.suffixes, prefix_cache)
-        return self.plain_logits(model, *pad_prompts(prompts, 0, next(model.parameters()).device), max_tokens)
+            return read_suffixes(model, prompts, self.suffixes, known)
+        ids, mask = pad_prompts(prompts, 0, next(model.parameters()).device)
+        if self.repeats_cache(model, prompts[0]):
+            return self._of_nodes(continued_logits(model, ids, mask, self._leaves(model), known, max_tokens))
+        return self.plain_logits(model, ids, mask, max_tokens)
 
     def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
         """The distribution over the answers that the strings stand for, from logits as `logits` gives them."""
@@ -154,6 +171,23 @@ class TokenTree:
         """Log-probabilities of the strings, shape (B, J), from those of the edges, shape (B, M)."""
         edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # padding adds nothing
         return edges[:, self.paths.to(edges.device)].sum(dim=-1)
+
+
+def _whole_sequences(
+    model: PreTrainedModel,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    continuations: torch.Tensor,
+    max_tokens: int = sys.maxsize,
+) -> torch.Tensor:
+    """As `continued_logits`, with one sequence per continuation, in calls of at most `max_tokens` tokens or one."""
+    at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + continuations.shape[1])))
+    parts = []
+    for some in continuations.split(at_once):
+        prompts = (x.repeat_interleave(len(some), dim=0) for x in (prompt_ids, prompt_mask))
+        paths = some.repeat(len(prompt_ids), 1)
+        parts.append(plain_logits(model, *prompts, paths, torch.ones_like(paths)).unflatten(0, (-1, len(some))))
+    return torch.cat(parts, dim=1)
 
 
 def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:

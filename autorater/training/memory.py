@@ -85,6 +85,9 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     leaves = len(judge.tree.leaf_paths)
+    if judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"]):
+        suffix = leaves * (judge.tree.depth - 1)
+        return MicroBatch(rows, longest, suffix, rows * (1 + suffix))
     return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
 
 

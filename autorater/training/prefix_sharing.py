@@ -51,5 +51,5 @@ class PrefixSharing:
     def _disable_shared_prefix(self, reason: str) -> None:
         self.share_prefix = False
         warnings.warn(
-            f"shared prefix disabled, every answer processes its whole prompt: {reason}", RuntimeWarning, stacklevel=2
+            f"shared prefix disabled, every answer has a row of its own: {reason}", RuntimeWarning, stacklevel=2
         )

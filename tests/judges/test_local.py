@@ -234,6 +234,7 @@ def test_a_model_that_shares_no_prompt_keeps_to_the_tokens_of_a_batch(judge, sim
     expected, sizes = judge.probabilities(simulated.pairs[:3]), []
     for room in ("judges.local", "models.token_tree"):
         monkeypatch.setattr(f"autorater.{room}.supports_shared_prefix", lambda model: (False, "for the test"))
+    monkeypatch.setattr("autorater.models.token_tree.repeats_cache", lambda *args: False)
     monkeypatch.setattr(judge, "max_batch_tokens", budget)
     forward = judge.model.forward
     monkeypatch.setattr(
@@ -265,7 +266,8 @@ def test_padding_does_not_enter_the_state_of_a_recurrent_model(simulated):
 
 def test_reading_leaves_the_tree_fit_for_training(judge, simulated, monkeypatch):
     """What is cached without gradients, for a model that shares no prompt, can be used with gradients later."""
-    monkeypatch.setattr("autorater.models.token_tree.supports_shared_prefix", lambda model: (False, "for the test"))
+    for room in ("judges.local", "models.token_tree"):
+        monkeypatch.setattr(f"autorater.{room}.supports_shared_prefix", lambda model: (False, "for the test"))
     judge.probabilities(simulated.pairs[:1])
     ids = torch.tensor([judge.encoder.encode(simulated.pairs[:1])[0][0].ids])
     judge.tree.distribution(judge.model, ids, torch.ones_like(ids)).mean.sum().backward()
