@@ -107,8 +107,8 @@ def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.T
         _repeats[base] = not reason
         if reason:
             warnings.warn(
-                f"{type(base).__name__} processes a prompt again for each of its {len(continuations)} answers, because "
-                f"its cache cannot be repeated: {reason}",
+                f"{type(base).__name__} processes a prompt again for each of its {len(continuations)} answers: its "
+                f"cache cannot be repeated, {reason}",
                 RuntimeWarning,
                 stacklevel=2,
             )
