@@ -6,6 +6,7 @@ benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, PandaLM
 exports      Argilla and Label Studio
 comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, and
              preference data with other names: Argilla's, Stack Exchange in pairs, CValues
+rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM
 votes        the words for a winner
 
 A file in our own columns, one row an annotator included (Kaggle's WSDM cup is one), has no layout here: it is read by
@@ -15,11 +16,11 @@ A file in our own columns, one row an annotator included (Kaggle's WSDM cup is o
 from collections.abc import Collection
 
 from autorater.data.errors import UserError
-from autorater.data.layouts import arenas, benchmarks, comparisons, exports, preferences
+from autorater.data.layouts import arenas, benchmarks, comparisons, exports, preferences, rankings
 from autorater.data.layouts.exports import lifted
 from autorater.data.layouts.layout import Layout
 
-_KINDS = (arenas, benchmarks, preferences, exports, comparisons)  # the first that fits is taken
+_KINDS = (arenas, benchmarks, preferences, exports, comparisons, rankings)  # the first that fits is taken
 LAYOUTS = {layout.name: layout for kind in _KINDS for layout in kind.LAYOUTS}
 OWN = "pairs"
 """The name of our own columns."""
