@@ -92,6 +92,7 @@ def trained_with_a_third_file(policy, folder, monkeypatch, **options):
 def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp_path, monkeypatch):
     """All in the precision of the evaluation, which is not that of the training."""
     options = {"judgment": "pointwise", "bf16": not bfloat16, "bf16_full_eval": bfloat16}
+    options["recalibration"] = "platt" if bfloat16 else "temperature"  # a pointwise judge has a temperature with both
     judge, files = trained_with_a_third_file(policy, tmp_path, monkeypatch, **options)
     assert judge.recalibration.kind == "odd_temperature"
     third = with_sparse_labels(load_pairs(files["third"]), 42)
