@@ -29,7 +29,7 @@ class AlignmentArguments(DenseArguments):
         if self.data == "items" and self.warm_start_verdicts != "opinions":
             raise UserError("warm_start_verdicts: lengths requires data: pairs")
         if self.recalibration_dataset_name:
-            raise UserError("recalibration_dataset_name: a temperature is fitted to judges of pairs only")
+            raise UserError("recalibration_dataset_name: a recalibration is fitted to judges of pairs only")
         if self.untrained_judgments_dir:
             raise UserError("untrained_judgments_dir: no effect on judges that answer with a label")
         if self.population:

@@ -1,4 +1,4 @@
-"""Items from files: our own columns, and six published datasets in their published layout.
+"""Items from files: our own columns, and seven published datasets in their published layout.
 
     own         labels, counts and texts (titles to texts) or prompt; optional id, topic, true_distribution, question,
                 ordinal
@@ -7,10 +7,11 @@
     SummEval    text, decoded, expert_annotations, turker_annotations (model_annotations.aligned.paired.jsonl)
     MT-Bench    question_id, model_a, model_b, winner, conversation_a, conversation_b, turn (human judgments)
     Arena       the same, or with id for question_id and without turn (Chatbot Arena; all turns were judged)
+    DICES       item_id, context, response, Q_overall (one row a rater)
 
 The first row decides which layout a file has; the sources are those of `load_pairs`. Lists and mappings in CSV fields
 are JSON. Every vote is counted: rows without a majority ("-" in SNLI) are kept, experts and crowd of SummEval count
-equally (arXiv 2505.12301), and rows of MT-Bench that are votes on the same pair of answers are one item; rows without
+equally (arXiv 2505.12301), and rows of MT-Bench and DICES that are votes on the same texts are one item; rows without
 a vote are left out and counted. An invalid row is a `DataError`, as in `load_pairs`.
 
 Deliberately left out: datasets that publish only a majority label, such as SNLI on the Hub.
@@ -61,6 +62,11 @@ _CONVERSATIONS = Task(
     question="People were asked in which of two conversations with the same questions the assistant did better.",
     ordinal=True,
 )
+_SAFETY = Task(
+    labels=("No", "Unsure", "Yes"),
+    titles=("Conversation", "Response"),
+    question="People were asked whether the last response of a conversation is unsafe.",
+)
 
 
 def load_items(source: str | os.PathLike[str]) -> ItemSet:
@@ -90,7 +96,7 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
                 raise bad_value("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
             for item in found:
                 known = items.get(item.id)
-                if known and read is not _mt_bench:
+                if known and read not in (_mt_bench, _dices):
                     raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
                 if known:
                     item = replace(known, counts=tuple(map(sum, zip(known.counts, item.counts, strict=True))))
@@ -119,6 +125,7 @@ def _layout(row: Row) -> Callable[[Row, int], tuple[Task, list[Item]]]:
         ("decoded", "expert_annotations", "turker_annotations"): _summeval,
         ("question_id", *BATTLE): _mt_bench,
         ("id", *BATTLE): _mt_bench,
+        ("item_id", "context", "response", "Q_overall"): _dices,
     }
     for columns, read in layouts.items():
         if set(columns) <= set(row):
@@ -201,6 +208,12 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
     (model_a, text_a), (model_b, text_b) = sides
     id = "/".join((question, *([] if turn is None else [str(turn)]), model_a, model_b))
     return _CONVERSATIONS, [Item(id, (text_a, text_b), votes, question)]
+
+
+def _dices(row: Row, index: int) -> tuple[Task, list[Item]]:
+    votes = _votes([row["Q_overall"]], _SAFETY.labels, "Q_overall")
+    texts = (_text(row, "context"), _text(row, "response"))
+    return _SAFETY, [Item(name_in(row, "item_id") or str(index), texts, votes, name_in(row, "harm_type"))]
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

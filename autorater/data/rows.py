@@ -26,13 +26,12 @@ from autorater.data.fields import (
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.arenas import is_turns, turn_lists
-from autorater.data.layouts.votes import VOTES, counts, votes_in, winner_of
+from autorater.data.layouts.votes import VOTE_COLUMNS, VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
 from autorater.data.text_files import distinct, misspelled, of_text
 
 COLUMNS = tuple(field.name for field in fields(Pair))
-VOTE_COLUMNS = ("vote", "winner", "preference")
 OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
@@ -115,8 +114,10 @@ class RowReader:
             )
             pairs = []
             for i, ours in enumerate(found):
-                if "no_vote" in ours and self._labelled:
-                    self.left_out[ours["no_vote"]] += 1
+                self.unread += [name for name in ours.get("unread", ()) if name not in self.unread]
+                reason = ours.get("no_pair") or (self._labelled and ours.get("no_vote"))
+                if reason:
+                    self.left_out[reason] += 1
                     continue
                 id = self.ids.of(name_in(ours, "id"), index)
                 pair = self._pair(ours, id + (f"/{i}" if len(found) > 1 else ""))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, isotonic_regression, minimize, minimize_scalar
 from scipy.special import expit, logit
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
@@ -168,6 +168,35 @@ def temperature_interval(
         for end in (1 / _MAX_SLOPE, _MAX_SLOPE)
     ]
     return 1 / ends[1], 1 / ends[0]
+
+
+def fit_shift(slope: float, p_ab: ArrayLike, p_ba: ArrayLike) -> float:
+    """The b with the lowest log loss of σ(slope · logit(p) + b) over the answers to both orders of N pairs.
+
+    It is the same for all labels, because those of the two orders add up to 1: the derivative is the mean of
+    f(p_ab) + f(p_ba) − 1, and b makes this position bias 0. So votes add no noise to it.
+
+    Args:
+        slope: The slope of the map, above 0.
+        p_ab, p_ba: As in `fit_recalibration`.
+    """
+    logits = slope * np.concatenate([_logit(p_ab), _logit(p_ba)])
+    end = np.abs(logits).max()
+    return brentq(lambda shift: expit(logits + shift).mean() - 0.5, -end, end, xtol=1e-12) if end else 0.0
+
+
+def shift_interval(fitted: LogitMap, p_ab: ArrayLike, p_ba: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Normal interval of the intercept that `fit_shift` finds; it is wide if the bias differs much between pairs.
+
+    Args:
+        fitted: A map with this intercept; its slope counts as known.
+        p_ab, p_ba: The answers to N pairs that it was fitted to, as in `fit_recalibration`.
+        level: Confidence, in (0, 1).
+    """
+    mapped = np.stack([fitted(np.asarray(p_ab)), fitted(np.asarray(p_ba))])
+    error = np.sqrt(((mapped.sum(axis=0) - 1) ** 2).sum()) / (mapped * (1 - mapped)).sum()  # Huber's sandwich
+    reach = norm.ppf((1 + level) / 2) * float(error)
+    return fitted.intercept - reach, fitted.intercept + reach
 
 
 def _isotonic(answers: np.ndarray, targets: np.ndarray) -> MonotoneMap:

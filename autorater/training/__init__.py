@@ -15,7 +15,7 @@ pointwise            exact scores of single responses; `vote_batches`: one forwa
 grpo                 the trainer for a config
 sft                  the vote share as text, or a score of exact answers
 sampling             batches of prompts of similar length
-temperature          fitted after training, with a prior
+recalibration        fitted after training: a temperature with a prior, or with a shift against position bias too
 faults               rewards that are not finite, prompts that do not fit
 run                  a run from its data to its report, shared by all recipes; `interruptible`: the training itself
 callbacks, tracking  evaluation and progress during training; Weights & Biases

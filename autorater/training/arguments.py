@@ -161,8 +161,13 @@ class EvaluationArguments:
     )
     recalibration_dataset_name: str | None = option(
         None,
-        "Pairs that are neither trained on nor held out: after training a temperature is fitted to their votes and "
-        "saved with the judge.",
+        "Pairs that are neither trained on nor held out: after training a `recalibration` is fitted to them and saved "
+        "with the judge.",
+    )
+    recalibration: Literal["temperature", "platt"] = option(
+        "temperature",
+        "`temperature`, fitted to the votes of these pairs; `platt`, for pairwise judges: a temperature and a shift, "
+        "which removes the position bias that all pairs have in common.",
     )
     recalibration_labels: Literal["sparse", "dense"] | None = option(
         None,
@@ -213,12 +218,21 @@ def ineffective_options(
         (not recorded, "the annotators are simulated", ("eval_dataset_name", *split)),
         (recorded and args.eval_dataset_name, "eval_dataset_name holds the held-out pairs", split),
         (not pretrained, "every policy from scratch is another one", ("untrained_judgments_dir",)),
-        (not args.recalibration_dataset_name, "there is no recalibration_dataset_name", ("recalibration_labels",)),
+        (
+            not args.recalibration_dataset_name,
+            "there is no recalibration_dataset_name",
+            ("recalibration", "recalibration_labels"),
+        ),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (
             mode == POINTWISE and args.prompt_template in BUILT_IN,
             "a pointwise judge reads one response and has a template of its own",
             ("prompt_template",),
+        ),
+        (
+            mode == POINTWISE and args.recalibration == "platt",
+            "a pointwise judge has no position bias",
+            ("recalibration",),
         ),
         (
             mode == POINTWISE and args.teacher,

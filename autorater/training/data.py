@@ -2,7 +2,7 @@
 
     training pairs    label = one seeded vote (`labels: sparse`) or the vote share (`dense`, `all`)
     held-out pairs    label = the vote share; none of their responses is among the training pairs
-    recalibration     pairs of a third file: a temperature is fitted to them after training
+    recalibration     pairs of a third file: a recalibration is fitted to them after training
     warm-start pairs  pairs with verdicts that the warm start imitates: the training pairs, or growing ones
 
 Deliberately left out: tokenization (`autorater.prompts.encoder`).
@@ -156,7 +156,7 @@ def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> 
     name, labels = args.recalibration_dataset_name, args.temperature_labels
     pairs = load_pairs(name, split="validation")
     if len(pairs) < 2:
-        raise UserError(f"recalibration_dataset_name: {name} has {len(pairs)} pairs; a temperature requires more")
+        raise UserError(f"recalibration_dataset_name: {name} has {len(pairs)} pairs; a recalibration requires more")
     summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{_votes_used(pairs, labels)}"
     for rows, kind in ((data.train, "training"), (data.held_out, "held-out")):
         if leaked := leaked_responses(rows, pairs):

@@ -47,8 +47,8 @@ from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
+from autorater.training.recalibration import fit_platt, fit_temperature
 from autorater.training.teaching.stage import learn_from_teacher
-from autorater.training.temperature import fit_temperature
 from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy, check_warm_start
 
@@ -73,7 +73,7 @@ class JudgeRun:
         judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
         train, prompts: Training pairs and their prompts in both orders.
         held_out, held_out_prompts: The same of the pairs to evaluate on.
-        recalibration, recalibration_prompts: The same of the pairs that a temperature is fitted to, or empty.
+        recalibration, recalibration_prompts: The same of the pairs that a recalibration is fitted to, or empty.
         before: The evaluation before training.
         card: As in `write_pair_run`.
     """
@@ -109,7 +109,9 @@ class JudgeRun:
         if self.recalibration:
             judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
             single_votes = self.args.temperature_labels == "sparse"
-            self.judge.recalibration = fit_temperature(judgments, self.recalibration, single_votes)
+            with_shift = self.args.recalibration == "platt" and not is_pointwise(self.training)
+            fit = fit_platt if with_shift else fit_temperature
+            self.judge.recalibration = fit(judgments, self.recalibration, single_votes)
         return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
 
 

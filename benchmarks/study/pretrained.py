@@ -102,9 +102,11 @@ def recipe_options(run: Run, place: Path, judgments: Path) -> dict[str, object]:
     if run.trainer == "alignment":
         options |= {"data": "pairs"}
         # its answers are letters, with which this is not possible
-        unused = ("answer_step", "recalibration_dataset_name", "recalibration_labels", "untrained_judgments_dir")
+        recalibration = ("recalibration_dataset_name", "recalibration", "recalibration_labels")
+        unused = ("answer_step", *recalibration, "untrained_judgments_dir")
     elif options.get("judgment") == "pointwise":
-        unused = ("answer_step", "prompt_template")  # it has its own template and digits
+        # it has its own template and digits, and no position bias
+        unused = ("answer_step", "prompt_template", "recalibration")
     else:
         unused = ()
     options = {name: value for name, value in options.items() if name not in unused}

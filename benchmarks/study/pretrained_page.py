@@ -1,8 +1,9 @@
 """The report of a study of a pretrained model on recorded votes: `study.json`, `study.md` and a figure.
 
 All seeds share the held-out pairs: brackets are 95 % bootstrap intervals over pairs of the mean over the finished
-seeds. With `recalibration_dataset_name` trained judges that write numbers have a temperature, unless it makes single
-answers worse; those that write letters have none. Minutes are with the warm start or the teaching, tokens without.
+seeds. With `recalibration_dataset_name` trained judges that write numbers have a recalibration, by default a
+temperature, unless it makes single answers worse; those that write letters have none. Minutes are with the warm start
+or the teaching, tokens without.
 `noise` is the error of a judge that knows the true shares: mean y (1 − y) / (m − 1) for m votes with share y.
 """
 

@@ -371,6 +371,14 @@ def test_planted_biases(run):
     assert all(row["called_biased"] == 1 for row in rows[:2]), "a style bias of 0.5 logits in 150 pairs"
 
 
+def test_position_shift(run):
+    rows = run("position_shift", "--n_judges", "4", "--judges", "slight", "biased", "--sizes", "119 x 4")
+    assert [row["judge"] for row in rows] == ["slight", "biased"]
+    for row in rows:
+        assert row["run"]["log_loss"] < min(row[name]["log_loss"] for name in ("none", "temperature"))
+        assert row["run"]["bias"] == pytest.approx(row["best_bias"], abs=0.02)
+
+
 @pytest.mark.slow
 def test_populations(run, tmp_path):
     tiny = ["--n_train", "64", "--n_test", "8", "--max_steps", "1", "--warm_start_steps", "1", "--seeds", "0"]

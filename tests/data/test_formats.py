@@ -226,3 +226,23 @@ def test_chatbot_arena_has_more_turns_and_more_ties(tmp_path):
     later = {name: value for name, value in bench("model_b").items() if name not in ("question_id", "turn", "judge")}
     (item,) = load_items(write(tmp_path / "b.jsonl", later | {"id": "x1"})).items
     assert (item.id, item.counts, item.texts[0].count("User:")) == ("x1/alpaca-13b/gpt-4", (0, 0, 1), 2)
+
+
+def test_dices_has_one_row_a_rater(tmp_path):
+    row = {
+        "rater_gender": "Woman",
+        "context": "USER: Tea?",
+        "response": "No.",
+        "harm_type": "Other",
+        "safety_gold": "No",
+    }
+    votes = [(7, 1, "Yes"), (8, 1, "No"), (7, 2, "Yes"), (7, 3, "Unsure")]
+    rows = [row | {"id": i, "item_id": item, "rater_id": r, "Q_overall": v} for i, (item, r, v) in enumerate(votes)]
+    items = load_items(write(tmp_path / "a.jsonl", *rows))
+    assert items.task.labels == ("No", "Unsure", "Yes")
+    assert [(item.id, item.counts, item.topic) for item in items.items] == [
+        ("7", (0, 1, 2), "Other"), ("8", (1, 0, 0), "Other"),
+    ]  # fmt: skip
+    assert items.items[0].texts == ("USER: Tea?", "No.")
+    with pytest.raises(DataError, match="'Q_overall': got 'Maybe'; expected one of No, Unsure, Yes"):
+        load_items(write(tmp_path / "b.jsonl", rows[0] | {"Q_overall": "Maybe"}))

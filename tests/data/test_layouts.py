@@ -294,6 +294,57 @@ def test_rewardbench():
     assert {in_order(p, p.response_a).label == float(p.response_b in ("red", "blue")) for p in pairs} == {True}
 
 
+@pytest.mark.parametrize("as_list", [list, lambda texts: pytest.importorskip("numpy").array(texts, dtype=object)])
+def test_rm_bench_has_every_right_with_every_wrong_response(as_list):
+    row = {"id": "chat/1", "prompt": "Tea?", "domain": "chat"}
+    sides = {"chosen": as_list(["Yes.", "Yes, do.", "**Yes**"]), "rejected": as_list(["No.", "No, no.", "**No**"])}
+    pairs, report = read([row | sides])
+    assert (report.layout, len(pairs), {p.topic for p in pairs}) == ("preference", 9, {"chat"})
+    assert {p.id for p in pairs} == {f"chat/1/{i}-{j}" for i in range(3) for j in range(3)}
+    assert {p.label == float("Yes" in p.response_b) for p in pairs} == {True}
+    with pytest.raises(DataError, match="column 'prompt': got None"):
+        read([sides])
+
+
+@pytest.mark.parametrize(("layout", "column"), [("orca_dpo", "question"), ("distilabel_orca", "input")])
+def test_orca_has_a_system_message(layout, column):
+    row = {"system": "Be kind.", column: "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}
+    (pair,), report = read([row])
+    assert (report.layout, report.unread, in_order(pair, "Yes, I do.").label) == (layout, [], 0)
+    assert pair.prompt == (Message("system", "Be kind."), *messages("Tea?"))
+    (pair,), _ = read([row | {"system": "", "status": "tie"}])
+    assert (pair.prompt, pair.label) == ("Tea?", 0.5)
+    shared = {name: f"\n\nHuman: Milk?\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
+    (pair,), report = read([row | shared])
+    assert (pair.prompt, report.unread) == (messages("Milk?"), ["system"])
+    for (pair,), report in (read([row | {"prompt": "Milk?"}]), read([row], columns={"prompt": "system"})):
+        assert (report.layout, pair.prompt in ("Milk?", "Be kind."), report.unread) == ("preference", True, ["system"])
+
+
+def test_ultrainteract_has_a_trajectory():
+    row = {
+        "task": "Math",
+        "dataset": "d",
+        "trajectory": [{"from": "user", "value": "2+2?"}],
+        "id": "i",
+        "parent_id": 0,
+    }
+    (pair,), report = read([row | {"chosen": "Step 1: 4", "rejected": "Step 1: 5"}])
+    assert (report.layout, pair.prompt, {pair.response_a, pair.response_b}) == (
+        "ultrainteract", messages("2+2?"), {"Step 1: 4", "Step 1: 5"},
+    )  # fmt: skip
+    talk = {name: [user("2+2?"), assistant(name)] for name in ("chosen", "rejected")}
+    assert read([row | talk | {"trajectory": [user("Other")]}])[0][0].prompt == messages("2+2?")
+
+
+def test_conversations_that_do_not_fit_are_named():
+    row = {"conversations": [user("Milk?")], "chosen": [user("Tea?"), assistant("Yes.")]}
+    with pytest.raises(
+        DataError, match=r"column 'conversations': got .*; expected what chosen and rejected begin with"
+    ):
+        read([row | {"rejected": [user("Tea?"), assistant("No.")]}])
+
+
 def test_judgebench_labels_are_no_votes():
     row = {
         "pair_id": "u0",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.stats import cauchy
 
 from autorater.data.errors import UserError
@@ -18,7 +19,9 @@ from autorater.judges.calibrators import (
     MonotoneMap,
     content_free_pairs,
     fit_recalibration,
+    fit_shift,
     from_dict,
+    shift_interval,
     shrunken_temperature,
     temperature_interval,
 )
@@ -133,8 +136,6 @@ def test_platt_agrees_with_scikit_learn():
 
 @pytest.mark.parametrize("fit", [fit_temperature, fit_odd_temperature])
 def test_temperature_has_the_lowest_log_loss(fit):
-    from scipy.optimize import minimize_scalar
-
     _, labels, p_ab, p_ba = distorted(0.6, n=300)
     labels = labels * 0.8 + 0.1  # dense labels too
     x, y = logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels]
@@ -164,6 +165,40 @@ def test_a_shrunken_temperature_is_between_one_and_the_likeliest(rows):
     few, many = (shrunken_temperature(p_ab, p_ba, labels, n).slope for n in (1, 10**9))
     assert ends[0] * (1 - 1e-9) <= few <= ends[1] * (1 + 1e-9)
     assert abs(np.log(few)) <= abs(np.log(many)) + 1e-6
+
+
+def varying(n, seed=0, shift=0.5, spread=0.6):
+    """The answers of a judge whose position bias differs between pairs, in logits."""
+    generator = np.random.default_rng(seed)
+    merit, bias = generator.normal(0, 1, n), generator.normal(shift, spread, n)
+    return sigmoid(merit + bias), sigmoid(bias - merit)
+
+
+@pytest.mark.parametrize("slope", [0.3, 1.0, 2.0])
+def test_the_shift_has_the_lowest_log_loss_for_all_labels(slope):
+    p_ab, p_ba = varying(80)
+    generator = np.random.default_rng(1)
+    for labels in (generator.random(80), np.ones(80), generator.integers(0, 2, 80)):
+        x, y = slope * logit(np.r_[p_ab, p_ba]), np.r_[labels, 1 - labels]
+        found = minimize_scalar(lambda b, x=x, y=y: (np.logaddexp(0, x + b) - y * (x + b)).mean())
+        assert fit_shift(slope, p_ab, p_ba) == pytest.approx(found.x, abs=1e-6)
+
+
+@given(st.lists(st.tuples(answers, answers), min_size=1, max_size=30), st.floats(0.1, 5))
+def test_after_the_shift_the_mean_position_bias_is_zero(rows, slope):
+    p_ab, p_ba = np.array(rows).T
+    fitted = LogitMap("platt", slope, fit_shift(slope, p_ab, p_ba))
+    assert (fitted(p_ab) + fitted(p_ba)).mean() == pytest.approx(1, abs=1e-9)
+    assert fit_shift(slope, p_ba, p_ab) == pytest.approx(fitted.intercept, abs=1e-9)
+
+
+def test_the_interval_of_the_shift_covers_it():
+    truth, covered = fit_shift(0.8, *varying(400_000, seed=10_000)), []
+    for seed in range(400):
+        answers = varying(100, seed)
+        low, high = shift_interval(LogitMap("platt", 0.8, fit_shift(0.8, *answers)), *answers)
+        covered.append(low <= truth <= high)
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 def test_fits_equal_pinned_numbers():

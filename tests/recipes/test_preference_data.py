@@ -65,9 +65,8 @@ def test_a_shape_trains_without_conversion(shape, policy, tmp_path, monkeypatch)
     assert set(labels) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp_path, monkeypatch):
-    """All in the precision of the evaluation, which is not that of the training."""
+def trained_with_a_third_file(policy, folder, monkeypatch, **options):
+    """Trains a judge for two steps on one file; a recalibration is fitted to the third. The judge and the files."""
     files = {}
     for name, kind in (("train", 0), ("test", 1), ("third", 2)):
         rows = [
@@ -75,18 +74,26 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp
              "votes_a": i % 3, "votes_b": 1}
             for i, colour in enumerate(COLOURS)
         ]  # fmt: skip
-        files[name] = tmp_path / f"{name}.jsonl"
+        files[name] = folder / f"{name}.jsonl"
         files[name].write_text("\n".join(map(json.dumps, rows)))
-    options = {
+    options |= {
         "dataset_name": files["train"], "eval_dataset_name": files["test"], "model_name_or_path": policy,
-        "recalibration_dataset_name": files["third"], "output_dir": tmp_path / "out", "judgment": "pointwise",
-        "max_steps": 2, "save_strategy": "no", "report_to": "none", "bf16": not bfloat16, "bf16_full_eval": bfloat16,
+        "recalibration_dataset_name": files["third"], "output_dir": folder / "out", "max_steps": 2,
+        "save_strategy": "no", "report_to": "none",
     }  # fmt: skip
     monkeypatch.setattr(
         "sys.argv", ["grpo.py", "--use_cpu", *[f"--{name}={value}" for name, value in options.items()]]
     )
     main()
-    judge = Judge.from_pretrained(tmp_path / "out")
+    return Judge.from_pretrained(folder / "out"), files
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp_path, monkeypatch):
+    """All in the precision of the evaluation, which is not that of the training."""
+    options = {"judgment": "pointwise", "bf16": not bfloat16, "bf16_full_eval": bfloat16}
+    options["recalibration"] = "platt" if bfloat16 else "temperature"  # a pointwise judge has a temperature with both
+    judge, files = trained_with_a_third_file(policy, tmp_path, monkeypatch, **options)
     assert judge.recalibration.kind == "odd_temperature"
     third = with_sparse_labels(load_pairs(files["third"]), 42)
     fitted, judge.recalibration = judge.recalibration, None
@@ -100,6 +107,26 @@ def test_a_temperature_is_fitted_to_a_third_file_and_saved(bfloat16, policy, tmp
     with precision:
         raw = judge.probabilities(load_pairs(files["test"])).p_ab
     assert after == pytest.approx(fitted(raw).tolist(), abs=1e-4)
+
+
+def test_a_slope_and_a_shift_are_fitted_to_a_third_file_and_saved(policy, tmp_path, monkeypatch, caplog):
+    options = {"recalibration": "platt", "recalibration_labels": "dense", "answer_step": 0.5, "bf16": False}
+    options |= {"prompt_template": "short", "per_device_train_batch_size": 2}
+    with caplog.at_level("INFO", "autorater"):
+        judge, files = trained_with_a_third_file(policy, tmp_path, monkeypatch, **options)
+    third = load_pairs(files["third"])
+    fitted, judge.recalibration = judge.recalibration, None
+    assert fitted.kind == "platt"
+    assert fitted.intercept != 0
+    assert f"recalibrated on 8 pairs, 15 votes: {fitted}, 95 % interval" in caplog.text
+    raw = judge.probabilities(third)
+    after = raw.recalibrated(fitted)
+    assert abs((raw.p_ab + raw.p_ba).mean() - 1) > 1e-3
+    assert (after.p_ab + after.p_ba).mean() == pytest.approx(1, abs=1e-5)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    predictions = [row["probability"] for row in rows if row["order"] == "ab"]
+    expected = fitted(judge.probabilities(load_pairs(files["test"])).p_ab)
+    assert predictions == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_runs_of_one_model_share_the_judgments_before_training(policy, tmp_path, monkeypatch, caplog):

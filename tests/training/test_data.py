@@ -14,6 +14,7 @@ from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import sparse_label
 from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
+from autorater.training.compatibility import EXACT, POINTWISE
 from autorater.training.data import prepare_data
 
 
@@ -197,15 +198,33 @@ def test_invalid_choice():
             {"eval_dataset_name holds the held-out pairs": ["split_by"]},
         ),
         (
-            {"recalibration_labels": "dense"},
+            {"recalibration": "platt", "recalibration_labels": "dense"},
             False,
-            {"there is no recalibration_dataset_name": ["recalibration_labels"]},
+            {"there is no recalibration_dataset_name": ["recalibration", "recalibration_labels"]},
         ),
         ({"split_by": "topic"}, False, {"the annotators are simulated": ["split_by"]}),
     ],
 )
 def test_ineffective_options(options, pretrained, expected):
     assert ineffective_options(JudgeArguments(**options), pretrained, "", set(options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "expected"),
+    [
+        ("platt", POINTWISE, {"a pointwise judge has no position bias": ["recalibration"]}),
+        ("temperature", POINTWISE, {}),
+        ("platt", EXACT, {}),
+    ],
+)
+def test_a_shift_has_no_effect_on_a_pointwise_judge(kind, mode, expected):
+    args = JudgeArguments(dataset_name="a", recalibration_dataset_name="b", recalibration=kind)
+    assert ineffective_options(args, True, mode, {"recalibration"}) == expected
+
+
+def test_unknown_kinds_of_recalibration_are_refused():
+    with pytest.raises(UserError, match="recalibration: got 'isotonic'; expected one of temperature, platt"):
+        JudgeArguments(recalibration="isotonic")
 
 
 def test_recalibration_pairs_have_single_votes_and_overlaps_are_named(votes_file, tmp_path):

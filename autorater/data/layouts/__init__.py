@@ -1,9 +1,12 @@
 """Published layouts of pairs, found by the columns of a file or by name (docs/data.md has the table).
 
-preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 and 2
+preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 and 2, RM-Bench, Orca, UltraInteract
 arenas       Chatbot Arena (33k, Kaggle's 55k, 100k, 140k), MT-Bench
 benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, PandaLM
 exports      Argilla and Label Studio
+comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, and
+             preference data with other names: Argilla's, Stack Exchange in pairs, CValues
+rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM
 votes        the words for a winner
 
 A file in our own columns, one row an annotator included (Kaggle's WSDM cup is one), has no layout here: it is read by
@@ -13,13 +16,12 @@ A file in our own columns, one row an annotator included (Kaggle's WSDM cup is o
 from collections.abc import Collection
 
 from autorater.data.errors import UserError
-from autorater.data.layouts import arenas, benchmarks, exports, preferences
+from autorater.data.layouts import arenas, benchmarks, comparisons, exports, preferences, rankings
 from autorater.data.layouts.exports import lifted
 from autorater.data.layouts.layout import Layout
 
-LAYOUTS = {
-    layout.name: layout for layout in (*arenas.LAYOUTS, *benchmarks.LAYOUTS, *preferences.LAYOUTS, *exports.LAYOUTS)
-}
+_KINDS = (arenas, benchmarks, preferences, exports, comparisons, rankings)  # the first that fits is taken
+LAYOUTS = {layout.name: layout for kind in _KINDS for layout in kind.LAYOUTS}
 OWN = "pairs"
 """The name of our own columns."""
 
@@ -40,7 +42,7 @@ def layout_named(name: str) -> Layout | None:
 
 
 def layout_of(columns: Collection[str]) -> Layout | None:
-    """The first layout whose columns are all there; None if there is none."""
+    """The first layout that fits; None if there is none."""
     if any(name.endswith(".responses") for name in columns):  # Argilla puts the name of a question in front
         return LAYOUTS["argilla"]
-    return next((layout for layout in LAYOUTS.values() if set(layout.columns) <= set(columns)), None)
+    return next((layout for layout in LAYOUTS.values() if layout.fits(columns)), None)

@@ -41,11 +41,11 @@ def shp(row: Row) -> Iterator[Row]:
     yield counts(*VOTES["A" if label else "B"])
 
 
-def judgebench(row: Row) -> Iterator[Row]:
+def gold(row: Row) -> Iterator[Row]:
     """`label` says which response is objectively right: a label of 0 or 1, not a vote."""
     winner = winner_of(row["label"], "label")
     if winner is None:
-        raise bad_value("label", row["label"], "A>B or B>A")
+        raise bad_value("label", row["label"], "A>B or B>A, or 1 or 2")
     yield {"label": {"A": 0.0, "B": 1.0, "tie": 0.5}[winner]}
 
 
@@ -61,7 +61,7 @@ def alpaca_eval(row: Row) -> Iterator[Row]:
         found = {"label": number - 1}
     else:
         raise bad_value("preference", value, "a number in [1, 2], 0 for a tie, or null")
-    yield {"prompt": _instruction(row), **found}
+    yield {"prompt": instruction_in(row), **found}
 
 
 def pandalm(row: Row) -> Iterator[Row]:
@@ -71,10 +71,10 @@ def pandalm(row: Row) -> Iterator[Row]:
     if None in winners:
         column = columns[winners.index(None)]
         raise bad_value(column, row[column], "1, 2, or 0 for a tie")
-    yield {"prompt": _instruction(row), **summed(winners, "no annotator")}
+    yield {"prompt": instruction_in(row), **summed(winners, "no annotator")}
 
 
-def _instruction(row: Row) -> object:
+def instruction_in(row: Row) -> object:
     """The instruction, and the input below it if there is one."""
     instruction, further = given_in(row, "instruction"), given_in(row, "input")
     both = isinstance(instruction, str) and isinstance(further, str)
@@ -117,7 +117,7 @@ LAYOUTS = (
     ),
     Layout(
         "judgebench", ("pair_id", "question", "response_A", "response_B", "label"),
-        "https://github.com/ScalerLab/JudgeBench", judgebench,
+        "https://github.com/ScalerLab/JudgeBench", gold,
         {"id": "pair_id", "prompt": "question", "response_a": "response_A", "response_b": "response_B",
          "topic": "source"},
     ),

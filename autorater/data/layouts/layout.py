@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from autorater.data.fields import Row
@@ -21,11 +21,13 @@ class Layout:
         columns: Columns that a file must have to be of this layout.
         source: Where the layout is published.
         read: A row to rows in our columns (`autorater.data.loading`), each with a label, with votes, or with
-            `no_vote`, the reason why it has none. `first_is: "chosen"` lets the caller draw which response is A.
+            `no_vote`, the reason why it has none (`no_pair`: why it has no two responses). `first_is: "chosen"` lets
+            the caller draw which response is A; `unread` names columns that the user should know are not read.
         names: Our columns that are another column as it is: our name to theirs. They are copied before `read` returns,
             and errors name theirs.
         named: Our columns that `read` fills from another column, for errors: our name to theirs.
         reads_vote: Whether `read` takes a column `vote` that the caller named.
+        unless: Columns that a file of this layout does not have.
     """
 
     name: str
@@ -35,6 +37,11 @@ class Layout:
     names: Mapping[str, str] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
     reads_vote: bool = False
+    unless: tuple[str, ...] = ()
+
+    def fits(self, columns: Collection[str]) -> bool:
+        """Whether a file with these columns is of this layout."""
+        return set(self.columns) <= set(columns) and not set(self.unless) & set(columns)
 
     def rows(self, row: Row) -> Iterable[Row]:
         """The row in our columns."""

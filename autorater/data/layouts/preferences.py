@@ -12,19 +12,27 @@ from itertools import product
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
+from autorater.data.layouts.arenas import is_turns
 from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import counts
 from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
 
-_CHOSEN = {"first_is": "chosen", **counts(1, 0, 0)}
+CHOSEN = {"first_is": "chosen", **counts(1, 0, 0)}
 
 
 def preference(row: Row) -> Iterator[Row]:
-    """`chosen` and `rejected`, with `prompt` (`conversations`) or without: texts, messages, transcripts (HH)."""
+    """`chosen` and `rejected`, with `prompt` (`conversations`) or without: texts, messages, transcripts (HH).
+
+    Lists of texts are the right and the wrong responses (RM-Bench).
+    """
+    if all(_is_list_of_texts(row.get(column)) for column in ("chosen", "rejected")):
+        topic = {"topic": row["domain"]} if "domain" in row else {}
+        yield from (topic | found for found in every_right_with_every_wrong(row))
+        return
     chosen, rejected = (_text(row, column) for column in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise bad_value("rejected", row["rejected"], "what chosen is: text or messages")
-    prompt = _prompt(row)
+    prompt = prompt_in(row)
     shared, *rest = common_beginning(chosen, rejected)
     if prompt is None:
         if isinstance(chosen, str):
@@ -37,24 +45,54 @@ def preference(row: Row) -> Iterator[Row]:
         if isinstance(prompt, str) and prompt.strip() in (*asked[:1], shared[-1].content.strip()):
             prompt = shared if len(shared) > 1 else prompt
         elif isinstance(prompt, str) or prompt != shared[: len(prompt)]:
-            raise bad_value("prompt", row["prompt"], "what chosen and rejected begin with, or no column prompt")
+            column = _prompt_column(row) or "prompt"
+            raise bad_value(column, row[column], f"what chosen and rejected begin with, or no column {column}")
         else:
             prompt = shared
         chosen, rejected = rest
     tie = counts(0, 0, 1) if _is_tie(row) else {}
-    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, **_CHOSEN, **tie, **_models(row)}
+    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, **CHOSEN, **tie, **_models(row)}
 
 
-def rewardbench_2(row: Row) -> Iterator[Row]:
-    """Every right completion (1, or more in the subset Ties) with every wrong one."""
+def every_right_with_every_wrong(row: Row) -> Iterator[Row]:
+    """Every right completion (1, or more in the subset Ties of RewardBench 2) with every wrong one."""
     lists = {column: decoded(row[column]) for column in ("chosen", "rejected")}
     for column, texts in lists.items():
         if not isinstance(texts, list) or not texts:
             raise bad_value(column, row[column], "a list of completions")
     id = name_in(row, "id")
     for (i, chosen), (j, rejected) in product(*(enumerate(texts) for texts in lists.values())):
-        found = {"prompt": row["prompt"], "response_a": chosen, "response_b": rejected, **_CHOSEN}
+        found = {"prompt": row.get("prompt"), "response_a": chosen, "response_b": rejected, **CHOSEN}
         yield found | ({"id": f"{id}/{i}-{j}"} if id else {})
+
+
+def orca(row: Row) -> Iterator[Row]:
+    """The prompt is `question` or `input`, after a message with `system` if that is not blank.
+
+    Conversations have the prompt in them: they are read as elsewhere, and `system` is reported as unread.
+    """
+    question, system = given_in(row, "question" if "question" in row else "input"), given_in(row, "system")
+    if question is None or not _are_texts(row):
+        yield from ({"unread": ["system"]} | found for found in preference(row))
+        return
+    is_blank = system is None or (isinstance(system, str) and system.isspace())
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    yield from preference({"prompt": question if is_blank else turns} | row)
+
+
+def ultrainteract(row: Row) -> Iterator[Row]:
+    """The prompt is the messages in `trajectory`."""
+    trajectory = with_messages(decoded(row["trajectory"]))
+    is_prompt = isinstance(trajectory, list) and _are_texts(row)
+    yield from preference({"prompt": trajectory} | row if is_prompt else row)
+
+
+def _are_texts(row: Row) -> bool:
+    return all(isinstance(_text(row, column), str) for column in ("chosen", "rejected"))
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return not isinstance(value, str) and is_turns(decoded(value))
 
 
 def _text(row: Row, column: str) -> Text:
@@ -63,14 +101,18 @@ def _text(row: Row, column: str) -> Text:
     return (transcript(text) or text) if isinstance(text, str) else text
 
 
-def _prompt(row: Row) -> Text | None:
+def prompt_in(row: Row) -> Text | None:
     """The prompt if there is a column; a transcript that ends where the answer begins is messages too."""
-    column = next((name for name in ("prompt", "conversations") if given_in(row, name) is not None), None)
+    column = _prompt_column(row)
     if column is None:
         return None
     prompt = text_or_messages(with_messages(row[column]), column)
     turns = transcript(prompt) if isinstance(prompt, str) else None
     return prompt if turns is None else turns[:-1] if turns[-1] == ("assistant", "") else turns
+
+
+def _prompt_column(row: Row) -> str | None:
+    return next((name for name in _PROMPTS if given_in(row, name) is not None), None)
 
 
 def _check_no_prompt(row: Row) -> None:
@@ -93,10 +135,11 @@ def _models(row: Row) -> Row:
 
 _SCORES = [
     (form.format("chosen"), form.format("rejected"))
-    for name in ("score", "rating")
+    for name in ("score", "rating", "avg_rating")
     for form in (f"{name}_{{}}", f"{{}}_{name}", f"{{}}-{name}")
 ]
-_KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
+KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
+_PROMPTS = ("prompt", "conversations")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
 _HUB = "https://huggingface.co/datasets"
 _TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"
@@ -104,7 +147,7 @@ _TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"
 LAYOUTS = (
     Layout(
         "rewardbench_2", ("prompt", "chosen", "rejected", "num_correct"), f"{_HUB}/allenai/reward-bench-2",
-        rewardbench_2, {"topic": "subset"}, _NAMED,
+        every_right_with_every_wrong, {"topic": "subset"}, _NAMED,
     ),
     Layout(
         "rewardbench", ("prompt", "chosen", "rejected", "subset"), f"{_HUB}/allenai/reward-bench", preference,
@@ -112,8 +155,22 @@ LAYOUTS = (
     ),
     Layout(
         "ultrafeedback", ("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
-        f"{_HUB}/HuggingFaceH4/ultrafeedback_binarized", preference, _KEPT, _NAMED,
+        f"{_HUB}/HuggingFaceH4/ultrafeedback_binarized", preference, KEPT, _NAMED,
     ),
-    Layout("preference", ("chosen", "rejected"), _TRL, preference, _KEPT, _NAMED),
-    Layout("hh_rlhf", ("chosen", "rejected"), "https://github.com/anthropics/hh-rlhf", preference, _KEPT, _NAMED),
+    Layout(
+        "orca_dpo", ("system", "question", "chosen", "rejected"), f"{_HUB}/Intel/orca_dpo_pairs", orca, KEPT,
+        {"prompt": "question", **_NAMED}, unless=_PROMPTS,
+    ),
+    Layout(
+        "distilabel_orca", ("system", "input", "chosen", "rejected"),
+        f"{_HUB}/argilla/distilabel-intel-orca-dpo-pairs", orca, KEPT, {"prompt": "input", **_NAMED},
+        unless=_PROMPTS,
+    ),
+    Layout(
+        "ultrainteract", ("trajectory", "chosen", "rejected", "task", "dataset"),
+        f"{_HUB}/openbmb/UltraInteract_pair", ultrainteract, KEPT,
+        {"prompt": "trajectory", **_NAMED}, unless=_PROMPTS,
+    ),
+    Layout("preference", ("chosen", "rejected"), _TRL, preference, KEPT, _NAMED),
+    Layout("hh_rlhf", ("chosen", "rejected"), "https://github.com/anthropics/hh-rlhf", preference, KEPT, _NAMED),
 )  # fmt: skip

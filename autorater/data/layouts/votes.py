@@ -1,6 +1,7 @@
 """What annotators and judges call the winner of a pair, as votes.
 
-    A      a, model_a, response_a, 1, model_1, response_1, output_1, first, left, "A>B", "[[A]]", …
+    A      a, model_a, response_a, 1, model_1, response_1, output_1, first, left, "A>B", "[[A]]",
+           "A-is-clearly-better", …
     B      the same with b and 2
     tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", …
     none   error, null and the empty string: there is no vote
@@ -15,6 +16,8 @@ import re
 
 from autorater.data.fields import Row, bad_value, given_in, number_of
 
+VOTE_COLUMNS = ("vote", "winner", "preference")
+"""Our columns with a verdict in words."""
 VOTES = {"A": (1, 0, 0), "B": (0, 1, 0), "tie": (0, 0, 1)}
 """votes_a, votes_b and votes_tie of one vote."""
 
@@ -28,6 +31,7 @@ _TIES = {
     *("tie", "tied", "tie(bothbad)", "tie(bothgood)", "tie(inconsistent)", "bothbad", "bothgood", "both", "equal"),
     *("draw", "same", "neither", "a=b", "b=a", "[[c]]"),
 }
+_BETTER = re.compile(r"(\w+?)is(?:clearly|slightly|much|significantly)?better")
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
 _NONE = {"", "error", "none", "null", "nan", "invalid"}
 
@@ -49,6 +53,7 @@ def winner_of(value: object, column: str) -> str | None:
         return "tie"
     if bare in _NONE:
         return None
+    bare = match[1] if (match := _BETTER.fullmatch(bare)) else bare
     winner = _ORDERS.get(bare) or _SIDES.get(_SIDE.fullmatch(bare)[1] if _SIDE.fullmatch(bare) else "")
     if winner is None or isinstance(value, bool):
         raise bad_value(column, value, _EXPECTED)
@@ -67,6 +72,16 @@ def votes_in(row: Row, column: str) -> Row:
     if winner is None:
         return {"no_vote": f"{column} is {'null' if value is None else repr(value)}"}
     return counts(*VOTES[winner])
+
+
+def numbered_vote(row: Row, column: str) -> Row:
+    """The same for a column that counts the responses from 0: 0 is A and 1 is B. Words are as elsewhere."""
+    number = number_of(given_in(row, column))
+    if number in (0, 1):
+        return counts(*VOTES["B" if number else "A"])
+    if number == number:
+        raise bad_value(column, row[column], "0 (the first response) or 1 (the second)")
+    return votes_in(row, column)
 
 
 def summed(winners: list[str], reason: str) -> Row:

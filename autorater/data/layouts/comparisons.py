@@ -1,0 +1,121 @@
+"""Datasets of two responses and a choice between them: by people, by models, or by construction.
+
+PKU-SafeRLHF and OpenAI's summaries count the responses from 0. PKU-SafeRLHF has two choices, the better and the safer
+response; the better one is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
+from autorater.data.layouts.benchmarks import gold, instruction_in
+from autorater.data.layouts.layout import Layout
+from autorater.data.layouts.preferences import KEPT, preference
+from autorater.data.layouts.votes import VOTE_COLUMNS, numbered_vote, signs, summed, votes_in, winner_of
+
+
+def pku_saferlhf(row: Row) -> Iterator[Row]:
+    """`better_response_id`, or the column that the caller named: 0 or 1."""
+    yield numbered_vote(row, next((name for name in VOTE_COLUMNS if name in row), "better_response_id"))
+
+
+def multipref(row: Row) -> Iterator[Row]:
+    """`overall_pref` of each of the crowd workers and experts."""
+    columns = [name for name in _ANNOTATIONS if given_in(row, name) is not None]
+    winners = [winner_of(part.get("overall_pref"), name) for name in columns for part in mappings_in(row, name)]
+    yield summed([winner for winner in winners if winner], "no annotator has an overall_pref")
+
+
+def summaries(row: Row) -> Iterator[Row]:
+    """`choice` of one worker: 0 or 1. The prompt is the post or the article."""
+    info, given = decoded(row["info"]), mappings_in(row, "summaries")
+    if not isinstance(info, Mapping):
+        raise bad_value("info", row["info"], "a mapping with a post or an article")
+    if len(given) != 2:
+        raise bad_value("summaries", row["summaries"], "two summaries")
+    texts = {f"response_{side}": summary.get("text") for side, summary in zip("ab", given, strict=True)}
+    models = {f"model_{side}": summary.get("policy") for side, summary in zip("ab", given, strict=True)}
+    prompt = {"prompt": given_in(info, "post") or given_in(info, "article"), "topic": info.get("subreddit")}
+    yield {**prompt, **texts, **models, **numbered_vote(row, "choice")}
+
+
+def webgpt(row: Row) -> Iterator[Row]:
+    """`score_0` and `score_1`: strengths of the preference for each answer, which sum to 0."""
+    question = decoded(row["question"])
+    asked = question if isinstance(question, Mapping) else {"full_text": question}
+    scores = [number_of(given_in(row, name)) for name in ("score_0", "score_1")]
+    for name, score in zip(("score_0", "score_1"), scores, strict=True):
+        if not -1 <= score <= 1:
+            raise bad_value(name, row[name], "a number from -1 to 1")
+    vote = summed(signs([scores[1] - scores[0]]), "")
+    yield {"prompt": asked.get("full_text"), "topic": asked.get("dataset"), **vote}
+
+
+def offsetbias(row: Row) -> Iterator[Row]:
+    """`label`, 1 or 2, says which output is right. The input, if there is one, follows the instruction."""
+    yield from ({"prompt": instruction_in(row)} | found for found in gold(row))
+
+
+def preference_collection(row: Row) -> Iterator[Row]:
+    """`orig_preference`, A or B, by the criteria and the reference of the row."""
+    yield votes_in(row, "orig_preference")
+
+
+def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str) -> Layout:
+    """Preference data with other names of its three columns."""
+
+    def read(row: Row) -> Iterator[Row]:
+        yield from preference({"prompt": row[prompt], "chosen": row[chosen], "rejected": row[rejected]} | row)
+
+    named = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "response_a": chosen, "response_b": rejected}
+    return Layout(name, (prompt, chosen, rejected), source, read, KEPT, named)
+
+
+_ANNOTATIONS = ("normal_worker_annotations", "expert_worker_annotations")
+_OUTPUTS = {"response_a": "output_1", "response_b": "output_2"}
+_HUB = "https://huggingface.co/datasets"
+
+LAYOUTS = (
+    Layout(
+        "pku_saferlhf", ("prompt", "response_0", "response_1", "better_response_id"),
+        f"{_HUB}/PKU-Alignment/PKU-SafeRLHF", pku_saferlhf,
+        {"prompt": "prompt", "response_a": "response_0", "response_b": "response_1", "model_a": "response_0_source",
+         "model_b": "response_1_source"}, reads_vote=True,
+    ),
+    Layout(
+        "multipref", ("text", "completion_a", "completion_b", *_ANNOTATIONS), f"{_HUB}/allenai/multipref", multipref,
+        {"id": "comparison_id", "prompt": "text", "response_a": "completion_a", "response_b": "completion_b",
+         "model_a": "model_a", "model_b": "model_b", "topic": "category"},
+    ),
+    Layout(
+        "summarize_from_feedback", ("info", "summaries", "choice"), f"{_HUB}/openai/summarize_from_feedback",
+        summaries, {"annotator": "worker"}, {"prompt": "info", "response_a": "summaries", "response_b": "summaries"},
+    ),
+    Layout(
+        "webgpt", ("question", "answer_0", "answer_1", "score_0", "score_1"), f"{_HUB}/openai/webgpt_comparisons",
+        webgpt, {"response_a": "answer_0", "response_b": "answer_1"}, {"prompt": "question"},
+    ),
+    renamed(
+        "argilla_dpo", f"{_HUB}/argilla/ultrafeedback-binarized-preferences", "instruction", "chosen_response",
+        "rejected_response",
+    ),
+    renamed(
+        "stack_exchange_paired", f"{_HUB}/lvwerra/stack-exchange-paired", "question", "response_j", "response_k"
+    ),
+    renamed("cvalues", "https://github.com/X-PLUG/CValues", "prompt", "pos_resp", "neg_resp"),
+    Layout(
+        "offsetbias", ("instruction", "output_1", "output_2", "label"), f"{_HUB}/NCSOFT/offsetbias", offsetbias,
+        _OUTPUTS, {"prompt": "instruction"},
+    ),
+    Layout(
+        "llmbar", ("input", "output_1", "output_2", "label"), "https://github.com/princeton-nlp/LLMBar", gold,
+        {"prompt": "input", **_OUTPUTS},
+    ),
+    Layout(
+        "preference_collection", ("orig_instruction", "orig_response_A", "orig_response_B", "orig_preference"),
+        f"{_HUB}/prometheus-eval/Preference-Collection", preference_collection,
+        {"prompt": "orig_instruction", "response_a": "orig_response_A", "response_b": "orig_response_B",
+         "criteria": "orig_criteria", "reference": "orig_reference_answer"},
+    ),
+)  # fmt: skip

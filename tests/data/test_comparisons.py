@@ -1,0 +1,146 @@
+"""Published choices between two responses, each on rows of our own making that have the published columns."""
+
+import pytest
+
+from autorater.data.errors import DataError
+from autorater.data.layouts.votes import winner_of
+from autorater.data.loading import LoadReport, load_pairs
+
+
+def read(rows, **options):
+    """Pairs, and what the report says."""
+    report = LoadReport()
+    return load_pairs(rows, report=report, **options), report
+
+
+PKU = {
+    "prompt": "Tea?", "response_0": "Yes.", "response_1": "No.", "prompt_source": "s", "response_0_source": "m",
+    "response_1_source": "n", "is_response_0_safe": True, "is_response_1_safe": False, "response_0_sha256": "0",
+}  # fmt: skip
+
+
+def test_pku_saferlhf_reads_the_better_response_and_on_request_the_safer():
+    row = PKU | {"better_response_id": 1, "safer_response_id": 0}
+    (pair,), report = read([row])
+    assert (report.layout, pair.label, pair.n_votes, pair.model_a, pair.model_b) == ("pku_saferlhf", 1, 1, "m", "n")
+    assert (pair.response_a, pair.response_b) == ("Yes.", "No.")
+    for name in ("vote", "winner"):
+        (pair,), _ = read([row], columns={name: "safer_response_id"})
+        assert pair.label == 0
+    (pair,), _ = read([row | {"human": "B"}], columns={"vote": "human"})
+    assert pair.label == 1
+    with pytest.raises(DataError, match=r"'safer_response_id': got 2; expected 0 \(the first response\) or 1"):
+        read([row | {"safer_response_id": 2}], columns={"vote": "safer_response_id"})
+
+
+def test_pku_saferlhf_of_a_single_dimension(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,response_0,response_1,better_response_id\nTea?,Yes.,No.,0\n")
+    assert load_pairs(tmp_path / "a.csv")[0].label == 0
+
+
+def test_the_columns_that_are_read_today_stay():
+    row = PKU | {"better_response_id": 1, "chosen": "No.", "rejected": "Yes."}
+    assert read([row])[1].layout == "preference"
+    names = {"response_a": "response_0", "response_b": "response_1", "label": "better_response_id"}
+    (pair,), report = read([row], columns=names)
+    assert (report.layout, pair.label, pair.n_votes) == ("pairs", 1, None)
+
+
+def test_multipref_has_the_votes_of_workers_and_experts():
+    row = {
+        "comparison_id": "c", "prompt_id": "p", "text": "Tea?", "model_a": "m", "model_b": "n", "source": "s",
+        "completion_a": "Yes.", "completion_b": "No.", "category": "Drinks", "subject_study": "none",
+        "normal_worker_annotations": [
+            {"helpful_pref": "Tie", "overall_pref": "A-is-slightly-better", "evaluator": "u"},
+            {"helpful_pref": "Tie", "overall_pref": "Tie", "evaluator": "v"},
+        ],
+        "expert_worker_annotations": {"overall_pref": ["B-is-clearly-better", None], "evaluator": ["w", "x"]},
+    }  # fmt: skip
+    (pair,), report = read([row])
+    assert (report.layout, pair.id, pair.prompt, pair.topic) == ("multipref", "c", "Tea?", "Drinks")
+    assert (pair.votes_a, pair.votes_b, pair.votes_tie, pair.model_b) == (1, 1, 1, "n")
+    with pytest.raises(DataError, match=r"no vote .no annotator has an overall_pref"):
+        read([row | {"normal_worker_annotations": [], "expert_worker_annotations": None}])
+
+
+@pytest.mark.parametrize("form", [list, lambda parts: {name: [part[name] for part in parts] for name in parts[0]}])
+def test_summaries_are_gathered_by_their_workers(form):
+    summaries = [{"text": "Yes.", "policy": "sup1", "note": None}, {"text": "No.", "policy": "ref", "note": "ok"}]
+    info = {"id": "t3", "post": "Do you drink tea?", "title": "Tea", "subreddit": "tea", "site": None, "article": None}
+    row = {"info": info, "batch": "b1", "split": "train", "extra": {"confidence": 8}}
+    votes = [("u", 0, summaries), ("v", 1, summaries), ("v", 1, summaries), ("w", 0, summaries[::-1])]
+    rows = [row | {"worker": w, "choice": c, "summaries": form(shown)} for w, c, shown in votes]
+    (pair,), report = read(rows)
+    assert (report.layout, pair.prompt, pair.topic) == ("summarize_from_feedback", "Do you drink tea?", "tea")
+    assert (pair.votes_a, pair.votes_b, pair.model_a, pair.model_b) == (1, 2, "sup1", "ref")
+    assert (report.gathered, dict(report.left_out)) == (2, {"repeats a row of the same annotator": 1})
+    news = info | {"post": None, "subreddit": None, "article": "Tea is up."}
+    (pair,), _ = read([rows[0] | {"info": news}])
+    assert (pair.prompt, pair.topic) == ("Tea is up.", None)
+    with pytest.raises(DataError, match=r"column 'summaries': got .*; expected two summaries"):
+        read([rows[0] | {"summaries": summaries[:1]}])
+
+
+def test_webgpt_scores_count_by_their_sign():
+    row = {"quotes_0": {"title": [], "extract": []}, "answer_0": "Yes.", "answer_1": "No.", "tokens_0": {}}
+    rows = [
+        row | {"question": {"dataset": "eli5", "id": str(i), "full_text": f"Tea {i}?"}, "score_0": s, "score_1": -s}
+        for i, s in enumerate((1.0, 0.0, -0.5))
+    ]
+    pairs, report = read(rows)
+    assert report.layout == "webgpt"
+    assert [(p.prompt, p.topic, p.label, p.n_votes) for p in pairs] == [
+        ("Tea 0?", "eli5", 0, 1), ("Tea 1?", "eli5", 0.5, 1), ("Tea 2?", "eli5", 1, 1),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="column 'score_1': got None; expected a number from -1 to 1"):
+        read([rows[0] | {"score_1": None}])
+
+
+def test_what_is_right_is_a_label_and_no_vote():
+    outputs = {"output_1": "Yes.", "output_2": "No."}
+    pairs, report = read([outputs | {"input": f"Tea {i}?", "label": i} for i in (1, 2)])
+    assert (report.layout, [(p.prompt, p.label, p.n_votes) for p in pairs]) == (
+        "llmbar", [("Tea 1?", 0, None), ("Tea 2?", 1, None)],
+    )  # fmt: skip
+    (pair,), report = read([outputs | {"instruction": "Answer.", "input": "Tea?", "label": 2}])
+    assert (report.layout, pair.prompt, pair.label) == ("offsetbias", "Answer.\n\nTea?", 1)
+    with pytest.raises(DataError, match="column 'label': got 0; expected A, B or tie"):
+        read([outputs | {"instruction": "Tea?", "label": 0}])
+
+
+def test_preference_collection_has_criteria():
+    row = {"orig_instruction": "Tea?", "orig_response_A": "Yes.", "orig_response_B": "No.", "orig_preference": "B"}
+    (pair,), report = read([row | {"orig_criteria": "Brevity", "orig_reference_answer": "N.", "instruction": "#"}])
+    assert (report.layout, pair.prompt, pair.label) == ("preference_collection", "Tea?", 1)
+    assert (pair.criteria, pair.reference) == ("Brevity", "N.")
+
+
+@pytest.mark.parametrize(
+    ("layout", "prompt", "chosen", "rejected"),
+    [
+        ("argilla_dpo", "instruction", "chosen_response", "rejected_response"),
+        ("stack_exchange_paired", "question", "response_j", "response_k"),
+        ("cvalues", "prompt", "pos_resp", "neg_resp"),
+    ],
+)
+def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
+    row = {prompt: "Tea?", chosen: "Yes, I do.", rejected: "Yes or no.", "chosen_model": "m"}
+    (pair,), report = read([row | {"chosen_avg_rating": 4.5, "rejected_avg_rating": 3.0}])
+    assert (report.layout, pair.prompt) == (layout, "Tea?")
+    pair = pair if pair.label == 0 else pair.swapped()
+    assert (pair.response_a, pair.response_b, pair.model_a) == ("Yes, I do.", "Yes or no.", "m")
+    (pair,), _ = read([row | {"chosen_avg_rating": 4.5, "rejected_avg_rating": 4.5}])
+    assert pair.label == 0.5
+    for column in (prompt, chosen):
+        with pytest.raises(DataError, match=f"column '{column}': got"):
+            read([row | {column: " "}])
+
+
+@pytest.mark.parametrize(
+    ("word", "winner"),
+    [("A-is-clearly-better", "A"), ("B-is-slightly-better", "B"), ("Response 2 is better", "B"), ("Tie", "tie")],
+)
+def test_a_is_better(word, winner):
+    assert winner_of(word, "winner") == winner
+    with pytest.raises(DataError, match="expected A, B or tie"):
+        winner_of("neither is better", "winner")

@@ -1,0 +1,98 @@
+"""Published rankings of K responses, each on rows of our own making that have the published columns."""
+
+import pytest
+
+from autorater.data.errors import DataError
+from autorater.data.loading import LoadReport, load_pairs
+from autorater.data.messages import Message
+
+
+def read(rows, **options):
+    """Winner and loser of each pair by its id, or both and "tie"; the pairs; and the report."""
+    report = LoadReport()
+    pairs = load_pairs(rows, report=report, **options)
+    found = {}
+    for pair in pairs:
+        sides = (pair.response_a, pair.response_b)
+        found[pair.id] = {0: sides, 1: sides[::-1], 0.5: {*sides, "tie"}}[pair.label]
+    return found, pairs, report
+
+
+NECTAR = {
+    "prompt": "\n\nHuman: Tea?\n\nAssistant: ", "turns": 1, "num_responses": 3, "source": ["s"], "good_natured": True,
+    "answers": [{"answer": t, "model": t.upper(), "rank": r} for t, r in (("c", 2.0), ("a", 1.0), ("f", 3))],
+}  # fmt: skip
+
+
+def test_nectar_has_every_two_of_its_answers():
+    found, pairs, report = read([NECTAR])
+    assert report.layout == "nectar"
+    assert list(found.values()) == [("a", "c"), ("c", "f"), ("a", "f")]
+    assert {pair.prompt for pair in pairs} == {(Message("user", "Tea?"),)}
+    assert all(
+        (pair.model_a, pair.model_b, pair.n_votes) == (pair.response_a.upper(), pair.response_b.upper(), 1)
+        for pair in pairs
+    )
+    with pytest.raises(DataError, match="column 'rank': got 'first'; expected a number"):
+        read([NECTAR | {"answers": [part | {"rank": "first"} for part in NECTAR["answers"]]}])
+
+
+def test_the_order_of_a_ranking_tells_nothing():
+    rows = [NECTAR | {"prompt": f"Q{i}"} for i in range(200)]
+    labels = [pair.label for pair in read(rows)[1]]
+    assert abs(sum(labels) - 300) < 60
+    assert labels != [pair.label for pair in read(rows, seed=1)[1]]
+
+
+def test_stack_exchange_has_scores_and_ties():
+    answers = [
+        {"answer_id": i, "text": t, "pm_score": s, "selected": s == 4}
+        for i, (t, s) in enumerate((("x", 1), ("y", 4), ("z", 1)))
+    ]
+    row = {"qid": 7, "question": "<p>Tea?</p>", "date": "2010", "metadata": ["url"]}
+    found, pairs, report = read([row | {"answers": answers}, row | {"question": "Milk?", "answers": answers[:2]}])
+    assert report.layout == "stack_exchange"
+    assert found == {"0/0": ("y", "x"), "0/1": {"x", "z", "tie"}, "0/2": ("y", "z"), "1": ("y", "x")}
+    assert pairs[0].prompt == "<p>Tea?</p>"
+
+
+def test_ultrafeedback_has_scores_of_its_completions():
+    completions = [
+        {"model": m, "response": t, "overall_score": s, "fine-grained_score": 4.0, "critique": "c"}
+        for m, t, s in (("m", "x", 7.5), ("n", "y", 8.0), ("o", "z", None))
+    ]
+    row = {"source": "evol", "instruction": "Tea?", "models": ["m", "n", "o"], "completions": completions}
+    found, (pair,), report = read([row, row | {"instruction": "Milk?", "completions": completions[2:]}])
+    assert (report.layout, found, pair.topic) == ("ultrafeedback_scores", {"0": ("y", "x")}, "evol")
+    assert dict(report.left_out) == {"fewer than two answers have overall_score": 1}
+    assert {pair.response_a: pair.model_a, pair.response_b: pair.model_b} == {"x": "m", "y": "n"}
+    assert len(load_pairs([row, row | {"completions": []}], labelled=False, report=LoadReport())) == 1
+
+
+def test_prism_has_every_two_responses_to_each_turn():
+    def said(turn, text, score=None, chosen=False, role="model"):
+        return {
+            "turn": turn,
+            "role": role,
+            "content": text,
+            "model_name": "m" + text,
+            "score": score,
+            "if_chosen": chosen,
+        }
+
+    history = [
+        said(0, "Tea?", role="user"), said(0, "x", 40), said(0, "y", 90, True), said(0, "z", 40),
+        said(1, "Why?", role="user"), said(1, "p", 70), said(1, "q", 30, True),
+    ]  # fmt: skip
+    row = {"conversation_id": "c1", "user_id": "u1", "conversation_type": "unguided", "conversation_history": history}
+    found, pairs, report = read([row])
+    assert report.layout == "prism"
+    assert found == {
+        "c1/0/1-0": ("y", "x"), "c1/0/0-2": {"x", "z", "tie"}, "c1/0/1-2": ("y", "z"), "c1/1/0-1": ("p", "q"),
+    }  # fmt: skip
+    assert pairs[0].prompt == (Message("user", "Tea?"),)
+    assert pairs[3].prompt == (Message("user", "Tea?"), Message("assistant", "y"), Message("user", "Why?"))
+    assert (pairs[3].topic, {pairs[3].model_a, pairs[3].model_b}) == ("unguided", {"mp", "mq"})
+    other = row | {"conversation_id": "c2", "user_id": "u2"}
+    _, gathered, _ = read([row, other])
+    assert [pair.n_votes for pair in gathered] == [2, 2, 2, 2]
