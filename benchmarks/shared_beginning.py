@@ -17,8 +17,6 @@ the largest difference of a gradient, relative to the largest gradient.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
 from harness.floor import distinct_tokens, floor_pass, utilization
@@ -30,9 +28,9 @@ from harness.measure import (
     in_fresh_process,
     machine,
     peak_growth,
+    processed,
     ratio,
     say,
-    timed,
 )
 from transformers import PreTrainedModel
 
@@ -108,17 +106,6 @@ class Micro:
         share_beginnings(self.model, SIDES[side])
         self.loss(answers).backward()
 
-    def clock(self, run: Callable[[], object]) -> Callable[[], float]:
-        if self.args.device == "cuda":
-            return timed(run, "cuda")
-
-        def seconds() -> float:
-            start = time.process_time()
-            run()
-            return time.process_time() - start
-
-        return seconds
-
     def gradient_difference(self, answers: str) -> float:
         gradients = []
         for side in SIDES:
@@ -162,8 +149,8 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
         batch.step(answers, side)
         batch.model.zero_grad()
 
-    sides = {side: batch.clock(lambda side=side: one(side)) for side in SIDES} | {"floor": batch.clock(floor)}
-    seconds = alternate(sides, args.repeats)
+    sides = {side: processed(lambda side=side: one(side), args.device) for side in SIDES}
+    seconds = alternate(sides | {"floor": processed(floor, args.device)}, args.repeats)
     return {
         "benchmark": "shared_beginning",
         "answers": answers,
@@ -174,7 +161,7 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
         "plain_tokens": len(batch.prompts) * (len(batch.prompts[0]) + suffix),
         "distinct_tokens": distinct,
         "repeats": args.repeats,
-        **{f"{side}_seconds": seconds[side] for side in sides},
+        **{f"{side}_seconds": seconds[side] for side in seconds},
         "ratio": ratio(seconds["plain"], seconds["shared"]),
         "of_floor": ratio(seconds["shared"], seconds["floor"]),
         "utilization": utilization(batch.model, distinct, kept, seconds["shared"]),

@@ -64,6 +64,14 @@ def test_shared_beginning(run):
         assert record["ratio"] == pytest.approx(record["plain_seconds"] / record["shared_seconds"], rel=1e-4)
 
 
+def test_repeated_cache(run):
+    records = run("repeated_cache", *TINY_MODEL, "--num_layers", "4", "--prompts", "2", "--prompt_tokens", "20")
+    assert [(r["family"], r["work"]) for r in records] == [
+        (family, work) for family in ("qwen3_5", "lfm2") for work in ("read", "step")
+    ]
+    assert all(r["logps_difference"] < 1e-4 for r in records)
+
+
 def test_exactness(run):
     records = run("exactness", *TINY_MODEL)
     assert [(r["dtype"], r["part"]) for r in records] == [
