@@ -76,7 +76,10 @@ def measure(family: str, work: str, args: argparse.Namespace) -> dict[str, objec
     def prompts_alone() -> torch.Tensor:
         return model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits
 
-    ways = {"plain": tree.plain_logits, "repeated": tree.logits}
+    def repeated(*inputs) -> torch.Tensor:
+        return tree.logits(*inputs) if work == "step" else tree.read_logits(model, ids.tolist())
+
+    ways = {"plain": tree.plain_logits, "repeated": repeated}
     of_way = {name: lambda way=way: way(model, ids, mask) for name, way in ways.items()} | {"floor": prompts_alone}
 
     def run(logits: Callable[[], torch.Tensor]) -> None:

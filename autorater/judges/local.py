@@ -282,7 +282,7 @@ class Judge(NamedJudge):
         if not supports_shared_prefix(self.model)[0]:
             leaves, padded = len(tree.leaf_paths), not transformer_of(self.model)._is_stateful
             if tree.repeats_cache(self.model, ids[0]):
-                sizes = [len(prompt) + leaves * (tree.depth - 1) for prompt in ids]
+                sizes = [len(prompt) + len(tree.tokens) for prompt in ids]
                 if not padded and not sharded:
                     beginning = common_beginning([prompt[:-1] for prompt in ids])
             else:

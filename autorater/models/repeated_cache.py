@@ -2,14 +2,16 @@
 
 Layers that carry a state along the row (linear attention, state spaces, convolutions, as in Qwen3.5, LFM2, Granite 4,
 Falcon-H1 or Nemotron-H) cannot hide one suffix from the next. But all that a continuation needs of its prompt is in
-the cache: keys, values and states. So a prompt is processed once, and its K continuations as rows of their own, each
-from a copy of its cache:
+the cache: keys, values and states. So a prompt is processed once, and what follows it in rows of their own, each from
+a copy of its cache:
 
-    [prompt] → cache → [continuation 1], …, [continuation K]
+    [prompt] → cache → [continuation 1], …, [continuation K]          with gradients, which reach the prompt
+    [prompt] → cache → [nodes of depth 0] → caches → [of depth 1] → …      a tree, without gradients
 
-Gradients reach the prompt through the cache. Both steps are one call of the model, however it is wrapped. Whether the
-cache of a model can be repeated is found on its first prompt, which is also processed without a cache
-(`repeats_cache`): some models drop their state before several tokens, and some have no cache of this kind.
+All steps are one call of the model, however it is wrapped. With gradients several tokens are read at a time, because
+single ones, as in generation, can go through kernels without a backward pass. Whether the cache of a model can be
+repeated is found on its first prompt, which is also processed without a cache (`repeats_cache`): some models drop
+their state before several tokens, and some have no cache of this kind.
 """
 
 import sys
@@ -22,6 +24,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch.nn.functional import pad
+from transformers import Cache
 from transformers.utils import ModelOutput
 
 from autorater.models.cache_copies import rows_of
@@ -52,12 +55,7 @@ class Beginning:
 
 
 def continued_logits(
-    model: nn.Module,
-    prompt_ids: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    continuations: torch.Tensor,
-    beginning: Beginning | None = None,
-    max_tokens: int = sys.maxsize,
+    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, continuations: torch.Tensor
 ) -> torch.Tensor:
     """Next-token logits after every prompt and after every token of its continuations, in one call, with gradients.
 
@@ -65,29 +63,40 @@ def continued_logits(
         model: A causal language model, bare or wrapped, for which `repeats_cache` holds.
         prompt_ids, prompt_mask: Left-padded prompts and 1 for a token, 0 for padding, shape (B, L).
         continuations: K rows of D tokens, the same after every prompt; padded on the right with any tokens.
-        beginning: What all prompts begin with; they then have no padding and at least one more token.
-        max_tokens: Tokens of prompts and continuations whose caches are in memory at the same time; at least those of
-            one continuation.
 
     Returns:
         Logits of shape (B, K, 1 + D, V): `[:, :, 0]` after the prompt, the same for all K.
     """
-    known = 0 if beginning is None else beginning.size
-    inputs = {
-        "input_ids": prompt_ids[:, known:],
-        "attention_mask": prompt_mask,
-        "position_ids": prompt_positions(prompt_mask)[:, known:],
-        "logits_to_keep": 1,
-        "use_cache": True,
-    }
-    if beginning is not None:
-        rows = torch.zeros(len(prompt_ids), dtype=torch.long, device=prompt_ids.device)
-        inputs["past_key_values"] = rows_of(beginning.cache, rows)
     length = continuations.shape[1]
     ids = pad(continuations, (0, max(0, 2 - length)))  # for one token some models take a way without gradients
-    at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + ids.shape[1])))
-    with _continuing(transformer_of(model), ids.split(at_once)):
-        return model(**inputs).logits[:, :, : 1 + length]
+    return _call(model, prompt_ids, prompt_mask, partial(_read_rows, ids))[:, :, : 1 + length]
+
+
+@torch.no_grad()
+def read_nodes(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    tokens: Sequence[int],
+    parents: Sequence[int],
+    beginning: Beginning | None = None,
+    max_tokens: int = sys.maxsize,
+) -> torch.Tensor:
+    """Next-token logits after every prompt and after every node of a tree of S tokens behind it, without gradients.
+
+    The tree is read from level to level, every node once.
+
+    Args:
+        model, prompt_ids, prompt_mask: As in `continued_logits`.
+        tokens, parents: Token of every node and its parent, −1 for the prompt; parents come first.
+        beginning: What all prompts begin with; they then have no padding and at least one more token.
+        max_tokens: Tokens of the prompts whose caches are copied at the same time, at least one of each prompt.
+
+    Returns:
+        Logits of shape (B, 1 + S, V).
+    """
+    at_once = max(1, max_tokens // prompt_ids.numel())
+    return _call(model, prompt_ids, prompt_mask, partial(_read_levels, tokens, parents, at_once), beginning)
 
 
 def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.Tensor, plain: Callable) -> bool:
@@ -120,25 +129,54 @@ def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.T
     """Why the cache of a model cannot be repeated, or nothing."""
     prompt_mask = torch.ones_like(prompt_ids)
 
-    def in_three_parts(bare: nn.Module) -> torch.Tensor:
+    def repeated(bare: nn.Module) -> torch.Tensor:
+        chain = continuations[0].tolist()
         half = Beginning(bare, prompt_ids[0, : prompt_ids.shape[1] // 2].tolist())
-        return continued_logits(bare, prompt_ids, prompt_mask, continuations, half)
+        read = read_nodes(bare, prompt_ids, prompt_mask, chain, range(-1, len(chain) - 1), half)
+        return torch.cat([continued_logits(bare, prompt_ids, prompt_mask, continuations), read[:, None]], dim=1)
+
+    def whole(bare: nn.Module) -> torch.Tensor:
+        logits = plain(bare, prompt_ids, prompt_mask, continuations)
+        return torch.cat([logits, logits[:, :1]], dim=1)
 
     try:
-        found, tolerance = difference(
-            model, in_three_parts, lambda bare: plain(bare, prompt_ids, prompt_mask, continuations)
-        )
+        found, tolerance = difference(model, repeated, whole)
+    except torch.OutOfMemoryError:
+        raise
     except _NO_CACHE_OF_THIS_KIND as error:
         return f"{type(error).__name__}: {error}"
     tolerance = max(tolerance, _LEAST_TOLERANCE)
     return "" if found <= tolerance else f"log-probabilities differ by {found:.1e}, tolerance {tolerance:.0e}"
 
 
+def _call(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    read_on: Callable[..., torch.Tensor],
+    beginning: Beginning | None = None,
+) -> torch.Tensor:
+    """What `read_on(forward, output, attention_mask, position_ids)` returns, in one call of the model on prompts."""
+    known = 0 if beginning is None else beginning.size
+    inputs = {
+        "input_ids": prompt_ids[:, known:],
+        "attention_mask": prompt_mask,
+        "position_ids": prompt_positions(prompt_mask)[:, known:],
+        "logits_to_keep": 1,
+        "use_cache": True,
+    }
+    if beginning is not None:
+        rows = torch.zeros(len(prompt_ids), dtype=torch.long, device=prompt_ids.device)
+        inputs["past_key_values"] = rows_of(beginning.cache, rows)
+    with _reading_on(transformer_of(model), read_on):
+        return model(**inputs).logits
+
+
 @contextmanager
-def _continuing(base: nn.Module, parts: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Within it, a call of the model on prompts continues them too; `parts` are rows of continuations."""
+def _reading_on(base: nn.Module, read_on: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Within it, the logits of a call are those of `read_on`."""
     own = base.__dict__.get("forward")  # accelerate sets one, for mixed precision
-    base.forward = partial(_read_and_continue, base.forward, parts)
+    base.forward = partial(_forward, base.forward, read_on)
     checkpointing = checkpointing_with_cache(base) if is_checkpointing(base) else nullcontext()
     try:
         with checkpointing:
@@ -150,27 +188,72 @@ def _continuing(base: nn.Module, parts: Sequence[torch.Tensor]) -> Iterator[None
             base.forward = own
 
 
-def _read_and_continue(
+def _forward(
     forward: Callable,
-    parts: Sequence[torch.Tensor],
+    read_on: Callable[..., torch.Tensor],
     attention_mask: torch.Tensor,
     position_ids: torch.Tensor,
     **inputs,
 ) -> ModelOutput:
-    """The output of `forward` on B prompts, with the logits (B, K, 1 + D, V) of `continued_logits`."""
     output = forward(attention_mask=attention_mask, position_ids=position_ids, **inputs)
-    prompts, logits = torch.arange(len(attention_mask), device=attention_mask.device), []
-    for ids in parts:
-        rows, length = prompts.repeat_interleave(len(ids)), ids.shape[1]  # B · K
-        continued = forward(
-            input_ids=ids.repeat(len(prompts), 1),
-            attention_mask=pad(attention_mask[rows], (0, length), value=1),
-            position_ids=position_ids[rows, -1:] + 1 + torch.arange(length, device=ids.device),
-            past_key_values=rows_of(output.past_key_values, rows),
-            use_cache=True,
-        )
-        logits.append(continued.logits.unflatten(0, (len(prompts), -1)))
-    continued = torch.cat(logits, dim=1)  # (B, K, D, V)
-    of_prompts = output.logits[:, -1:, None].expand(-1, continued.shape[1], -1, -1)
-    output.logits, output.past_key_values = torch.cat([of_prompts, continued], dim=2), None
+    output.logits = read_on(forward, output, attention_mask, position_ids)
+    output.past_key_values = None
     return output
+
+
+def _read_rows(
+    continuations: torch.Tensor,
+    forward: Callable,
+    output: ModelOutput,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor,
+) -> torch.Tensor:
+    """The logits of `continued_logits`."""
+    batch, (n_rows, length) = len(attention_mask), continuations.shape
+    rows = torch.arange(batch, device=continuations.device).repeat_interleave(n_rows)
+    read = forward(
+        input_ids=continuations.repeat(batch, 1),
+        attention_mask=pad(attention_mask[rows], (0, length), value=1),
+        position_ids=position_ids[rows, -1:] + 1 + torch.arange(length, device=rows.device),
+        past_key_values=rows_of(output.past_key_values, rows),
+        use_cache=True,
+    )
+    of_prompts = output.logits[:, -1:, None].expand(-1, n_rows, -1, -1)
+    return torch.cat([of_prompts, read.logits.unflatten(0, (batch, n_rows))], dim=2)
+
+
+def _read_levels(
+    tokens: Sequence[int],
+    parents: Sequence[int],
+    at_once: int,
+    forward: Callable,
+    output: ModelOutput,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor,
+) -> torch.Tensor:
+    """The logits of `read_nodes`."""
+    batch, device = len(attention_mask), attention_mask.device
+    logits = {-1: output.logits[:, -1]}
+    children: dict[int, list[int]] = {}
+    for node, parent in enumerate(parents):
+        children.setdefault(parent, []).append(node)
+
+    def descend(cache: Cache, above: Sequence[int], depth: int) -> None:
+        """Reads what is below nodes; row i · B + b of their cache is node `above[i]` after prompt b."""
+        below = [(i, node) for i, parent in enumerate(above) for node in children.get(parent, ())]
+        for start in range(0, len(below), at_once):
+            places, nodes = zip(*below[start : start + at_once], strict=True)
+            rows = torch.tensor(places, device=device)[:, None] * batch + torch.arange(batch, device=device)
+            ids = torch.tensor([tokens[node] for node in nodes], device=device).repeat_interleave(batch)
+            read = forward(
+                input_ids=ids[:, None],
+                attention_mask=pad(attention_mask.repeat(len(nodes), 1), (0, depth + 1), value=1),
+                position_ids=position_ids[:, -1:].repeat(len(nodes), 1) + 1 + depth,
+                past_key_values=rows_of(cache, rows.flatten()),
+                use_cache=True,
+            )
+            logits.update(zip(nodes, read.logits[:, -1].unflatten(0, (-1, batch)), strict=True))
+            descend(read.past_key_values, nodes, depth + 1)
+
+    descend(output.past_key_values, [-1], 0)
+    return torch.stack([logits[node] for node in range(-1, len(tokens))], dim=1)

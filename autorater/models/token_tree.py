@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
-from autorater.models.repeated_cache import Beginning, continued_logits, repeats_cache
+from autorater.models.repeated_cache import Beginning, continued_logits, read_nodes, repeats_cache
 from autorater.models.shared_prefix import plain_logits, suffix_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
@@ -140,14 +140,14 @@ class TokenTree:
 
         Args:
             model, prompts: As in `read_suffixes`.
-            known: What prompts begin with: as in `read_suffixes`, or for a repeated cache as in `continued_logits`.
-            max_tokens: Where prompts cannot be shared, as in `plain_logits` or `continued_logits`.
+            known: What prompts begin with: as in `read_suffixes`, or for a repeated cache as in `read_nodes`.
+            max_tokens: Where prompts cannot be shared, as in `plain_logits` or `read_nodes`.
         """
         if supports_shared_prefix(model)[0]:
             return read_suffixes(model, prompts, self.suffixes, known)
         ids, mask = pad_prompts(prompts, 0, next(model.parameters()).device)
         if self.repeats_cache(model, prompts[0]):
-            return self._of_nodes(continued_logits(model, ids, mask, self._leaves(model), known, max_tokens))
+            return read_nodes(model, ids, mask, self.tokens, self.parents, known, max_tokens)
         return self.plain_logits(model, ids, mask, max_tokens)
 
     def answers(self, logits: torch.Tensor) -> "AnswerDistribution":

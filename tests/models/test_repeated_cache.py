@@ -177,9 +177,10 @@ def test_reading_in_parts_behind_a_common_beginning(model, prompts, monkeypatch)
     assert TREE.repeats_cache(model, ids[0])
     shapes = calls_of(model, monkeypatch)
     for _ in range(2):  # the beginning stays as it is
-        got = TREE.read_logits(model, ids.tolist(), beginning, max_tokens=3 * (19 + 4) * 2)
+        got = TREE.read_logits(model, ids.tolist(), beginning, max_tokens=3 * 19 * 2)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-    assert shapes == [(3, 13), (6, 4), (6, 4)] * 2, "four leaves, two at a time"
+    # two nodes at a time: 1 and 6, 12, 123 and 124, 1245, 127, 1278
+    assert shapes == [(3, 13), (6, 1), (3, 1), (6, 1), (3, 1), (3, 1), (3, 1)] * 2
 
 
 def test_a_tree_of_one_token(model, prompts):
@@ -260,9 +261,8 @@ def test_a_judge_processes_the_instructions_once_and_every_prompt_once(simulated
     common = first[1]
     assert first[0] == 1
     assert common > 20, "the instructions"
-    leaves = len(judge.tree.leaf_paths) * (judge.tree.depth - 1)
     processed = sum(rows * tokens for rows, tokens in rest)
-    assert processed == sum(one.shape[1] - common + leaves for one in ids)
+    assert processed == sum(one.shape[1] - common + len(judge.tree.tokens) for one in ids)
 
 
 @pytest.mark.slow
