@@ -69,6 +69,7 @@ _STATUS_OF = {  # of errors that have a word in place of a status
 }
 _STATUS = re.compile(r"[45]\d\d")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TOKENS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 TOKEN_ID = "token_id:"  # in front of a token that is given by its id
 
@@ -161,10 +162,9 @@ def tokens_in(reply: str) -> tuple[int, int]:
     """Prompt and completion tokens that a reply reports in `usage`, 0 if it reports none."""
     body = _json_of(reply)
     usage = body.get("usage") if isinstance(body, Mapping) else None
-    counts = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (
-        int(count) if isinstance(count, int | float) and math.isfinite(count) else 0 for count in counts
-    )
+    if not isinstance(usage, Mapping):
+        return 0, 0
+    prompt, completion = (next(filter(None, (_whole(usage.get(name)) for name in names)), 0) for names in _TOKENS)
     return prompt, completion
 
 
@@ -209,6 +209,14 @@ def _json_of(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _whole(number: object) -> int:
+    """A number, or a text of one, as a whole number; 0 for everything else."""
+    try:
+        return max(0, int(float(number)))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _check_log_probs(top: Mapping[str, object]) -> None:

@@ -100,6 +100,16 @@ def test_a_missing_usage_is_no_tokens(usage):
     assert tokens_in(json.dumps(body)) == (0, 0)
 
 
+@pytest.mark.parametrize(("usage", "tokens"), [
+    ({"input_tokens": 300, "output_tokens": 64}, (300, 64)),
+    ({"prompt_tokens": "300", "completion_tokens": "64"}, (300, 64)),
+    ({"prompt_tokens": 0, "completion_tokens": None, "input_tokens": 300, "output_tokens": "64"}, (300, 64)),
+    ({"prompt_tokens": 10**400, "completion_tokens": -1}, (0, 0)),
+])  # fmt: skip
+def test_other_forms_of_usage(usage, tokens):
+    assert tokens_in(json.dumps({"usage": usage})) == tokens
+
+
 @pytest.mark.parametrize(("body", "status", "retry"), [
     ({"error": {"message": "REASON", "code": "insufficient_quota"}}, 402, False),
     ({"error": {"message": "REASON", "type": "insufficient_quota", "code": 429}}, 402, False),
