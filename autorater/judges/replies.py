@@ -153,9 +153,18 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
 
 
 def next_tokens_in(choice: Mapping) -> Mapping[str, float] | None:
-    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none."""
-    top = (choice.get("logprobs") or {}).get("top_logprobs")
-    return top[0] if top else None
+    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none.
+
+    llama.cpp lists them as in a chat completion, with the ids of the tokens.
+    """
+    log_probs = choice.get("logprobs") or {}
+    if top := log_probs.get("top_logprobs"):
+        return top[0]
+    found: dict[str, float] = {}
+    if content := log_probs.get("content"):
+        for token in reversed(content[0].get("top_logprobs") or []):  # of equal texts the likeliest stays
+            found[f"{TOKEN_ID}{token['id']}" if "id" in token else token["token"]] = token["logprob"]
+    return found or None
 
 
 def tokens_in(reply: str) -> tuple[int, int]:

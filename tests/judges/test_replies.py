@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from autorater.judges.replies import (
     error_reason,
     error_status,
+    next_tokens_in,
     read_completions,
     read_reply,
     tokens_in,
@@ -147,6 +148,14 @@ def test_an_error_in_a_choice_of_completions():
     choices = [{"index": 0, "text": "0"}, {"index": 1, "text": "", "error": {"message": "gone", "code": 502}}]
     found = read_completions(json.dumps({"choices": choices}), 2)
     assert (found.problem, found.status, found.retry) == ("the server replied: gone", 502, True)
+
+
+def test_next_tokens_in_the_form_of_chat():
+    top = [{"token": "a", "logprob": -1.0}, {"token": "a", "logprob": -2.0}, {"id": 7, "token": "b", "logprob": -3.0}]
+    content = [{"token": "a", "logprob": -1.0, "top_logprobs": top}]
+    assert next_tokens_in({"logprobs": {"content": content}}) == {"a": -1.0, "token_id:7": -3.0}
+    for log_probs in (None, {}, {"content": []}, {"content": [{"token": "a"}]}, {"top_logprobs": [None]}):
+        assert next_tokens_in({"logprobs": log_probs}) is None
 
 
 @pytest.mark.parametrize("raw", [
