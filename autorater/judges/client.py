@@ -7,7 +7,8 @@ row, or where every request of a call was refused for a reason that is not about
 before.
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
-empty replies without a reason and replies of another format (`autorater.judges.replies`). Retry-After is respected;
+empty replies without a reason and replies of another format (`autorater.judges.replies`). An error in a reply with
+status 200 is treated like the status that it names, and is retried if it names none. Retry-After is respected;
 after a 429 it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are
 not counted, delay one request only, and accept any reply. A server that refuses `max_tokens` or a temperature gets
 `max_completion_tokens` or no temperature from then on.
@@ -35,7 +36,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from autorater.data.errors import UserError
 from autorater.judges.options import is_address
-from autorater.judges.replies import Reply, error_reason, tokens_in
+from autorater.judges.replies import Reply, error_reason, error_status, is_temporary, tokens_in
 
 if TYPE_CHECKING:
     import openai
@@ -44,8 +45,7 @@ K = TypeVar("K")
 Body = Mapping[str, object]
 logger = logging.getLogger(__name__)
 
-_RETRIED = {408, 409, 425, 429}  # and from 500 on
-_FATAL = {401: "the key was not accepted", 404: "no such model or address"}
+_FATAL = {401: "the key was not accepted", 402: "the account has no credit", 404: "no such model or address"}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
@@ -60,7 +60,7 @@ CHARACTERS_PER_TOKEN = 4  # of English, roughly
 class EndpointError(UserError):
     """No request can succeed, or the budget is too small; the message says why and what to do.
 
-    `status` is that of the reply that showed it, if there was one.
+    `status` is that of the error that showed it, if there was one; 402 for an account without credit.
     """
 
     def __init__(self, message: str, status: int | None = None):
@@ -338,6 +338,7 @@ class _Session:
         self.count(tokens, *(used if any(used) else self.estimated(body, reply)))
         self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
         if reply.problem:
+            self.check_fatal(reply.problem, reply.status)
             raise _FailedAttempt(reply.problem, reply.status, reply.retry)
         return reply
 
@@ -393,15 +394,22 @@ class _Session:
         return True
 
     def failed_status(self, error: openai.APIStatusError) -> _FailedAttempt:
-        status, text = error.status_code, error_reason(error.response.text)
-        if status in _FATAL or error.code == "insufficient_quota":
-            reason = _FATAL.get(status, "the account has no credit")
-            about = f"model {self.client.model!r}, address {error.request.url}, key from {self.client.api_key_env}"
-            raise EndpointError(f"{reason}: status {status}, {text} ({about})", status) from None
-        retry = status in _RETRIED or status >= 500
+        text = error.response.text
+        status = error_status(text, error.status_code)
+        problem = f"the server replied {error.status_code}: {error_reason(text)}"
+        self.check_fatal(problem, status)
+        retry = is_temporary(status)
         wait = retry_after(error.response.headers) if retry else None
         for_all = status == 429 and wait is not None
-        return _FailedAttempt(f"the server replied {status}: {text}", status, retry, wait, for_all)
+        return _FailedAttempt(problem, status, retry, wait, for_all)
+
+    def check_fatal(self, problem: str, status: int | None) -> None:
+        """Raises an `EndpointError` if an error with this status meets every request."""
+        if status in _FATAL:
+            address = urlsplit(self.client.address or "https://api.openai.com/v1")
+            url = address._replace(path=address.path.rstrip("/") + self.path).geturl()
+            about = f"model {self.client.model!r}, address {url}, key from {self.client.api_key_env}"
+            raise EndpointError(f"{_FATAL[status]}: {problem} ({about})", status) from None
 
 
 def _unavailable(which: str, reason: str) -> EndpointError:

@@ -1,13 +1,15 @@
 """What the reply of an OpenAI-compatible server holds: an answer, or the reason why there is none.
 
-Servers differ in how they say so: an error with status 200, a content filter without choices, reasoning in a field of
-its own, content as a list of parts, an error body of any shape. Pure functions of the text of a reply.
+Servers differ in how they say so: an error with status 200, a content filter without choices, other words for a
+cut-off, reasoning in a field of its own, content as a list of parts, an error body of any shape. Pure functions of the
+text of a reply.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,10 +22,54 @@ _REASONS = (
     "error",
     "errors",
     "error_msg",
+    "status_msg",
     "reason",
     "title",
 )
-_REASONING = ("reasoning_content", "reasoning", "thinking")  # vLLM, SGLang, DeepSeek; OpenRouter, vLLM; Ollama
+_REASONING = (
+    "reasoning_content",  # vLLM, SGLang, DeepSeek
+    "reasoning",  # OpenRouter, vLLM, Ollama
+    "reasoning_details",  # OpenRouter
+    "thinking",
+)
+# the words of OpenAI, Gemini, Anthropic, Mistral, Cohere, Bedrock and Zhipu
+_CUT_OFF = (
+    "length",
+    "max_tokens",
+    "max_output_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+    "error_limit",
+)
+_FILTERED = (
+    "content_filter",
+    "content_filtered",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "refusal",
+    "blocked",
+    "guardrail_intervened",
+    "error_toxic",
+    "sensitive",
+)
+_FINISH_REASONS = dict.fromkeys(_CUT_OFF, "length") | dict.fromkeys(_FILTERED, "content_filter")
+_AROUND_THE_WORD = re.compile(r"^finish_?reason[._]|:.*", re.DOTALL)  # FinishReason.SAFETY; content_filter: SPII
+_NO_CREDIT = 402
+_STATUS_OF = {  # of errors that have a word in place of a status
+    _NO_CREDIT: re.compile(
+        "insufficient_quota|billing_hard_limit_reached|billing_not_active"  # OpenAI
+        "|exceeded_current_quota_error|budget_exceeded",  # Moonshot, LiteLLM
+        re.IGNORECASE,
+    ),
+    404: re.compile("unexpected endpoint or method", re.IGNORECASE),  # LM Studio
+    400: re.compile("invalid_request_error|invalid_argument|BadRequestError", re.IGNORECASE),
+}
+_STATUS = re.compile(r"[45]\d\d")
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TOKENS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 TOKEN_ID = "token_id:"  # in front of a token that is given by its id
 
@@ -36,9 +82,11 @@ class Reply:
         text: The visible completion; empty if there is none.
         problem: Why there is none.
         retry: Whether the same request may succeed later.
-        finish_reason, prompt_tokens, completion_tokens: As the server reports them; the tokens are 0 if it does not.
+        finish_reason: `length` if the server cut the answer off, `content_filter` if it filtered it; otherwise as the
+            server reports it.
+        prompt_tokens, completion_tokens: As the server reports them, 0 if it does not.
         choices: All choices of a reply of `/v1/completions`, in the order of the prompts.
-        status: HTTP status; None if the server did not reply.
+        status: HTTP status, or that of an error in a reply with status 200; None if the server did not reply.
     """
 
     text: str = ""
@@ -55,27 +103,25 @@ def read_reply(reply: str) -> Reply:
     """Reads the text of a reply; never raises."""
     prompt_tokens, completion_tokens = tokens_in(reply)
 
-    def found(text: str = "", problem: str | None = None, retry: bool = False, finish: object = None) -> Reply:
-        finish_reason = finish if isinstance(finish, str) else None
-        return Reply(text, problem, retry, finish_reason, prompt_tokens, completion_tokens)
+    def found(text: str = "", finish: object = None, **failure: object) -> Reply:
+        used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        return Reply(text, finish_reason=_finish_reason(finish), **used, **failure)
 
     body = _json_of(reply)
-    if error := _error_in(body):
-        return found(**error)
+    if failure := _failure_in(body):
+        return found(**failure)
     try:
-        if not body["choices"] and _is_filtered(body):
-            return found(problem="the content filter of the server stopped the prompt (content_filter)")
         choice = body["choices"][0]
-        finish, message = choice.get("finish_reason"), choice["message"]
-        if error := _error_in(choice):
-            return found(**error)
+        if failure := _failure_in({"error": choice.get("error")}):
+            return found(**failure)
+        finish, message = choice.get("finish_reason"), _message_in(choice)
         text = _text_of(message.get("content")) or message.get("refusal") or ""
         if text.strip():
-            return found(text, finish=finish)
+            return found(text, finish)
         problem, retry = _why_empty(choice, message, completion_tokens)
     except (KeyError, IndexError, TypeError, AttributeError):
         return found(problem=f"the reply is no chat completion: {reply[:80]!r}", retry=True)
-    return found(problem=problem, retry=retry, finish=finish)
+    return found("", finish, problem=problem, retry=retry)
 
 
 def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> Reply:
@@ -89,12 +135,14 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
     prompt_tokens, completion_tokens = tokens_in(reply)
     body = _json_of(reply)
     used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    if error := _error_in(body):
-        return Reply(**error, **used)
+    if failure := _failure_in(body):
+        return Reply(**failure, **used)
     try:
         choices = sorted(body["choices"], key=lambda choice: choice["index"])
-        text, finish = choices[0]["text"], choices[0].get("finish_reason")
+        text, finish = choices[0]["text"], _finish_reason(choices[0].get("finish_reason"))
         for choice in choices:
+            if failure := _failure_in({"error": choice.get("error")}):
+                return Reply(**failure, **used)
             if (top := next_tokens_in(choice)) is not None or log_probs:
                 _check_log_probs(top)
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -105,30 +153,52 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
 
 
 def next_tokens_in(choice: Mapping) -> Mapping[str, float] | None:
-    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none."""
-    top = (choice.get("logprobs") or {}).get("top_logprobs")
-    return top[0] if top else None
+    """The most likely next tokens of a choice of `/v1/completions`, with log-probabilities; None if it has none.
+
+    llama.cpp lists them as in a chat completion, with the ids of the tokens.
+    """
+    log_probs = choice.get("logprobs") or {}
+    if top := log_probs.get("top_logprobs"):
+        return top[0]
+    found: dict[str, float] = {}
+    if content := log_probs.get("content"):
+        for token in reversed(content[0].get("top_logprobs") or []):  # of equal texts the likeliest stays
+            found[f"{TOKEN_ID}{token['id']}" if "id" in token else token["token"]] = token["logprob"]
+    return found or None
 
 
 def tokens_in(reply: str) -> tuple[int, int]:
     """Prompt and completion tokens that a reply reports in `usage`, 0 if it reports none."""
     body = _json_of(reply)
     usage = body.get("usage") if isinstance(body, Mapping) else None
-    counts = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (
-        int(count) if isinstance(count, int | float) and math.isfinite(count) else 0 for count in counts
-    )
+    if not isinstance(usage, Mapping):
+        return 0, 0
+    prompt, completion = (next(filter(None, (_whole(usage.get(name)) for name in names)), 0) for names in _TOKENS)
     return prompt, completion
+
+
+def error_status(body: str, status: int) -> int:
+    """The status of an error, from the body and the status of the reply: 402 if the account has no credit."""
+    return _NO_CREDIT if _status_in(_json_of(body)) == _NO_CREDIT else status
+
+
+def is_temporary(status: int) -> bool:
+    """Whether an error with this status may pass."""
+    return status in (408, 409, 425, 429) or status >= 500
 
 
 def error_reason(body: str) -> str:
     """The reason in the body of an error, at most 300 characters of one line."""
-    parsed = _json_of(body)
-    return " ".join((reason_in(parsed) or body).split())[:300] or "no reason"
+    title = _TITLE.search(body)  # of a page of a proxy
+    reason = reason_in(_json_of(body)) or (title[1] if title else body)
+    return " ".join(reason.split())[:300] or "no reason"
 
 
 def reason_in(body: object) -> str:
-    """The first text under one of the keys that servers use for a reason; empty if there is none."""
+    """The first text under one of the keys that servers use for a reason; empty if there is none.
+
+    OpenRouter adds the reply of the model's provider as `metadata.raw`.
+    """
     if isinstance(body, str):
         return body
     if isinstance(body, list):
@@ -136,7 +206,11 @@ def reason_in(body: object) -> str:
     if not isinstance(body, Mapping):
         return ""
     known = [body[key] for key in _REASONS if key in body] or [v for v in body.values() if isinstance(v, list | dict)]
-    return next(filter(None, map(reason_in, known)), "")
+    reason = next(filter(None, map(reason_in, known)), "")
+    metadata = body.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    of_provider = error_reason(raw) if raw and isinstance(raw, str) else reason_in(raw)
+    return ": ".join(filter(None, dict.fromkeys((reason, of_provider))))
 
 
 def _json_of(text: str) -> object:
@@ -144,6 +218,14 @@ def _json_of(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _whole(number: object) -> int:
+    """A number, or a text of one, as a whole number; 0 for everything else."""
+    try:
+        return max(0, int(float(number)))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _check_log_probs(top: Mapping[str, object]) -> None:
@@ -155,10 +237,25 @@ def _check_log_probs(top: Mapping[str, object]) -> None:
             raise TypeError("no token id")
 
 
+def _finish_reason(word: object) -> str | None:
+    """The finish reason in OpenAI's words if the answer was cut off or filtered, else the server's own."""
+    if not isinstance(word, str):
+        return None
+    return _FINISH_REASONS.get(_AROUND_THE_WORD.sub("", word.lower().replace("-", "_")), word)
+
+
+def _message_in(choice: Mapping) -> Mapping:
+    """The message of a choice: some servers call it `delta`, give only its text, or leave out an empty one."""
+    if message := choice.get("message") or choice.get("delta"):
+        return message
+    return {"content": choice.get("text") if choice.get("finish_reason") else choice["text"]}
+
+
 def _text_of(content: object) -> str:
     """The text of a message, without the thinking parts of a list of parts."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
+        visible = [part for part in content if part.get("type") in (None, "text", "output_text")]
+        return "".join(part.get("text") or "" for part in visible if not part.get("thought"))
     if content is not None and not isinstance(content, str):
         raise TypeError("content is neither text nor a list of parts")
     return content or ""
@@ -166,18 +263,24 @@ def _text_of(content: object) -> str:
 
 def _why_empty(choice: Mapping, message: Mapping, tokens: int) -> tuple[str, bool]:
     """Why a completion is empty, and whether to retry: a model that answers so once answers so again."""
-    finish = choice.get("finish_reason")
+    reported, content = choice.get("finish_reason"), message.get("content")
+    finish = _finish_reason(reported)
     field = next((name for name in _REASONING if message.get(name)), None)
+    if isinstance(content, list) and any(part.get("type") in ("thinking", "reasoning") for part in content):
+        field = field or "content"
     where = f" (all of it in {field})" if field else ""
     if finish == "length":
-        return f"cut off at {tokens} tokens{where}, finish_reason length; raise --max_answer_tokens", False
+        return f"cut off at {tokens} tokens{where}, finish_reason {reported}; raise --max_answer_tokens", False
     if finish == "content_filter" or _is_filtered(choice):
-        return "the content filter of the server stopped the answer, finish_reason content_filter", False
+        return f"the content filter of the server stopped the answer, finish_reason {reported}", False
     if field:
-        return f"the reply is only reasoning{where}, finish_reason {finish}; let the server reason less or not", False
-    if message.get("tool_calls"):
-        return f"the reply is a tool call, finish_reason {finish}", False
-    return f"the reply is empty, finish_reason {finish}", True
+        return (
+            f"the reply is only reasoning{where}, finish_reason {reported}; let the server reason less or not",
+            False,
+        )
+    if message.get("tool_calls") or message.get("function_call"):
+        return f"the reply is a tool call, finish_reason {reported}", False
+    return f"the reply is empty, finish_reason {reported}", True
 
 
 def _is_filtered(body: object) -> bool:
@@ -189,15 +292,29 @@ def _is_filtered(body: object) -> bool:
     return body.get("filtered") is True or bool(body.get("blockReason")) or any(map(_is_filtered, body.values()))
 
 
-def _error_in(body: object) -> dict[str, object]:
-    """Problem and retry of a body or a choice with an error; empty without one."""
-    if not isinstance(body, Mapping) or not body.get("error"):
+def _failure_in(body: object) -> dict[str, object]:
+    """Problem, retry and status of a body that is an error, or has no choices and a reason; empty for any other."""
+    if not isinstance(body, Mapping):
         return {}
-    return {"problem": f"the server replied: {reason_in(body)}", "retry": _is_temporary(body["error"])}
+    if not body.get("error"):
+        if body.get("choices"):
+            return {}
+        if _is_filtered(body):
+            return {"problem": "the content filter of the server stopped the prompt (content_filter)"}
+        if not reason_in(body):
+            return {}
+    status = _status_in(body)  # of an unknown error that may pass: None
+    problem = f"the server replied: {error_reason(json.dumps(body))}"
+    return {"problem": problem, "retry": status is None or is_temporary(status), "status": status or 200}
 
 
-def _is_temporary(error: object) -> bool:
-    """Whether an error in a reply with status 200 may pass: unless it has a status that says otherwise."""
-    code = error.get("code") if isinstance(error, Mapping) else None
-    status = int(code) if str(code).isdecimal() else 500
-    return status in (408, 409, 425, 429) or status >= 500
+def _status_in(body: object) -> int | None:
+    """The status that an error gives as a number or a word; None if it gives none."""
+    if not isinstance(body, Mapping):
+        return None
+    parts = [part for part in (body.get("error"), body) if isinstance(part, Mapping)]
+    words = [str(part.get(name)) for part in parts for name in ("code", "status", "type", "error")]
+    found = [status for status, word in _STATUS_OF.items() if any(map(word.match, words))]
+    if _NO_CREDIT in found:
+        return _NO_CREDIT
+    return next((int(word) for word in words if _STATUS.fullmatch(word)), found[0] if found else None)

@@ -250,6 +250,42 @@ def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
     assert "the server probably cuts" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (
+            429,
+            {"message": "pay", "type": "insufficient_quota", "code": None},
+            "no credit: the server replied 429: pay",
+        ),
+        (402, {"message": "pay"}, "the account has no credit: the server replied 402: pay"),
+        (200, {"message": "pay", "code": "insufficient_quota"}, "the account has no credit: the server replied: pay"),
+        (200, {"message": "wrong key", "code": 401}, "the key was not accepted: the server replied: wrong key"),
+        (200, "Unexpected endpoint or method. (POST /v1/x)", r"no such model or address: .*/v1/chat/completions, key"),
+    ],
+)
+def test_an_error_that_meets_every_request_ends_them_all(quirky, status, error, message):
+    server = quirky(lambda sent: (status, {"error": error}))
+    with pytest.raises(EndpointError, match=message):
+        ask(server, 9, concurrency=1, max_retries=1)
+    assert len(server.seen) == 1
+
+
+def test_a_bad_request_with_status_200_is_refused_once(quirky):
+    error = {"error": {"message": "no"}, "status": 400}
+    server = quirky(lambda sent: (200, error if "message 1" in str(sent) else chat()))
+    judge, answers = ask(server, 3, concurrency=1, max_retries=1)
+    assert [answer.error for answer in answers] == [None, "the server replied: no", None]
+    assert judge.usage.retries == 0
+
+
+def test_an_answer_that_is_cut_off_in_other_words(quirky):
+    server = quirky(lambda sent: (200, chat("<prob_rb", "MAX_TOKENS")))
+    judge = EndpointJudge("m", base_url=server.url)
+    judge.probabilities([Pair("0", "Why?", "a", "b", 0.5)])
+    assert judge.reasons == ["2 answers: cut off at 64 tokens, finish_reason length; raise --max_answer_tokens"]
+
+
 def nowhere():
     """The address of a port where nothing listens."""
     with socket.socket() as free:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorater.judges.replies import error_reason, read_reply, tokens_in
+from autorater.judges.replies import (
+    error_reason,
+    error_status,
+    next_tokens_in,
+    read_completions,
+    read_reply,
+    tokens_in,
+)
 
 USAGE = {"prompt_tokens": 300, "completion_tokens": 64}
 
@@ -35,10 +42,44 @@ def test_what_is_no_chat_completion_is_retried(text):
     (read_reply('{"error": {"message": "upstream is busy", "code": 502}}'), "upstream is busy", True),
     (read_reply('{"choices": [{"message": {}, "error": {"message": "gone", "code": 502}}]}'), "gone", True),
     (read_reply('{"choices": [], "prompt_filter_results": [{"violence": {"filtered": true}}]}'), "filter", False),
+    (read_reply('{"choices": [{"error": {"message": "too long", "code": 400}}]}'), "too long", False),
+    (reply(None, reasoning_details=[{"type": "reasoning.text", "text": "hm"}]), "in reasoning_details", False),
+    (reply([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]), "all of it in content", False),
+    (reply(None, "function_call", function_call={"name": "f"}), "tool call", False),
+    (read_reply('{"choices": [{"index": 0, "finish_reason": "length"}]}'), "cut off", False),
+    (read_reply('{"choices": [{"message": null, "finish_reason": "content_filter"}]}'), "content filter", False),
 ])  # fmt: skip
 def test_why_there_is_no_answer(found, reason, retry):
     assert reason in found.problem
     assert found.retry is retry
+
+
+@pytest.mark.parametrize("word", [
+    "max_tokens", "MAX_TOKENS", "FINISH_REASON_MAX_TOKENS", "model_length", "max_output_tokens", "LENGTH",
+    "model_context_window_exceeded",
+])  # fmt: skip
+def test_other_words_for_a_cut_off(word):
+    found = reply("", word)
+    assert found.problem == f"cut off at 64 tokens, finish_reason {word}; raise --max_answer_tokens"
+    assert (found.finish_reason, found.retry) == ("length", False)
+    assert reply("half an ans", word).finish_reason == "length"
+
+
+@pytest.mark.parametrize("word", [
+    "SAFETY", "RECITATION", "FinishReason.SPII", "content_filter: PROHIBITED_CONTENT", "content-filter", "refusal",
+    "blocked", "guardrail_intervened", "sensitive", "CONTENT_FILTERED",
+])  # fmt: skip
+def test_other_words_for_a_filter(word):
+    found = reply(None, word)
+    assert found.problem == f"the content filter of the server stopped the answer, finish_reason {word}"
+    assert (found.finish_reason, found.retry) == ("content_filter", False)
+
+
+@pytest.mark.parametrize("word", ["stop", "STOP", "eos", "end_turn", "error", "network_error", "OTHER", "abort", None])
+def test_words_that_are_neither(word):
+    found = reply("", word)
+    assert found.problem == f"the reply is empty, finish_reason {word}"
+    assert (found.finish_reason, found.retry) == (word, True)
 
 
 def test_the_visible_text():
@@ -46,6 +87,9 @@ def test_the_visible_text():
     assert reply(None, refusal="I cannot").text == "I cannot"
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "0.7"}]
     assert reply(parts).text == "0.7"
+    assert reply([{"text": "hm", "thought": True}, {"text": "0."}, {"text": None}, {"text": "7"}]).text == "0.7"
+    for choice in ({"delta": {"content": "0.7"}}, {"text": "0.7"}, {"message": None, "text": "0.7"}):
+        assert read_reply(json.dumps({"choices": [choice]})).text == "0.7"
     found = reply("half an ans", "length")
     assert (found.text, found.finish_reason, found.problem) == ("half an ans", "length", None)
 
@@ -55,6 +99,72 @@ def test_a_missing_usage_is_no_tokens(usage):
     body = {"choices": [{"message": {"content": "0.7"}}], "usage": usage}
     assert read_reply(json.dumps(body)).text == "0.7"
     assert tokens_in(json.dumps(body)) == (0, 0)
+
+
+@pytest.mark.parametrize(("usage", "tokens"), [
+    ({"input_tokens": 300, "output_tokens": 64}, (300, 64)),
+    ({"prompt_tokens": "300", "completion_tokens": "64"}, (300, 64)),
+    ({"prompt_tokens": 0, "completion_tokens": None, "input_tokens": 300, "output_tokens": "64"}, (300, 64)),
+    ({"prompt_tokens": 10**400, "completion_tokens": -1}, (0, 0)),
+])  # fmt: skip
+def test_other_forms_of_usage(usage, tokens):
+    assert tokens_in(json.dumps({"usage": usage})) == tokens
+
+
+@pytest.mark.parametrize(("body", "status", "retry"), [
+    ({"error": {"message": "REASON", "code": "insufficient_quota"}}, 402, False),
+    ({"error": {"message": "REASON", "type": "insufficient_quota", "code": 429}}, 402, False),
+    ({"error": {"message": "REASON", "status": 400}}, 400, False),
+    ({"error": {"message": "REASON"}, "code": "400"}, 400, False),
+    ({"error": "REASON", "status": 400}, 400, False),
+    ({"error": {"message": "REASON", "type": "invalid_request_error"}}, 400, False),
+    ({"error": {"message": "REASON", "status": "INVALID_ARGUMENT"}}, 400, False),
+    ({"error": {"message": "REASON", "type": "invalid_request_error", "code": 401}}, 401, False),
+    ({"object": "error", "message": "REASON", "code": 400}, 400, False),
+    ({"status": "429", "msg": "REASON", "body": None}, 429, True),
+    ({"error": {"message": "REASON", "code": 503}}, 503, True),
+    ({"error": "REASON"}, 200, True),
+    ({"error": {"message": "REASON", "code": 1113}}, 200, True),
+    ({"choices": None, "base_resp": {"status_code": 1004, "status_msg": "REASON"}}, 200, True),
+    ({"detail": "REASON"}, 200, True),
+])  # fmt: skip
+def test_an_error_in_a_reply_with_status_200(body, status, retry):
+    for found in (read_reply(json.dumps(body)), read_completions(json.dumps(body), 1)):
+        assert (found.problem, found.status, found.retry) == ("the server replied: REASON", status, retry)
+
+
+def test_an_error_without_a_reason_is_shown_itself():
+    assert read_reply('{"error": {"code": 5}}').problem == 'the server replied: {"error": {"code": 5}}'
+    assert len(read_reply(json.dumps({"error": "x\n" * 1000})).problem) < 330
+
+
+def test_the_status_of_an_error():
+    assert error_status('{"error": {"type": "insufficient_quota", "code": null}}', 429) == 402
+    assert error_status('{"error": {"code": 400}}', 503) == 503
+    assert error_status("busy", 429) == 429
+
+
+def test_an_error_in_a_choice_of_completions():
+    choices = [{"index": 0, "text": "0"}, {"index": 1, "text": "", "error": {"message": "gone", "code": 502}}]
+    found = read_completions(json.dumps({"choices": choices}), 2)
+    assert (found.problem, found.status, found.retry) == ("the server replied: gone", 502, True)
+
+
+def test_next_tokens_in_the_form_of_chat():
+    top = [{"token": "a", "logprob": -1.0}, {"token": "a", "logprob": -2.0}, {"id": 7, "token": "b", "logprob": -3.0}]
+    content = [{"token": "a", "logprob": -1.0, "top_logprobs": top}]
+    assert next_tokens_in({"logprobs": {"content": content}}) == {"a": -1.0, "token_id:7": -3.0}
+    for log_probs in (None, {}, {"content": []}, {"content": [{"token": "a"}]}, {"top_logprobs": [None]}):
+        assert next_tokens_in({"logprobs": log_probs}) is None
+
+
+@pytest.mark.parametrize("raw", [
+    "too many images", '{"error": {"message": "too many images", "code": null}}', {"message": "too many images"},
+])  # fmt: skip
+def test_the_reason_of_the_provider(raw):
+    error = {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw, "provider_name": "x"}}
+    assert error_reason(json.dumps({"error": error})) == "Provider returned error: too many images"
+    assert read_reply(json.dumps({"error": error})).problem.endswith("Provider returned error: too many images")
 
 
 @pytest.mark.parametrize("body", [
@@ -79,6 +189,9 @@ def test_the_reason_in_an_error_body_of_any_shape(body):
 def test_a_body_that_is_no_json():
     assert error_reason("404\n page not found") == "404 page not found"
     assert error_reason("") == "no reason"
+    assert (
+        error_reason("<html>\n<head><title>502 Bad\nGateway</title></head><body>…</body></html>") == "502 Bad Gateway"
+    )
 
 
 KEYS = st.sampled_from(["choices", "message", "content", "error", "usage", "code", "x"])

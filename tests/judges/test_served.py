@@ -72,6 +72,22 @@ def test_exact_answers_are_those_of_the_local_judge(local, quirky, as_ids):  # n
     assert judge.usage.prompt_tokens > 0
 
 
+def test_log_probabilities_in_the_form_of_chat(local, quirky):  # noqa: F811
+    respond, pairs = completions(local), simulate_pairs(2, seed=1).pairs
+
+    def as_llama_cpp(sent):
+        status, body = respond(sent)
+        for choice in body["choices"]:
+            (top,) = choice["logprobs"]["top_logprobs"]
+            listed = [{"id": int(key.removeprefix("token_id:")), "token": "x", "logprob": top[key]} for key in top]
+            choice["logprobs"] = {"content": [{"token": choice["text"], "top_logprobs": listed}]}
+        return status, body
+
+    found, expected = served(local, quirky(as_llama_cpp)).probabilities(pairs), local.probabilities(pairs)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(found.valid, 1)
+
+
 def test_the_most_likely_tokens_alone_are_less_and_it_is_said(local, quirky, caplog):  # noqa: F811
     judge = served(local, quirky(completions(local, takes_ids=False)))
     judge.probabilities(simulate_pairs(1, seed=1).pairs)
