@@ -52,6 +52,7 @@ from autorater.prompts.tokens import inside
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
 FORMAT_FILE = "autorater.json"
+_LEAST_BATCH = 16  # prompts of equal length for which a GPU saves more by a common beginning than it loses
 logger = logging.getLogger(__name__)
 
 
@@ -279,20 +280,20 @@ class Judge(NamedJudge):
         """
         ids, budget, known, beginning = [prompt.ids for prompt in prompts], self.max_batch_tokens, None, []
         sharded = is_sharded(self.model)
-        if not supports_shared_prefix(self.model)[0]:
-            leaves, padded = len(tree.leaf_paths), not transformer_of(self.model)._is_stateful
-            if tree.repeats_cache(self.model, ids[0]):
-                sizes = [len(prompt) + len(tree.tokens) for prompt in ids]
-                if not padded and not sharded:
-                    beginning = common_beginning([prompt[:-1] for prompt in ids])
+        if supports_shared_prefix(self.model)[0]:
+            if sharded:  # processes that share the parameters call the model equally often
+                batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
             else:
-                sizes = [leaves * (len(prompt) + tree.depth - 1) for prompt in ids]
-            batches = similar_lengths(sizes, budget, padded=padded)
-        elif sharded:  # processes that share the parameters call the model equally often
-            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
+                known = PrefixCache(self.model)
+                batches = batches_by_beginning(ids, len(tree.tokens), budget)
+        elif ids and tree.repeats_cache(self.model, ids[0]):
+            like = len(ids) / len(set(map(len, ids)))  # prompts of a length; padding cannot follow a beginning
+            if not sharded and (like >= _LEAST_BATCH or self.model.device.type == "cpu"):
+                beginning = common_beginning([prompt[:-1] for prompt in ids])
+            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget, padded=not beginning)
         else:
-            known = PrefixCache(self.model)
-            batches = batches_by_beginning(ids, len(tree.tokens), budget)
+            sizes = [len(tree.leaf_paths) * (len(prompt) + tree.depth - 1) for prompt in ids]
+            batches = similar_lengths(sizes, budget, padded=not transformer_of(self.model)._is_stateful)
         for rows, batch in self._read_in(batches, prompts, progress):
             if beginning and known is None:
                 known = Beginning(self.model, beginning)

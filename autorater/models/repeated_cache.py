@@ -11,7 +11,7 @@ a copy of its cache:
 All steps are one call of the model, however it is wrapped. With gradients several tokens are read at a time, because
 single ones, as in generation, can go through kernels without a backward pass. Whether the cache of a model can be
 repeated is found on its first prompt, which is also processed without a cache (`repeats_cache`): some models drop
-their state before several tokens, and some have no cache of this kind.
+their state before several tokens, let padding into it, or have no cache of this kind.
 """
 
 import sys
@@ -128,12 +128,13 @@ def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.T
 def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.Tensor, plain: Callable) -> str:
     """Why the cache of a model cannot be repeated, or nothing."""
     prompt_mask = torch.ones_like(prompt_ids)
+    padded = pad(prompt_ids, (1, 0)), pad(prompt_mask, (1, 0))
 
     def repeated(bare: nn.Module) -> torch.Tensor:
         chain = continuations[0].tolist()
         half = Beginning(bare, prompt_ids[0, : prompt_ids.shape[1] // 2].tolist())
         read = read_nodes(bare, prompt_ids, prompt_mask, chain, range(-1, len(chain) - 1), half)
-        return torch.cat([continued_logits(bare, prompt_ids, prompt_mask, continuations), read[:, None]], dim=1)
+        return torch.cat([continued_logits(bare, *padded, continuations), read[:, None]], dim=1)
 
     def whole(bare: nn.Module) -> torch.Tensor:
         logits = plain(bare, prompt_ids, prompt_mask, continuations)

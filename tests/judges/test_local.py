@@ -259,7 +259,8 @@ def test_padding_does_not_enter_the_state_of_a_recurrent_model(simulated):
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, 0, 0.3)
     judge = Judge(model, tokenizer, PromptFormat("compact"), answer_step=0.5)
-    together = judge.probabilities(simulated.pairs[:3]).p_ab
+    with pytest.warns(RuntimeWarning, match="RwkvForCausalLM processes a prompt again for each of its 3 answers"):
+        together = judge.probabilities(simulated.pairs[:3]).p_ab
     alone = [judge.probabilities([pair]).p_ab[0] for pair in simulated.pairs[:3]]
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
