@@ -108,20 +108,20 @@ def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.T
         continuations: As in `continued_logits`.
         plain: `plain(model, prompt_ids, prompt_mask, continuations)` gives the logits of `continued_logits`.
     """
-    base = transformer_of(model)
+    base, reason = transformer_of(model), ""
     if is_checkpointing(base) and not can_checkpoint_with_cache(base):
-        return False
-    if base not in _repeats:
+        reason = "its layers cannot be checkpointed with it"
+    elif base not in _repeats:
         reason = _obstacle(model, prompt[None], continuations[:_CHECKED], plain)
         _repeats[base] = not reason
-        if reason:
-            warnings.warn(
-                f"{type(base).__name__} processes a prompt again for each of its {len(continuations)} answers: its "
-                f"cache cannot be repeated, {reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    return _repeats[base]
+    if reason:  # Python shows the same warning once
+        warnings.warn(
+            f"{type(base).__name__} processes a prompt again for each of its {len(continuations)} answers: its "
+            f"cache cannot be repeated, {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return not reason and _repeats[base]
 
 
 @torch.no_grad()

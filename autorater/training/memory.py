@@ -15,12 +15,14 @@ from dataclasses import replace
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, TrainingArguments
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from autorater.judges import Judge
 from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
+from autorater.models.sharding import gathered
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.adapters import adapter_config
 from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, SAMPLED, is_pointwise
 
 _SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
@@ -85,7 +87,9 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     leaves = len(judge.tree.leaf_paths)
-    if judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"]):
+    with gathered(judge.model):
+        repeats = judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"])
+    if repeats:
         suffix = leaves * (judge.tree.depth - 1)
         return MicroBatch(rows, longest, suffix, rows * (1 + suffix))
     return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
@@ -120,7 +124,9 @@ def _estimate(
     if peft and not isinstance(model, PeftModel):
         setup = replace(setup, reference=False)
         with torch.device("meta"):
-            adapter = get_peft_model(type(model)(model.config), get_peft_config(replace(model_config, use_peft=True)))
+            adapter = get_peft_model(
+                type(model)(model.config), adapter_config(model, replace(model_config, use_peft=True))
+            )
         parameters, trained = count_parameters(adapter)
     return step_memory(model.config, parameters, trained, batch, setup)
 
@@ -151,7 +157,7 @@ def _what_to_lower(
         options["use_peft: true"] = (batch, setup, True)
     sizes = {}
     for name, (size, how, adapter) in options.items():
-        with suppress(ValueError):  # an adapter may need lora_target_modules
+        with suppress(ValueError):  # PEFT may refuse the lora_target_modules
             sizes[name] = sum(_estimate(judge.model, size, how, model_config, adapter).values())
     now = sum(_estimate(judge.model, batch, setup, model_config, peft).values())
     lower = [f"{name} ({_size(size)})" for name, size in sizes.items() if size < now]

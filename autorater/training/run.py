@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 from trl.import_utils import is_vllm_available
 
 from autorater.data.errors import UserError
@@ -33,14 +33,16 @@ from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, is_adapter, load_policy, train_only
 from autorater.models.sharding import gathered, is_sharded
+from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
+from autorater.training.adapters import adapter_config
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.record import REPORT, RunRecord, from_main
-from autorater.training.compatibility import is_pointwise
+from autorater.training.compatibility import REASONING, is_pointwise
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
@@ -219,7 +221,7 @@ def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig
         UserError: If the adapter that is trained further is another than `lora_…` ask for.
     """
     if not isinstance(model, PeftModel):
-        config = get_peft_config(model_config)
+        config = adapter_config(model, model_config)
         if config is not None:
             config.revision = model_config.model_revision  # of the base model, saved with the adapter
         return config
@@ -317,6 +319,12 @@ def open_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
+    can_share, reason = supports_shared_prefix(model)
+    if getattr(training, "mode", "") == REASONING and not can_share:
+        raise UserError(
+            f"exact answers after reasoning require a model that can share a prompt among them; {base} cannot: "
+            f"{reason}; use answers: sampled"
+        )
     if args.train_only and isinstance(model, PeftModel):
         raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:

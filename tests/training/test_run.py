@@ -4,12 +4,16 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from trl import ModelConfig
 
 from autorater.data.errors import UserError
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
-from autorater.training.run import check_run
+from autorater.training.compatibility import EXACT, REASONING
+from autorater.training.run import check_run, open_model
+from tests.conftest import make_tokenizer
+from tests.models.test_repeated_cache import CONFIGS, build
 
 
 def training(folder, **options):
@@ -56,3 +60,16 @@ def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
     check_run(JudgeArguments(), training(tmp_path, use_vllm=False), ModelConfig())
     monkeypatch.setattr(run, "is_vllm_available", lambda: True)
     check_run(JudgeArguments(), sampled, ModelConfig())
+
+
+def test_reasoning_with_a_model_that_cannot_share_a_prompt_is_refused_before_anything_is_judged(tmp_path):
+    tokenizer = make_tokenizer()
+    build(CONFIGS["lfm2"], len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    args, model = JudgeArguments(), ModelConfig(str(tmp_path))
+    here = {"use_cpu": True, "device": torch.device("cpu"), "learning_rate": 1e-4}
+    with pytest.raises(
+        UserError, match=r"after reasoning require .* a state along the row \(conv\); use answers: sam"
+    ):
+        open_model(args, training(tmp_path, mode=REASONING, **here), model, str(tmp_path))
+    open_model(args, training(tmp_path, mode=EXACT, **here), model, str(tmp_path))

@@ -143,6 +143,12 @@ def test_a_model_that_cannot_share_reads_whole_rows(tmp_path, monkeypatch):
     assert shares_beginnings(sft.model) is False
 
 
+def test_answers_read_as_a_tree_need_no_shared_prompt(policy, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr("autorater.training.prefix_sharing.supports_shared_prefix", lambda _: (False, "a state"))
+    assert not trainer(policy, tmp_path, objective="tokenized_brier").share_prefix
+    assert not any("shared prefix" in str(warned.message) for warned in recwarn)
+
+
 @pytest.mark.parametrize("objective", ["tokenized_brier", "tokenized_log"])
 def test_tokenized_loss_is_the_expected_score(policy, tmp_path, objective):
     sft = trainer(policy, tmp_path, objective=objective)
