@@ -30,6 +30,7 @@ from transformers.utils import ModelOutput
 from autorater.models.cache_copies import rows_of
 from autorater.models.checkpointed_cache import can_checkpoint_with_cache, checkpointing_with_cache, is_checkpointing
 from autorater.models.same_scores import difference
+from autorater.models.shared_prefix import logps_and_entropies, whole_sequences
 from autorater.models.split_attention import transformer_of
 from autorater.prompts.batching import prompt_positions
 
@@ -62,14 +63,29 @@ def continued_logits(
     Args:
         model: A causal language model, bare or wrapped, for which `repeats_cache` holds.
         prompt_ids, prompt_mask: Left-padded prompts and 1 for a token, 0 for padding, shape (B, L).
-        continuations: K rows of D tokens, the same after every prompt; padded on the right with any tokens.
+        continuations: K rows of D tokens, padded on the right with any tokens, shape (B, K, D), or (K, D) if they are
+            the same after every prompt.
 
     Returns:
         Logits of shape (B, K, 1 + D, V): `[:, :, 0]` after the prompt, the same for all K.
     """
-    length = continuations.shape[1]
+    length = continuations.shape[-1]
     ids = pad(continuations, (0, max(0, 2 - length)))  # for one token some models take a way without gradients
     return _call(model, prompt_ids, prompt_mask, partial(_read_rows, ids))[:, :, : 1 + length]
+
+
+def repeated_prompt_logps(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`autorater.models.shared_prefix.shared_prefix_logps`, the cache of every prompt repeated for its completions."""
+    logits = continued_logits(model, prompt_ids, prompt_mask, completion_ids).flatten(0, 1)  # (B · G, 1 + C, V)
+    before = torch.arange(completion_ids.shape[-1])
+    return logps_and_entropies(logits, before, completion_ids, completion_mask, temperature)
 
 
 @torch.no_grad()
@@ -99,20 +115,19 @@ def read_nodes(
     return _call(model, prompt_ids, prompt_mask, partial(_read_levels, tokens, parents, at_once), beginning)
 
 
-def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.Tensor, plain: Callable) -> bool:
+def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.Tensor) -> bool:
     """Whether the cache of a model can be repeated; found once, with a warning if not.
 
     Args:
         model: As in `continued_logits`.
         prompt: Token ids of a prompt, shape (L,), at least two.
-        continuations: As in `continued_logits`.
-        plain: `plain(model, prompt_ids, prompt_mask, continuations)` gives the logits of `continued_logits`.
+        continuations: As in `continued_logits`, shape (K, D).
     """
     base, reason = transformer_of(model), ""
     if is_checkpointing(base) and not can_checkpoint_with_cache(base):
         reason = "its layers cannot be checkpointed with it"
     elif base not in _repeats:
-        reason = _obstacle(model, prompt[None], continuations[:_CHECKED], plain)
+        reason = _obstacle(model, prompt[None], continuations[:_CHECKED])
         _repeats[base] = not reason
     if reason:  # Python shows the same warning once
         warnings.warn(
@@ -125,7 +140,7 @@ def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.T
 
 
 @torch.no_grad()
-def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.Tensor, plain: Callable) -> str:
+def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.Tensor) -> str:
     """Why the cache of a model cannot be repeated, or nothing."""
     prompt_mask = torch.ones_like(prompt_ids)
     padded = pad(prompt_ids, (1, 0)), pad(prompt_mask, (1, 0))
@@ -137,7 +152,7 @@ def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.T
         return torch.cat([continued_logits(bare, *padded, continuations), read[:, None]], dim=1)
 
     def whole(bare: nn.Module) -> torch.Tensor:
-        logits = plain(bare, prompt_ids, prompt_mask, continuations)
+        logits = whole_sequences(bare, prompt_ids, prompt_mask, continuations)
         return torch.cat([logits, logits[:, :1]], dim=1)
 
     try:
@@ -210,10 +225,10 @@ def _read_rows(
     position_ids: torch.Tensor,
 ) -> torch.Tensor:
     """The logits of `continued_logits`."""
-    batch, (n_rows, length) = len(attention_mask), continuations.shape
+    batch, (n_rows, length) = len(attention_mask), continuations.shape[-2:]
     rows = torch.arange(batch, device=continuations.device).repeat_interleave(n_rows)
     read = forward(
-        input_ids=continuations.repeat(batch, 1),
+        input_ids=continuations.expand(batch, -1, -1).flatten(0, 1),
         attention_mask=pad(attention_mask[rows], (0, length), value=1),
         position_ids=position_ids[rows, -1:] + 1 + torch.arange(length, device=rows.device),
         past_key_values=rows_of(output.past_key_values, rows),

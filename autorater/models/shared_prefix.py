@@ -13,6 +13,8 @@ the prompt through all of them (`autorater.models.split_attention`). Related wor
 shares a prompt among chains. With dropout, the suffixes of a prompt share the dropout mask of the prompt.
 """
 
+import sys
+
 import torch
 from torch import nn
 
@@ -96,7 +98,7 @@ def shared_prefix_logps(
     logits = suffix_logits(model, prompt_ids, prompt_mask, branch_suffixes(completion_ids, completion_mask, tree))
     chains = 1 + group * length
     before = before_branches(group, length)
-    scores = _logps_and_entropies(logits[:, :chains], before, completion_ids, completion_mask, temperature)
+    scores = logps_and_entropies(logits[:, :chains], before, completion_ids, completion_mask, temperature)
     if tree is None:
         return scores
     branch = torch.arange(group, device=logits.device) * length
@@ -118,7 +120,7 @@ def plain_logps(
     group, length = completion_ids.shape[1:]
     prompts = (x.repeat_interleave(group, dim=0) for x in (prompt_ids, prompt_mask))
     logits = plain_logits(model, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
-    return _logps_and_entropies(logits, torch.arange(length), completion_ids, completion_mask, temperature)
+    return logps_and_entropies(logits, torch.arange(length), completion_ids, completion_mask, temperature)
 
 
 def plain_logits(
@@ -133,6 +135,33 @@ def plain_logits(
         use_cache=False,
         logits_to_keep=1 + length,
     ).logits
+
+
+def whole_sequences(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    continuations: torch.Tensor,
+    max_tokens: int = sys.maxsize,
+) -> torch.Tensor:
+    """Next-token logits after every prompt and every token of its continuations; no sharing.
+
+    Args:
+        model: Requires `position_ids` and `logits_to_keep` only.
+        prompt_ids, prompt_mask: As in `suffix_logits`.
+        continuations: K rows of D tokens, the same after every prompt; padded on the right with any tokens.
+        max_tokens: Tokens of a call, at least one sequence of every prompt.
+
+    Returns:
+        Logits of shape (B, K, 1 + D, V): `[:, :, 0]` after the prompt.
+    """
+    at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + continuations.shape[1])))
+    parts = []
+    for some in continuations.split(at_once):
+        prompts = (x.repeat_interleave(len(some), dim=0) for x in (prompt_ids, prompt_mask))
+        paths = some.repeat(len(prompt_ids), 1)
+        parts.append(plain_logits(model, *prompts, paths, torch.ones_like(paths)).unflatten(0, (-1, len(some))))
+    return torch.cat(parts, dim=1)
 
 
 @torch.no_grad()
@@ -153,14 +182,21 @@ def check_shared_prefix(model: nn.Module, *batch: torch.Tensor) -> float:
     return ((shared - plain).abs().sum() / batch[-1].sum().clamp(min=1)).item()
 
 
-def _logps_and_entropies(
+def logps_and_entropies(
     logits: torch.Tensor,
     before: torch.Tensor,
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (B, G, C) of completions as N rows of T tokens, token t from `logits[:, before[t]]` of (N, K, V)."""
+    """Log-probabilities and entropies as in `shared_prefix_logps`, from logits.
+
+    Args:
+        logits: Of N rows, with or without G completions in a row, shape (N, K, V).
+        before: Index among K of the logits in front of every one of the T tokens of a row, shape (T,).
+        completion_ids, completion_mask: As in `shared_prefix_logps`, N · T tokens.
+        temperature: Divides the logits.
+    """
     logits = logits.float() / temperature
     normalizer = logits.logsumexp(dim=-1)  # (N, K)
     entropy = normalizer - (logits * (logits - normalizer[..., None]).exp()).sum(dim=-1)

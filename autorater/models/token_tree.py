@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
 from autorater.models.repeated_cache import Beginning, continued_logits, read_nodes, repeats_cache
-from autorater.models.shared_prefix import plain_logits, suffix_logits
+from autorater.models.shared_prefix import suffix_logits, whole_sequences
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
 from autorater.prompts.batching import pad_prompts
@@ -108,7 +108,7 @@ class TokenTree:
         max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
         """As `logits`, with one sequence per leaf, in calls of at most `max_tokens` tokens or one leaf."""
-        return self._of_nodes(_whole_sequences(model, prompt_ids, prompt_mask, self._leaves(model), max_tokens))
+        return self._of_nodes(whole_sequences(model, prompt_ids, prompt_mask, self._leaves(model), max_tokens))
 
     def repeats_cache(self, model: PreTrainedModel, prompt: torch.Tensor | Sequence[int]) -> bool:
         """Whether the leaves are read behind the cache of a prompt, not behind the whole prompt; found on this one.
@@ -117,7 +117,7 @@ class TokenTree:
         """
         leaves = self._leaves(model)
         prompt = torch.as_tensor(prompt, device=leaves.device)
-        return bool(self.tokens) and len(prompt) > 1 and repeats_cache(model, prompt, leaves, _whole_sequences)
+        return bool(self.tokens) and len(prompt) > 1 and repeats_cache(model, prompt, leaves)
 
     def _leaves(self, model: PreTrainedModel) -> torch.Tensor:
         """The leaf paths, padded on the right, (leaves, D)."""
@@ -171,23 +171,6 @@ class TokenTree:
         """Log-probabilities of the strings, shape (B, J), from those of the edges, shape (B, M)."""
         edges = torch.cat([edges, edges.new_zeros(len(edges), 1)], dim=1)  # padding adds nothing
         return edges[:, self.paths.to(edges.device)].sum(dim=-1)
-
-
-def _whole_sequences(
-    model: PreTrainedModel,
-    prompt_ids: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    continuations: torch.Tensor,
-    max_tokens: int = sys.maxsize,
-) -> torch.Tensor:
-    """As `continued_logits`, with one sequence per continuation, in calls of at most `max_tokens` tokens or one."""
-    at_once = max(1, max_tokens // (len(prompt_ids) * (prompt_ids.shape[1] + continuations.shape[1])))
-    parts = []
-    for some in continuations.split(at_once):
-        prompts = (x.repeat_interleave(len(some), dim=0) for x in (prompt_ids, prompt_mask))
-        paths = some.repeat(len(prompt_ids), 1)
-        parts.append(plain_logits(model, *prompts, paths, torch.ones_like(paths)).unflatten(0, (-1, len(some))))
-    return torch.cat(parts, dim=1)
 
 
 def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:

@@ -19,8 +19,6 @@ from autorater.training.exact_loss import ExactLoss, WeightedReward
 class ExactGRPOTrainer(JudgeTrainer):
     """`JudgeTrainer` for judges that answer without reasoning; arguments as there."""
 
-    reads_tree = True
-
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
         super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
         self._check_scores_grid()

@@ -69,11 +69,12 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
     coupled = getattr(training, "orders", "") == "coupled"
     shared = supports_shared_prefix(judge.model)[0]
+    repeats = not shared and _repeats_cache(judge)
     if mode == EXACT:
         rows *= 2 if coupled else 1
     elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
         answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
-        if mode == SAMPLED and not (shared and training.shared_prefix):
+        if mode == SAMPLED and not ((shared or repeats) and training.shared_prefix):
             length = longest + training.max_completion_length  # off a GPU, TRL computes the logits of the prompt too
             scored = 1 + training.max_completion_length if torch.cuda.is_available() else length
             return MicroBatch(rows, length, 0, rows * scored, _SAMPLED_LOGIT_BYTES)
@@ -87,12 +88,15 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     leaves = len(judge.tree.leaf_paths)
-    with gathered(judge.model):
-        repeats = judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"])
     if repeats:
         suffix = leaves * (judge.tree.depth - 1)
         return MicroBatch(rows, longest, suffix, rows * (1 + suffix))
     return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
+
+
+def _repeats_cache(judge: Judge) -> bool:
+    with gathered(judge.model):
+        return judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"])
 
 
 def setup_of(model: PreTrainedModel, training: TrainingArguments) -> Setup:

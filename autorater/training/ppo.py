@@ -131,6 +131,7 @@ class JudgePPOTrainer(SampledGRPOTrainer):
     """`SampledGRPOTrainer` with the advantages and the value loss of PPO; arguments as there."""
 
     _tag_names = ("trl", "ppo", "autorater")
+    can_repeat = False  # values are those of rows in which completions share a prompt
     _shares_single_answers = True  # without a GPU, TRL's fused head scores every token of the prompt
 
     def __init__(self, model, reward_funcs, args: JudgePPOConfig, *other, **kwargs):

@@ -18,22 +18,22 @@ class PrefixSharing:
 
     Attributes:
         share_prefix: Whether prompts are shared.
-        reads_tree: Whether all answers are read as a tree, which has a way of its own for a model that cannot share
-            its prompt, and a warning (`autorater.models.token_tree`).
+        can_repeat: Whether the trainer has a way for a model that cannot share a prompt: to repeat its cache, with a
+            warning if it cannot be repeated (`autorater.models.repeated_cache`).
+        repeat_prefix: Whether it takes this way.
     """
 
     share_prefix: bool
-    reads_tree = False
+    repeat_prefix: bool
+    can_repeat = True
 
     def _start_sharing(self, requested: bool = True) -> None:
         """Sets `share_prefix`; to be called when the trainer has its model."""
-        self.share_prefix, self._prefix_checked = requested and not self.aux_loss_enabled, False
+        wanted, self._prefix_checked = requested and not self.aux_loss_enabled, False
         supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
-        if self.share_prefix and not supported:
-            if self.reads_tree:
-                self.share_prefix = False
-            else:
-                self._disable_shared_prefix(reason)
+        self.share_prefix, self.repeat_prefix = wanted and supported, wanted and self.can_repeat and not supported
+        if wanted and not supported and not self.can_repeat:
+            self._disable_shared_prefix(reason)
         if not self.share_prefix:
             share_beginnings(self.model, False)
 

@@ -10,9 +10,11 @@ from itertools import groupby
 
 import torch
 
+from autorater.models.repeated_cache import repeated_prompt_logps, repeats_cache
 from autorater.models.sharding import in_step
 from autorater.models.shared_generation import generate_shared
 from autorater.models.shared_prefix import shared_prefix_logps
+from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import Suffixes, before_branches
 
 
@@ -70,15 +72,26 @@ class PromptGroups:
         """Completions per prompt, G."""
         return self.completion_ids.shape[1]
 
+    def repeats_cache(self, model) -> bool:
+        """Whether a model that cannot share a prompt repeats its cache; found on the first prompt."""
+        prompt = self.prompt_ids[0][self.prompt_mask[0].bool()]
+        return len(prompt) > 1 and repeats_cache(model, prompt, self.completion_ids[0])
+
     def first(self) -> tuple[torch.Tensor, ...]:
         return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]
 
     def logps(
         self, model, temperature: float, rows_at_once: int | None, tree: Suffixes | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """`shared_prefix_logps` of the rows in their order, shape (N, …) each."""
+        """`shared_prefix_logps` of the rows in their order, shape (N, …) each.
+
+        A model that cannot share a prompt so repeats its cache, and cannot read a tree.
+        """
         chunks = self._chunks(model, rows_at_once)
-        parts = (shared_prefix_logps(model, *chunk, temperature, tree) for chunk in chunks)
+        if supports_shared_prefix(model)[0]:
+            parts = (shared_prefix_logps(model, *chunk, temperature, tree) for chunk in chunks)
+        else:
+            parts = (repeated_prompt_logps(model, *chunk, temperature) for chunk in chunks)
         return tuple(torch.cat(part)[self.prompt_of, self.place] for part in zip(*parts, strict=True))
 
     def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,8 @@ class _LossPass:
 class ReasoningGRPOTrainer(SampledGRPOTrainer):
     """`JudgeTrainer` with sampled reasonings and exact answers; arguments as there."""
 
+    can_repeat = False  # the answers follow reasonings of unequal length
+
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
         if args.use_vllm:
             stop = {"stop": [THINK_CLOSE], "include_stop_str_in_output": True}

@@ -72,8 +72,8 @@ class SampledGRPOTrainer(JudgeTrainer):
         if self.args.orders == "coupled":  # vLLM receives every num_generations-th prompt, and the halves differ
             num_generations //= 2
         repeats = repeats_of(prompt_ids)
-        plain = self.use_vllm or self.use_transformers_continuous_batching or repeats == 1 or not self.share_prefix
         model = self.accelerator.unwrap_model(self.model)
+        plain = self.use_vllm or self.use_transformers_continuous_batching or repeats == 1 or not self.share_prefix
         with nullcontext() if plain else one_prefill(model, repeats):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
@@ -81,10 +81,12 @@ class SampledGRPOTrainer(JudgeTrainer):
 
     def _shared_groups(self, model, *rows) -> PromptGroups | None:
         """The rows by prompt, if the model is to process a prompt once; `rows` as in `PromptGroups.of`."""
-        if not (self.share_prefix and supports_shared_prefix(model)[0]):  # a reference may be of another class
+        supported = supports_shared_prefix(model)[0]  # a reference may be of another class
+        if not (self.share_prefix if supported else self.repeat_prefix):
             return None
         groups = PromptGroups.of(*rows)
-        exact = self._sharing_is_exact(model, *groups.first())  # gathers: before what depends on a process's rows
+        # gathers: before what depends on a process's rows
+        exact = self._sharing_is_exact(model, *groups.first()) if supported else groups.repeats_cache(model)
         # all processes must take the same path through a sharded model
         worthwhile = self._shares_single_answers or groups.size > 1 or is_sharded(model)
         return groups if worthwhile and exact else None

@@ -106,7 +106,7 @@ class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
             reward = {"tokenized_brier": rewards.brier_reward, "tokenized_log": rewards.log_reward}[args.objective]
             self.loss = ExactLoss(WeightedReward([reward], [1.0]), coupled=False, entropy_coef=args.entropy_coef)
             kwargs["data_collator"] = self._collate
-        self.reads_tree = self.loss is not None
+        self.can_repeat = self.loss is not None
         super().__init__(model=model, args=args, **kwargs)
         self._start_sharing()
         column, suffix_length = ("input_ids", 0) if args.objective == "text" else ("prompt_ids", answer_tree.depth)

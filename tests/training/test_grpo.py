@@ -27,6 +27,7 @@ from autorater.training.warm_start import learn_answers, raw_answer_rows
 from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force, brute_force_closing
+from tests.models.test_repeated_cache import CONFIGS, build
 
 
 @pytest.fixture
@@ -113,11 +114,14 @@ def test_coupled_group_holds_both_orders(make_trainer):
         assert sorted(ab) == sorted(ba), "the same words in another order"
 
 
-def test_shared_prefix_gives_the_loss_of_plain_trl(make_trainer):
+@pytest.mark.parametrize("family", ["qwen", "qwen3_5"])
+def test_shared_prefix_gives_the_loss_of_plain_trl(make_trainer, family):
     """Same seed, so the same samples; TRL's own path against ours, gradient by gradient."""
-    gradients = {}
+    gradients, vocab = {}, len(make_tokenizer("split"))
     for shared in (False, True):
-        trainer = make_trainer(answers="sampled", per_device_train_batch_size=8, shared_prefix=shared, beta=0.0)
+        model = make_model("qwen", vocab) if family == "qwen" else build(CONFIGS[family], vocab)
+        options = {"shared_prefix": shared, "per_device_train_batch_size": 8, "beta": 0.0}
+        trainer = make_trainer(answers="sampled", model=model, **options)
         calls = []
         trainer.model.register_forward_pre_hook(
             lambda _, args, kwargs, calls=calls: calls.append(len(kwargs["input_ids"])), with_kwargs=True

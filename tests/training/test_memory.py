@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -47,6 +48,11 @@ def test_the_largest_micro_batch(judge, tmp_path, monkeypatch):
     answer = judge.tree.depth + judge.tree.closing_tokens
     assert text == MicroBatch(2, 50, answer, 2 * (1 + answer))
     monkeypatch.setattr(memory, "supports_shared_prefix", lambda _: (False, ""))
+    repeated = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)
+    assert repeated == replace(sampled, positions=4 * 41), "its cache is repeated for every answer"
+    leaves = len(judge.tree.leaf_paths) * (judge.tree.depth - 1)
+    assert batch(per_device_train_batch_size=3) == MicroBatch(6, 50, leaves, 6 * (1 + leaves))
+    monkeypatch.setattr(memory, "_repeats_cache", lambda _: False)
     text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
     plain = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)
     assert plain == MicroBatch(16, 60, 0, 16 * 60, 20), "every answer reads its prompt, and TRL computes all logits"
