@@ -137,8 +137,6 @@ class PointwiseTrainer(JudgeTrainer):
         model, reward_funcs, args, kwargs: As in `JudgeTrainer`.
     """
 
-    reads_tree = True  # of single digits
-
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: DigitTree, graph: VoteGraph, **kwargs):
         super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
         self._check_scores_grid()
