@@ -139,6 +139,11 @@ def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.T
     return not reason and _repeats[base]
 
 
+def is_known_to_repeat(model: nn.Module) -> bool:
+    """Whether `repeats_cache` has found that the cache of a model can be repeated."""
+    return _repeats.get(transformer_of(model), False)
+
+
 @torch.no_grad()
 def _obstacle(model: nn.Module, prompt_ids: torch.Tensor, continuations: torch.Tensor) -> str:
     """Why the cache of a model cannot be repeated, or nothing."""

@@ -2,9 +2,11 @@
 
 import torch
 from torch import nn
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from autorater.data.errors import UserError
+from autorater.models.cache_copies import rows_of
+from autorater.models.repeated_cache import is_known_to_repeat
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.prompts.batching import prompt_positions
 
@@ -45,21 +47,18 @@ def generate_shared(
         if value != allowed:
             raise UserError(f"one-prefill generation requires {name}={allowed}, got {value}")
     supported, reason = supports_shared_prefix(model)
-    if not supported:
+    if not supported and not is_known_to_repeat(model):
         raise UserError(f"{type(base).__name__} cannot repeat its cache: {reason}")
 
-    ids = prompt_ids.repeat_interleave(num_generations, dim=0)  # (B·G, L)
-    mask = prompt_mask.repeat_interleave(num_generations, dim=0)
+    rows = torch.arange(len(prompt_ids), device=prompt_ids.device).repeat_interleave(num_generations)  # B·G
     if prompt_ids.shape[1] > 1:  # `generate` processes the last prompt token
-        cache = DynamicCache(config=base.config)
-        model(
+        read = model(
             input_ids=prompt_ids[:, :-1],
             attention_mask=prompt_mask[:, :-1],
             position_ids=prompt_positions(prompt_mask)[:, :-1],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        cache.batch_repeat_interleave(num_generations)
-        generate_kwargs |= {"past_key_values": cache, "use_cache": True}
-    return model.generate(input_ids=ids, attention_mask=mask, generation_config=generation_config, **generate_kwargs)
+        generate_kwargs |= {"past_key_values": rows_of(read.past_key_values, rows), "use_cache": True}
+    prompts = {"input_ids": prompt_ids[rows], "attention_mask": prompt_mask[rows]}
+    return model.generate(**prompts, generation_config=generation_config, **generate_kwargs)

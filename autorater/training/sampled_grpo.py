@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import torch
 
 from autorater.models.answers import AnswerTree, answer_decimals
+from autorater.models.repeated_cache import is_known_to_repeat
 from autorater.models.sharding import is_sharded
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.training.base_trainer import JudgeTrainer, swapped
@@ -73,7 +74,8 @@ class SampledGRPOTrainer(JudgeTrainer):
             num_generations //= 2
         repeats = repeats_of(prompt_ids)
         model = self.accelerator.unwrap_model(self.model)
-        plain = self.use_vllm or self.use_transformers_continuous_batching or repeats == 1 or not self.share_prefix
+        shared = repeats > 1 and (self.share_prefix or (self.repeat_prefix and is_known_to_repeat(model)))
+        plain = self.use_vllm or self.use_transformers_continuous_batching or not shared
         with nullcontext() if plain else one_prefill(model, repeats):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images

@@ -24,9 +24,11 @@ from transformers import (
     Qwen3_5TextConfig,
 )
 
+from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.models import repeated_cache
 from autorater.models.repeated_cache import Beginning
+from autorater.models.shared_generation import generate_shared
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.templates import PromptFormat
@@ -194,6 +196,19 @@ def test_a_tree_of_one_token(model, prompts):
     got = tree.logits(model, ids, mask)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     assert_same_gradients(gradients(model, got, tree), gradients(model, expected, tree))
+
+
+def test_samples_behind_one_prefill_are_those_of_plain_generation(model, prompts):
+    ids, mask = prompts
+    mask[1, :5] = 0
+    kwargs = {"do_sample": True, "max_new_tokens": 4, "eos_token_id": None, "pad_token_id": 0}
+    with pytest.raises(UserError, match="cannot repeat its cache"):
+        generate_shared(model, ids, mask, 2, **kwargs)
+    assert TREE.repeats_cache(model, ids[0])
+    torch.manual_seed(0)
+    expected = model.generate(ids.repeat_interleave(2, 0), attention_mask=mask.repeat_interleave(2, 0), **kwargs)
+    torch.manual_seed(0)
+    assert torch.equal(generate_shared(model, ids, mask, 2, **kwargs), expected)
 
 
 @pytest.mark.parametrize("name", WITHOUT)

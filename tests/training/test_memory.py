@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from autorater.training import memory
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.sft import JudgeSFTConfig
 from tests.conftest import make_model, make_tokenizer
+from tests.models.test_repeated_cache import CONFIGS, build
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,24 @@ def test_fsdp_divides_the_states(judge, tmp_path, monkeypatch, reshards, stage):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_RESHARD_AFTER_FORWARD", reshards)
     assert memory.setup_of(judge.model, config(tmp_path)).zero_stage == stage
+
+
+def test_a_repeated_prompt_is_processed_once_also_by_parameters_that_are_sharded(tmp_path, monkeypatch):
+    """ZeRO-3 leaves empty weights, which a stand-in gathers here."""
+    tokenizer = make_tokenizer()
+    judge = Judge(build(CONFIGS["lfm2"], len(tokenizer)), tokenizer, answer_step=0.1)
+    head, whole = judge.model.lm_head.weight, judge.model.lm_head.weight.data
+    head.data = whole[:0]
+
+    @contextmanager
+    def gathered(_):
+        head.data = whole
+        yield
+
+    monkeypatch.setattr(memory, "gathered", gathered)
+    batch = memory.micro_batch(judge, [30, 50], config(tmp_path, orders="separate", per_device_train_batch_size=2))
+    assert (batch.prompts, batch.longest) == (2, 50)
+    assert batch.suffix == len(judge.tree.leaf_paths) * (judge.tree.depth - 1)
 
 
 def test_labels_are_read_after_their_prompt(tmp_path):
