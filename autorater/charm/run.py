@@ -17,7 +17,7 @@ from copy import copy
 from functools import cached_property
 from pathlib import Path
 
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from autorater.charm.arguments import BaseModelArguments, CharmArguments
 from autorater.charm.calibration import Calibration, calibrate
@@ -32,6 +32,7 @@ from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
 from autorater.judges.identity import digest, model_digest
 from autorater.report.tables import fixed_width
+from autorater.training.adapters import adapter_config
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings
 
@@ -120,8 +121,9 @@ class CharmRun:
             return
         n_equal = calibration.n_prompts - len(preferences)
         logger.info(f"{version}: training on {len(preferences):,} preferences; equal scores: {n_equal}")
-        peft_config = get_peft_config(self.model_config)
-        self._train(self._load(self.base), preferences, version, self.training, peft_config=peft_config)
+        model = self._load(self.base)
+        peft_config = adapter_config(model.model, self.model_config)
+        self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
             note.write_text(made_from, encoding="utf-8")
             shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)  # of the model before

@@ -294,6 +294,11 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
             "revision and name its folder, or set beta: 0"
         )
+    if training.eval_strategy != "no":
+        raise UserError(
+            f"eval_strategy: {training.eval_strategy.value}: a run judges n_eval_pairs held-out pairs every "
+            "eval_steps steps; leave eval_strategy out, and set eval_steps"
+        )
     check_warm_start(args, training, bool(model_config.model_name_or_path))
     check_trackers(training)
     if getattr(training, "use_vllm", False) and not is_vllm_available():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
 from autorater.data.errors import UserError
@@ -17,7 +18,9 @@ from tests.models.test_repeated_cache import CONFIGS, build
 
 
 def training(folder, **options):
-    return SimpleNamespace(output_dir=str(folder), report_to=[], **options)
+    return SimpleNamespace(
+        **{"output_dir": str(folder), "report_to": [], "eval_strategy": IntervalStrategy.NO} | options
+    )
 
 
 @pytest.fixture
@@ -60,6 +63,11 @@ def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
     check_run(JudgeArguments(), training(tmp_path, use_vllm=False), ModelConfig())
     monkeypatch.setattr(run, "is_vllm_available", lambda: True)
     check_run(JudgeArguments(), sampled, ModelConfig())
+
+
+def test_an_evaluation_of_transformers_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"eval_strategy: epoch: .* set eval_steps"):
+        check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
 
 
 def test_reasoning_with_a_model_that_cannot_share_a_prompt_is_refused_before_anything_is_judged(tmp_path):
