@@ -5,6 +5,7 @@
                   gradients in float32, as DeepSpeed steps them
     activations   what a layer keeps of every token for the backward pass, for all layers; with gradient checkpointing
                   the input of every layer, and the inside of one with its gradients; with eager attention its scores
+    caches        of a model that repeats the cache of a prompt: a copy for every answer
     logits        bytes per scored position and vocabulary entry: bfloat16 (2), float32 (4), their gradients (4 + 2)
 
 Layers are counted as those of Llama, Qwen and Gemma: norms in float32, a gated MLP, keys and values repeated for every
@@ -31,6 +32,7 @@ class MicroBatch:
         suffix: Tokens read after every prompt: of its answers, or of a tree of answers.
         positions: Positions whose logits are kept.
         logit_bytes: Bytes per position and vocabulary entry.
+        caches: Bytes of copies of the prompts' caches, of a model that repeats them.
     """
 
     prompts: int
@@ -38,6 +40,7 @@ class MicroBatch:
     suffix: int
     positions: int
     logit_bytes: int = LOGIT_BYTES
+    caches: float = 0
 
     @property
     def tokens(self) -> int:
@@ -86,6 +89,7 @@ def step_memory(
     parts = model_states(parameters, trained, setup)
     parts["activations"] = activations(config, batch, width, setup)
     parts["logits"] = batch.logit_bytes * batch.positions * config.vocab_size
+    parts["caches"] = batch.caches
     return parts
 
 

@@ -18,7 +18,9 @@ from transformers import PreTrainedModel, TrainingArguments
 from trl import ModelConfig
 
 from autorater.judges import Judge
+from autorater.models.cache_copies import sizes_of
 from autorater.models.memory import GIB, LOGIT_BYTES, MicroBatch, Setup, count_parameters, free_memory, step_memory
+from autorater.models.repeated_cache import Beginning
 from autorater.models.sharding import gathered
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
@@ -69,18 +71,20 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
     coupled = getattr(training, "orders", "") == "coupled"
     shared = supports_shared_prefix(judge.model)[0]
-    repeats = not shared and _repeats_cache(judge)
+    copied = None if shared else _bytes_of_copies(judge, longest)
     if mode == EXACT:
         rows *= 2 if coupled else 1
     elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
         answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
-        if mode == SAMPLED and not ((shared or repeats) and training.shared_prefix):
+        if mode == SAMPLED and not ((shared or copied is not None) and training.shared_prefix):
             length = longest + training.max_completion_length  # off a GPU, TRL computes the logits of the prompt too
             scored = 1 + training.max_completion_length if torch.cuda.is_available() else length
             return MicroBatch(rows, length, 0, rows * scored, _SAMPLED_LOGIT_BYTES)
         prompts = max(1, rows // max(1, answers))
-        suffix = -(-rows // prompts) * (training.max_completion_length + (nodes if mode == REASONING else 0))
-        return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES)
+        group = -(-rows // prompts)
+        suffix = group * (training.max_completion_length + (nodes if mode == REASONING else 0))
+        caches = prompts * group * (copied or 0)
+        return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES, caches)
     if getattr(training, "objective", "") == "text":
         nodes = judge.tree.depth + judge.tree.closing_tokens  # one answer
         if not shared:  # `SFTTrainer` computes the logits of all positions
@@ -88,15 +92,20 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     if shared:
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     leaves = len(judge.tree.leaf_paths)
-    if repeats:
+    if copied is not None:
         suffix = leaves * (judge.tree.depth - 1)
-        return MicroBatch(rows, longest, suffix, rows * (1 + suffix))
+        return MicroBatch(rows, longest, suffix, rows * (1 + suffix), caches=rows * leaves * copied)
     return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
 
 
-def _repeats_cache(judge: Judge) -> bool:
+def _bytes_of_copies(judge: Judge, longest: int) -> float | None:
+    """Bytes of the cache of a prompt, which a model copies for every answer; None if it does not."""
+    ids = judge.tokenizer(judge.encoder.context)["input_ids"]
     with gathered(judge.model):
-        return judge.tree.repeats_cache(judge.model, judge.tokenizer(judge.encoder.context)["input_ids"])
+        if not judge.tree.repeats_cache(judge.model, ids):
+            return None
+        grown, fixed = sizes_of(Beginning(judge.model, ids).cache)
+    return grown * longest / len(ids) + fixed
 
 
 def setup_of(model: PreTrainedModel, training: TrainingArguments) -> Setup:
@@ -148,7 +157,9 @@ def _what_to_lower(
     halved = (
         replace(batch, suffix=batch.suffix // 2, positions=batch.positions // 2)
         if pointwise
-        else replace(batch, prompts=max(1, batch.prompts // 2), positions=batch.positions // 2)
+        else replace(
+            batch, prompts=max(1, batch.prompts // 2), positions=batch.positions // 2, caches=batch.caches / 2
+        )
     )
     half = training.batch_tokens // 2 if pointwise else max(1, training.per_device_train_batch_size // 2)
     size = f"{'batch_tokens' if pointwise else 'per_device_train_batch_size'}: {half}"

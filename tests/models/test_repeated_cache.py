@@ -27,6 +27,7 @@ from transformers import (
 from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.models import repeated_cache
+from autorater.models.cache_copies import sizes_of
 from autorater.models.repeated_cache import Beginning
 from autorater.models.shared_generation import generate_shared
 from autorater.models.split_attention import supports_shared_prefix
@@ -256,6 +257,16 @@ def test_an_adapter_learns_the_same(prompts):
     expected = gradients(model, TREE.plain_logits(model, ids, mask))
     assert_same_gradients(gradients(model, TREE.logits(model, ids, mask)), expected)
     assert len(expected) == 4, "two weights of every adapted projection"
+
+
+def test_the_size_of_a_cache():
+    model = build(CONFIGS["qwen3_5"])
+    sizes = [sizes_of(Beginning(model, range(1, 1 + n)).cache) for n in (5, 10)]
+    keys = 2 * 2 * 8 * 4  # keys and values of two heads of 8 in float32, one layer
+    assert [grown for grown, _ in sizes] == [5 * keys, 10 * keys]
+    assert [fixed for _, fixed in sizes] == [4 * (4 * 8 * 8 + (2 * 2 * 8 + 4 * 8) * 4)] * 2, (
+        "states, and a window of 4"
+    )
 
 
 def test_the_model_is_as_before(prompts):

@@ -51,10 +51,15 @@ def test_the_largest_micro_batch(judge, tmp_path, monkeypatch):
     assert text == MicroBatch(2, 50, answer, 2 * (1 + answer))
     monkeypatch.setattr(memory, "supports_shared_prefix", lambda _: (False, ""))
     repeated = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)
-    assert repeated == replace(sampled, positions=4 * 41), "its cache is repeated for every answer"
-    leaves = len(judge.tree.leaf_paths) * (judge.tree.depth - 1)
-    assert batch(per_device_train_batch_size=3) == MicroBatch(6, 50, leaves, 6 * (1 + leaves))
-    monkeypatch.setattr(memory, "_repeats_cache", lambda _: False)
+    config_of = judge.model.config
+    cache = 2 * 4 * config_of.num_hidden_layers * config_of.num_key_value_heads * 50  # float32 keys and values
+    cache *= config_of.hidden_size // config_of.num_attention_heads
+    assert repeated == replace(sampled, caches=16 * cache), "its cache is repeated for every answer"
+    leaves = len(judge.tree.leaf_paths)
+    suffix = leaves * (judge.tree.depth - 1)
+    expected = MicroBatch(6, 50, suffix, 6 * (1 + suffix), caches=6 * leaves * cache)
+    assert batch(per_device_train_batch_size=3) == expected
+    monkeypatch.setattr(memory, "_bytes_of_copies", lambda *_: None)
     text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
     plain = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)
     assert plain == MicroBatch(16, 60, 0, 16 * 60, 20), "every answer reads its prompt, and TRL computes all logits"
