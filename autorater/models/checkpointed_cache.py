@@ -56,14 +56,14 @@ def _switched_on(model: PreTrainedModel) -> list[nn.Module]:
 
 def _checkpointed(layer: GradientCheckpointingLayer, *args, past_key_values: Cache, **kwargs):
     """The output of a layer; `past_key_values` then has what the layer has added."""
-    before, after = copied(past_key_values), []
+    before, after, is_first = copied(past_key_values), [], True
 
     def run():
         cache = copied(before)
-        if not after:
+        if is_first:
             after.append(cache)
         return type(layer).forward.__wrapped__(layer, *args, past_key_values=cache, **kwargs)
 
     output = checkpoint(run, use_reentrant=False)  # reentrant, gradients would not pass through the cache
-    past_key_values.layers = after[0].layers
+    past_key_values.layers, is_first = after.pop().layers, False  # `run` is kept for the backward pass, its cache not
     return output
