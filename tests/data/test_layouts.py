@@ -306,6 +306,11 @@ def test_rm_bench_has_every_right_with_every_wrong_response(as_list):
         read([sides])
 
 
+def test_a_system_message_of_orca_is_text():
+    with pytest.raises(DataError, match=r"column 'system': got 5; expected text, or null"):
+        load_pairs([{"system": 5, "question": "Tea?", "chosen": "Yes.", "rejected": "No."}])
+
+
 @pytest.mark.parametrize(("layout", "column"), [("orca_dpo", "question"), ("distilabel_orca", "input")])
 def test_orca_has_a_system_message(layout, column):
     row = {"system": "Be kind.", column: "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}
