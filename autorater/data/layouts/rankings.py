@@ -53,7 +53,8 @@ def _every_two(answers: Sequence[Row], text: str, score: str, best: int = 1, id:
     if len(scores) < 2:
         yield {"no_pair": f"fewer than two answers have {score}"}
     for i, j in combinations(scores, 2):
-        if given_in(answers[i], text) is not None and answers[i][text] == answers[j].get(text):
+        first, second = (answers[k].get(text) for k in (i, j))
+        if isinstance(first, str) and isinstance(second, str) and "" != first == second:
             yield {"no_pair": "two answers are equal"}
             continue
         tie = counts(0, 0, 1) if scores[i] == scores[j] else {}
