@@ -83,6 +83,8 @@ def with_messages(value: object) -> Any:
 def mappings_in(row: Row, column: str) -> list[Mapping[str, Any]]:
     """A list of mappings; a mapping of lists, as the `datasets` package stores it, is turned around."""
     value = decoded(row.get(column))
+    if isinstance(value, Mapping):
+        value = {name: decoded(values) for name, values in value.items()}  # to_pandas makes them arrays
     if isinstance(value, Mapping) and value and all(isinstance(values, list) for values in value.values()):
         value = [dict(zip(value, values, strict=False)) for values in zip(*value.values(), strict=False)]
     if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):

@@ -98,6 +98,8 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
                 known = items.get(item.id)
                 if known and read not in (_mt_bench, _dices):
                     raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
+                if known and known.texts != item.texts:
+                    raise bad_value("id", item.id, "one id for the same texts; an earlier row has it for others")
                 if known:
                     item = replace(known, counts=tuple(map(sum, zip(known.counts, item.counts, strict=True))))
                 items[item.id] = item
@@ -211,6 +213,8 @@ def _mt_bench(row: Row, index: int) -> tuple[Task, list[Item]]:
 
 
 def _dices(row: Row, index: int) -> tuple[Task, list[Item]]:
+    if given_in(row, "Q_overall") is None:
+        return _SAFETY, []
     votes = _votes([row["Q_overall"]], _SAFETY.labels, "Q_overall")
     texts = (_text(row, "context"), _text(row, "response"))
     return _SAFETY, [Item(name_in(row, "item_id") or str(index), texts, votes, name_in(row, "harm_type"))]

@@ -120,7 +120,10 @@ class RowReader:
                     self.left_out[reason] += 1
                     continue
                 id = self.ids.of(name_in(ours, "id"), index)
-                pair = self._pair(ours, id + (f"/{i}" if len(found) > 1 else ""))
+                if len(found) > 1:
+                    id += f"/{i}"
+                    ours = ours | ({"id": None} if "id" in self._chosen else {})  # one id for all pairs of the row
+                pair = self._pair(ours, id)
                 if "first_is" in ours and _flipped(pair, self._seed):
                     pair = pair.swapped()
                 annotator = name_in(ours, "annotator")

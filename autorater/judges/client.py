@@ -8,8 +8,9 @@ before.
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
 empty replies without a reason and replies of another format (`autorater.judges.replies`). An error in a reply with
-status 200 is treated like the status that it names, and is retried if it names none. Retry-After is respected;
-after a 429 it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are
+status 200 is treated like the status that it names, and is retried if it names none. No credit with status 429
+is retried too once the server has answered: some servers report a rate limit so. Retry-After is respected; after a 429
+it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are
 not counted, delay one request only, and accept any reply. A server that refuses `max_tokens` or a temperature gets
 `max_completion_tokens` or no temperature from then on.
 """
@@ -396,6 +397,8 @@ class _Session:
     def failed_status(self, error: openai.APIStatusError) -> _FailedAttempt:
         text = error.response.text
         status = error_status(text, error.status_code)
+        if error.status_code == 429 and self.client.usage.answered:
+            status = 429  # Alibaba's Model Studio reports a rate limit in OpenAI's words for an account without credit
         problem = f"the server replied {error.status_code}: {error_reason(text)}"
         self.check_fatal(problem, status)
         retry = is_temporary(status)

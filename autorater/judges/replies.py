@@ -69,7 +69,10 @@ _STATUS_OF = {  # of errors that have a word in place of a status
 }
 _STATUS = re.compile(r"[45]\d\d")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_LONGEST_HEAD = 2000  # characters of a page in which its title is looked for: the time grows with their square
 _TOKENS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+
+_OTHER_FORMAT = (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 
 TOKEN_ID = "token_id:"  # in front of a token that is given by its id
 
@@ -108,9 +111,9 @@ def read_reply(reply: str) -> Reply:
         return Reply(text, finish_reason=_finish_reason(finish), **used, **failure)
 
     body = _json_of(reply)
-    if failure := _failure_in(body):
-        return found(**failure)
     try:
+        if failure := _failure_in(body):
+            return found(**failure)
         choice = body["choices"][0]
         if failure := _failure_in({"error": choice.get("error")}):
             return found(**failure)
@@ -119,7 +122,7 @@ def read_reply(reply: str) -> Reply:
         if text.strip():
             return found(text, finish)
         problem, retry = _why_empty(choice, message, completion_tokens)
-    except (KeyError, IndexError, TypeError, AttributeError):
+    except _OTHER_FORMAT:
         return found(problem=f"the reply is no chat completion: {reply[:80]!r}", retry=True)
     return found("", finish, problem=problem, retry=retry)
 
@@ -135,9 +138,9 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
     prompt_tokens, completion_tokens = tokens_in(reply)
     body = _json_of(reply)
     used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    if failure := _failure_in(body):
-        return Reply(**failure, **used)
     try:
+        if failure := _failure_in(body):
+            return Reply(**failure, **used)
         choices = sorted(body["choices"], key=lambda choice: choice["index"])
         text, finish = choices[0]["text"], _finish_reason(choices[0].get("finish_reason"))
         for choice in choices:
@@ -145,7 +148,7 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
                 return Reply(**failure, **used)
             if (top := next_tokens_in(choice)) is not None or log_probs:
                 _check_log_probs(top)
-    except (KeyError, IndexError, TypeError, AttributeError):
+    except _OTHER_FORMAT:
         return Reply(problem=f"the reply is no completion: {reply[:80]!r}", retry=True, **used)
     if len(choices) != n_prompts or not isinstance(text, str):
         return Reply(problem=f"{len(choices)} completions for {n_prompts} prompts", **used)
@@ -178,8 +181,11 @@ def tokens_in(reply: str) -> tuple[int, int]:
 
 
 def error_status(body: str, status: int) -> int:
-    """The status of an error, from the body and the status of the reply: 402 if the account has no credit."""
-    return _NO_CREDIT if _status_in(_json_of(body)) == _NO_CREDIT else status
+    """The status of an error, from the body and the status of the reply: 402 if the account has no credit.
+
+    From 500 on the server itself failed, whatever a server behind it replied.
+    """
+    return _NO_CREDIT if status < 500 and _status_in(_json_of(body)) == _NO_CREDIT else status
 
 
 def is_temporary(status: int) -> bool:
@@ -189,8 +195,12 @@ def is_temporary(status: int) -> bool:
 
 def error_reason(body: str) -> str:
     """The reason in the body of an error, at most 300 characters of one line."""
-    title = _TITLE.search(body)  # of a page of a proxy
-    reason = reason_in(_json_of(body)) or (title[1] if title else body)
+    title = _TITLE.search(body[:_LONGEST_HEAD])  # of a page of a proxy
+    try:
+        reason = reason_in(_json_of(body))
+    except RecursionError:
+        reason = ""
+    reason = reason or (title[1] if title else body)
     return " ".join(reason.split())[:300] or "no reason"
 
 
@@ -296,7 +306,8 @@ def _failure_in(body: object) -> dict[str, object]:
     """Problem, retry and status of a body that is an error, or has no choices and a reason; empty for any other."""
     if not isinstance(body, Mapping):
         return {}
-    if not body.get("error"):
+    error = body.get("error")
+    if not (any(error.values()) if isinstance(error, Mapping) else error):  # also one of empty fields
         if body.get("choices"):
             return {}
         if _is_filtered(body):
@@ -313,7 +324,8 @@ def _status_in(body: object) -> int | None:
     if not isinstance(body, Mapping):
         return None
     parts = [part for part in (body.get("error"), body) if isinstance(part, Mapping)]
-    words = [str(part.get(name)) for part in parts for name in ("code", "status", "type", "error")]
+    values = [part.get(name) for part in parts for name in ("code", "status", "type", "error")]
+    words = [str(value) for value in values if isinstance(value, str | int)]
     found = [status for status, word in _STATUS_OF.items() if any(map(word.match, words))]
     if _NO_CREDIT in found:
         return _NO_CREDIT

@@ -1,5 +1,7 @@
 """Published choices between two responses, each on rows of our own making that have the published columns."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from autorater.data.errors import DataError
@@ -104,8 +106,38 @@ def test_what_is_right_is_a_label_and_no_vote():
     )  # fmt: skip
     (pair,), report = read([outputs | {"instruction": "Answer.", "input": "Tea?", "label": 2}])
     assert (report.layout, pair.prompt, pair.label) == ("offsetbias", "Answer.\n\nTea?", 1)
-    with pytest.raises(DataError, match="column 'label': got 0; expected A, B or tie"):
+    with pytest.raises(DataError, match="column 'label': got 0; expected 1 "):
         read([outputs | {"instruction": "Tea?", "label": 0}])
+
+
+@pytest.mark.parametrize(("row", "reason"), [
+    ({"input": "q", "output_1": "a", "output_2": "b", "label": None}, "label is null"),
+    ({"instruction": "q", "output_1": "a", "output_2": "b", "label": "error"}, "label is 'error'"),
+    ({"question": "q", "answer_0": "a", "answer_1": "b", "score_0": None, "score_1": float("nan")},
+     "score_0 and score_1 are null"),
+])  # fmt: skip
+def test_rows_without_a_choice_are_left_out_or_judged(row, reason):
+    with pytest.raises(DataError, match=rf"no vote \({reason}\)"):
+        load_pairs([row])
+    (pair,) = load_pairs([row], labelled=False)
+    assert (pair.prompt, pair.response_a, pair.response_b, pair.label) == ("q", "a", "b", None)
+
+
+def test_other_numbers_than_those_of_the_outputs_are_no_gold_label():
+    row = {"input": "q", "output_1": "a", "output_2": "b", "label": 0}
+    with pytest.raises(DataError, match=r"'label': got 0; expected 1 .* if it is Pr\[B preferred\]"):
+        load_pairs([row])
+    own = {"prompt": "input", "response_a": "output_1", "response_b": "output_2"}
+    assert load_pairs([row], own)[0].label == 0
+
+
+def test_lists_that_pandas_makes_arrays():
+    """`to_pandas` of a dataset whose feature is a sequence of mappings."""
+    votes = {"overall_pref": np.array(["Tie", "B-is-clearly-better"], dtype=object), "id": np.array([1, 2])}
+    row = {"text": "q", "completion_a": "a", "completion_b": "b", "normal_worker_annotations": votes}
+    frame = pd.DataFrame([row | {"expert_worker_annotations": {"overall_pref": np.array([]), "id": np.array([])}}])
+    (pair,) = load_pairs(frame)
+    assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (0, 1, 1)
 
 
 def test_preference_collection_has_criteria():

@@ -246,3 +246,21 @@ def test_dices_has_one_row_a_rater(tmp_path):
     assert items.items[0].texts == ("USER: Tea?", "No.")
     with pytest.raises(DataError, match="'Q_overall': got 'Maybe'; expected one of No, Unsure, Yes"):
         load_items(write(tmp_path / "b.jsonl", rows[0] | {"Q_overall": "Maybe"}))
+    with pytest.warns(DataWarning, match="1 rows without a vote left out"):
+        assert load_items(write(tmp_path / "c.jsonl", *rows, rows[0] | {"Q_overall": None})).items == items.items
+
+
+@pytest.mark.parametrize("row", [
+    {"item_id": 7, "context": "USER: Tea?", "response": "No.", "Q_overall": "Yes"},
+    {"question_id": 7, "turn": 1, "model_a": "m", "model_b": "n", "winner": "tie", "response": "No."},
+])  # fmt: skip
+def test_votes_on_other_texts_under_the_same_id_are_not_added(row, tmp_path):
+    """As in two editions of DICES in one file, which both count their conversations from 0."""
+
+    def shown(answer):
+        turns = [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": answer}]
+        return row | {"response": answer, "conversation_a": turns, "conversation_b": turns}
+
+    path = write(tmp_path / "a.jsonl", shown("No."), shown("No."), shown("Yes."))
+    with pytest.raises(DataError, match=r"line 3: column 'id': got '7.*'; expected one id for the same texts"):
+        load_items(path)

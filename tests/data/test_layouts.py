@@ -306,6 +306,31 @@ def test_rm_bench_has_every_right_with_every_wrong_response(as_list):
         read([sides])
 
 
+@pytest.mark.parametrize("row", [
+    {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0},
+    {"info": {"post": "q"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
+    {"question": "q", "answer_0": "a", "answer_1": "b", "score_0": 1, "score_1": -1},
+    {"instruction": "q", "chosen_response": "a", "rejected_response": "b"},
+    {"trajectory": [{"from": "user", "value": "q"}], "chosen": "a", "rejected": "b", "task": "t", "dataset": "d"},
+    {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 1},
+    {"pair_id": 1, "question": "q", "response_A": "a", "response_B": "b", "label": "A>B"},
+])  # fmt: skip
+def test_a_column_that_a_later_row_lacks_is_null(row):
+    def outcome(second):
+        try:
+            return load_pairs([row, second], report=LoadReport())
+        except DataError as error:
+            return str(error)
+
+    for column in row:
+        assert outcome({name: row[name] for name in row if name != column}) == outcome(row | {column: None})
+
+
+def test_a_system_message_of_orca_is_text():
+    with pytest.raises(DataError, match=r"column 'system': got 5; expected text, or null"):
+        load_pairs([{"system": 5, "question": "Tea?", "chosen": "Yes.", "rejected": "No."}])
+
+
 @pytest.mark.parametrize(("layout", "column"), [("orca_dpo", "question"), ("distilabel_orca", "input")])
 def test_orca_has_a_system_message(layout, column):
     row = {"system": "Be kind.", column: "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}

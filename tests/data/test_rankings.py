@@ -96,3 +96,30 @@ def test_prism_has_every_two_responses_to_each_turn():
     other = row | {"conversation_id": "c2", "user_id": "u2"}
     _, gathered, _ = read([row, other])
     assert [pair.n_votes for pair in gathered] == [2, 2, 2, 2]
+
+
+def test_an_id_that_the_caller_names_is_that_of_a_row_with_several_pairs():
+    found, pairs, _ = read([NECTAR | {"name": "x"}, NECTAR | {"prompt": "Milk?", "name": "y"}], columns={"id": "name"})
+    assert [pair.id for pair in pairs] == ["x/0", "x/1", "x/2", "y/0", "y/1", "y/2"]
+    assert len(found) == 6
+
+
+def test_a_prism_conversation_without_turns_is_counted():
+    row = {"conversation_id": "c", "user_id": "u", "conversation_history": []}
+    with pytest.raises(DataError, match=r"no vote \(conversation_history is empty\)"):
+        load_pairs([row])
+
+
+def test_prism_conversations_without_an_id():
+    turn = [{"turn": 0, "role": "user", "content": "Tea?"}]
+    turn += [{"turn": 0, "role": "model", "content": text, "score": i} for i, text in enumerate("abc")]
+    row = {"conversation_id": None, "user_id": "u", "conversation_history": turn}
+    other = row | {"conversation_history": [turn[0] | {"content": "Milk?"}, *turn[1:]]}
+    assert [pair.id for pair in read([row, other])[1]] == ["0/0", "0/1", "0/2", "1/0", "1/1", "1/2"]
+
+
+def test_equal_answers_with_different_ranks_are_no_pair():
+    answers = [{"answer": text, "rank": rank} for text, rank in (("a", 1), ("b", 2), ("a", 3))]
+    _, pairs, report = read([NECTAR | {"answers": answers}])
+    assert [(pair.votes_a, pair.votes_b) for pair in pairs] == [(1, 1)]
+    assert report.left_out == {"two answers are equal": 1}

@@ -271,6 +271,18 @@ def test_an_error_that_meets_every_request_ends_them_all(quirky, status, error, 
     assert len(server.seen) == 1
 
 
+def test_no_credit_after_an_answer_may_be_a_rate_limit(quirky):
+    """Model Studio reports a rate limit in OpenAI's words for an account without credit."""
+    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    replies = iter([(200, chat()), (429, error), (200, chat())] + [(402, error)] * 2)
+    server = quirky(lambda sent: next(replies))
+    judge, answers = ask(server, 2, concurrency=1, max_retries=1)
+    assert [answer.error for answer in answers] == [None, None]
+    assert judge.usage.retries == 1
+    with pytest.raises(EndpointError, match="the account has no credit"):
+        judge.ask([(2, "x")], lambda key, answer: None)
+
+
 def test_a_bad_request_with_status_200_is_refused_once(quirky):
     error = {"error": {"message": "no"}, "status": 400}
     server = quirky(lambda sent: (200, error if "message 1" in str(sent) else chat()))

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -138,9 +139,41 @@ def test_an_error_without_a_reason_is_shown_itself():
     assert len(read_reply(json.dumps({"error": "x\n" * 1000})).problem) < 330
 
 
+@pytest.mark.parametrize("error", [None, "", {}, [], False, {"message": "", "code": None}])
+def test_an_empty_error_is_none(error):
+    choice = {"message": {"content": "0.7"}, "text": "0.7", "index": 0, "finish_reason": "stop"}
+    for body in ({"choices": [choice], "error": error}, {"choices": [choice | {"error": error}]}):
+        for found in (read_reply(json.dumps(body)), read_completions(json.dumps(body), 1)):
+            assert (found.text, found.problem, found.finish_reason) == ("0.7", None, "stop")
+
+
+@pytest.mark.parametrize("value", ["[" * 900 + "]" * 900, '{"error": ' * 900 + "{}" + "}" * 900, "1" + "0" * 400])
+def test_nesting_and_numbers_beyond_what_python_takes(value):
+    bodies = [value, *(f'{{"choices": [], "{name}": {value}}}' for name in ("x", "error", "code", "usage"))]
+    choice = {"index": 0, "message": {}, "text": "", "x": "VALUE"}
+    for log_probs in ({"top_logprobs": [{"a": "VALUE"}]}, {"content": [{"top_logprobs": ["VALUE"]}]}):
+        body = {"choices": [choice | {"logprobs": log_probs}]}
+        bodies.append(json.dumps(body).replace('"VALUE"', value))
+    for body in bodies:
+        assert read_reply(body).problem
+        assert read_completions(body, 1, log_probs=True).problem
+        assert error_reason(body)
+        assert error_status(body, 429) == 429
+
+
+def test_the_time_for_a_page_does_not_grow_with_the_square_of_its_length():
+    start = time.perf_counter()
+    assert error_reason("<title>" * 50_000).startswith("<title>")
+    assert time.perf_counter() - start < 2
+
+
 def test_the_status_of_an_error():
     assert error_status('{"error": {"type": "insufficient_quota", "code": null}}', 429) == 402
     assert error_status('{"error": {"code": 400}}', 503) == 503
+    assert error_status('{"error": {"code": 402}}', 403) == 402
+    assert error_status('{"error": {"code": 402}}', 503) == 503  # that of a server behind it
+    limit = {"code": 429, "message": "You exceeded your current quota, see billing", "status": "RESOURCE_EXHAUSTED"}
+    assert error_status(json.dumps({"error": limit}), 429) == 429  # Gemini
     assert error_status("busy", 429) == 429
 
 

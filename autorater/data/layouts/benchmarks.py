@@ -10,6 +10,7 @@ from autorater.data.layouts.layout import Layout
 from autorater.data.layouts.votes import VOTES, counts, signs, summed, winner_of
 from autorater.data.messages import Conversation, Message
 
+_OWN = "columns that name prompt, response_a and response_b if it is Pr[B preferred]"
 _NEITHER = -100  # HelpSteer: neither response can be rated
 _TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
 _ANNOTATOR = re.compile(r"annotator_?\d+")
@@ -43,9 +44,14 @@ def shp(row: Row) -> Iterator[Row]:
 
 def gold(row: Row) -> Iterator[Row]:
     """`label` says which response is objectively right: a label of 0 or 1, not a vote."""
-    winner = winner_of(row["label"], "label")
+    value = given_in(row, "label")
+    number = number_of(value)
+    if number == number and number not in (1, 2):
+        raise bad_value("label", value, f"1 (the first response is right), 2 or A>B, …, or {_OWN}")
+    winner = None if value is None else winner_of(value, "label")
     if winner is None:
-        raise bad_value("label", row["label"], "A>B or B>A, or 1 or 2")
+        yield {"no_vote": f"label is {'null' if value is None else repr(value)}"}
+        return
     yield {"label": {"A": 0.0, "B": 1.0, "tie": 0.5}[winner]}
 
 

@@ -44,11 +44,14 @@ def webgpt(row: Row) -> Iterator[Row]:
     """`score_0` and `score_1`: strengths of the preference for each answer, which sum to 0."""
     question = decoded(row["question"])
     asked = question if isinstance(question, Mapping) else {"full_text": question}
-    scores = [number_of(given_in(row, name)) for name in ("score_0", "score_1")]
-    for name, score in zip(("score_0", "score_1"), scores, strict=True):
-        if not -1 <= score <= 1:
-            raise bad_value(name, row[name], "a number from -1 to 1")
-    vote = summed(signs([scores[1] - scores[0]]), "")
+    columns, strengths = ("score_0", "score_1"), []
+    if any(given_in(row, name) is not None for name in columns):
+        scores = [number_of(row[name]) for name in columns]
+        for name, score in zip(columns, scores, strict=True):
+            if not -1 <= score <= 1:
+                raise bad_value(name, row[name], "a number from -1 to 1")
+        strengths = [scores[1] - scores[0]]
+    vote = summed(signs(strengths), "score_0 and score_1 are null")
     yield {"prompt": asked.get("full_text"), "topic": asked.get("dataset"), **vote}
 
 

@@ -44,7 +44,8 @@ class Layout:
         return set(self.columns) <= set(columns) and not set(self.unless) & set(columns)
 
     def rows(self, row: Row) -> Iterable[Row]:
-        """The row in our columns."""
+        """The row in our columns. A column that this row of a JSONL file lacks is null."""
+        row = dict.fromkeys(self.columns) | row
         copied = {ours: row.get(theirs) for ours, theirs in self.names.items()}
         for found in self.read(row):
             yield copied | found

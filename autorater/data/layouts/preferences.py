@@ -75,7 +75,9 @@ def orca(row: Row) -> Iterator[Row]:
     if question is None or not _are_texts(row):
         yield from ({"unread": ["system"]} | found for found in preference(row))
         return
-    is_blank = system is None or (isinstance(system, str) and system.isspace())
+    if not isinstance(system, str | None):
+        raise bad_value("system", system, "text, or null")
+    is_blank = system is None or system.isspace()
     turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
     yield from preference({"prompt": question if is_blank else turns} | row)
 

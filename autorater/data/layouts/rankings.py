@@ -1,6 +1,7 @@
 """Datasets of K responses to one prompt with ranks or scores: every two of them are a pair, equal ones are a tie.
 
 As in preference data, `load_pairs` draws which response of a pair is A. The pairs of one prompt share its responses.
+Two answers with the same text are no pair, whatever their ranks.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ def ranking(answers: str, text: str, score: str, best: int = 1) -> ReadRow:
 
 def prism(row: Row) -> Iterator[Row]:
     """Every two responses of each turn, by the scores of the person who asked; the chosen one is answered further."""
-    id, told = name_in(row, "conversation_id") or "?", []
-    for turn, parts in groupby(mappings_in(row, "conversation_history"), key=lambda part: part.get("turn")):
+    id, told = name_in(row, "conversation_id"), []
+    history = mappings_in(row, "conversation_history")
+    if not history:
+        yield {"no_pair": "conversation_history is empty"}
+    for turn, parts in groupby(history, key=lambda part: part.get("turn")):
         said = list(parts)
         answers = [part for part in said if part.get("role") == "model"]
         told += [_message("user", part) for part in said if part.get("role") == "user"]
-        for found in _every_two(answers, "content", "score", id=f"{id}/{turn}"):
+        for found in _every_two(answers, "content", "score", id=id and f"{id}/{turn}"):
             yield {"prompt": list(told)} | found
         told += [_message("assistant", part) for part in answers if part.get("if_chosen")][:1]
 
@@ -49,6 +53,10 @@ def _every_two(answers: Sequence[Row], text: str, score: str, best: int = 1, id:
     if len(scores) < 2:
         yield {"no_pair": f"fewer than two answers have {score}"}
     for i, j in combinations(scores, 2):
+        first, second = (answers[k].get(text) for k in (i, j))
+        if isinstance(first, str) and isinstance(second, str) and "" != first == second:
+            yield {"no_pair": "two answers are equal"}
+            continue
         tie = counts(0, 0, 1) if scores[i] == scores[j] else {}
         if best * (scores[i] - scores[j]) < 0:
             i, j = j, i
