@@ -111,7 +111,6 @@ def row(judge: str, size: str, n_judges: int) -> dict[str, object]:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    logging.getLogger("autorater").setLevel(logging.ERROR)  # a temperature that is not saved
     for judge in args.judges:
         for size in args.sizes:
             say(f"{judge}, {size} votes")
@@ -119,4 +118,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("autorater").setLevel(logging.ERROR)  # it warns of a temperature that is not saved
     main()
