@@ -34,17 +34,17 @@ def ranking(answers: str, text: str, score: str, best: int = 1) -> ReadRow:
 
 def prism(row: Row) -> Iterator[Row]:
     """Every two responses of each turn, by the scores of the person who asked; the chosen one is answered further."""
-    id, told = name_in(row, "conversation_id"), []
+    id, dialogue = name_in(row, "conversation_id"), []
     history = mappings_in(row, "conversation_history")
     if not history:
         yield {"no_pair": "conversation_history is empty"}
     for turn, parts in groupby(history, key=lambda part: part.get("turn")):
         said = list(parts)
         answers = [part for part in said if part.get("role") == "model"]
-        told += [_message("user", part) for part in said if part.get("role") == "user"]
+        dialogue += [_message("user", part) for part in said if part.get("role") == "user"]
         for found in _every_two(answers, "content", "score", id=id and f"{id}/{turn}"):
-            yield {"prompt": list(told)} | found
-        told += [_message("assistant", part) for part in answers if part.get("if_chosen")][:1]
+            yield {"prompt": list(dialogue)} | found
+        dialogue += [_message("assistant", part) for part in answers if part.get("if_chosen")][:1]
 
 
 def _every_two(answers: Sequence[Row], text: str, score: str, best: int = 1, id: str | None = None) -> Iterator[Row]:
