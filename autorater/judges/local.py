@@ -279,18 +279,18 @@ class Judge(NamedJudge):
         is processed once, if its cache can be repeated (`autorater.models.repeated_cache`).
         """
         ids, budget, known, beginning = [prompt.ids for prompt in prompts], self.max_batch_tokens, None, []
-        sharded = is_sharded(self.model)
-        if supports_shared_prefix(self.model)[0]:
-            if sharded:  # processes that share the parameters call the model equally often
-                batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget)
-            else:
-                known = PrefixCache(self.model)
-                batches = batches_by_beginning(ids, len(tree.tokens), budget)
+        sharded, shared = is_sharded(self.model), supports_shared_prefix(self.model)[0]
+        sizes = [len(prompt) + len(tree.tokens) for prompt in ids]
+        if shared and not sharded:
+            known = PrefixCache(self.model)
+            batches = batches_by_beginning(ids, len(tree.tokens), budget)
+        elif shared:  # processes that share the parameters call the model equally often
+            batches = similar_lengths(sizes, budget)
         elif ids and tree.repeats_cache(self.model, ids[0]):
             like = len(ids) / len(set(map(len, ids)))  # prompts of a length; padding cannot follow a beginning
             if not sharded and (like >= _LEAST_BATCH or self.model.device.type == "cpu"):
                 beginning = common_beginning([prompt[:-1] for prompt in ids])
-            batches = similar_lengths([len(prompt) + len(tree.tokens) for prompt in ids], budget, padded=not beginning)
+            batches = similar_lengths(sizes, budget, padded=not beginning)
         else:
             sizes = [len(tree.leaf_paths) * (len(prompt) + tree.depth - 1) for prompt in ids]
             batches = similar_lengths(sizes, budget, padded=not transformer_of(self.model)._is_stateful)

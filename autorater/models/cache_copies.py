@@ -29,12 +29,9 @@ def rows_of(cache: Cache, rows: torch.Tensor) -> Cache:
 def sizes_of(cache: Cache) -> tuple[int, int]:
     """Bytes of keys and values, which grow with the tokens, and of states, which do not."""
     named = [(name, value) for layer in cache.layers for name, value in vars(layer).items()]
-    tensors = [(name, x) for name, value in named for x in (value.values() if isinstance(value, dict) else [value])]
-    sizes = dict.fromkeys((True, False), 0)
-    for name, tensor in tensors:
-        if torch.is_tensor(tensor):
-            sizes[name in ("keys", "values")] += tensor.nbytes
-    return sizes[True], sizes[False]
+    values = [(name, x) for name, value in named for x in (value.values() if isinstance(value, dict) else [value])]
+    sizes = [(name in ("keys", "values"), x.nbytes) for name, x in values if torch.is_tensor(x)]
+    return sum(size for grows, size in sizes if grows), sum(size for grows, size in sizes if not grows)
 
 
 def _update_conv_state(layer, conv_states: torch.Tensor, state_idx: int = 0, **kwargs) -> torch.Tensor:

@@ -115,19 +115,22 @@ def read_nodes(
     return _call(model, prompt_ids, prompt_mask, partial(_read_levels, tokens, parents, at_once), beginning)
 
 
-def repeats_cache(model: nn.Module, prompt: torch.Tensor, continuations: torch.Tensor) -> bool:
+def repeats_cache(model: nn.Module, prompt: torch.Tensor | Sequence[int], continuations: torch.Tensor) -> bool:
     """Whether the cache of a model can be repeated; found once, with a warning if not.
 
     Args:
         model: As in `continued_logits`.
-        prompt: Token ids of a prompt, shape (L,), at least two.
+        prompt: L token ids of a prompt. One of a single token has no beginning, and nothing is found on it.
         continuations: As in `continued_logits`, shape (K, D).
     """
+    if len(prompt) < 2:
+        return False
     base, reason = transformer_of(model), ""
     if is_checkpointing(base) and not can_checkpoint_with_cache(base):
         reason = "its layers cannot be checkpointed with it"
     elif base not in _repeats:
-        reason = _obstacle(model, prompt[None], continuations[:_CHECKED])
+        device = next(model.parameters()).device
+        reason = _obstacle(model, torch.as_tensor(prompt, device=device)[None], continuations[:_CHECKED].to(device))
         _repeats[base] = not reason
     if reason:  # Python shows the same warning once
         warnings.warn(

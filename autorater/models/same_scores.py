@@ -1,6 +1,7 @@
 """Whether a faster way to process prompts gives the log-probabilities of the plain way, measured on a few of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,18 @@ from autorater.models.split_attention import transformer_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Largest mean absolute difference of log-probabilities (nats) that counts as rounding."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it, a model has no dropout; afterwards every module is in the mode that it had."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode
 
 
 @torch.no_grad()
@@ -29,14 +42,11 @@ def difference(
     dtypes: set[torch.dtype] = set()  # of the head, not of the logits, which accelerate returns in float32
     head = transformer_of(model).get_output_embeddings()
     hook = head.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        got, expected = fast(model), plain(model)
+        with evaluating(model):
+            got, expected = fast(model), plain(model)
     finally:
         hook.remove()
-        for module, mode in training:
-            module.training = mode
     likely = expected.argmax(dim=-1, keepdim=True)
     both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (got, expected))
     mean = torch.sub(*both).abs().mean()

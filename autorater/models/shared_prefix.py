@@ -18,6 +18,7 @@ import sys
 import torch
 from torch import nn
 
+from autorater.models.same_scores import evaluating
 from autorater.models.shared_beginning import packed_logits
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
@@ -171,14 +172,9 @@ def check_shared_prefix(model: nn.Module, *batch: torch.Tensor) -> float:
     Expected below 1e-4 in float32 and 5e-2 in bfloat16, whose spacing at 16 is 0.125. `batch` has the prompts and
     completions with their masks, as in `shared_prefix_logps`.
     """
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         shared, _ = shared_prefix_logps(model, *batch)
         plain, _ = plain_logps(model, *batch)
-    finally:
-        for module, mode in training:
-            module.training = mode
     return ((shared - plain).abs().sum() / batch[-1].sum().clamp(min=1)).item()
 
 

@@ -86,6 +86,11 @@ class TokenTree:
         return [path for node, path in enumerate(self.node_paths) if node not in inner] or [[]]
 
     @cached_property
+    def _leaves(self) -> torch.Tensor:
+        """The leaf paths, padded on the right, (leaves, D)."""
+        return pad_sequence([torch.tensor(path, dtype=torch.long) for path in self.leaf_paths], batch_first=True)
+
+    @cached_property
     def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of every node, a leaf path that it is on, and how many tokens of it lead to the node; shape (S,) each."""
         leaf_of = {tuple(path[:n]): i for i, path in enumerate(self.leaf_paths) for n in range(len(path) + 1)}
@@ -97,7 +102,7 @@ class TokenTree:
         if self.tokens and supports_shared_prefix(model)[0]:
             return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
         if self.repeats_cache(model, prompt_ids[0][prompt_mask[0].bool()]):
-            return self._of_nodes(continued_logits(model, prompt_ids, prompt_mask, self._leaves(model)))
+            return self._of_nodes(continued_logits(model, prompt_ids, prompt_mask, self._leaves.to(prompt_ids.device)))
         return self.plain_logits(model, prompt_ids, prompt_mask)
 
     def plain_logits(
@@ -108,21 +113,15 @@ class TokenTree:
         max_tokens: int = sys.maxsize,
     ) -> torch.Tensor:
         """As `logits`, with one sequence per leaf, in calls of at most `max_tokens` tokens or one leaf."""
-        return self._of_nodes(whole_sequences(model, prompt_ids, prompt_mask, self._leaves(model), max_tokens))
+        leaves = self._leaves.to(prompt_ids.device)
+        return self._of_nodes(whole_sequences(model, prompt_ids, prompt_mask, leaves, max_tokens))
 
     def repeats_cache(self, model: PreTrainedModel, prompt: torch.Tensor | Sequence[int]) -> bool:
         """Whether the leaves are read behind the cache of a prompt, not behind the whole prompt; found on this one.
 
         Of interest for a model that cannot share its prompt. The first time, the model processes the prompt.
         """
-        leaves = self._leaves(model)
-        prompt = torch.as_tensor(prompt, device=leaves.device)
-        return bool(self.tokens) and len(prompt) > 1 and repeats_cache(model, prompt, leaves)
-
-    def _leaves(self, model: PreTrainedModel) -> torch.Tensor:
-        """The leaf paths, padded on the right, (leaves, D)."""
-        paths = [torch.tensor(path, dtype=torch.long) for path in self.leaf_paths]
-        return pad_sequence(paths, batch_first=True).to(next(model.parameters()).device)
+        return bool(self.tokens) and repeats_cache(model, prompt, self._leaves)
 
     def _of_nodes(self, logits: torch.Tensor) -> torch.Tensor:
         """`logits` from those after every prompt and after every token of its leaf paths, (B, leaves, 1 + D, V)."""

@@ -74,8 +74,7 @@ class PromptGroups:
 
     def repeats_cache(self, model) -> bool:
         """Whether a model that cannot share a prompt repeats its cache; found on the first prompt."""
-        prompt = self.prompt_ids[0][self.prompt_mask[0].bool()]
-        return len(prompt) > 1 and repeats_cache(model, prompt, self.completion_ids[0])
+        return repeats_cache(model, self.prompt_ids[0][self.prompt_mask[0].bool()], self.completion_ids[0])
 
     def first(self) -> tuple[torch.Tensor, ...]:
         return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]

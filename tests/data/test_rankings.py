@@ -70,7 +70,7 @@ def test_ultrafeedback_has_scores_of_its_completions():
 
 
 def test_prism_has_every_two_responses_to_each_turn():
-    def said(turn, text, score=None, chosen=False, role="model"):
+    def part(turn, text, score=None, chosen=False, role="model"):
         return {
             "turn": turn,
             "role": role,
@@ -81,8 +81,8 @@ def test_prism_has_every_two_responses_to_each_turn():
         }
 
     history = [
-        said(0, "Tea?", role="user"), said(0, "x", 40), said(0, "y", 90, True), said(0, "z", 40),
-        said(1, "Why?", role="user"), said(1, "p", 70), said(1, "q", 30, True),
+        part(0, "Tea?", role="user"), part(0, "x", 40), part(0, "y", 90, True), part(0, "z", 40),
+        part(1, "Why?", role="user"), part(1, "p", 70), part(1, "q", 30, True),
     ]  # fmt: skip
     row = {"conversation_id": "c1", "user_id": "u1", "conversation_type": "unguided", "conversation_history": history}
     found, pairs, report = read([row])

@@ -34,16 +34,10 @@ from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_tokenizer
+from tests.models import test_shared_prefix
+from tests.models.test_shared_prefix import VOCAB
 
-VOCAB = 50
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+SIZES = test_shared_prefix.SIZES | {"max_position_embeddings": 2048}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1, "mamba_chunk_size": 8}
 SPECIAL = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
 CONFIGS = {

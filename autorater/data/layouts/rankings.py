@@ -39,9 +39,9 @@ def prism(row: Row) -> Iterator[Row]:
     if not history:
         yield {"no_pair": "conversation_history is empty"}
     for turn, parts in groupby(history, key=lambda part: part.get("turn")):
-        said = list(parts)
-        answers = [part for part in said if part.get("role") == "model"]
-        dialogue += [_message("user", part) for part in said if part.get("role") == "user"]
+        messages = list(parts)
+        answers = [part for part in messages if part.get("role") == "model"]
+        dialogue += [_message("user", part) for part in messages if part.get("role") == "user"]
         for found in _every_two(answers, "content", "score", id=id and f"{id}/{turn}"):
             yield {"prompt": list(dialogue)} | found
         dialogue += [_message("assistant", part) for part in answers if part.get("if_chosen")][:1]
