@@ -1,4 +1,8 @@
-"""Whether a faster way to process prompts gives the log-probabilities of the plain way, measured on a few of them."""
+"""Whether a faster way to process prompts gives the log-probabilities of the plain way, measured on a few of them.
+
+A model with float32 weights is compared in float32, also if it is trained under autocast: in bfloat16 a logit of 32
+is rounded to a multiple of 0.25, which hides a small mistake and makes a large model look wrong.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +16,7 @@ from autorater.models.sharding import is_sharded
 from autorater.models.split_attention import transformer_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-"""Largest mean absolute difference of log-probabilities (nats) that counts as rounding."""
+"""Mean absolute difference of log-probabilities (nats) that counts as rounding, whatever the logits."""
 
 
 @contextmanager
@@ -27,14 +31,36 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Within it, a model whose weights are all float32 computes without autocast; of other models nothing changes."""
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    if any(weight.dtype != torch.float32 for weight in weights):
+        yield
+        return
+    # accelerate puts autocast around the forward pass, and the one without it here
+    prepared = [(module, module.forward) for module in model.modules() if "_original_forward" in vars(module)]
+    for module, _ in prepared:
+        module.forward = module._original_forward
+    try:
+        with torch.autocast(weights[0].device.type, enabled=False):
+            yield
+    finally:
+        for module, forward in prepared:
+            module.forward = forward
+
+
 @torch.no_grad()
 def difference(
     model: nn.Module, fast: Callable[[nn.Module], torch.Tensor], plain: Callable[[nn.Module], torch.Tensor]
 ) -> tuple[float, float]:
     """Mean absolute difference of the log-probabilities of the likeliest tokens, and what counts as rounding.
 
+    That is `TOLERANCE`, or if it is more the largest rounding error of the likeliest logits, averaged.
+
     Args:
-        model: Bare or wrapped; without dropout meanwhile. Of a sharded model the largest difference of any process.
+        model: Bare or wrapped; meanwhile without dropout, and in float32 if its weights are. Of a sharded model the
+            largest values of any process.
         fast, plain: Give logits of equal shape (…, V); both get the model, without a wrapper for data parallelism.
     """
     if isinstance(model, DistributedDataParallel):  # its forward pass waits for processes that need no check
@@ -43,13 +69,21 @@ def difference(
     head = transformer_of(model).get_output_embeddings()
     hook = head.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
     try:
-        with evaluating(model):
+        with evaluating(model), in_float32(model):
             got, expected = fast(model), plain(model)
     finally:
         hook.remove()
     likely = expected.argmax(dim=-1, keepdim=True)
     both = (logits.float().log_softmax(dim=-1).gather(-1, likely) for logits in (got, expected))
-    mean = torch.sub(*both).abs().mean()
+    mean, size = torch.sub(*both).abs().mean(), expected.gather(-1, likely).float().abs().mean()
     if dist.is_initialized() and is_sharded(model):
-        dist.all_reduce(mean, dist.ReduceOp.MAX)
-    return mean.item(), max(TOLERANCE[dtype] for dtype in dtypes)
+        for value in (mean, size):
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+    if size.is_cuda and _multiplies_in_tf32():
+        dtypes.add(torch.float16)  # of as many digits
+    return mean.item(), max(max(TOLERANCE[dtype], torch.finfo(dtype).eps / 2 * size.item()) for dtype in dtypes)
+
+
+def _multiplies_in_tf32() -> bool:
+    matmul = torch.backends.cuda.matmul
+    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32  # torch 2.8

@@ -10,6 +10,7 @@ processes divide them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 
@@ -47,7 +48,7 @@ def teaching_rows(
     fits: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     sharpness: float = 1.0,
 ) -> Dataset:
-    """Rows of pairs of texts, with the lists `a`, `b` and `target`.
+    """Rows of pairs of texts: the lists `a`, `b` and `target`, and the share of `symmetry_coef`, `symmetry`.
 
     Args:
         sizes: What every text costs, shape (T,).
@@ -57,6 +58,8 @@ def teaching_rows(
         pairs_a_row: Small clusters share a row of at most so many pairs; by default of texts within the budget.
         fits: Whether a prompt of two texts fits; pairs that do not are left out.
         sharpness: Factor on the logits of the targets in the first quarter of the rows; it falls to 1 by half of them.
+            If it is not 1, `symmetry` is 0 in the first quarter and rises to 1 as the factor falls: the same answer to
+            every pair has no position bias, so the term would keep a judge from leaving it.
 
     Raises:
         UserError: If the teacher has no pair that fits.
@@ -77,9 +80,9 @@ def teaching_rows(
             target = teacher.between(a, b)
             usable = ~np.isnan(target) & (True if fits is None else fits(a, b))
             if usable.any():
-                factor = 1 + (sharpness - 1) * min(1.0, max(0.0, 2 - 4 * len(rows) / n_rows))
-                sharp = expit(factor * logit(target[usable]))
-                rows.append({"a": a[usable], "b": b[usable], "target": sharp})
+                sharpened = min(1.0, max(0.0, 2 - 4 * len(rows) / n_rows)) if sharpness != 1 else 0.0
+                targets = expit((1 + (sharpness - 1) * sharpened) * logit(target[usable]))
+                rows.append({"a": a[usable], "b": b[usable], "target": targets, "symmetry": 1 - sharpened})
         if len(rows) == before:
             raise UserError("warm_start_verdicts: the teacher has no probability of a pair of texts that fits")
     return Dataset.from_list(rows[:n_rows])
@@ -146,16 +149,18 @@ class TeachingTrainer(ResumableTrainer, Trainer):
         sides = zip(inputs["a"].tolist(), inputs["b"].tolist(), strict=True)
         prompts = self.judge.encoder.encode([self.texts.pair(a, b) for a, b in sides])
         of_pairs = self._by_scores if isinstance(self.judge, PointwiseJudge) else self._in_words
-        return self.finite(of_pairs(model, prompts, inputs["target"]))
+        return self.finite(of_pairs(model, prompts, inputs))
 
-    def _in_words(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], q: torch.Tensor) -> torch.Tensor:
+    def _in_words(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], row: dict) -> torch.Tensor:
+        q = row["target"]
         closing = self.loss.closing(self.judge.tree, self.state.global_step)
         flat = [prompt.ids for both in prompts for prompt in both]
         answers = self.judge.tree.distribution(model, *pad_prompts(flat, 0, q.device), closing)
-        loss, _ = self.loss(answers, torch.stack([q, 1 - q], dim=1).flatten())
-        return loss
+        loss = replace(self.loss, symmetry_coef=row["symmetry"] * self.loss.symmetry_coef)
+        return loss(answers, torch.stack([q, 1 - q], dim=1).flatten())[0]
 
-    def _by_scores(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], q: torch.Tensor) -> torch.Tensor:
+    def _by_scores(self, model, prompts: list[tuple[EncodedPrompt, EncodedPrompt]], row: dict) -> torch.Tensor:
+        q = row["target"]
         place: dict[tuple[int, ...], int] = {}
         sides = [[place.setdefault(tuple(prompt.ids), len(place)) for prompt in both] for both in prompts]
         answers = self.judge.tree.distribution(model, list(map(list, place)))
@@ -164,7 +169,7 @@ class TeachingTrainer(ResumableTrainer, Trainer):
         return divergence - self.entropy_coef * answers.entropy.mean()
 
 
-def _collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+def _collate(rows: list[dict]) -> dict[str, torch.Tensor | float]:
     (row,) = rows
     target = torch.tensor(row["target"], dtype=torch.float32)
-    return {"a": torch.tensor(row["a"]), "b": torch.tensor(row["b"]), "target": target}
+    return row | {"a": torch.tensor(row["a"]), "b": torch.tensor(row["b"]), "target": target}

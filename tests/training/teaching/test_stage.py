@@ -95,20 +95,27 @@ def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_f
     assert not list((tmp_path / "run" / "warm_start").glob("checkpoint-*")), "they are removed when it is complete"
 
 
-def test_sharp_targets_come_first(pairs, tmp_path, monkeypatch):
-    path, seen = tmp_path / "teacher.jsonl", []
+def test_sharp_targets_come_first_and_the_symmetry_term_later(pairs, tmp_path, monkeypatch):
+    path, seen, weights = tmp_path / "teacher.jsonl", [], []
     path.write_text("".join(json.dumps({"id": pair.id, "probability": 0.75}) + "\n" for pair in pairs))
     compute = trainer.TeachingTrainer.compute_loss
 
     def recorded(self, model, inputs, **kwargs):
         seen.append(torch.logit(inputs["target"]).abs().max().item() / np.log(3))
+        self.loss = LoggedLoss(trainer._KL, symmetry_coef=1.0)
         return compute(self, model, inputs, **kwargs)
+
+    class LoggedLoss(trainer.TargetLoss):
+        def __call__(self, *args):
+            weights.append(self.symmetry_coef)
+            return super().__call__(*args)
 
     monkeypatch.setattr(trainer.TeachingTrainer, "compute_loss", recorded)
     taught(
         "pairwise", pairs, tmp_path / "run", str(path), steps=16, warm_start_sharpness=2.0, warm_start_batch_size=12
     )
     np.testing.assert_allclose(seen, [2] * 4 + [2, 1.75, 1.5, 1.25] + [1] * 8, rtol=1e-4)
+    np.testing.assert_allclose(weights, 2 - np.array(seen), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
@@ -170,6 +177,9 @@ def test_the_first_targets_are_sharper(pairs):
     np.testing.assert_allclose(factors[:10], 3.0)
     np.testing.assert_allclose(factors[10:20], np.linspace(3.0, 1.2, 10))
     np.testing.assert_allclose(factors[20:], 1.0)
+    np.testing.assert_allclose(rows["symmetry"], [0.0] * 10 + np.linspace(0.0, 0.9, 10).tolist() + [1.0] * 20)
+    rows = teaching_rows(texts, PairTeacher(known), [1] * len(texts), 4, 40, seed=0, sharpness=1.0)
+    assert set(rows["symmetry"]) == {1.0}
 
 
 def test_rows_of_single_pairs_and_of_those_that_fit(pairs):

@@ -1,0 +1,67 @@
+"""The comparison of a fast and a plain way finds mistakes, and does not take rounding for one."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from autorater.models.same_scores import difference, in_float32
+from tests.conftest import make_model
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+@pytest.fixture
+def prepared():
+    """Makes a model as a trainer does, its forward pass under autocast."""
+
+    def prepare(model, precision="bf16"):
+        return Accelerator(cpu=True, mixed_precision=precision).prepare(model)
+
+    yield prepare
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def large_logits(model):
+    """Adds 32 to all logits, which changes no probability, but how they are rounded."""
+    model.lm_head.register_forward_hook(lambda _, __, logits: logits + 32)
+
+
+@pytest.mark.parametrize("under", ["accelerate", "autocast"])
+def test_float32_weights_are_compared_in_float32(prepared, under):
+    model = make_model("llama", 40)
+    expected = model(IDS).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under == "autocast"):
+        if under == "accelerate":
+            model = prepared(model)
+        assert (model(IDS).logits - expected).abs().max() > 1e-4, "rounded"
+        seen = []
+        found, tolerance = difference(model, lambda bare: seen.append(bare(IDS).logits) or seen[0], lambda _: expected)
+        assert (model(IDS).logits - expected).abs().max() > 1e-4, "as before"
+    torch.testing.assert_close(seen[0], expected)
+    assert (found < 1e-6, tolerance) == (True, 1e-4)
+
+
+def test_other_weights_keep_their_precision(prepared):
+    model = make_model("llama", 40)
+    model.lm_head.bfloat16()
+    model = prepared(model)
+    with in_float32(model):
+        assert model(IDS).logits.isfinite().all(), "the head gets float32 states, which it takes under autocast only"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_counts_as_rounding_grows_with_the_logits(dtype):
+    model = make_model("llama", 40).to(dtype)
+    of_itself = (model, lambda bare: bare(IDS).logits, lambda bare: bare(IDS).logits)
+    assert difference(*of_itself) == (0, {torch.bfloat16: 5e-2, torch.float32: 1e-4}[dtype])
+    large_logits(model)
+    half_a_step = {torch.bfloat16: 32 / 256, torch.float32: 1e-4}[dtype]
+    assert difference(*of_itself)[1] == pytest.approx(half_a_step, rel=0.1)
+
+
+def test_a_mistake_is_found_where_autocast_would_hide_it(prepared):
+    model = prepared(make_model("llama", 40))
+    wrong = 0.02 * torch.eye(40)[0]  # of the logits of one token
+    found, tolerance = difference(model, lambda bare: bare(IDS).logits + wrong, lambda bare: bare(IDS).logits)
+    assert 5e-2 > found > tolerance
