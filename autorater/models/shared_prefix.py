@@ -18,7 +18,7 @@ import sys
 import torch
 from torch import nn
 
-from autorater.models.same_scores import evaluating
+from autorater.models.same_scores import difference
 from autorater.models.shared_beginning import packed_logits
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits
 from autorater.models.suffixes import Suffixes, before_branches, branch_suffixes
@@ -165,17 +165,33 @@ def whole_sequences(
     return torch.cat(parts, dim=1)
 
 
-@torch.no_grad()
-def check_shared_prefix(model: nn.Module, *batch: torch.Tensor) -> float:
-    """Mean absolute difference between the shared and the plain log-probabilities of the tokens, dropout off.
+def check_shared_prefix(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+) -> tuple[float, float]:
+    """How far the shared log-probabilities are from the plain ones, and what counts as rounding.
 
-    Expected below 1e-4 in float32 and 5e-2 in bfloat16, whose spacing at 16 is 0.125. `batch` has the prompts and
-    completions with their masks, as in `shared_prefix_logps`.
+    Compared are the ends of the prompts and all tokens in front of one of a completion
+    (`autorater.models.same_scores.difference`); the arguments are those of `shared_prefix_logps`.
     """
-    with evaluating(model):
-        shared, _ = shared_prefix_logps(model, *batch)
-        plain, _ = plain_logps(model, *batch)
-    return ((shared - plain).abs().sum() / batch[-1].sum().clamp(min=1)).item()
+    group, length = completion_ids.shape[1:]
+    real = completion_mask.bool()
+
+    def shared(bare: nn.Module) -> torch.Tensor:
+        suffixes = branch_suffixes(completion_ids, completion_mask)
+        logits = suffix_logits(bare, prompt_ids, prompt_mask, suffixes)
+        before = logits[:, before_branches(group, length).to(logits.device)].unflatten(1, (group, length))
+        return torch.cat([logits[:, 0], before[real]])
+
+    def plain(bare: nn.Module) -> torch.Tensor:
+        prompts = (x.repeat_interleave(group, dim=0) for x in (prompt_ids, prompt_mask))
+        logits = plain_logits(bare, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
+        return torch.cat([logits[::group, 0], logits[:, :-1].unflatten(0, (-1, group))[real]])
+
+    return difference(model, shared, plain)
 
 
 def logps_and_entropies(

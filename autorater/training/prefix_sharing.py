@@ -42,16 +42,18 @@ class PrefixSharing:
         if not self._prefix_checked:
             self._prefix_checked = True
             try:
-                difference = check_shared_prefix(model, *batch)
+                here = check_shared_prefix(model, *batch)
+            except torch.OutOfMemoryError:
+                raise
             except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 self._disable_shared_prefix(str(error))
             else:
-                difference = self.accelerator.gather(torch.tensor(difference, device=self.accelerator.device)).max()
-                tolerance = 1e-4 if self.model.dtype == torch.float32 and not self.args.bf16 else 5e-2
-                if not difference <= tolerance:
-                    self._disable_shared_prefix(
-                        f"log-probabilities differ by {difference:.1e}, tolerance {tolerance:.0e}"
-                    )
+                of_processes = self.accelerator.gather(torch.tensor([here], device=self.accelerator.device)).tolist()
+                for found, tolerance in of_processes:
+                    if self.share_prefix and not found <= tolerance:
+                        self._disable_shared_prefix(
+                            f"log-probabilities differ by {found:.1e}, tolerance {tolerance:.0e}"
+                        )
         return self.share_prefix
 
     def _disable_shared_prefix(self, reason: str) -> None:

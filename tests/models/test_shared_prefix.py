@@ -271,7 +271,8 @@ def test_bfloat16_is_close(name, batch):
     config = CONFIGS[name]()
     config.initializer_range = 0.05
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
-    assert check_shared_prefix(model, *batch) < 5e-2
+    found, tolerance = check_shared_prefix(model, *batch)
+    assert found < tolerance == 5e-2
     loss_of(*shared_prefix_logps(model, *batch)).backward()
     assert all(g.isfinite().all() for g in gradients(model).values())
 
@@ -509,22 +510,23 @@ def test_with_the_fused_head_of_trl(batch):
 def test_check_finds_a_wrong_layout(batch, monkeypatch):
     model = build_model("qwen2").train()
     model.lm_head.eval()
-    assert check_shared_prefix(model, *batch) < 1e-4
+    found, tolerance = check_shared_prefix(model, *batch)
+    assert found < tolerance == 1e-4
     assert model.training
     assert not model.lm_head.training  # every module is back in its own mode
 
-    def leaky(completion_ids, completion_mask, tree):  # branches see each other
+    def leaky(completion_ids, completion_mask):  # branches see each other
         good = branch_suffixes(completion_ids, completion_mask)
         return Suffixes(good.input_ids, good.depth, torch.ones_like(good.visible))
 
     monkeypatch.setattr("autorater.models.shared_prefix.branch_suffixes", leaky)
-    assert check_shared_prefix(model, *batch) > 1e-2
+    assert check_shared_prefix(model, *batch)[0] > 1e-2
 
 
 def test_check_is_not_misled_by_dropout(batch):
     config = CONFIGS["gpt2"]()
     config.resid_pdrop = config.attn_pdrop = config.embd_pdrop = 0.3
-    assert check_shared_prefix(AutoModelForCausalLM.from_config(config).train(), *batch) < 1e-4
+    assert check_shared_prefix(AutoModelForCausalLM.from_config(config).train(), *batch)[0] < 1e-4
 
 
 # ---------------------------------------------------------------------------------------------------------------------

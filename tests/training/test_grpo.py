@@ -212,7 +212,7 @@ def test_one_prefill_generates_the_same_and_restores_generate():
 
 
 def test_model_that_fails_the_check_falls_back_with_a_warning(make_trainer, monkeypatch):
-    monkeypatch.setattr("autorater.training.prefix_sharing.check_shared_prefix", lambda *_: 0.5)
+    monkeypatch.setattr("autorater.training.prefix_sharing.check_shared_prefix", lambda *_: (0.5, 1e-4))
     trainer = make_trainer(answers="sampled", max_steps=1)
     with pytest.warns(RuntimeWarning, match=r"shared prefix disabled.*differ by 5.0e-01"):
         trainer.train()
