@@ -69,9 +69,22 @@ def continued_logits(
     Returns:
         Logits of shape (B, K, 1 + D, V): `[:, :, 0]` after the prompt, the same for all K.
     """
-    length = continuations.shape[-1]
+    return logits_along_and_behind(model, prompt_ids, prompt_mask, 1, continuations)[1]
+
+
+def logits_along_and_behind(
+    model: nn.Module, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, last: int, continuations: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next-token logits after each of the last tokens of every prompt, shape (B, `last`, V), and `continued_logits`.
+
+    In one call, with gradients: for prompts that end with something to learn, such as a reasoning.
+    """
+    n_rows, length = continuations.shape[-2:]
     ids = pad(continuations, (0, max(0, 2 - length)))  # for one token some models take a way without gradients
-    return _call(model, prompt_ids, prompt_mask, partial(_read_rows, ids))[:, :, : 1 + length]
+    logits = _call(model, prompt_ids, prompt_mask, partial(_read_rows, ids, last), last=last)
+    along, behind = logits[:, :last], logits[:, last:].unflatten(1, (n_rows, -1))[:, :, :length]
+    of_prompts = along[:, -1:, None].expand(-1, n_rows, -1, -1)
+    return along, torch.cat([of_prompts, behind], dim=2)
 
 
 def repeated_prompt_logps(
@@ -179,14 +192,18 @@ def _call(
     prompt_mask: torch.Tensor,
     read_on: Callable[..., torch.Tensor],
     beginning: Beginning | None = None,
+    last: int = 1,
 ) -> torch.Tensor:
-    """What `read_on(forward, output, attention_mask, position_ids)` returns, in one call of the model on prompts."""
+    """What `read_on(forward, output, attention_mask, position_ids)` returns, in one call of the model on prompts.
+
+    The output has the logits of the last tokens of the prompts, so many as `last`.
+    """
     known = 0 if beginning is None else beginning.size
     inputs = {
         "input_ids": prompt_ids[:, known:],
         "attention_mask": prompt_mask,
         "position_ids": prompt_positions(prompt_mask)[:, known:],
-        "logits_to_keep": 1,
+        "logits_to_keep": last,
         "use_cache": True,
     }
     if beginning is not None:
@@ -227,12 +244,13 @@ def _forward(
 
 def _read_rows(
     continuations: torch.Tensor,
+    last: int,
     forward: Callable,
     output: ModelOutput,
     attention_mask: torch.Tensor,
     position_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """The logits of `continued_logits`."""
+    """The last logits of the output, and those of continuations (B, K, D) or (K, D): (B, last + K · D, V)."""
     batch, (n_rows, length) = len(attention_mask), continuations.shape[-2:]
     rows = torch.arange(batch, device=continuations.device).repeat_interleave(n_rows)
     read = forward(
@@ -242,8 +260,7 @@ def _read_rows(
         past_key_values=rows_of(output.past_key_values, rows),
         use_cache=True,
     )
-    of_prompts = output.logits[:, -1:, None].expand(-1, n_rows, -1, -1)
-    return torch.cat([of_prompts, read.logits.unflatten(0, (batch, n_rows))], dim=2)
+    return torch.cat([output.logits[:, -last:], read.logits.unflatten(0, (batch, n_rows)).flatten(1, 2)], dim=1)
 
 
 def _read_levels(

@@ -205,7 +205,7 @@ def logps_and_entropies(
 
     Args:
         logits: Of N rows, with or without G completions in a row, shape (N, K, V).
-        before: Index among K of the logits in front of every one of the T tokens of a row, shape (T,).
+        before: Index among K of the logits in front of every one of the T tokens of a row, shape (T,) or (N, T).
         completion_ids, completion_mask: As in `shared_prefix_logps`, N · T tokens.
         temperature: Divides the logits.
     """

@@ -19,7 +19,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
-from autorater.models.repeated_cache import Beginning, continued_logits, read_nodes, repeats_cache
+from autorater.models.repeated_cache import (
+    Beginning,
+    continued_logits,
+    logits_along_and_behind,
+    read_nodes,
+    repeats_cache,
+)
 from autorater.models.shared_prefix import suffix_logits, whole_sequences
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
@@ -104,6 +110,17 @@ class TokenTree:
         if self.repeats_cache(model, prompt_ids[0][prompt_mask[0].bool()]):
             return self._of_nodes(continued_logits(model, prompt_ids, prompt_mask, self._leaves.to(prompt_ids.device)))
         return self.plain_logits(model, prompt_ids, prompt_mask)
+
+    def logits_along_and_behind(
+        self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`logits`, and in front of them those after each of the last tokens of every prompt, (B, `last`, V).
+
+        For a model for which `repeats_cache` holds.
+        """
+        leaves = self._leaves.to(prompt_ids.device)
+        along, behind = logits_along_and_behind(model, prompt_ids, prompt_mask, last, leaves)
+        return along, self._of_nodes(behind)
 
     def plain_logits(
         self,

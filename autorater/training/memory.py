@@ -71,10 +71,11 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
     nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
     coupled = getattr(training, "orders", "") == "coupled"
     shared = supports_shared_prefix(judge.model)[0]
-    copied = None if shared else _bytes_of_copies(judge, longest)
+    reasoned = training.max_completion_length if mode == REASONING and not shared else 0  # each in a row of its own
+    copied = None if shared else _bytes_of_copies(judge, longest + reasoned)
     if mode == EXACT:
         rows *= 2 if coupled else 1
-    elif mode:  # sampled answers or reasonings of a prompt, which is read once for all of them
+    elif mode and not reasoned:  # sampled answers or reasonings of a prompt, which is read once for all of them
         answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
         if mode == SAMPLED and not ((shared or copied is not None) and training.shared_prefix):
             length = longest + training.max_completion_length  # off a GPU, TRL computes the logits of the prompt too
@@ -93,8 +94,9 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
     leaves = len(judge.tree.leaf_paths)
     if copied is not None:
-        suffix = leaves * (judge.tree.depth - 1)
-        return MicroBatch(rows, longest, suffix, rows * (1 + suffix), caches=rows * leaves * copied)
+        suffix, logit_bytes = leaves * (judge.tree.depth - 1), _SAMPLED_LOGIT_BYTES if reasoned else LOGIT_BYTES
+        positions = rows * (1 + reasoned + suffix)
+        return MicroBatch(rows, longest + reasoned, suffix, positions, logit_bytes, caches=rows * leaves * copied)
     return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
 
 

@@ -5,12 +5,26 @@ more than rounding, sharing is switched off with a warning that gives the reason
 """
 
 import warnings
+from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel
 
+from autorater.data.errors import UserError
 from autorater.models.shared_beginning import share_beginnings
 from autorater.models.shared_prefix import check_shared_prefix
 from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.token_tree import TokenTree
+
+NOT_AT_ONCE = (
+    "exact answers after reasoning require a model that processes a prompt once for all answers; use answers: sampled"
+)
+
+
+def check_answers_at_once(model: PreTrainedModel, tree: TokenTree, prompt: Sequence[int]) -> None:
+    """Raises UserError if a model can neither share a prompt nor repeat its cache; found on this prompt."""
+    if not supports_shared_prefix(model)[0] and not tree.repeats_cache(model, prompt):
+        raise UserError(f"{model.name_or_path or type(model).__name__}: {NOT_AT_ONCE}")
 
 
 class PrefixSharing:

@@ -13,9 +13,10 @@ import torch
 from autorater.models.repeated_cache import repeated_prompt_logps, repeats_cache
 from autorater.models.sharding import in_step
 from autorater.models.shared_generation import generate_shared
-from autorater.models.shared_prefix import shared_prefix_logps
+from autorater.models.shared_prefix import logps_and_entropies, shared_prefix_logps
 from autorater.models.split_attention import supports_shared_prefix
-from autorater.models.suffixes import Suffixes, before_branches
+from autorater.models.suffixes import before_branches
+from autorater.models.token_tree import TokenTree
 
 
 @contextmanager
@@ -72,6 +73,14 @@ class PromptGroups:
         """Completions per prompt, G."""
         return self.completion_ids.shape[1]
 
+    @property
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every row `[prompt | completion]` in its order, padded on the left: token ids and mask, shape (N, L + C)."""
+        mask = torch.cat([self.prompt_mask[self.prompt_of], self.completion_mask[self.prompt_of, self.place]], dim=1)
+        ids = torch.cat([self.prompt_ids[self.prompt_of], self.completion_ids[self.prompt_of, self.place]], dim=1)
+        order = mask.argsort(dim=1, stable=True)[:, int((mask == 0).sum(dim=1).min()) :]
+        return ids.gather(1, order), mask.gather(1, order)
+
     def repeats_cache(self, model) -> bool:
         """Whether a model that cannot share a prompt repeats its cache; found on the first prompt."""
         return repeats_cache(model, self.prompt_ids[0][self.prompt_mask[0].bool()], self.completion_ids[0])
@@ -80,18 +89,41 @@ class PromptGroups:
         return self.prompt_ids[:1], self.prompt_mask[:1], self.completion_ids[:1], self.completion_mask[:1]
 
     def logps(
-        self, model, temperature: float, rows_at_once: int | None, tree: Suffixes | None = None
+        self, model, temperature: float, rows_at_once: int | None, tree: TokenTree | None = None
     ) -> tuple[torch.Tensor, ...]:
         """`shared_prefix_logps` of the rows in their order, shape (N, …) each.
 
-        A model that cannot share a prompt so repeats its cache, and cannot read a tree.
+        A model that cannot share a prompt so repeats its cache.
         """
+        shares = supports_shared_prefix(model)[0]
+        if tree and not shares:
+            return self._logps_and_trees(model, temperature, rows_at_once, tree)
         chunks = self._chunks(model, rows_at_once)
-        if supports_shared_prefix(model)[0]:
-            parts = (shared_prefix_logps(model, *chunk, temperature, tree) for chunk in chunks)
+        if shares:
+            suffixes = tree and tree.suffixes
+            parts = (shared_prefix_logps(model, *chunk, temperature, suffixes) for chunk in chunks)
         else:
             parts = (repeated_prompt_logps(model, *chunk, temperature) for chunk in chunks)
         return tuple(torch.cat(part)[self.prompt_of, self.place] for part in zip(*parts, strict=True))
+
+    def _logps_and_trees(
+        self, model, temperature: float, rows_at_once: int | None, tree: TokenTree
+    ) -> tuple[torch.Tensor, ...]:
+        """`logps` of a model that repeats its cache: of whole rows, since completions differ in length.
+
+        The prompt is processed again for each of its completions: padding between a completion and the tree would
+        change the state of the model.
+        """
+        completion_ids = self.completion_ids[self.prompt_of, self.place]
+        completion_mask = self.completion_mask[self.prompt_of, self.place]
+        length = completion_ids.shape[1]
+        before = (length - completion_mask.sum(dim=1))[:, None] + torch.arange(length, device=completion_ids.device)
+        tensors = (*self.rows, completion_ids, completion_mask, before.clamp(max=length))
+        parts = []
+        for ids, mask, own_ids, own_mask, own in zip(*(t.split(rows_at_once or len(t)) for t in tensors), strict=True):
+            along, nodes = tree.logits_along_and_behind(model, ids, mask, 1 + length)
+            parts.append((*logps_and_entropies(along, own, own_ids, own_mask, temperature), nodes))
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
         """Numbers at the positions before every row's tokens, (N, C), from those of packed rows, (U, L + G · C)."""

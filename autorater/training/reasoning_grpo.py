@@ -17,10 +17,12 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.reasoning import close_reasoning
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact_loss import ExactLoss, WeightedReward
+from autorater.training.prefix_sharing import NOT_AT_ONCE, check_answers_at_once
 from autorater.training.prompt_groups import PromptGroups, by_row
 from autorater.training.sampled_grpo import SampledGRPOTrainer
 from rewards.answer import THINK_CLOSE
@@ -39,8 +41,6 @@ class _LossPass:
 
 class ReasoningGRPOTrainer(SampledGRPOTrainer):
     """`JudgeTrainer` with sampled reasonings and exact answers; arguments as there."""
-
-    can_repeat = False  # the answers follow reasonings of unequal length
 
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
         if args.use_vllm:
@@ -81,8 +81,9 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         input_ids, attention_mask = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
-            if not self._sharing_is_exact(self.model, *groups.first()):
-                raise UserError("answers after reasoning require a model with a shared prefix; use answers: sampled")
+            check_answers_at_once(self.model, self.answer_tree, self._prompt_ids[0])
+            if supports_shared_prefix(self.model)[0] and not self._sharing_is_exact(self.model, *groups.first()):
+                raise UserError(NOT_AT_ONCE)
             batch_size = self.args.per_device_train_batch_size
             _, _, answers = self._reason(self.model, groups, self._rollout_answered, batch_size)
         labels = self._labels(inputs)
@@ -118,7 +119,7 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor, AnswerDistribution]:
         """`PromptGroups.logps`, and the distribution of the answers after every row; a row not `answered` has none."""
         tree = self.answer_tree if closing is None else self.answer_tree.closed(closing)
-        logps, entropies, logits = groups.logps(model, self.temperature, rows_at_once, tree.suffixes)
+        logps, entropies, logits = groups.logps(model, self.temperature, rows_at_once, tree)
         answers = self.answer_tree.from_logits(logits, closing)
         return logps, entropies, replace(answers, probs=answers.probs * answered[:, None])
 

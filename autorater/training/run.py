@@ -33,7 +33,6 @@ from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, is_adapter, load_policy, train_only
 from autorater.models.sharding import gathered, is_sharded
-from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
@@ -49,6 +48,7 @@ from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
+from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.tracking import check_trackers, start_tracking
@@ -158,6 +158,9 @@ def open_run(
                 raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
     logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
+    if getattr(training, "mode", "") == REASONING:
+        with gathered(model):
+            check_answers_at_once(model, judge.tree, prompts[0][0].ids)
     log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     if pretrained and args.untrained_judgments_dir:
@@ -324,12 +327,6 @@ def open_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
-    can_share, reason = supports_shared_prefix(model)
-    if getattr(training, "mode", "") == REASONING and not can_share:
-        raise UserError(
-            f"exact answers after reasoning require a model that can share a prompt among them; {base} cannot: "
-            f"{reason}; use answers: sampled"
-        )
     if args.train_only and isinstance(model, PeftModel):
         raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:

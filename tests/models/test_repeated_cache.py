@@ -28,8 +28,10 @@ from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.models import repeated_cache
 from autorater.models.cache_copies import sizes_of
+from autorater.models.checkpointed_cache import can_checkpoint_with_cache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.shared_generation import generate_shared
+from autorater.models.shared_prefix import plain_logits
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.templates import PromptFormat
@@ -167,6 +169,30 @@ def test_logits_and_gradients_are_those_of_whole_sequences(model, prompts, check
         assert shapes == [(3 * leaves, 19 + TREE.depth - 1)]
     else:
         assert shapes == [(3, 19), (3 * leaves, TREE.depth - 1)]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_ends_of_prompts_are_learned_too(model, prompts, checkpointing):
+    """As of reasonings in front of exact answers; the rows are of unlike length."""
+    ids, mask = prompts
+    if not model._is_stateful:
+        mask[1, :5] = 0
+    assert TREE.repeats_cache(model, ids[0])
+    model.train()
+    if checkpointing and can_checkpoint_with_cache(model):
+        model.gradient_checkpointing_enable()
+    plain = plain_logits(model, ids[:, :-4], mask[:, :-4], ids[:, -4:], mask[:, -4:])
+    expected = torch.cat([plain, TREE.plain_logits(model, ids, mask)[:, 1:]], dim=1)
+    along, nodes = TREE.logits_along_and_behind(model, ids, mask, 5)
+    torch.testing.assert_close(along[:, -1], nodes[:, 0])
+    got = torch.cat([along, nodes[:, 1:]], dim=1)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    of_both = []
+    for logits in (got, expected):
+        model.zero_grad()
+        (logits.log_softmax(dim=-1) * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+        of_both.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert_same_gradients(*of_both)
 
 
 def test_reading_in_parts_behind_a_common_beginning(model, prompts, monkeypatch):

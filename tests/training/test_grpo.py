@@ -347,9 +347,15 @@ def make_reasoner(make_trainer):
     return make
 
 
-@pytest.mark.parametrize("orders", ["coupled", "separate"])
-def test_reasoning_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_value(make_reasoner, orders):
-    trainer = make_reasoner(orders=orders)
+@pytest.mark.parametrize(
+    ("family", "orders"), [("qwen", "coupled"), ("qwen", "separate"), ("qwen3_5", "coupled"), ("lfm2", "separate")]
+)
+def test_reasoning_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_value(make_reasoner, family, orders):
+    size = len(make_tokenizer("split"))
+    trainer = make_reasoner(
+        model=make_model("qwen", size) if family == "qwen" else build(CONFIGS[family], size), orders=orders
+    )
+    assert trainer.share_prefix == (family == "qwen")
     rows = [row for row in (trainer.train_dataset[i] for i in range(2)) for _ in range(4)]
     trainer.model.train()
     batch = trainer._generate_and_score_completions(rows)

@@ -59,6 +59,9 @@ def test_the_largest_micro_batch(judge, tmp_path, monkeypatch):
     suffix = leaves * (judge.tree.depth - 1)
     expected = MicroBatch(6, 50, suffix, 6 * (1 + suffix), caches=6 * leaves * cache)
     assert batch(per_device_train_batch_size=3) == expected
+    reasoned = batch(reasoning=True, per_device_train_batch_size=16, max_completion_length=10)
+    caches = 16 * leaves * cache * 60 / 50
+    assert reasoned == MicroBatch(16, 60, suffix, 16 * (11 + suffix), 20, caches), "every reasoning with its prompt"
     monkeypatch.setattr(memory, "_bytes_of_copies", lambda *_: None)
     text = memory.micro_batch(judge, [30, 50], config(tmp_path, JudgeSFTConfig, per_device_train_batch_size=2))
     plain = batch(answers="sampled", per_device_train_batch_size=16, max_completion_length=10)

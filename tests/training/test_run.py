@@ -1,20 +1,21 @@
 """What a run checks before it loads or writes anything."""
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
-import torch
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
 from autorater.data.errors import UserError
+from autorater.prompts.templates import PromptFormat
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
-from autorater.training.compatibility import EXACT, REASONING
-from autorater.training.run import check_run, open_model
+from autorater.training.config import JudgeGRPOConfig
+from autorater.training.run import check_run, open_run
 from tests.conftest import make_tokenizer
-from tests.models.test_repeated_cache import CONFIGS, build
+from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
 
 def training(folder, **options):
@@ -70,14 +71,26 @@ def test_an_evaluation_of_transformers_is_refused(tmp_path):
         check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
 
 
-def test_reasoning_with_a_model_that_cannot_share_a_prompt_is_refused_before_anything_is_judged(tmp_path):
-    tokenizer = make_tokenizer()
-    build(CONFIGS["lfm2"], len(tokenizer)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    args, model = JudgeArguments(), ModelConfig(str(tmp_path))
-    here = {"use_cpu": True, "device": torch.device("cpu"), "learning_rate": 1e-4}
-    with pytest.raises(
-        UserError, match=r"after reasoning require .* a state along the row \(conv\); use answers: sam"
-    ):
-        open_model(args, training(tmp_path, mode=REASONING, **here), model, str(tmp_path))
-    open_model(args, training(tmp_path, mode=EXACT, **here), model, str(tmp_path))
+@pytest.mark.parametrize("family", ["lfm2", "mamba"])
+def test_reasoning_requires_answers_at_once_before_anything_is_judged(family, tmp_path, simulated, monkeypatch):
+    """LFM2 repeats the cache of a prompt, Mamba cannot."""
+    folder, tokenizer = tmp_path / "model", make_tokenizer()
+    build((CONFIGS | WITHOUT)[family], len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    names = ("prompt", "response_a", "response_b", "label")
+    rows = [json.dumps({name: getattr(pair, name) for name in names}) for pair in simulated.pairs[:20]]
+    (tmp_path / "votes.jsonl").write_text("\n".join(rows))
+    args = JudgeArguments(dataset_name=str(tmp_path / "votes.jsonl"), held_out_fraction=0.5)
+    options = JudgeGRPOConfig(output_dir=str(tmp_path / "run"), report_to="none", use_cpu=True, reasoning=True)
+
+    class Judged(Exception):
+        pass
+
+    def judge_all(*_, **__):
+        raise Judged
+
+    monkeypatch.setattr(run, "judge_all", judge_all)
+    refused = pytest.raises(UserError, match=r"after reasoning require a model .* use answers: sampled")
+    warned = pytest.warns(RuntimeWarning, match="processes a prompt again") if family == "mamba" else nullcontext()
+    with warned, refused if family == "mamba" else pytest.raises(Judged):
+        open_run(args, options, ModelConfig(str(folder)), PromptFormat("full", reasoning=True))
