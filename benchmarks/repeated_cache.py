@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedModel, Qwen
 
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
+from autorater.models.same_scores import TOLERANCE
 from rewards import OPEN_TAG
 
 _HEAD = 64
@@ -93,6 +94,7 @@ def measure(family: str, work: str, args: argparse.Namespace) -> dict[str, objec
     seconds = alternate(sides, args.repeats)
     with torch.no_grad():
         both = [tree.log_probs(way(model, ids, mask)) for way in ways.values()]
+    difference, dtype = (both[0] - both[1]).abs().mean().item(), chosen_dtype(args)
     return {
         "benchmark": "repeated_cache",
         "family": family,
@@ -103,8 +105,9 @@ def measure(family: str, work: str, args: argparse.Namespace) -> dict[str, objec
         **{f"{side}_seconds": seconds[side] for side in seconds},
         "ratio": ratio(seconds["plain"], seconds["repeated"]),
         "of_floor": ratio(seconds["repeated"], seconds["floor"]),
-        "logps_difference": (both[0] - both[1]).abs().mean().item(),
-        **machine(args.device, chosen_dtype(args)),
+        "logps_difference": difference,
+        "exact": difference <= TOLERANCE[dtype],
+        **machine(args.device, dtype),
     }
 
 

@@ -56,6 +56,8 @@ PARTS = (
     Part("judging 7 B", "judge_throughput.py",
          "--device cuda --shape qwen2.5-7b --prompt_tokens 512 --n_pairs 64 --repeats 1 --generate_batch_sizes 128",
          "", 60),
+    Part("repeated cache", "repeated_cache.py", "--device cuda --shape qwen2.5-0.5b --repeats 2",
+         f"{_SMALL} --num_layers 4 --prompts 2 --prompt_tokens 60 --answer_step 0.5", 40),
 )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def recipe_records(folder: Path) -> list[dict[str, object]]:
 
 
 _SHOWN = (
-    "part", "answers", "ours", "parameters", "prompt_tokens", "dtype", "exact", "logps_difference",
+    "part", "family", "work", "answers", "ours", "parameters", "prompt_tokens", "dtype", "exact", "logps_difference",
     "gradient_difference", "ratio", "of_floor", "utilization", "memory_ratio", "peak_of_estimate", "before/brier",
     "after/brier", "reward_by_step",
 )  # fmt: skip
