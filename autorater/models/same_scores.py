@@ -1,7 +1,7 @@
 """Whether a faster way to process prompts gives the log-probabilities of the plain way, measured on a few of them.
 
-A model with float32 weights is compared in float32, also if it is trained under autocast: in bfloat16 a logit of 32
-is rounded to a multiple of 0.25, which hides a small mistake and makes a large model look wrong.
+Under autocast they are compared twice. In half precision the kernels are those of the training, but a logit of 32 is
+rounded to a multiple of 0.25 in bfloat16, so only a large mistake shows. In float32 a small one does.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,57 +32,65 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def in_float32(model: nn.Module) -> Iterator[None]:
-    """Within it, a model whose weights are all float32 computes without autocast; of other models nothing changes."""
-    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
-    if any(weight.dtype != torch.float32 for weight in weights):
-        yield
-        return
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Within it, a model with float32 weights computes in float32."""
     # accelerate puts autocast around the forward pass, and the one without it here
     prepared = [(module, module.forward) for module in model.modules() if "_original_forward" in vars(module)]
     for module, _ in prepared:
         module.forward = module._original_forward
     try:
-        with torch.autocast(weights[0].device.type, enabled=False):
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
             yield
     finally:
         for module, forward in prepared:
             module.forward = forward
 
 
-@torch.no_grad()
 def difference(
     model: nn.Module, fast: Callable[[nn.Module], torch.Tensor], plain: Callable[[nn.Module], torch.Tensor]
 ) -> tuple[float, float]:
     """Mean absolute difference of the log-probabilities of the likeliest tokens, and what counts as rounding.
 
-    That is `TOLERANCE`, or if it is more the largest rounding error of the likeliest logits, averaged.
+    That is `TOLERANCE`, or if it is more the largest rounding error of the likeliest logits, averaged. Under autocast
+    with float32 weights, the worse of both precisions.
 
     Args:
-        model: Bare or wrapped; meanwhile without dropout, and in float32 if its weights are. Of a sharded model the
-            largest values of any process.
+        model: Bare or wrapped; without dropout meanwhile. Of a sharded model the largest values of any process.
         fast, plain: Give logits of equal shape (…, V); both get the model, without a wrapper for data parallelism.
     """
     if isinstance(model, DistributedDataParallel):  # its forward pass waits for processes that need no check
         model = model.module
-    dtypes: set[torch.dtype] = set()  # of the head, not of the logits, which accelerate returns in float32
+    found, tolerance, dtype = _difference(model, fast, plain)
+    if dtype == torch.float32 or any(p.is_floating_point() and p.dtype != torch.float32 for p in model.parameters()):
+        return found, tolerance
+    with without_autocast(model):
+        found_32, tolerance_32, _ = _difference(model, fast, plain)
+    return (found_32, tolerance_32) if found <= tolerance else (found, tolerance)
+
+
+@torch.no_grad()
+def _difference(
+    model: nn.Module, fast: Callable[[nn.Module], torch.Tensor], plain: Callable[[nn.Module], torch.Tensor]
+) -> tuple[float, float, torch.dtype]:
+    """`difference` in one precision, and the precision of the head."""
+    dtypes: list[torch.dtype] = []  # of the head, not of the logits, which accelerate returns in float32
     head = transformer_of(model).get_output_embeddings()
-    hook = head.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
+    hook = head.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     try:
-        with evaluating(model), in_float32(model):
+        with evaluating(model):
             logits = plain(model)
             likely = logits.argmax(dim=-1, keepdim=True)
             expected, size = _logps(logits, likely), logits.gather(-1, likely).float().abs().mean()
             del logits  # of a large vocabulary and long completions there is memory for one
-            mean = (_logps(fast(model), likely) - expected).abs().mean()
+            found = (_logps(fast(model), likely) - expected).abs().mean()
     finally:
         hook.remove()
     if dist.is_initialized() and is_sharded(model):
-        for value in (mean, size):
+        for value in (found, size):
             dist.all_reduce(value, dist.ReduceOp.MAX)
-    if size.is_cuda and _multiplies_in_tf32():
-        dtypes.add(torch.float16)  # of as many digits
-    return mean.item(), max(max(TOLERANCE[dtype], torch.finfo(dtype).eps / 2 * size.item()) for dtype in dtypes)
+    rounded_to = torch.float16 if size.is_cuda and _multiplies_in_tf32() and dtypes[0] == torch.float32 else dtypes[0]
+    tolerance = max(TOLERANCE[rounded_to], torch.finfo(rounded_to).eps / 2 * size.item())
+    return found.item(), tolerance, dtypes[0]
 
 
 def _logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -91,5 +99,6 @@ def _logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _multiplies_in_tf32() -> bool:
+    """Whether float32 products on a GPU have the digits of float16."""
     matmul = torch.backends.cuda.matmul
     return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32  # torch 2.8

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from autorater.models.same_scores import difference, in_float32
+from autorater.models.same_scores import difference
 from tests.conftest import make_model
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -28,26 +28,40 @@ def large_logits(model):
 
 
 @pytest.mark.parametrize("under", ["accelerate", "autocast"])
-def test_float32_weights_are_compared_in_float32(prepared, under):
+def test_under_autocast_both_precisions_are_compared(prepared, under):
     model = make_model("llama", 40)
     expected = model(IDS).logits
+    model, seen = prepared(model) if under == "accelerate" else model, []
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under == "autocast"):
-        if under == "accelerate":
-            model = prepared(model)
-        assert (model(IDS).logits - expected).abs().max() > 1e-4, "rounded"
-        seen = []
-        found, tolerance = difference(model, lambda bare: seen.append(bare(IDS).logits) or seen[0], lambda _: expected)
-        assert (model(IDS).logits - expected).abs().max() > 1e-4, "as before"
-    torch.testing.assert_close(seen[0], expected)
-    assert (found < 1e-6, tolerance) == (True, 1e-4)
+
+        def fast(bare):
+            seen.append(bare(IDS).logits)
+            return seen[-1]
+
+        assert difference(model, fast, lambda bare: bare(IDS).logits) == (0, 1e-4)
+        rounded = model(IDS).logits
+    assert (rounded - expected).abs().max() > 1e-4
+    torch.testing.assert_close(seen, [rounded, expected])
 
 
-def test_other_weights_keep_their_precision(prepared):
+@pytest.mark.parametrize(("wrong_call", "allowed"), [(0, 5e-2), (1, 1e-4)])
+def test_a_mistake_in_one_precision_is_found(prepared, wrong_call, allowed):
+    model, calls = prepared(make_model("llama", 40)), []
+
+    def fast(bare):
+        calls.append(bare(IDS).logits)
+        return calls[-1] + 3.0 * (len(calls) == 1 + wrong_call) * torch.eye(40)[0]
+
+    found, tolerance = difference(model, fast, lambda bare: bare(IDS).logits)
+    assert found > tolerance == allowed
+
+
+def test_other_weights_have_one_precision(prepared):
+    """Without autocast the head would get states of another dtype."""
     model = make_model("llama", 40)
     model.lm_head.bfloat16()
-    model = prepared(model)
-    with in_float32(model):
-        assert model(IDS).logits.isfinite().all(), "the head gets float32 states, which it takes under autocast only"
+    of_itself = (prepared(model), lambda bare: bare(IDS).logits, lambda bare: bare(IDS).logits)
+    assert difference(*of_itself) == (0, 5e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
