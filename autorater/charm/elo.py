@@ -3,8 +3,8 @@
     Pr[b beats a] = 1 / (1 + 10^((Elo_a − Elo_b) / 400)),        a tie counts half a win for each model
 
 A table is a leaderboard file. A fit is Bradley–Terry by maximum likelihood: scikit-learn's logistic regression without
-intercept or penalty, with one column per model (+1 for B, −1 for A) and pairs weighted by their number of votes. Only
-differences of Elo have a meaning; the models of a fit have the mean 1000.
+intercept or penalty, with one column per model (+1 for B, −1 for A) and pairs weighted by their number of votes times
+their `weight`. Only differences of Elo have a meaning; the models of a fit have the mean 1000.
 
 The intervals, for the difference between a model and the mean of all, are those of Chatbot Arena (arXiv 2403.04132):
 normal, from the sandwich covariance H⁺ (Σ_c g_c g_cᵀ) H⁺, with the gradient g_c summed over all votes on a prompt.
@@ -36,7 +36,7 @@ _ELO_COLUMNS = ("elo", "rating", "arena_score", "arena score", "elo_rating", "sc
 
 @dataclass(frozen=True)
 class Rating:
-    """Elo of a model; of a fit also its 95 % interval and the number of votes on the model."""
+    """Elo of a model; of a fit also its 95 % interval and the number of votes on the model, without weights."""
 
     elo: float
     low: float | None = None
@@ -76,7 +76,7 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
 
     Args:
         pairs: N pairs with `model_a` and `model_b`. A pair with an unknown number of votes counts as one vote; a pair
-            of a model with itself is ignored. With a single prompt there are no intervals.
+            of a model with itself, or of weight 0, is ignored. With a single prompt there are no intervals.
 
     Raises:
         DataError: If a pair has no model, no two models were compared, or no finite Elo fits the votes: some models
@@ -86,12 +86,13 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
     for pair in pairs:
         if not (pair.model_a and pair.model_b):
             raise DataError(f"pair {pair.id!r} has no model_a or no model_b; fitting Elo requires both")
-    compared = [pair for pair in pairs if pair.model_a != pair.model_b]
+    compared = [pair for pair in pairs if pair.model_a != pair.model_b and pair.weight != 0]
     if not compared:
         raise DataError(f"none of {len(pairs)} pairs compares two different models; fitting Elo requires at least one")
     names, index = np.unique([(pair.model_a, pair.model_b) for pair in compared], return_inverse=True)
     models, (first, second) = names.tolist(), index.reshape(-1, 2).T
-    votes = np.array([pair.n_votes or 1 for pair in compared], dtype=float)
+    counts = np.array([pair.n_votes or 1 for pair in compared])
+    votes = counts * np.array([1.0 if pair.weight is None else pair.weight for pair in compared])
     labels = np.array([pair.label for pair in compared])
     wins = np.zeros((len(models), len(models)))  # wins[i, j]: votes for i against j
     np.add.at(wins, (second, first), votes * labels)
@@ -103,7 +104,7 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
     prompts = np.unique([pair.prompt for pair in compared], return_inverse=True)[1]
     half = SCALE * ndtri(0.975) * _standard_errors(design, votes, labels, expit(design @ strength), prompts)
     elo = MEAN + SCALE * strength
-    n_votes = wins.sum(axis=0) + wins.sum(axis=1)
+    n_votes = np.bincount(np.concatenate([first, second]), np.tile(counts, 2))
     ratings = {}
     for i in np.argsort(-elo, kind="stable"):
         interval = (None, None) if np.isnan(half[i]) else (float(elo[i] - half[i]), float(elo[i] + half[i]))

@@ -14,6 +14,7 @@ B. Votes may be in a second file, with the same ids. Other columns, such as `mod
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, n
 from autorater.data.pairs import vote_share
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
+logger = logging.getLogger(__name__)
 _VOTES = ("votes_a", "votes_b", "votes_tie", "label")
 
 
@@ -68,7 +70,14 @@ def labels_of(pairs: Sequence[JudgedPair]) -> np.ndarray:
         raise UserError(
             f"none of {len(pairs):,} pairs has votes; expected votes_a, votes_b or label on some, or --votes"
         )
+    warn_of_weights(pairs)
     return labels
+
+
+def warn_of_weights(pairs: Sequence[JudgedPair]) -> None:
+    """Decisions do not use a column `weight`, and this says so."""
+    if any(given_in(pair.row, "weight") is not None for pair in pairs):
+        logger.warning("the column weight is not used: every pair counts as one")
 
 
 def column_of(pairs: Sequence[JudgedPair], column: str) -> list[str] | None:

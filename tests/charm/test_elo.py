@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,17 @@ def test_two_models_by_hand():
     assert expected_win_rate(ratings["ada"].elo, ratings["bob"].elo) == pytest.approx(2 / 3, abs=1e-7)
     assert list(ratings) == ["ada", "bob"]
     assert (ratings["ada"].n_votes, ratings["ada"].low) == (60, None), "one prompt has no spread"
+
+
+def test_a_pair_of_weight_two_is_two_pairs():
+    pairs = simulated_votes({"ada": 1100, "bob": 1000, "cyd": 950, "dee": 950}, n_pairs=200)
+    weighted = [replace(pair, weight=[None, 2.0, 0.0][i % 3]) for i, pair in enumerate(pairs)]
+    repeated = [pair for i, pair in enumerate(pairs) for _ in range([1, 2, 0][i % 3])]
+    found, expected = fit_elo(weighted), fit_elo(repeated)
+    for model, rating in expected.items():
+        assert (found[model].elo, found[model].low) == pytest.approx((rating.elo, rating.low), abs=1e-3)
+        here = [pair for pair in weighted if model in (pair.model_a, pair.model_b) and pair.weight != 0]
+        assert found[model].n_votes == sum(pair.n_votes for pair in here)
 
 
 def test_the_order_of_the_responses_does_not_matter():

@@ -20,7 +20,7 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
-from autorater.judges.judged import clusters_of, read_judged
+from autorater.judges.judged import clusters_of, read_judged, warn_of_weights
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.report.decisions.page import gate_figure, write_page
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     before, after = _same_pairs(
         read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current
     )
+    warn_of_weights(after)
     clusters = clusters_of(after, args.cluster_by)
     labels = np.array([pair.label for pair in after])
     if np.isnan(labels).any() and not np.isnan(labels).all():

@@ -69,6 +69,17 @@ def test_win_rates_of_systems_and_their_ranking(tmp_path, rows, capsys):
     assert page.count("<img") == 1
 
 
+def test_weights_are_not_used_and_that_is_a_warning(tmp_path, rows, capsys):
+    judged = write(tmp_path / "judged.jsonl", rows)
+    weighted = write(tmp_path / "weighted.jsonl", [row | {"weight": 1 + i % 3} for i, row in enumerate(rows)])
+    printed = {}
+    for path in (judged, weighted):
+        command(["winrate", path, "--output_dir", str(tmp_path)])
+        printed[path] = capsys.readouterr()
+    assert printed[judged].out == printed[weighted].out
+    assert ["weight is not used" in printed[path].err for path in (judged, weighted)] == [False, True]
+
+
 def test_without_systems_it_is_the_rate_of_response_b(tmp_path, rows, capsys):
     for row in rows:
         del row["model_a"], row["model_b"]
