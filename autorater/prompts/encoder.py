@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autorater.data.errors import UserError
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
 from autorater.prompts.markers import neutralize, turns
@@ -142,7 +143,12 @@ class PromptEncoder:
 
 def log_layout_difference(encoder: PromptEncoder) -> None:
     """Logs where the layout in use, a saved one, differs from what the tokenizer's chat template gives now."""
-    if found := first_difference(encoder.pieces, render_layout(encoder.tokenizer, encoder.format)):
+    try:
+        pieces = render_layout(encoder.tokenizer, encoder.format)
+    except UserError as error:
+        logger.info(f"{error}; the saved prompt layout is used")
+        return
+    if found := first_difference(encoder.pieces, pieces):
         logger.info(
             f"the chat template would now write {found[1]!r} where the saved prompt layout has {found[0]!r}; the "
             "saved layout is used"

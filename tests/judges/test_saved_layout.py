@@ -75,6 +75,16 @@ def test_a_later_chat_template_does_not_change_a_judge(tmp_path):
     assert "helper" in load(tmp_path, "short").encoder.pieces[-1]  # another template is rendered now
 
 
+def test_a_later_chat_template_that_would_be_refused(tmp_path, caplog):
+    judge = saved_judge(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no judges') }}")
+    with caplog.at_level(logging.INFO, "autorater"):
+        assert load(tmp_path).encoder.pieces == judge.encoder.pieces
+    (record,) = caplog.records
+    assert "no judges" in record.message
+    assert "the saved prompt layout is used" in record.message
+
+
 def test_the_template_and_its_options_are_saved(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text(SLOTS)
