@@ -57,7 +57,19 @@ def decoded(value: object) -> Any:
 
 def _literal(text: str) -> Any:
     """A Python literal. numpy prints lists without commas, which in Python would join the texts of a list."""
-    return ast.literal_eval(_with_commas(text) if _NO_COMMA.search(text) else text)
+    tree = ast.parse(_with_commas(text) if _NO_COMMA.search(text) else text, mode="eval")
+    return ast.literal_eval(_Arrays().visit(tree) if "array(" in text or "nan" in text else tree)
+
+
+class _Arrays(ast.NodeTransformer):
+    """Reads what pandas writes of arrays inside of lists and mappings, `array([…], dtype=object)`, and `nan`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
+        return self.visit(node.args[0]) if is_array else node
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(math.nan) if node.id == "nan" else node
 
 
 def _with_commas(text: str) -> str:

@@ -26,6 +26,7 @@ from autorater.data.fields import (
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.arenas import is_turns, turn_lists
+from autorater.data.layouts.layout import PROMPTS
 from autorater.data.layouts.votes import VOTE_COLUMNS, VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
@@ -39,6 +40,14 @@ _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _SYSTEM = ("system", "system_prompt")
+_RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --judge recorded:FILE reads, and no pairs"
+_NO_PAIRS = {
+    ("prompt", "completion", "label"): "one response a row with a label (KTO); expected two responses a row",
+    ("output", "kto_tag"): "one response a row with a label (KTO); expected two responses a row",
+    ("prompt", "response", "helpfulness"): "ratings of one response a row (HelpSteer); expected two responses a row",
+    ("g1_winner", "g2_winner"): _RECORDED,
+    ("games",): _RECORDED,
+}
 
 
 class ReadPair(NamedTuple):
@@ -293,9 +302,13 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
     label = ("votes_a", "votes_b") if voted else () if single or not labelled else ("label",)
     for column in ("prompt", "response_a", "response_b", *label):
         if column not in names:
+            for columns, reason in _NO_PAIRS.items():
+                if set(columns) <= set(names):
+                    raise DataError(f"the columns {', '.join(columns)} are {reason}")
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
             also = also if column == "label" else ""
-            theirs = nearest(column, (name for name in names if name not in OUR_COLUMNS)) or "THEIRS"
+            theirs = nearest(column, (name for name in names if name not in OUR_COLUMNS))
+            theirs = theirs or next((name for name in PROMPTS if column == "prompt" and name in names), "THEIRS")
             also = also or (
                 f" (or columns={{{column!r}: {theirs!r}}} to name it, on the command line autorater convert FILE "
                 f"OUT.jsonl --columns {column}={theirs}, or a layout of docs/data.md)"

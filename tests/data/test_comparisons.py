@@ -7,6 +7,7 @@ import pytest
 from autorater.data.errors import DataError
 from autorater.data.layouts.votes import winner_of
 from autorater.data.loading import LoadReport, load_pairs
+from autorater.data.messages import Message
 
 
 def read(rows, **options):
@@ -153,6 +154,7 @@ def test_preference_collection_has_criteria():
         ("argilla_dpo", "instruction", "chosen_response", "rejected_response"),
         ("stack_exchange_paired", "question", "response_j", "response_k"),
         ("cvalues", "prompt", "pos_resp", "neg_resp"),
+        ("litbench", "prompt", "chosen_story", "rejected_story"),
     ],
 )
 def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
@@ -166,6 +168,24 @@ def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
     for column in (prompt, chosen):
         with pytest.raises(DataError, match=f"column '{column}': got"):
             read([row | {column: " "}])
+
+
+@pytest.mark.parametrize("wrap", [lambda turns: {"messages": turns, "tools": []}, list])
+def test_openai_has_messages_of_a_preferred_output(wrap):
+    outputs = [[{"role": "assistant", "content": text}] for text in ("Yes.", "No.")]
+    row = {"input": wrap([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tea?"}])}
+    row |= dict(zip(("preferred_output", "non_preferred_output"), outputs, strict=True))
+    (pair,), report = read([row])
+    assert (report.layout, pair.prompt) == ("openai_dpo", (Message("system", "Be kind."), Message("user", "Tea?")))
+    pair = pair if pair.label == 0 else pair.swapped()
+    assert (pair.response_a, pair.response_b) == ((Message("assistant", "Yes."),), (Message("assistant", "No."),))
+    with pytest.raises(DataError, match="column 'preferred_output': got None"):
+        read([row | {"preferred_output": None}])
+
+
+def test_a_prompt_that_is_json_stays_text():
+    row = {"prompt": '{"sum": [1, 2]}', "pos_resp": "3", "neg_resp": "4"}
+    assert read([row])[0][0].prompt == '{"sum": [1, 2]}'
 
 
 @pytest.mark.parametrize(

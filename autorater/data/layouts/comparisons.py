@@ -66,10 +66,12 @@ def preference_collection(row: Row) -> Iterator[Row]:
 
 
 def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str) -> Layout:
-    """Preference data with other names of its three columns."""
+    """Preference data with other names of its three columns. The prompt may be a mapping with its `messages`."""
 
     def read(row: Row) -> Iterator[Row]:
-        yield from preference({"prompt": row[prompt], "chosen": row[chosen], "rejected": row[rejected]} | row)
+        asked = decoded(row[prompt])
+        asked = asked["messages"] if isinstance(asked, Mapping) and "messages" in asked else row[prompt]
+        yield from preference({"prompt": asked, "chosen": row[chosen], "rejected": row[rejected]} | row)
 
     named = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "response_a": chosen, "response_b": rejected}
     return Layout(name, (prompt, chosen, rejected), source, read, KEPT, named)
@@ -105,6 +107,11 @@ LAYOUTS = (
     ),
     renamed(
         "stack_exchange_paired", f"{_HUB}/lvwerra/stack-exchange-paired", "question", "response_j", "response_k"
+    ),
+    renamed("litbench", f"{_HUB}/SAA-Lab/LitBench-Train", "prompt", "chosen_story", "rejected_story"),
+    renamed(
+        "openai_dpo", "https://platform.openai.com/docs/guides/direct-preference-optimization", "input",
+        "preferred_output", "non_preferred_output",
     ),
     renamed("cvalues", "https://github.com/X-PLUG/CValues", "prompt", "pos_resp", "neg_resp"),
     Layout(

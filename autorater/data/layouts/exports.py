@@ -1,8 +1,8 @@
-"""Exports of annotation tools: Argilla and Label Studio. Their fields have the names that a project gave them.
+"""Exports of annotation tools: Argilla, Label Studio and Mechanical Turk.
 
-The prompt and the two responses are looked for among usual names (`prompt`, `instruction`, …; `response_1`, `answer2`,
-`text1`, …); others are named by `columns`. With several questions, `columns={"vote": "preference"}` names the one to
-read. Only submitted answers are votes.
+Their fields have the names that a project gave them: the prompt and the two responses are looked for among usual names
+(`prompt`, `instruction`, …; `response_1`, `answer2`, `text1`, …); others are named by `columns`. With several
+questions, `columns={"vote": "preference"}` names the one to read. Only submitted answers are votes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autorater.data.layouts.votes import summed, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
+_CHOICES = ("vote", "pairwise", "pw", "choice", "preference", "winner")
 _ENDINGS = [*product(("_", "-", ""), (("a", "b"), ("1", "2"), ("A", "B")))]
 
 
@@ -68,7 +69,7 @@ def label_studio(row: Row) -> Iterator[Row]:
 
 def label_studio_min(row: Row) -> Iterator[Row]:
     """JSON_MIN and CSV: one row an annotation, the choice in a column of the project's name (`pairwise`, …)."""
-    names = [name for name in ("vote", "pairwise", "pw", "choice", "preference", "winner") if name in row]
+    names = [name for name in _CHOICES if name in row]
     if not names:
         raise DataError(f"no column with the choice; expected columns={{'vote': …}} with one of {list(row)}")
     value = decoded(given_in(row, names[0]))
@@ -76,6 +77,37 @@ def label_studio_min(row: Row) -> Iterator[Row]:
         value = value.get("selected") or next(iter(value.get("choices") or ()), None)
     winner = None if value is None else winner_of(value, names[0])
     yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
+
+
+def mturk(row: Row) -> Iterator[Row]:
+    """Batch results: `Input.` columns are the task's, `Answer.` ones the worker's. Rejected work is no vote."""
+    task = {name.removeprefix("Input."): value for name, value in row.items() if name.startswith("Input.")} | row
+    texts = _filled(task, _texts(task))
+    if str(row["AssignmentStatus"]).lower() == "rejected":
+        yield texts | {"no_vote": "AssignmentStatus is 'Rejected'"}
+        return
+    question, value = _worker_choice(row)
+    winner = None if value is None else winner_of(value, question)
+    yield texts | summed([winner] if winner else [], f"{question} is {'null' if value is None else repr(value)}")
+
+
+def _worker_choice(row: Row) -> tuple[str, object]:
+    """The name of the question and the answer: a text, the label of a `<crowd-classifier>`, or a radio button."""
+    answers: Row = {}
+    for name in ["vote"] if "vote" in row else [name for name in row if name.startswith("Answer.")]:
+        value = decoded(row[name])
+        parts = value if isinstance(value, list) else [{name: value}]  # `Answer.taskAnswers` has [{question: answer}]
+        answers |= {key: answer for part in parts if isinstance(part, Mapping) for key, answer in part.items()}
+    choices = [name for name in answers if name.removeprefix("Answer.").removesuffix(".label") in _CHOICES]
+    if len(names := choices or list(answers)) != 1:
+        raise DataError(
+            f"the answers {names}; expected one, or one of the name {' or '.join(_CHOICES)}, or columns={{'vote': …}}"
+        )
+    value = answers[names[0]]
+    if isinstance(value, Mapping):
+        is_on = [name for name, state in value.items() if state is True]
+        value = value["label"] if "label" in value else is_on[0] if len(is_on) == 1 else None
+    return names[0], None if value == "" else value
 
 
 def _texts(row: Row) -> dict[str, str]:
@@ -148,6 +180,11 @@ def _argilla_winner(value: Any, question: str, texts: Mapping[str, str]) -> str 
 
 
 LAYOUTS = (
+    Layout(
+        "mturk", ("HITId", "WorkerId", "AssignmentStatus"),
+        "https://docs.aws.amazon.com/AWSMechTurk/latest/AWSMechanicalTurkRequester/RetrievingResults.html", mturk,
+        {"id": "HITId", "annotator": "WorkerId", "topic": "topic"}, reads_vote=True,
+    ),
     Layout(
         "label_studio", ("data", "annotations"), "https://labelstud.io/guide/task_format", label_studio,
         {"id": "id", "topic": "topic"}, reads_vote=True,

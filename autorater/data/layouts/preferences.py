@@ -7,12 +7,13 @@ called chosen was drawn by chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
 from autorater.data.layouts.arenas import is_turns
+from autorater.data.layouts.benchmarks import instruction_in
 from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import counts
 from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
@@ -25,8 +26,9 @@ def preference(row: Row) -> Iterator[Row]:
 
     Lists of texts are the right and the wrong responses (RM-Bench).
     """
-    if all(_is_list_of_texts(row.get(column)) for column in ("chosen", "rejected")):
-        topic = {"topic": row["domain"]} if "domain" in row else {}
+    is_rm_bench = "domain" in row  # its lists may be spelled, as in CSV
+    if all(_is_list_of_texts(row.get(column), is_rm_bench) for column in ("chosen", "rejected")):
+        topic = {"topic": row["domain"]} if is_rm_bench else {}
         yield from (topic | found for found in every_right_with_every_wrong(row))
         return
     chosen, rejected = (_text(row, column) for column in ("chosen", "rejected"))
@@ -67,19 +69,37 @@ def every_right_with_every_wrong(row: Row) -> Iterator[Row]:
 
 
 def orca(row: Row) -> Iterator[Row]:
-    """The prompt is `question` or `input`, after a message with `system` if that is not blank.
+    """The prompt is `question` or `input`, after a message with `system` if that is not blank."""
+    column = "question" if "question" in row else "input"
+    yield from _asked(row, column, given_in(row, column))
+
+
+def llama_factory(row: Row) -> Iterator[Row]:
+    """The prompt is `instruction` and the `input` below it, after `system` and the turns of `history`, if given."""
+    history = [decoded(turn) for turn in decoded(given_in(row, "history")) or ()]
+    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
+        raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
+    yield from _asked(row, "instruction", instruction_in(row), history)
+
+
+def _asked(row: Row, column: str, question: object, history: Iterable[Sequence[object]] = ()) -> Iterator[Row]:
+    """Preference data with a question in this column, after `system` and earlier questions and answers.
 
     Conversations have the prompt in them: they are read as elsewhere, and `system` is reported as unread.
     """
-    question, system = given_in(row, "question" if "question" in row else "input"), given_in(row, "system")
-    if question is None or not _are_texts(row):
-        yield from ({"unread": ["system"]} | found for found in preference(row))
+    if not _are_texts(row):
+        unread = {"unread": ["system"]} if "system" in row else {}
+        yield from (unread | found for found in preference(row))
         return
+    if question is None:
+        raise bad_value(column, row[column], "the prompt of chosen and rejected, which are texts")
+    system = given_in(row, "system")
     if not isinstance(system, str | None):
         raise bad_value("system", system, "text, or null")
-    is_blank = system is None or system.isspace()
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    yield from preference({"prompt": question if is_blank else turns} | row)
+    turns = [] if system is None or system.isspace() else [{"role": "system", "content": system}]
+    for asked, answered in history:
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    yield from preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row)
 
 
 def ultrainteract(row: Row) -> Iterator[Row]:
@@ -93,8 +113,8 @@ def _are_texts(row: Row) -> bool:
     return all(isinstance(_text(row, column), str) for column in ("chosen", "rejected"))
 
 
-def _is_list_of_texts(value: object) -> bool:
-    return not isinstance(value, str) and is_turns(decoded(value))
+def _is_list_of_texts(value: object, spelled: bool) -> bool:
+    return (spelled or not isinstance(value, str)) and is_turns(decoded(value))
 
 
 def _text(row: Row, column: str) -> Text:
@@ -145,6 +165,7 @@ _PROMPTS = ("prompt", "conversations")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
 _HUB = "https://huggingface.co/datasets"
 _TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"
+_LLAMA_FACTORY = "https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md"
 
 LAYOUTS = (
     Layout(
@@ -166,7 +187,11 @@ LAYOUTS = (
     Layout(
         "distilabel_orca", ("system", "input", "chosen", "rejected"),
         f"{_HUB}/argilla/distilabel-intel-orca-dpo-pairs", orca, KEPT, {"prompt": "input", **_NAMED},
-        unless=_PROMPTS,
+        unless=(*_PROMPTS, "instruction"),
+    ),
+    Layout(
+        "llama_factory", ("instruction", "chosen", "rejected"), _LLAMA_FACTORY, llama_factory, KEPT,
+        {"prompt": "instruction", **_NAMED}, unless=_PROMPTS,
     ),
     Layout(
         "ultrainteract", ("trajectory", "chosen", "rejected", "task", "dataset"),
