@@ -45,6 +45,8 @@ _NO_PAIRS = {
     ("prompt", "completion", "label"): "one response a row with a label (KTO); expected two responses a row",
     ("output", "kto_tag"): "one response a row with a label (KTO); expected two responses a row",
     ("prompt", "response", "helpfulness"): "ratings of one response a row (HelpSteer); expected two responses a row",
+    ("user_prompt", "model_response", "within_turn_id"): "one response a row (PRISM); expected its conversations",
+    ("message_id", "parent_id", "rank"): "one message a row (OpenAssistant); expected its trees",
     ("g1_winner", "g2_winner"): _RECORDED,
     ("games",): _RECORDED,
 }
@@ -109,11 +111,11 @@ class RowReader:
 
     def pairs(self, row: Row, index: int) -> list[ReadPair]:
         """The pairs of the row with this index (several in RewardBench 2)."""
-        row = lifted(row)
-        self._find(row)
         if self._from_text and not any(row.values()):  # Excel writes the rows below a table
             self.left_out["the row is blank"] += 1
             return []
+        row = lifted(row)
+        self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
             if self._from_text:

@@ -605,6 +605,8 @@ def test_mturk_with_several_answers():
         ({"prompt": "Tea?", "response": "Yes.", "helpfulness": 3}, r"helpfulness are ratings of one response a row"),
         ({"question_id": 1, "g1_winner": "tie", "g2_winner": "tie"}, r"g1_winner, g2_winner are verdicts in both"),
         ({"question_id": 1, "games": [{"score": "A>B"}, {"score": "B>A"}]}, r"games are verdicts .* recorded:FILE"),
+        ({"user_prompt": "Tea?", "model_response": "Yes.", "within_turn_id": 0}, r"\(PRISM\); expected its conv"),
+        ({"message_id": "m", "parent_id": "p", "text": "Yes.", "rank": 0}, r"\(OpenAssistant\); expected its trees"),
         ({"query": "Tea?", "x": "Yes.", "y": "No.", "vote": "A"}, r"columns=\{'prompt': 'query'\} to name it"),
     ],
 )
@@ -790,6 +792,7 @@ def test_a_label_and_a_winner_that_contradict_are_an_error():
     ("row", "message"),
     [
         ({"question": "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}, r"columns=\{'prompt': 'question'\}"),
+        ({"messages": [user("Tea?")], "chosen": "Yes, I do.", "rejected": "Yes or no."}, r"\{'prompt': 'messages'\}"),
         (LIKED | {"prompt": "", "rejected": "Yes or no."}, "column 'prompt': got ''; expected the prompt"),
         (LIKED | {"prompt": None, "rejected": "Yes or no."}, "column 'prompt': got None; expected the prompt"),
     ],
@@ -890,6 +893,43 @@ def test_a_prompt_that_is_the_first_of_several_questions():
     assert pair.prompt == messages("Hi", "Hello", "Q")
     with pytest.raises(DataError, match="expected what chosen and rejected begin with"):
         read([{"prompt": "Hello", "chosen": sides[0], "rejected": sides[1]}])
+
+
+def test_conversations_that_begin_differently_are_no_pair():
+    sides = {name: [user(name), assistant("Yes.")] for name in ("chosen", "rejected")}
+    with pytest.raises(DataError, match=r"column 'rejected': got .*; expected the same beginning as chosen"):
+        read([{"prompt": "chosen", **sides}])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([TASK | {"annotations": [{"result": "left"}]}], "column 'result': got 'left'; expected a list of mappings"),
+        ([TASK | {"annotations": [{"result": [{"type": "choices", "value": None}]}]}], "no completed annotation"),
+        ([FLAT | {"preference.responses": float("nan")}], "preference has no submitted answer"),
+        ([FLAT | {"preference.responses": 5}], "column 'preference.responses': got 5; expected a list of answers"),
+        ([FLAT | {"preference.responses": ["A"], "preference.responses.status": ["submitted"] * 2}],
+         r"'preference.responses.status': got .*; expected a list of 1, one an answer"),
+    ],
+)  # fmt: skip
+def test_exports_that_are_damaged(rows, message):
+    with pytest.raises(DataError, match=message):
+        read(rows)
+
+
+def test_unanswered_records_and_blank_rows_of_exports_in_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    answers = {"preference.responses": "['B']", "preference.responses.status": "['submitted']"}
+    with path.open("w", newline="") as file:
+        rows = [FLAT | answers, FLAT | {"id": "r2", "instruction": "Milk?"} | dict.fromkeys(answers, "")]
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    (pair,), report = read(path)
+    assert (pair.id, pair.label, dict(report.left_out)) == ("r1", 1, {"preference has no submitted answer": 1})
+    row = TASK | {"annotations": json.dumps([choice("left")]), "data": json.dumps(TASK["data"])}
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values(), [""] * 3])
+    (pair,), report = read(path)
+    assert (pair.label, dict(report.left_out)) == (0, {"the row is blank": 1})
 
 
 def test_llama_factory_has_single_messages():

@@ -162,7 +162,7 @@ def test_community_alignment_has_the_preferred_response_with_each_other():
     ]  # fmt: skip
     assert report.left_out == {"repeats a row of the same annotator": 3}
     with pytest.raises(
-        DataError, match="'first_turn_preferred_response': got 'response_e'; expected one of response_a,"
+        DataError, match="'first_turn_preferred_response': got 'response_e'; expected one of response_a "
     ):
         read([row | {"first_turn_preferred_response": "response_e"}])
     with pytest.raises(DataError, match=r"no vote .first_turn_preferred_response is null"):

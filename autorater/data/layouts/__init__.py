@@ -5,9 +5,9 @@ preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 an
 arenas       Chatbot Arena (33k, Kaggle's 55k, 100k, 140k), Search Arena, compar:IA, MT-Bench
 benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, Auto-J, PandaLM
 exports      Argilla, Label Studio and Mechanical Turk
-comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, and
-             preference data with other names: Argilla's, Stack Exchange in pairs, CValues, LitBench,
-             OpenAI's fine-tuning
+comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, RMB,
+             and preference data with other names: Argilla's, Stack Exchange in pairs, CValues, LitBench,
+             OpenAI's fine-tuning, ms-swift
 rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM, OpenAssistant,
              Community Alignment, CoVal
 votes        the words for a winner

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from autorater.data.errors import DataError
-from autorater.data.fields import Row, decoded, given_in, mappings_in
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in
 from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import summed, winner_of
 
@@ -39,12 +39,20 @@ def _results(row: Row) -> Row:
     """Choices in Label Studio's annotations by the name of their question, in columns that end in `.results`."""
     found: Row = {}
     for annotation in mappings_in(row, "annotations"):
-        for result in () if annotation.get("was_cancelled") else annotation.get("result") or ():
-            value = result.get("value") or {}
-            choice = value.get("selected") or next(iter(value.get("choices") or ()), None)
+        is_empty = annotation.get("was_cancelled") or given_in(annotation, "result") is None
+        for result in () if is_empty else mappings_in(annotation, "result"):
+            choice = _selected(result.get("value"))
             if result.get("type") in ("pairwise", "choices") and choice is not None:
                 found.setdefault(f"{result.get('from_name', 'choice')}{_RESULTS}", []).append(choice)
     return found
+
+
+def _selected(value: object) -> object:
+    """The choice in the value of a result; None if there is none."""
+    if not isinstance(value, Mapping):
+        return None
+    choices = decoded(value.get("choices"))
+    return value.get("selected") or (choices[0] if isinstance(choices, list) and choices else None)
 
 
 def argilla(row: Row) -> Iterator[Row]:
@@ -73,8 +81,7 @@ def label_studio_min(row: Row) -> Iterator[Row]:
     if not names:
         raise DataError(f"no column with the choice; expected columns={{'vote': …}} with one of {list(row)}")
     value = decoded(given_in(row, names[0]))
-    if isinstance(value, Mapping):
-        value = value.get("selected") or next(iter(value.get("choices") or ()), None)
+    value = _selected(value) if isinstance(value, Mapping) else value
     winner = None if value is None else winner_of(value, names[0])
     yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
 
@@ -137,14 +144,19 @@ def _answers(row: Row) -> tuple[list, list, str]:
     if len(names) != 1:
         raise _several(names)
     (name,) = names
-    flat = decoded(row.get(f"{name}.responses", row.get(name)))
+    column = f"{name}.responses" if f"{name}.responses" in row else name
+    flat = decoded(given_in(row, column))
     if flat is None:
         return [], [], name
+    if not isinstance(flat, list | Mapping):
+        raise bad_value(column, flat, "a list of answers")
     if isinstance(flat, Mapping) or (flat and isinstance(flat[0], Mapping) and "value" in flat[0]):
         answers = mappings_in({name: flat}, name)
         return [a.get("value") for a in answers], [a.get("status") for a in answers], name
-    statuses = decoded(row.get(f"{name}.responses.status")) or [None] * len(flat)
-    return list(flat), list(statuses), name
+    statuses = decoded(given_in(row, f"{name}.responses.status")) or [None] * len(flat)
+    if not isinstance(statuses, list) or len(statuses) != len(flat):
+        raise bad_value(f"{name}.responses.status", statuses, f"a list of {len(flat)}, one an answer")
+    return flat, statuses, name
 
 
 def _several(questions: list[str]) -> DataError:

@@ -42,7 +42,9 @@ def preference(row: Row) -> Iterator[Row]:
         if not shared:
             raise bad_value("chosen", row["chosen"], "the same beginning as rejected (the prompt), or a column prompt")
         prompt, (chosen, rejected) = shared, rest
-    elif not isinstance(chosen, str) and shared and chosen[0].role != "assistant":
+    elif not isinstance(chosen, str) and chosen[0].role != "assistant":
+        if not shared:
+            raise bad_value("rejected", row["rejected"], "the same beginning as chosen (the prompt)")
         asked = [message.content.strip() for message in shared if message.role == "user"]
         if isinstance(prompt, str) and prompt.strip() in (*asked[:1], shared[-1].content.strip()):
             prompt = shared if len(shared) > 1 else prompt
@@ -76,7 +78,8 @@ def orca(row: Row) -> Iterator[Row]:
 
 def llama_factory(row: Row) -> Iterator[Row]:
     """The prompt is `instruction` and the `input` below it, after `system` and the turns of `history`, if given."""
-    history = [decoded(turn) for turn in decoded(given_in(row, "history")) or ()]
+    history = decoded(given_in(row, "history")) or []
+    history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
     if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
         raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
     yield from _asked(row, "instruction", instruction_in(row), history)
@@ -141,7 +144,7 @@ def _check_no_prompt(row: Row) -> None:
     """What two texts share at their beginning is not the prompt of a file that has the prompt elsewhere."""
     if "prompt" in row:
         raise bad_value("prompt", row["prompt"], "the prompt of chosen and rejected, which are texts")
-    if other := next((name for name in PROMPTS if given_in(row, name) is not None), None):
+    if other := next((name for name in (*PROMPTS, "messages") if given_in(row, name) is not None), None):
         raise DataError(f"column 'prompt' is missing; expected columns={{'prompt': {other!r}}}, if that is the prompt")
 
 

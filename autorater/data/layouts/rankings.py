@@ -58,7 +58,7 @@ def oasst(row: Row) -> Iterator[Row]:
 
 
 def _in_tree(message: Mapping[str, Any], earlier: tuple[Row, ...], tree: str | None) -> Iterator[Row]:
-    role = {"prompter": "user"}.get(message.get("role"), message.get("role"))
+    role = "user" if message.get("role") == "prompter" else message.get("role")
     dialogue = (*earlier, {"role": role, "content": message.get("text")})
     replies = mappings_in({"replies": decoded(message.get("replies")) or []}, "replies")
     ranked = [part for part in replies if part.get("role") == "assistant" and given_in(part, "rank") is not None]
@@ -82,7 +82,7 @@ def community_alignment(row: Row) -> Iterator[Row]:
             break
         best = str(preferred).lower().removeprefix("response_")
         if texts.get(best) is None:
-            raise bad_value(column, preferred, f"one of {', '.join(f'response_{s}' for s in texts if texts[s])}")
+            raise bad_value(column, preferred, "one of response_a to response_d, of those that are given, or null")
         dialogue.append({"role": "user", "content": row.get(f"{turn}_turn_prompt")})
         answers = [{"text": text, "best": float(side == best)} for side, text in texts.items() if text is not None]
         for found in _every_two(answers, "text", "best", id=id and f"{id}/{turn}"):
@@ -99,7 +99,7 @@ def coval(row: Row) -> Iterator[Row]:
     if not isinstance(asked, Mapping) or not isinstance(about, Mapping):
         column = "metadata" if isinstance(asked, Mapping) else "prompt"
         raise bad_value(column, row[column], "a mapping with messages or assessments")
-    answers = {part.get("response_index"): part.get("messages") for part in mappings_in(row, "responses")}
+    answers = {str(part.get("response_index")): part.get("messages") for part in mappings_in(row, "responses")}
     ranks = [_ranks(part, answers) for part in mappings_in(about, "assessments")]
     id = name_in(row, "prompt_id")
     for first, second in combinations(answers, 2):
@@ -109,15 +109,16 @@ def coval(row: Row) -> Iterator[Row]:
         yield found | summed(signs(both), f"no personal ranking of {first} and {second}")
 
 
-def _ranks(assessment: Mapping[str, Any], answers: Mapping[Any, object]) -> dict[str, int]:
+def _ranks(assessment: Mapping[str, Any], answers: Mapping[str, object]) -> dict[str, int]:
     """Ranks in the personal ranking of an assessment, 0 the best; none if it has no such ranking."""
-    blocks = decoded(assessment.get("ranking_blocks")) or {}
-    rankings = mappings_in({"personal": decoded(blocks.get("personal")) or []}, "personal")
-    found = rankings[0].get("ranking") if rankings else None
-    groups = [[name.strip() for name in group.split("=")] for group in found.split(">")] if found else []
+    blocks = decoded(assessment.get("ranking_blocks"))
+    blocks = blocks if isinstance(blocks, Mapping) else {}
+    rankings = mappings_in({"personal": decoded(given_in(blocks, "personal")) or []}, "personal")
+    found = given_in(rankings[0], "ranking") if rankings else None
+    groups = [[name.strip() for name in group.split("=")] for group in str(found).split(">")] if found else []
     ranks = {name: rank for rank, group in enumerate(groups) for name in group}
     if not set(ranks) <= set(answers) or len(ranks) < sum(map(len, groups)):
-        raise bad_value("ranking", found, f"each of {', '.join(map(str, answers))} once, such as A>B=C")
+        raise bad_value("ranking", found, f"each of {', '.join(answers)} once, such as A>B=C")
     return ranks
 
 
