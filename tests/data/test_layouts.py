@@ -607,7 +607,6 @@ def test_mturk_with_several_answers():
         ({"question_id": 1, "games": [{"score": "A>B"}, {"score": "B>A"}]}, r"games are verdicts .* recorded:FILE"),
         ({"user_prompt": "Tea?", "model_response": "Yes.", "within_turn_id": 0}, r"\(PRISM\); expected its conv"),
         ({"message_id": "m", "parent_id": "p", "text": "Yes.", "rank": 0}, r"\(OpenAssistant\); expected its trees"),
-        ({"query": "Tea?", "x": "Yes.", "y": "No.", "vote": "A"}, r"columns=\{'prompt': 'query'\} to name it"),
     ],
 )
 def test_files_without_pairs_say_so(tmp_path, row, reason):
@@ -615,6 +614,27 @@ def test_files_without_pairs_say_so(tmp_path, row, reason):
     path.write_text(json.dumps(row))
     with pytest.raises(DataError, match=rf"a\.jsonl: line 1: .*{reason}"):
         load_pairs(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (("query", "answer_1", "answer_2"), {"prompt": "query", "response_a": "answer_1", "response_b": "answer_2"}),
+        (("prompt", "response 1", "response 2"), {"response_a": "response 1", "response_b": "response 2"}),
+        (("prompt", "chosen_text", "rejected_text"), {"chosen": "chosen_text", "rejected": "rejected_text"}),
+        (("prompt", "x", "y"), {"response_a": "THEIRS", "response_b": "THEIRS"}),
+    ],
+)
+def test_suggested_names_do_not_change_places(names, columns):
+    row = dict(zip((*names, "vote"), ("Tea?", "Yes, I do.", "Yes or no.", "A"), strict=True))
+    with pytest.raises(DataError) as error:
+        load_pairs([row])
+    option = ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())
+    assert f"columns={columns} to name it" in str(error.value)
+    assert f"--columns {option}," in str(error.value).replace("'", "")
+    if "THEIRS" not in columns.values():
+        (pair,), _ = read([row], columns=columns)
+        assert (pair.prompt, in_order(pair, "Yes, I do.").label) == ("Tea?", 0)
 
 
 FLAT = {

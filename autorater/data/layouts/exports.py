@@ -7,7 +7,7 @@ questions, `columns={"vote": "preference"}` names the one to read. Only submitte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -19,7 +19,7 @@ from autorater.data.layouts.votes import summed, winner_of
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
 _CHOICES = ("vote", "pairwise", "pw", "choice", "preference", "winner")
-_ENDINGS = [*product(("_", "-", ""), (("a", "b"), ("1", "2"), ("A", "B")))]
+_ENDINGS = [*product(("_", "-", "", " "), (("a", "b"), ("1", "2"), ("A", "B")))]
 
 
 def lifted(row: Row) -> Row:
@@ -117,11 +117,16 @@ def _worker_choice(row: Row) -> tuple[str, object]:
     return names[0], None if value == "" else value
 
 
+def usual_responses(names: Collection[str]) -> tuple[str, ...] | None:
+    """The columns of both responses if they have usual names, such as `response_1` and `response_2`."""
+    pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
+    return next((pair for pair in pairs if set(pair) <= set(names)), None)
+
+
 def _texts(row: Row) -> dict[str, str]:
     """Our text columns to theirs."""
     prompt = next((name for name in PROMPTS if given_in(row, name) is not None), None)
-    pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
-    responses = next((pair for pair in pairs if set(pair) <= set(row)), None)
+    responses = usual_responses(row)
     if prompt is None or responses is None:
         missing = "the prompt" if prompt is None else "the two responses"
         expected = f"columns={{'prompt': …, 'response_a': …, 'response_b': …}} with names out of {list(row)}"
