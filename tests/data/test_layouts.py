@@ -507,6 +507,17 @@ def test_auto_j():
         read([row | {"prompt": "Tea?", "label": 3}])
 
 
+def test_judgelm_has_two_ratings():
+    row = {"question_id": 1, "answer1_body": "Yes.", "answer2_body": "No.", "answer1_model_id": "m"}
+    scores = ([8, 3.5], [3, 8.0], "[7, 7]", [-1, -1], None)
+    pairs, report = read([row | {"question_body": f"Q{i}", "score": score} for i, score in enumerate(scores)])
+    assert (report.layout, [p.label for p in pairs], pairs[0].model_a) == ("judgelm", [0, 1, 0.5], "m")
+    assert dict(report.left_out) == {"score is -1, not parsed": 1, "score is null": 1}
+    for score in ([1], [{"rouge1": 0.1}, {"rouge1": 0.2}], 5, [1, None]):
+        with pytest.raises(DataError, match=r"column 'score': got .*; expected two numbers, the ratings of both"):
+            read([row | {"question_body": "Tea?", "score": score}])
+
+
 def test_pandalm(tmp_path):
     row = {
         "idx": 0,

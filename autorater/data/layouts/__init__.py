@@ -3,7 +3,7 @@
 preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 and 2, RM-Bench, Orca, UltraInteract,
              LLaMA-Factory
 arenas       Chatbot Arena (33k, Kaggle's 55k, 100k, 140k), Search Arena, compar:IA, MT-Bench
-benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, Auto-J, PandaLM
+benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, Auto-J, JudgeLM, PandaLM
 exports      Argilla, Label Studio and Mechanical Turk
 comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, RMB,
              and preference data with other names: Argilla's, Stack Exchange in pairs, CValues, LitBench,

@@ -80,6 +80,19 @@ def auto_j(row: Row) -> Iterator[Row]:
     yield summed([winner] if winner else [], "label is null")
 
 
+def judgelm(row: Row) -> Iterator[Row]:
+    """`score` has a judge's ratings of both answers; the higher one is preferred. A rating of −1 was not parsed."""
+    scores = decoded(given_in(row, "score"))
+    if scores is None:
+        yield {"no_vote": "score is null"}
+        return
+    ratings = [number_of(score) for score in scores] if isinstance(scores, list) else []
+    if len(ratings) != 2 or not all(rating == rating for rating in ratings):
+        raise bad_value("score", row["score"], "two numbers, the ratings of both answers")
+    first, second = ratings
+    yield summed([] if -1 in ratings else signs([second - first]), "score is -1, not parsed")
+
+
 def pandalm(row: Row) -> Iterator[Row]:
     """One column an annotator: 1, 2, or 0 for a tie. The input, if there is one, follows the instruction."""
     columns = [column for column in row if _ANNOTATOR.fullmatch(column) and given_in(row, column) is not None]
@@ -146,6 +159,12 @@ LAYOUTS = (
     Layout(
         "auto_j", ("prompt", "response 1", "response 2", "label"), "https://github.com/GAIR-NLP/auto-j", auto_j,
         {"prompt": "prompt", "response_a": "response 1", "response_b": "response 2", "topic": "scenario"},
+    ),
+    Layout(
+        "judgelm", ("question_body", "answer1_body", "answer2_body", "score"),
+        "https://huggingface.co/datasets/BAAI/JudgeLM-100K", judgelm,
+        {"prompt": "question_body", "response_a": "answer1_body", "response_b": "answer2_body",
+         "model_a": "answer1_model_id", "model_b": "answer2_model_id"},
     ),
     Layout(
         "pandalm", ("instruction", "response1", "response2", "annotator1"),
