@@ -22,6 +22,7 @@ Row = dict[str, Any]
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = ({"role"}, {"from", "value"})
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
+_NUMBERS = re.compile(r"\[[-+.\de\s]+\]", re.ASCII)  # as numpy prints them
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
@@ -57,6 +58,8 @@ def decoded(value: object) -> Any:
 
 def _literal(text: str) -> Any:
     """A Python literal. numpy prints lists without commas, which in Python would join the texts of a list."""
+    if _NUMBERS.fullmatch(text):
+        text = f"[{','.join(text[1:-1].split())}]"
     tree = ast.parse(_with_commas(text) if _NO_COMMA.search(text) else text, mode="eval")
     return ast.literal_eval(_Arrays().visit(tree) if "array(" in text or "nan" in text else tree)
 

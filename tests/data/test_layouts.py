@@ -509,7 +509,7 @@ def test_auto_j():
 
 def test_judgelm_has_two_ratings():
     row = {"question_id": 1, "answer1_body": "Yes.", "answer2_body": "No.", "answer1_model_id": "m"}
-    scores = ([8, 3.5], [3, 8.0], "[7, 7]", [-1, -1], None)
+    scores = ([8, 3.5], "[3.  8.5]", "[7, 7]", [-1, -1], None)
     pairs, report = read([row | {"question_body": f"Q{i}", "score": score} for i, score in enumerate(scores)])
     assert (report.layout, [p.label for p in pairs], pairs[0].model_a) == ("judgelm", [0, 1, 0.5], "m")
     assert dict(report.left_out) == {"score is -1, not parsed": 1, "score is null": 1}
@@ -966,6 +966,16 @@ def test_unanswered_records_and_blank_rows_of_exports_in_csv(tmp_path):
 def test_llama_factory_has_single_messages():
     answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
     (pair,), _ = read([{"conversations": [{"from": "human", "value": "Tea?"}], **answers}])
+    assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
+
+
+@pytest.mark.parametrize("write", [json.dumps, str])
+def test_llama_factory_has_single_messages_in_csv(tmp_path, write):
+    answers = {name: write({"from": "gpt", "value": name}) for name in ("chosen", "rejected")}
+    row = {"conversations": write([{"from": "human", "value": "Tea?"}]), **answers}
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values()])
+    (pair,), _ = read(tmp_path / "a.csv")
     assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
 
 

@@ -122,6 +122,12 @@ def _is_list_of_texts(value: object, spelled: bool) -> bool:
 
 def _text(row: Row, column: str) -> Text:
     value = with_messages(row.get(column))
+    spelled = decoded(value) if isinstance(value, str) else None
+    if isinstance(spelled, Mapping) and set(spelled) in (
+        {"role", "content"},
+        {"from", "value"},
+    ):  # LLaMA-Factory in CSV
+        value = spelled
     text = text_or_messages([value] if isinstance(value, Mapping) else value, column, blank=True)
     return (transcript(text) or text) if isinstance(text, str) else text
 
