@@ -22,6 +22,7 @@ Row = dict[str, Any]
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = ({"role"}, {"from", "value"})
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
+_NUMBERS = re.compile(r"\[[-+.\de\s]+\]", re.ASCII)  # as numpy prints them
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
@@ -57,7 +58,21 @@ def decoded(value: object) -> Any:
 
 def _literal(text: str) -> Any:
     """A Python literal. numpy prints lists without commas, which in Python would join the texts of a list."""
-    return ast.literal_eval(_with_commas(text) if _NO_COMMA.search(text) else text)
+    if _NUMBERS.fullmatch(text):
+        text = f"[{','.join(text[1:-1].split())}]"
+    tree = ast.parse(_with_commas(text) if _NO_COMMA.search(text) else text, mode="eval")
+    return ast.literal_eval(_Arrays().visit(tree) if "array(" in text or "nan" in text else tree)
+
+
+class _Arrays(ast.NodeTransformer):
+    """Reads what pandas writes of arrays inside of lists and mappings, `array([…], dtype=object)`, and `nan`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
+        return self.visit(node.args[0]) if is_array else node
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(math.nan) if node.id == "nan" else node
 
 
 def _with_commas(text: str) -> str:

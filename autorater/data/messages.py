@@ -102,8 +102,8 @@ def _joined(content: object, column: str) -> str:
     """The text of a message's content in parts."""
     parts = content if isinstance(content, list | tuple) else None
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts or ()]
-    kinds = {part.get("type", "text") for part in parts or () if isinstance(part, Mapping)}
-    if parts is None or kinds - {"text"} or not all(isinstance(text, str) for text in texts):
+    are_text = all(part.get("type", "text") == "text" for part in parts or () if isinstance(part, Mapping))
+    if parts is None or not are_text or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"column {column!r}: got the content {shortened(content)}; expected text, or parts of type text only"
         )

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import blake2b
+from shlex import quote
 from typing import NamedTuple
 
 from autorater.data.errors import DataError, UserError, did_you_mean, nearest
@@ -26,6 +27,8 @@ from autorater.data.fields import (
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.arenas import is_turns, turn_lists
+from autorater.data.layouts.exports import usual_responses
+from autorater.data.layouts.layout import PROMPTS
 from autorater.data.layouts.votes import VOTE_COLUMNS, VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
@@ -39,6 +42,16 @@ _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _SYSTEM = ("system", "system_prompt")
+_RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --judge recorded:FILE reads, and no pairs"
+_NO_PAIRS = {
+    ("prompt", "completion", "label"): "one response a row with a label (KTO); expected two responses a row",
+    ("output", "kto_tag"): "one response a row with a label (KTO); expected two responses a row",
+    ("prompt", "response", "helpfulness"): "ratings of one response a row (HelpSteer); expected two responses a row",
+    ("user_prompt", "model_response", "within_turn_id"): "one response a row (PRISM); expected its conversations",
+    ("message_id", "parent_id", "rank"): "one message a row (OpenAssistant); expected its trees",
+    ("g1_winner", "g2_winner"): _RECORDED,
+    ("games",): _RECORDED,
+}
 
 
 class ReadPair(NamedTuple):
@@ -100,11 +113,11 @@ class RowReader:
 
     def pairs(self, row: Row, index: int) -> list[ReadPair]:
         """The pairs of the row with this index (several in RewardBench 2)."""
-        row = lifted(row)
-        self._find(row)
         if self._from_text and not any(row.values()):  # Excel writes the rows below a table
             self.left_out["the row is blank"] += 1
             return []
+        row = lifted(row)
+        self._find(row)
         with self._in_their_words():
             row = self._renamed(row)
             if self._from_text:
@@ -293,14 +306,33 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
     label = ("votes_a", "votes_b") if voted else () if single or not labelled else ("label",)
     for column in ("prompt", "response_a", "response_b", *label):
         if column not in names:
+            for columns, reason in _NO_PAIRS.items():
+                if set(columns) <= set(names):
+                    raise DataError(f"the columns {', '.join(columns)} are {reason}")
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
-            also = also if column == "label" else ""
-            theirs = nearest(column, (name for name in names if name not in OUR_COLUMNS)) or "THEIRS"
-            also = also or (
-                f" (or columns={{{column!r}: {theirs!r}}} to name it, on the command line autorater convert FILE "
-                f"OUT.jsonl --columns {column}={theirs}, or a layout of docs/data.md)"
-            )
+            if column != "label":
+                named = _suggested(column, names)
+                option = quote(",".join(f"{ours}={theirs}" for ours, theirs in named.items()))
+                also = (
+                    f" (or columns={named} to name it, on the command line autorater convert FILE OUT.jsonl --columns "
+                    f"{option}, or a layout of docs/data.md)"
+                )
             raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
+
+
+def _suggested(column: str, names: Collection[str]) -> dict[str, str]:
+    """Our missing columns to those that may be meant; both responses together, so that they cannot change places."""
+    others = [name for name in names if name not in OUR_COLUMNS]
+    usual = next((name for name in PROMPTS if column == "prompt" and name in others), "THEIRS")
+    found = {column: nearest(column, others) or usual}
+    if column not in _TEXTS or {"response_a", "response_b"} & set(names):
+        return found
+    found = found if column == "prompt" else {}
+    chosen = next((name for name in others if "chosen" in name and name.replace("chosen", "rejected") in others), None)
+    if chosen:
+        return found | {"chosen": chosen, "rejected": chosen.replace("chosen", "rejected")}
+    a, b = usual_responses(others) or ("THEIRS", "THEIRS")
+    return found | {"response_a": a, "response_b": b}
 
 
 def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str, int]]:

@@ -7,6 +7,7 @@ import pytest
 from autorater.data.errors import DataError
 from autorater.data.layouts.votes import winner_of
 from autorater.data.loading import LoadReport, load_pairs
+from autorater.data.messages import Message
 
 
 def read(rows, **options):
@@ -153,6 +154,7 @@ def test_preference_collection_has_criteria():
         ("argilla_dpo", "instruction", "chosen_response", "rejected_response"),
         ("stack_exchange_paired", "question", "response_j", "response_k"),
         ("cvalues", "prompt", "pos_resp", "neg_resp"),
+        ("litbench", "prompt", "chosen_story", "rejected_story"),
     ],
 )
 def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
@@ -168,11 +170,69 @@ def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
             read([row | {column: " "}])
 
 
+@pytest.mark.parametrize("wrap", [lambda turns: {"messages": turns, "tools": []}, list])
+def test_openai_has_messages_of_a_preferred_output(wrap):
+    outputs = [[{"role": "assistant", "content": text}] for text in ("Yes.", "No.")]
+    row = {"input": wrap([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tea?"}])}
+    row |= dict(zip(("preferred_output", "non_preferred_output"), outputs, strict=True))
+    (pair,), report = read([row])
+    assert (report.layout, pair.prompt) == ("openai_dpo", (Message("system", "Be kind."), Message("user", "Tea?")))
+    pair = pair if pair.label == 0 else pair.swapped()
+    assert (pair.response_a, pair.response_b) == ((Message("assistant", "Yes."),), (Message("assistant", "No."),))
+    with pytest.raises(DataError, match="column 'preferred_output': got None"):
+        read([row | {"preferred_output": None}])
+
+
+def test_rmb():
+    sides = {
+        name: {"answer": text, "llm_name": text[0], "score": 4.0}
+        for name, text in (("chosen", "Yes."), ("reject", "No."))
+    }
+    row = {"pair_uid": "1", "conversation_input": [{"role": "user", "content": "Tea?", "language": "en"}], **sides}
+    (tie,), report = read([row | {"category_path": "Chat"}])
+    assert (report.layout, tie.id, tie.topic, tie.label) == ("rmb", "1", "Chat", 0.5)
+    (pair,), _ = read([row | {"reject": sides["reject"] | {"score": 2.0}}])
+    pair = pair if pair.label == 0 else pair.swapped()
+    assert (pair.prompt, pair.response_a, pair.model_b) == ((Message("user", "Tea?"),), "Yes.", "N")
+    with pytest.raises(DataError, match=r"column 'reject': got 'No.'; expected a mapping with an answer"):
+        read([row | {"reject": "No."}])
+
+
+def test_swift_has_the_preferred_answer_in_its_messages():
+    turns = [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes."}]
+    (pair,), report = read([{"messages": turns, "rejected_response": "No."}])
+    assert (report.layout, pair.prompt) == ("swift", (Message("user", "Tea?"),))
+    assert (pair if pair.label == 0 else pair.swapped()).response_a == (Message("assistant", "Yes."),)
+    with pytest.raises(DataError, match=r"column 'messages': got .*; expected messages that end with the preferred"):
+        read([{"messages": turns[:1], "rejected_response": "No."}])
+    with pytest.raises(DataError, match="column 'rejected_response': got None; expected text"):
+        read([{"messages": turns, "rejected_response": None}])
+
+
+def test_a_prompt_that_is_json_stays_text():
+    row = {"prompt": '{"sum": [1, 2]}', "pos_resp": "3", "neg_resp": "4"}
+    assert read([row])[0][0].prompt == '{"sum": [1, 2]}'
+
+
 @pytest.mark.parametrize(
     ("word", "winner"),
-    [("A-is-clearly-better", "A"), ("B-is-slightly-better", "B"), ("Response 2 is better", "B"), ("Tie", "tie")],
+    [
+        ("A-is-clearly-better", "A"),
+        ("B-is-slightly-better", "B"),
+        ("Response 2 is better", "B"),
+        ("Tie", "tie"),
+        ("A is much better than B", "A"),
+        ("Response B slightly better", "B"),
+        ("Strongly prefer A", "A"),
+        ("B++", "B"),
+        ("A+", "A"),
+        ("[[B++]]", "B"),
+        ("About the same", "tie"),
+        ("No preference", "tie"),
+    ],
 )
 def test_a_is_better(word, winner):
     assert winner_of(word, "winner") == winner
-    with pytest.raises(DataError, match="expected A, B or tie"):
-        winner_of("neither is better", "winner")
+    for other in ("neither is better", "better than B", "preferred", "C++", "+", "A is better than"):
+        with pytest.raises(DataError, match="expected A, B or tie"):
+            winner_of(other, "winner")

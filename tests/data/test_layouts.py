@@ -127,6 +127,65 @@ def test_lmsys_55k_has_lists_in_its_fields(tmp_path):
         read([dict(zip((*columns, "winner_tie"), rows[0], strict=True)) | {"prompt": "Tea?"}])
 
 
+TEXTS = {"id": 1, "model_a": "m", "model_b": "n", "prompt": "Tea?", "response_a": "[Yes]", "response_b": "No."}
+
+
+def test_lmsys_55k_in_copies_with_plain_texts():
+    row = TEXTS | {"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}
+    (pair,), report = read([row])
+    assert (report.layout, pair.prompt, pair.response_a, pair.response_b) == ("lmsys_55k", "Tea?", "[Yes]", "No.")
+    assert pair.label == 1
+    with pytest.raises(DataError, match=r"'response_a': got .*; expected a JSON list"):
+        read([row | {"prompt": '["Tea?"]', "response_a": '["Yes.'}])
+    with pytest.raises(DataError, match=r"'prompt': got 'Tea\?'; expected a JSON list"):
+        read([row | {"response_a": '["Yes."]', "response_b": '["No."]'}])
+    assert read([row | {"prompt": '["Tea?"]'}])[0] == [pair]
+    with pytest.raises(DataError, match=r"'prompt': got .*; expected the text of one turn, as the responses are"):
+        read([row | {"prompt": '["Tea?", "Why?"]'}])
+
+
+def test_search_arena_has_messages():
+    row = {name.replace("conversation", "messages"): value for name, value in battle("model_b", 2).items()}
+    row |= {"languages": ["English"], "system_a_metadata": {}, "system_b_metadata": {}}
+    other = row | {"messages_a": [user("Other?"), assistant("a")]}
+    pairs, report = read([row, row | {"winner": "tie (bothbad)"}, row | {"winner": None}])
+    assert (report.layout, len(pairs), dict(report.left_out)) == ("search_arena", 1, {"winner is null": 1})
+    assert (pairs[0].votes_a, pairs[0].votes_b, pairs[0].votes_tie) == (0, 1, 1)
+    assert pairs[0].response_b == (*answer("b1"), *messages("Q2", "b2"))
+    with pytest.raises(
+        DataError, match=r"column 'messages_b': got .*; expected the same first message as in messages_a"
+    ):
+        read([other | {"turn": None}])
+
+
+COMPARIA = {"id": "c", "model_a_name": "m", "model_b_name": "n", "conv_turns": 1} | {
+    f"conversation_{side}": [user("Tea?"), assistant(side)] for side in "ab"
+}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "equal", "label"),
+    [("m", False, 0), ("n", "False", 1), (None, True, 0.5), ("n", "True", 0.5), (None, False, None)],
+)
+def test_comparia_names_the_chosen_model(chosen, equal, label):
+    row = COMPARIA | {"chosen_model_name": chosen, "both_equal": equal}
+    if label is None:
+        with pytest.raises(DataError, match=r"no vote .chosen_model_name is null"):
+            read([row])
+        return
+    (pair,), report = read([row])
+    assert (report.layout, pair.id, pair.label, pair.model_a, pair.model_b) == ("comparia", "c", label, "m", "n")
+    assert (pair.prompt, pair.response_a) == (messages("Tea?"), answer("a"))
+
+
+def test_comparia_with_a_model_that_is_neither():
+    row = COMPARIA | {"chosen_model_name": "o", "both_equal": False}
+    with pytest.raises(DataError, match="column 'chosen_model_name': got 'o'; expected model_a_name or model_b_name"):
+        read([row])
+    with pytest.raises(DataError, match=r"no vote .both models have one name"):
+        read([row | {"model_b_name": "m", "chosen_model_name": "m"}])
+
+
 def test_ppe():
     row = {
         "question_id": "x",
@@ -180,6 +239,8 @@ def test_helpsteer_strengths_are_votes_by_their_sign():
     assert [(p.votes_a, p.votes_tie, p.votes_b) for p in pairs] == [(1, 0, 2), (0, 1, 0)]
     assert pairs[1].prompt == messages("Hi.", "Yes?", "Tea?")
     assert sum(report.left_out.values()) == 1
+    spelled = HS3 | {"overall_preference": 1, "context": json.dumps(HS3["context"])}
+    assert read([spelled])[0][0].prompt == messages("Tea?")
     with pytest.raises(DataError, match="'overall_preference': got 4; expected strengths from -3 to 3"):
         read([HS3 | {"overall_preference": 4}])
 
@@ -306,6 +367,14 @@ def test_rm_bench_has_every_right_with_every_wrong_response(as_list):
         read([sides])
 
 
+def test_rm_bench_in_a_table_of_text(tmp_path):
+    header = "id,prompt,chosen,rejected,domain\n"
+    (tmp_path / "a.csv").write_text(header + """c/1,Tea?,"['Yes.', 'Yes, do.']","[""No."", ""No, no.""]",chat\n""")
+    pairs, _ = read(tmp_path / "a.csv")
+    assert [pair.id for pair in pairs] == ["c/1/0-0", "c/1/0-1", "c/1/1-0", "c/1/1-1"]
+    assert {pair.label == float("Yes" in pair.response_b) for pair in pairs} == {True}
+
+
 @pytest.mark.parametrize("row", [
     {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0},
     {"info": {"post": "q"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
@@ -344,6 +413,22 @@ def test_orca_has_a_system_message(layout, column):
     assert (pair.prompt, report.unread) == (messages("Milk?"), ["system"])
     for (pair,), report in (read([row | {"prompt": "Milk?"}]), read([row], columns={"prompt": "system"})):
         assert (report.layout, pair.prompt in ("Milk?", "Be kind."), report.unread) == ("preference", True, ["system"])
+
+
+def test_llama_factory_has_an_instruction_and_an_input():
+    row = {"instruction": "Shorten.", "chosen": "Yes, I do.", "rejected": "Yes or no."}
+    (pair,), report = read([row])
+    assert (report.layout, pair.prompt, in_order(pair, "Yes, I do.").label) == ("llama_factory", "Shorten.", 0)
+    (pair,), _ = read([row | {"input": "A text."}])
+    assert pair.prompt == "Shorten.\n\nA text."
+    earlier = {"system": "Be kind.", "history": [["Hi?", "Hello."]]}
+    (pair,), report = read([row | {"input": "A text."} | earlier])
+    assert (report.layout, report.unread) == ("llama_factory", [])
+    assert pair.prompt == (Message("system", "Be kind."), *messages("Hi?", "Hello.", "Shorten.\n\nA text."))
+    with pytest.raises(DataError, match=r"column 'history': got .*; expected a list of pairs"):
+        read([row | {"history": ["Hi?"]}])
+    with pytest.raises(DataError, match="column 'instruction': got ''; expected the prompt of chosen and rejected"):
+        read([row | {"instruction": ""}])
 
 
 def test_ultrainteract_has_a_trajectory():
@@ -413,6 +498,26 @@ def test_alpaca_eval():
         read([row | {"preference": 3}])
 
 
+def test_auto_j():
+    row = {"scenario": "advice", "response 1": "Yes.", "response 2": "No."}
+    pairs, report = read([row | {"prompt": f"Q{i}", "label": label} for i, label in enumerate((0, 1, "2.0", None))])
+    assert (report.layout, [p.label for p in pairs], pairs[0].topic) == ("auto_j", [0, 1, 0.5], "advice")
+    assert dict(report.left_out) == {"label is null": 1}
+    with pytest.raises(DataError, match=r"'label': got 3; expected 0 \(the first response\), 1"):
+        read([row | {"prompt": "Tea?", "label": 3}])
+
+
+def test_judgelm_has_two_ratings():
+    row = {"question_id": 1, "answer1_body": "Yes.", "answer2_body": "No.", "answer1_model_id": "m"}
+    scores = ([8, 3.5], "[3.  8.5]", "[7, 7]", [-1, -1], None)
+    pairs, report = read([row | {"question_body": f"Q{i}", "score": score} for i, score in enumerate(scores)])
+    assert (report.layout, [p.label for p in pairs], pairs[0].model_a) == ("judgelm", [0, 1, 0.5], "m")
+    assert dict(report.left_out) == {"score is -1, not parsed": 1, "score is null": 1}
+    for score in ([1], [{"rouge1": 0.1}, {"rouge1": 0.2}], 5, [1, None]):
+        with pytest.raises(DataError, match=r"column 'score': got .*; expected two numbers, the ratings of both"):
+            read([row | {"question_body": "Tea?", "score": score}])
+
+
 def test_pandalm(tmp_path):
     row = {
         "idx": 0,
@@ -462,6 +567,85 @@ def test_label_studio():
     (pair,), report = read([flat, flat | {"annotator": 2}, flat | {"annotator": 2}])
     assert (report.layout, pair.votes_a) == ("label_studio_min", 2)
     assert dict(report.left_out) == {"repeats a row of the same annotator": 1}
+
+
+HIT = {"HITId": "h", "Title": "Compare", "AssignmentId": "1", "WorkerId": "u", "AssignmentStatus": "Approved"}
+HIT |= {"Input.prompt": "Tea?", "Input.response_a": "Yes.", "Input.response_b": "No."}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"Answer.preference": "B"}, {"Answer.choice.label": "Response B"}, {"Answer.best": "right"},
+        {"Answer.preference": "B", "Answer.comment": "Longer."},
+        {"Answer.taskAnswers": '[{"comment": "", "choice": {"A": false, "B": true}}]'},
+        {"Answer.taskAnswers": '[{"choice": {"label": "B"}}]'},
+    ],
+)  # fmt: skip
+def test_mturk_has_one_row_an_assignment(tmp_path, answers):
+    rows = [HIT | answers | {"WorkerId": w, "AssignmentStatus": s} for w, s in (("u", "Submitted"), ("v", "Approved"))]
+    rows.append(rows[0] | {"WorkerId": "w", "AssignmentStatus": "Rejected"})
+    path = tmp_path / "batch_results.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    (pair,), report = read(path)
+    assert (report.layout, pair.id, pair.prompt, pair.response_b) == ("mturk", "h", "Tea?", "No.")
+    assert (pair.votes_a, pair.votes_b) == (0, 2)
+    assert dict(report.left_out) == {"AssignmentStatus is 'Rejected'": 1}
+
+
+def test_mturk_with_several_answers():
+    row = HIT | {"Answer.helpful": "A", "Answer.harmless": "B"}
+    with pytest.raises(DataError, match=r"the answers \['Answer.helpful', 'Answer.harmless'\]; expected one"):
+        read([row])
+    assert read([row], columns={"vote": "Answer.harmless"})[0][0].label == 1
+    with pytest.raises(DataError, match=r"no vote .Answer.best is null"):
+        read([HIT | {"Answer.best": ""}])
+    named = {name.replace("response", "story"): value for name, value in row.items()}
+    columns = {"response_a": "Input.story_a", "response_b": "Input.story_b", "vote": "Answer.helpful"}
+    with pytest.raises(DataError, match="no column is known to be the two responses"):
+        read([named], columns={"vote": "Answer.helpful"})
+    assert read([named], columns=columns)[0][0].response_a == "Yes."
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "Tea?", "completion": "Yes.", "label": True}, r"prompt, completion, label are one response a row"),
+        ({"instruction": "Tea?", "output": "Yes.", "kto_tag": True}, r"output, kto_tag are one response a row"),
+        ({"prompt": "Tea?", "response": "Yes.", "helpfulness": 3}, r"helpfulness are ratings of one response a row"),
+        ({"question_id": 1, "g1_winner": "tie", "g2_winner": "tie"}, r"g1_winner, g2_winner are verdicts in both"),
+        ({"question_id": 1, "games": [{"score": "A>B"}, {"score": "B>A"}]}, r"games are verdicts .* recorded:FILE"),
+        ({"user_prompt": "Tea?", "model_response": "Yes.", "within_turn_id": 0}, r"\(PRISM\); expected its conv"),
+        ({"message_id": "m", "parent_id": "p", "text": "Yes.", "rank": 0}, r"\(OpenAssistant\); expected its trees"),
+    ],
+)
+def test_files_without_pairs_say_so(tmp_path, row, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(DataError, match=rf"a\.jsonl: line 1: .*{reason}"):
+        load_pairs(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (("query", "answer_1", "answer_2"), {"prompt": "query", "response_a": "answer_1", "response_b": "answer_2"}),
+        (("prompt", "response 1", "response 2"), {"response_a": "response 1", "response_b": "response 2"}),
+        (("prompt", "chosen_text", "rejected_text"), {"chosen": "chosen_text", "rejected": "rejected_text"}),
+        (("prompt", "x", "y"), {"response_a": "THEIRS", "response_b": "THEIRS"}),
+    ],
+)
+def test_suggested_names_do_not_change_places(names, columns):
+    row = dict(zip((*names, "vote"), ("Tea?", "Yes, I do.", "Yes or no.", "A"), strict=True))
+    with pytest.raises(DataError) as error:
+        load_pairs([row])
+    option = ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())
+    assert f"columns={columns} to name it" in str(error.value)
+    assert f"--columns {option}," in str(error.value).replace("'", "")
+    if "THEIRS" not in columns.values():
+        (pair,), _ = read([row], columns=columns)
+        assert (pair.prompt, in_order(pair, "Yes, I do.").label) == ("Tea?", 0)
 
 
 FLAT = {
@@ -525,7 +709,7 @@ def test_layouts_by_name():
     }
     assert read([row])[1].layout == "rewardbench"
     assert read([row], layout="preference")[1].layout == "preference"
-    with pytest.raises(DataError, match="column 'history' is missing; expected it in the layout shp"):
+    with pytest.raises(DataError, match=r"column 'history' is missing; expected it in the layout shp"):
         read([row], layout="shp")
     with pytest.raises(UserError, match="unknown layout 'arena'; expected one of pairs, lmsys_55k"):
         read([row], layout="arena")
@@ -639,6 +823,7 @@ def test_a_label_and_a_winner_that_contradict_are_an_error():
     ("row", "message"),
     [
         ({"question": "Tea?", "chosen": "Yes, I do.", "rejected": "Yes or no."}, r"columns=\{'prompt': 'question'\}"),
+        ({"messages": [user("Tea?")], "chosen": "Yes, I do.", "rejected": "Yes or no."}, r"\{'prompt': 'messages'\}"),
         (LIKED | {"prompt": "", "rejected": "Yes or no."}, "column 'prompt': got ''; expected the prompt"),
         (LIKED | {"prompt": None, "rejected": "Yes or no."}, "column 'prompt': got None; expected the prompt"),
     ],
@@ -707,6 +892,26 @@ def test_a_frame_of_parquet_has_arrays():
     )  # fmt: skip
 
 
+def test_arrays_inside_of_the_arrays_of_a_frame(tmp_path):
+    """What `to_csv` writes of a frame that pandas reads from Parquet: the inner lists are printed as arrays."""
+    np, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+
+    def arrays(value):
+        if isinstance(value, list):
+            array = np.empty(len(value), dtype=object)
+            array[:] = [arrays(part) for part in value]
+            return array
+        return {name: arrays(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+    row = battle("model_b", 1, id="x", language="English")
+    parts = [{"type": "text", "text": "Is an array( or nan?", "image": float("nan")}]
+    for side in "ab":
+        row[f"conversation_{side}"] = arrays([{"role": "user", "content": parts}, row[f"conversation_{side}"][1]])
+    pandas.DataFrame([row]).to_csv(tmp_path / "a.csv", index=False)
+    (pair,), report = read(tmp_path / "a.csv")
+    assert (report.layout, pair.prompt, pair.label) == ("chatbot_arena_140k", messages("Is an array( or nan?"), 1)
+
+
 def test_lists_of_texts_as_numpy_prints_them(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,chosen,rejected,num_correct\nQ,['a'],\"['y' 'z']\",1\n")
     pairs, _ = read(tmp_path / "a.csv")
@@ -721,9 +926,56 @@ def test_a_prompt_that_is_the_first_of_several_questions():
         read([{"prompt": "Hello", "chosen": sides[0], "rejected": sides[1]}])
 
 
+def test_conversations_that_begin_differently_are_no_pair():
+    sides = {name: [user(name), assistant("Yes.")] for name in ("chosen", "rejected")}
+    with pytest.raises(DataError, match=r"column 'rejected': got .*; expected the same beginning as chosen"):
+        read([{"prompt": "chosen", **sides}])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([TASK | {"annotations": [{"result": "left"}]}], "column 'result': got 'left'; expected a list of mappings"),
+        ([TASK | {"annotations": [{"result": [{"type": "choices", "value": None}]}]}], "no completed annotation"),
+        ([FLAT | {"preference.responses": float("nan")}], "preference has no submitted answer"),
+        ([FLAT | {"preference.responses": 5}], "column 'preference.responses': got 5; expected a list of answers"),
+        ([FLAT | {"preference.responses": ["A"], "preference.responses.status": ["submitted"] * 2}],
+         r"'preference.responses.status': got .*; expected a list of 1, one an answer"),
+    ],
+)  # fmt: skip
+def test_exports_that_are_damaged(rows, message):
+    with pytest.raises(DataError, match=message):
+        read(rows)
+
+
+def test_unanswered_records_and_blank_rows_of_exports_in_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    answers = {"preference.responses": "['B']", "preference.responses.status": "['submitted']"}
+    with path.open("w", newline="") as file:
+        rows = [FLAT | answers, FLAT | {"id": "r2", "instruction": "Milk?"} | dict.fromkeys(answers, "")]
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    (pair,), report = read(path)
+    assert (pair.id, pair.label, dict(report.left_out)) == ("r1", 1, {"preference has no submitted answer": 1})
+    row = TASK | {"annotations": json.dumps([choice("left")]), "data": json.dumps(TASK["data"])}
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values(), [""] * 3])
+    (pair,), report = read(path)
+    assert (pair.label, dict(report.left_out)) == (0, {"the row is blank": 1})
+
+
 def test_llama_factory_has_single_messages():
     answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
     (pair,), _ = read([{"conversations": [{"from": "human", "value": "Tea?"}], **answers}])
+    assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
+
+
+@pytest.mark.parametrize("write", [json.dumps, str])
+def test_llama_factory_has_single_messages_in_csv(tmp_path, write):
+    answers = {name: write({"from": "gpt", "value": name}) for name in ("chosen", "rejected")}
+    row = {"conversations": write([{"from": "human", "value": "Tea?"}]), **answers}
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values()])
+    (pair,), _ = read(tmp_path / "a.csv")
     assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
 
 

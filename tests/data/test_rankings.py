@@ -123,3 +123,81 @@ def test_equal_answers_with_different_ranks_are_no_pair():
     _, pairs, report = read([NECTAR | {"answers": answers}])
     assert [(pair.votes_a, pair.votes_b) for pair in pairs] == [(1, 1)]
     assert report.left_out == {"two answers are equal": 1}
+
+
+def reply(text, rank=None, role="assistant", replies=()):
+    return {"message_id": text, "text": text, "role": role, "rank": rank, "replies": list(replies)}
+
+
+def test_oasst_has_every_two_ranked_answers_of_a_tree():
+    later = reply("Why?", 0, "prompter", [reply("p", 1.0), reply("q", 0.0)])
+    other = reply("How?", 1, "prompter", [reply("lone", 0)])
+    root = reply(
+        "Tea?", None, "prompter", [reply("x", 1, replies=[later, other]), reply("y", 0), reply("z"), reply("w", 2)]
+    )
+    tree = {"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": root}
+    found, pairs, report = read([tree, tree | {"message_tree_id": "u", "prompt": reply("Hm?", role="prompter")}])
+    assert (report.layout, dict(report.left_out)) == ("oasst", {"no two answers have a rank": 1})
+    assert found == {
+        "t/Tea?/1-0": ("y", "x"), "t/Tea?/0-2": ("x", "w"), "t/Tea?/1-2": ("y", "w"), "t/Why?/1-0": ("q", "p"),
+    }  # fmt: skip
+    assert pairs[0].prompt == (Message("user", "Tea?"),)
+    assert pairs[3].prompt == (Message("user", "Tea?"), Message("assistant", "x"), Message("user", "Why?"))
+
+
+def test_community_alignment_has_the_preferred_response_with_each_other():
+    row = {"conversation_id": "c", "annotator_id": "u", "assigned_lang": "en", "first_turn_prompt": "Tea?"}
+    row |= {f"first_turn_response_{side}": side.upper() for side in "abcd"}
+    row |= {"first_turn_preferred_response": "response_b", "second_turn_prompt": "Why?"}
+    row |= {"second_turn_response_a": "p", "second_turn_response_b": "q", "second_turn_response_c": float("nan")}
+    row |= {"second_turn_preferred_response": "response_b", "third_turn_preferred_response": None}
+    found, pairs, report = read([row])
+    assert (report.layout, pairs[0].topic) == ("community_alignment", "en")
+    assert set(found.values()) == {("B", "A"), ("B", "C"), ("B", "D"), ("q", "p")}
+    assert pairs[3].prompt == (Message("user", "Tea?"), Message("assistant", "B"), Message("user", "Why?"))
+    rows = [row, row, row | {"annotator_id": "v", "first_turn_preferred_response": "response_a"}]
+    _, gathered, report = read([part | {"second_turn_preferred_response": None} for part in rows])
+    assert sorted((p.response_a, p.response_b, p.n_votes) for p in map(ordered, gathered)) == [
+        ("A", "B", 2), ("A", "C", 1), ("A", "D", 1), ("B", "C", 1), ("B", "D", 1),
+    ]  # fmt: skip
+    assert report.left_out == {"repeats a row of the same annotator": 3}
+    with pytest.raises(
+        DataError, match="'first_turn_preferred_response': got 'response_e'; expected one of response_a "
+    ):
+        read([row | {"first_turn_preferred_response": "response_e"}])
+    with pytest.raises(DataError, match=r"no vote .first_turn_preferred_response is null"):
+        load_pairs([row | {"first_turn_preferred_response": None}])
+
+
+def ordered(pair):
+    return pair if pair.response_a < pair.response_b else pair.swapped()
+
+
+def coval(*rankings):
+    turns = {"messages": [{"role": "user", "content": "Tea?"}]}
+    answers = [{"response_index": i, "messages": [{"role": "assistant", "content": i.lower()}]} for i in "ABC"]
+    assessments = [
+        {
+            "annotator_id": str(i),
+            "ranking_blocks": {"personal": [{"ranking": ranking}], "world": [{"ranking": "C>B>A"}]},
+        }
+        for i, ranking in enumerate(rankings)
+    ]
+    return {"prompt_id": "p", "prompt": turns, "responses": answers, "metadata": {"assessments": assessments}}
+
+
+def test_coval_has_the_personal_rankings_of_all_annotators():
+    report = LoadReport()
+    pairs = load_pairs([coval("A>B=C", "B > A > C", "A>B>C", "A>B")], report=report)
+    assert report.layout == "coval"
+    assert [(p.id, p.votes_a, p.votes_b, p.votes_tie) for p in pairs] == [
+        ("p/A-B", 3, 1, 0), ("p/A-C", 3, 0, 0), ("p/B-C", 2, 0, 1),
+    ]  # fmt: skip
+    assert pairs[0].response_b == (Message("assistant", "b"),)
+    row = coval("A>B")
+    row["metadata"]["assessments"][0]["ranking_blocks"]["personal"] = []
+    with pytest.raises(DataError, match=r"no vote .no personal ranking of A and B"):
+        load_pairs([row])
+    for ranking in ("A>D", "A>B>A"):
+        with pytest.raises(DataError, match=r"column 'ranking': got .*; expected each of A, B, C once"):
+            load_pairs([coval(ranking)])

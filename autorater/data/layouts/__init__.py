@@ -1,12 +1,15 @@
 """Published layouts of pairs, found by the columns of a file or by name (docs/data.md has the table).
 
-preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 and 2, RM-Bench, Orca, UltraInteract
-arenas       Chatbot Arena (33k, Kaggle's 55k, 100k, 140k), MT-Bench
-benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, PandaLM
-exports      Argilla and Label Studio
-comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, and
-             preference data with other names: Argilla's, Stack Exchange in pairs, CValues
-rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM
+preferences  TRL's chosen and rejected, HH-RLHF, UltraFeedback, RewardBench 1 and 2, RM-Bench, Orca, UltraInteract,
+             LLaMA-Factory
+arenas       Chatbot Arena (33k, Kaggle's 55k, 100k, 140k), Search Arena, compar:IA, MT-Bench
+benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, Auto-J, JudgeLM, PandaLM
+exports      Argilla, Label Studio and Mechanical Turk
+comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, RMB,
+             and preference data with other names: Argilla's, Stack Exchange in pairs, CValues, LitBench,
+             OpenAI's fine-tuning, ms-swift
+rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM, OpenAssistant,
+             Community Alignment, CoVal
 votes        the words for a winner
 
 A file in our own columns, one row an annotator included (Kaggle's WSDM cup is one), has no layout here: it is read by

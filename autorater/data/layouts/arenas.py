@@ -1,4 +1,5 @@
-"""Votes of visitors and experts on two models' conversations: Chatbot Arena in its editions, and MT-Bench.
+"""Votes of visitors and experts on two models' conversations: the arenas of LMArena in their editions, compar:IA, and
+MT-Bench.
 
 The prompt is what both conversations share at their beginning; the responses are the rest, several messages if there
 are several turns.
@@ -7,6 +8,7 @@ are several turns.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -18,13 +20,28 @@ from autorater.data.messages import Conversation, Message, common_beginning, tex
 
 def conversations(row: Row) -> Iterator[Row]:
     """`conversation_a` and `conversation_b` up to `turn`, which counts the turns that were judged."""
-    turn = given_in(row, "turn")
-    turns = None if turn is None else count_in(turn, "turn", "turns")
-    sides = [judged_turns(row, f"conversation_{side}", turns) for side in "ab"]
-    prompt, a, b = common_beginning(*sides)
-    if not prompt:
-        raise bad_value("conversation_b", row["conversation_b"], "the same first message as in conversation_a")
-    yield {"prompt": prompt, "response_a": a, "response_b": b, **votes_in(row, "winner")}
+    yield _texts(row, "conversation") | votes_in(row, "winner")
+
+
+def search_arena(row: Row) -> Iterator[Row]:
+    """The same with `messages_a` and `messages_b`."""
+    yield _texts(row, "messages") | votes_in(row, "winner")
+
+
+def comparia(row: Row) -> Iterator[Row]:
+    """The vote is the name of a model in `chosen_model_name`, or `both_equal`."""
+    chosen, names = name_in(row, "chosen_model_name"), [name_in(row, f"model_{side}_name") for side in "ab"]
+    if _is_true(row["both_equal"]):
+        vote = counts(*VOTES["tie"])
+    elif chosen is None:
+        vote = {"no_vote": "chosen_model_name is null"}
+    elif names[0] == names[1]:
+        vote = {"no_vote": "both models have one name"}
+    elif chosen in names:
+        vote = counts(*VOTES["AB"[names.index(chosen)]])
+    else:
+        raise bad_value("chosen_model_name", chosen, f"model_a_name or model_b_name, {names[0]!r} or {names[1]!r}")
+    yield _texts(row, "conversation") | vote
 
 
 def mt_bench(row: Row) -> Iterator[Row]:
@@ -38,8 +55,15 @@ def mt_bench(row: Row) -> Iterator[Row]:
 
 
 def turn_lists(row: Row) -> Iterator[Row]:
-    """JSON lists of the turns in `prompt`, `response_a` and `response_b`; null is empty. A test file has no winner."""
-    asked, a, b = (_list(row, column) for column in ("prompt", "response_a", "response_b"))
+    """JSON lists of the turns in `prompt`, `response_a` and `response_b`; null is empty. A test file has no winner.
+
+    Copies of the data have the texts of a single turn instead.
+    """
+    are_texts = _is_text(row["response_a"]) and _is_text(row["response_b"])
+    asked = [row["prompt"]] if are_texts and _is_text(row["prompt"]) else _list(row, "prompt")
+    a, b = ([row[name]] if are_texts else _list(row, name) for name in ("response_a", "response_b"))
+    if are_texts and len(asked) > 1:
+        raise bad_value("prompt", row["prompt"], "the text of one turn, as the responses are")
     if len(asked) == 1:
         texts = {"prompt": asked[0], "response_a": "\n\n".join(a), "response_b": "\n\n".join(b)}
     else:
@@ -49,7 +73,7 @@ def turn_lists(row: Row) -> Iterator[Row]:
     if got == [None] * 3:
         yield texts | {"no_vote": "no winner"}
         return
-    wins = [value is True or number_of(value) == 1 or str(value).lower() == "true" for value in got]
+    wins = [_is_true(value) for value in got]
     if sum(wins) != 1:
         raise bad_value("winner_model_a, winner_model_b, winner_tie", got, "1 in one of them and 0 in the others")
     yield texts | counts(*next(vote for vote, won in zip(VOTES.values(), wins, strict=True) if won))
@@ -71,6 +95,25 @@ def judged_turns(row: Row, column: str, turns: int | None) -> Conversation:
 def is_turns(value: object) -> bool:
     """Whether a value is a list of the texts of all turns, in which a missing answer is null."""
     return isinstance(value, list) and bool(value) and all(text is None or isinstance(text, str) for text in value)
+
+
+def _texts(row: Row, stem: str) -> Row:
+    """Prompt and responses of two conversations, in columns with this name before `_a` and `_b`."""
+    turn = given_in(row, "turn")
+    turns = None if turn is None else count_in(turn, "turn", "turns")
+    prompt, a, b = common_beginning(*(judged_turns(row, f"{stem}_{side}", turns) for side in "ab"))
+    if not prompt:
+        raise bad_value(f"{stem}_b", row[f"{stem}_b"], f"the same first message as in {stem}_a")
+    return {"prompt": prompt, "response_a": a, "response_b": b}
+
+
+def _is_true(value: object) -> bool:
+    return value is True or number_of(value) == 1 or str(value).lower() == "true"
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that is no list of texts, not even one that is cut off."""
+    return isinstance(value, str) and not _LIST.match(value)
 
 
 def _list(row: Row, column: str) -> list[str]:
@@ -95,8 +138,10 @@ def winner(row: Row) -> Iterator[Row]:
     yield votes_in(row, "winner")
 
 
+_LIST = re.compile(r"""\s*\[\s*(["']|null|])""")
 _SIDES = {"model_a": "model_a", "model_b": "model_b"}
 _NAMED = {"response_a": "conversation_a", "response_b": "conversation_b"}
+_MESSAGES = {"response_a": "messages_a", "response_b": "messages_b"}
 BATTLE = ("model_a", "model_b", "winner", "conversation_a", "conversation_b")
 """Columns of every edition; the others name the row, and the turn that was judged."""
 
@@ -114,6 +159,16 @@ LAYOUTS = (
         "chatbot_arena_140k", ("id", *BATTLE, "language"),
         "https://huggingface.co/datasets/lmarena-ai/arena-human-preference-140k", conversations,
         {"id": "id", **_SIDES}, _NAMED,
+    ),
+    Layout(
+        "search_arena", ("model_a", "model_b", "winner", "messages_a", "messages_b"),
+        "https://huggingface.co/datasets/lmarena-ai/search-arena-24k", search_arena, _SIDES, _MESSAGES,
+    ),
+    Layout(
+        "comparia",
+        ("model_a_name", "model_b_name", "chosen_model_name", "both_equal", "conversation_a", "conversation_b"),
+        "https://huggingface.co/datasets/ministere-culture/comparia-votes", comparia,
+        {"id": "id", "model_a": "model_a_name", "model_b": "model_b_name"}, _NAMED,
     ),
     Layout(
         "mt_bench", ("question_id", *BATTLE),

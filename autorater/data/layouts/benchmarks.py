@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of, with_messages
 from autorater.data.layouts.layout import Layout
 from autorater.data.layouts.votes import VOTES, counts, signs, summed, winner_of
 from autorater.data.messages import Conversation, Message
@@ -21,7 +21,8 @@ def helpsteer_3(row: Row) -> Iterator[Row]:
     scores = []
     if given_in(row, "individual_preference") is not None:
         scores = [part.get("score") for part in mappings_in(row, "individual_preference")]
-    yield _strengths(scores, "individual_preference", given_in(row, "overall_preference"), "overall_preference")
+    vote = _strengths(scores, "individual_preference", given_in(row, "overall_preference"), "overall_preference")
+    yield {"prompt": with_messages(row["context"])} | vote
 
 
 def helpsteer_2(row: Row) -> Iterator[Row]:
@@ -68,6 +69,28 @@ def alpaca_eval(row: Row) -> Iterator[Row]:
     else:
         raise bad_value("preference", value, "a number in [1, 2], 0 for a tie, or null")
     yield {"prompt": instruction_in(row), **found}
+
+
+def auto_j(row: Row) -> Iterator[Row]:
+    """`label`: 0 is the first response, 1 the second, 2 a tie."""
+    value = given_in(row, "label")
+    winner = {0: "A", 1: "B", 2: "tie"}.get(number_of(value))
+    if value is not None and winner is None:
+        raise bad_value("label", value, "0 (the first response), 1 (the second), 2 (a tie), or null")
+    yield summed([winner] if winner else [], "label is null")
+
+
+def judgelm(row: Row) -> Iterator[Row]:
+    """`score` has a judge's ratings of both answers; the higher one is preferred. A rating of −1 was not parsed."""
+    scores = decoded(given_in(row, "score"))
+    if scores is None:
+        yield {"no_vote": "score is null"}
+        return
+    ratings = [number_of(score) for score in scores] if isinstance(scores, list) else []
+    if len(ratings) != 2 or not all(rating == rating for rating in ratings):
+        raise bad_value("score", row["score"], "two numbers, the ratings of both answers")
+    first, second = ratings
+    yield summed([] if -1 in ratings else signs([second - first]), "score is -1, not parsed")
 
 
 def pandalm(row: Row) -> Iterator[Row]:
@@ -132,6 +155,16 @@ LAYOUTS = (
         "https://github.com/tatsu-lab/alpaca_eval", alpaca_eval,
         {"response_a": "output_1", "response_b": "output_2", "model_a": "generator_1", "model_b": "generator_2",
          "topic": "dataset", "annotator": "annotator_index"}, {"prompt": "instruction"},
+    ),
+    Layout(
+        "auto_j", ("prompt", "response 1", "response 2", "label"), "https://github.com/GAIR-NLP/auto-j", auto_j,
+        {"prompt": "prompt", "response_a": "response 1", "response_b": "response 2", "topic": "scenario"},
+    ),
+    Layout(
+        "judgelm", ("question_body", "answer1_body", "answer2_body", "score"),
+        "https://huggingface.co/datasets/BAAI/JudgeLM-100K", judgelm,
+        {"prompt": "question_body", "response_a": "answer1_body", "response_b": "answer2_body",
+         "model_a": "answer1_model_id", "model_b": "answer2_model_id"},
     ),
     Layout(
         "pandalm", ("instruction", "response1", "response2", "annotator1"),

@@ -65,11 +65,37 @@ def preference_collection(row: Row) -> Iterator[Row]:
     yield votes_in(row, "orig_preference")
 
 
+def rmb(row: Row) -> Iterator[Row]:
+    """`chosen` and `reject` with their models; the prompt is the messages in `conversation_input`."""
+    sides = {"chosen": decoded(row["chosen"]), "rejected": decoded(row["reject"])}
+    found: Row = {"prompt": row["conversation_input"]}
+    for side, answer in sides.items():
+        if not isinstance(answer, Mapping):
+            raise bad_value(side, answer, "a mapping with an answer")
+        found |= {side: answer.get("answer"), f"{side}_model": answer.get("llm_name")}
+        found |= {f"score_{side}": answer.get("score")}
+    yield from preference(found)
+
+
+def swift(row: Row) -> Iterator[Row]:
+    """The last of `messages` is preferred to `rejected_response`."""
+    messages = decoded(row["messages"])
+    is_chat = isinstance(messages, list) and messages and isinstance(messages[-1], Mapping)
+    if not is_chat or messages[-1].get("role") != "assistant":
+        raise bad_value("messages", row["messages"], "messages that end with the preferred answer of the assistant")
+    if not isinstance(row["rejected_response"], str):
+        raise bad_value("rejected_response", row["rejected_response"], "text")
+    rejected = {"role": "assistant", "content": row["rejected_response"]}
+    yield from preference({"chosen": messages, "rejected": [*messages[:-1], rejected]})
+
+
 def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str) -> Layout:
-    """Preference data with other names of its three columns."""
+    """Preference data with other names of its three columns. The prompt may be a mapping with its `messages`."""
 
     def read(row: Row) -> Iterator[Row]:
-        yield from preference({"prompt": row[prompt], "chosen": row[chosen], "rejected": row[rejected]} | row)
+        asked = decoded(row[prompt])
+        asked = asked["messages"] if isinstance(asked, Mapping) and "messages" in asked else row[prompt]
+        yield from preference({"prompt": asked, "chosen": row[chosen], "rejected": row[rejected]} | row)
 
     named = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "response_a": chosen, "response_b": rejected}
     return Layout(name, (prompt, chosen, rejected), source, read, KEPT, named)
@@ -105,6 +131,21 @@ LAYOUTS = (
     ),
     renamed(
         "stack_exchange_paired", f"{_HUB}/lvwerra/stack-exchange-paired", "question", "response_j", "response_k"
+    ),
+    Layout(
+        "rmb", ("pair_uid", "conversation_input", "chosen", "reject"),
+        "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark", rmb, {"id": "pair_uid", "topic": "category_path"},
+        {"prompt": "conversation_input", "rejected": "reject", "response_a": "chosen", "response_b": "reject"},
+    ),
+    Layout(
+        "swift", ("messages", "rejected_response"),
+        "https://swift.readthedocs.io/en/latest/Customization/Custom-dataset.html", swift, KEPT,
+        {"chosen": "messages", "response_a": "messages", "response_b": "rejected_response"}, unless=("chosen",),
+    ),
+    renamed("litbench", f"{_HUB}/SAA-Lab/LitBench-Train", "prompt", "chosen_story", "rejected_story"),
+    renamed(
+        "openai_dpo", "https://platform.openai.com/docs/guides/direct-preference-optimization", "input",
+        "preferred_output", "non_preferred_output",
     ),
     renamed("cvalues", "https://github.com/X-PLUG/CValues", "prompt", "pos_resp", "neg_resp"),
     Layout(

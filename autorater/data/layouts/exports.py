@@ -1,24 +1,25 @@
-"""Exports of annotation tools: Argilla and Label Studio. Their fields have the names that a project gave them.
+"""Exports of annotation tools: Argilla, Label Studio and Mechanical Turk.
 
-The prompt and the two responses are looked for among usual names (`prompt`, `instruction`, …; `response_1`, `answer2`,
-`text1`, …); others are named by `columns`. With several questions, `columns={"vote": "preference"}` names the one to
-read. Only submitted answers are votes.
+Their fields have the names that a project gave them: the prompt and the two responses are looked for among usual names
+(`prompt`, `instruction`, …; `response_1`, `answer2`, `text1`, …); others are named by `columns`. With several
+questions, `columns={"vote": "preference"}` names the one to read. Only submitted answers are votes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Any
 
 from autorater.data.errors import DataError
-from autorater.data.fields import Row, decoded, given_in, mappings_in
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in
 from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import summed, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
-_ENDINGS = [*product(("_", "-", ""), (("a", "b"), ("1", "2"), ("A", "B")))]
+_CHOICES = ("vote", "pairwise", "pw", "choice", "preference", "winner")
+_ENDINGS = [*product(("_", "-", "", " "), (("a", "b"), ("1", "2"), ("A", "B")))]
 
 
 def lifted(row: Row) -> Row:
@@ -38,12 +39,20 @@ def _results(row: Row) -> Row:
     """Choices in Label Studio's annotations by the name of their question, in columns that end in `.results`."""
     found: Row = {}
     for annotation in mappings_in(row, "annotations"):
-        for result in () if annotation.get("was_cancelled") else annotation.get("result") or ():
-            value = result.get("value") or {}
-            choice = value.get("selected") or next(iter(value.get("choices") or ()), None)
+        is_empty = annotation.get("was_cancelled") or given_in(annotation, "result") is None
+        for result in () if is_empty else mappings_in(annotation, "result"):
+            choice = _selected(result.get("value"))
             if result.get("type") in ("pairwise", "choices") and choice is not None:
                 found.setdefault(f"{result.get('from_name', 'choice')}{_RESULTS}", []).append(choice)
     return found
+
+
+def _selected(value: object) -> object:
+    """The choice in the value of a result; None if there is none."""
+    if not isinstance(value, Mapping):
+        return None
+    choices = decoded(value.get("choices"))
+    return value.get("selected") or (choices[0] if isinstance(choices, list) and choices else None)
 
 
 def argilla(row: Row) -> Iterator[Row]:
@@ -68,21 +77,56 @@ def label_studio(row: Row) -> Iterator[Row]:
 
 def label_studio_min(row: Row) -> Iterator[Row]:
     """JSON_MIN and CSV: one row an annotation, the choice in a column of the project's name (`pairwise`, …)."""
-    names = [name for name in ("vote", "pairwise", "pw", "choice", "preference", "winner") if name in row]
+    names = [name for name in _CHOICES if name in row]
     if not names:
         raise DataError(f"no column with the choice; expected columns={{'vote': …}} with one of {list(row)}")
     value = decoded(given_in(row, names[0]))
-    if isinstance(value, Mapping):
-        value = value.get("selected") or next(iter(value.get("choices") or ()), None)
+    value = _selected(value) if isinstance(value, Mapping) else value
     winner = None if value is None else winner_of(value, names[0])
     yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
+
+
+def mturk(row: Row) -> Iterator[Row]:
+    """Batch results: `Input.` columns are the task's, `Answer.` ones the worker's. Rejected work is no vote."""
+    task = {name.removeprefix("Input."): value for name, value in row.items() if name.startswith("Input.")} | row
+    texts = _filled(task, _texts(task))
+    if str(row["AssignmentStatus"]).lower() == "rejected":
+        yield texts | {"no_vote": "AssignmentStatus is 'Rejected'"}
+        return
+    question, value = _worker_choice(row)
+    winner = None if value is None else winner_of(value, question)
+    yield texts | summed([winner] if winner else [], f"{question} is {'null' if value is None else repr(value)}")
+
+
+def _worker_choice(row: Row) -> tuple[str, object]:
+    """The name of the question and the answer: a text, the label of a `<crowd-classifier>`, or a radio button."""
+    answers: Row = {}
+    for name in ["vote"] if "vote" in row else [name for name in row if name.startswith("Answer.")]:
+        value = decoded(row[name])
+        parts = value if isinstance(value, list) else [{name: value}]  # `Answer.taskAnswers` has [{question: answer}]
+        answers |= {key: answer for part in parts if isinstance(part, Mapping) for key, answer in part.items()}
+    choices = [name for name in answers if name.removeprefix("Answer.").removesuffix(".label") in _CHOICES]
+    if len(names := choices or list(answers)) != 1:
+        raise DataError(
+            f"the answers {names}; expected one, or one of the name {' or '.join(_CHOICES)}, or columns={{'vote': …}}"
+        )
+    value = answers[names[0]]
+    if isinstance(value, Mapping):
+        is_on = [name for name, state in value.items() if state is True]
+        value = value["label"] if "label" in value else is_on[0] if len(is_on) == 1 else None
+    return names[0], None if value == "" else value
+
+
+def usual_responses(names: Collection[str]) -> tuple[str, ...] | None:
+    """The columns of both responses if they have usual names, such as `response_1` and `response_2`."""
+    pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
+    return next((pair for pair in pairs if set(pair) <= set(names)), None)
 
 
 def _texts(row: Row) -> dict[str, str]:
     """Our text columns to theirs."""
     prompt = next((name for name in PROMPTS if given_in(row, name) is not None), None)
-    pairs = (tuple(f"{stem}{joint}{end}" for end in ends) for stem in _STEMS for joint, ends in _ENDINGS)
-    responses = next((pair for pair in pairs if set(pair) <= set(row)), None)
+    responses = usual_responses(row)
     if prompt is None or responses is None:
         missing = "the prompt" if prompt is None else "the two responses"
         expected = f"columns={{'prompt': …, 'response_a': …, 'response_b': …}} with names out of {list(row)}"
@@ -105,14 +149,19 @@ def _answers(row: Row) -> tuple[list, list, str]:
     if len(names) != 1:
         raise _several(names)
     (name,) = names
-    flat = decoded(row.get(f"{name}.responses", row.get(name)))
+    column = f"{name}.responses" if f"{name}.responses" in row else name
+    flat = decoded(given_in(row, column))
     if flat is None:
         return [], [], name
+    if not isinstance(flat, list | Mapping):
+        raise bad_value(column, flat, "a list of answers")
     if isinstance(flat, Mapping) or (flat and isinstance(flat[0], Mapping) and "value" in flat[0]):
         answers = mappings_in({name: flat}, name)
         return [a.get("value") for a in answers], [a.get("status") for a in answers], name
-    statuses = decoded(row.get(f"{name}.responses.status")) or [None] * len(flat)
-    return list(flat), list(statuses), name
+    statuses = decoded(given_in(row, f"{name}.responses.status")) or [None] * len(flat)
+    if not isinstance(statuses, list) or len(statuses) != len(flat):
+        raise bad_value(f"{name}.responses.status", statuses, f"a list of {len(flat)}, one an answer")
+    return flat, statuses, name
 
 
 def _several(questions: list[str]) -> DataError:
@@ -148,6 +197,11 @@ def _argilla_winner(value: Any, question: str, texts: Mapping[str, str]) -> str 
 
 
 LAYOUTS = (
+    Layout(
+        "mturk", ("HITId", "WorkerId", "AssignmentStatus"),
+        "https://docs.aws.amazon.com/AWSMechTurk/latest/AWSMechanicalTurkRequester/RetrievingResults.html", mturk,
+        {"id": "HITId", "annotator": "WorkerId", "topic": "topic"}, reads_vote=True,
+    ),
     Layout(
         "label_studio", ("data", "annotations"), "https://labelstud.io/guide/task_format", label_studio,
         {"id": "id", "topic": "topic"}, reads_vote=True,

@@ -7,12 +7,13 @@ called chosen was drawn by chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
 from autorater.data.layouts.arenas import is_turns
+from autorater.data.layouts.benchmarks import instruction_in
 from autorater.data.layouts.layout import PROMPTS, Layout
 from autorater.data.layouts.votes import counts
 from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
@@ -25,8 +26,9 @@ def preference(row: Row) -> Iterator[Row]:
 
     Lists of texts are the right and the wrong responses (RM-Bench).
     """
-    if all(_is_list_of_texts(row.get(column)) for column in ("chosen", "rejected")):
-        topic = {"topic": row["domain"]} if "domain" in row else {}
+    is_rm_bench = "domain" in row  # its lists may be spelled, as in CSV
+    if all(_is_list_of_texts(row.get(column), is_rm_bench) for column in ("chosen", "rejected")):
+        topic = {"topic": row["domain"]} if is_rm_bench else {}
         yield from (topic | found for found in every_right_with_every_wrong(row))
         return
     chosen, rejected = (_text(row, column) for column in ("chosen", "rejected"))
@@ -40,7 +42,9 @@ def preference(row: Row) -> Iterator[Row]:
         if not shared:
             raise bad_value("chosen", row["chosen"], "the same beginning as rejected (the prompt), or a column prompt")
         prompt, (chosen, rejected) = shared, rest
-    elif not isinstance(chosen, str) and shared and chosen[0].role != "assistant":
+    elif not isinstance(chosen, str) and chosen[0].role != "assistant":
+        if not shared:
+            raise bad_value("rejected", row["rejected"], "the same beginning as chosen (the prompt)")
         asked = [message.content.strip() for message in shared if message.role == "user"]
         if isinstance(prompt, str) and prompt.strip() in (*asked[:1], shared[-1].content.strip()):
             prompt = shared if len(shared) > 1 else prompt
@@ -67,19 +71,38 @@ def every_right_with_every_wrong(row: Row) -> Iterator[Row]:
 
 
 def orca(row: Row) -> Iterator[Row]:
-    """The prompt is `question` or `input`, after a message with `system` if that is not blank.
+    """The prompt is `question` or `input`, after a message with `system` if that is not blank."""
+    column = "question" if "question" in row else "input"
+    yield from _asked(row, column, given_in(row, column))
+
+
+def llama_factory(row: Row) -> Iterator[Row]:
+    """The prompt is `instruction` and the `input` below it, after `system` and the turns of `history`, if given."""
+    history = decoded(given_in(row, "history")) or []
+    history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
+    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
+        raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
+    yield from _asked(row, "instruction", instruction_in(row), history)
+
+
+def _asked(row: Row, column: str, question: object, history: Iterable[Sequence[object]] = ()) -> Iterator[Row]:
+    """Preference data with a question in this column, after `system` and earlier questions and answers.
 
     Conversations have the prompt in them: they are read as elsewhere, and `system` is reported as unread.
     """
-    question, system = given_in(row, "question" if "question" in row else "input"), given_in(row, "system")
-    if question is None or not _are_texts(row):
-        yield from ({"unread": ["system"]} | found for found in preference(row))
+    if not _are_texts(row):
+        unread = {"unread": ["system"]} if "system" in row else {}
+        yield from (unread | found for found in preference(row))
         return
+    if question is None:
+        raise bad_value(column, row[column], "the prompt of chosen and rejected, which are texts")
+    system = given_in(row, "system")
     if not isinstance(system, str | None):
         raise bad_value("system", system, "text, or null")
-    is_blank = system is None or system.isspace()
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    yield from preference({"prompt": question if is_blank else turns} | row)
+    turns = [] if system is None or system.isspace() else [{"role": "system", "content": system}]
+    for asked, answered in history:
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    yield from preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row)
 
 
 def ultrainteract(row: Row) -> Iterator[Row]:
@@ -93,12 +116,18 @@ def _are_texts(row: Row) -> bool:
     return all(isinstance(_text(row, column), str) for column in ("chosen", "rejected"))
 
 
-def _is_list_of_texts(value: object) -> bool:
-    return not isinstance(value, str) and is_turns(decoded(value))
+def _is_list_of_texts(value: object, spelled: bool) -> bool:
+    return (spelled or not isinstance(value, str)) and is_turns(decoded(value))
 
 
 def _text(row: Row, column: str) -> Text:
     value = with_messages(row.get(column))
+    spelled = decoded(value) if isinstance(value, str) else None
+    if isinstance(spelled, Mapping) and set(spelled) in (
+        {"role", "content"},
+        {"from", "value"},
+    ):  # LLaMA-Factory in CSV
+        value = spelled
     text = text_or_messages([value] if isinstance(value, Mapping) else value, column, blank=True)
     return (transcript(text) or text) if isinstance(text, str) else text
 
@@ -121,7 +150,7 @@ def _check_no_prompt(row: Row) -> None:
     """What two texts share at their beginning is not the prompt of a file that has the prompt elsewhere."""
     if "prompt" in row:
         raise bad_value("prompt", row["prompt"], "the prompt of chosen and rejected, which are texts")
-    if other := next((name for name in PROMPTS if given_in(row, name) is not None), None):
+    if other := next((name for name in (*PROMPTS, "messages") if given_in(row, name) is not None), None):
         raise DataError(f"column 'prompt' is missing; expected columns={{'prompt': {other!r}}}, if that is the prompt")
 
 
@@ -145,6 +174,7 @@ _PROMPTS = ("prompt", "conversations")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
 _HUB = "https://huggingface.co/datasets"
 _TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"
+_LLAMA_FACTORY = "https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md"
 
 LAYOUTS = (
     Layout(
@@ -166,7 +196,11 @@ LAYOUTS = (
     Layout(
         "distilabel_orca", ("system", "input", "chosen", "rejected"),
         f"{_HUB}/argilla/distilabel-intel-orca-dpo-pairs", orca, KEPT, {"prompt": "input", **_NAMED},
-        unless=_PROMPTS,
+        unless=(*_PROMPTS, "instruction"),
+    ),
+    Layout(
+        "llama_factory", ("instruction", "chosen", "rejected"), _LLAMA_FACTORY, llama_factory, KEPT,
+        {"prompt": "instruction", **_NAMED}, unless=_PROMPTS,
     ),
     Layout(
         "ultrainteract", ("trajectory", "chosen", "rejected", "task", "dataset"),

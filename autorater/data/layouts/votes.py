@@ -1,9 +1,9 @@
 """What annotators and judges call the winner of a pair, as votes.
 
-    A      a, model_a, response_a, 1, model_1, response_1, output_1, first, left, "A>B", "[[A]]",
-           "A-is-clearly-better", …
+    A      a, model_a, response_a, 1, model_1, response_1, output_1, first, left, "A>B", "[[A]]", "A++",
+           "A-is-clearly-better", "A is much better than B", "Slightly prefer A", …
     B      the same with b and 2
-    tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", …
+    tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", "about the same", …
     none   error, null and the empty string: there is no vote
 
 Case, blanks, hyphens and underscores do not count. Numbers other than 1 and 2 are errors: 0 is A in some files and a
@@ -29,9 +29,11 @@ _SIDE = re.compile(r"(?:model|response|answer|output|candidate|completion|option
 _SIDES = {"a": "A", "1": "A", "first": "A", "left": "A", "b": "B", "2": "B", "second": "B", "right": "B"}
 _TIES = {
     *("tie", "tied", "tie(bothbad)", "tie(bothgood)", "tie(inconsistent)", "bothbad", "bothgood", "both", "equal"),
-    *("draw", "same", "neither", "a=b", "b=a", "[[c]]"),
+    *("draw", "same", "neither", "a=b", "b=a", "[[c]]", "aboutthesame", "aboutequal", "equallygood", "equallybad"),
+    *("bothequallygood", "bothequallybad", "nopreference", "nodifference", "neutral"),
 }
-_BETTER = re.compile(r"(\w+?)is(?:clearly|slightly|much|significantly)?better")
+_HOW = "(?:clearly|slightly|much|significantly|strongly|somewhat|marginally)?"
+_BETTER = re.compile(rf"(?:{_HOW}prefer(\w+)|(\w+?)(?:is)?{_HOW}better(?:than\w+)?|(\w+?)\+{{1,2}})")
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
 _NONE = {"", "error", "none", "null", "nan", "invalid"}
 
@@ -53,7 +55,7 @@ def winner_of(value: object, column: str) -> str | None:
         return "tie"
     if bare in _NONE:
         return None
-    bare = match[1] if (match := _BETTER.fullmatch(bare)) else bare
+    bare = match[match.lastindex] if (match := _BETTER.fullmatch(bare)) else bare
     winner = _ORDERS.get(bare) or _SIDES.get(_SIDE.fullmatch(bare)[1] if _SIDE.fullmatch(bare) else "")
     if winner is None or isinstance(value, bool):
         raise bad_value(column, value, _EXPECTED)
