@@ -88,7 +88,10 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
             raise DataError(f"pair {pair.id!r} has no model_a or no model_b; fitting Elo requires both")
     compared = [pair for pair in pairs if pair.model_a != pair.model_b and pair.weight != 0]
     if not compared:
-        raise DataError(f"none of {len(pairs)} pairs compares two different models; fitting Elo requires at least one")
+        raise DataError(
+            f"none of {len(pairs)} pairs compares two different models with a weight above 0; fitting Elo requires at "
+            "least one"
+        )
     names, index = np.unique([(pair.model_a, pair.model_b) for pair in compared], return_inverse=True)
     models, (first, second) = names.tolist(), index.reshape(-1, 2).T
     counts = np.array([pair.n_votes or 1 for pair in compared])

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CHAT_KEYS = ({"role"}, {"from", "value"})
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
-_NUMBERS = re.compile(r"\[[-+.\de\s]+\]", re.ASCII)  # as numpy prints them
+_NUMBERS = re.compile(r"\[(?:[-+.\de\s]|nan)+\]", re.ASCII)  # as numpy prints them
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}", re.ASCII)  # with three digits it could divide thousands
 
@@ -51,7 +51,7 @@ def decoded(value: object) -> Any:
     for parse in (json.loads, _literal):
         try:
             return parse(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             pass
     return value
 

@@ -161,12 +161,13 @@ class RowReader:
                 )
         renamed = list(self._renamed(dict.fromkeys(names)))
         if not self._forced:
-            is_own = set(renamed) >= _TEXTS and (_LABELS & set(renamed) or not self._labelled)
+            found = misspelled(renamed, OUR_COLUMNS)
+            ours = {*renamed, *found}
+            is_own = ours >= _TEXTS and (_LABELS & ours or not self._labelled)
             layout = layout_of(renamed)
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
             if not self._layout:
                 used = set(self._names.values())
-                found = misspelled(renamed, OUR_COLUMNS)
                 self._names |= {ours: theirs for ours, theirs in found.items() if theirs not in used}
                 renamed = list(self._renamed(dict.fromkeys(names)))
         expected = self._layout.columns if self._layout else ()

@@ -75,6 +75,8 @@ def _difference(
     """`difference` in one precision, and the precision of the head."""
     dtypes: list[torch.dtype] = []  # of the head, not of the logits, which accelerate returns in float32
     head = transformer_of(model).get_output_embeddings()
+    if head is None:
+        raise ValueError(f"{type(model).__name__} has no output embeddings")
     hook = head.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     try:
         with evaluating(model):

@@ -117,6 +117,8 @@ class _Chat:
         """Whether a rendered prompt has every message, but for white space."""
         rest = _squeezed(prompt)
         for _, content in reversed(self._turns):  # the words of the system prompt may also stand in the message
+            if not content.strip():
+                continue
             before, found, behind = rest.partition(_squeezed(content))
             if not found:
                 return False

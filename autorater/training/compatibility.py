@@ -45,7 +45,7 @@ RULES = (
         lambda c: c.use_transformers_continuous_batching and c.bf16,
     ),
     Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
-    Rule((EXACT, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
+    Rule((EXACT, REASONING, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
     Rule((EXACT,), "num_generations", _NOT_SAMPLED),
     Rule(
         (POINTWISE,), "num_generations", f"{_NOT_SAMPLED}; answers: sampled does",

@@ -4,6 +4,7 @@ The first batch is compared with the plain path. Where the model cannot share a 
 more than rounding, sharing is switched off with a warning that gives the reason.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -11,20 +12,28 @@ import torch
 from transformers import PreTrainedModel
 
 from autorater.data.errors import UserError
+from autorater.models.checkpointed_cache import can_checkpoint_with_cache
 from autorater.models.shared_beginning import share_beginnings
 from autorater.models.shared_prefix import check_shared_prefix
-from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
 
+logger = logging.getLogger(__name__)
 NOT_AT_ONCE = (
     "exact answers after reasoning require a model that processes a prompt once for all answers; use answers: sampled"
 )
 
 
-def check_answers_at_once(model: PreTrainedModel, tree: TokenTree, prompt: Sequence[int]) -> None:
+def check_answers_at_once(model: PreTrainedModel, tree: TokenTree, prompt: Sequence[int], checkpointing: bool) -> None:
     """Raises UserError if a model can neither share a prompt nor repeat its cache; found on this prompt."""
-    if not supports_shared_prefix(model)[0] and not tree.repeats_cache(model, prompt):
-        raise UserError(f"{model.name_or_path or type(model).__name__}: {NOT_AT_ONCE}")
+    shares, reason = supports_shared_prefix(model)
+    if shares:
+        return
+    name = model.name_or_path or type(model).__name__
+    if checkpointing and not can_checkpoint_with_cache(transformer_of(model)):
+        raise UserError(f"{name}: {NOT_AT_ONCE}, or gradient_checkpointing: false ({reason})")
+    if not tree.repeats_cache(model, prompt):
+        raise UserError(f"{name}: {NOT_AT_ONCE} ({reason})")
 
 
 class PrefixSharing:
@@ -48,6 +57,8 @@ class PrefixSharing:
         self.share_prefix, self.repeat_prefix = wanted and supported, wanted and self.can_repeat and not supported
         if wanted and not supported and not self.can_repeat:
             self._disable_shared_prefix(reason)
+        elif wanted and not supported:
+            logger.info(f"prompts do not share a row with their answers: {reason}")
         if not self.share_prefix:
             share_beginnings(self.model, False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+from torch.nn.functional import pad
 
 from autorater.models.repeated_cache import repeated_prompt_logps, repeats_cache
 from autorater.models.sharding import in_step
@@ -114,16 +115,17 @@ class PromptGroups:
         The prompt is processed again for each of its completions: padding between a completion and the tree would
         change the state of the model.
         """
-        completion_ids = self.completion_ids[self.prompt_of, self.place]
-        completion_mask = self.completion_mask[self.prompt_of, self.place]
-        length = completion_ids.shape[1]
+        length = int(self.completion_mask.sum(dim=-1).max())  # TRL pads to the longest of several micro-batches
+        completion_ids = self.completion_ids[self.prompt_of, self.place, :length]
+        completion_mask = self.completion_mask[self.prompt_of, self.place, :length]
         before = (length - completion_mask.sum(dim=1))[:, None] + torch.arange(length, device=completion_ids.device)
         tensors = (*self.rows, completion_ids, completion_mask, before.clamp(max=length))
         parts = []
         for ids, mask, own_ids, own_mask, own in zip(*(t.split(rows_at_once or len(t)) for t in tensors), strict=True):
             along, nodes = tree.logits_along_and_behind(model, ids, mask, 1 + length)
             parts.append((*logps_and_entropies(along, own, own_ids, own_mask, temperature), nodes))
-        return tuple(map(torch.cat, zip(*parts, strict=True)))
+        *scores, nodes = map(torch.cat, zip(*parts, strict=True))
+        return *(pad(x, (0, self.completion_ids.shape[-1] - length)) for x in scores), nodes
 
     def before_tokens(self, packed: torch.Tensor) -> torch.Tensor:
         """Numbers at the positions before every row's tokens, (N, C), from those of packed rows, (U, L + G · C)."""

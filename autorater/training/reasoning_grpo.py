@@ -46,6 +46,7 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         if args.use_vllm:
             stop = {"stop": [THINK_CLOSE], "include_stop_str_in_output": True}
             args.generation_kwargs = stop | (args.generation_kwargs or {})
+        args.router_aux_loss_coef = 0.0  # by default TRL takes that of the model
         super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
         self._check_scores_grid()
         self.beta *= self.max_completion_length  # dr_grpo divides by it, as it does the advantages
@@ -81,7 +82,8 @@ class ReasoningGRPOTrainer(SampledGRPOTrainer):
         input_ids, attention_mask = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             groups = PromptGroups.of(input_ids, attention_mask, ids.shape[1])
-            check_answers_at_once(self.model, self.answer_tree, self._prompt_ids[0])
+            checkpointing = self.args.gradient_checkpointing
+            check_answers_at_once(self.model, self.answer_tree, self._prompt_ids[0], checkpointing)
             if supports_shared_prefix(self.model)[0] and not self._sharing_is_exact(self.model, *groups.first()):
                 raise UserError(NOT_AT_ONCE)
             batch_size = self.args.per_device_train_batch_size

@@ -160,7 +160,7 @@ def open_run(
     (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
     if getattr(training, "mode", "") == REASONING:
         with gathered(model):
-            check_answers_at_once(model, judge.tree, prompts[0][0].ids)
+            check_answers_at_once(model, judge.tree, prompts[0][0].ids, training.gradient_checkpointing)
     log_memory(judge, prompts, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     if pretrained and args.untrained_judgments_dir:

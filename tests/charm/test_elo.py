@@ -90,6 +90,11 @@ def test_a_pair_of_weight_two_is_two_pairs():
         assert found[model].n_votes == sum(pair.n_votes for pair in here)
 
 
+def test_weights_of_0_leave_nothing_to_compare():
+    with pytest.raises(DataError, match="none of 1 pairs compares two different models with a weight above 0"):
+        fit_elo([replace(a_pair("ada", "bob", 1, 1), weight=0.0)])
+
+
 def test_the_order_of_the_responses_does_not_matter():
     pairs = simulated_votes(dict(zip(MODELS, (900, 1000, 1000, 1100), strict=True)), n_pairs=300)
     turned = [pair.swapped() if i % 2 else pair for i, pair in enumerate(pairs)]

@@ -369,9 +369,11 @@ def test_rm_bench_has_every_right_with_every_wrong_response(as_list):
 
 def test_rm_bench_in_a_table_of_text(tmp_path):
     header = "id,prompt,chosen,rejected,domain\n"
-    (tmp_path / "a.csv").write_text(header + """c/1,Tea?,"['Yes.', 'Yes, do.']","[""No."", ""No, no.""]",chat\n""")
+    (tmp_path / "a.csv").write_text(
+        header + """c/1,Tea?,"['Yes.', 'Yes, do.', '**Yes**']","[""No."", ""No, no."", ""**No**""]",chat\n"""
+    )
     pairs, _ = read(tmp_path / "a.csv")
-    assert [pair.id for pair in pairs] == ["c/1/0-0", "c/1/0-1", "c/1/1-0", "c/1/1-1"]
+    assert [pair.id for pair in pairs] == [f"c/1/{i}-{j}" for i in range(3) for j in range(3)]
     assert {pair.label == float("Yes" in pair.response_b) for pair in pairs} == {True}
 
 
@@ -748,7 +750,9 @@ def test_words_for_a_winner(winner, words):
     assert {winner_of(word, "winner") for word in words} == {winner}
 
 
-@pytest.mark.parametrize("word", [0, True, "C", "c", 3, -1, "-1", -2.0, "- 1", 0.5, "gpt-4", "ab", "A>"])
+@pytest.mark.parametrize(
+    "word", [0, True, "C", "c", 3, -1, "-1", -2.0, "- 1", 0.5, "gpt-4", "ab", "A>", "A is better than or equal to B"]
+)
 def test_other_words_are_refused(word):
     with pytest.raises(DataError, match=r"column 'winner'.*expected A, B or tie"):
         winner_of(word, "winner")
@@ -977,6 +981,29 @@ def test_llama_factory_has_single_messages_in_csv(tmp_path, write):
         csv.writer(file).writerows([row, row.values()])
     (pair,), _ = read(tmp_path / "a.csv")
     assert (pair.prompt, in_order(pair, answer("chosen")).response_b) == (messages("Tea?"), answer("rejected"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("{{1}}", "x"),
+        ("{['a']: 1}", "x"),
+        ('{"role": "assistant", "content": "hi"}', '{"name": "x"}'),
+        ('{"role": "user", "content": "hi"}', '{"role": "user", "content": "ho"}'),
+        ('["apple", "pear"]', '["apple", "car"]'),
+    ],
+)
+def test_answers_that_look_like_code_stay_texts(chosen, rejected):
+    (pair,), report = read([{"prompt": "q", "chosen": chosen, "rejected": rejected, "domain": "code"}])
+    assert (report.layout, {pair.response_a, pair.response_b}) == ("preference", {chosen, rejected})
+
+
+def test_our_columns_in_another_case_are_ours_beside_those_of_a_layout():
+    row = {"Prompt": "q", "Response_A": "x", "Response_B": "y", "winner": "B"}
+    of_mturk = {"HITId": "1", "WorkerId": "w", "AssignmentStatus": "Approved"}
+    for more in (of_mturk, {"messages": "m", "rejected_response": "r"}):
+        (pair,), report = read([row | more])
+        assert (report.layout, pair.response_b, pair.label) == ("pairs", "y", 1)
 
 
 def test_label_studio_with_several_questions():

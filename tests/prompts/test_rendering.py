@@ -229,6 +229,13 @@ def test_a_system_prompt_that_the_template_refuses_or_drops_joins_the_message():
     assert PromptEncoder(without, PromptFormat("short", system_prompt="Be fair.")).pieces[0].startswith("Be fair.\n\n")
 
 
+def test_a_blank_system_prompt_is_rendered():
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    encoder = PromptEncoder(tokenizer_of(template), PromptFormat("full", system_prompt=" "))
+    assert encoder.pieces[0].startswith("[system] [user]")
+
+
 def test_a_template_that_fails_is_a_users_error():
     with pytest.raises(UserError, match="cannot render the judge prompt: never"):
         PromptEncoder(tokenizer_of("{{ raise_exception('never') }}"))

@@ -11,8 +11,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOTrainer
 
+from autorater.data.errors import UserError
 from autorater.models.answers import AnswerTree
 from autorater.models.shared_beginning import share_beginnings, shares_beginnings
+from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
@@ -20,6 +22,7 @@ from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.exact_grpo import ExactGRPOTrainer
 from autorater.training.grpo import grpo_trainer
+from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.prompt_groups import PromptGroups, one_prefill
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.sampled_grpo import SampledGRPOTrainer
@@ -27,7 +30,7 @@ from autorater.training.warm_start import learn_answers, raw_answer_rows
 from rewards import BrierReward, brier_reward, parse_probability
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_answers import brute_force, brute_force_closing
-from tests.models.test_repeated_cache import CONFIGS, build
+from tests.models.test_repeated_cache import CONFIGS, TREE, build
 
 
 @pytest.fixture
@@ -393,6 +396,46 @@ def test_reasoning_gradient_is_leave_one_out_reinforce_plus_the_gradient_of_the_
     expected = torch.autograd.grad(loss, parameters)
     for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-9
+
+
+@pytest.mark.parametrize("rows_at_once", [None, 1, 3])
+@pytest.mark.parametrize("family", ["lfm2", "qwen3_5"])
+def test_answers_after_completions_of_a_model_that_repeats_its_cache(family, rows_at_once):
+    """Completions of unlike length, one of them empty, in less than the padding of the whole rollout."""
+    model = build(CONFIGS[family])
+    assert TREE.repeats_cache(model, [1, 2, 3])
+    prompts, completions = [[5, 6, 7], [8, 9], [5, 6, 7], [8, 9]], [[4, 3, 2, 1], [], [7], [9, 9]]
+    padded = [completion + [0] * (12 - len(completion)) for completion in completions]
+    ids, mask = (torch.cat(both, dim=1) for both in zip(pad_prompts(prompts, 0), pad_prompts(padded, 0), strict=True))
+    for row, completion in enumerate(completions):
+        mask[row, 3 + len(completion) :] = 0
+    logps, entropies, nodes = PromptGroups.of(ids, mask, 12).logps(model, 0.7, rows_at_once, TREE)
+    assert logps.shape == entropies.shape == (4, 12)
+    for row, (prompt, own) in enumerate(zip(prompts, completions, strict=True)):
+        chosen = (model(torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1] / 0.7).log_softmax(-1)
+        expected = chosen.gather(1, torch.tensor(own, dtype=torch.long)[:, None])[:, 0]
+        torch.testing.assert_close(logps[row, : len(own)], expected, rtol=1e-4, atol=1e-5)
+        entropy = -(chosen.exp() * chosen).sum(-1)
+        torch.testing.assert_close(entropies[row, : len(own)], entropy, rtol=1e-4, atol=1e-5)
+        assert not logps[row, len(own) :].any()
+        whole = TREE.plain_logits(model, *pad_prompts([prompt + own], 0))
+        torch.testing.assert_close(nodes[row], whole[0], rtol=1e-4, atol=1e-4)
+
+
+def test_reasoning_of_a_mixture_of_experts_has_no_term_for_their_balance(make_reasoner):
+    """Its default coefficient, which TRL takes from the model, is not 0."""
+    model = build(CONFIGS["granite4"], len(make_tokenizer("split")))
+    assert model.config.router_aux_loss_coef > 0
+    trainer = make_reasoner(model=model, max_steps=1)
+    trainer.train()
+    assert trainer.repeat_prefix
+
+
+def test_checkpointed_reasoning_requires_layers_that_take_a_cache():
+    tree, prompt = TREE, [1, 2, 3]
+    check_answers_at_once(build(CONFIGS["bloom"]), tree, prompt, checkpointing=False)
+    with pytest.raises(UserError, match="gradient_checkpointing: false"):
+        check_answers_at_once(build(CONFIGS["bloom"]), tree, prompt, checkpointing=True)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])

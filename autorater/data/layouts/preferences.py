@@ -7,6 +7,7 @@ called chosen was drawn by chance.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
@@ -26,7 +27,7 @@ def preference(row: Row) -> Iterator[Row]:
 
     Lists of texts are the right and the wrong responses (RM-Bench).
     """
-    is_rm_bench = "domain" in row  # its lists may be spelled, as in CSV
+    is_rm_bench = "domain" in row
     if all(_is_list_of_texts(row.get(column), is_rm_bench) for column in ("chosen", "rejected")):
         topic = {"topic": row["domain"]} if is_rm_bench else {}
         yield from (topic | found for found in every_right_with_every_wrong(row))
@@ -116,18 +117,21 @@ def _are_texts(row: Row) -> bool:
     return all(isinstance(_text(row, column), str) for column in ("chosen", "rejected"))
 
 
-def _is_list_of_texts(value: object, spelled: bool) -> bool:
-    return (spelled or not isinstance(value, str)) and is_turns(decoded(value))
+def _is_list_of_texts(value: object, is_rm_bench: bool) -> bool:
+    """In CSV a list is spelled, which an answer may be too; those of RM-Bench have three texts."""
+    texts = decoded(value)
+    return is_turns(texts) and (not isinstance(value, str) or (is_rm_bench and len(texts) == 3))
+
+
+def _is_spelled_answer(value: object) -> bool:
+    found = decoded(value) if isinstance(value, str) and _SPELLED.match(value) else None
+    return isinstance(found, Mapping) and found.get("role", found.get("from")) in ("assistant", "gpt")
 
 
 def _text(row: Row, column: str) -> Text:
     value = with_messages(row.get(column))
-    spelled = decoded(value) if isinstance(value, str) else None
-    if isinstance(spelled, Mapping) and set(spelled) in (
-        {"role", "content"},
-        {"from", "value"},
-    ):  # LLaMA-Factory in CSV
-        value = spelled
+    if all(_is_spelled_answer(row.get(name)) for name in ("chosen", "rejected")):  # LLaMA-Factory in CSV
+        value = decoded(value)
     text = text_or_messages([value] if isinstance(value, Mapping) else value, column, blank=True)
     return (transcript(text) or text) if isinstance(text, str) else text
 
@@ -171,6 +175,7 @@ _SCORES = [
 ]
 KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
 _PROMPTS = ("prompt", "conversations")
+_SPELLED = re.compile(r"""\{\s*["'](role|content|from|value)["']""")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
 _HUB = "https://huggingface.co/datasets"
 _TRL = "https://huggingface.co/docs/trl/dataset_formats#preference"

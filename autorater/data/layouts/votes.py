@@ -33,7 +33,7 @@ _TIES = {
     *("bothequallygood", "bothequallybad", "nopreference", "nodifference", "neutral"),
 }
 _HOW = "(?:clearly|slightly|much|significantly|strongly|somewhat|marginally)?"
-_BETTER = re.compile(rf"(?:{_HOW}prefer(\w+)|(\w+?)(?:is)?{_HOW}better(?:than\w+)?|(\w+?)\+{{1,2}})")
+_BETTER = re.compile(rf"(?:{_HOW}prefer(\w+)|(\w+?)(?:is)?{_HOW}better(?:than(?!or)\w+)?|(\w+?)\+{{1,2}})")
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
 _NONE = {"", "error", "none", "null", "nan", "invalid"}
 
