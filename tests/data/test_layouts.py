@@ -582,6 +582,7 @@ HIT |= {"Input.prompt": "Tea?", "Input.response_a": "Yes.", "Input.response_b": 
         {"Answer.preference": "B", "Answer.comment": "Longer."},
         {"Answer.taskAnswers": '[{"comment": "", "choice": {"A": false, "B": true}}]'},
         {"Answer.taskAnswers": '[{"choice": {"label": "B"}}]'},
+        {"Answer.choice.A": "false", "Answer.choice.B": "true"},
     ],
 )  # fmt: skip
 def test_mturk_has_one_row_an_assignment(tmp_path, answers):

@@ -102,7 +102,10 @@ def _worker_choice(row: Row) -> tuple[str, object]:
     """The name of the question and the answer: a text, the label of a `<crowd-classifier>`, or a radio button."""
     answers: Row = {}
     for name in ["vote"] if "vote" in row else [name for name in row if name.startswith("Answer.")]:
-        value = decoded(row[name])
+        value, (question, _, button) = decoded(row[name]), name.rpartition(".")
+        if question.startswith("Answer.") and (state := str(value).lower()) in ("true", "false"):
+            answers.setdefault(question, {})[button] = state == "true"  # a column a button
+            continue
         parts = value if isinstance(value, list) else [{name: value}]  # `Answer.taskAnswers` has [{question: answer}]
         answers |= {key: answer for part in parts if isinstance(part, Mapping) for key, answer in part.items()}
     choices = [name for name in answers if name.removeprefix("Answer.").removesuffix(".label") in _CHOICES]
