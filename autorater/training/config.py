@@ -95,7 +95,9 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         "its own group (plain swap augmentation).",
     )
     symmetry_coef: float = option(
-        0.0, "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders."
+        0.0,
+        "Weight of (E[p_ab] + E[p_ba] − 1)² in the loss; exact answers, coupled orders. While a teacher's sharpened "
+        "targets are learned it is 0, and then grows to this.",
     )
     structured_answers: bool = option(
         False,
