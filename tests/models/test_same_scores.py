@@ -15,10 +15,8 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 def prepared():
     """Makes a model as a trainer does, its forward pass under autocast."""
 
-    def prepare(model, precision="bf16"):
-        return Accelerator(cpu=True, mixed_precision=precision).prepare(model)
-
-    yield prepare
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of an earlier test
+    yield Accelerator(cpu=True, mixed_precision="bf16").prepare
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
