@@ -118,10 +118,21 @@ def plain_logps(
     temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`shared_prefix_logps` with one sequence per completion; requires `position_ids` and `logits_to_keep` only."""
-    group, length = completion_ids.shape[1:]
-    prompts = (x.repeat_interleave(group, dim=0) for x in (prompt_ids, prompt_mask))
-    logits = plain_logits(model, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
-    return logps_and_entropies(logits, torch.arange(length), completion_ids, completion_mask, temperature)
+    logits = _unshared_logits(model, prompt_ids, prompt_mask, completion_ids, completion_mask)
+    before = torch.arange(completion_ids.shape[-1])
+    return logps_and_entropies(logits, before, completion_ids, completion_mask, temperature)
+
+
+def _unshared_logits(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+) -> torch.Tensor:
+    """`plain_logits` of the completions of every prompt, as in `shared_prefix_logps`; shape (B · G, 1 + C, V)."""
+    prompts = (x.repeat_interleave(completion_ids.shape[1], dim=0) for x in (prompt_ids, prompt_mask))
+    return plain_logits(model, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
 
 
 def plain_logits(
@@ -187,8 +198,7 @@ def check_shared_prefix(
         return torch.cat([logits[:, 0], before[real]])
 
     def plain(bare: nn.Module) -> torch.Tensor:
-        prompts = (x.repeat_interleave(group, dim=0) for x in (prompt_ids, prompt_mask))
-        logits = plain_logits(bare, *prompts, completion_ids.flatten(0, 1), completion_mask.flatten(0, 1))
+        logits = _unshared_logits(bare, prompt_ids, prompt_mask, completion_ids, completion_mask)
         return torch.cat([logits[::group, 0], logits[:, :-1].unflatten(0, (-1, group))[real]])
 
     return difference(model, shared, plain)

@@ -19,13 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
-from autorater.models.repeated_cache import (
-    Beginning,
-    continued_logits,
-    logits_along_and_behind,
-    read_nodes,
-    repeats_cache,
-)
+from autorater.models.repeated_cache import Beginning, logits_along_and_behind, read_nodes, repeats_cache
 from autorater.models.shared_prefix import suffix_logits, whole_sequences
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
@@ -108,7 +102,7 @@ class TokenTree:
         if self.tokens and supports_shared_prefix(model)[0]:
             return suffix_logits(model, prompt_ids, prompt_mask, self.suffixes)
         if self.repeats_cache(model, prompt_ids[0][prompt_mask[0].bool()]):
-            return self._of_nodes(continued_logits(model, prompt_ids, prompt_mask, self._leaves.to(prompt_ids.device)))
+            return self.logits_along_and_behind(model, prompt_ids, prompt_mask, 1)[1]
         return self.plain_logits(model, prompt_ids, prompt_mask)
 
     def logits_along_and_behind(

@@ -74,11 +74,9 @@ class PrefixSharing:
                 self._disable_shared_prefix(str(error))
             else:
                 of_processes = self.accelerator.gather(torch.tensor([here], device=self.accelerator.device)).tolist()
-                for found, tolerance in of_processes:
-                    if self.share_prefix and not found <= tolerance:
-                        self._disable_shared_prefix(
-                            f"log-probabilities differ by {found:.1e}, tolerance {tolerance:.0e}"
-                        )
+                if failed := [both for both in of_processes if not both[0] <= both[1]]:
+                    found, tolerance = failed[0]
+                    self._disable_shared_prefix(f"log-probabilities differ by {found:.1e}, tolerance {tolerance:.0e}")
         return self.share_prefix
 
     def _disable_shared_prefix(self, reason: str) -> None:

@@ -74,14 +74,6 @@ class PromptGroups:
         """Completions per prompt, G."""
         return self.completion_ids.shape[1]
 
-    @property
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Every row `[prompt | completion]` in its order, padded on the left: token ids and mask, shape (N, L + C)."""
-        mask = torch.cat([self.prompt_mask[self.prompt_of], self.completion_mask[self.prompt_of, self.place]], dim=1)
-        ids = torch.cat([self.prompt_ids[self.prompt_of], self.completion_ids[self.prompt_of, self.place]], dim=1)
-        order = mask.argsort(dim=1, stable=True)[:, int((mask == 0).sum(dim=1).min()) :]
-        return ids.gather(1, order), mask.gather(1, order)
-
     def repeats_cache(self, model) -> bool:
         """Whether a model that cannot share a prompt repeats its cache; found on the first prompt."""
         return repeats_cache(model, self.prompt_ids[0][self.prompt_mask[0].bool()], self.completion_ids[0])
@@ -119,7 +111,9 @@ class PromptGroups:
         completion_ids = self.completion_ids[self.prompt_of, self.place, :length]
         completion_mask = self.completion_mask[self.prompt_of, self.place, :length]
         before = (length - completion_mask.sum(dim=1))[:, None] + torch.arange(length, device=completion_ids.device)
-        tensors = (*self.rows, completion_ids, completion_mask, before.clamp(max=length))
+        ids = torch.cat([self.prompt_ids[self.prompt_of], completion_ids], dim=1)
+        mask = torch.cat([self.prompt_mask[self.prompt_of], completion_mask], dim=1)
+        tensors = (*_left_padded(ids, mask), completion_ids, completion_mask, before.clamp(max=length))
         parts = []
         for ids, mask, own_ids, own_mask, own in zip(*(t.split(rows_at_once or len(t)) for t in tensors), strict=True):
             along, nodes = tree.logits_along_and_behind(model, ids, mask, 1 + length)
@@ -140,6 +134,12 @@ class PromptGroups:
         at_once = max(1, rows_at_once // self.size)
         # chunks repeated to match other processes come after the last prompt and are not indexed
         return in_step(zip(*(tensor.split(at_once) for tensor in tensors), strict=True), model)
+
+
+def _left_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows with all padding on the left, and no more of it than the longest row requires."""
+    order = mask.argsort(dim=1, stable=True)[:, int((mask == 0).sum(dim=1).min()) :]
+    return ids.gather(1, order), mask.gather(1, order)
 
 
 def repeats_of(prompts: list[list[int]]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in
 from autorater.data.layouts.layout import PROMPTS, Layout
-from autorater.data.layouts.votes import summed, winner_of
+from autorater.data.layouts.votes import summed, votes_in, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
@@ -94,8 +94,7 @@ def mturk(row: Row) -> Iterator[Row]:
         yield texts | {"no_vote": "AssignmentStatus is 'Rejected'"}
         return
     question, value = _worker_choice(row)
-    winner = None if value is None else winner_of(value, question)
-    yield texts | summed([winner] if winner else [], f"{question} is {'null' if value is None else repr(value)}")
+    yield texts | votes_in({question: value}, question)
 
 
 def _worker_choice(row: Row) -> tuple[str, object]:
@@ -117,7 +116,7 @@ def _worker_choice(row: Row) -> tuple[str, object]:
     if isinstance(value, Mapping):
         is_on = [name for name, state in value.items() if state is True]
         value = value["label"] if "label" in value else is_on[0] if len(is_on) == 1 else None
-    return names[0], None if value == "" else value
+    return names[0], value
 
 
 def usual_responses(names: Collection[str]) -> tuple[str, ...] | None:
