@@ -5,9 +5,9 @@ In a run of several processes each process judges a part of the pairs, and all o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from autorater.data.pairs import Pair
 from autorater.data.post_stratification import pair_weights
 from autorater.judges import Judgments, PairJudge
 from autorater.metrics import Targets, judge_metrics
+from autorater.models.shares import in_shares, this_process
 
 if TYPE_CHECKING:
     from autorater.prompts.encoder import EncodedPrompt
@@ -78,25 +79,16 @@ def judge_all(
     progress: bool = False,
 ) -> Judgments:
     """The judgments of every pair in both orders; arguments as in `evaluate`."""
-    dist = sys.modules.get("torch.distributed")  # not imported, not initialized
-    if dist is None or not dist.is_available() or not dist.is_initialized():
-        if prompts is None:
-            return judge.probabilities(pairs, progress=progress)
-        return judge.judge_prompts(prompts, progress=progress)
+    process, n_processes = this_process()
+    if n_processes > 1:
+        from autorater.judges import Judge
 
-    from autorater.judges import Judge
-
-    if prompts is None and isinstance(judge, Judge):
-        prompts = judge.encoder.encode(pairs)
+        if prompts is None and isinstance(judge, Judge):
+            prompts = judge.encoder.encode(pairs)
+        if prompts is not None:
+            judge.check_lengths(prompts)  # so that either all processes raise or none
     judge_rows, rows = (judge.probabilities, pairs) if prompts is None else (judge.judge_prompts, prompts)
-    if prompts is not None:
-        judge.check_lengths(prompts)  # so that either all processes raise or none
-    rank, world = dist.get_rank(), dist.get_world_size()
-    shares: list[Judgments | None] = [None] * world
-    # A process without rows judges the first one: a sharded model may have to be called by all processes.
-    share = judge_rows(rows[rank::world] or rows[:1], progress=progress and rank == 0)
-    dist.all_gather_object(shares, share[: len(rows[rank::world])])
-    return Judgments.interleaved(shares)
+    return Judgments.interleaved(in_shares(rows, partial(judge_rows, progress=progress and process == 0)))
 
 
 def measure(

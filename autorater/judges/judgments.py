@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from autorater.data.pairs import Pair
+from autorater.models.shares import interleaved
 
 if TYPE_CHECKING:
     from autorater.judges.calibrators import Recalibration
@@ -144,12 +145,8 @@ class Judgments(AnswerArrays):
     @classmethod
     def interleaved(cls, shares: Sequence[Judgments]) -> Judgments:
         """Judgments of N pairs from those of W shares, where share w has the pairs w, w + W, w + 2 W, …"""
-        columns = {}
-        for name in (f.name for f in fields(cls) if getattr(shares[0], f.name) is not None):
-            columns[name] = column = np.empty((sum(map(len, shares)), 2))
-            for w, share in enumerate(shares):
-                column[w :: len(shares)] = getattr(share, name)
-        return cls(**columns)
+        names = [f.name for f in fields(cls) if getattr(shares[0], f.name) is not None]
+        return cls(**{name: interleaved([getattr(share, name) for share in shares]) for name in names})
 
 
 @dataclass(frozen=True)

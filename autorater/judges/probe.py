@@ -6,10 +6,14 @@ Logistic regression without an intercept, one forward pass per response (`autora
 the responses negates the difference, so there is no position bias. On two datasets of human votes it is the bar that
 judges of this size have to clear; related: probes as calibrated judges (arXiv 2512.22245).
 
-Layer and strength of the regularization are chosen by cross-validation on the training pairs. A fold is a set of
-texts: whole prompts or topics if there are enough of them. A pair is predicted by a fit on the pairs that share no
-fold with either of its responses, so no text is on both sides. These out-of-fold probabilities also set the scale of
-the logits, and are labels that a judge may learn from: they come from votes on other texts.
+Layer and strength of the regularization are chosen by cross-validation on the training pairs, if there are many on a
+part of them: the states of all layers take width · layers · 4 bytes a text. A fold is a set of texts: whole prompts or
+topics if there are enough of them. A pair is predicted by a fit on the pairs that share no fold with either of its
+responses, so no text is on both sides. These out-of-fold probabilities also set the scale of the logits, and are
+labels that a judge may learn from: they come from votes on other texts.
+
+Products are computed in float64 on the model's device. In a run of several processes all of them fit the probe
+together: they divide the texts and the layers among them.
 """
 
 from __future__ import annotations
@@ -34,10 +38,12 @@ from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.judgments import Judgments
 from autorater.models.loading import load_policy
 from autorater.models.response_states import ReadText, ResponseStates
+from autorater.models.shares import in_shares, interleaved
 
 STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-3, 1.25, 0.5))
 """Inverse strengths of the L2 penalty that are compared, for states with a mean squared norm of 1."""
 N_FOLDS = 5
+_TEXTS_FOR_CHOICE = 10_000  # on which layer and strength are chosen: 2.6 GB of states for 16 layers of width 4,096
 _FILES = ("probe.json", "probe.npz")
 
 
@@ -104,29 +110,23 @@ class LinearProbe:
         name: str = "",
         progress: bool = False,
     ) -> LinearProbe:
-        """As `fit`, for a loaded model."""
+        """As `fit`, for a loaded model; all processes of a run must call it together."""
         pairs = labelled_pairs(pairs)
         texts, sides = _texts_of(pairs)
         labels = np.array([pair.label for pair in pairs], dtype=float)
         folds = text_folds(pairs, texts, seed)
         states = ResponseStates(model, tokenizer)
-        read = states.read(texts, progress=progress)  # (T, layers, width)
+        layer, strength = _choose(states, texts, sides, labels, folds, seed, progress)
+        states.keep(layer)
+        read = states.read(texts, progress=progress, together=True)[:, 0]
+        scale = _scale(read)
+        features = _on_device(_features(read, texts, scale), model)
         held_out = _held_out(folds[sides])
-        predicted = np.empty((read.shape[1], len(STRENGTHS), len(pairs)))
-        fits = np.empty((*predicted.shape[:2], len(held_out), read.shape[2] + 1))
-        for row in range(len(predicted)):
-            features = _features(read[:, row], texts, _scale(read[:, row]))
-            predicted[row], fits[row] = _cross_fit(features, sides, labels, held_out)
-        row, column = _choose((predicted - labels) ** 2)
-        predicted, strength = predicted[row, column], STRENGTHS[column]
-        scale = _scale(read[:, row])
+        (predicted,), (of_folds,) = _cross_fit(features, sides, labels, held_out, [strength])
         slope = fit_recalibration("temperature", predicted, 1 - predicted, labels).slope
-        of_all = _fit(_features(read[:, row], texts, scale), sides, labels, strength)
-        weights, *of_folds = slope * np.stack([of_all, *fits[row, column]])
+        weights, *of_folds = slope * np.stack([_fit(features, sides, labels, strength), *of_folds])
         for fitted in (weights, *of_folds):
             fitted[:-1] /= scale
-        layer = int(states.layers[row])
-        states.keep(layer)
         left_out = [tuple(sorted(folds[sides[rows.argmax()]].tolist())) for _, rows in held_out]
         return cls(
             states,
@@ -250,23 +250,64 @@ def _held_out(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return masks
 
 
+def _on_device(features: np.ndarray, model: PreTrainedModel) -> torch.Tensor:
+    """Features for the fits, on the device of the model if it has float64."""
+    device = next(model.parameters()).device
+    return torch.from_numpy(features).to("cpu" if device.type == "mps" else device)
+
+
 def _cross_fit(
-    features: np.ndarray, sides: np.ndarray, labels: np.ndarray, held_out: list
+    features: torch.Tensor, sides: np.ndarray, labels: np.ndarray, held_out: list, strengths: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Out-of-fold probabilities for every strength, shape (strengths, N), and the weights of the M fits."""
-    predicted = np.empty((len(STRENGTHS), len(labels)))
-    fits = np.empty((len(STRENGTHS), len(held_out), features.shape[1]))
+    predicted = np.empty((len(strengths), len(labels)))
+    fits = np.empty((len(strengths), len(held_out), features.shape[1]))
     for m, (fitted, rows) in enumerate(held_out):
         weights = None
-        for i, strength in enumerate(STRENGTHS):
-            weights = _fit(features, sides[fitted], labels[fitted], strength, weights)
-            scores = features @ weights
+        for i, strength in enumerate(strengths):
+            fits[i, m] = weights = _fit(features, sides[fitted], labels[fitted], strength, weights)
+            scores = _product(features, weights)
             predicted[i, rows] = expit(scores[sides[rows, 1]] - scores[sides[rows, 0]])
-            fits[i, m] = weights
     return predicted, fits
 
 
-def _choose(errors: np.ndarray) -> tuple[int, int]:
+def _choose(
+    states: ResponseStates,
+    texts: Sequence[ReadText],
+    sides: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    seed: int,
+    progress: bool,
+) -> tuple[int, float]:
+    """Layer and strength, chosen on pairs with at most `_TEXTS_FOR_CHOICE` texts; every process fits some layers."""
+    some = _some_pairs(sides, seed)
+    used, some_sides = np.unique(sides[some], return_inverse=True)
+    some_sides, texts = some_sides.reshape(-1, 2), [texts[i] for i in used]
+    read = states.read(texts, progress=progress, together=True)  # (T, layers, width)
+    held_out = _held_out(folds[sides[some]])
+
+    def errors(rows: Sequence[int]) -> np.ndarray:
+        of_layers = []
+        for row in rows:
+            features = _on_device(_features(read[:, row], texts, _scale(read[:, row])), states.model)
+            predicted, _ = _cross_fit(features, some_sides, labels[some], held_out, STRENGTHS)
+            of_layers.append((predicted - labels[some]) ** 2)
+        return np.stack(of_layers)
+
+    row, column = _best(interleaved(in_shares(range(len(states.layers)), errors)))
+    return int(states.layers[row]), STRENGTHS[column]
+
+
+def _some_pairs(sides: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of `sides`, shape (N, 2), in order: all, or randomly as many as have `_TEXTS_FOR_CHOICE` texts."""
+    order = np.random.default_rng(seed).permutation(len(sides))
+    _, first = np.unique(sides[order], return_index=True)
+    n_texts = np.cumsum(np.bincount(first // 2, minlength=len(sides)))
+    return np.sort(order[n_texts <= _TEXTS_FOR_CHOICE])
+
+
+def _best(errors: np.ndarray) -> tuple[int, int]:
     """Layer and strength from squared errors, shape (layers, strengths, N): the first layer that is not worse.
 
     Several layers are about equally good, and the best of them is chance: the first one whose error is within one
@@ -282,22 +323,26 @@ def _choose(errors: np.ndarray) -> tuple[int, int]:
 
 
 def _fit(
-    features: np.ndarray, sides: np.ndarray, labels: np.ndarray, strength: float, start: np.ndarray | None = None
+    features: torch.Tensor, sides: np.ndarray, labels: np.ndarray, strength: float, start: np.ndarray | None = None
 ) -> np.ndarray:
     """Minimizes Σ log loss + |w|² / (2 strength). Scores are computed per text, of which there are few."""
     used, sides = np.unique(sides, return_inverse=True)
-    features, (a, b) = features[used], sides.reshape(-1, 2).T
+    features, (a, b) = features[torch.from_numpy(used).to(features.device)], sides.reshape(-1, 2).T
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = features @ weights
+        scores = _product(features, weights)
         logits = scores[b] - scores[a]
         errors = expit(logits) - labels
         of_texts = np.bincount(b, errors, len(used)) - np.bincount(a, errors, len(used))
         loss = (np.logaddexp(0, logits) - labels * logits).sum() + weights @ weights / (2 * strength)
-        return loss, of_texts @ features + weights / strength
+        return loss, _product(features.T, of_texts) + weights / strength
 
     start = np.zeros(features.shape[1]) if start is None else start
     return minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+
+
+def _product(matrix: torch.Tensor, vector: np.ndarray) -> np.ndarray:
+    return (matrix @ torch.from_numpy(vector).to(matrix.device)).cpu().numpy()
 
 
 def _judgments(p: np.ndarray) -> Judgments:

@@ -4,6 +4,8 @@ loading            any model of the Hub, a folder, an adapter or a GGUF file
 gguf               a GGUF file as a plain model folder
 tiny               a small Qwen2 and its tokenizer, built from scratch
 libraries          environment and log levels of torch, transformers and DeepSpeed
+text_only          the language model of one that reads images too
+saving             saved weights that servers may read
 response_states    mean hidden states of responses, for probes
 suffixes           layouts of many short suffixes of one prompt
 split_attention    attention for a prompt that is shared by its suffixes
@@ -13,8 +15,13 @@ prefix_tree        the same suffixes after many prompts, at the price of their d
 packing            the ends of many prompts, packed so that common beginnings are read once
 shared_beginning   a batch in training whose common beginning is processed once
 shared_generation  G samples per prompt with one prefill
+repeated_cache     models that cannot hold a prompt's suffixes in one row: its cache is repeated
+checkpointed_cache gradient checkpointing of layers that fill a cache
+cache_copies       copies of a cache that leave the original as it is
+same_scores        whether a faster way gives the log-probabilities of the plain one
 token_tree         finitely many strings after a prompt, as a tree of tokens
 answers            the exact distribution over verbalized probabilities
 memory             the memory of a training step, estimated
+shares             rows divided among the processes of a run
 sharding           parameters sharded over processes (ZeRO-3, FSDP)
 """

@@ -7,6 +7,7 @@ text is read once, whatever the number of pairs it is in.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
 from autorater.data.messages import Text, plain_text
+from autorater.models.same_scores import evaluating
+from autorater.models.shares import in_shares, interleaved, this_process
 from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
 from autorater.prompts.encoder import DataTokenizer
 
@@ -52,8 +55,13 @@ class ResponseStates:
         self._states = {text: states[[row]] for text, states in self._states.items()}
         self.layers = np.array([layer])
 
-    def read(self, texts: Sequence[ReadText], *, progress: bool = False) -> np.ndarray:
+    def read(self, texts: Sequence[ReadText], *, progress: bool = False, together: bool = False) -> np.ndarray:
         """States of N texts, shape (N, layers, width), float32.
+
+        Args:
+            texts: The texts; those that are kept are not read again.
+            progress: Show a progress bar.
+            together: The processes of a run divide the texts among them. All of them must call this.
 
         Raises:
             UserError: If a text is too long for the model.
@@ -66,22 +74,27 @@ class ResponseStates:
         sizes, limit = [len(row) for row in ids], longest_prompt(self.model, 0)
         if sizes and max(sizes) > limit:
             raise UserError(f"a prompt with its response has {max(sizes)} tokens; this model has room for {limit}")
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with tqdm(
-                total=len(new), desc="reading", unit="text", disable=None if progress else True, leave=False
-            ) as bar:
-                for rows in similar_lengths(sizes, self.max_batch_tokens):
-                    states = self._forward([ids[i] for i in rows], [max(1, len(after[i])) for i in rows])
-                    self._states.update(zip((new[i] for i in rows), states, strict=True))
-                    bar.update(len(rows))
-        finally:
-            self.model.train(was_training)
+        rows = [(row, max(1, len(response))) for row, response in zip(ids, after, strict=True)]
+        if rows:
+            read = partial(self._read, progress=progress and (not together or this_process()[0] == 0))
+            states = interleaved(in_shares(rows, read)) if together else read(rows)
+            self._states.update(zip(new, states, strict=True))
         return np.stack([self._states[text] for text in texts])
 
+    def _read(self, rows: Sequence[tuple[list[int], int]], *, progress: bool) -> np.ndarray:
+        """Means over the last tokens of N sequences, given with their number; shape (N, layers, width)."""
+        states: list = [None] * len(rows)
+        bar = tqdm(total=len(rows), desc="reading", unit="text", disable=None if progress else True, leave=False)
+        with bar, evaluating(self.model):
+            for batch in similar_lengths([len(ids) for ids, _ in rows], self.max_batch_tokens):
+                read = self._forward(*zip(*(rows[i] for i in batch), strict=True))
+                for i, state in zip(batch, read, strict=True):
+                    states[i] = state
+                bar.update(len(batch))
+        return np.stack(states)
+
     @torch.no_grad()
-    def _forward(self, ids: list[list[int]], counts: list[int]) -> np.ndarray:
+    def _forward(self, ids: Sequence[list[int]], counts: Sequence[int]) -> np.ndarray:
         """Means over the last `counts` tokens of B sequences, shape (B, layers, width)."""
         device = next(self.model.parameters()).device
         tokens, mask = pad_prompts(ids, self._padding, device)

@@ -74,9 +74,10 @@ def test_out_of_fold_probabilities_do_not_know_the_votes_on_their_texts(parts, p
     texts, sides = probe._texts_of(train)
     folds = probe.text_folds(train, texts, 0)
     held_out = probe._held_out(folds[sides])
-    features = probe._features(ResponseStates(*parts).read(texts)[:, 0], texts)
+    features = torch.from_numpy(probe._features(ResponseStates(*parts).read(texts)[:, 0], texts))
     before, after = (
-        probe._cross_fit(features, sides, np.array([p.label for p in part]), held_out)[0] for part in (train, flipped)
+        probe._cross_fit(features, sides, np.array([p.label for p in part]), held_out, probe.STRENGTHS)[0]
+        for part in (train, flipped)
     )
     own = folds[sides][:, 0] == folds[sides][0, 0]
     np.testing.assert_array_equal(before[:, own], after[:, own])
@@ -113,7 +114,38 @@ def test_the_fit_is_logistic_regression():
     labels = rng.integers(2, size=200).astype(float)
     difference = features[sides[:, 1]] - features[sides[:, 0]]
     expected = LogisticRegression(C=0.3, fit_intercept=False, tol=1e-8).fit(difference, labels).coef_[0]
-    np.testing.assert_allclose(probe._fit(features, sides, labels, 0.3), expected, atol=1e-3)
+    fitted = probe._fit(torch.from_numpy(features), sides, labels, 0.3)
+    np.testing.assert_allclose(fitted, expected, atol=1e-3)
+
+
+def test_layer_and_strength_are_chosen_on_some_of_many_pairs(parts, pairs, monkeypatch):
+    """All layers are read of few texts, one layer of the others; the probabilities are of all pairs."""
+    monkeypatch.setattr(probe, "_TEXTS_FOR_CHOICE", 60)
+    read = []
+    forward = ResponseStates._forward
+    monkeypatch.setattr(
+        ResponseStates,
+        "_forward",
+        lambda s, ids, counts: read.append((len(ids), len(s.layers))) or forward(s, ids, counts),
+    )
+    fitted = LinearProbe.fit_model(*parts, pairs)
+    of_layers = {n: sum(rows for rows, layers in read if layers == n) for n in (1, 2)}
+    assert 50 <= of_layers[2] <= 60
+    assert sum(of_layers.values()) == 12 * 8, "no text is read twice"
+    assert np.isfinite(fitted.out_of_fold).all()
+    labels = np.array([pair.label for pair in pairs])
+    assert np.mean((fitted.out_of_fold - labels) ** 2) < 0.24
+
+
+@pytest.mark.parametrize("limit", [1, 2, 9, 10, 40])
+def test_some_pairs_have_few_texts(limit, monkeypatch):
+    monkeypatch.setattr(probe, "_TEXTS_FOR_CHOICE", limit)
+    sides = np.random.default_rng(0).integers(10, size=(30, 2))
+    some = probe._some_pairs(sides, seed=1)
+    assert len(np.unique(sides[some])) <= limit
+    assert (np.diff(some) > 0).all()
+    if limit >= 10:
+        np.testing.assert_array_equal(some, np.arange(30))
 
 
 def test_states_are_means_over_the_response_alone(parts):

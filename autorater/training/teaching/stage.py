@@ -15,6 +15,7 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.interruptible import run_training
+from autorater.training.precision import evaluation_precision
 from autorater.training.teaching.teachers import Teacher, find_teacher
 from autorater.training.teaching.texts import TrainingTexts
 from autorater.training.teaching.trainer import TeachingTrainer, teaching_rows
@@ -70,8 +71,9 @@ def _teach(
     peft_config: PeftConfig | None,
 ) -> None:
     progress = not training.disable_tqdm
-    find = (args.warm_start_verdicts, texts, judge, base, training.seed, progress)
-    teacher = from_main(lambda: find_teacher(*find))
+    with evaluation_precision(training):
+        found = find_teacher(args.warm_start_verdicts, texts, judge, base, training.seed, progress)
+    teacher = from_main(lambda: found)  # equal to the last digit, whatever the kernels of a process
     chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
     logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
 

@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +26,12 @@ from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, name_in, probability_in
 from autorater.data.messages import plain_text
 from autorater.data.tables import iter_rows
+from autorater.evaluation.judge import judge_all
 from autorater.judges import Judge, LinearProbe
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.local import read_format
 from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.shares import in_shares, interleaved, this_process
 from autorater.training.teaching.texts import TrainingTexts
 
 _TEXTS = ("prompt", "response_a", "response_b")
@@ -78,7 +81,7 @@ class PairTeacher:
 
 
 def find_teacher(name: str, texts: TrainingTexts, judge: Judge, base: str, seed: int, progress: bool) -> Teacher:
-    """The teacher that `warm_start_verdicts` names.
+    """The teacher that `warm_start_verdicts` names. All processes of a run call this, and divide the texts among them.
 
     Args:
         name: `probe`, a folder of a judge, or a file of `read_file`.
@@ -118,12 +121,13 @@ def _of_judge(folder: str, texts: TrainingTexts, device, progress: bool) -> Teac
     teacher = Judge.from_pretrained(folder, device=device)
     logger.info(f"teacher: {folder}; on votes that it was trained on, its probabilities are in-sample")
     if isinstance(teacher, PointwiseJudge):
-        alone = teacher.encoder.encode([texts.pair(text, text) for text in range(len(texts))])
-        probs = teacher.read_digits([prompt for prompt, _ in alone], progress=progress)  # (T, 10)
+        prompts = [prompt for prompt, _ in teacher.encoder.encode([texts.pair(i, i) for i in range(len(texts))])]
+        read = partial(teacher.read_digits, progress=progress and this_process()[0] == 0)
+        probs = interleaved(in_shares(prompts, read))  # (T, 10)
         scores = teacher.scale * (probs @ np.arange(10)) / probs.sum(axis=1)
         folds = np.zeros(len(texts), dtype=int)
         return ScoreTeacher(scores[None], folds, np.zeros((1, 1), dtype=int), teacher.recalibration)
-    judgments = teacher.probabilities(texts.pairs, progress=progress)
+    judgments = judge_all(teacher, texts.pairs, progress=progress)
     return PairTeacher(dict(zip(map(tuple, texts.sides.tolist()), judgments.p_sym.tolist(), strict=True)))
 
 

@@ -74,7 +74,7 @@ def test_the_probe_teaches_out_of_fold(pairs, parts, judge):
 
 def test_votes_on_a_text_have_no_part_in_its_probabilities(pairs, parts, monkeypatch):
     """Permuted votes of one topic change no fit that left out its fold, so none of the pairs of its texts."""
-    monkeypatch.setattr(probe, "_choose", lambda errors: (1, 4))  # layer, strength and slope are chosen on all votes
+    monkeypatch.setattr(probe, "_best", lambda errors: (1, 4))  # layer, strength and slope are chosen on all votes
     monkeypatch.setattr(probe, "fit_recalibration", lambda *_: type("Map", (), {"slope": 1.0}))
     rng = np.random.default_rng(1)
     permuted = [replace(p, label=float(rng.integers(2))) if p.topic == "topic 4" else p for p in pairs]

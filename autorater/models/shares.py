@@ -1,0 +1,59 @@
+"""Rows that the processes of a run share: process r of W works on rows r, r + W, r + 2 W, …, and all get all results.
+
+Without a process group (`torchrun`, `accelerate launch`) there is one process. torch is not imported for the question.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Sequence)
+
+
+def this_process() -> tuple[int, int]:
+    """The number of this process, from 0, and how many there are."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def in_shares(rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> list[R]:
+    """What `work` returns for the share of each process, in order; all processes must call this together.
+
+    A process without rows works on the first row, without result: a sharded model may have to be called by all.
+
+    Args:
+        rows: N rows, at least one, the same on every process.
+        work: Returns a result of equal length, which can be sliced and pickled.
+
+    Returns:
+        W results, of the rows w, w + W, w + 2 W, …; see `interleaved`.
+
+    Raises:
+        Exception: What `work` raises on a process is raised on all of them.
+    """
+    process, n_processes = this_process()
+    if n_processes == 1:
+        return [work(rows)]
+    own, outcomes = rows[process::n_processes], [None] * n_processes
+    try:
+        outcome = work(own if len(own) else rows[:1])[: len(own)], None
+    except Exception as error:  # any: the other processes wait for the outcome
+        outcome = None, error
+    sys.modules["torch.distributed"].all_gather_object(outcomes, outcome)
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [result for result, _ in outcomes]
+
+
+def interleaved(shares: Sequence[np.ndarray]) -> np.ndarray:
+    """The results for N rows, shape (N, …), from those of W shares, each of shape (about N / W, …)."""
+    joined = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)
+    for w, share in enumerate(shares):
+        joined[w :: len(shares)] = share
+    return joined
