@@ -34,7 +34,7 @@ def main() -> None:
     base = args.before or objective.trained_from(args.judge)
     pairs = objective_pairs(args.n_pairs, args.seed)
     kind = LabelJudge if "label_format" in read_format(args.judge) else Judge
-    judge = kind.from_pretrained(args.judge, dtype="float32")
+    judge = kind.from_pretrained(args.judge)
     after = objective.judge_objective(judge, pairs, progress=True)
     before = objective.judge_objective(objective.untrained(judge, base), pairs, progress=True)
     accuracy = objective.accuracy_change(pairs, before, after)

@@ -25,6 +25,7 @@ from autorater.data.errors import DataError, located
 from autorater.data.fields import bad_value, name_in, number_of
 from autorater.data.pairs import Pair
 from autorater.data.tables import Rows, iter_rows
+from autorater.metrics.validation import cluster_numbers
 
 SCALE = 400 / np.log(10)
 """Elo points per unit of log odds."""
@@ -104,7 +105,7 @@ def fit_elo(pairs: Sequence[Pair]) -> dict[str, Rating]:
 
     strength = _bradley_terry(wins)
     design = _design(second, first, len(models))
-    prompts = np.unique([pair.prompt for pair in compared], return_inverse=True)[1]
+    prompts = cluster_numbers([pair.prompt for pair in compared])
     half = SCALE * ndtri(0.975) * _standard_errors(design, votes, labels, expit(design @ strength), prompts)
     elo = MEAN + SCALE * strength
     n_votes = np.bincount(np.concatenate([first, second]), np.tile(counts, 2))

@@ -14,6 +14,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,10 +32,12 @@ from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
 from autorater.judges.identity import digest, model_digest
+from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import adapter_config
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings
+from autorater.training.precision import evaluation_precision
 
 ORIGINAL = "original"
 _MADE_FROM = "made_from.txt"
@@ -80,7 +83,9 @@ class CharmRun:
             name = version if Path(model).parent == self.folder else model
             if name == model and Path(model).is_dir():
                 name = f"{model}, {model_digest(model)}"  # it may be trained again there
-            scores |= self._load(model).score_file(missing, self.folder / "scores" / version, name)
+            loaded = self._load(model)
+            with gathered(loaded.model), evaluation_precision(self.training):
+                scores |= loaded.score_file(missing, self.folder / "scores" / version, name)
         self._scores[version] = scores
 
     def calibrate(self) -> Calibration:
@@ -188,8 +193,8 @@ class CharmRun:
         training: RewardTrainingConfig,
         **options,
     ) -> None:
-        training = copy(training)
-        training.output_dir = str(self.folder / version)
+        # constructed, not copied: this makes accelerate forget the trainer before, which DeepSpeed requires
+        training = replace(training, output_dir=str(self.folder / version))
         train_reward_model(reward_model, preferences, training, **options)
         from_main(lambda: shutil.rmtree(self.folder / "scores" / version, ignore_errors=True))
 

@@ -94,15 +94,16 @@ def json_rows(path: Path, _: SelectColumns) -> Rows:  # JSON has no header
 def _list_rows(lines: Iterator[str], number: int) -> Rows:
     text = "".join(lines)
     scan = json.JSONDecoder(object_pairs_hook=_object).raw_decode
-    end = _BLANK.match(text, text.index("[") + 1).end()
+    start, end = 0, _BLANK.match(text, text.index("[") + 1).end()
     while text[end : end + 1] != "]":
-        number += text.count("\n", 0, end)
-        text, end = text[end:], 0  # so that line numbers cost no second pass
+        number += text.count("\n", start, end)
+        start = end
         with located(f"line {number}"):
             try:
-                row, end = scan(text)
+                row, end = scan(text, start)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"not usable JSON ({_found(error)}); expected a list of JSON objects") from error
+                found = _found(error, start)
+                raise DataError(f"not usable JSON ({found}); expected a list of JSON objects") from error
             row = _checked(row)
         yield f"line {number}", row
         end = _BLANK.match(text, end).end()
@@ -119,8 +120,8 @@ def _object(items: list[tuple[str, Any]]) -> Row:
     return dict(items)
 
 
-def _found(error: Exception) -> object:
-    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+def _found(error: Exception, start: int = 0) -> object:
+    return f"{error.msg} at character {error.pos - start + 1}" if isinstance(error, json.JSONDecodeError) else error
 
 
 def _checked(row: object) -> Row:

@@ -21,16 +21,17 @@ from autorater.models.loading import load_policy
 
 
 def untrained(judge: Judge, name_or_path: str) -> Judge:
-    """The same prompts and answers with another model of the same tokenizer, without a recalibration.
+    """The same prompts and answers with another model of the same tokenizer and precision, without a recalibration.
 
     Raises:
         UserError: If the model cannot be loaded, or has another tokenizer.
     """
-    model, tokenizer = load_policy(name_or_path, dtype="float32")
+    weight = next(judge.model.parameters())
+    model, tokenizer = load_policy(name_or_path, dtype=str(weight.dtype).removeprefix("torch."))
     if tokenizer.get_vocab() != judge.tokenizer.get_vocab():
         raise UserError(f"{name_or_path} has another tokenizer than the judge; expected the model it was trained from")
     before = copy(judge)
-    before.model, before.recalibration = model.to(next(judge.model.parameters()).device), None
+    before.model, before.recalibration = model.to(weight.device), None
     return before
 
 

@@ -36,6 +36,7 @@ from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.judgments import Judgments
+from autorater.metrics.validation import cluster_numbers
 from autorater.models.loading import load_policy
 from autorater.models.response_states import ReadText, ResponseStates
 from autorater.models.shares import in_shares, interleaved
@@ -208,9 +209,10 @@ def text_folds(pairs: Sequence[Pair], texts: Sequence[ReadText], seed: int) -> n
     columns = ([topics[text] for text in texts], [plain_text(prompt) for prompt, _ in texts])
     usable = [column for column in columns if None not in column and len(set(column)) >= N_FOLDS]
     groups = min(usable, key=lambda column: len(set(column)), default=list(range(len(texts))))
-    names, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold_of, filled = np.empty(len(names), dtype=int), np.zeros(N_FOLDS, dtype=int)
+    members = cluster_numbers(groups)
+    sizes = np.bincount(members)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    fold_of, filled = np.empty(len(sizes), dtype=int), np.zeros(N_FOLDS, dtype=int)
     for group in sorted(order, key=lambda group: -sizes[group]):  # the largest first, into the emptiest fold
         fold_of[group] = filled.argmin()
         filled[fold_of[group]] += sizes[group]
@@ -233,7 +235,7 @@ def _scale(states: np.ndarray) -> float:
 def _features(states: np.ndarray, texts: Sequence[ReadText], scale: float = 1.0) -> np.ndarray:
     """φ of T texts, shape (T, width + 1)."""
     lengths = np.log([1 + len(plain_text(response)) for _, response in texts])
-    return np.column_stack([states / scale, lengths]).astype(np.float64)
+    return np.column_stack([states / scale, lengths])  # float64, as the lengths
 
 
 def _held_out(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

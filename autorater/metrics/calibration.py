@@ -21,7 +21,13 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.binning import N_BINS, Strategy, bin_indices
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
-from autorater.metrics.validation import check_equal_lengths, check_predictions, check_votes, check_weights
+from autorater.metrics.validation import (
+    check_equal_lengths,
+    check_predictions,
+    check_votes,
+    check_weights,
+    cluster_numbers,
+)
 
 _INTERVALS = 10_000  # answers of up to four decimals are grid points; 2 * 10_000 has only the factors 2 and 5
 _HALVINGS = 30  # of the bracket of the smooth ECE, to 1e-9
@@ -112,7 +118,7 @@ def calibration_metrics(
     """
     probabilities, labels = check_predictions(probabilities, labels)
     if units is not None:
-        _, units = np.unique(np.asarray(units), return_inverse=True)
+        units = cluster_numbers(units)
         check_equal_lengths(probabilities=probabilities, units=units)
     weights = check_weights("weights", weights, labels.size)
 

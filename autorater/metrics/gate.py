@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 from autorater.metrics.agreement import agreement_credits, verdicts
 from autorater.metrics.paired import mean_and_error
 from autorater.metrics.significance import holm
-from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities
+from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities, cluster_numbers
 
 HIGHER_IS_BETTER = {"brier": False, "agreement": True, "consistency": True, "symmetry_deviation_abs": False}
 POWER = 0.8
@@ -74,9 +74,8 @@ def compare_with_baseline(
     """
     orders = {"baseline": check_orders("baseline", baseline), "current": check_orders("current", current)}
     labels = None if labels is None else check_probabilities("labels", labels)
-    members = np.arange(orders["baseline"].shape[1]) if clusters is None else np.asarray(clusters)
+    members = np.arange(orders["baseline"].shape[1]) if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(baseline=orders["baseline"].T, current=orders["current"].T, labels=labels, clusters=members)
-    members = np.unique(members, return_inverse=True)[1]
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a value in (0, 1)")
     if members.max() < 1:

@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.validation import check_at_least, check_equal_lengths
+from autorater.metrics.validation import check_at_least, check_equal_lengths, cluster_numbers
 
 _MAX_UNITS = 1 << 14
 _CHUNK = 1 << 22  # counts in memory at once: 32 MB
@@ -204,7 +204,7 @@ def bootstrap(
         statistics: name -> `Mean`, `Share`, `BinnedGap` or another `Statistic`, all over the same N pairs.
         n_rounds: number of resamples, at least 1.
         seed: seed of the resampling; equal seeds give equal resamples.
-        clusters: shape (N,), sortable values; pairs with equal values are resampled together.
+        clusters: shape (N,); pairs with equal values are resampled together.
 
     Returns:
         `<name>_low` and `<name>_high` of each metric, over the resamples in which it is defined; none for a single
@@ -221,7 +221,7 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     members = np.arange(len(next(iter(blocks.values()))))
     if clusters is not None:
-        _, members = np.unique(np.asarray(clusters), return_inverse=True)
+        members = cluster_numbers(clusters)
         check_equal_lengths(clusters=members, **blocks)
     n_units = int(members.max()) + 1
     if n_units < 2:

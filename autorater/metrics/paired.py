@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from autorater.metrics.validation import cluster_numbers
+
 
 def mean_and_error(differences: np.ndarray, weights: np.ndarray, clusters: ArrayLike) -> tuple[float, float, int]:
     """The weighted mean of N differences, its standard error, and the degrees of freedom of Student's t.
@@ -14,7 +16,7 @@ def mean_and_error(differences: np.ndarray, weights: np.ndarray, clusters: Array
     Returns:
         `(mean, error, freedom)`; with a single cluster the error is infinite and there is no freedom.
     """
-    members = np.unique(clusters, return_inverse=True)[1]
+    members = cluster_numbers(clusters)
     total = weights.sum()
     mean = float(weights @ differences / total)
     terms = np.bincount(members, weights * (differences - mean) / total)

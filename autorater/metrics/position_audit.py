@@ -25,7 +25,7 @@ from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
-from autorater.metrics.validation import reject
+from autorater.metrics.validation import cluster_numbers, reject
 
 _QUANTILES = {"symmetry_deviation": (5, 25, 50, 75, 95), "symmetry_deviation_abs": (50, 95)}
 
@@ -102,7 +102,7 @@ def audit_metrics(
     answers, counted = answers[kept], counted[kept]
     first, second = (np.where(counted, answers[:, side], np.nan) for side in (0, 1))
     n_rows, n_repeats = counted.shape
-    members = np.arange(n_rows) if clusters is None else np.unique(np.asarray(clusters)[kept], return_inverse=True)[1]
+    members = np.arange(n_rows) if clusters is None else cluster_numbers(cluster_numbers(clusters)[kept])
     n_pairs = int(members.max()) + 1
     terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
     both = verdicts(first) + verdicts(second)

@@ -27,6 +27,7 @@ from autorater.metrics.validation import (
     check_probabilities,
     check_votes,
     check_weights,
+    cluster_numbers,
 )
 
 
@@ -112,7 +113,7 @@ def judge_metrics(
     named = {"labels": targets.labels, "true_probability": targets.true_probability}
     checked = {name: check_probabilities(name, values) for name, values in named.items() if values is not None}
     label, truth = checked.get("labels"), checked.get("true_probability")
-    clusters = None if targets.clusters is None else np.asarray(targets.clusters)
+    clusters = None if targets.clusters is None else cluster_numbers(targets.clusters)
     weights = check_weights("weights", targets.weights, answers.shape[1])
     check_equal_lengths(answers=answers[0], valid=valid[0], mode=mode[0], **checked, clusters=clusters)
     check_at_least("n_bootstrap", n_bootstrap, 0)

@@ -34,7 +34,7 @@ from scipy.special import stdtrit
 
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.intervals import wilson_interval
-from autorater.metrics.validation import check_equal_lengths, check_probabilities
+from autorater.metrics.validation import check_equal_lengths, check_probabilities, cluster_numbers
 
 MAX_WIDTH = 1.05
 """The interval is at most this times as wide as that of the votes alone."""
@@ -106,7 +106,7 @@ def votes_only_win_rate(
     Args, returns and errors as in `estimate_win_rate`; `clusters` are of the n pairs.
     """
     study = _Study.of(judged_voted, judged_voted, votes, None, confidence)
-    members = np.unique(np.arange(study.votes.size) if clusters is None else clusters, return_inverse=True)[1]
+    members = np.arange(study.votes.size) if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(votes=study.votes, clusters=members)
     study = replace(study, judged=study.judged[:0], members=members)
     voted = study.votes_alone()
@@ -294,21 +294,21 @@ def cluster_members(clusters: ArrayLike | Sequence[ArrayLike] | None, n_judged: 
     if clusters is None:
         return np.arange(total)
     if isinstance(clusters, tuple) and len(clusters) == 2:
-        parts = [np.asarray(part) for part in clusters]
-        if (parts[0].shape, parts[1].shape) != ((n_judged,), (n_voted,)):
+        parts = [list(part) for part in clusters]
+        if (len(parts[0]), len(parts[1])) != (n_judged, n_voted):
             raise ValueError(
-                f"clusters have shapes {parts[0].shape} and {parts[1].shape}; expected ({n_judged},) and ({n_voted},)"
+                f"clusters have lengths {len(parts[0])} and {len(parts[1])}; expected {n_judged} and {n_voted}"
             )
-        clusters = np.concatenate(parts)
-    clusters = np.asarray(clusters)
+        clusters = [*parts[0], *parts[1]]
+    clusters = cluster_numbers(clusters)
     if clusters.shape == (n_voted,):
-        return np.concatenate([n_voted + np.arange(n_judged), np.unique(clusters, return_inverse=True)[1]])
+        return np.concatenate([n_voted + np.arange(n_judged), clusters])
     if clusters.shape != (total,):
         raise ValueError(
             f"clusters has shape {clusters.shape}; expected ({total},) for judged and voted pairs, ({n_voted},) for "
             "voted pairs, or a tuple of both"
         )
-    return np.unique(clusters, return_inverse=True)[1]
+    return clusters
 
 
 def _named(prefix: str, value: float | None, low: float, high: float) -> dict[str, float | None]:

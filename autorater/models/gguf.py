@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -52,7 +53,14 @@ def plain_model(name_or_path: str) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "autorater" / "gguf" / f"{path.stem}-{fingerprint}"
     if not folder.exists():
-        convert_gguf(path, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = Path(f"{folder}.lock")
+        with FileLock(lock):  # one process converts, which takes 8 bytes of memory a parameter
+            try:
+                if not folder.exists():
+                    convert_gguf(path, folder)
+            finally:
+                lock.unlink(missing_ok=True)
     return str(folder)
 
 

@@ -106,5 +106,6 @@ class ResponseStates:
         counts = torch.tensor(counts, device=device)[:, None]
         length = tokens.shape[1]
         weights = (torch.arange(length, device=device) >= length - counts) / counts  # (B, L)
-        means = [torch.einsum("bl,bld->bd", weights, hidden[layer].float()) for layer in self.layers]
+        with torch.autocast(device.type, enabled=False):  # the model may compute in bfloat16, the mean may not
+            means = [torch.einsum("bl,bld->bd", weights, hidden[layer].float()) for layer in self.layers]
         return torch.stack(means, dim=1).cpu().numpy()

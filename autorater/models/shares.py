@@ -40,13 +40,17 @@ def in_shares(rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> list[R]:
     if n_processes == 1:
         return [work(rows)]
     own, outcomes = rows[process::n_processes], [None] * n_processes
+    result, failure = None, None
     try:
-        outcome = work(own if len(own) else rows[:1])[: len(own)], None
+        result = work(own if len(own) else rows[:1])[: len(own)]
     except Exception as error:  # any: the other processes wait for the outcome
-        outcome = None, error
-    sys.modules["torch.distributed"].all_gather_object(outcomes, outcome)
-    for _, error in outcomes:
+        failure = error
+    sys.modules["torch.distributed"].all_gather_object(outcomes, (result, failure))
+    if failure is not None:
+        raise failure  # with its traceback, which the copies for the others do not have
+    for process, (_, error) in enumerate(outcomes):
         if error is not None:
+            error.add_note(f"raised on process {process}, whose traceback says where")
             raise error
     return [result for result, _ in outcomes]
 

@@ -23,6 +23,7 @@ from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
+from autorater.metrics.validation import cluster_numbers
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
 from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
 from autorater.report.systems import win_rates_of_systems
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         summary += f"; {len(unvoted):,} pairs without votes, for win rates only"
     logger.info(summary)
     calibration = drawn_by_weight(calibration, args.seed)
-    clusters = [getattr(pair, column) for pair in measured]
+    clusters = cluster_numbers([getattr(pair, column) for pair in measured])
 
     chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     prices = {"price_in": args.price_in, "price_out": args.price_out}

@@ -17,6 +17,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.methods import Entry
 from autorater.judges.judgments import Judgments
 from autorater.judges.recorded import JudgedPair
+from autorater.metrics.validation import cluster_numbers
 from autorater.report.decisions.page import win_rate_figure
 from autorater.report.decisions.winrate import (
     CAPTION,
@@ -82,7 +83,7 @@ def win_rates_of_systems(entry: Entry, calibration: Sequence[Pair], unvoted: Seq
         logger.warning("no win rates of systems: they are not computed for weighted votes")
         return None
     labels, p = np.array([pair.label for pair in judged]), np.array([pair.probability for pair in judged])
-    clusters = np.unique([pair.row["prompt"] for pair in judged], return_inverse=True)[1]
+    clusters = cluster_numbers([pair.row["prompt"] for pair in judged])
     rates = system_win_rates(judged, p, labels, clusters, _CONFIDENCE, all_voted=True)
     return SystemWinRates(rates, rank_texts(ranking(judged, p, labels, clusters, _CONFIDENCE)))
 

@@ -74,6 +74,9 @@ def movable_share(model: PreTrainedModel, learning_rate: float) -> float:
     for weight in model.parameters():
         if weight.requires_grad:
             total += weight.numel()
+            if weight.dtype != torch.bfloat16:
+                moved += weight.numel()
+                continue
             changed = (weight + learning_rate != weight) | (weight - learning_rate != weight)
-            moved += int(changed.sum()) if weight.dtype == torch.bfloat16 else weight.numel()
+            moved += int(changed.sum())
     return moved / total if total else 1.0

@@ -9,6 +9,7 @@
 (`autorater.training.preemption`).
 """
 
+import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,10 +168,11 @@ def open_run(
         judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out, args, training, model_config)
     with gathered(model), evaluation_precision(training):
         before = measure(held_out, record.judgments_before(judge_held_out))
+    del model  # a warm-up replaces it
     if pretrained and record.warm_start is None and args.teacher:
-        config = new_adapter(model, model_config)
+        config = new_adapter(judge.model, model_config)
         folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
-        judge.model, _ = open_model(args, training, model_config, folder)
+        _reopen(judge, args, training, model_config, folder)
     elif pretrained and record.warm_start is None:
         teach_format(judge, prompts, before, args, training, model_config, record)
     start_tracking(training, settings, record.run)
@@ -336,6 +338,16 @@ def open_model(
     return model.to(training.device), tokenizer
 
 
+def _reopen(
+    judge: Judge, args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, folder: str
+) -> None:
+    """Gives a judge the model in a folder, after its own has left the memory: a trainer refers to itself."""
+    judge.model = None
+    gc.collect()
+    torch.cuda.empty_cache()
+    judge.model, _ = open_model(args, training, model_config, folder)
+
+
 def teach_format(
     judge: Judge,
     prompts: Sequence[Prompts],
@@ -354,7 +366,7 @@ def teach_format(
     elif args.warm_start_steps:
         config = new_adapter(judge.model, model_config)
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
-        judge.model, _ = open_model(args, training, model_config, folder)
+        _reopen(judge, args, training, model_config, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()
         log = logger.info if mass >= LOW_MASS else logger.warning
         log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")

@@ -105,6 +105,10 @@ def test_json_lists_and_lines_under_either_name(tmp_path, name, indent):
         (json.dumps([ROW, ROW | {"label": 2}], indent=1), "line 8: column 'label': got 2"),
         (json.dumps([ROW, 3]), r"line 1: column '\(all\)': got 3; expected a JSON object"),
         (json.dumps([ROW])[:-1], "line 1: not usable JSON .no comma or"),
+        (
+            json.dumps([ROW] * 9)[:-1] + ", {,",
+            "line 1: not usable JSON .* at character 2.; expected a list of JSON objects",
+        ),
         ("[\n{,", "line 2: not usable JSON .*expected a list of JSON objects"),
         ('{\n"prompt": "x"}', "line 1: not usable JSON .*one JSON object per line, or one list"),
     ],

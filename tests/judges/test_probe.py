@@ -166,6 +166,18 @@ def test_states_are_means_over_the_response_alone(parts):
         states.read([("x", "y " * 2000)])
 
 
+def test_means_are_float32_where_the_model_computes_in_bfloat16(parts, pairs):
+    """As in a run on a GPU, which reads under autocast."""
+    states = ResponseStates(*parts)
+    texts = [(pair.prompt, pair.response_a) for pair in pairs[:3]]
+    in_float32 = states.read(texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        read = ResponseStates(*parts).read(texts)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, in_float32, atol=0.02)
+    assert not np.array_equal(read, in_float32), "the model computed in bfloat16"
+
+
 def test_a_text_is_read_once(parts, pairs, monkeypatch):
     rows = []
     forward = ResponseStates._forward

@@ -93,6 +93,24 @@ def test_a_panel(data, recorded, tmp_path, capsys):
     assert found["panel/brier"] < found["panel_mean/brier"] < found["other.jsonl/recorded/brier"]
 
 
+@pytest.mark.parametrize("turns", [(1,), (1, 3)])
+def test_prompts_that_are_conversations(turns, tmp_path, capsys):
+    """They are the clusters where there are no topics, of equal length or not."""
+    rows, judged = [], []
+    for i in range(40):
+        said = [
+            {"role": ("user", "assistant")[j % 2], "content": f"{i // 2}"} for j in range(turns[i // 2 % len(turns)])
+        ]
+        rows.append({"id": str(i), "prompt": said, "response_a": f"{i} so", "response_b": f"{i} no", "label": i % 2})
+        judged.append({"id": str(i), "p_ab": 0.6, "p_ba": 0.4})
+    for name, content in (("pairs", rows), ("judged", judged)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    files = ["--judge", f"recorded:{tmp_path / 'judged.jsonl'}", "--dataset_name", str(tmp_path / "pairs.jsonl")]
+    autorater(["evaluate", *files, "--output_dir", str(tmp_path / "o")])
+    assert "split by prompt" in capsys.readouterr().out
+    assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
+
+
 def test_a_baseline(data, recorded, tmp_path, capsys):
     def judged(name, sharpness):
         path = tmp_path / name

@@ -19,6 +19,7 @@ from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import clusters_of, column_of, labels_of, read_judged
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
+from autorater.metrics.validation import cluster_numbers
 from autorater.report.decisions.page import win_rate_figure, write_page
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     if not np.isnan(labels).any():
         raise UserError(f"all {len(pairs):,} pairs have votes, so that the judge adds nothing; expected some without")
     clusters = clusters_of(pairs, args.cluster_by)
-    clusters = np.arange(len(pairs)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    clusters = np.arange(len(pairs)) if clusters is None else cluster_numbers(clusters)
     rates = system_win_rates(pairs, judged, labels, clusters, args.confidence, args.width)
     results = {"systems": rates, "ranking": ranking(pairs, judged, labels, clusters, args.confidence)}
     (folder / "winrate.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

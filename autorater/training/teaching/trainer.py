@@ -91,8 +91,8 @@ def teaching_rows(
 def _clusters(group: np.ndarray, sizes: Sequence[int], budget: int, random: Random) -> list[list[tuple[int, int]]]:
     """All pairs among few texts of a group at a time; every text is in one cluster, or alone and left out."""
     clusters: list[list[int]] = []
-    for g in np.unique(group):
-        members = np.flatnonzero(group == g).tolist()
+    order = np.argsort(group, kind="stable")
+    for members in map(np.ndarray.tolist, np.split(order, np.flatnonzero(np.diff(group[order])) + 1)):
         random.shuffle(members)
         cluster: list[int] = []
         for text in members:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from autorater.judges import Judge
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
+from autorater.training import run
 from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
@@ -50,6 +52,21 @@ def teacher_file(pairs, tmp_path):
     path = tmp_path / "teacher.jsonl"
     path.write_text("".join(json.dumps({"id": p.id, "probability": probability(p)}) + "\n" for p in pairs))
     return str(path)
+
+
+@pytest.fixture
+def opened_models(monkeypatch):
+    """How many models of a run are in memory whenever one is opened."""
+    alive, models, load = [], [], run.load_policy
+
+    def loaded(*args, **options):
+        alive.append(sum(model() is not None for model in models))
+        model, tokenizer = load(*args, **options)
+        models.append(weakref.ref(model))
+        return model, tokenizer
+
+    monkeypatch.setattr(run, "load_policy", loaded)
+    return alive
 
 
 def make_judge(kind):
@@ -258,7 +275,7 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
-def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog):
+def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog, opened_models):
     """A verbalizing judge begins from the weights of a pointwise judge, with a prompt layout of its own."""
     caplog.set_level(logging.INFO, "autorater")
     judge = make_judge("pointwise")
@@ -278,6 +295,7 @@ def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog):
     )  # fmt: skip
     train_on_votes(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), (), "grpo")
     assert any(record.message.startswith("after teaching") for record in caplog.records)
+    assert opened_models == [0, 0], "the model that was taught has left the memory before it is opened again"
     trained = Judge.from_pretrained(str(tmp_path / "run"), device="cpu")
     assert isinstance(trained, PointwiseJudge) == (kind == "pointwise")
     layout = "".join(trained.encoder.pieces)
