@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from autorater.cli import run_script
+from autorater.data.errors import refuse_several_processes
 from autorater.models.libraries import quiet_libraries
 
 
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Draws the pairs.")
     parser.add_argument("--output", type=Path, help="JSON file of the accuracies.")
     args = parser.parse_args()
+    refuse_several_processes()
     quiet_libraries()
     from autorater.alignment.judge import LabelJudge
     from autorater.data.objective import objective_pairs

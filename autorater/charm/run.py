@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig
 
 from autorater.charm.arguments import BaseModelArguments, CharmArguments
@@ -168,6 +169,8 @@ class CharmRun:
             return str(folder)
         if not preferences:
             raise UserError("there are no votes to train a reward model on; give model_name_or_path or dataset_name")
+        if is_deepspeed_zero3_enabled():
+            raise UserError("ZeRO-3 shards a model that is built from scratch; give model_name_or_path, or use ZeRO-2")
         logger.info(f"original: training a small reward model from scratch on {len(preferences):,} preferences")
         reward_model = build_reward_model(
             [text for pair in self.data.pairs for text in (pair.prompt, pair.response_a, pair.response_b)],

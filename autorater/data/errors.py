@@ -30,6 +30,14 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
         raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
 
 
+def refuse_several_processes() -> None:
+    """Raises a `UserError` in a process of torchrun or accelerate, if there are others that would do the same work."""
+    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise UserError(
+            f"this runs in one process, and was started in {size}; start it with python, without a launcher"
+        )
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that is most like a wrong one; None if none is like it."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from autorater.data.errors import UserError, located
+from autorater.data.errors import UserError, located, refuse_several_processes
 from autorater.data.loading import load_pairs
 from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates judges by the arguments of `autorater.evaluation.arguments`; writes the files and prints the table.
 
     Raises:
-        UserError: If data, judges or folder are at fault, or a budget was too small.
+        UserError: If data, judges or folder are at fault, a budget was too small, or there are several processes.
     """
+    refuse_several_processes()
     folder = prepare_output_dir(args.output_dir)
     if args.baseline is not None:
         predictions_of(args.baseline, folder)  # before anything is judged

@@ -61,6 +61,23 @@ def log_memory(
     logger.warning(f"{text}: it may not fit; {lower}")
 
 
+def warn_of_warm_up(judge: Judge, training: TrainingArguments, model_config: ModelConfig) -> None:
+    """Warns if a warm-up or teaching may not fit where the training does: it divides nothing among the processes."""
+    setup, element = setup_of(judge.model, training), next(judge.model.parameters()).element_size()
+    if not setup.zero_stage:
+        return
+    whole = replace(setup, zero_stage=0, element=element, autocast=bool(training.bf16) and element == 4)
+    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), whole, model_config, model_config.use_peft)
+    loaded = sum(p.numel() * p.element_size() for p in judge.model.parameters())
+    needed, free = sum(parts.values()), free_memory(next(judge.model.parameters()).device)
+    if needed - loaded > free:
+        logger.warning(
+            f"memory of warm_start_steps: every process holds all gradients and optimizer states, about "
+            f"{_size(needed)} without activations; free beside the loaded weights: {_size(free)}. It may not fit; "
+            "use_peft: true or train_only would lower it, or leave warm_start_steps out"
+        )
+
+
 def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
     """The largest micro-batch of a run whose training prompts have these numbers of tokens."""
     mode, rows, longest = getattr(training, "mode", ""), training.per_device_train_batch_size, max(sizes)

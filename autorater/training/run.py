@@ -47,7 +47,7 @@ from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
-from autorater.training.memory import log_memory
+from autorater.training.memory import log_memory, warn_of_warm_up
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
@@ -163,6 +163,8 @@ def open_run(
         with gathered(model):
             check_answers_at_once(model, judge.tree, prompts[0][0].ids, training.gradient_checkpointing)
     log_memory(judge, prompts, training, model_config)
+    if pretrained and args.warm_start_steps and record.warm_start is None:
+        warn_of_warm_up(judge, training, model_config)
     judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
     if pretrained and args.untrained_judgments_dir:
         judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out, args, training, model_config)

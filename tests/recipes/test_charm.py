@@ -11,6 +11,7 @@ import pytest
 from autorater.charm.arena import Arena
 from autorater.data.loading import write_pairs
 from tests.recipes.test_grpo import error_of
+from tests.recipes.test_sharded import launcher_of
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -44,6 +45,26 @@ def test_simulated_arena_from_beginning_to_end_and_once_more(tmp_path):
     assert "original: using the reward model in" in again.stdout
     assert "calibrated: using the reward model in" in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(metrics)
+
+
+@pytest.mark.slow
+def test_three_trainings_of_one_run_under_deepspeed(tmp_path):
+    """ZeRO-2 from scratch; then ZeRO-3 from its model, which is gathered to score."""
+    launcher = [sys.executable, *launcher_of("zero2_cpu.yaml"), "recipes/charm.py", *TINY]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 600, "check": False}
+    options["env"] = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launcher, f"--output_dir={tmp_path / 'two'}"], **options)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    launcher = [sys.executable, *launcher_of("zero3_cpu.yaml"), "recipes/charm.py", *TINY]
+    refused = subprocess.run([*launcher, f"--output_dir={tmp_path / 'scratch'}"], **options)
+    assert refused.returncode != 0
+    assert "ZeRO-3 shards a model that is built from scratch" in refused.stdout + refused.stderr
+    launcher = [option for option in launcher if not option.startswith("--base_")]
+    base = f"--model_name_or_path={tmp_path / 'two' / 'original'}"
+    done = subprocess.run([*launcher, base, f"--output_dir={tmp_path / 'three'}"], **options)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    two, three = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("two", "three"))
+    assert three["original/pearson"] == pytest.approx(two["original/pearson"], abs=1e-4)
 
 
 def test_own_responses_with_scores_and_a_table_need_no_reward_model(tmp_path, monkeypatch):

@@ -111,6 +111,14 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
 
 
+def test_one_process_evaluates(data, recorded, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(SystemExit):
+        autorater(["evaluate", "--judge", recorded, "--dataset_name", data, "--output_dir", str(tmp_path / "o")])
+    assert "runs in one process, and was started in 8; start it with python" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_baseline(data, recorded, tmp_path, capsys):
     def judged(name, sharpness):
         path = tmp_path / name

@@ -144,6 +144,22 @@ def test_what_does_not_fit_is_warned_about(judge, simulated, tmp_path, monkeypat
     assert max(lowered) <= needed
 
 
+def test_a_warm_up_holds_all_states_where_training_divides_them(judge, tmp_path, monkeypatch, caplog):
+    training, weights = config(tmp_path), sum(p.numel() for p in judge.model.parameters())
+    monkeypatch.setattr(memory, "free_memory", lambda device: 11 * weights)  # gradients and two moments take 12
+    memory.warn_of_warm_up(judge, training, ModelConfig())
+    assert not caplog.records, "nothing is divided in the training either"
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    memory.warn_of_warm_up(judge, training, ModelConfig())
+    assert "memory of warm_start_steps: every process holds all gradients" in caplog.text
+    caplog.clear()
+    memory.warn_of_warm_up(judge, training, ModelConfig(use_peft=True, lora_target_modules=["q_proj"]))
+    monkeypatch.setattr(memory, "free_memory", lambda device: 20 * weights)
+    memory.warn_of_warm_up(judge, training, ModelConfig())
+    assert not caplog.records
+
+
 def test_the_weights_of_an_adapter_are_counted_before_it_exists(judge):
     lora = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
     parts = memory._estimate(

@@ -116,8 +116,9 @@ def _teach(
     weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
     trainer = TeachingTrainer(judge, texts, rows, options, *weights)
     n_targets = sum(map(len, rows["target"]))
+    size = "" if judge.is_pointwise else f" of {wanted * PROMPTS_A_ROW * training.world_size} prompts"
     logger.info(
-        f"teaching: {args.warm_start_steps} steps, {n_targets:,} targets among {len(texts):,} texts"
+        f"teaching: {args.warm_start_steps} steps{size}, {n_targets:,} targets among {len(texts):,} texts"
         f"{'' if (lengths <= longest).all() else f'; pairs over {longest} tokens are left out'}"
     )
     run_training(trainer, record, "teaching")
