@@ -8,6 +8,10 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy machine", deadline=None)  # one slow example is no failure
+settings.load_profile("busy machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 _FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")

@@ -16,6 +16,7 @@ from autorater.alignment.judge import LabelJudge
 from autorater.data.items import ItemSet
 from autorater.data.tables import write_rows
 from autorater.metrics import class_metrics
+from autorater.models.shares import in_shares, interleaved, this_process
 from autorater.prompts.encoder import EncodedPrompt
 
 PERTURBATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # L2 distances, the paper's range
@@ -51,8 +52,17 @@ class ItemEvaluation:
 def evaluate_items(
     judge: LabelJudge, items: ItemSet, prompts: Sequence[EncodedPrompt], *, progress: bool = False
 ) -> ItemEvaluation:
-    """Judges N items of the judge's task by their prompts, and computes the metrics, with intervals over items."""
-    predicted, valid = judge.distributions(prompts, progress=progress)
+    """Judges N items of the judge's task by their prompts, and computes the metrics, with intervals over items.
+
+    The processes of a run divide the items among them, and all of them receive all judgments.
+    """
+
+    def judged(rows: Sequence[EncodedPrompt]) -> np.ndarray:
+        predicted, valid = judge.distributions(rows, progress=progress and this_process()[0] == 0)
+        return np.column_stack([predicted, valid])
+
+    columns = interleaved(in_shares(prompts, judged))  # (N, K + 1)
+    predicted, valid = columns[:, :-1], columns[:, -1]
     ordinal = items.task.ordinal
     metrics = class_metrics(predicted, items.counts, ordinal=ordinal) | {"label_mass": float(valid.mean())}
     if items.truth is not None:

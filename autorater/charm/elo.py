@@ -25,7 +25,7 @@ from autorater.data.errors import DataError, located
 from autorater.data.fields import bad_value, name_in, number_of
 from autorater.data.pairs import Pair
 from autorater.data.tables import Rows, iter_rows
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 
 SCALE = 400 / np.log(10)
 """Elo points per unit of log odds."""

@@ -36,7 +36,7 @@ from autorater.data.pairs import Pair
 from autorater.data.tables import Source
 from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.judgments import Judgments
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 from autorater.models.loading import load_policy
 from autorater.models.response_states import ReadText, ResponseStates
 from autorater.models.shares import in_shares, interleaved

@@ -1,6 +1,7 @@
 """Metrics of judges: proper scores, calibration, agreement, position bias, and their intervals. NumPy and SciPy only.
 
 validation      input checks
+clusters        rows with equal values
 binning         assignment of predictions to bins
 scores          the score of one prediction
 agreement       verdicts against majorities

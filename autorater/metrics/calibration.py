@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.binning import N_BINS, Strategy, bin_indices
+from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
 from autorater.metrics.validation import (
     check_equal_lengths,
     check_predictions,
     check_votes,
     check_weights,
-    cluster_numbers,
 )
 
 _INTERVALS = 10_000  # answers of up to four decimals are grid points; 2 * 10_000 has only the factors 2 and 5

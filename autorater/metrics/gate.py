@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from autorater.metrics.agreement import agreement_credits, verdicts
+from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.paired import mean_and_error
 from autorater.metrics.significance import holm
-from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities, cluster_numbers
+from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities
 
 HIGHER_IS_BETTER = {"brier": False, "agreement": True, "consistency": True, "symmetry_deviation_abs": False}
 POWER = 0.8

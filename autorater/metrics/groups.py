@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.binning import bin_indices
+from autorater.metrics.clusters import rows_by_number
 from autorater.metrics.summary import Targets, judge_metrics
 from autorater.metrics.validation import check_at_least, check_equal_lengths, check_numbers
 
@@ -71,7 +72,8 @@ def group_metrics(
 def _members(names: np.ndarray, min_pairs: int) -> dict[str, np.ndarray]:
     """Rows of each group; the name of the pooled groups states their number."""
     values, index, counts = np.unique(names, return_inverse=True, return_counts=True)
-    members = {str(values[k]): np.flatnonzero(index == k) for k in np.flatnonzero(counts >= min_pairs)}
+    rows = rows_by_number(index)
+    members = {str(values[k]): rows[k] for k in np.flatnonzero(counts >= min_pairs)}
     small = np.flatnonzero(counts < min_pairs)
     if small.size:
         several = f"{small.size} groups" if small.size > 1 else f"1 group, {values[small[0]]}"

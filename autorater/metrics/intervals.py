@@ -28,7 +28,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.validation import check_at_least, check_equal_lengths, cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
+from autorater.metrics.validation import check_at_least, check_equal_lengths
 
 _MAX_UNITS = 1 << 14
 _CHUNK = 1 << 22  # counts in memory at once: 32 MB

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 
 
 def mean_and_error(differences: np.ndarray, weights: np.ndarray, clusters: ArrayLike) -> tuple[float, float, int]:

@@ -21,11 +21,12 @@ from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.chance_agreement import Kappa
+from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
-from autorater.metrics.validation import cluster_numbers, reject
+from autorater.metrics.validation import reject
 
 _QUANTILES = {"symmetry_deviation": (5, 25, 50, 75, 95), "symmetry_deviation_abs": (50, 95)}
 

@@ -15,6 +15,7 @@ from autorater.metrics.agreement import TIE_BAND, agreement_credits, three_way_a
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
 from autorater.metrics.chance_agreement import Kappa, annotator_statistics
+from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
@@ -27,7 +28,6 @@ from autorater.metrics.validation import (
     check_probabilities,
     check_votes,
     check_weights,
-    cluster_numbers,
 )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from autorater.metrics.clusters import cluster_numbers, rows_by_number
 from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities
 
@@ -121,7 +122,7 @@ def win_rates(
     judged = check_probabilities("p_sym", p_sym)
     voted = None if labels is None else check_probabilities("labels", labels)
     names_a, names_b = _check_names("model_a", model_a), _check_names("model_b", model_b)
-    clusters = None if clusters is None else np.asarray(clusters)
+    clusters = None if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(p_sym=judged, labels=voted, model_a=names_a, model_b=names_b, clusters=clusters)
     if elo is not None:
         check_rated(elo, {*names_a, *names_b})
@@ -131,8 +132,10 @@ def win_rates(
     judged = np.where(swapped, judged, 1 - judged)
     voted = None if voted is None else np.where(swapped, voted, 1 - voted)
     rows = []
-    for model, opponent in sorted({pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]}):
-        here = (first == model) & (second == opponent)
+    for here in rows_by_number(cluster_numbers(list(zip(first.tolist(), second.tolist(), strict=True)))):
+        model, opponent = str(first[here[0]]), str(second[here[0]])
+        if model == opponent:
+            continue
         columns = {"judged": judged[here]}
         if voted is not None:
             columns |= {"voted": voted[here], "gap": judged[here] - voted[here]}
@@ -141,7 +144,7 @@ def win_rates(
             statistics = {name: (Share if name == "voted" else Mean)(column) for name, column in columns.items()}
             row |= bootstrap(statistics, n_bootstrap, clusters=None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
-        rows.append(WinRate(model, opponent, int(here.sum()), expected=expected, **row))
+        rows.append(WinRate(model, opponent, here.size, expected=expected, **row))
     return rows
 
 

@@ -6,10 +6,6 @@ A float32 0.3 is 0.300000012 in float64, past the edge of its bin. Probabilities
 rounded to the decimals that their type holds (six for float32, three for float16).
 """
 
-from collections.abc import Hashable, Sequence
-from contextlib import suppress
-from numbers import Number
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -55,25 +51,6 @@ def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
     if array.size != length:
         raise ValueError(f"{name} has length {array.size}; expected length {length}, or one number for all")
     return array
-
-
-def cluster_numbers(clusters: ArrayLike | Sequence[Hashable]) -> np.ndarray:
-    """Numbers from 0 of N values, shape (N,), equal for equal values; they ascend with values that can be sorted.
-
-    Texts do not become an array, in which each would take the memory of the longest one. Raises a `ValueError` unless
-    there is one hashable value per row.
-    """
-    values = clusters.tolist() if isinstance(clusters, np.ndarray) else list(clusters)
-    if all(isinstance(value, Number) for value in values):
-        return np.unique(np.asarray(values), return_inverse=True)[1]
-    try:
-        distinct = dict.fromkeys(values)
-    except TypeError as error:
-        raise ValueError(f"clusters: {error}; expected one hashable value per row") from error
-    with suppress(TypeError):  # of values without an order
-        distinct = sorted(distinct)
-    numbers = {value: number for number, value in enumerate(distinct)}
-    return np.array([numbers[value] for value in values], dtype=np.int64)
 
 
 def check_weights(name: str, values: ArrayLike | None, length: int) -> np.ndarray:

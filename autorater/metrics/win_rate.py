@@ -33,8 +33,9 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from autorater.metrics.agreement import verdicts
+from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.intervals import wilson_interval
-from autorater.metrics.validation import check_equal_lengths, check_probabilities, cluster_numbers
+from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 MAX_WIDTH = 1.05
 """The interval is at most this times as wide as that of the votes alone."""
@@ -295,10 +296,11 @@ def cluster_members(clusters: ArrayLike | Sequence[ArrayLike] | None, n_judged: 
         return np.arange(total)
     if isinstance(clusters, tuple) and len(clusters) == 2:
         parts = [list(part) for part in clusters]
-        if (len(parts[0]), len(parts[1])) != (n_judged, n_voted):
-            raise ValueError(
-                f"clusters have lengths {len(parts[0])} and {len(parts[1])}; expected {n_judged} and {n_voted}"
+        if [len(part) for part in parts] != [n_judged, n_voted]:
+            found, expected = (
+                " and ".join(f"({n},)" for n in sizes) for sizes in (map(len, parts), (n_judged, n_voted))
             )
+            raise ValueError(f"clusters have shapes {found}; expected {expected}")
         clusters = [*parts[0], *parts[1]]
     clusters = cluster_numbers(clusters)
     if clusters.shape == (n_voted,):

@@ -23,7 +23,7 @@ from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
 from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
 from autorater.report.systems import win_rates_of_systems

@@ -17,7 +17,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.methods import Entry
 from autorater.judges.judgments import Judgments
 from autorater.judges.recorded import JudgedPair
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 from autorater.report.decisions.page import win_rate_figure
 from autorater.report.decisions.winrate import (
     CAPTION,

@@ -1,9 +1,6 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 
-from autorater.data.messages import Message
 from autorater.metrics import (
     Targets,
     agreement,
@@ -14,7 +11,6 @@ from autorater.metrics import (
     position_bias,
     reliability_curve,
 )
-from autorater.metrics.validation import cluster_numbers
 
 TWO_ARRAYS = [
     expected_calibration_error,
@@ -102,35 +98,6 @@ def test_single_precision_answers_stay_in_their_bin(dtype):
     grid = np.arange(11) / 10
     curve = reliability_curve(grid.astype(dtype), np.zeros(11))
     assert np.array_equal(curve["count"], reliability_curve(grid, np.zeros(11))["count"])
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [3, 1, 3, -2],
-        np.array([2.5, 0.5, 2.5]),
-        ["b", "a", "b", "Ä"],
-        np.array(["b", "a"]),
-        [(1, "x"), (0, "y"), (1, "x")],
-    ],
-)
-def test_clusters_are_numbered_in_order(values):
-    numbers = cluster_numbers(values)
-    values = values.tolist() if isinstance(values, np.ndarray) else values
-    assert numbers.tolist() == [sorted(set(values)).index(value) for value in values]
-
-
-def test_clusters_need_no_order_and_no_width():
-    """What cannot be sorted is numbered as it comes; a text does not take the memory of the longest one."""
-    first, second = (Message("user", "so"),), (Message("user", "so"), Message("assistant", "no"))
-    assert cluster_numbers([second, first, second]).tolist() == [1, 0, 1]
-    assert cluster_numbers([None, "so", None]).tolist() == [0, 1, 0]
-    tracemalloc.start()
-    cluster_numbers([*map(str, range(1000)), "long " * 20_000])
-    assert tracemalloc.get_traced_memory()[1] < 1e6
-    tracemalloc.stop()
-    with pytest.raises(ValueError, match="unhashable type: 'list'; expected one hashable value per row"):
-        cluster_numbers([[1, 2], [3, 4]])
 
 
 def test_inputs_are_left_as_they_were():

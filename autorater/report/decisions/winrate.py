@@ -19,7 +19,7 @@ from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import clusters_of, column_of, labels_of, read_judged
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
-from autorater.metrics.validation import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers
 from autorater.report.decisions.page import win_rate_figure, write_page
 
 logger = logging.getLogger(__name__)

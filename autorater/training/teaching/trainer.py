@@ -24,6 +24,7 @@ import rewards
 from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.judges.pointwise import PointwiseJudge
+from autorater.metrics.clusters import rows_by_number
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
@@ -91,8 +92,7 @@ def teaching_rows(
 def _clusters(group: np.ndarray, sizes: Sequence[int], budget: int, random: Random) -> list[list[tuple[int, int]]]:
     """All pairs among few texts of a group at a time; every text is in one cluster, or alone and left out."""
     clusters: list[list[int]] = []
-    order = np.argsort(group, kind="stable")
-    for members in map(np.ndarray.tolist, np.split(order, np.flatnonzero(np.diff(group[order])) + 1)):
+    for members in map(np.ndarray.tolist, rows_by_number(group)):
         random.shuffle(members)
         cluster: list[int] = []
         for text in members:

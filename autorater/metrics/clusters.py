@@ -1,0 +1,33 @@
+"""Rows with equal values, such as the pairs of one prompt: their numbers and their rows."""
+
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from numbers import Number
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def cluster_numbers(clusters: ArrayLike | Sequence[Hashable]) -> np.ndarray:
+    """Numbers from 0 of N values, shape (N,), equal for equal values; they ascend with values that can be sorted.
+
+    Texts do not become an array, in which each would take the memory of the longest one. Raises a `ValueError` unless
+    there is one hashable value per row.
+    """
+    values = clusters.tolist() if isinstance(clusters, np.ndarray) else list(clusters)
+    if all(isinstance(value, Number) for value in values):
+        return np.unique(np.asarray(values), return_inverse=True)[1]
+    try:
+        distinct = dict.fromkeys(values)
+    except TypeError as error:
+        raise ValueError(f"clusters: {error}; expected one hashable value per row") from error
+    with suppress(TypeError):  # of values without an order
+        distinct = sorted(distinct)
+    numbers = {value: number for number, value in enumerate(distinct)}
+    return np.array([numbers[value] for value in values], dtype=np.int64)
+
+
+def rows_by_number(numbers: np.ndarray) -> list[np.ndarray]:
+    """The rows of each number that occurs among N, ascending, by one sort instead of a pass for every number."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
