@@ -16,7 +16,7 @@ from autorater.alignment.judge import LabelJudge
 from autorater.data.items import ItemSet
 from autorater.data.tables import write_rows
 from autorater.metrics import class_metrics
-from autorater.models.shares import in_shares, interleaved, this_process
+from autorater.models.shares import in_shares, interleaved
 from autorater.prompts.encoder import EncodedPrompt
 
 PERTURBATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # L2 distances, the paper's range
@@ -58,7 +58,7 @@ def evaluate_items(
     """
 
     def judged(rows: Sequence[EncodedPrompt]) -> np.ndarray:
-        predicted, valid = judge.distributions(rows, progress=progress and this_process()[0] == 0)
+        predicted, valid = judge.distributions(rows, progress=progress)
         return np.column_stack([predicted, valid])
 
     columns = interleaved(in_shares(prompts, judged))  # (N, K + 1)

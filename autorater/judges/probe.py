@@ -117,7 +117,8 @@ class LinearProbe:
         labels = np.array([pair.label for pair in pairs], dtype=float)
         folds = text_folds(pairs, texts, seed)
         states = ResponseStates(model, tokenizer)
-        layer, strength = _choose(states, texts, sides, labels, folds, seed, progress)
+        some = _some_pairs(sides, seed)
+        layer, strength = _choose(states, texts, sides[some], labels[some], folds, progress)
         states.keep(layer)
         read = states.read(texts, progress=progress, together=True)[:, 0]
         scale = _scale(read)
@@ -279,22 +280,20 @@ def _choose(
     sides: np.ndarray,
     labels: np.ndarray,
     folds: np.ndarray,
-    seed: int,
     progress: bool,
 ) -> tuple[int, float]:
-    """Layer and strength, chosen on pairs with at most `_TEXTS_FOR_CHOICE` texts; every process fits some layers."""
-    some = _some_pairs(sides, seed)
-    used, some_sides = np.unique(sides[some], return_inverse=True)
-    some_sides, texts = some_sides.reshape(-1, 2), [texts[i] for i in used]
+    """Layer and strength, by cross-validation on the pairs given; every process fits some layers."""
+    held_out = _held_out(folds[sides])
+    used, sides = np.unique(sides, return_inverse=True)
+    sides, texts = sides.reshape(-1, 2), [texts[i] for i in used]
     read = states.read(texts, progress=progress, together=True)  # (T, layers, width)
-    held_out = _held_out(folds[sides[some]])
 
     def errors(rows: Sequence[int]) -> np.ndarray:
         of_layers = []
         for row in rows:
             features = _on_device(_features(read[:, row], texts, _scale(read[:, row])), states.model)
-            predicted, _ = _cross_fit(features, some_sides, labels[some], held_out, STRENGTHS)
-            of_layers.append((predicted - labels[some]) ** 2)
+            predicted, _ = _cross_fit(features, sides, labels, held_out, STRENGTHS)
+            of_layers.append((predicted - labels) ** 2)
         return np.stack(of_layers)
 
     row, column = _best(interleaved(in_shares(range(len(states.layers)), errors)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from numbers import Number
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,9 +13,9 @@ def cluster_numbers(clusters: ArrayLike | Sequence[Hashable]) -> np.ndarray:
     Texts do not become an array, in which each would take the memory of the longest one. Raises a `ValueError` unless
     there is one hashable value per row.
     """
-    values = clusters.tolist() if isinstance(clusters, np.ndarray) else list(clusters)
-    if all(isinstance(value, Number) for value in values):
-        return np.unique(np.asarray(values), return_inverse=True)[1]
+    if isinstance(clusters, np.ndarray) and clusters.ndim == 1 and np.issubdtype(clusters.dtype, np.number):
+        return np.unique(clusters, return_inverse=True)[1]
+    values = list(clusters)
     try:
         distinct = dict.fromkeys(values)
     except TypeError as error:

@@ -132,8 +132,9 @@ def win_rates(
     judged = np.where(swapped, judged, 1 - judged)
     voted = None if voted is None else np.where(swapped, voted, 1 - voted)
     rows = []
-    for here in rows_by_number(cluster_numbers(list(zip(first.tolist(), second.tolist(), strict=True)))):
-        model, opponent = str(first[here[0]]), str(second[here[0]])
+    compared = list(zip(first.tolist(), second.tolist(), strict=True))
+    for here in rows_by_number(cluster_numbers(compared)):
+        model, opponent = compared[here[0]]
         if model == opponent:
             continue
         columns = {"judged": judged[here]}

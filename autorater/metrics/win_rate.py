@@ -295,13 +295,12 @@ def cluster_members(clusters: ArrayLike | Sequence[ArrayLike] | None, n_judged: 
     if clusters is None:
         return np.arange(total)
     if isinstance(clusters, tuple) and len(clusters) == 2:
-        parts = [list(part) for part in clusters]
-        if [len(part) for part in parts] != [n_judged, n_voted]:
-            found, expected = (
-                " and ".join(f"({n},)" for n in sizes) for sizes in (map(len, parts), (n_judged, n_voted))
+        first, second = map(list, clusters)
+        if (len(first), len(second)) != (n_judged, n_voted):
+            raise ValueError(
+                f"clusters have shapes ({len(first)},) and ({len(second)},); expected ({n_judged},) and ({n_voted},)"
             )
-            raise ValueError(f"clusters have shapes {found}; expected {expected}")
-        clusters = [*parts[0], *parts[1]]
+        clusters = first + second
     clusters = cluster_numbers(clusters)
     if clusters.shape == (n_voted,):
         return np.concatenate([n_voted + np.arange(n_judged), clusters])

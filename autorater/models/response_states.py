@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from autorater.data.errors import UserError
 from autorater.data.messages import Text, plain_text
 from autorater.models.same_scores import evaluating
-from autorater.models.shares import in_shares, interleaved, this_process
+from autorater.models.shares import in_shares, interleaved
 from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
 from autorater.prompts.encoder import DataTokenizer
 
@@ -76,7 +76,7 @@ class ResponseStates:
             raise UserError(f"a prompt with its response has {max(sizes)} tokens; this model has room for {limit}")
         rows = [(row, max(1, len(response))) for row, response in zip(ids, after, strict=True)]
         if rows:
-            read = partial(self._read, progress=progress and (not together or this_process()[0] == 0))
+            read = partial(self._read, progress=progress)
             states = interleaved(in_shares(rows, read)) if together else read(rows)
             self._states.update(zip(new, states, strict=True))
         return np.stack([self._states[text] for text in texts])

@@ -45,16 +45,13 @@ def log_memory(
         prompts: Training prompts: both orders of a pair, or the one of an item.
     """
     sizes = [len(prompt.ids) for both in prompts for prompt in both]
-    device = next(judge.model.parameters()).device
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1
     batch, setup, peft = micro_batch(judge, sizes, training), setup_of(judge.model, training), model_config.use_peft
     parts = _estimate(judge.model, batch, setup, model_config, peft)
-    loaded = sum(p.numel() * p.element_size() for p in judge.model.parameters())
-    needed, free = sum(parts.values()) - loaded, free_memory(device) / local
+    loaded, free = _loaded_and_free(judge.model)
     names = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
     text = f"memory of a training step: about {_size(sum(parts.values()))} a process ({names}); "
     text += f"free beside the loaded weights: {_size(free)}"
-    if needed <= free:
+    if sum(parts.values()) - loaded <= free:
         logger.info(text)
         return
     lower = _what_to_lower(judge, batch, setup, training, model_config, peft)
@@ -63,19 +60,24 @@ def log_memory(
 
 def warn_of_warm_up(judge: Judge, training: TrainingArguments, model_config: ModelConfig) -> None:
     """Warns if a warm-up or teaching may not fit where the training does: it divides nothing among the processes."""
-    setup, element = setup_of(judge.model, training), next(judge.model.parameters()).element_size()
-    if not setup.zero_stage:
+    if not setup_of(judge.model, training).zero_stage:
         return
-    whole = replace(setup, zero_stage=0, element=element, autocast=bool(training.bf16) and element == 4)
-    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), whole, model_config, model_config.use_peft)
-    loaded = sum(p.numel() * p.element_size() for p in judge.model.parameters())
-    needed, free = sum(parts.values()), free_memory(next(judge.model.parameters()).device)
+    setup = setup_of(judge.model, training, sharded=False)
+    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), setup, model_config, model_config.use_peft)
+    needed, (loaded, free) = sum(parts.values()), _loaded_and_free(judge.model)
     if needed - loaded > free:
         logger.warning(
             f"memory of warm_start_steps: every process holds all gradients and optimizer states, about "
             f"{_size(needed)} without activations; free beside the loaded weights: {_size(free)}. It may not fit; "
             "use_peft: true or train_only would lower it, or leave warm_start_steps out"
         )
+
+
+def _loaded_and_free(model: PreTrainedModel) -> tuple[float, float]:
+    """Bytes of the loaded weights, and free bytes for a process beside them."""
+    device = next(model.parameters()).device
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1
+    return sum(p.numel() * p.element_size() for p in model.parameters()), free_memory(device) / local
 
 
 def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
@@ -127,12 +129,12 @@ def _bytes_of_copies(judge: Judge, longest: int) -> float | None:
     return grown * longest / len(ids) + fixed
 
 
-def setup_of(model: PreTrainedModel, training: TrainingArguments) -> Setup:
-    """Precision, sharding and optimizer of a run."""
-    stage, deepspeed = 0, os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+def setup_of(model: PreTrainedModel, training: TrainingArguments, *, sharded: bool = True) -> Setup:
+    """Precision, sharding and optimizer of a run, or of its stages that are `unsharded`."""
+    stage, deepspeed = 0, sharded and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if deepspeed:
         stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
-    elif os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    elif sharded and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         reshards = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "full_shard", "1")
         stage = 3 if reshards else 2
     element = 2 if deepspeed and training.bf16 else next(model.parameters()).element_size()

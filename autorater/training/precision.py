@@ -71,12 +71,10 @@ def warn_of_rounding(model: PreTrainedModel, training: TrainingArguments) -> Non
 def movable_share(model: PreTrainedModel, learning_rate: float) -> float:
     """The share of the trainable weights that a step of one learning rate up or down changes, in [0, 1]."""
     moved = total = 0
-    for weight in model.parameters():
-        if weight.requires_grad:
-            total += weight.numel()
-            if weight.dtype != torch.bfloat16:
-                moved += weight.numel()
-                continue
-            changed = (weight + learning_rate != weight) | (weight - learning_rate != weight)
-            moved += int(changed.sum())
+    for weight in (weight for weight in model.parameters() if weight.requires_grad):
+        total += weight.numel()
+        if weight.dtype == torch.bfloat16:
+            moved += int(((weight + learning_rate != weight) | (weight - learning_rate != weight)).sum())
+        else:
+            moved += weight.numel()
     return moved / total if total else 1.0

@@ -98,10 +98,12 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     """They are the clusters where there are no topics, of equal length or not."""
     rows, judged = [], []
     for i in range(40):
-        said = [
+        messages = [
             {"role": ("user", "assistant")[j % 2], "content": f"{i // 2}"} for j in range(turns[i // 2 % len(turns)])
         ]
-        rows.append({"id": str(i), "prompt": said, "response_a": f"{i} so", "response_b": f"{i} no", "label": i % 2})
+        rows.append(
+            {"id": str(i), "prompt": messages, "response_a": f"{i} so", "response_b": f"{i} no", "label": i % 2}
+        )
         judged.append({"id": str(i), "p_ab": 0.6, "p_ba": 0.4})
     for name, content in (("pairs", rows), ("judged", judged)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))

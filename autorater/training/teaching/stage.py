@@ -70,7 +70,7 @@ def _teach(
     longest: int,
     peft_config: PeftConfig | None,
 ) -> None:
-    progress = not training.disable_tqdm
+    progress = training.process_index == 0 and not training.disable_tqdm
     with evaluation_precision(training):
         found = find_teacher(args.warm_start_verdicts, texts, judge, base, training.seed, progress)
     teacher = from_main(lambda: found)  # equal to the last digit, whatever the kernels of a process

@@ -31,7 +31,7 @@ from autorater.judges import Judge, LinearProbe
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.local import read_format
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.shares import in_shares, interleaved, this_process
+from autorater.models.shares import in_shares, interleaved
 from autorater.training.teaching.texts import TrainingTexts
 
 _TEXTS = ("prompt", "response_a", "response_b")
@@ -122,8 +122,7 @@ def _of_judge(folder: str, texts: TrainingTexts, device, progress: bool) -> Teac
     logger.info(f"teacher: {folder}; on votes that it was trained on, its probabilities are in-sample")
     if isinstance(teacher, PointwiseJudge):
         prompts = [prompt for prompt, _ in teacher.encoder.encode([texts.pair(i, i) for i in range(len(texts))])]
-        read = partial(teacher.read_digits, progress=progress and this_process()[0] == 0)
-        probs = interleaved(in_shares(prompts, read))  # (T, 10)
+        probs = interleaved(in_shares(prompts, partial(teacher.read_digits, progress=progress)))  # (T, 10)
         scores = teacher.scale * (probs @ np.arange(10)) / probs.sum(axis=1)
         folds = np.zeros(len(texts), dtype=int)
         return ScoreTeacher(scores[None], folds, np.zeros((1, 1), dtype=int), teacher.recalibration)
