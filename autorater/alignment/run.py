@@ -54,7 +54,7 @@ def run_alignment(
         if getattr(args, name) is not None:
             raise UserError(f"{name}: no effect, because a prompt for labels has no slot for it")
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
-    record, settings = begin_run(args, training, model_config, data.summary, given)
+    record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)
     base = model_config.model_name_or_path or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)

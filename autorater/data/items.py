@@ -12,7 +12,7 @@ Deliberately left out: votes of single annotators, and labels that differ betwee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 
@@ -91,6 +91,9 @@ class ItemSet:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
 
     @property
     def counts(self) -> np.ndarray:

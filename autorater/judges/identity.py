@@ -1,5 +1,6 @@
 """Hashes that tell judges, prompts and data apart, so that stored judgments are not used for others."""
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -9,6 +10,14 @@ _WEIGHTS = (".safetensors", ".json", ".bin", ".gguf")
 def digest(value: object) -> str:
     """A hash of the value's `repr`, 32 hexadecimal digits."""
     return blake2b(repr(value).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def rows_digest(rows: Iterable[object]) -> str:
+    """A hash of the `repr` of every row, one after the other."""
+    hasher = blake2b(digest_size=16)
+    for row in rows:
+        hasher.update(repr(row).encode(errors="surrogatepass"))
+    return hasher.hexdigest()
 
 
 def model_digest(name_or_path: str) -> str:

@@ -10,6 +10,7 @@ Deliberately left out: tokenization (`autorater.prompts.encoder`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
 from autorater.data.population import GRADER, Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, pair_weights, parse_population, post_stratified
+from autorater.judges.identity import rows_digest
 from autorater.models.answers import answer_decimals
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.tokens import inside
@@ -49,6 +51,11 @@ class TrainingData(Generic[Rows]):
     verdicts: np.ndarray
     summary: str
     recalibration: Rows | None = None
+
+    @property
+    def digest(self) -> str:
+        """A hash of all rows but those of the warm start, to find out whether a file has changed."""
+        return rows_digest(chain(self.train, self.held_out, self.recalibration or ()))
 
 
 def prepare_data(args: JudgeArguments, seed: int) -> TrainingData[list[Pair]]:

@@ -44,7 +44,7 @@ from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.record import REPORT, RunRecord, from_main
 from autorater.training.compatibility import REASONING, is_pointwise
 from autorater.training.config import model_init_kwargs, non_default_settings
-from autorater.training.data import prepare_data
+from autorater.training.data import TrainingData, prepare_data
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
@@ -137,7 +137,7 @@ def open_run(
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
     data = prepare_data(args, training.seed)
-    record, settings = begin_run(args, training, model_config, data.summary, given)
+    record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_policy, args, training, data)
     pretrained = model_config.model_name_or_path
     base = pretrained or record.warm_started_policy(build)
@@ -250,13 +250,13 @@ def begin_run(
     args: JudgeArguments,
     training: TrainingArguments,
     model_config: ModelConfig,
-    summary: str,
+    data: TrainingData,
     given: Collection[str] = (),
 ) -> tuple[RunRecord, dict[str, object]]:
     """Checks options, libraries and output folder, and begins a run or resumes it.
 
     Args:
-        summary: A description of the data.
+        data: The rows of the run.
         given: Names of the options that the user set; a warning names those without an effect.
 
     Returns:
@@ -273,11 +273,12 @@ def begin_run(
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)
-    logger.info(summary)
+    logger.info(data.summary)
     if training.world_size > 1:
         logger.info(f"{training.world_size} processes")
     settings = non_default_settings(args, training, model_config)
-    record = RunRecord.open(training, settings, summary)
+    contents = {"contents of the data": data.digest} if args.dataset_name else {}  # simulated from the settings
+    record = RunRecord.open(training, settings | contents, data.summary)
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")
     return record, settings

@@ -13,7 +13,8 @@ from autorater.prompts.templates import PromptFormat
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.run import check_run, open_run
+from autorater.training.data import prepare_data
+from autorater.training.run import begin_run, check_run, open_run
 from tests.conftest import make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
@@ -69,6 +70,20 @@ def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
 def test_an_evaluation_of_transformers_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"eval_strategy: epoch: .* set eval_steps"):
         check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
+
+
+def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
+    def begun(votes_a, votes_b):
+        row = {"prompt": "p", "votes_a": votes_a, "votes_b": votes_b}
+        rows = [row | {"response_a": pair.response_a, "response_b": pair.response_b} for pair in simulated.pairs[:9]]
+        (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        args = JudgeArguments(dataset_name=str(tmp_path / "votes.jsonl"), labels="dense", split_by="id")
+        options = JudgeGRPOConfig(str(tmp_path / "run"), report_to="none", use_cpu=True, resume_from_checkpoint="auto")
+        return begin_run(args, options, ModelConfig(), prepare_data(args, seed=0))[0]
+
+    assert begun(3, 1).run == begun(3, 1).run
+    with pytest.raises(UserError, match=r"run with other settings: contents of the data was '\w+' and is '\w+'"):
+        begun(2, 2)
 
 
 @pytest.mark.parametrize("family", ["lfm2", "mamba"])

@@ -91,6 +91,18 @@ def test_a_change_touches_what_it_changes(write):
     assert changed(write, methods=retitled) == set()
 
 
+def test_a_changed_file_is_other_data(write, tmp_path):
+    votes = tmp_path / "votes.jsonl"
+    votes.write_text("{}")
+    files = {"dataset_name": str(votes), "eval_dataset_name": "name/on-the-hub"}
+    datasets = DOCUMENT["datasets"] | {"hard": {"title": "hard", "seeds": [3], "settings": files}}
+    before = hashes(write(datasets=datasets))
+    assert hashes(write(datasets=datasets)) == before
+    votes.write_text("{ }")
+    after = hashes(write(datasets=datasets))
+    assert {name for name in before if before[name] != after[name]} == {name for name in before if name[0] == "hard"}
+
+
 def test_the_finished_part_has_whole_methods(write):
     plan = read_plan(write())
     everything = {*plan.starts, *plan.runs}
