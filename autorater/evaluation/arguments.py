@@ -11,6 +11,7 @@ from autorater.judges.options import (
     ENDPOINT,
     JUDGES,
     METHODS,
+    RECALIBRATIONS,
     RECORDED,
     CommandParser,
     add_local_options,
@@ -36,7 +37,7 @@ the pairs, split off by topic or prompt, is used to fit recalibrations only. Wri
 report.html and reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a
 stopped run.
 """
-STEPS = ("swap", "temperature", "odd_temperature", "platt", "isotonic", "contextual", "batch")
+STEPS = ("swap", *RECALIBRATIONS)
 _SIMULATED = ("n_pairs", "n_votes")
 _DATA = ("split", "allow_odd_responses")
 _ON_THIS_MACHINE = ("methods", "n_samples", "max_reasoning_tokens", "answer_step", "max_prompt_tokens", "device")
@@ -76,7 +77,8 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add(
         "--n_samples", type=count, default=10, metavar="N", help="answers per prompt of self-consistency (default: 10)"
     )
-    add("--max_reasoning_tokens", type=count, default=512, metavar="N", help="longest reasoning (default: 512)")
+    longest = "longest reasoning (default: as saved, else 512)"
+    add("--max_reasoning_tokens", type=count, metavar="N", help=longest)
     add("--answer_step", type=number(float, 0.001, 1), metavar="S", help="step of the answers (default: as saved)")
     longest = "pairs with longer prompts are left out (default: 2048)"
     add("--max_prompt_tokens", type=count, default=2048, metavar="N", help=longest)
@@ -90,7 +92,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     baseline = "recorded run to compare the first judge with on the same pairs: its folder or metrics.json;"
     add("--baseline", metavar="RUN", help=f"{baseline} exit with 3 if it is worse")
     saved = "kind of recalibration, fitted on answer_mean, to save with a judge in a local folder"
-    add("--save_recalibration", metavar="KIND", help=saved)
+    add("--save_recalibration", choices=RECALIBRATIONS, metavar="KIND", help=f"{saved}: {', '.join(RECALIBRATIONS)}")
     add("--config", metavar="FILE", help="YAML file with `option: value` lines; the command line wins")
     args, given = parse_given(parser, [*_config_arguments(parser, argv), *argv])
     _check(args, given)
@@ -125,6 +127,8 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     refuse_ineffective(cases, given)
     if args.panel and len(args.judge) < 2:
         raise UserError(f"--panel: got one judge, {args.judge[0]}; expected at least two")
+    if args.save_recalibration and args.methods and not {"all", "answer_mean"} & {*args.methods}:
+        raise UserError("--save_recalibration: it is fitted on answer_mean, which is not among --methods")
     elsewhere = [name for name in args.judge if name.startswith((ENDPOINT, RECORDED))]
     if args.save_recalibration and elsewhere:
         raise UserError(f"--save_recalibration: {elsewhere[0]} is not a local folder, so nothing can be saved with it")

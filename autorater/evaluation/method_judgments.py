@@ -149,8 +149,9 @@ def cost(
     pairs: Sequence[Pair],
     methods: Sequence[str],
     prices: Mapping[str, float | None] | None = None,
+    max_reasoning_tokens: int = 512,
 ) -> str:
-    """What judging N pairs by every method costs, in a sentence.
+    """What judging N pairs by every method costs, in a sentence; `max_reasoning_tokens` as in `judging_method`.
 
     A few prompts are judged on this machine to measure the speed; the tokens of requests to a server are estimated
     from the characters. `prices` are `price_in` and `price_out` in USD for a million tokens, if known.
@@ -174,7 +175,8 @@ def cost(
         minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
         text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
     if generating or judge.encoder.format.reasoning:
-        text += f"; up to {judge.max_reasoning_tokens or 512} generated tokens a prompt where the judge reasons"
+        longest = judge.max_reasoning_tokens or max_reasoning_tokens
+        text += f"; up to {longest} generated tokens a prompt where the judge reasons"
     return text
 
 

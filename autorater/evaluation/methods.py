@@ -25,9 +25,9 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure, targets
 from autorater.evaluation.method_judgments import Parts, judge_parts, methods_of
 from autorater.evaluation.results import write_metrics, write_predictions
-from autorater.judges.calibrators import KINDS, LogitMap, Recalibration, fit_recalibration
+from autorater.judges.calibrators import LogitMap, Recalibration, fit_recalibration
 from autorater.judges.judgments import NamedJudge
-from autorater.judges.options import METHODS
+from autorater.judges.options import METHODS, RECALIBRATIONS
 from autorater.judges.panel import Panel
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.systems import WinRate, win_rates
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SWAP, NONE = "swap", "none"
 DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
 """The methods that take one forward pass a prompt and fit nothing."""
-VARIANTS = (NONE, *KINDS, SWAP, "swap+odd_temperature", "swap+isotonic")
+VARIANTS = (NONE, *RECALIBRATIONS, SWAP, "swap+odd_temperature", "swap+isotonic")
 ANSWER_MEAN = "answer_mean"
 ANSWER_MEAN_AS_SAVED = "answer_mean_as_saved"
 """`answer_mean` with the recalibration that is saved with the judge, if there is one."""
@@ -77,8 +77,10 @@ def variant_steps(variant: str) -> tuple[str, ...]:
     """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → (); `UserError` for an unknown step."""
     steps = () if variant == NONE else tuple(variant.split("+"))
     for step in steps:
-        if step not in (SWAP, *KINDS):
-            raise UserError(f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(KINDS)}")
+        if step not in (SWAP, *RECALIBRATIONS):
+            raise UserError(
+                f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(RECALIBRATIONS)}"
+            )
     return steps
 
 
@@ -208,11 +210,12 @@ def grouped(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> dict[str, lis
             [len(plain_text(pair.response_a)) + len(plain_text(pair.response_b)) for pair in pairs]
         ),
     }
-    measured = {
-        kind: group_metrics(evaluation.judgments.mean, targets(pairs), names, n_bootstrap=n_bootstrap)
-        for kind, names in kinds.items()
-        if len(set(names)) > 1
-    }
+    of_pairs, against = targets(pairs), targets(pairs, evaluation.clusters)
+    measured = {}
+    for kind, names in kinds.items():
+        if len(set(names)) > 1:
+            labelled = of_pairs if kind == "topic" else against  # the pairs of one topic may be a single cluster
+            measured[kind] = group_metrics(evaluation.judgments.mean, labelled, names, n_bootstrap=n_bootstrap)
     return {kind: groups for kind, groups in measured.items() if len(groups) > 1}
 
 
@@ -222,7 +225,7 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
     models = [[getattr(pair, name) for pair in pairs] for name in ("model_a", "model_b")]
     if None in models[0] + models[1]:
         return []
-    against = targets(pairs)
+    against = targets(pairs, evaluation.clusters)
     options = {"clusters": against.clusters, "n_bootstrap": n_bootstrap}
     return win_rates(evaluation.judgments.p_sym, against.labels, *models, **options)
 

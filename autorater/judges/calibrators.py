@@ -27,10 +27,10 @@ from scipy.stats import chi2, norm
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.judges.options import RECALIBRATIONS
 from autorater.metrics.scores import LOG_CLIP
 from autorater.metrics.validation import DECIMALS, check_equal_lengths, check_probabilities
 
-KINDS = ("temperature", "odd_temperature", "platt", "isotonic", "contextual", "batch")
 _MAX_SLOPE = 50.0
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Texts without content, those of Zhao et al.: the answer to them reveals a judge's bias."""
@@ -84,7 +84,7 @@ def fit_recalibration(
     """Fits a recalibration to N pairs on which the judge is not evaluated.
 
     Args:
-        kind: One of `KINDS`.
+        kind: One of `RECALIBRATIONS`.
         p_ab, p_ba: shape (N,), Pr[the response shown second is better] in both orders, in [0, 1].
         labels: shape (N,), share of votes for B, in [0, 1].
         content_free: shape (M,), answers to `content_free_pairs`, in [0, 1]; required for `contextual` only.
@@ -109,7 +109,7 @@ def fit_recalibration(
             raise ValueError("contextual calibration requires the answers to content-free pairs")
         answers = check_probabilities("content_free", content_free)
     elif kind != "batch":
-        raise ValueError(f"unknown recalibration {kind!r}; expected one of {', '.join(KINDS)}")
+        raise ValueError(f"unknown recalibration {kind!r}; expected one of {', '.join(RECALIBRATIONS)}")
     return LogitMap(kind, intercept=-float(_logit(answers.mean())))
 
 
@@ -217,8 +217,8 @@ def from_dict(saved: Mapping[str, object]) -> Recalibration:
     """A recalibration from its fields, as in `dataclasses.asdict`; a `UserError` says why it is none."""
     kind = saved.get("kind") if isinstance(saved, Mapping) else None
     columns = ("answers", "values") if kind == "isotonic" else ("intercept", "slope")
-    if kind not in KINDS or set(saved) != {"kind", *columns}:
-        expected = f"{columns[0]}, {columns[1]} and a kind among {', '.join(KINDS)}"
+    if kind not in RECALIBRATIONS or set(saved) != {"kind", *columns}:
+        expected = f"{columns[0]}, {columns[1]} and a kind among {', '.join(RECALIBRATIONS)}"
         raise UserError(f"no recalibration: {saved!r:.200}; expected {expected}")
     if kind != "isotonic":
         numbers = (saved["slope"], saved["intercept"])

@@ -20,11 +20,14 @@ def rows_digest(rows: Iterable[object]) -> str:
     return hasher.hexdigest()
 
 
-def model_digest(name_or_path: str) -> str:
+def model_digest(name_or_path: str, model: object = None) -> str:
     """A hash of name, size and time of the files of a model folder, or of a GGUF file, which change with the model.
 
-    A Hub name has no files here: its digest is that of the name.
+    A Hub name has no files here: its digest is that of the name, and of the commit that the loaded `model` came from.
     """
     path = Path(name_or_path)
     files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _WEIGHTS)
-    return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] or name_or_path)
+    if files:
+        return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    return digest((name_or_path, commit) if commit else name_or_path)

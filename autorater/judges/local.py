@@ -33,6 +33,7 @@ from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.loading import load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
+from autorater.models.same_scores import evaluating
 from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
@@ -92,9 +93,6 @@ class Judge(NamedJudge):
         self.encoder = PromptEncoder(tokenizer, prompt_format, pieces)
         self.tree = self._build_tree(answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
-        # the opening tag follows the reasoning, and a token across the end of the reasoning is replaced by several
-        tags = inside(tokenizer, THINK_CLOSE + OPEN_TAG)
-        self._reasoning_tokens = self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
         self.recalibration = recalibration
 
@@ -105,6 +103,13 @@ class Judge(NamedJudge):
     def prompt_format(self) -> SlotFormat:
         """The prompt format."""
         return self.encoder.format
+
+    @property
+    def _reasoning_tokens(self) -> int:
+        """Maximum tokens in front of the answer."""
+        # the opening tag follows the reasoning, and a token across the end of the reasoning is replaced by several
+        tags = inside(self.tokenizer, THINK_CLOSE + OPEN_TAG)
+        return self.max_reasoning_tokens + len(tags) if self.encoder.format.reasoning else 0
 
     @property
     def answer_tokens(self) -> int:
@@ -165,6 +170,8 @@ class Judge(NamedJudge):
         options = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference}
         options |= {"reasoning": reasoning} if judgment == PAIRWISE else {}
         prompt_format = saved_format.with_options(prompt_template, **options)
+        if max_reasoning_tokens is not None and not prompt_format.reasoning:
+            raise UserError(f"{name_or_path}: max_reasoning_tokens: no effect on a judge that does not reason")
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -306,17 +313,15 @@ class Judge(NamedJudge):
 
         Of a sharded model a batch may come twice (`in_step`).
         """
-        self.check_lengths([(prompt,) for prompt in prompts])
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            hidden = None if progress else True  # None: hidden without a terminal
-            with tqdm(total=len(prompts), desc="judging", unit="prompt", disable=hidden, leave=False) as bar:
-                for rows in in_step(batches, self.model):
-                    yield rows, [prompts[i].ids for i in rows]
-                    bar.update(len(rows))
-        finally:
-            self.model.train(was_training)
+        self.check_lengths([(prompt,) for prompt in prompts], "prompt")
+        hidden = None if progress else True  # None: hidden without a terminal
+        with (
+            evaluating(self.model),
+            tqdm(total=len(prompts), desc="judging", unit="prompt", disable=hidden, leave=False) as bar,
+        ):
+            for rows in in_step(batches, self.model):
+                yield rows, [prompts[i].ids for i in rows]
+                bar.update(len(rows))
 
     @torch.no_grad()
     def _read_after_reasoning(self, prompts: list[list[int]]) -> AnswerDistribution:
@@ -347,13 +352,13 @@ class Judge(NamedJudge):
         limit = longest_prompt(self.model, self.answer_tokens)
         return [max(len(prompt.ids) for prompt in both) <= limit for both in self.encoder.encode(pairs)]
 
-    def check_lengths(self, prompts: Sequence[Sequence[EncodedPrompt]]) -> None:
-        """Raises UserError if a prompt leaves the model no room for reasoning and answer."""
+    def check_lengths(self, prompts: Sequence[Sequence[EncodedPrompt]], row: str = "pair") -> None:
+        """Raises UserError if a prompt leaves the model no room for reasoning and answer; it names the `row`."""
         limit = longest_prompt(self.model, self.answer_tokens)
         for i, orders in enumerate(prompts):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:
-                raise UserError(f"pair {i}: its prompt has {longest} tokens; this model has room for {limit}")
+                raise UserError(f"{row} {i}: its prompt has {longest} tokens; this model has room for {limit}")
 
 
 def pieces_of(name_or_path: str, tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat) -> tuple[str, ...]:

@@ -125,7 +125,9 @@ class SelfConsistency:
 
     def probabilities(self, pairs: Sequence[Pair], *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders; errors as in `Judge`."""
-        prompts = [prompt for orders in self.judge.encoder.encode(pairs) for prompt in orders]
+        encoded = self.judge.encoder.encode(pairs)
+        self.judge.check_lengths(encoded)
+        prompts = [prompt for orders in encoded for prompt in orders]
         samples = np.empty((len(prompts), self.n_samples))
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)

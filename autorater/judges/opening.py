@@ -121,7 +121,7 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
         return {"judge": name} | settings | judge.served_settings()
     return {
         "judge": name,
-        "weights": model_digest(name),
+        "weights": model_digest(name, judge.model),
         "prompt": judge.prompt_format.described,
         "layout": digest((judge.encoder.format, judge.encoder.pieces)),  # as the chat template rendered it today
         "answer_step": judge.tree.step,

@@ -36,6 +36,8 @@ METHODS = (
     "linear_probe",
 )
 """Judging methods of a model on this machine, see `autorater.judges.methods`."""
+RECALIBRATIONS = ("temperature", "odd_temperature", "platt", "isotonic", "contextual", "batch")
+"""Kinds of recalibration, see `autorater.judges.calibrators`."""
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
 LOCAL_OPTIONS = ("dtype", "judgment")
 PAIRWISE, POINTWISE = "pairwise", "pointwise"

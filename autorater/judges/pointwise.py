@@ -89,7 +89,7 @@ class PointwiseJudge(Judge):
         self.encoder = ScoreEncoder(tokenizer, prompt_format, pieces)
         self.tree = DigitTree(self.encoder.digits)
         self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
-        self.max_reasoning_tokens = self._reasoning_tokens = 0
+        self.max_reasoning_tokens = 0
 
     def save_format(self, folder: str | Path) -> None:
         """Writes the scale, the prompt format, the rendered layout and the recalibration beside the weights."""
@@ -112,6 +112,7 @@ class PointwiseJudge(Judge):
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
     ) -> Judgments:
         """Judges N pairs from the prompts of their responses; every distinct response is read once."""
+        self.check_lengths(prompts)
         probs = self.read_digits([prompt for pair in prompts for prompt in pair], progress=progress)
         return self.from_digits(probs[0::2], probs[1::2])
 

@@ -31,7 +31,7 @@ class RecordedJudge(NamedJudge):
         path: A file as in `autorater.judges.judged`, such as what `autorater judge` writes.
 
     Attributes:
-        one_order: The file has the judgments of one order only; those of the other are then taken to be the same.
+        one_order: The file has the judgments of one order only; they then count for the other order too.
 
     Raises:
         DataError: If the file cannot be read or a row is wrong.
@@ -42,9 +42,12 @@ class RecordedJudge(NamedJudge):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)
         judged = read_judged(path, unanswered=True)
-        self.one_order = all(math.isnan(pair.answers[1]) for pair in judged)
+        given = [not all(math.isnan(pair.answers[order]) for pair in judged) for order in (0, 1)]
+        self.one_order = given.count(True) == 1
         if self.one_order:
-            judged = [replace(pair, answers=(pair.answers[0], 1 - pair.answers[0])) for pair in judged]
+            answers = [pair.answers[given.index(True)] for pair in judged]
+            both = [(p, 1 - p) if given[0] else (1 - p, p) for p in answers]
+            judged = [replace(pair, answers=row) for pair, row in zip(judged, both, strict=True)]
         self._by_id = {pair.id: pair for pair in judged}
         self._by_texts: dict[tuple[Text, ...], JudgedPair] = {}
         for pair in judged:

@@ -62,6 +62,11 @@ class AnswerTree(TokenTree):
         self._sequences, self._trees = sequences, {}
         self.closing_tokens = max(len(c) - len(s) for c, s in zip(self._closed, sequences, strict=True))
 
+    @property
+    def longest(self) -> int:
+        """Maximum tokens of an answer, the closing tag and the end of the text."""
+        return self.depth + self.closing_tokens
+
     def closed(self, which: int) -> TokenTree:
         """This tree with the rest of the closing tag and the end of the text after string number `which`."""
         if which not in self._trees:

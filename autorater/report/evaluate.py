@@ -64,13 +64,14 @@ def run(args: argparse.Namespace) -> None:
     chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     prices = {"price_in": args.price_in, "price_out": args.price_out}
     everything = [*measured, *calibration, *unvoted]
+    longest_reasoning = args.max_reasoning_tokens or 512
     for name, judge in judges.items():
         applicable = methods_of(judge, chosen, name or paths[name], say=args.methods not in (None, ["all"]))
-        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices)}")
+        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices, longest_reasoning)}")
     entries = []
     for name, judge in judges.items():
         served = {"ask_refused_again": args.ask_refused_again} if judge.method else {}
-        local = {"n_samples": args.n_samples, "max_reasoning_tokens": args.max_reasoning_tokens, "seed": args.seed}
+        local = {"n_samples": args.n_samples, "max_reasoning_tokens": longest_reasoning, "seed": args.seed}
         entries += methods.compare_methods(
             judge,
             measured,
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
             clusters=clusters,
             n_bootstrap=args.n_bootstrap,
             folder=folder / "judgments",
-            model=paths[name] if judge.method else model_digest(paths[name]),
+            model=paths[name] if judge.method else model_digest(paths[name], judge.model),
             progress=True,
             **(served or local),
         )
@@ -127,7 +128,10 @@ def _open(name: str, args: argparse.Namespace) -> NamedJudge:
     options = judge_options(name, args)
     if not name.startswith((ENDPOINT, RECORDED)):
         options |= {"device": args.device, "answer_step": args.answer_step}
-    return open_judge(name, **options)
+    judge = open_judge(name, **options)
+    if not judge.method and judge.prompt_format.reasoning and args.max_reasoning_tokens:
+        judge.max_reasoning_tokens = args.max_reasoning_tokens
+    return judge
 
 
 def _load(args: argparse.Namespace) -> tuple[list[Pair], list[Pair], str | None]:

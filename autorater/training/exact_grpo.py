@@ -35,7 +35,7 @@ class ExactGRPOTrainer(JudgeTrainer):
 
     @property
     def suffix_length(self) -> int:
-        return 0 if self.answer_tree is None else self.answer_tree.depth + self.answer_tree.closing_tokens
+        return 0 if self.answer_tree is None else self.answer_tree.longest
 
     def _generate_and_score_completions(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """Prompts and labels of P rows in O orders.

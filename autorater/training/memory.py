@@ -106,7 +106,7 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         caches = prompts * group * (copied or 0)
         return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES, caches)
     if getattr(training, "objective", "") == "text":
-        nodes = judge.tree.depth + judge.tree.closing_tokens  # one answer
+        nodes = judge.tree.longest
         if not shared:  # `SFTTrainer` computes the logits of all positions
             return MicroBatch(rows, longest + nodes, 0, rows * (longest + nodes), LOGIT_BYTES + 4)
     if shared:

@@ -307,6 +307,10 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             f"eval_strategy: {training.eval_strategy.value}: a run judges n_eval_pairs held-out pairs every "
             "eval_steps steps; leave eval_strategy out, and set eval_steps"
         )
+    if getattr(training, "enable_jit_checkpoint", False):
+        raise UserError(
+            "enable_jit_checkpoint: no effect; a run always saves a checkpoint when SIGTERM or Ctrl-C stops it"
+        )
     check_warm_start(args, training, bool(model_config.model_name_or_path))
     check_trackers(training)
     if getattr(training, "use_vllm", False) and not is_vllm_available():

@@ -109,8 +109,10 @@ class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
         self.can_repeat = self.loss is not None
         super().__init__(model=model, args=args, **kwargs)
         self._start_sharing()
-        column, suffix_length = ("input_ids", 0) if args.objective == "text" else ("prompt_ids", answer_tree.depth)
-        check_lengths(self.model, self.train_dataset[column], suffix_length, column)
+        if args.objective == "text":
+            check_lengths(self.model, self.train_dataset["input_ids"], 0, "input_ids")
+        else:
+            check_lengths(self.model, self.train_dataset["prompt_ids"], answer_tree.longest, "prompt_ids")
 
     def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids, mask = pad_prompts([row["prompt_ids"] for row in rows], self._tokenizer.pad_token_id)

@@ -149,7 +149,7 @@ class Run:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the settings and data files that the result depends on, also those of the warm start and of `needs`."""
+        """Hash of settings and data files that the result depends on, also those of the warm start and of `needs`."""
         inputs = [_FORMAT, self.dataset, self.seed, self.trainer, self.settings, self.tests]
         inputs.append(_contents(self.settings))
         inputs += [self.start and self.start.hash, *(run.hash for run in self.needs)]

@@ -10,6 +10,7 @@ import pytest
 from autorater.data.errors import UserError
 from autorater.data.pairs import split_by
 from autorater.data.population import simulate_pairs
+from autorater.evaluation.judge import Evaluation
 from autorater.evaluation.methods import (
     ANSWER_MEAN_AS_SAVED,
     VARIANTS,
@@ -24,7 +25,7 @@ from autorater.evaluation.methods import (
     variant_steps,
     write_comparison,
 )
-from autorater.judges import Judge, LinearProbe
+from autorater.judges import Judge, Judgments, LinearProbe
 from autorater.judges.calibrators import LogitMap, fit_recalibration
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -146,6 +147,22 @@ def test_groups(compared):
     (rate,) = model_win_rates(named, n_bootstrap=10)
     assert (rate.model, rate.opponent, rate.n_pairs) == ("a", "b", len(named.pairs))
     assert model_win_rates(evaluation) == []
+
+
+def test_intervals_know_the_clusters_of_the_evaluation(compared):
+    judged = compared[2][-1].evaluation
+    pairs = [replace(p, id=str(i), topic=f"topic {i % 2}") for i, p in enumerate([*judged.pairs] * 3)]
+    pairs = [replace(p, model_a="ac"[i % 2], model_b="bd"[i % 2]) for i, p in enumerate(pairs)]
+    values = np.random.default_rng(0).random((len(pairs), 2))
+    judgments = Judgments(values, values, np.zeros_like(values), np.ones_like(values))
+    of_pairs = Evaluation(pairs, judgments, judged.metrics)
+    clustered = replace(of_pairs, clusters=np.argsort([p.label for p in pairs]).argsort() // 7)  # like labels together
+    rates = [model_win_rates(one)[0] for one in (of_pairs, clustered)]
+    widths = [rate.voted_high - rate.voted_low for rate in rates]
+    assert widths[1] > 1.2 * widths[0]
+    of_pairs, clustered = grouped(of_pairs), grouped(clustered)
+    assert of_pairs["models"][0].metrics["brier_low"] != clustered["models"][0].metrics["brier_low"]
+    assert of_pairs["topic"] == clustered["topic"]
 
 
 def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,8 @@ def test_the_digest_of_a_model_changes_with_its_files(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"another")
     assert model_digest(str(tmp_path)) != first
     assert model_digest("org/name") != model_digest("org/other")
+    commits = [SimpleNamespace(config=SimpleNamespace(_commit_hash=name)) for name in ("0a", "0b")]
+    assert len({model_digest("org/name", model) for model in commits}) == 2, "the Hub has another version"
     first = model_digest(str(tmp_path / "model.safetensors"))
     (tmp_path / "model.safetensors").write_bytes(b"a third")
     assert model_digest(str(tmp_path / "model.safetensors")) != first, "a GGUF file is a model too"

@@ -14,7 +14,7 @@ from scipy.stats import cauchy
 from autorater.data.errors import UserError
 from autorater.judges.calibrators import (
     CONTENT_FREE,
-    KINDS,
+    RECALIBRATIONS,
     LogitMap,
     MonotoneMap,
     content_free_pairs,
@@ -28,7 +28,9 @@ from autorater.judges.calibrators import (
 from autorater.metrics import position_bias
 from autorater.metrics.scores import log_scores
 
-fit_temperature, fit_odd_temperature, fit_platt, fit_isotonic = (partial(fit_recalibration, k) for k in KINDS[:4])
+fit_temperature, fit_odd_temperature, fit_platt, fit_isotonic = (
+    partial(fit_recalibration, k) for k in RECALIBRATIONS[:4]
+)
 answers = st.integers(0, 10_000).map(lambda n: n / 10_000)
 
 
@@ -234,7 +236,7 @@ def test_contextual_and_batch_move_their_mean_to_one_half():
 
 
 def test_exact_zero_and_one_are_clipped_not_infinite():
-    for kind in KINDS:
+    for kind in RECALIBRATIONS:
         fitted = fit_recalibration(kind, [0.0, 1.0, 1.0], [1.0, 0.0, 0.5], [0, 1, 0], [0.0, 1.0])
         assert np.isfinite(fitted(np.array([0.0, 0.5, 1.0]))).all(), kind
 
@@ -248,13 +250,13 @@ def test_a_judge_that_is_always_right_has_a_finite_map():
 
 def test_one_half_to_everything_stays():
     half, labels = np.full(4, 0.5), np.array([0, 1, 1, 1.0])
-    for kind in KINDS:
+    for kind in RECALIBRATIONS:
         np.testing.assert_allclose(fit_recalibration(kind, half, half, labels, half)(half), 0.5, atol=1e-12)
 
 
 def test_saved_and_loaded():
     _, labels, p_ab, p_ba = distorted(0.5, n=500)
-    for kind in KINDS:
+    for kind in RECALIBRATIONS:
         fitted = fit_recalibration(kind, p_ab, p_ba, labels, [0.6, 0.7])
         assert fitted.kind == kind
         assert str(fitted)

@@ -12,6 +12,8 @@ from autorater import Judge, Pair
 from autorater.data.errors import DataError, DataWarning, UserError
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.local import FORMAT_FILE, read_format
+from autorater.judges.methods import SelfConsistency
+from autorater.judges.pointwise import PointwiseJudge
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -133,6 +135,11 @@ def test_training_mode_is_restored(judge, simulated):
     judge.model.train()
     judge.probabilities(simulated.pairs[:1])
     assert judge.model.training
+    judge.model.model.eval()  # frozen parts stay so
+    judge.probabilities(simulated.pairs[:1])
+    assert judge.model.training
+    assert not judge.model.model.training
+    judge.model.eval()
 
 
 def test_rows_that_are_no_pairs(judge):
@@ -212,12 +219,16 @@ def test_reasoning_judge_is_saved_with_its_limit(reasoning_judge, tmp_path):
     loaded = Judge.from_pretrained(str(tmp_path), dtype="float32", device="cpu")
     assert loaded.encoder.format.reasoning
     assert loaded.max_reasoning_tokens == 6
+    assert Judge.from_pretrained(str(tmp_path), max_reasoning_tokens=4).answer_tokens == loaded.answer_tokens - 2
+    with pytest.raises(UserError, match="max_reasoning_tokens: no effect on a judge that does not reason"):
+        Judge.from_pretrained(str(tmp_path), max_reasoning_tokens=4, reasoning=False)
 
 
 def test_prompt_longer_than_the_context_is_named(judge, simulated):
     long = replace(simulated.pairs[1], response_a="word " * 1000)
-    with pytest.raises(ValueError, match=r"pair 1: its prompt has \d+ tokens; this model has room for 10\d\d"):
-        judge.probabilities([simulated.pairs[0], long])
+    for asked in (judge, SelfConsistency(judge), PointwiseJudge(judge.model, judge.tokenizer)):
+        with pytest.raises(UserError, match=r"pair 1: its prompt has \d+ tokens; this model has room for 10\d\d"):
+            asked.probabilities([simulated.pairs[0], long])
 
 
 def test_no_pairs_give_no_judgments(judge):

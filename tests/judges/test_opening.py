@@ -81,3 +81,6 @@ def test_predictions_of_a_run_and_of_one_order_are_a_judge(tmp_path):
     judge = open_judge(write(tmp_path / "b.jsonl", [{"id": "x", "probability": 0.25}]))
     assert judge.one_order
     np.testing.assert_allclose(judge.probabilities(ROWS[:1]).mean, [[0.25, 0.75]])
+    judge = open_judge(write(tmp_path / "c.jsonl", [{"id": "x", "order": "ba", "probability": 0.25}]))
+    assert judge.one_order
+    np.testing.assert_allclose(judge.probabilities(ROWS[:1]).mean, [[0.75, 0.25]])

@@ -11,9 +11,10 @@ from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.evaluation.arguments import parse_arguments
-from autorater.evaluation.method_judgments import methods_of
+from autorater.evaluation.method_judgments import cost, methods_of
 from autorater.judges.opening import open_judge
 from autorater.metrics import estimate_win_rate
+from autorater.report.evaluate import _open as opened
 from tests.audit.conftest import lines, serve  # noqa: F401  (fixture)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
@@ -235,6 +236,8 @@ def test_a_config_file_and_the_command_line(tmp_path):
         (["--judge", "runs/a", "--dataset_name", "d", "--n_pairs", "3"], "n_pairs: no effect, because the pairs are"),
         (["--judge", "runs/a", "--split", "test"], "split: no effect, because the pairs are simulated"),
         (["--judge", "runs/a", "endpoint:m", "--save_recalibration", "platt"], "endpoint:m is not a local folder"),
+        (["--judge", "runs/a", "--save_recalibration", "plat"], "invalid choice: 'plat'"),
+        (["--judge", "runs/a", "--save_recalibration", "platt", "--methods", "verbalized"], "fitted on answer_mean"),
         (["--judge", "runs/a", "--calibration_fraction", "1"], "between 0 and 1"),
         (["--judge", "runs/a", "--panel"], "--panel: got one judge, runs/a; expected at least two"),
         ([], "--judge"),
@@ -243,6 +246,17 @@ def test_a_config_file_and_the_command_line(tmp_path):
 def test_mistakes(arguments, message):
     with pytest.raises(UserError, match=message):
         parse_arguments(arguments, "autorater evaluate")
+
+
+@pytest.mark.parametrize(("options", "tokens"), [([], 512), (["--max_reasoning_tokens", "4"], 4)])
+def test_the_longest_reasoning_of_a_judge_that_reasons(model_dir, options, tokens):  # noqa: F811
+    args = parse_arguments(
+        ["--judge", str(model_dir), "--reasoning", "--prompt_template", "full", *options], "autorater evaluate"
+    )
+    judge = opened(str(model_dir), args)
+    assert judge.max_reasoning_tokens == tokens
+    text = cost(judge, simulate_pairs(2, seed=0).pairs, ["verbalized_reasoning"], max_reasoning_tokens=tokens)
+    assert f"up to {tokens} generated tokens a prompt" in text
 
 
 def test_the_methods_of_a_judge(recorded):

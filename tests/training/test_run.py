@@ -72,6 +72,11 @@ def test_an_evaluation_of_transformers_is_refused(tmp_path):
         check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
 
 
+def test_checkpoints_of_transformers_at_sigterm_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"enable_jit_checkpoint: no effect; .* when SIGTERM or Ctrl-C stops it"):
+        check_run(JudgeArguments(), training(tmp_path, enable_jit_checkpoint=True), ModelConfig())
+
+
 def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
     def begun(votes_a, votes_b):
         row = {"prompt": "p", "votes_a": votes_a, "votes_b": votes_b}

@@ -4,9 +4,9 @@
 
 A new run gets a new name, which is also its id in W&B, and uses nothing that an earlier run left in the folder. A run
 is resumed only with the settings and the data that it began with; settings of logging and saving may change, and
-`max_steps` and `num_train_epochs` may increase, which also continues a finished run. The learning-rate schedule is then
-that of the new length: with a linear or cosine schedule the rate of the next step is the one that a run of the new
-length has there, so it jumps up. Warm start and first evaluation are executed once; the evaluation is stored in
+`max_steps` and `num_train_epochs` may increase, which also continues a finished run. The learning-rate schedule is
+then that of the new length: with a linear or cosine schedule the rate of the next step is the one that a run of the
+new length has there, so it jumps up. Warm start and first evaluation are executed once; the evaluation is stored in
 `before.npz` and the prompt layout, as the chat template rendered it, in `run.json`.
 
 Deliberately left out: the state of the training (`autorater.training.checkpointing.checkpoints`).

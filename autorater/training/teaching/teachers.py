@@ -134,8 +134,8 @@ def read_file(path: str, texts: TrainingTexts) -> PairTeacher:
     """Reads probabilities of pairs of training texts.
 
     A row has `probability`, Pr[the response shown second is better], and says which pair it is about: by `prompt`,
-    `response_a` and `response_b`, or by the `id` of a training pair, with `order: ba` for the swapped one, as in the
-    `predictions.jsonl` of a run. Rows about the same pair are averaged.
+    `response_a` and `response_b`, in the order shown whatever `order` says, or by the `id` of a training pair, with
+    `order: ba` for the swapped one, as in the `predictions.jsonl` of a run. Rows about the same pair are averaged.
 
     Raises:
         DataError: If a row has no probability in [0, 1], or is about no pair of training texts.
@@ -178,12 +178,11 @@ def _sides(row: Row, by_id: Mapping, by_text: Mapping, group: np.ndarray) -> lis
         pairs = [(a, b) for a in sides[0] for b in sides[1] if group[a] == group[b]]
         if not pairs:
             raise bad_value("response_b", responses[1], "a response of the same topic and slots as response_a")
-    else:
-        id = name_in(row, "id")
-        if id not in by_id:
-            raise bad_value("id", row.get("id"), "the id of a training pair, or prompt, response_a and response_b")
-        pairs = [by_id[id]]
-    order = row.get("order", "ab")
+        return pairs
+    id, order = name_in(row, "id"), row.get("order", "ab")
+    if id not in by_id:
+        raise bad_value("id", row.get("id"), "the id of a training pair, or prompt, response_a and response_b")
     if order not in ("ab", "ba"):
         raise bad_value("order", order, "ab or ba")
-    return pairs if order == "ab" else [(b, a) for a, b in pairs]
+    a, b = by_id[id]
+    return [(a, b) if order == "ab" else (b, a)]

@@ -138,6 +138,7 @@ def test_a_file_by_id_order_and_texts(pairs, tmp_path):
         {"id": "pair 1", "order": "ab", "probability": 0.6, "valid": 1.0},
         {"id": "pair 1", "order": "ba", "probability": 0.2},
         {**by_text, "probability": 0.9},
+        {**by_text, "order": "ba", "probability": 0.9},  # the texts are as shown
     )
     known = read_file(path, texts).between(*texts.sides.T)
     np.testing.assert_allclose(known[:3], [0.2, 0.7, 0.1])
