@@ -67,7 +67,8 @@ def _tensors(*arrays: _Array) -> tuple[torch.Tensor, ...]:
         if not torch.is_tensor(x):
             # as everywhere in torch, a number beside a tensor does not widen the result, and an array does
             dtype = like.dtype if like is not None and not isinstance(x, np.ndarray) else None
-            x = torch.as_tensor(np.asarray(x, dtype=np.float64 if like is None else None), dtype=dtype, device=device)
+            array = np.require(x, np.float64 if like is None else None, "W")  # torch warns of a read-only array
+            x = torch.as_tensor(array, dtype=dtype, device=device)
         return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
     return tuple(tensor(x) for x in arrays)
@@ -166,5 +167,6 @@ def _simplex_support(points: torch.Tensor) -> torch.Tensor:
 
 def _on_support(points: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
     """Points shifted along the ones vector so that their support sums to 1; 0 outside the support."""
+    points = points - points.detach().amax(dim=-1, keepdim=True)  # large numbers would cancel in the sum
     missing = 1 - (points * support).sum(dim=-1, keepdim=True)
     return (points + missing / support.sum(dim=-1, keepdim=True)).where(support, 0.0)

@@ -129,6 +129,24 @@ def test_invariances(points, votes, radius, order, shift):
     assert np.linalg.norm(x[0] - x[1]) <= np.linalg.norm(points[0] - points[1]) + 1e-9
 
 
+@pytest.mark.parametrize("size", [1e4, 1e7, 1e16, 1e100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_points(size, dtype):
+    if size > torch.finfo(dtype).max:
+        pytest.skip("no number of this type")
+    center = torch.tensor([0.2, 0.3, 0.5], dtype=dtype)
+    for points, expected in (([1, 0, -1], [1.0, 0, 0]), ([1, 1, -1], [0.5, 0.5, 0])):
+        found = project_simplex_ball(size * torch.tensor(points, dtype=dtype), center, 2.0)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=dtype), atol=1e-6, rtol=0)
+
+
+def test_read_only_arrays_are_copied(recwarn):
+    points, center = np.array([1.0, 0.0]), np.array([0.5, 0.5])
+    points.flags.writeable = False
+    np.testing.assert_allclose(project_simplex_ball(points, center, 0.0), center)
+    assert not len(recwarn)
+
+
 def test_leading_dimensions_broadcast():
     points = torch.randn(3, 4, 5, dtype=torch.float64)
     center = torch.full((5,), 0.2, dtype=torch.float64)

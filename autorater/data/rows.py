@@ -85,6 +85,8 @@ class RowReader:
         odd: Counter[str] | None = None,
         from_text: bool = False,
     ):
+        if not isinstance(columns, Mapping | None):
+            raise UserError(f'columns: got {columns!r}; expected a mapping such as {{"prompt": "instruction"}}')
         if unknown := sorted(set(columns or ()) - set(_RENAMED)):
             raise UserError(f"columns: unknown name {unknown[0]!r} of ours; expected one of {', '.join(_RENAMED)}")
         self.left_out: Counter[str] = Counter()

@@ -89,6 +89,9 @@ class Judge(NamedJudge):
         recalibration: Recalibration | None = None,
         pieces: Sequence[str] | None = None,
     ):
+        for option, value in (("n_reasonings", n_reasonings), ("max_batch_tokens", max_batch_tokens)):
+            if value < 1:
+                raise UserError(f"{option} is {value}; expected at least 1")
         self.model, self.tokenizer = model, tokenizer
         self.encoder = PromptEncoder(tokenizer, prompt_format, pieces)
         self.tree = self._build_tree(answer_step)
@@ -119,7 +122,7 @@ class Judge(NamedJudge):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str,
+        name: str,
         prompt_template: str | None = None,
         *,
         device: str | torch.device | None = None,
@@ -137,7 +140,7 @@ class Judge(NamedJudge):
         """Loads a trained judge, or any causal LM as a judge.
 
         Args:
-            name_or_path: Output folder of a training run, or any model folder, GGUF file or Hub name.
+            name: Output folder of a training run, or any model folder, GGUF file or Hub name.
             prompt_template: A file or the name of a built-in template; by default the saved one, else `full`.
             device: By default the GPU if there is one.
             system_prompt, criteria, reference, reasoning: As in `PromptFormat`, by default as saved.
@@ -150,7 +153,7 @@ class Judge(NamedJudge):
             UserError: If there is no such model, it cannot be loaded, the template does not fit, or an option has no
                 effect on the judgment.
         """
-        saved = read_format(name_or_path)
+        saved = read_format(name)
         judgment = judgment or saved.get("judgment", PAIRWISE)
         if judgment not in (PAIRWISE, POINTWISE):
             raise UserError(f"judgment is {judgment!r}; expected {PAIRWISE} or {POINTWISE}")
@@ -160,9 +163,9 @@ class Judge(NamedJudge):
             "max_reasoning_tokens": max_reasoning_tokens,
             "n_reasonings": n_reasonings if n_reasonings != 1 else None,
         }
-        without_effect = [name for name, value in pairwise.items() if value is not None]
+        without_effect = [option for option, value in pairwise.items() if value is not None]
         if judgment == POINTWISE and without_effect:
-            raise UserError(f"{name_or_path}: {', '.join(without_effect)} has no effect on a pointwise judge")
+            raise UserError(f"{name}: {', '.join(without_effect)} has no effect on a pointwise judge")
         if judgment != saved.get("judgment", PAIRWISE):
             saved = {}  # the format and the recalibration of the other judgment
         kind = PromptFormat if judgment == PAIRWISE else ScoreFormat
@@ -171,8 +174,8 @@ class Judge(NamedJudge):
         options |= {"reasoning": reasoning} if judgment == PAIRWISE else {}
         prompt_format = saved_format.with_options(prompt_template, **options)
         if max_reasoning_tokens is not None and not prompt_format.reasoning:
-            raise UserError(f"{name_or_path}: max_reasoning_tokens: no effect on a judge that does not reason")
-        model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
+            raise UserError(f"{name}: max_reasoning_tokens: no effect on a judge that does not reason")
+        model, tokenizer = load_policy(name, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device is not None:
@@ -180,7 +183,7 @@ class Judge(NamedJudge):
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
         if recalibration is not None and prompt_format != saved_format:
             logger.warning(
-                f"{name_or_path}: its recalibration ({recalibration.kind}, {recalibration}) is not applied, because "
+                f"{name}: its recalibration ({recalibration.kind}, {recalibration}) is not applied, because "
                 "it was fitted on answers to another prompt"
             )
             recalibration = None
@@ -195,8 +198,8 @@ class Judge(NamedJudge):
                 model,
                 tokenizer,
                 prompt_format,
-                answer_step or step,
-                max_reasoning_tokens or max_tokens,
+                step if answer_step is None else answer_step,
+                max_tokens if max_reasoning_tokens is None else max_reasoning_tokens,
                 n_reasonings,
                 max_batch_tokens,
                 recalibration,

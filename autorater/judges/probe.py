@@ -147,7 +147,10 @@ class LinearProbe:
         Raises:
             UserError: If a row is no pair, or a text is too long for the model.
         """
-        texts, sides = _texts_of(as_pairs(pairs))
+        pairs = as_pairs(pairs)
+        if not pairs:
+            return _judgments(np.empty(0))
+        texts, sides = _texts_of(pairs)
         scores = _features(self.states.read(texts, progress=progress)[:, 0], texts) @ self.weights
         return _judgments(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
 

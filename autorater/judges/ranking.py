@@ -9,7 +9,7 @@ maximize the likelihood of the symmetrized probabilities.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -65,7 +65,8 @@ def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
 
 def texts_of(prompt: Text, responses: Sequence[Text]) -> tuple[Text, list[Text]]:
     """A prompt and its responses, checked; UserError if there is no response, or one is neither text nor messages."""
-    if isinstance(responses, str) or not len(responses):
+    responses = list(responses) if isinstance(responses, Iterable) and not isinstance(responses, str) else responses
+    if not responses or isinstance(responses, str):
         raise UserError(f"responses: got {responses!r}; expected a list of at least one")
     checked = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
     return text_or_messages(prompt, "prompt"), checked

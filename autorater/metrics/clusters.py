@@ -15,8 +15,8 @@ def cluster_numbers(clusters: ArrayLike | Sequence[Hashable]) -> np.ndarray:
     """
     if isinstance(clusters, np.ndarray) and clusters.ndim == 1 and np.issubdtype(clusters.dtype, np.number):
         return np.unique(clusters, return_inverse=True)[1]
-    values = list(clusters)
     try:
+        values = as_values(clusters)
         distinct = dict.fromkeys(values)
     except TypeError as error:
         raise ValueError(f"clusters: {error}; expected one hashable value per row") from error
@@ -24,6 +24,11 @@ def cluster_numbers(clusters: ArrayLike | Sequence[Hashable]) -> np.ndarray:
         distinct = sorted(distinct)
     numbers = {value: number for number, value in enumerate(distinct)}
     return np.array([numbers[value] for value in values], dtype=np.int64)
+
+
+def as_values(clusters: ArrayLike | Sequence[Hashable]) -> list[Hashable]:
+    """The values of a sequence, an array, a series or a tensor, whose elements are equal only to themselves."""
+    return clusters.tolist() if hasattr(clusters, "tolist") else list(clusters)
 
 
 def rows_by_number(numbers: np.ndarray) -> list[np.ndarray]:

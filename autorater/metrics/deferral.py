@@ -24,7 +24,13 @@ from numpy.typing import ArrayLike
 from scipy.special import bdtr
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.validation import DECIMALS, check_equal_lengths, check_numbers, check_probabilities
+from autorater.metrics.validation import (
+    DECIMALS,
+    check_equal_lengths,
+    check_numbers,
+    check_probabilities,
+    check_share,
+)
 
 _SPARE_ERRORS = 2
 _FIRST_SHARE = 0.1
@@ -44,8 +50,8 @@ def deferral_threshold(
         delta: Probability that the promise fails, in (0, 1).
 
     Returns:
-        The threshold in [0, 0.5]: judgments with |p − 0.5| at or above it may stand. None where the votes cannot
-        support alpha at any threshold.
+        The threshold in [0, 0.5]: judgments with |p − 0.5| at or above it, both rounded to 9 decimals, may stand: in
+        binary 0.7 − 0.5 is below 0.5 − 0.3. None where the votes cannot support alpha at any threshold.
 
     Raises:
         ValueError: empty input, unequal lengths, NaN, values outside their range.
@@ -58,8 +64,7 @@ def deferral_threshold(
     """
     margins, errors = _margins_and_errors(probabilities, votes_a, votes_b)
     for name, value in (("alpha", alpha), ("delta", delta)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} is {value}; expected a value in (0, 1)")
+        check_share(name, value)
     threshold = None
     for n in _candidates(margins, alpha, delta):
         n_errors = np.ceil(errors[:n].sum())

@@ -18,7 +18,7 @@ from autorater.metrics.agreement import agreement_credits, verdicts
 from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.paired import mean_and_error
 from autorater.metrics.significance import holm
-from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities
+from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities, check_share
 
 HIGHER_IS_BETTER = {"brier": False, "agreement": True, "consistency": True, "symmetry_deviation_abs": False}
 POWER = 0.8
@@ -77,8 +77,7 @@ def compare_with_baseline(
     labels = None if labels is None else check_probabilities("labels", labels)
     members = np.arange(orders["baseline"].shape[1]) if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(baseline=orders["baseline"].T, current=orders["current"].T, labels=labels, clusters=members)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a value in (0, 1)")
+    check_share("level", level)
     if members.max() < 1:
         raise ValueError("all pairs are of a single cluster; expected at least two")
     counted = np.ones(members.size) if labels is None else agreement_credits(labels, labels)[1]

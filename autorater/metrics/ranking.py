@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, stdtrit
 
-from autorater.metrics.validation import check_equal_lengths, check_probabilities
+from autorater.metrics.validation import check_equal_lengths, check_probabilities, check_share
 from autorater.metrics.win_rate import cluster_members
 
 _TOLERANCE = 1e-9
@@ -84,8 +84,7 @@ def rank_systems(
         raise ValueError(f"{len(system_a)} and {len(system_b)} systems for {judged.size} pairs; expected one a pair")
     members = cluster_members(clusters, judged.size, 0)
     check_equal_lengths(judged=judged, votes=votes)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected a value in (0, 1)")
+    check_share("confidence", confidence)
     voted = ~np.isnan(votes)
     different = names[: judged.size] != names[judged.size :]
     if not (different & voted).any():

@@ -6,6 +6,8 @@ A float32 0.3 is 0.300000012 in float64, past the edge of its bin. Probabilities
 rounded to the decimals that their type holds (six for float32, three for float16).
 """
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -97,14 +99,23 @@ def check_equal_lengths(**arrays: np.ndarray | None) -> None:
 
 def check_at_least(name: str, value: int, minimum: int) -> None:
     """A whole number no smaller than `minimum`."""
-    if value != int(value) or value < minimum:
+    if not isinstance(value, Real) or not value >= minimum or value % 1:
         raise ValueError(f"{name} is {value}; expected a whole number of at least {minimum}")
+
+
+def check_share(name: str, value: float) -> None:
+    """A number between 0 and 1, both excluded."""
+    if not isinstance(value, Real) or not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; expected a value in (0, 1)")
 
 
 def _array(name: str, values: ArrayLike, dimensions: str) -> np.ndarray:
     try:
-        return np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError("its numbers are complex")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor with gradients
         raise ValueError(f"{name} is not a {dimensions} array of numbers: {error}") from error
 
 

@@ -33,9 +33,9 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.clusters import cluster_numbers
+from autorater.metrics.clusters import as_values, cluster_numbers
 from autorater.metrics.intervals import wilson_interval
-from autorater.metrics.validation import check_equal_lengths, check_probabilities
+from autorater.metrics.validation import check_equal_lengths, check_probabilities, check_share
 
 MAX_WIDTH = 1.05
 """The interval is at most this times as wide as that of the votes alone."""
@@ -180,8 +180,7 @@ class _Study:
         judged_voted = check_probabilities("judged_voted", judged_voted)
         votes = check_probabilities("votes", votes)
         check_equal_lengths(judged_voted=judged_voted, votes=votes)
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence is {confidence}; expected a value in (0, 1)")
+        check_share("confidence", confidence)
         members = cluster_members(clusters, judged.size, votes.size)
         return cls(judged, judged_voted, votes, members, confidence)
 
@@ -295,7 +294,7 @@ def cluster_members(clusters: ArrayLike | Sequence[ArrayLike] | None, n_judged: 
     if clusters is None:
         return np.arange(total)
     if isinstance(clusters, tuple) and len(clusters) == 2:
-        first, second = map(list, clusters)
+        first, second = map(as_values, clusters)
         if (len(first), len(second)) != (n_judged, n_voted):
             raise ValueError(
                 f"clusters have shapes ({len(first)},) and ({len(second)},); expected ({n_judged},) and ({n_voted},)"

@@ -231,6 +231,18 @@ def test_prompt_longer_than_the_context_is_named(judge, simulated):
             asked.probabilities([simulated.pairs[0], long])
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("answer_step", "answer step must divide 1 .* got 0"), ("n_reasonings", "n_reasonings is 0"),
+     ("max_batch_tokens", "max_batch_tokens is 0; expected at least 1")],
+)  # fmt: skip
+def test_zeros_are_no_defaults(judge, tmp_path, option, message):
+    judge.model.save_pretrained(tmp_path)
+    judge.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        Judge.from_pretrained(name=str(tmp_path), **{option: 0})
+
+
 def test_no_pairs_give_no_judgments(judge):
     assert len(judge.probabilities([])) == 0
 

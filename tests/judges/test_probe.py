@@ -59,6 +59,7 @@ def test_it_learns_and_has_no_order(fitted, pairs):
     np.testing.assert_allclose(judgments.p_ab + judgments.p_ba, 1, atol=1e-12)
     same = replace(held_out[0], response_b=held_out[0].response_a)
     assert fitted.probabilities([same]).p_ab == pytest.approx([0.5])
+    assert fitted.probabilities([]).mean.shape == (0, 2)
 
 
 def test_same_seed_same_probe(parts, pairs, fitted):

@@ -64,7 +64,8 @@ def test_few_and_equal_responses():
     one = rank(PlantedJudge(), "Why?", ["good"])
     assert (one.order.tolist(), one.strengths.tolist(), one.n_judgments) == ([0], [0.0], 0)
     assert rank(PlantedJudge(), "Why?", ["good", "good", "best"]).order.tolist() == [2, 0, 1]
-    for wrong in ([], "good"):
+    assert rank(PlantedJudge(), "Why?", (text for text in ("good", "best"))).order.tolist() == [1, 0]
+    for wrong in ([], "good", None):
         with pytest.raises(UserError, match="expected a list of at least one"):
             rank(PlantedJudge(), "Why?", wrong)
 

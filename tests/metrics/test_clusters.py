@@ -2,9 +2,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from autorater.data.messages import Message
-from autorater.metrics.clusters import cluster_numbers, rows_by_number
+from autorater.metrics.clusters import as_values, cluster_numbers, rows_by_number
 
 
 @pytest.mark.parametrize(
@@ -15,11 +16,12 @@ from autorater.metrics.clusters import cluster_numbers, rows_by_number
         ["b", "a", "b", "Ä"],
         np.array(["b", "a"]),
         [(1, "x"), (0, "y"), (1, "x")],
+        torch.tensor([7, 5, 7]),
     ],
 )
 def test_clusters_are_numbered_in_order(values):
     numbers = cluster_numbers(values)
-    values = values.tolist() if isinstance(values, np.ndarray) else values
+    values = as_values(values)
     assert numbers.tolist() == [sorted(set(values)).index(value) for value in values]
 
 

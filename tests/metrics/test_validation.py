@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from autorater.metrics import (
     Targets,
     agreement,
     calibration_metrics,
+    deferral_threshold,
     ece_noise_floor,
     expected_calibration_error,
     judge_metrics,
@@ -30,6 +32,8 @@ BAD_VALUES = [
     (0.5, r"has shape \(\); expected a one-dimensional array"),
     (["high", "low"], "not a one-dimensional array of numbers"),
     ([[0.1], [0.1, 0.2]], "not a one-dimensional array of numbers"),
+    ([0.2, 0.3 + 1j], "its numbers are complex"),
+    (torch.tensor([0.2, 0.3], requires_grad=True), "not a one-dimensional array of numbers: .* requires grad"),
 ]
 
 
@@ -81,6 +85,12 @@ def test_options_are_checked():
         expected_calibration_error([0.2], [1], n_bins=0)
     with pytest.raises(ValueError, match=r"n_bins is 2\.5"):
         expected_calibration_error([0.2], [1], n_bins=2.5)
+    for wrong in (None, "10", float("nan")):
+        with pytest.raises(ValueError, match=f"n_bins is {wrong}; expected a whole number of at least 1"):
+            expected_calibration_error([0.2], [1], n_bins=wrong)
+    for wrong in (None, "0.1", 0, 1):
+        with pytest.raises(ValueError, match=rf"alpha is {wrong}; expected a value in \(0, 1\)"):
+            deferral_threshold([0.2], [1], [0], alpha=wrong, delta=0.1)
     with pytest.raises(ValueError, match="n_rounds is 0"):
         ece_noise_floor([0.2], n_rounds=0)
     with pytest.raises(ValueError, match="n_bootstrap is -1"):

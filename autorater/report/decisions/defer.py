@@ -18,6 +18,7 @@ from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import labels_of, read_judged
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
+from autorater.metrics.validation import DECIMALS
 from autorater.report.decisions.page import deferral_figure, write_page
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ def run(args: argparse.Namespace) -> None:
     voted = ~np.isnan(labels)
     study = judged[voted], 1 - labels[voted], labels[voted]
     threshold = deferral_threshold(*study, alpha=args.alpha, delta=args.delta)
-    margins = np.abs(judged - 0.5)
-    stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= threshold
+    margins = np.abs(judged - 0.5).round(DECIMALS)
+    stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= round(threshold, DECIMALS)
     order = np.argsort(margins, kind="stable")
     for_people = [i for i in order if not (voted[i] or stands[i])]
     with (folder / "for_people.jsonl").open("w", encoding="utf-8") as file:

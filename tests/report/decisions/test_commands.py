@@ -109,6 +109,16 @@ def test_pairs_for_people_are_the_least_certain_first(tmp_path, rows, capsys):
     assert f"{results['n_standing']} of {(~voted).sum()} judgments may stand" in capsys.readouterr().out
 
 
+def test_answers_on_the_grid_stand_on_both_sides_of_a_half(tmp_path, rows):
+    """In binary 0.7 − 0.5 is below 0.5 − 0.3, the threshold of these votes."""
+    texts = {name: rows[0][name] for name in ("prompt", "response_a", "response_b")}
+    voted = [{**texts, "id": f"v{i}", "probability": 0.3, "votes_a": 1, "votes_b": 0} for i in range(100)]
+    others = [{**texts, "id": f"o{i}", "probability": p} for i, p in enumerate([0.3, 0.7, 0.31, 0.69])]
+    judged = write(tmp_path / "judged.jsonl", [*voted, *others])
+    command(["defer", judged, "--alpha", "0.1", "--output_dir", str(tmp_path)])
+    assert json.loads((tmp_path / "defer.json").read_text())["n_standing"] == 2
+
+
 def test_refuses_where_the_votes_cannot_support_it(tmp_path, rows, capsys):
     command(["defer", write(tmp_path / "judged.jsonl", rows), "--alpha", "0.01", "--output_dir", str(tmp_path)])
     assert "No judgment may stand" in capsys.readouterr().out
