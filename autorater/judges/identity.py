@@ -1,5 +1,6 @@
 """Hashes that tell judges, prompts and data apart, so that stored judgments are not used for others."""
 
+import hashlib
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +19,12 @@ def rows_digest(rows: Iterable[object]) -> str:
     for row in rows:
         hasher.update(repr(row).encode(errors="surrogatepass"))
     return hasher.hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """A hash of the bytes of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def model_digest(name_or_path: str, model: object = None) -> str:

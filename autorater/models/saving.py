@@ -1,7 +1,15 @@
-"""Saved weights that other users of a machine may read, as the servers of containers do."""
+"""Folders of weights: without those of an earlier run, and with modes that let other users read them."""
 
 import os
 from pathlib import Path
+
+_OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_*")
+
+
+def remove_weights(folder: str | Path) -> None:
+    """Removes weights from a folder that gets new ones: an old adapter would be opened in place of a new model."""
+    for path in {path for pattern in _OF_WEIGHTS for path in Path(folder).glob(pattern)}:
+        path.unlink()
 
 
 def make_readable(folder: str | Path) -> None:

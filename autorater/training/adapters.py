@@ -1,9 +1,9 @@
 """The new adapter that a run trains, with the layers to adapt where PEFT has no default for the model."""
 
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 from trl import ModelConfig, get_peft_config
 
 ALL_LINEAR = "all-linear"  # of PEFT: all linear layers but the output head
@@ -25,6 +25,12 @@ def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftCon
     if config.target_modules == ALL_LINEAR and any(map(_is_state_space, model.modules())):
         config.exclude_modules = ["out_proj"]  # their kernels use its weight, without an adapter; PEFT may refuse it
     return config
+
+
+def with_new_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+    """A model with an adapter, whose first weights depend on the seed alone."""
+    set_seed(seed)
+    return get_peft_model(model, config)
 
 
 def _is_state_space(module: nn.Module) -> bool:

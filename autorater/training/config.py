@@ -182,7 +182,7 @@ def non_default_settings(*arguments) -> dict[str, object]:
         for f in fields(part):
             default = f.default if f.default_factory is MISSING else f.default_factory()
             value = getattr(part, f.name)
-            if f.init and value != default and isinstance(value, str | int | float | bool | list | None):
+            if f.init and value != default and isinstance(value, str | int | float | bool | list | dict | None):
                 changed[f.name] = value
     return changed
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from transformers import Trainer, TrainingArguments
 
 from autorater.judges import Judge
@@ -23,6 +23,7 @@ from autorater.models.answers import AnswerTree
 from autorater.models.sharding import unsharded
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.adapters import with_new_adapter
 from autorater.training.arguments import PolicyArguments
 from autorater.training.callbacks import show_progress
 from autorater.training.warm_start import save_warm_start, warm_start_options
@@ -49,7 +50,7 @@ def format_warm_up(
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
     """
     if peft_config is not None:
-        judge.model = get_peft_model(judge.model, peft_config)
+        judge.model = with_new_adapter(judge.model, peft_config, training.seed)
     batch_size = args.warm_start_batch_size or _BATCH_SIZE
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     options = warm_start_options(args, training, batch_size, args.warm_start_learning_rate or rate)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 from datasets import Dataset
 from trl import ModelConfig
@@ -14,6 +15,7 @@ import rewards
 from autorater.data.errors import AlreadyFinished
 from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
+from autorater.training.checkpointing.record import RECORD
 from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, RLOO, SAMPLED
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
@@ -81,6 +83,8 @@ def _train_teacher(
     of_teacher = teacher_run(args, training, model_config)
     folder = of_teacher[1].output_dir
     logger.info(f"first the teacher, a pointwise judge on the same votes: {folder}")
+    if training.resume_from_checkpoint == "true" and Path(folder, RECORD).exists():
+        training.resume_from_checkpoint = "auto"  # the run may have been stopped before its own record was written
     with suppress(AlreadyFinished):
         train_on_votes(*of_teacher, copy(model_config), {*given} & {"bf16", "fp16"}, method="grpo")
     gc.collect()  # its trainer

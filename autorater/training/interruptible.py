@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from accelerate.utils import gather_object
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
@@ -27,7 +28,10 @@ def run_training(trainer: Trainer, record: RunRecord, title: str = "") -> TrainO
         trainer.add_callback(preemption)
         trainer.add_callback(NoGradientCallback())
         trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    if preemption.status or received.name:
+        late = any(gather_object([received.name is not None]))  # after the last step
+        if late and not preemption.status and not checkpoints(args.output_dir, record.run):
+            trainer._save_checkpoint(trainer.model, trial=None)
+    if preemption.status or late:
         newest = next(iter(checkpoints(args.output_dir, record.run)), "none")
         exit_with(
             f"stopped ({received.name or 'signal to another process'}) after step {trainer.state.global_step} of "

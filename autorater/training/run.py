@@ -29,10 +29,12 @@ from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import stored_at
 from autorater.judges import Judgments
+from autorater.judges.identity import file_digest
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, is_adapter, load_policy, train_only
+from autorater.models.saving import remove_weights
 from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
@@ -278,6 +280,8 @@ def begin_run(
         logger.info(f"{training.world_size} processes")
     settings = non_default_settings(args, training, model_config)
     contents = {"contents of the data": data.digest} if args.dataset_name else {}  # simulated from the settings
+    if args.teacher and Path(args.teacher).is_file():
+        contents["contents of warm_start_verdicts"] = file_digest(args.teacher)
     record = RunRecord.open(training, settings | contents, data.summary)
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")
@@ -399,12 +403,16 @@ def finish_run(
     trained = run_training(trainer, record)
     # without the trainer's autocast: in the precision of the evaluation before training
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    folder = trainer.args.output_dir
+    from_main(lambda: remove_weights(folder))  # of an earlier run
+    trainer.save_model()  # before the evaluation, which a signal may end
+    if trainer.args.process_index == 0:
+        judge.tokenizer.save_pretrained(folder)
+        judge.save_format(folder)
     with evaluation_precision(trainer.args):
         after = evaluate()
-    trainer.save_model()
     if trainer.args.process_index == 0:
-        judge.tokenizer.save_pretrained(trainer.args.output_dir)
-        judge.save_format(trainer.args.output_dir)
+        judge.save_format(folder)  # with the recalibration
         write(after, trained.metrics["train_runtime"])
     record.mark(REPORT)
 

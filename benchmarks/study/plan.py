@@ -25,6 +25,7 @@ from typing import Literal, get_args
 
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
+from autorater.judges.identity import file_digest
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text", "probe"]
 WARM_START = "warm start"
@@ -160,7 +161,7 @@ class Run:
 def _contents(settings: Mapping[str, object]) -> dict[str, str]:
     """Hashes of the data files that settings name; a folder or a name on the Hub has none."""
     files = {name: Path(str(value)) for name, value in settings.items() if name.endswith("dataset_name")}
-    return {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    return {name: file_digest(file) for name, file in files.items() if file.is_file()}
 
 
 @dataclass(frozen=True)

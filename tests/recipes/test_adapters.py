@@ -101,6 +101,15 @@ def test_another_kind_of_adapter_than_the_one_that_is_trained_further_is_refused
         assert new_adapter(model, config) is None
 
 
+def test_a_model_replaces_the_adapter_of_an_earlier_run(trained, tmp_path):
+    options = ("--learning_rate=0.03", "--warm_start_steps=2")
+    train(trained, "base", tmp_path / "judge", *LORA, *options)
+    train(trained, "base", tmp_path / "judge", *options)
+    for folder in (tmp_path / "judge", tmp_path / "judge" / "warm_start"):
+        assert {file.name for file in folder.glob("*.safetensors")} == {"model.safetensors"}
+        assert not (folder / "adapter_config.json").exists()
+
+
 def test_adapters_learn_at_their_own_rate(trained, tmp_path):
     done = train(trained, "first", tmp_path / "second")
     assert "learning_rate: 0.0001, the default for adapters" in done.stdout

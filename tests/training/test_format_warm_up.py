@@ -1,6 +1,7 @@
 """The format warm-up: mass on the grid, spread over all answers, and nothing about the labels."""
 
 import logging
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,12 @@ def test_an_adapter_learns_it(judge, prompts, tmp_path):
     mass = judge.judge_prompts(prompts[:4]).valid.mean()
     format_warm_up(judge, prompts, *options(tmp_path), lora)
     assert isinstance(judge.model, PeftModel)
+    again = copy(judge)
+    again.model, _ = load_policy(str(tmp_path / "base"))
+    torch.manual_seed(5)  # another process has another state
+    format_warm_up(again, prompts, *options(tmp_path / "again"), lora)
+    files = (tmp_path / folder / "warm_start" / "adapter_model.safetensors" for folder in (".", "again"))
+    assert len({file.read_bytes() for file in files}) == 1
     assert judge.judge_prompts(prompts[:4]).valid.mean() > 10 * mass, "random features cannot do more"
     continued, _ = load_policy(str(tmp_path / "warm_start"))
     assert isinstance(continued, PeftModel)

@@ -12,8 +12,10 @@ new length has there, so it jumps up. Warm start and first evaluation are execut
 Deliberately left out: the state of the training (`autorater.training.checkpointing.checkpoints`).
 """
 
+import fcntl
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +46,8 @@ _CHANGEABLE = {
     "save_strategy", "save_total_limit", "untrained_judgments_dir",
 }  # fmt: skip
 T = TypeVar("T")
+_LOCK = ".lock"
+_held: dict[Path, int] = {}  # the open lock files of the runs of this process
 logger = logging.getLogger(__name__)
 
 
@@ -77,9 +81,12 @@ class RunRecord:
         """
         folder = Path(args.output_dir)
         settings = {name: value for name, value in settings.items() if name not in _CHANGEABLE}
+        for name, value in settings.items():  # a folder can be moved, also with a judge that the run begins from
+            if isinstance(value, str) and Path(value).is_relative_to(folder):
+                settings[name] = str(Path(value).relative_to(folder))
         settings |= {name: getattr(args, name) for name in LENGTHS} | {"data": data, "processes": args.world_size}
 
-        return from_main(lambda: _begin_or_resume(folder, settings, args.resume_from_checkpoint))
+        return from_main(lambda: _held_record(folder, settings, args.resume_from_checkpoint))
 
     @property
     def about(self) -> dict[str, object]:
@@ -108,6 +115,8 @@ class RunRecord:
         self.completed.append(stage)
         if PartialState().is_main_process:
             self.write()
+            if stage == REPORT:
+                _release(self.folder)
 
     def warm_started_policy(self, build: Callable[[], object]) -> str:
         """The folder of the warm-started policy, `warm_start` in the output folder; `build` makes it once."""
@@ -171,8 +180,11 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
     elif resume == "true":
         raise CheckpointError(f"there is no run in {folder} to resume ({RECORD} is missing)")
     else:
-        if earlier and REPORT not in earlier["completed"] and (left := checkpoints(folder, earlier["run"])):
-            logger.warning(f"a new run begins; --resume_from_checkpoint {left[0]} resumes the earlier one")
+        if earlier and REPORT not in earlier["completed"]:
+            left, teaching = (checkpoints(place, earlier["run"]) for place in (folder, folder / WARM_START))
+            if left or teaching:
+                resumed = "auto" if teaching else left[0]
+                logger.warning(f"a new run begins; --resume_from_checkpoint {resumed} resumes the earlier one")
         if earlier and REPORT in earlier["completed"] and settings != earlier["settings"]:
             logger.warning(
                 f"{folder} holds a finished run with other settings, whose judge will be replaced; to keep it, choose "
@@ -181,6 +193,41 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
         record = RunRecord(folder, secrets.token_hex(4), settings, [])
     record.write()
     return record
+
+
+def _held_record(folder: Path, settings: dict[str, object], resume: str | None) -> RunRecord:
+    """`_begin_or_resume` in a folder that no other process uses until the run is finished."""
+    _hold(folder)
+    try:
+        return _begin_or_resume(folder, settings, resume)
+    except Exception:
+        _release(folder)
+        raise
+
+
+def _hold(folder: Path) -> None:
+    """Refuses a folder in which another process has a run; a file system without locks refuses nothing."""
+    place = folder.resolve()
+    if place in _held:
+        return
+    file = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
+    except (BlockingIOError, PermissionError):
+        os.close(file)
+        raise CheckpointError(
+            f"another process has a run in {folder}; wait until it has ended, or choose another output_dir"
+        ) from None
+    except OSError as error:
+        logger.debug(f"{place / _LOCK}: {error}")
+    _held[place] = file
+
+
+def _release(folder: Path) -> None:
+    place = folder.resolve()
+    if place in _held:
+        (place / _LOCK).unlink(missing_ok=True)
+        os.close(_held.pop(place))
 
 
 def _read(path: Path) -> dict | None:

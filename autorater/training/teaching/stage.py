@@ -4,13 +4,14 @@ import logging
 import shutil
 
 import numpy as np
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from transformers import TrainingArguments
 
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.models.sharding import unsharded
 from autorater.prompts.batching import common_beginning
+from autorater.training.adapters import with_new_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
@@ -78,7 +79,7 @@ def _teach(
     logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
 
     if peft_config is not None:
-        judge.model = get_peft_model(judge.model, peft_config)
+        judge.model = with_new_adapter(judge.model, peft_config, training.seed)
     alone = texts.alone(judge)
     lengths = np.array([len(prompt) for prompt in alone])
     wanted = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)

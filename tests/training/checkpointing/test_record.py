@@ -1,6 +1,7 @@
 """Completed stages of a run: resumed with the same settings or more steps, refused with others."""
 
 import json
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,36 @@ def test_a_new_run_reports_the_checkpoints_of_the_earlier_one(tmp_path, caplog):
     opened(tmp_path, resume=None)
     assert f"--resume_from_checkpoint {tmp_path / 'checkpoint-7'} resumes the earlier one" in caplog.text
     assert (tmp_path / "checkpoint-7").exists()
+
+
+def test_a_new_run_reports_that_an_earlier_one_was_being_taught(tmp_path, caplog):
+    first = opened(tmp_path)
+    (tmp_path / "warm_start" / "checkpoint-7").mkdir(parents=True)
+    complete(tmp_path / "warm_start" / "checkpoint-7", 7, first.about)
+    opened(tmp_path, resume=None)
+    assert "a new run begins; --resume_from_checkpoint auto resumes the earlier one" in caplog.text
+
+
+def test_a_moved_folder_is_resumed_with_what_it_holds(tmp_path):
+    (tmp_path / "a").mkdir()
+    first = opened(tmp_path / "a", SETTINGS | {"model_name_or_path": str(tmp_path / "a" / "teacher")})
+    (tmp_path / "a").rename(tmp_path / "b")
+    again = opened(tmp_path / "b", SETTINGS | {"model_name_or_path": str(tmp_path / "b" / "teacher")})
+    assert again.run == first.run
+
+
+def test_one_process_at_a_time_has_a_run_in_a_folder(tmp_path):
+    record = opened(tmp_path)
+    other = get_context("spawn").Process(target=opened, args=(tmp_path,))
+    other.start()
+    other.join()
+    assert other.exitcode == 1, "the folder is in use"
+    record.mark("report")
+    assert not (tmp_path / ".lock").exists()
+    other = get_context("spawn").Process(target=opened, args=(tmp_path, SETTINGS, None))
+    other.start()
+    other.join()
+    assert other.exitcode == 0
 
 
 def test_a_new_run_in_the_folder_of_a_finished_one_says_that_it_replaces_the_judge(tmp_path, caplog):

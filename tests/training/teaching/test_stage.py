@@ -266,11 +266,13 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
     teacher, taught = (Judge.from_pretrained(str(tmp_path / path), device="cpu") for path in ("run/teacher", "run"))
     assert (teacher.is_pointwise, taught.is_pointwise) == (True, False)
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
-    assert settings["model_name_or_path"] == settings["warm_start_verdicts"] == str(tmp_path / "run" / "teacher")
+    assert settings["model_name_or_path"] == settings["warm_start_verdicts"] == "teacher", "the folder can be moved"
     assert json.loads((tmp_path / "run/teacher/metrics.json").read_text())["after/n_pairs"] == 20
     modified = (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns
     with pytest.raises(AlreadyFinished):
         train(resume="auto")
+    (tmp_path / "run" / "run.json").unlink()  # as if it was stopped while the teacher was trained
+    train(resume="true")
     assert (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns == modified, "it is not trained again"
 
 
