@@ -99,7 +99,7 @@ def fit_recalibration(
     if kind == "temperature":
         return LogitMap(kind, _slope(_logit(answers), targets))
     if kind == "odd_temperature":
-        return LogitMap(kind, _slope(_odd_logits(p_ab, p_ba), labels))
+        return LogitMap(kind, _slope(odd_logits(p_ab, p_ba), labels))
     if kind == "platt":
         return LogitMap(kind, *_slope_and_intercept(_logit(answers), targets))
     if kind == "isotonic":
@@ -130,10 +130,10 @@ def shrunken_temperature(
         ValueError: As in `fit_recalibration`.
     """
     likeliest = fit_recalibration("odd_temperature", p_ab, p_ba, labels)
-    logits, targets = _odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(labels)
+    logits, targets = odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(labels)
 
     def loss(log_slope: float) -> float:
-        of_votes = n_votes * _log_losses(np.exp(log_slope) * logits, targets).mean()
+        of_votes = n_votes * log_losses(np.exp(log_slope) * logits, targets).mean()
         return float(of_votes + np.log1p((log_slope / scale) ** 2))
 
     # between no change and the likeliest slope, where one term falls and the other rises; there may be two minima
@@ -156,10 +156,10 @@ def temperature_interval(
     Returns:
         The lower and the upper end, in [1/50, 50].
     """
-    logits, targets = _odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(votes)
+    logits, targets = odd_logits(np.asarray(p_ab), np.asarray(p_ba)), np.asarray(votes)
 
     def log_loss(slope: float) -> float:
-        return float(_log_losses(slope * logits, targets).sum())
+        return float(log_losses(slope * logits, targets).sum())
 
     best = _slope(logits, targets)
     allowed = log_loss(best) + chi2.ppf(level, df=1) / 2
@@ -239,12 +239,12 @@ def _logit(probabilities: ArrayLike) -> np.ndarray:
     return logit(np.asarray(probabilities, dtype=np.float64).clip(LOG_CLIP, 1 - LOG_CLIP))
 
 
-def _odd_logits(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
+def odd_logits(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     """The logits of both orders averaged, in which a position bias that is the same for all pairs cancels."""
     return (_logit(p_ab) - _logit(p_ba)) / 2
 
 
-def _log_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def log_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Log loss of every σ(logit)."""
     return np.logaddexp(0, logits) - targets * logits
 
@@ -278,6 +278,6 @@ def _slope_and_intercept(logits: np.ndarray, targets: np.ndarray) -> list[float]
         scores = weights[0] * logits + weights[1]
         errors = expit(scores) - targets
         gradient = np.array([(errors * logits).mean(), errors.mean()])
-        return _log_losses(scores, targets).mean(), gradient
+        return log_losses(scores, targets).mean(), gradient
 
     return minimize(loss_and_gradient, [1.0, 0.0], jac=True, method="BFGS", options={"gtol": 1e-10}).x.tolist()

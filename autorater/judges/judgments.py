@@ -113,15 +113,23 @@ class Judgments(AnswerArrays):
         The spread is that of the average of two independent answers, the validity the mean of both.
         """
 
-        def mirrored(answers: np.ndarray) -> np.ndarray:
-            averaged = (answers[:, 0] + 1 - answers[:, 1]) / 2
-            return np.stack([averaged, 1 - averaged], axis=1)
+        mode = (self.mode[:, 0] + 1 - self.mode[:, 1]) / 2
+        spread, valid = np.hypot(*self.spread.T) / 2, self.valid.mean(axis=1)
+        return Judgments.mirrored(self.p_sym, mode=mode, spread=spread, valid=valid)
 
-        def repeated(column: np.ndarray) -> np.ndarray:
-            return np.repeat(column[:, None], 2, axis=1)
-
-        spread, valid = repeated(np.hypot(*self.spread.T) / 2), repeated(self.valid.mean(axis=1))
-        return Judgments(mirrored(self.mean), mirrored(self.mode), spread, valid)
+    @classmethod
+    def mirrored(
+        cls,
+        p: np.ndarray,
+        *,
+        mode: np.ndarray | None = None,
+        spread: np.ndarray | float = 0.0,
+        valid: np.ndarray | float = 1.0,
+    ) -> Judgments:
+        """Judgments of N pairs without position bias: p in order ab and 1 − p in order ba, shape (N,); so the mode."""
+        mean = np.stack([p, 1 - p], axis=1)
+        spread, valid = (np.repeat(np.broadcast_to(x, p.shape)[:, None], 2, axis=1) for x in (spread, valid))
+        return cls(mean, mean.copy() if mode is None else np.stack([mode, 1 - mode], axis=1), spread, valid)
 
     @classmethod
     def concatenated(cls, parts: Sequence[Judgments]) -> Judgments:

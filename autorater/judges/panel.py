@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit
 
 from autorater.data.errors import UserError
+from autorater.judges.calibrators import log_losses, odd_logits
 from autorater.judges.judgments import Judgments
-from autorater.metrics.scores import LOG_CLIP
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -90,15 +90,12 @@ def mean_judgments(judgments: Sequence[Judgments]) -> Judgments:
 
 
 def _pooled(p: np.ndarray, judgments: Sequence[Judgments]) -> Judgments:
-    mean = np.stack([p, 1 - p], axis=1)
-    valid = np.mean([part.valid.mean(axis=1) for part in judgments], axis=0)
-    return Judgments(mean, mean.copy(), np.zeros_like(mean), np.repeat(valid[:, None], 2, axis=1))
+    return Judgments.mirrored(p, valid=np.mean([part.valid.mean(axis=1) for part in judgments], axis=0))
 
 
 def _symmetric_logits(judgments: Sequence[Judgments]) -> np.ndarray:
     """Shape (N, J)."""
-    logits = [logit(part.mean.clip(LOG_CLIP, 1 - LOG_CLIP)) for part in judgments]
-    return np.stack([(both[:, 0] - both[:, 1]) / 2 for both in logits], axis=1)
+    return np.stack([odd_logits(part.p_ab, part.p_ba) for part in judgments], axis=1)
 
 
 def _fit(logits: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
@@ -106,7 +103,7 @@ def _fit(logits: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         scores, apart = logits @ weights, weights - weights.mean()
-        value = -(labels * log_expit(scores) + (1 - labels) * log_expit(-scores)).mean()
+        value = log_losses(scores, labels).mean()
         gradient = (expit(scores) - labels) @ logits / len(labels)
         return value + ridge / 2 * (apart**2).sum(), gradient + ridge * apart
 
@@ -129,5 +126,5 @@ def _best_ridge(logits: np.ndarray, labels: np.ndarray, groups: Sequence[Hashabl
         for fold in np.unique(folds):
             here = folds == fold
             scores[here] = logits[here] @ _fit(logits[~here], labels[~here], ridge)
-        losses.append(-(labels * log_expit(scores) + (1 - labels) * log_expit(-scores)).mean())
+        losses.append(log_losses(scores, labels).mean())
     return RIDGES[int(np.argmin(losses))]

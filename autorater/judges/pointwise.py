@@ -102,7 +102,7 @@ class PointwiseJudge(Judge):
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
         """The scores of K responses to a prompt, shape (K,), in [0, 9]; arguments and errors as in `rank`."""
         probs = self.read_digits(self.encoder.encode_responses(*texts_of(prompt, responses)), progress=progress)
-        return _expected(probs)
+        return expected_scores(probs)
 
     def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
         """As in `Judge`, from one forward pass per distinct response."""
@@ -118,15 +118,14 @@ class PointwiseJudge(Judge):
 
     def from_digits(self, a: np.ndarray, b: np.ndarray) -> Judgments:
         """Judgments of N pairs from the probabilities of the ten digits for A and for B, shape (N, 10) each."""
-        p = expit(self.scale * (_expected(b) - _expected(a)))
+        p = expit(self.scale * (expected_scores(b) - expected_scores(a)))
         joint = _normalized(a)[:, :, None] * _normalized(b)[:, None, :]  # (N, 10, 10)
         of_digits = expit(self.scale * _DIFFERENCES)
         mean = (joint * of_digits).sum(axis=(1, 2))
         spread = np.sqrt((joint * (of_digits - mean[:, None, None]) ** 2).sum(axis=(1, 2)))
         mode = expit(self.scale * (b.argmax(axis=1) - a.argmax(axis=1)))
         valid = a.sum(axis=1) * b.sum(axis=1)
-        columns = [np.stack(both, axis=1) for both in ((p, 1 - p), (mode, 1 - mode), (spread, spread), (valid, valid))]
-        judgments = Judgments(*columns)
+        judgments = Judgments.mirrored(p, mode=mode, spread=spread, valid=valid)
         return judgments if self.recalibration is None else judgments.recalibrated(self.recalibration)
 
     def judge_as_shown(self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]]) -> AnswerArrays:
@@ -148,6 +147,6 @@ def _normalized(probs: np.ndarray) -> np.ndarray:
     return probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-12)
 
 
-def _expected(probs: np.ndarray) -> np.ndarray:
-    """Expected digits, given that the answer is a digit, shape (N,)."""
+def expected_scores(probs: np.ndarray) -> np.ndarray:
+    """Expected digits, given that the answer is a digit, shape (N,), from the probabilities of the digits, (N, 10)."""
     return _normalized(probs) @ np.arange(10)

@@ -34,7 +34,7 @@ from autorater.data.loading import as_pairs, labelled_pairs
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
-from autorater.judges.calibrators import fit_recalibration
+from autorater.judges.calibrators import fit_recalibration, log_losses
 from autorater.judges.judgments import Judgments
 from autorater.metrics.clusters import cluster_numbers
 from autorater.models.loading import load_policy
@@ -149,10 +149,10 @@ class LinearProbe:
         """
         pairs = as_pairs(pairs)
         if not pairs:
-            return _judgments(np.empty(0))
+            return Judgments.mirrored(np.empty(0))
         texts, sides = _texts_of(pairs)
         scores = _features(self.states.read(texts, progress=progress)[:, 0], texts) @ self.weights
-        return _judgments(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
+        return Judgments.mirrored(expit(scores[sides[:, 1]] - scores[sides[:, 0]]))
 
     def out_of_fold_scores(self, texts: Sequence[ReadText]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores of T training texts by every fit that left texts out, and which fit left out the folds of two texts.
@@ -171,7 +171,7 @@ class LinearProbe:
     @property
     def cross_fitted(self) -> Judgments:
         """Judgments of the training pairs by `out_of_fold`."""
-        return _judgments(self.out_of_fold)
+        return Judgments.mirrored(self.out_of_fold)
 
     def save(self, folder: str | Path) -> None:
         """Writes `probe.json` and `probe.npz`, without the model; creates the folder."""
@@ -338,7 +338,7 @@ def _fit(
         logits = scores[b] - scores[a]
         errors = expit(logits) - labels
         of_texts = np.bincount(b, errors, len(used)) - np.bincount(a, errors, len(used))
-        loss = (np.logaddexp(0, logits) - labels * logits).sum() + weights @ weights / (2 * strength)
+        loss = log_losses(logits, labels).sum() + weights @ weights / (2 * strength)
         return loss, _product(features.T, of_texts) + weights / strength
 
     start = np.zeros(features.shape[1]) if start is None else start
@@ -347,8 +347,3 @@ def _fit(
 
 def _product(matrix: torch.Tensor, vector: np.ndarray) -> np.ndarray:
     return (matrix @ torch.from_numpy(vector).to(matrix.device)).cpu().numpy()
-
-
-def _judgments(p: np.ndarray) -> Judgments:
-    mean = np.stack([p, 1 - p], axis=1)
-    return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))

@@ -18,7 +18,7 @@ from autorater.data.errors import UserError
 from autorater.data.messages import Text, plain_text
 from autorater.models.same_scores import evaluating
 from autorater.models.shares import in_shares, interleaved
-from autorater.prompts.batching import longest_prompt, pad_prompts, similar_lengths
+from autorater.prompts.batching import longest_prompt, pad_prompts, prompt_positions, similar_lengths
 from autorater.prompts.encoder import DataTokenizer
 
 ReadText = tuple[Text, Text]  # a prompt and a response
@@ -98,10 +98,9 @@ class ResponseStates:
         """Means over the last `counts` tokens of B sequences, shape (B, layers, width)."""
         device = next(self.model.parameters()).device
         tokens, mask = pad_prompts(ids, self._padding, device)
-        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         hidden = self.model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1,
-            output_hidden_states=True,
+            input_ids=tokens, attention_mask=mask, position_ids=prompt_positions(mask), use_cache=False,
+            logits_to_keep=1, output_hidden_states=True,
         ).hidden_states  # fmt: skip
         counts = torch.tensor(counts, device=device)[:, None]
         length = tokens.shape[1]

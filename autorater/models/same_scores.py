@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autorater.models.sharding import is_sharded
+from autorater.models.sharding import largest
 from autorater.models.split_attention import transformer_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
@@ -87,12 +86,10 @@ def _difference(
             found = (_logps(fast(model), likely) - expected).abs().mean()
     finally:
         hook.remove()
-    if dist.is_initialized() and is_sharded(model):
-        for value in (found, size):
-            dist.all_reduce(value, dist.ReduceOp.MAX)
+    found, magnitude = (largest(value.item(), model) for value in (found, size))
     rounded_to = torch.float16 if size.is_cuda and _multiplies_in_tf32() and dtypes[0] == torch.float32 else dtypes[0]
-    tolerance = max(TOLERANCE[rounded_to], torch.finfo(rounded_to).eps / 2 * size.item())
-    return found.item(), tolerance, dtypes[0]
+    tolerance = max(TOLERANCE[rounded_to], torch.finfo(rounded_to).eps / 2 * magnitude)
+    return found, tolerance, dtypes[0]
 
 
 def _logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

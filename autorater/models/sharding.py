@@ -30,11 +30,16 @@ def in_step(batches: Iterable[T], model: nn.Module) -> list[T]:
     All processes must call it together, each with at least one batch if the model is sharded.
     """
     batches = list(batches)
+    return batches + batches[-1:] * (int(largest(len(batches), model)) - len(batches))
+
+
+def largest(value: float, model: nn.Module) -> float:
+    """The largest value over all processes, which call this together, if the model is sharded; else the value."""
     if not (dist.is_initialized() and is_sharded(model)):
-        return batches
-    longest = torch.tensor(len(batches), device=next(model.parameters()).device)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    return batches + batches[-1:] * (int(longest) - len(batches))
+        return value
+    values = torch.tensor(value, dtype=torch.float32, device=next(model.parameters()).device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values.item()
 
 
 @contextmanager

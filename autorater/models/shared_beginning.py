@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from autorater.models.packing import Packing
 from autorater.models.same_scores import difference
-from autorater.models.sharding import is_sharded
+from autorater.models.sharding import largest
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.suffixes import Suffixes
 from autorater.prompts.batching import pad_prompts, prompt_positions
@@ -119,8 +118,4 @@ def _unpadded(prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> list[list[
 
 def _any_process(here: bool, model: nn.Module) -> bool:
     """Whether it holds on any process, if all of them must call the model equally often; else if it holds here."""
-    if not (dist.is_initialized() and is_sharded(model)):
-        return here
-    anywhere = torch.tensor(int(here), device=next(model.parameters()).device)
-    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-    return bool(anywhere)
+    return bool(largest(here, model))

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from scipy.special import expit, logit
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -86,10 +87,10 @@ def raw_answers(
         tilt: Logits added for the response shown second.
     """
     clipped = np.clip(verdicts, 0.02, 0.98)
-    logit = sharpness * np.log(clipped / (1 - clipped))
-    noise = np.random.default_rng(seed).normal(0, _JITTER, size=(len(logit), 2))
-    shown_second = np.stack([logit, -logit], axis=1) + tilt + noise
-    return np.round(np.round(1 / (1 + np.exp(-shown_second)) / step) * step, 4)
+    logits = sharpness * logit(clipped)
+    noise = np.random.default_rng(seed).normal(0, _JITTER, size=(len(logits), 2))
+    shown_second = np.stack([logits, -logits], axis=1) + tilt + noise
+    return np.round(np.round(expit(shown_second) / step) * step, 4)
 
 
 def raw_answer_rows(

@@ -30,7 +30,7 @@ from autorater.evaluation.judge import judge_all
 from autorater.judges import Judge, LinearProbe
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.local import read_format
-from autorater.judges.pointwise import PointwiseJudge
+from autorater.judges.pointwise import PointwiseJudge, expected_scores
 from autorater.models.shares import in_shares, interleaved
 from autorater.training.teaching.texts import TrainingTexts
 
@@ -123,7 +123,7 @@ def _of_judge(folder: str, texts: TrainingTexts, device, progress: bool) -> Teac
     if isinstance(teacher, PointwiseJudge):
         prompts = [prompt for prompt, _ in teacher.encoder.encode([texts.pair(i, i) for i in range(len(texts))])]
         probs = interleaved(in_shares(prompts, partial(teacher.read_digits, progress=progress)))  # (T, 10)
-        scores = teacher.scale * (probs @ np.arange(10)) / probs.sum(axis=1)
+        scores = teacher.scale * expected_scores(probs)
         folds = np.zeros(len(texts), dtype=int)
         return ScoreTeacher(scores[None], folds, np.zeros((1, 1), dtype=int), teacher.recalibration)
     judgments = judge_all(teacher, texts.pairs, progress=progress)
