@@ -80,7 +80,9 @@ def parse_arguments(argv: Sequence[str], prog: str, description: str = "Audit a 
     add("--baseline", metavar="RUN", help=baseline)
     share = number(float, 0, 1)
     add("--fail_above", "--fail-above", type=share, metavar="FLIP_RATE", help="exit with 3 if flip_rate is above this")
-    return _parse(parser, argv)
+    args, given = parse_given(parser, argv)
+    _check(args, given)
+    return args
 
 
 def parse_judge_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
@@ -120,16 +122,14 @@ def _judging_parser(
 
 def _parse_judging(parser: CommandParser, argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(probe=("swap",), repeats=1, fail_above=None)
-    args = _parse(parser, argv)
+    args, given = parse_given(parser, argv)
     if args.judge.startswith(RECORDED):
-        raise UserError(f"--judge {args.judge}: recorded verdicts are predictions already")
+        raise UserError(
+            f"--judge {args.judge}: recorded verdicts are predictions already; autorater audit, evaluate, winrate, "
+            "defer and gate read that file"
+        )
     if not args.out.endswith(".jsonl"):
         raise UserError(f"--out {args.out}: expected a name that ends in .jsonl")
-    return args
-
-
-def _parse(parser: CommandParser, argv: Sequence[str]) -> argparse.Namespace:
-    args, given = parse_given(parser, argv)
     _check(args, given)
     return args
 

@@ -28,10 +28,11 @@ from autorater.evaluation.requests import (
 )
 from autorater.evaluation.results import write_metrics
 from autorater.judges.endpoint import EndpointJudge, missing_answers
+from autorater.judges.judged import judged_in_both_orders
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
-from autorater.judges.recorded import JudgedPair, iter_recorded
+from autorater.judges.recorded import JudgedPair
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +87,9 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def _recorded_data(args: argparse.Namespace) -> AuditData:
-    path = args.judge.removeprefix(RECORDED)
-    predictions = recorded_predictions(iter_recorded(path), args.group_by, args.family)
-    return AuditData(
-        {"swap": predictions}, recorded_flips(iter_recorded(path), predictions), lambda: iter_recorded(path)
-    )
+    pairs = judged_in_both_orders(args.judge.removeprefix(RECORDED))
+    predictions = recorded_predictions(pairs(), args.group_by, args.family)
+    return AuditData({"swap": predictions}, recorded_flips(pairs(), predictions), pairs)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -36,6 +37,7 @@ def read_judged(
     votes: str | os.PathLike[str] | None = None,
     *,
     unanswered: bool = False,
+    both_orders: bool = False,
     methods: Sequence[str] = (),
 ) -> list[JudgedPair]:
     """The judged pairs of a file, in its order.
@@ -44,19 +46,35 @@ def read_judged(
         path: A file with the columns described above.
         votes: A file with the columns `id` and of the votes; those of `path` are then ignored.
         unanswered: Allow pairs without an answer of the judge; else they are an error.
+        both_orders: A pair of which the file has no row in one of the orders is an error.
         methods: Names in `probabilities`; the first that the file has is read. Required for such a file only.
 
     Raises:
         DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
     """
     _, first = next(iter(recorded_rows(path)))
-    recorded = [columns for columns in COLUMN_SETS if set(columns) <= set(first)]
+    recorded = _has_verdicts(first)
     method = _method_of(path, first, methods) if not recorded and "probabilities" in first else None
     if not recorded and "probability" not in first and method is None:
         expected = " or ".join(", ".join(columns) for columns in (("probability",), *COLUMN_SETS))
         raise DataError(f"{os.fspath(path)}: expected the columns {expected} among {list(first)}")
-    pairs = _recorded_pairs(path, unanswered) if recorded else _predicted_pairs(path, unanswered, method)
+    pairs = _recorded_pairs(path, unanswered) if recorded else _predicted_pairs(path, unanswered, both_orders, method)
     return pairs if votes is None else _with_votes(pairs, votes)
+
+
+def judged_in_both_orders(path: str | os.PathLike[str]) -> Callable[[], Iterable[JudgedPair]]:
+    """A function that returns the judged pairs of a file, each time from the first.
+
+    Predictions, of which a pair has two rows, are in memory; files with a row a pair are read again with every call.
+
+    Raises:
+        DataError: As `read_judged`; pairs without an answer are none.
+    """
+    _, first = next(iter(recorded_rows(path)))
+    if _has_verdicts(first):
+        return partial(iter_recorded, path)
+    pairs = read_judged(path, unanswered=True, both_orders=True)
+    return lambda: pairs
 
 
 def labels_of(pairs: Sequence[JudgedPair]) -> np.ndarray:
@@ -103,6 +121,10 @@ def clusters_of(pairs: Sequence[JudgedPair], column: str | None = None) -> list[
     return found
 
 
+def _has_verdicts(row: Row) -> bool:
+    return any(set(columns) <= set(row) for columns in COLUMN_SETS)
+
+
 def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
     pairs = []
     for pair in iter_recorded(path):
@@ -125,7 +147,9 @@ def _method_of(path: str | os.PathLike[str], row: Row, methods: Sequence[str]) -
     return found
 
 
-def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool, method: str | None) -> list[JudgedPair]:
+def _predicted_pairs(
+    path: str | os.PathLike[str], unanswered: bool, both_orders: bool, method: str | None
+) -> list[JudgedPair]:
     pairs: dict[str, JudgedPair] = {}
     orders: dict[str, list[str]] = {}
     for index, (place, row) in enumerate(recorded_rows(path)):
@@ -149,6 +173,12 @@ def _predicted_pairs(path: str | os.PathLike[str], unanswered: bool, method: str
                 label, row = 1 - label, _swapped(row)
             pairs[id] = JudgedPair(id, answers, label, row)
             orders[id].append(order)
+    half = [id for id, found in orders.items() if len(found) < 2]
+    if both_orders and half:
+        raise DataError(
+            f"{os.fspath(path)}: {len(half):,} of {len(pairs):,} pairs have a row in one order only, first "
+            f"{half[0]!r}; expected a row with order ab and one with order ba of every pair"
+        )
     return list(pairs.values())
 
 

@@ -162,7 +162,7 @@ def test_without_an_answer_nothing_is_written(quirky, make_pairs_file, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x.jsonl", "--judge", "recorded:x", "--out", "o.jsonl"], "no effect"),
+        (["x.jsonl", "--judge", "recorded:x", "--out", "o.jsonl"], "recorded verdicts are predictions already"),
         (["x.jsonl", "--judge", "endpoint:m", "--out", "o.csv"], "ends in .jsonl"),
         (["x.jsonl", "--judge", "endpoint:m"], "--out"),
         (["x.jsonl", "--judge", "endpoint:m", "--out", "{out}"], "x.jsonl: no such file"),
@@ -214,6 +214,31 @@ def test_the_audit_is_a_command(tmp_path, capsys):
         )
     assert stopped.value.code == command.BIASED
     assert json.loads((tmp_path / "o" / "metrics.json").read_text())["flip_rate"] == 1
+
+
+def test_predictions_are_recorded_judgments(tmp_path):
+    verdicts = [
+        {"id": str(i), "p_ab": p_ab, "p_ba": p_ba, "label": 1, "topic": f"t{i % 2}", "prompt": "?"}
+        | {"response_a": f"a{i}", "response_b": "b"}
+        for i, (p_ab, p_ba) in enumerate([(0.9, 0.7), (0.2, 0.7), (0.6, None), (0.8, 0.1)])
+    ]
+    predictions = []
+    for row in verdicts:
+        shown = {name: row[name] for name in ("id", "topic", "prompt")}
+        a, b = row["response_a"], row["response_b"]
+        predictions += [
+            shown | {"order": "ab", "probability": row["p_ab"], "label": 1, "response_a": a, "response_b": b},
+            shown | {"order": "ba", "probability": row["p_ba"], "label": 0, "response_a": b, "response_b": a},
+        ]
+    ours, theirs = tmp_path / "predictions", tmp_path / "verdicts"
+    for folder, rows in ((ours, predictions), (theirs, verdicts)):
+        file = folder.with_suffix(".jsonl")
+        file.write_text("\n".join(map(json.dumps, rows)))
+        autorater(["audit", "--judge", f"recorded:{file}", "--group_by", "topic", "--output_dir", str(folder)])
+    for name in ("metrics.json", "predictions.jsonl"):
+        assert (ours / name).read_text() == (theirs / name).read_text()
+    (flip,), (same,) = (lines(folder / "flips.jsonl") for folder in (ours, theirs))
+    assert flip | same == flip | {"label": 1}
 
 
 @pytest.mark.slow

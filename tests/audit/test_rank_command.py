@@ -114,3 +114,5 @@ def test_bad_rows(row, message, tmp_path, capsys):
         run(parse_rank_arguments([*arguments, str(tmp_path / "o.jsonl")], ""))
     with pytest.raises(UserError, match=r"ends in \.jsonl"):
         parse_rank_arguments([*arguments, "o.csv"], "")
+    with pytest.raises(UserError, match="recorded verdicts are predictions already"):
+        parse_rank_arguments([str(path), "--judge", "recorded:x", "--out", "o.jsonl"], "")

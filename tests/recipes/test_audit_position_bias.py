@@ -127,7 +127,8 @@ def test_help_is_a_page(audit):  # noqa: F811
         (("--judge", "nowhere/at/all", "--dataset_name", "{pairs}"), "no such model folder"),
         (("--judge", "recorded:nowhere.jsonl"), "no such file"),
         (("--judge", "recorded:{bad}"), "line 2: column 'p_ab': got 1.5; expected a number in [0, 1], or null"),
-        (("--judge", "recorded:{pairs}"), "expected the columns p_ab, p_ba or verdict_ab, verdict_ba or"),
+        (("--judge", "recorded:{pairs}"), "expected the columns probability or p_ab, p_ba or verdict_ab, verdict_ba"),
+        (("--judge", "recorded:{half}"), "1 of 2 pairs have a row in one order only, first 'y'; expected a row with"),
         (("--judge", "recorded:{bad}", "--repeats", "2"), "repeats: no effect, because a recorded file already holds"),
         (("--judge", "recorded:{bad}", "--reasoning"), "reasoning: no effect, because a recorded file"),
         (("--judge", "recorded:{bad}", "--temperature", "0"), "temperature: no effect, because a recorded file"),
@@ -165,7 +166,9 @@ def test_errors_of_the_user_are_one_line(make_pairs_file, tmp_path, arguments, m
     bad = tmp_path / "bad.jsonl"
     record(bad, {"p_ab": 0.5, "p_ba": 0.5}, {"p_ab": 1.5, "p_ba": 0.5})
     record(tmp_path / "good.jsonl", {"p_ab": 0.5, "p_ba": 0.5, "model_a": "a", "model_b": "b"})
-    files = {"bad": bad, "good": tmp_path / "good.jsonl", "pairs": make_pairs_file(2)}
+    half = [{"id": id, "order": order, "probability": 0.5} for id, order in (("x", "ab"), ("x", "ba"), ("y", "ba"))]
+    record(tmp_path / "half.jsonl", *half)
+    files = {"bad": bad, "half": tmp_path / "half.jsonl", "good": tmp_path / "good.jsonl", "pairs": make_pairs_file(2)}
     arguments = [argument.format(**files) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["audit_position_bias.py", *arguments, "--output_dir", str(tmp_path / "out")])
     monkeypatch.setenv("OPENAI_API_KEY", "")
