@@ -19,7 +19,7 @@ from types import NoneType
 from typing import NamedTuple, get_args, get_type_hints
 
 from autorater.data.config_file import check_options, on_command_line, read_config
-from autorater.data.errors import AlreadyFinished, DataWarning, UserError
+from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError
 from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
@@ -197,20 +197,27 @@ def parse_arguments(dataclasses: Sequence[type], default_config: Path, argv: Seq
     parser = _recipe_parser(dataclasses)
     if argv[-1:] == ["--config"]:
         raise UserError("--config: expected a file")
-    given: set[str] = set()
+    config, is_default = {}, False
     if "--config" in argv:
         path = Path(argv[argv.index("--config") + 1])
-        config = read_config(path)
+        config, is_default = read_config(path), path == default_config
         check_options(config, _known(parser), f"in {path}")
-        given = set() if path == default_config else set(config)
     try:
         *parsed, unknown = parser.parse_args_and_config(argv, return_remaining_strings=True)
+    except OptionError as error:
+        from_config = [name for name in error.options if name in config.keys() - on_command_line(parser, argv)]
+        if not from_config:
+            raise
+        why = ", the settings without --config and --model_name_or_path" if is_default else ""
+        defaults = {field.name: field.default for dtype in dataclasses for field in fields(dtype)}
+        unset = " ".join(f"--{name} {'null' if defaults[name] is None else defaults[name]}" for name in from_config)
+        raise UserError(f"{error}; {', '.join(from_config)} is set in {path}{why}; add {unset}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
     names = [word.lstrip("-").split("=")[0] for word in unknown[:1]]
     check_options(names, _known(parser), "on the command line")
     parsed = Arguments(parsed)
-    parsed.given = frozenset(given | on_command_line(parser, argv))
+    parsed.given = frozenset((set() if is_default else set(config)) | on_command_line(parser, argv))
     return parsed
 
 

@@ -108,6 +108,29 @@ def test_wrong_options_are_user_errors(config, content, argv, message):
         parse_arguments((Data, Policy), config, ["--config", str(own), *argv])
 
 
+def test_an_option_of_a_config_that_is_not_compatible_is_named_with_its_file(config):
+    pytest.importorskip("trl")
+    from autorater.training.config import JudgeGRPOConfig
+
+    def parse(*argv):
+        return parse_arguments((JudgeGRPOConfig,), config, ["--output_dir", str(config.parent / "o"), *argv])
+
+    config.write_text("symmetry_coef: 1.5\n")
+    (training,) = parse()
+    assert training.symmetry_coef == 1.5
+    set_in = rf"; symmetry_coef is set in {config}, the settings without --config and --model_name_or_path; add"
+    with pytest.raises(UserError, match=rf"not compatible with sampled answers: .*{set_in} --symmetry_coef 0\.0$"):
+        parse("--answers", "sampled")
+    own = config.with_name("own.yaml")
+    own.write_text("symmetry_coef: 1.5\nreward: log\n")
+    with pytest.raises(UserError, match=rf"; symmetry_coef is set in {own}; add --symmetry_coef 0\.0$"):
+        parse("--answers", "sampled", "--config", str(own))
+    with pytest.raises(UserError, match=r"the expected answer is not known$"):
+        parse("--answers", "sampled", "--symmetry_coef", "2")
+    (training,) = parse("--answers", "sampled", "--symmetry_coef", "0")
+    assert training.symmetry_coef == 0
+
+
 def test_help_shows_our_options_first(config, capsys):
     trl = pytest.importorskip("trl")
     from autorater.training.config import JudgeGRPOConfig

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -12,6 +12,14 @@ class UserError(ValueError):
 
 class DataError(UserError):
     """Data that is not as described; the message names the file, the line, the column and the value."""
+
+
+class OptionError(UserError):
+    """Options that are not compatible with others; `options` are their names."""
+
+    def __init__(self, message: str, options: Sequence[str]):
+        super().__init__(message)
+        self.options = options
 
 
 class DataWarning(Warning):

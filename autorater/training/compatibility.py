@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from autorater.data.errors import UserError
+from autorater.data.errors import OptionError
 
 EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
 PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
@@ -126,11 +126,12 @@ RULES = (
 
 
 def check_compatible(config: object, mode: str) -> None:
-    """Raises UserError for the first option that a mode refuses, with the reason."""
+    """Raises OptionError for the first option that a mode refuses, with the reason."""
     for modes, option, reason, violated_by in RULES:
         if mode in modes and (violated_by(config) if violated_by else _is_changed(config, option)):
-            settings = ", ".join(f"{name}: {getattr(config, name)}" for name in option.split(", "))
-            raise UserError(f"{settings} is not compatible with {mode}: {reason}")
+            names = option.split(", ")
+            settings = ", ".join(f"{name}: {getattr(config, name)}" for name in names)
+            raise OptionError(f"{settings} is not compatible with {mode}: {reason}", names)
 
 
 def is_pointwise(config: object) -> bool:
