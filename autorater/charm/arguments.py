@@ -6,7 +6,7 @@ from typing import Literal
 
 from autorater.data.errors import UserError, refuse_ineffective
 from autorater.training.arguments import option
-from autorater.training.config import check_choices
+from autorater.training.config import check_values
 
 
 @dataclass
@@ -78,7 +78,7 @@ class CharmArguments(BaseModelArguments, ArenaArguments, CalibrationArguments, C
     """All sections."""
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         if not 0 < self.held_out_fraction < 1:
             raise UserError(f"held_out_fraction is {self.held_out_fraction}; expected a number between 0 and 1")
         if self.responses_name and not (self.elo_table or self.dataset_name):

@@ -20,7 +20,7 @@ from autorater.data.errors import UserError
 from autorater.models.saving import make_readable
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
-from autorater.training.config import bf16_by_default
+from autorater.training.config import bf16_by_default, check_values
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class RewardTrainingConfig(RewardConfig):
     bf16: bool | None = option(None, "bfloat16 autocast; by default on with a GPU.")
 
     def __post_init__(self):
+        check_values(self)
         bf16_by_default(self)
         super().__post_init__()
 

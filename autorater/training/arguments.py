@@ -8,7 +8,7 @@ from autorater.data.errors import UserError, ineffective
 from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.templates import BUILT_IN, PromptFormat
 from autorater.training.compatibility import POINTWISE, RLOO, VALUE_HEAD
-from autorater.training.config import check_choices, option
+from autorater.training.config import check_values, option
 
 
 @dataclass
@@ -181,7 +181,7 @@ class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, Simu
     """All sections of a run that trains a judge of pairs."""
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         if not 0 < self.held_out_fraction < 1:
             raise UserError(f"held_out_fraction is {self.held_out_fraction}; expected a number between 0 and 1")
 

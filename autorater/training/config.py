@@ -10,6 +10,14 @@ from trl import GRPOConfig, ModelConfig, get_quantization_config
 from autorater.data.errors import UserError
 from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLED, check_compatible
 
+_LOWEST = {  # of whole numbers
+    **dict.fromkeys(("n_eval_pairs", "warm_start_steps"), 0),
+    **dict.fromkeys(("n_train", "n_test", "n_votes", "n_test_votes", "warm_start_batch_size", "max_prompt_tokens"), 1),
+    **dict.fromkeys(("n_pairs", "n_prompts", "n_test_prompts", "n_test_pairs", "base_batch_size"), 1),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1),
+    **dict.fromkeys(("steps_per_generation", "generation_batch_size"), 1),
+}
+
 
 def option(default, help: str, **metadata):
     """A dataclass field with its help text."""
@@ -138,7 +146,7 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         return self.objective == "score_of_mean" or (self.objective is None and by_default)
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         generations, is_single = self.num_generations, False
         if self.mode not in (SAMPLED, REASONING):  # no groups of TRL's, for which it validates the batch size
             is_single = self._satisfy_trl()
@@ -198,10 +206,22 @@ def model_init_kwargs(config: ModelConfig, use_cpu: bool = False) -> dict:
     return {name: value for name, value in kwargs.items() if value is not None}
 
 
-def check_choices(arguments) -> None:
-    """Raises UserError if an option has none of its choices, which argparse does not check in a YAML file."""
+def check_values(arguments) -> None:
+    """Checks what argparse does not: choices in a YAML file, numbers that are too small, and the length of a training.
+
+    Raises:
+        UserError: An option has another value.
+    """
     for name, kind in get_type_hints(type(arguments)).items():
         value = getattr(arguments, name)
         choices = next((part for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
         if choices and value not in get_args(choices) and (choices is kind or value is not None):
             raise UserError(f"{name}: got {value!r}; expected one of {', '.join(get_args(choices))}")
+    for name, lowest in _LOWEST.items():
+        if (value := getattr(arguments, name, None)) is not None and value < lowest:
+            raise UserError(f"{name}: got {value}; expected a whole number, {lowest} or more")
+    max_steps, epochs = getattr(arguments, "max_steps", -1), getattr(arguments, "num_train_epochs", 1)
+    if max_steps < 1 and max_steps != -1:
+        raise UserError(f"max_steps: got {max_steps}; expected 1 or more, or -1 for num_train_epochs")
+    if max_steps == -1 and epochs <= 0:
+        raise UserError(f"num_train_epochs: got {epochs}; expected a number above 0, or max_steps")

@@ -35,7 +35,7 @@ from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.compatibility import check_compatible
-from autorater.training.config import RunConfig, check_choices, option
+from autorater.training.config import RunConfig, check_values, option
 from autorater.training.data import answer_tokens, training_rows
 from autorater.training.exact_loss import ExactLoss, WeightedReward
 from autorater.training.faults import check_lengths
@@ -58,7 +58,7 @@ class JudgeSFTConfig(RunConfig, SFTConfig):
     completion_only_loss: bool | None = option(True, "Must be on: only the answer is learned.")
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         check_compatible(self, self.objective)
         if self.objective != "text":
             self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}

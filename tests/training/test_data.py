@@ -172,6 +172,15 @@ def test_invalid_choice():
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "lowest"),
+    [("warm_start_steps", -5, 0), ("n_eval_pairs", -1, 0), ("n_train", 0, 1), ("n_test", -2, 1), ("n_votes", 0, 1)],
+)
+def test_numbers_that_are_too_small(name, value, lowest):
+    with pytest.raises(UserError, match=f"{name}: got {value}; expected a whole number, {lowest} or more"):
+        JudgeArguments(**{name: value})
+
+
+@pytest.mark.parametrize(
     ("options", "pretrained", "expected"),
     [
         ({}, False, {}),

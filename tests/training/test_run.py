@@ -8,13 +8,17 @@ import pytest
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
+from autorater.alignment.trainer import AlignmentConfig
+from autorater.charm.training import RewardTrainingConfig
 from autorater.data.errors import UserError
 from autorater.prompts.templates import PromptFormat
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import prepare_data
+from autorater.training.ppo import JudgePPOConfig
 from autorater.training.run import begin_run, check_run, open_run
+from autorater.training.sft import JudgeSFTConfig
 from tests.conftest import make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
@@ -55,6 +59,23 @@ def test_a_run_does_not_overwrite_what_it_begins_from(judge, start, teacher, out
         check_run(args, training(place / output_dir), model)
     check_run(args, training(place / "new"), model)
     check_run(args, training(place), model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: got 0; expected a whole number, 1 or more"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: got 0; expected a whole number, 1 or more"),
+        ({"max_steps": -5}, "max_steps: got -5; expected 1 or more, or -1 for num_train_epochs"),
+        ({"num_train_epochs": 0}, "num_train_epochs: got 0; expected a number above 0, or max_steps"),
+    ],
+)
+@pytest.mark.parametrize(
+    "config", [JudgeGRPOConfig, JudgePPOConfig, JudgeSFTConfig, AlignmentConfig, RewardTrainingConfig]
+)
+def test_a_training_of_no_length_is_an_error_at_the_start(tmp_path, config, options, message):
+    with pytest.raises(UserError, match=message):
+        config(output_dir=str(tmp_path), **options)
 
 
 def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
