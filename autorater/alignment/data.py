@@ -11,13 +11,14 @@ from autorater.data.formats import load_items
 from autorater.data.items import ItemSet, pair_items
 from autorater.data.pairs import Pair, split_by, turns_as_text
 from autorater.data.population import GRADER, Population, simulate_items
-from autorater.training.data import TrainingData, prepare_data
+from autorater.training.data import TrainingData, overlap_warning, prepare_data
 
 logger = logging.getLogger(__name__)
 
 
 def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
     """Reads or simulates the items of a run; DataError if a row is invalid or the tasks of the two files differ."""
+    warning = ""
     if args.dataset_name is None:
         population = Population(noise=args.population_noise).with_shares(args.persona_shares)
         simulated = simulate_items(args.n_train, population, n_votes=args.n_votes, seed=seed)
@@ -29,6 +30,7 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
         items, votes, source = load_items(args.dataset_name), ("", ""), args.dataset_name
         if args.eval_dataset_name:
             train, held_out = items, load_items(args.eval_dataset_name)
+            warning = overlap_warning((item.texts for item in train), [item.texts for item in held_out], args, "items")
         else:
             column = "id" if any(item.topic is None for item in items.items) else "topic"
             sides = split_by(items.items, column, args.held_out_fraction, seed)
@@ -46,7 +48,7 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
     summary = (
         f"{source}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; {labels}"
     )
-    return TrainingData(train, held_out, train, verdicts, summary)
+    return TrainingData(train, held_out, train, verdicts, summary, warning=warning)
 
 
 def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingData[list[Pair]], TrainingData[ItemSet]]:
@@ -58,7 +60,7 @@ def prepare_pair_items(args: AlignmentArguments, seed: int) -> tuple[TrainingDat
     train, held_out, warm_start = (pair_items(pairs, ties) for pairs in (data.train, data.held_out, data.warm_start))
     prefers_b = np.stack([data.verdicts, 1 - data.verdicts], axis=1).flatten() > 0.5
     verdicts = np.where(prefers_b, len(train.task.labels) - 1, 0)
-    return data, TrainingData(train, held_out, warm_start, verdicts, data.summary)
+    return data, TrainingData(train, held_out, warm_start, verdicts, data.summary, warning=data.warning)
 
 
 def _one_vote(shares: np.ndarray, seed: int) -> np.ndarray:

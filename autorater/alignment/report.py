@@ -35,7 +35,7 @@ def write_item_run(
 ) -> None:
     """Writes metrics, predictions, report and model card of a judge of items, evaluated on the same items.
 
-    `card` holds `base_model`, `prompt_text`, `labels` and `settings` of `write_card`.
+    `card` holds `base_model`, `prompt_text`, `labels`, `settings` and `warning` of `write_card`.
     """
     write_metrics(folder, before_and_after(before.metrics, after.metrics, seconds))
     write_item_predictions(folder, before, after)
@@ -44,7 +44,8 @@ def write_item_run(
     headline = f"{label}: {rows[0].before.value} → {rows[0].after.value}, {effect}."
     shown = {"headline": headline, "groups": {"Distributions": rows}}
     picture = png(item_reliability_figure(before, after))
-    write_report_page(folder, title=TITLE, settings=card["settings"], picture=picture, **shown)
+    about = {name: card[name] for name in ("settings", "warning")}
+    write_report_page(folder, title=TITLE, picture=picture, **about, **shown)
     write_card(folder, measured_on=f"{len(after.items):,} held-out items", method="alignment", **card, **shown)
     table = [("", "before", "after"), *((row.metric.label, row.before.text, row.after.text) for row in rows)]
     logger.info(f"\n{fixed_width(table)}\n\nreport: {Path(folder, 'report.html')}")

@@ -84,7 +84,7 @@ def run_alignment(
     if of_pairs:
         trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
     card = {"base_model": base, "prompt_text": label_format.text, "labels": label_format.task.labels}
-    card |= {"settings": settings}
+    card |= {"settings": settings, "warning": data.warning}
     write = partial(write_pair_run, title=TITLE, method="alignment") if of_pairs else write_item_run
     finish_run(trainer, judge, record, measure, partial(write, training.output_dir, card, before))
 

@@ -31,6 +31,12 @@ def pair_key(pair: Pair) -> Hashable:
     return pair.prompt, sides, pair.criteria, pair.reference, pair.group, pair.weight
 
 
+def shown_key(pair: Pair) -> Hashable:
+    """Equal for pairs that show a judge the same, whatever the order of the responses: texts, criteria, group."""
+    texts = texts_key(pair.prompt, pair.response_a, pair.response_b)
+    return texts, pair.criteria, pair.reference, pair.group
+
+
 def clusters(keys: Iterable[Hashable]) -> list[int] | None:
     """The number of each of N keys, equal for equal ones, from 0 in order of first occurrence; None if all differ.
 

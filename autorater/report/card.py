@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autorater.evaluation.judge import Evaluation
 from autorater.report.glossary import Row, metric_groups
-from autorater.report.headline import headline
+from autorater.report.headline import headline, measured_on
 from autorater.report.rendering import TEMPLATES, render
 from autorater.report.tables import markdown_table, settings_rows
 from autorater.report.text import markdown_line
@@ -18,19 +18,26 @@ METHODS = ("grpo", "ppo", "rloo", "sft", "alignment", "pointwise")
 
 
 def write_model_card(
-    folder: str | Path, *, before: Evaluation, after: Evaluation, method: str = "grpo", **values: object
+    folder: str | Path,
+    *,
+    before: Evaluation,
+    after: Evaluation,
+    method: str = "grpo",
+    pointwise: bool = False,
+    **values: object,
 ) -> None:
     """Writes `README.md` for a judge of pairs, measured on the same pairs `before` and `after` training.
 
-    `values` are `base_model`, `prompt_text`, `settings` and optional `labels`, as in `write_card`.
+    `pointwise` as in `write_card`; so are `values`: `base_model`, `prompt_text`, `settings`, `labels`, `warning`.
     """
     write_card(
         folder,
         headline=headline(before, after),
         groups=metric_groups(before.metrics, after.metrics),
-        measured_on=f"{len(after.pairs):,} held-out pairs, each judged in both orders",
+        measured_on=measured_on(len(after.pairs), pointwise),
         method=method,
         of_pairs=True,
+        pointwise=pointwise,
         **values,
     )
 
@@ -46,17 +53,20 @@ def write_card(
     settings: Mapping[str, object],
     method: str,
     of_pairs: bool = False,
+    pointwise: bool = False,
     labels: Sequence[str] = (),
+    warning: str = "",
 ) -> None:
     """Writes `README.md` for any judge.
 
     Args:
-        folder, headline, groups, settings: As in `write_report_page`.
+        folder, headline, groups, settings, warning: As in `write_report_page`.
         measured_on: The held-out data in a phrase: "1,000 held-out items".
         base_model: The model before training: a Hub name, a folder, or a description.
         prompt_text: The prompt with its slots, see `PromptFormat.text`.
         method: The training method, one of `METHODS`; it becomes a tag.
         of_pairs: Whether the judge compares the two responses of a pair.
+        pointwise: Whether it scores single responses.
         labels: The labels of a judge that answers with a distribution over labels (`LabelJudge`).
 
     Raises:
@@ -81,6 +91,8 @@ def write_card(
         prompt_text=prompt_text,
         settings=markdown_table(("setting", "value"), settings) if settings else "",
         of_pairs=of_pairs,
+        pointwise=pointwise,
+        warning=warning,
         labels=labels,
     )
     Path(folder, "README.md").write_text(card, encoding="utf-8")

@@ -90,6 +90,12 @@ def headline(before: Evaluation, after: Evaluation) -> str:
     )
 
 
+def measured_on(n_pairs: int, pointwise: bool) -> str:
+    """The held-out pairs in a phrase, with how they are judged."""
+    how = "each response read alone" if pointwise else "each judged in both orders"
+    return f"{n_pairs:,} held-out pairs, {how}"
+
+
 def perfect_judge(metrics: dict[str, float]) -> str:
     """` (a perfect judge would show 0.007)`: the ECE's noise floor; empty where it is not known."""
     floor = metrics.get("ece_noise_floor")

@@ -8,7 +8,7 @@
 Deliberately left out: tokenization (`autorater.prompts.encoder`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Generic, TypeVar
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
 from autorater.data.errors import UserError, located
+from autorater.data.gathering import shown_key
 from autorater.data.loading import load_pairs
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair, grouping, leaked_responses, sparse_label, split_by, with_sparse_labels
@@ -43,6 +44,7 @@ class TrainingData(Generic[Rows]):
         warm_start: The N rows whose verdicts the warm start imitates.
         verdicts: Their verdicts, shape (N,), of the simulated grader or of one vote if the rows are recorded: Pr[B
             better] of pairs, or the share of characters that are in B; the index of one label of items.
+        warning: Why the held-out rows make a judge look better than new ones, or nothing.
     """
 
     train: Rows
@@ -51,6 +53,7 @@ class TrainingData(Generic[Rows]):
     verdicts: np.ndarray
     summary: str
     recalibration: Rows | None = None
+    warning: str = ""
 
     @property
     def digest(self) -> str:
@@ -126,13 +129,14 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
         with located(args.dataset_name):
             train, held_out = split_by(pairs, group, args.held_out_fraction, seed)
         how = f"split off by {args.split_by}"
+    warning = overlap_warning(map(shown_key, train), [*map(shown_key, held_out)], args)
     leaked = leaked_responses(train, held_out)
     summary = (
         f"{args.dataset_name}: {len(train):,} training pairs ({args.labels} labels{_votes_used(train, args.labels)}), "
         f"{len(held_out):,} held-out pairs ({how})"
     )
     if leaked:
-        summary += f"\nwarning: {leaked:,} response texts are in both; split_by a coarser column to separate them"
+        summary += f"\nwarning: {leaked:,} response texts are in both{_advice(args)}"
     verdicts = _VOTE_STRENGTH * np.array([sparse_label(pair, seed) for pair in train]) + (1 - _VOTE_STRENGTH) / 2
     shown = _with_labels(train, args.labels, seed)
     train, mix = _to_learn_from(train, args, seed, args.labels)
@@ -140,7 +144,39 @@ def _recorded(args: JudgeArguments, seed: int) -> TrainingData:
     if args.population is not None:
         held_out, mix = post_stratified(held_out, parse_population(args.population), "held-out pairs")
         summary += f"\npopulation of the held-out pairs: {mix}"
-    return TrainingData(train, held_out, shown, verdicts, summary)
+    return TrainingData(train, held_out, shown, verdicts, summary, warning=warning)
+
+
+def overlap_warning(
+    train: Iterable[Hashable], held_out: Sequence[Hashable], args: JudgeArguments, rows: str = "pairs"
+) -> str:
+    """A warning if held-out rows are training rows, or nothing.
+
+    Args:
+        train, held_out: A key of each row.
+        rows: What they are called.
+
+    Raises:
+        UserError: If all held-out rows are training rows.
+    """
+    known = {hash(key) for key in train}
+    n_known = sum(hash(key) in known for key in held_out)
+    if n_known == len(held_out):
+        option = "eval_dataset_name" if args.eval_dataset_name else "split_by"
+        raise UserError(
+            f"{option}: {getattr(args, option)}: all {n_known:,} held-out {rows} are training {rows} of "
+            f"{args.dataset_name}; expected {rows} that are not trained on"
+        )
+    if not n_known:
+        return ""
+    return (
+        f"{n_known:,} of {len(held_out):,} held-out {rows} are training {rows}, so the measurements are better than "
+        f"on new {rows}{_advice(args)}"
+    )
+
+
+def _advice(args: JudgeArguments) -> str:
+    return "" if args.eval_dataset_name else "; split_by a coarser column to separate them"
 
 
 def _to_learn_from(

@@ -181,6 +181,7 @@ def open_run(
         teach_format(judge, prompts, before, args, training, model_config, record)
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
+    card |= {"warning": data.warning, "pointwise": is_pointwise(training)}
     return JudgeRun(
         args,
         training,
@@ -276,6 +277,8 @@ def begin_run(
     use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)
     logger.info(data.summary)
+    if data.warning:
+        logger.warning(data.warning)
     if training.world_size > 1:
         logger.info(f"{training.world_size} processes")
     settings = non_default_settings(args, training, model_config)
@@ -430,12 +433,14 @@ def write_pair_run(
     """Writes metrics, predictions, report and model card of a judge of pairs, evaluated on the same pairs.
 
     Args:
-        card: `base_model`, `prompt_text`, `settings` and optional `labels` of `write_model_card`.
+        card: `base_model`, `prompt_text`, `settings`, `warning` and optional `pointwise` and `labels` of
+            `write_model_card`.
         seconds: Duration of the training.
         title: Heading of the report.
         method: Tag of the model card, see `autorater.report.card.METHODS`.
     """
     write_run(folder, before, after, training_seconds=seconds)
-    write_report(folder, before, after, title=title, settings=card["settings"])
+    about = {name: card[name] for name in ("settings", "warning", "pointwise") if name in card}
+    write_report(folder, before, after, title=title, **about)
     write_model_card(folder, before=before, after=after, method=method, **card)
     logger.info(f"\n{summary_table(before, after)}\n\nreport: {Path(folder, 'report.html')}")

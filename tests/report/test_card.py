@@ -88,6 +88,24 @@ def test_contents(card, judged):
     assert "| learning\\_rate | 0.0001 |" in text
 
 
+def test_a_pointwise_judge(card):
+    text = card(method="pointwise", pointwise=True)
+    assert "# A judge that scores single responses" in text
+    assert "to read a prompt and one response and to answer with a score from 0 to 9" in text
+    assert "judge.scores(" in text
+    assert "Measured on 400 held-out pairs, each response read alone." in text
+    assert "no position bias" in text
+    assert "both orders" not in text.replace("Both orders averaged", "")
+    assert "a number in [0, 1]" not in text
+    assert "judge.scores(" not in card()
+
+
+def test_a_warning_is_in_front_of_the_table(card):
+    text = card(warning="8 of 36 held-out pairs are training pairs; <b>")
+    assert "\n\n**Warning:** 8 of 36 held-out pairs are training pairs; &#60;b&#62;.\n\n## How to use" in text
+    assert "Warning" not in card()
+
+
 def test_no_settings_no_heading(card):
     assert "## Settings" not in card()
 

@@ -44,8 +44,8 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    def write(before, after, title="A run", settings=None):
-        write_report(tmp_path, before, after, title=title, settings=settings or {"reward": "brier"})
+    def write(before, after, title="A run", settings=None, **details):
+        write_report(tmp_path, before, after, title=title, settings=settings or {"reward": "brier"}, **details)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -88,6 +88,15 @@ def test_contents(judged, page):
     assert "11. Answer" not in text
     assert "truth 0." in text
     assert "Calibration by topic" not in text  # these pairs have none
+
+
+def test_a_warning_and_a_pointwise_judge(judged, page):
+    text = Page(page(*judged, warning="8 of 36 pairs <b>", pointwise=True)).text
+    assert "Warning: 8 of 36 pairs <b>." in text
+    assert "400 held-out pairs, each response read alone." in text
+    plain = Page(page(*judged)).text
+    assert "400 held-out pairs, each judged in both orders." in plain
+    assert "Warning" not in plain
 
 
 def test_topics_and_no_truth(judged, page):

@@ -3,16 +3,19 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autorater.alignment.arguments import AlignmentArguments
-from autorater.alignment.data import prepare_pair_items
+from autorater.alignment.data import prepare_items, prepare_pair_items
 from autorater.data.errors import DataError, UserError
+from autorater.data.formats import write_items
+from autorater.data.items import ItemSet
 from autorater.data.loading import load_pairs, write_pairs
-from autorater.data.pairs import sparse_label
-from autorater.data.population import Population, simulate_pairs
+from autorater.data.pairs import Pair, sparse_label
+from autorater.data.population import Population, simulate_items, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.compatibility import EXACT, POINTWISE
 from autorater.training.data import prepare_data
@@ -137,9 +140,43 @@ def test_pairs_are_split_by_any_column_of_the_file(tmp_path):
 
 
 def test_leak_is_reported(votes_file):
-    data = prepare_data(JudgeArguments(dataset_name=votes_file, eval_dataset_name=votes_file), seed=0)
+    pairs = simulate_pairs(60, n_votes=4, seed=0).pairs
+    new = simulate_pairs(20, n_votes=4, seed=0, held_out=True).pairs
+    test = Path(votes_file).with_name("test.jsonl")
+    write_pairs([*(replace(pair, id=f"{pair.id}/swapped") for pair in map(Pair.swapped, pairs[:8])), *new], test)
+    data = prepare_data(JudgeArguments(dataset_name=votes_file, eval_dataset_name=str(test)), seed=0)
+    assert data.warning.startswith("8 of 28 held-out pairs are training pairs, so the measurements are better")
     assert "response texts are in both" in data.summary
-    assert len(data.train) == len(data.held_out) == 60
+    assert "split_by" not in data.warning + data.summary, "it splits nothing"
+    write_pairs(new, test)
+    assert not prepare_data(JudgeArguments(dataset_name=votes_file, eval_dataset_name=str(test)), seed=0).warning
+
+
+def test_training_pairs_alone_cannot_be_held_out(votes_file):
+    args = JudgeArguments(dataset_name=votes_file, eval_dataset_name=votes_file)
+    message = re.escape(f"eval_dataset_name: {votes_file}: all 60 held-out pairs are training pairs of {votes_file}")
+    with pytest.raises(UserError, match=message):
+        prepare_data(args, seed=0)
+
+
+def test_repeated_pairs_on_both_sides_of_a_split(tmp_path):
+    rows = [{"prompt": f"p{i // 2}", "response_a": "a", "response_b": "b", "label": 1} for i in range(40)]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = JudgeArguments(dataset_name=str(tmp_path / "votes.jsonl"), split_by="id", held_out_fraction=0.25)
+    assert re.fullmatch(
+        r"\d of 10 held-out pairs are training pairs, .*; split_by a coarser column to separate them",
+        prepare_data(args, seed=0).warning,
+    )
+
+
+def test_items_that_are_held_out_and_trained_on(tmp_path):
+    simulated = simulate_items(12, n_votes=3, seed=0).items
+    files = []
+    for name, items in (("train", simulated.items[:10]), ("test", simulated.items[7:])):
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        write_items(ItemSet(simulated.task, items), files[-1])
+    args = AlignmentArguments(dataset_name=files[0], eval_dataset_name=files[1])
+    assert prepare_items(args, seed=0).warning.startswith("3 of 5 held-out items are training items")
 
 
 def test_verdicts_of_lengths_use_no_vote(votes_file):

@@ -230,13 +230,14 @@ def test_a_run_leaves_a_pointwise_judge(tmp_path, simulated):
     tokenizer = make_tokenizer("split", chat=True)
     make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    data = tmp_path / "votes.jsonl"
+    data, test = tmp_path / "votes.jsonl", tmp_path / "test.jsonl"
     rows = [
         {"prompt": f"{p.prompt} {i}", "response_a": p.response_a, "response_b": p.response_b, "label": p.label}
         for i, p in enumerate(simulated.pairs)
     ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    args = JudgeArguments(dataset_name=str(data), held_out_fraction=0.25, n_eval_pairs=4)
+    for path, some in ((data, rows[:-3]), (test, rows[-5:])):
+        path.write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    args = JudgeArguments(dataset_name=str(data), eval_dataset_name=str(test), n_eval_pairs=4)
     training = JudgeGRPOConfig(
         output_dir=str(tmp_path / "run"), judgment="pointwise", report_to="none", use_cpu=True, disable_tqdm=True,
         max_steps=3, eval_steps=2, learning_rate=1e-3, batch_tokens=400, score_scale=0.5, save_strategy="no",
@@ -246,4 +247,7 @@ def test_a_run_leaves_a_pointwise_judge(tmp_path, simulated):
     assert (type(judge), judge.scale) == (PointwiseJudge, 0.5)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["after/symmetry_deviation_abs"] == pytest.approx(0, abs=1e-12)
-    assert "pointwise" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "# A judge that scores single responses" in card
+    assert "**Warning:** 2 of 5 held-out pairs are training pairs" in card
+    assert "Warning: 2 of 5 held-out pairs are training pairs" in (tmp_path / "run" / "report.html").read_text()
