@@ -214,6 +214,9 @@ class RowReader:
         given = {name for name in ("label", "votes_a", "votes_b", "votes_tie") if given_in(row, name) is not None}
         if column and not given:
             return row | votes_in(row, column)
+        if not given and {"votes_a", "votes_b"} <= set(row):
+            empty = " and ".join(self._names.get(name, name) for name in ("votes_a", "votes_b"))
+            return row | {"no_vote": f"{empty} are null"}
         if column and given == {"label"}:
             _check_same_winner(row, column)
         if (
@@ -353,10 +356,10 @@ def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str
         return label, n_votes, {}
     if given["votes_tie"] is None:
         given["votes_tie"] = 0
-    votes = {column: count_in(value, column) for column, value in given.items()}
+    votes = {column: count_in(row.get(column) if value is None else value, column) for column, value in given.items()}
     total = sum(votes.values())
     if total == 0:
-        raise bad_value("votes_a, votes_b, votes_tie", tuple(votes.values()), "at least one vote")
+        raise bad_value("votes_a", row["votes_a"], "at least one vote in it or in another count")
     if n_votes not in (None, total):
         raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
     share = vote_share(**votes)

@@ -207,6 +207,22 @@ def test_columns_in_another_case_and_names_as_floats(tmp_path):
     assert load_pairs(path)[0].label == 0
 
 
+def test_empty_counts_are_no_vote_and_half_empty_ones_an_error(tmp_path):
+    path, columns = tmp_path / "a.csv", {"votes_a": "left", "votes_b": "right"}
+    path.write_text("prompt,response_a,response_b,left,right\nTea?,Yes.,No.,,\nTea?,No.,Well.,1,0\n")
+    report = LoadReport()
+    (pair,) = load_pairs(path, columns, report=report)
+    assert (pair.response_a, dict(report.left_out)) == ("No.", {"left and right are null": 1})
+    assert [pair.label for pair in load_pairs(path, columns, labelled=False)] == [None, 0]
+    for votes, message in (
+        (",3", "line 2: column 'left': got ''; expected a whole number of votes, 0 or more"),
+        ("0,0", "line 2: column 'left': got '0'; expected at least one vote in it or in another count"),
+    ):
+        path.write_text(f"prompt,response_a,response_b,left,right\nTea?,Yes.,No.,{votes}\n")
+        with pytest.raises(DataError, match=message):
+            load_pairs(path, columns)
+
+
 def test_numbers_of_numpy():
     np = pytest.importorskip("numpy")
     (pair,) = load_pairs([ROW | {"label": None, "votes_a": np.int64(2), "votes_b": np.float32(1)}])
