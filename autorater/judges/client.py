@@ -182,6 +182,8 @@ class ServerClient:
     """Fields that the server requires in place of ours, found by its errors."""
     refused_in_a_row: int = field(default=0, init=False, repr=False, compare=False)
     """Refusals that are not about the prompt since the last answer, of all calls."""
+    said_retrying: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether a line has said that requests are repeated."""
 
     def __post_init__(self):
         whole, real = numbers.Integral, numbers.Real
@@ -195,6 +197,13 @@ class ServerClient:
     def address(self) -> str | None:
         """`base_url`, or that of the environment; None for OpenAI's."""
         return self.base_url or os.environ.get("OPENAI_BASE_URL")
+
+    @property
+    def named_address(self) -> str:
+        """`address` in words, with where it comes from if it is not `base_url`."""
+        if self.address is None:
+            return "https://api.openai.com/v1 (no base_url)"
+        return self.base_url or f"{self.address} (OPENAI_BASE_URL)"
 
     def post_all(
         self,
@@ -290,10 +299,20 @@ class _Session:
             if wait > self.client.max_wait:
                 return refused(failed, f", and required a wait of {wait:.0f} s")
             if attempt < max_retries:
+                self.say_retrying(failed)
                 if failed.for_all:
                     self.resume_at = max(self.resume_at, time.monotonic() + wait)
                 await asyncio.sleep(wait)
-        return refused(failed, f" ({max_retries + 1} times)" if max_retries else "")
+        return refused(failed, f" ({max_retries + 1} attempts a request)" if max_retries else "")
+
+    def say_retrying(self, failed: _FailedAttempt) -> None:
+        """Logs the first retry of a run, since minutes may pass until a request is given up."""
+        if not self.client.said_retrying:
+            self.client.said_retrying = True
+            logger.warning(
+                f"requests to {self.client.named_address} are repeated, up to {self.client.max_retries} times each: "
+                f"{failed}"
+            )
 
     @asynccontextmanager
     async def reserved(self, body: Body) -> AsyncIterator[bool]:

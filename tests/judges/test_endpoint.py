@@ -47,13 +47,13 @@ def test_retry_after_replaces_the_own_pauses(serve):  # noqa: F811
     answers = []
     start = time.monotonic()
     with pytest.raises(
-        EndpointError, match=r"all 1 requests were refused; .*: the server replied 429: no \(4 times\)"
+        EndpointError, match=r"all 1 requests were refused; .*: the server replied 429: no \(4 attempts a request\)"
     ):
         judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
     assert time.monotonic() - start < 2, "its own pauses would take seconds"
     assert answers[0].status == "refused"
     assert "429" in answers[0].error
-    assert "4 times" in answers[0].error
+    assert "4 attempts" in answers[0].error
     judge = EndpointJudge("m", base_url=server.base_url, max_wait=0.001)
     with pytest.raises(EndpointError, match="required a wait"):
         judge.ask([(0, "x")], lambda key, answer: answers.append(answer))
@@ -310,6 +310,20 @@ def test_a_server_that_is_not_there(quirky):
     with pytest.raises(EndpointError, match=r"all 2 .* cannot connect to http://.*is the server running, is base_url"):
         judge.ask([(0, "x"), (1, "y")], lambda key, answer: answers.append(answer))
     assert [answer.status for answer in answers] == ["refused"] * 2
+
+
+def test_the_first_retry_of_a_run_is_a_line(quirky, caplog, monkeypatch):
+    judge = EndpointJudge("m", base_url=nowhere(), max_retries=1)
+    for _ in range(2):  # two calls of a run
+        with pytest.raises(EndpointError, match=r"all 2 requests were refused; .* \(2 attempts a request\)$"):
+            judge.ask([(0, "x"), (1, "y")], lambda key, answer: None)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"requests to {judge.base_url} are repeated, up to 1 times each: cannot connect to http")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert EndpointJudge("m").named_address == "https://api.openai.com/v1 (no base_url)"
+    address = nowhere()
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    assert EndpointJudge("m").named_address == f"{address} (OPENAI_BASE_URL)"
 
 
 def test_one_answer_shows_that_the_server_is_there(quirky):
