@@ -157,7 +157,7 @@ def cost(
     from the characters. `prices` are `price_in` and `price_out` in USD for a million tokens, if known.
     """
     if isinstance(judge, RecordedJudge):
-        return f"{len(pairs):,} pairs, recorded already"
+        return f"{judge.n_found(pairs):,} of {len(pairs):,} pairs, recorded already"
     if isinstance(judge, EndpointJudge):
         return _cost_of_requests(judge, pairs, prices or {})
     judge, encoded = copy(judge), judge.encoder.encode(pairs)

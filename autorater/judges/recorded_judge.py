@@ -73,6 +73,10 @@ class RecordedJudge(NamedJudge):
         mean = np.where(valid, answers, 0.5)
         return Judgments(mean, mean.copy(), np.zeros_like(mean), valid.astype(float))
 
+    def n_found(self, pairs: Sequence[Pair]) -> int:
+        """The number of pairs that are in the file."""
+        return sum(self._answers(pair) is not None for pair in pairs)
+
     def _answers(self, pair: Pair) -> tuple[float, float] | None:
         shown = (pair.prompt, pair.response_a, pair.response_b)
         judged = self._by_id.get(pair.id)

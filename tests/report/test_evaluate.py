@@ -1,6 +1,7 @@
 """`autorater evaluate`: local, served and recorded judges in one table; its options and stopped runs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,13 @@ def metrics_in(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+def test_pairs_that_a_recorded_file_lacks_are_not_counted(data, recorded, tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join((tmp_path / "recorded.jsonl").read_text().splitlines()[:8]))
+    judge = open_judge(f"recorded:{path}")
+    assert cost(judge, load_pairs(data), ["verbalized"]) == "8 of 20 pairs, recorded already"
+
+
 def test_three_kinds_of_judges_in_one_table(model_dir, serve, data, recorded, tmp_path, capsys):  # noqa: F811
     server, out = serve(), tmp_path / "out"
     judges = [str(model_dir), "endpoint:m", recorded]
@@ -50,7 +58,7 @@ def test_three_kinds_of_judges_in_one_table(model_dir, serve, data, recorded, tm
     assert "endpoint:m: by verbalized alone; answer_mean, letter_logits require a model on this machine" in text
     assert "46 requests to m, about" in text
     assert "USD" in text
-    assert "pairs, recorded already" in text
+    assert re.search(r"recorded\.jsonl: (\d+) of \1 pairs, recorded already", text)
     found = metrics_in(out)
     assert "endpoint:m/verbalized/brier" in found
     recorded_key = "recorded.jsonl/recorded"
