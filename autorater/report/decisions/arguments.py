@@ -28,8 +28,8 @@ def add_defer_arguments(parser: argparse.ArgumentParser) -> None:
 def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `autorater gate`."""
     add = parser.add_argument
-    add("baseline", metavar="BASELINE", help="judged pairs of the recorded run, both orders")
-    add("current", metavar="CURRENT", help="judged pairs of this run: the same ids")
+    add("baseline", metavar="BASELINE", help="judged pairs of the recorded run, both orders: a table, or its folder")
+    add("current", metavar="CURRENT", help="judged pairs of this run, the same ids: a table, or its folder")
     add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
     level = "chance of a false verdict in any metric (default: 0.05)"
     add("--level", type=fraction, default=0.05, metavar="L", help=level)

@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> None:
         UserError: If a file or an option is invalid, or the pairs are not the same.
     """
     folder = prepare_output_dir(args.output_dir)
-    before, after = _same_pairs(
-        read_judged(args.baseline), read_judged(args.current, args.votes), args.baseline, args.current
-    )
+    baseline, current = (predictions_of(run) if Path(run).is_dir() else run for run in (args.baseline, args.current))
+    before, after = _same_pairs(read_judged(baseline), read_judged(current, args.votes), baseline, current)
     warn_of_weights(after)
     clusters = clusters_of(after, args.cluster_by)
     labels = np.array([pair.label for pair in after])
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"{np.isnan(labels).sum():,} of {len(after):,} pairs have no votes; expected votes on all or none"
         )
-    if _write_gate(folder, before, after, args.current, clusters, args.level, vars(args)):
+    if _write_gate(folder, before, after, current, clusters, args.level, vars(args)):
         sys.exit(FAILED)
 
 
@@ -103,11 +102,11 @@ def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> P
     found = path / PREDICTIONS if path.is_dir() else path.with_name(PREDICTIONS) if path.suffix == ".json" else path
     if not found.is_file():
         raise UserError(
-            f"--baseline {run}: no {found}; expected the folder of a run of `autorater audit` or `evaluate`, or its "
+            f"{run}: no {found}; expected the folder of a run of `autorater audit` or `evaluate`, or its "
             f"metrics.json with {PREDICTIONS} beside it"
         )
     if folder is not None and found.parent.resolve() == folder.resolve():
-        raise UserError(f"--baseline {run} is the output folder, which is overwritten; choose another --output_dir")
+        raise UserError(f"{run} is the output folder, which is overwritten; choose another --output_dir")
     return found
 
 

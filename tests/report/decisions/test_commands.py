@@ -180,6 +180,20 @@ def test_gate_finds_a_loss_and_only_that(tmp_path, rows, capsys):
     assert json.loads((tmp_path / "gate.json").read_text())["failed"] is False
 
 
+def test_gate_reads_the_folders_of_runs(tmp_path, capsys):
+    folders = [tmp_path / name for name in ("before", "after")]
+    for folder in folders:
+        folder.mkdir()
+        rows = [{"id": i, "order": order, "probability": 0.4} for i in range(4) for order in ("ab", "ba")]
+        write(folder / "predictions.jsonl", rows)
+    command(["gate", *map(str, folders), "--output_dir", str(tmp_path)])
+    assert "4 pairs compared" in capsys.readouterr().out
+    (folders[1] / "predictions.jsonl").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        command(["gate", *map(str, folders), "--output_dir", str(tmp_path)])
+    assert f"{folders[1]}: no {folders[1] / 'predictions.jsonl'}; expected the folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
