@@ -57,9 +57,15 @@ def load_policy(
     return model, tokenizer
 
 
-def not_loaded(name: str, error: Exception, kind: str = "causal language model") -> UserError:
-    """The error about a model of this kind, one of `LOAD_FAILURES` being the reason, in one line."""
-    return UserError(f"{name} cannot be loaded as a {kind}: {first_line(error)}")
+def not_loaded(name: str, error: Exception, kind: str = "causal language model", place: str = "") -> UserError:
+    """The error about a model of this kind, one of `LOAD_FAILURES` being the reason, in one line.
+
+    `place` says where the name was found. A name in an existing folder may be a mistyped path.
+    """
+    path, why = Path(name), f"cannot be loaded as a {kind}: {first_line(error)}"
+    if len(path.parts) > 1 and path.parent.is_dir() and not path.exists():
+        return UserError(f"{place}{name}: no such folder or file, and as a Hub name it {why}")
+    return UserError(f"{place}{name} {why}")
 
 
 def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
@@ -82,7 +88,7 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
             resolve_model(base), revision=config.revision, **model_init_kwargs
         )
     except LOAD_FAILURES as error:
-        raise not_loaded(f"{Path(name_or_path, _ADAPTER)}: the base model {base}", error) from error
+        raise not_loaded(base, error, place=f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
     model = text_only(whole)
     if model is not whole:  # an adapter that was made elsewhere may be for the model that reads images
         weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
@@ -107,7 +113,7 @@ def resolve_model(name_or_path: str) -> str:
         raise UserError(f"{path} is a file; expected a model folder written by save_pretrained, or a .gguf file")
     if not path.exists():
         if _is_local(name_or_path):
-            raise UserError(f"{path}: no such model folder")
+            raise UserError(f"{path}: no such folder or file")
     elif adapter.exists():
         try:
             base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -146,7 +152,12 @@ def base_of(adapter: str | Path, base: object) -> str:
 
 def _is_local(name_or_path: str) -> bool:
     """Whether a name cannot be a Hub name."""
-    return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or "\\" in name_or_path
+    return (
+        name_or_path.startswith((".", "/", "~"))
+        or name_or_path.count("/") > 1
+        or "\\" in name_or_path
+        or name_or_path.endswith(".gguf")
+    )
 
 
 def train_only(model: PreTrainedModel, names: Sequence[str]) -> None:

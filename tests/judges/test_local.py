@@ -151,7 +151,7 @@ def test_rows_that_are_no_pairs(judge):
 
 
 def test_missing_model_is_named(tmp_path):
-    with pytest.raises(UserError, match="no such model folder"):
+    with pytest.raises(UserError, match="no such folder or file"):
         Judge.from_pretrained(str(tmp_path / "nowhere"))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autorater.data.errors import UserError
-from autorater.models.loading import load_policy, resolve_model, train_only
+from autorater.models.loading import load_policy, not_loaded, resolve_model, train_only
 from autorater.models.tiny import build_policy
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
@@ -55,14 +55,26 @@ def test_all_but_the_named_parameters_freeze():
 
 
 def test_model_paths_that_hold_no_model(tmp_path):
-    with pytest.raises(UserError, match="no such model folder"):
+    with pytest.raises(UserError, match="no such folder or file"):
         resolve_model(str(tmp_path / "missing"))
     with pytest.raises(UserError, match="holds no model"):
         resolve_model(str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         resolve_model(str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"^model\.gguf: no such folder or file"):
+        resolve_model("model.gguf")
     resolve_model("Qwen/Qwen2.5-7B-Instruct")  # a Hub name is left to transformers
+
+
+def test_a_name_in_an_existing_folder_may_be_a_mistyped_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    error = OSError("no connection\nmore")
+    message = "runs/nope: no such folder or file, and as a Hub name it cannot be loaded as a judge: no connection"
+    assert str(not_loaded("runs/nope", error, "judge")) == message
+    for name in ("runs/mine", "org/nope", "nope"):
+        assert str(not_loaded(name, error, "judge")) == f"{name} cannot be loaded as a judge: no connection"
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_help_is_a_page(audit):  # noqa: F811
         (("--judge", "endpoint:", "--dataset_name", "x.jsonl"), "expected a model after the colon"),
         (("--judge", "recorded:"), "expected a file after the colon"),
         (("--judge", "endpoint:m", "--dataset_name", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
-        (("--judge", "nowhere/at/all", "--dataset_name", "{pairs}"), "no such model folder"),
+        (("--judge", "nowhere/at/all", "--dataset_name", "{pairs}"), "no such folder or file"),
         (("--judge", "recorded:nowhere.jsonl"), "no such file"),
         (("--judge", "recorded:{bad}"), "line 2: column 'p_ab': got 1.5; expected a number in [0, 1], or null"),
         (("--judge", "recorded:{pairs}"), "expected the columns probability or p_ab, p_ba or verdict_ab, verdict_ba"),

@@ -79,7 +79,7 @@ def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--judge", "/nowhere/at/all"], "no such model folder"),
+        (["--judge", "/nowhere/at/all"], "no such folder or file"),
         (["--judge", "DIR", "--methods", "magic", "--n_pairs=10"], "unknown judging method 'magic'"),
         (["--judge", "DIR", "--dataset_name", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--judge", "DIR", "--dataset_name", "votes.jsonl", "--split_by=group"], "jsonl: pair '0' has no group"),

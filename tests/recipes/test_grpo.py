@@ -130,7 +130,7 @@ def write(path: Path, text: str) -> str:
         (lambda d: ["--config", str(d / "missing.yaml")], "missing.yaml"),
         (lambda d: ["--config", write(d / "c.yaml", "a: [\n")], "c.yaml"),
         (lambda d: ["--config", write(d / "c.yaml", "labels: thin\n")], "labels: got 'thin'; expected one of"),
-        (lambda d: ["--model_name_or_path", str(d / "nowhere")], "no such model folder"),
+        (lambda d: ["--model_name_or_path", str(d / "nowhere")], "no such folder or file"),
         (lambda d: ["--train_only", "norm", "--use_peft"], "for an adapter set lora_target_modules"),
         (lambda d: ["--dataset_name", str(d / "nowhere.jsonl")], "nowhere.jsonl"),
         (lambda d: ["--dataset_name", write(d / "x.jsonl", '{"prompt": "a"}\n')], "x.jsonl"),
