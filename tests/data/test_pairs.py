@@ -208,7 +208,7 @@ BAD_ROWS = {
     "votes text": ({**VOTED, "votes_tie": "many"}, "'votes_tie'", "'many'", "whole number"),
     "votes null beside votes": ({**VOTED, "votes_b": None}, "'votes_b'", "None", "whole number"),
     "only ties": ({**ROW, "votes_tie": 2}, "'votes_a'", "None", "whole number"),
-    "no vote": ({**VOTED, "votes_a": 0, "votes_b": 0, "votes_tie": 0}, "at least one vote", "(0, 0, 0)"),
+    "no vote": ({**VOTED, "votes_a": 0, "votes_b": 0, "votes_tie": 0}, "votes_a", "at least one vote"),
     "label against votes": ({**VOTED, "label": 0.25}, "'label'", "0.25", "0.7", "'votes_b': 3"),
     "label rounded too far": ({**VOTED, "label": 0.700002}, "'label'", "0.700002", "0.7"),
     "total against votes": ({**VOTED, "n_votes": 4}, "'n_votes'", "4", "expected 5"),
