@@ -13,8 +13,10 @@ import numpy as np
 
 from autorater.alignment.adversary import random_perturbation
 from autorater.alignment.judge import LabelJudge
+from autorater.data.atomic import open_atomic
 from autorater.data.items import ItemSet
 from autorater.data.tables import write_rows
+from autorater.evaluation.results import PREDICTIONS
 from autorater.metrics import class_metrics
 from autorater.models.shares import in_shares, interleaved
 from autorater.prompts.encoder import EncodedPrompt
@@ -75,8 +77,8 @@ def evaluate_items(
 
 
 def write_item_predictions(folder: str | Path, before: ItemEvaluation, after: ItemEvaluation) -> None:
-    """Writes `predictions.jsonl`, one line per item."""
-    with Path(folder, "predictions.jsonl").open("w", encoding="utf-8") as file:
+    """Writes `predictions.jsonl` in one step, one line per item."""
+    with open_atomic(Path(folder, PREDICTIONS)) as file:
         for i, item in enumerate(after.items.items):
             record = {
                 "id": item.id,

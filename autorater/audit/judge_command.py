@@ -10,7 +10,6 @@ processes, which share the pairs (`autorater.audit.processes`).
 import argparse
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from autorater.audit.processes import Processes, collect
 from autorater.audit.results import cluster_columns
 from autorater.audit.run import Judging, log_missing_answers, open_judging
+from autorater.data.atomic import open_atomic
 from autorater.data.errors import UserError, refuse_overwriting
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import StoredElsewhere
@@ -98,13 +98,9 @@ def judge_to_file(
                 f"no request has an answer: {found['refused']:,} were refused, {found['unparsed']:,} are unparsed; "
                 f"{judging.store.path} has the reasons, and --ask_refused_again repeats what a server refused"
             )
-        written = out.with_name(f"{out.name}.writing")
-        with written.open("w", encoding="utf-8") as file:
+        with open_atomic(out) as file:
             for line in lines(judging):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    written.replace(out)
     if found["refused"] and isinstance(judging.judge, EndpointJudge):
         finished.touch()
         logger.info(f"{found['refused']:,} requests were refused; --ask_refused_again repeats them, from {folder}")

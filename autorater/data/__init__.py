@@ -16,4 +16,5 @@ fields      checks of single values in a row
 population  simulated annotators with a known truth; their texts are in simulated_texts.json
 curriculum  responses that grow during training, for policies from scratch
 errors      base classes of the errors that a user can fix
+atomic      files that are written in one step
 """

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from autorater.data.atomic import open_atomic, write_json
 from autorater.data.errors import DataError, UserError
 
 JUDGMENTS_FILE, SETTINGS_FILE = "judgments.jsonl", "settings.json"
@@ -167,16 +168,12 @@ class JudgmentStore:
 
     def _rewrite(self) -> None:
         """Replaces the file with one that holds the records in the order of the requests."""
-        other = self.path.with_suffix(".sorting")
-        with self.path.open("rb") as old, other.open("wb") as new:
+        with self.path.open("rb") as old, open_atomic(self.path, "wb") as new:
             for number, start in enumerate(self._starts):
                 if start >= 0:
                     old.seek(start)
                     self._starts[number] = new.tell()
                     new.write(old.readline())
-            new.flush()
-            os.fsync(new.fileno())
-        other.replace(self.path)
         os.close(self._file)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._lock()
@@ -203,9 +200,7 @@ class StoredElsewhere:
 def _check_settings(path: Path, settings: Mapping[str, object], has_records: bool) -> None:
     """Writes the settings of a new run; compares them with the file if there are records."""
     if not has_records:
-        other = path.with_suffix(".writing")
-        other.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        other.replace(path)
+        write_json(path, settings)
         return
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -5,11 +5,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from autorater.data.atomic import open_atomic, write_json
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation
 
-PREDICTIONS = "predictions.jsonl"
+METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 
 
 def prepare_output_dir(path: str | Path) -> Path:
@@ -43,17 +44,17 @@ def write_run(folder: str | Path, before: Evaluation, after: Evaluation, *, trai
 
 
 def write_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
-    """Writes `metrics.json`."""
-    Path(folder, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    """Writes `metrics.json` in one step."""
+    write_json(Path(folder, METRICS), metrics)
 
 
 def write_predictions(folder: str | Path, pairs: Sequence[Pair], record: Callable[[int, int], dict]) -> None:
-    """Writes `predictions.jsonl`, one line per pair and order.
+    """Writes `predictions.jsonl` in one step, one line per pair and order.
 
     `record` returns the predictions for pair i in order 0 (ab) or 1 (ba), by name; the id, the order, the label and
     other targets of the pair are added.
     """
-    with Path(folder, PREDICTIONS).open("w", encoding="utf-8") as file:
+    with open_atomic(Path(folder, PREDICTIONS)) as file:
         for i, pair in enumerate(pairs):
             for order, (order_name, side) in enumerate((("ab", pair), ("ba", pair.swapped()))):
                 prediction = {name: value for name, value in record(i, order).items() if value is not None}

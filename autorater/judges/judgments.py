@@ -9,7 +9,6 @@ The responses A and B of a pair are shown in the given order (ab) and swapped (b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
+from autorater.data.atomic import open_atomic
 from autorater.data.pairs import Pair
 from autorater.models.shares import interleaved
 
@@ -138,11 +138,9 @@ class Judgments(AnswerArrays):
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays as an `.npz` file, which is there when it is complete; several processes may write it."""
-        path = Path(path)
-        written = path.with_name(f"{path.stem}.writing-{os.getpid()}.npz")
-        np.savez(written, **{name: column for name, column in vars(self).items() if column is not None})
-        written.replace(path)
+        """Writes the arrays as an `.npz` file in one step; several processes may write it."""
+        with open_atomic(path, "wb") as file:
+            np.savez(file, **{name: column for name, column in vars(self).items() if column is not None})
 
     @classmethod
     def load(cls, path: str | Path) -> Judgments:

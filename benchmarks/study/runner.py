@@ -1,8 +1,7 @@
 """Executes the runs of a study: each once, several at a time, with an estimate of the remaining time.
 
-A run whose file holds its hash is not executed again. A file is written under a temporary name and then renamed, so it
-is always complete; after Ctrl-C the same command resumes the study. A failed run writes its traceback next to its
-file, and the others continue.
+A run whose file holds its hash is not executed again. A file is written in one step, so it is always complete; after
+Ctrl-C the same command resumes the study. A failed run writes its traceback next to its file, and the others continue.
 
 Every worker imports the training libraries once and uses one thread: a second thread does not help a small policy.
 """
@@ -23,6 +22,7 @@ from threading import RLock
 
 from tqdm import tqdm
 
+from autorater.data.atomic import write_text
 from autorater.data.errors import UserError
 from autorater.models.libraries import quiet_libraries
 from benchmarks.study.plan import Plan, Run
@@ -179,9 +179,7 @@ def _work(run: Run, folder: Path) -> tuple[Run, float, bool]:
         _failure(run, folder).write_text(traceback.format_exc(), encoding="utf-8")
         return run, time.perf_counter() - began, True
     _failure(run, folder).unlink(missing_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, json.dumps(result) + "\n")
     return run, time.perf_counter() - began, False
 
 

@@ -15,12 +15,12 @@ Deliberately left out: the content of a checkpoint (`autorater.training.checkpoi
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from autorater.data.atomic import flush_to_disk, write_json
 from autorater.data.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -38,25 +38,15 @@ class IncompleteCheckpoint(CheckpointError):
     """A checkpoint whose write was interrupted."""
 
 
-def write_json(path: str | Path, content: Mapping) -> None:
-    """Writes a JSON file atomically: after a crash it has the old content or the new one."""
-    path = Path(path)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _flush_to_disk(new)
-    new.replace(path)
-    _flush_to_disk(path.parent)
-
-
 def complete(folder: str | Path, step: int, about: Mapping) -> None:
     """Flushes a checkpoint of a step to the disk and writes its manifest; `about` as in `choose_checkpoint`."""
     folder = Path(folder)
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        _flush_to_disk(path)
+        flush_to_disk(path)
         files[str(path.relative_to(folder))] = _fingerprint(path)
     write_json(folder / MANIFEST, {**about, "step": step, "files": files})
-    _flush_to_disk(folder.parent)
+    flush_to_disk(folder.parent)
 
 
 def read_manifest(folder: str | Path) -> dict:
@@ -167,14 +157,6 @@ def _fingerprint(path: Path) -> dict:
     if size > _LARGEST_HASHED:
         return {"bytes": size}
     return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _shown(settings: Mapping, name: str) -> str:

@@ -1,6 +1,5 @@
 """Checkpoints: damage is reported, the checkpoint before is used, and no complete one is removed too early."""
 
-import json
 import shutil
 
 import pytest
@@ -15,7 +14,6 @@ from autorater.training.checkpointing.checkpoints import (
     choose_checkpoint,
     complete,
     remove_older,
-    write_json,
 )
 
 ABOUT = {"run": "r1", "settings": {"seed": 0, "learning_rate": 1e-3}}
@@ -148,15 +146,3 @@ def test_a_removal_that_is_interrupted_leaves_an_incomplete_checkpoint(tmp_path,
     with pytest.raises(IncompleteCheckpoint):
         check_checkpoint(tmp_path / "checkpoint-1")
     assert check_checkpoint(tmp_path / "checkpoint-2")
-
-
-def test_a_write_that_is_interrupted_leaves_the_old_content(tmp_path, monkeypatch):
-    write_json(tmp_path / "run.json", {"a": 1})
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_json(tmp_path / "run.json", {"a": 2})
-    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1}

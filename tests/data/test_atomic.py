@@ -1,0 +1,43 @@
+"""Files that are written in one step."""
+
+import json
+import os
+
+import pytest
+
+from autorater.data.atomic import open_atomic, write_json
+from tests.conftest import full_disk
+
+
+def test_a_file_is_replaced_when_it_is_complete(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text("old")
+    with open_atomic(path) as file:
+        file.write("näw")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "näw"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch, failing):
+    write_json(tmp_path / "run.json", {"a": 1})
+    monkeypatch.setattr(os, failing, full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_json(tmp_path / "run.json", {"a": 2})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.json"]
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path):
+    (tmp_path / "weights").write_bytes(b"old")
+
+    def interrupted():
+        with open_atomic(tmp_path / "weights", "wb") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"weights": b"old"}
