@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
-from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store, stored_at
+from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store, read_stored, stored_at
 from autorater.judges.calibrators import content_free_pairs
 from autorater.judges.client import CHARACTERS_PER_TOKEN
 from autorater.judges.endpoint import EndpointJudge
@@ -135,12 +135,12 @@ def _judge_locally(
         return judge_in_parts(open_method(), pairs, folder, depends_on, progress=progress), None
     depends_on = (*depends_on, [(pair.prompt, pair.response_a, pair.response_b, pair.label) for pair in fit_on])
     paths = [stored_at(folder, (*depends_on, part), rows) for part, rows in (("all", pairs), ("fitted on", fit_on))]
-    if not all(path.exists() for path in paths):  # its states are the work, and are computed once
+    judgments, cross_fitted = map(read_stored, paths)
+    if judgments is None or cross_fitted is None:  # its states are the work, and are computed once
         probe = open_method()
-        found = probe.probabilities(pairs, progress=progress), probe.cross_fitted
-        for judgments, path in zip(found, paths, strict=True):
-            judgments.save(path)
-    judgments, cross_fitted = map(Judgments.load, paths)
+        judgments, cross_fitted = probe.probabilities(pairs, progress=progress), probe.cross_fitted
+        judgments.save(paths[0])
+        cross_fitted.save(paths[1])
     return judgments, cross_fitted
 
 

@@ -40,10 +40,23 @@ def judge_in_parts(
     parts = []
     for start in range(0, len(pairs), _PART):
         path = folder / f"{start}.npz"
-        if not path.exists():
-            judge.probabilities(pairs[start : start + _PART], progress=progress).save(path)
-        parts.append(Judgments.load(path))
+        part = read_stored(path)
+        if part is None:
+            part = judge.probabilities(pairs[start : start + _PART], progress=progress)
+            part.save(path)
+        parts.append(part)
     return Judgments.concatenated(parts)
+
+
+def read_stored(path: Path) -> Judgments | None:
+    """The judgments in a file; None if there is none or, with a warning, if it is damaged: then judge again."""
+    try:
+        return Judgments.load(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # any: numpy and zipfile raise eight kinds for damaged files
+        logger.warning(f"{path} cannot be read ({type(error).__name__}); its pairs are judged again")
+        return None
 
 
 def judge_in_store(

@@ -15,10 +15,12 @@ from accelerate.utils import reduce
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from autorater.data.atomic import write_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.prompts.encoder import EncodedPrompt
+from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.compatibility import PPO
 from autorater.training.precision import evaluation_precision
 from autorater.training.preemption import INTERRUPTED, TERMINATED, ReceivedSignal
@@ -144,7 +146,9 @@ class LogFileCallback(TrainerCallback):
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in lines if _logged_until(line, state.global_step)]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        if len(kept) < len(lines):
+            with writes_to(self.path.parent):
+                write_text(self.path, "".join(kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:

@@ -27,7 +27,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
-from autorater.evaluation.stored_judgments import stored_at
+from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
 from autorater.judges.identity import file_digest
 from autorater.judges.local import Judge, pieces_of
@@ -43,7 +43,9 @@ from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.adapters import adapter_config
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
-from autorater.training.checkpointing.record import REPORT, RunRecord, from_main
+from autorater.training.checkpointing.checkpoints import writes_to
+from autorater.training.checkpointing.record import RunRecord, from_main
+from autorater.training.checkpointing.stages import EVALUATED, REPORT
 from autorater.training.compatibility import REASONING, is_pointwise
 from autorater.training.config import model_init_kwargs, non_default_settings
 from autorater.training.data import TrainingData, prepare_data
@@ -143,7 +145,8 @@ def open_run(
     build = partial(build_warm_policy, args, training, data)
     pretrained = model_config.model_name_or_path
     base = pretrained or record.warm_started_policy(build)
-    model, tokenizer = open_model(args, training, model_config, record.warm_start or base)
+    is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
+    model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
     if is_pointwise(training):
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
@@ -179,6 +182,8 @@ def open_run(
         _reopen(judge, args, training, model_config, folder)
     elif pretrained and record.warm_start is None:
         teach_format(judge, prompts, before, args, training, model_config, record)
+    elif pretrained and not is_evaluated:
+        _reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
     card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
     card |= {"warning": data.warning, "pointwise": is_pointwise(training)}
@@ -214,13 +219,14 @@ def _judge_or_read(
     quantized = model_config.load_in_4bit, model_config.load_in_8bit
     about = (*settings, judge.encoder.pieces, *answers, precision, *quantized)
     path = from_main(partial(stored_at, args.untrained_judgments_dir, about, held_out))
-    judgments = from_main(lambda: Judgments.load(path) if path.exists() else None)
+    judgments = from_main(partial(read_stored, path))
     if judgments is not None:
         logger.info(f"judgments before training: those of {path}")
         return judgments
     judgments = judge_held_out()
     if training.process_index == 0:
-        judgments.save(path)
+        with writes_to(args.untrained_judgments_dir):
+            judgments.save(path)
     return judgments
 
 
@@ -407,16 +413,18 @@ def finish_run(
     # without the trainer's autocast: in the precision of the evaluation before training
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     folder = trainer.args.output_dir
-    from_main(lambda: remove_weights(folder))  # of an earlier run
-    trainer.save_model()  # before the evaluation, which a signal may end
-    if trainer.args.process_index == 0:
-        judge.tokenizer.save_pretrained(folder)
-        judge.save_format(folder)
+    with writes_to(folder):
+        from_main(lambda: remove_weights(folder))  # of an earlier run
+        trainer.save_model()  # before the evaluation, which a signal may end
+        if trainer.args.process_index == 0:
+            judge.tokenizer.save_pretrained(folder)
+            judge.save_format(folder)
     with evaluation_precision(trainer.args):
         after = evaluate()
     if trainer.args.process_index == 0:
-        judge.save_format(folder)  # with the recalibration
-        write(after, trained.metrics["train_runtime"])
+        with writes_to(folder):
+            judge.save_format(folder)  # with the recalibration
+            write(after, trained.metrics["train_runtime"])
     record.mark(REPORT)
 
 

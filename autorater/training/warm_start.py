@@ -33,6 +33,7 @@ from autorater.prompts.batching import drop_long, pad_prompts
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.callbacks import show_progress
+from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.compatibility import POINTWISE, is_pointwise
 from autorater.training.data import WARM_START_BATCH_SIZE as BATCH_SIZE
 from autorater.training.data import TrainingData, answer_tokens
@@ -226,9 +227,10 @@ def save_warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """Saves a warm-started model in `output_dir/warm_start`; returns this folder."""
     folder, state = Path(training.output_dir, "warm_start"), PartialState()
     if state.is_main_process:
-        remove_weights(folder)
-        model.save_pretrained(folder)
-        make_readable(folder)
-        tokenizer.save_pretrained(folder)
+        with writes_to(folder):
+            remove_weights(folder)
+            model.save_pretrained(folder)
+            make_readable(folder)
+            tokenizer.save_pretrained(folder)
     state.wait_for_everyone()
     return str(folder)

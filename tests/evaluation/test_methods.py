@@ -199,6 +199,19 @@ def test_a_probe_is_fitted_once(judge, pairs, tmp_path, monkeypatch):
     assert (other[0].evaluation.judgments.mean != first[0].evaluation.judgments.mean).any(), "nothing stale is used"
 
 
+def test_a_damaged_file_of_a_probe_is_made_again(judge, pairs, tmp_path, caplog):
+    measured, calibration = split_by(pairs, "topic", 0.4, 0)
+    options = {"methods": ["linear_probe"], "variants": ["none"], "n_bootstrap": 0, "folder": tmp_path}
+    (first,) = compare_methods(judge, measured, calibration, model="m", **options)
+    for path in tmp_path.glob("*/all.npz"):
+        content = path.read_bytes()
+        path.write_bytes(content[:50])
+        (again,) = compare_methods(judge, measured, calibration, model="m", **options)
+        np.testing.assert_array_equal(again.evaluation.judgments.mean, first.evaluation.judgments.mean)
+        assert path.read_bytes() == content
+    assert caplog.text.count("its pairs are judged again") == 2
+
+
 def test_a_saved_recalibration_that_makes_single_answers_worse_is_warned_about(judge, compared, tmp_path, caplog):
     *_, entries = compared
     judge = copy(judge)

@@ -1,3 +1,5 @@
+import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +10,7 @@ from autorater.evaluation import stored_judgments
 from autorater.evaluation.stored_judgments import judge_in_parts
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import Judgments
+from tests.conftest import full_disk
 
 
 class Counting:
@@ -39,6 +42,32 @@ def test_a_stopped_evaluation_resumes(tmp_path, monkeypatch):
         fresh = Counting()
         judge_in_parts(fresh, other_pairs, tmp_path, model)
         assert fresh.n == 20, "nothing stale is used"
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"no zip"])
+def test_a_damaged_part_is_judged_again(tmp_path, monkeypatch, caplog, damage):
+    monkeypatch.setattr(stored_judgments, "_PART", 8)
+    pairs = simulate_pairs(20, seed=0).pairs
+    expected = judge_in_parts(Counting(), pairs, tmp_path, "model")
+    (path,) = tmp_path.glob("*/8.npz")
+    path.write_bytes(damage)
+    again = Counting()
+    np.testing.assert_array_equal(judge_in_parts(again, pairs, tmp_path, "model").mean, expected.mean)
+    assert again.n == 8
+    (message,) = caplog.messages
+    assert re.fullmatch(r".*8\.npz cannot be read \(.+\); its pairs are judged again", message)
+    judge_in_parts(again, pairs, tmp_path, "model")
+    assert again.n == 8, "it is stored"
+
+
+def test_judgments_are_on_the_disk_before_they_replace_others(tmp_path, monkeypatch):
+    judgments = Judgments(*np.zeros((4, 3, 2)))
+    judgments.save(tmp_path / "0.npz")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        Judgments(*np.ones((4, 3, 2))).save(tmp_path / "0.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["0.npz"]
+    np.testing.assert_array_equal(Judgments.load(tmp_path / "0.npz").mean, judgments.mean)
 
 
 def test_the_digest_of_a_model_changes_with_its_files(tmp_path):

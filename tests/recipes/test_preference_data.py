@@ -1,6 +1,7 @@
 """Preference data in the shapes of TRL's own datasets trains as it is: plain, conversational, implicit prompt."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -148,6 +149,33 @@ def test_runs_of_one_model_share_the_judgments_before_training(policy, tmp_path,
     first, reused = run("first", prompt_template="short")
     assert not reused
     assert run("second", prompt_template="short", learning_rate=0.1) == (first, True)
+    (stored,) = (tmp_path / "before").glob("*/all.npz")
+    stored.write_bytes(stored.read_bytes()[:100])
+    assert run("damaged", prompt_template="short") == (first, False)
+    assert "all.npz cannot be read" in caplog.text
+    assert run("repaired", prompt_template="short") == (first, True)
     other, reused = run("third", prompt_template="compact")
     assert not reused
     assert other != first
+
+
+def test_the_first_evaluation_is_repeated_with_the_model_before_its_warm_up(policy, tmp_path, monkeypatch, caplog):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(plain(colour)) for colour in COLOURS))
+
+    def run(name, max_steps):
+        options = {
+            "dataset_name": tmp_path / "rows.jsonl", "model_name_or_path": policy, "output_dir": tmp_path / name,
+            "max_steps": max_steps, "per_device_train_batch_size": 2, "answer_step": 0.5, "held_out_fraction": 0.25,
+            "warm_start_steps": 3, "prompt_template": "short", "report_to": "none", "resume_from_checkpoint": "auto",
+            "save_strategy": "no",
+        }  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["grpo.py", "--use_cpu", *[f"--{n}={value}" for n, value in options.items()]])
+        main()
+        return (tmp_path / name / "predictions.jsonl").read_text()
+
+    run("whole", 1)
+    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    (tmp_path / "damaged" / "before.npz").write_bytes(b"PK")
+    assert run("damaged", 2) == run("whole", 2)
+    assert "before.npz cannot be read" in caplog.text
+    assert (tmp_path / "whole" / "warm_start" / "model.safetensors").exists()

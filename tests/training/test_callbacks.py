@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState
 
+from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.prompts.templates import PromptFormat
@@ -31,7 +32,7 @@ from autorater.training.data import training_rows
 from autorater.training.grpo import grpo_trainer
 from autorater.training.interruptible import run_training
 from rewards import brier_reward
-from tests.conftest import make_model, make_tokenizer
+from tests.conftest import full_disk, make_model, make_tokenizer
 
 
 class Stream(io.StringIO):
@@ -159,6 +160,18 @@ def test_the_log_continues_after_the_step_that_a_run_resumes_from(tmp_path):
     assert kept == [{"step": 5, "reward": 0.5, "kl": None}, {"step": 10, "reward": 1.0, "kl": None}]
     log.on_train_begin(None, SimpleNamespace(**main, global_step=0), None)
     assert path.read_text() == "", "a new run starts a new log"
+
+
+def test_a_log_is_rewritten_only_if_lines_are_dropped_and_in_one_step(tmp_path, monkeypatch):
+    path, log = tmp_path / "log.jsonl", LogFileCallback(tmp_path / "log.jsonl")
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    file = path.stat()
+    log.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, global_step=2), None)
+    assert path.stat() == file
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(UserError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
+        log.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, global_step=1), None)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_a_log_that_cannot_be_written_warns_once(tmp_path):

@@ -17,9 +17,9 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import prepare_data
 from autorater.training.ppo import JudgePPOConfig
-from autorater.training.run import begin_run, check_run, open_run
+from autorater.training.run import begin_run, check_run, finish_run, open_run
 from autorater.training.sft import JudgeSFTConfig
-from tests.conftest import make_tokenizer
+from tests.conftest import full_disk, make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
 
@@ -110,6 +110,24 @@ def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
     assert begun(3, 1).run == begun(3, 1).run
     with pytest.raises(UserError, match=r"run with other settings: contents of the data was '\w+' and is '\w+'"):
         begun(2, 2)
+
+
+@pytest.mark.parametrize("failing", ["save_model", "write"])
+def test_a_full_disk_after_the_training_says_how_to_resume(tmp_path, monkeypatch, failing):
+    monkeypatch.setattr(run, "run_training", lambda *_: SimpleNamespace(metrics={"train_runtime": 1.0}))
+    monkeypatch.setattr(run, "evaluation_precision", nullcontext)
+
+    def nothing(*_, **__):
+        pass
+
+    writes = {"save_model": nothing, "write": nothing, failing: full_disk}
+    trainer = SimpleNamespace(
+        args=training(tmp_path, process_index=0), model=None, save_model=writes["save_model"],
+        accelerator=SimpleNamespace(unwrap_model=nothing),
+    )  # fmt: skip
+    judge = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=nothing), save_format=nothing)
+    with pytest.raises(UserError, match=r"cannot be written \(.*No space.*with --resume_from_checkpoint auto"):
+        finish_run(trainer, judge, None, nothing, writes["write"])
 
 
 @pytest.mark.parametrize("family", ["lfm2", "mamba"])

@@ -1,12 +1,14 @@
 """Raw answers: extreme, position-biased, in both orders; and a policy that learns them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from transformers import TrainingArguments
 
 from autorater.data.curriculum import with_growing_responses
+from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.models.tiny import build_policy
@@ -15,6 +17,7 @@ from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
 from autorater.training.warm_start import learn_answers, raw_answer_rows, raw_answers, save_warm_start
 from rewards import CLOSE_TAG, OPEN_TAG
+from tests.conftest import full_disk
 
 
 def settings(folder, **options):
@@ -64,6 +67,12 @@ def test_policy_learns_the_format(simulated, tmp_path):
     folder = Path(save_warm_start(model, tokenizer, training))
     modes = {path.stat().st_mode for path in folder.iterdir()}
     assert len(modes) == 1, "who may read one file may read all"
+
+
+def test_a_full_disk_at_the_warm_start_says_how_to_resume(tmp_path):
+    model = SimpleNamespace(save_pretrained=full_disk)
+    with pytest.raises(UserError, match=r"warm_start cannot be written .*No space.* --resume_from_checkpoint auto"):
+        save_warm_start(model, None, SimpleNamespace(output_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("growing", [True, False])

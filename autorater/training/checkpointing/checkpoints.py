@@ -17,11 +17,14 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from autorater.data.atomic import flush_to_disk, write_json
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, first_line
 
 MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
@@ -36,6 +39,18 @@ class CheckpointError(UserError):
 
 class IncompleteCheckpoint(CheckpointError):
     """A checkpoint whose write was interrupted."""
+
+
+@contextmanager
+def writes_to(folder: str | Path) -> Iterator[None]:
+    """Within it an error of writing, as on a full disk, is a CheckpointError that says how to resume the run."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({first_line(error)}); once it can, resume the run with "
+            "--resume_from_checkpoint auto"
+        ) from error
 
 
 def complete(folder: str | Path, step: int, about: Mapping) -> None:

@@ -27,7 +27,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
+from autorater.data.atomic import write_json
 from autorater.data.errors import AlreadyFinished
+from autorater.evaluation.stored_judgments import read_stored
 from autorater.judges import Judgments
 from autorater.prompts.templates import SlotFormat
 from autorater.training.checkpointing.checkpoints import (
@@ -35,11 +37,11 @@ from autorater.training.checkpointing.checkpoints import (
     CheckpointError,
     check_settings,
     checkpoints,
-    write_json,
+    writes_to,
 )
+from autorater.training.checkpointing.stages import EVALUATED, RECORD, REPORT, WARM_START, read_record
 
-RECORD, BEFORE = "run.json", "before.npz"
-WARM_START, EVALUATED, REPORT = "warm_start", "before", "report"  # the stages
+BEFORE = "before.npz"
 _CHANGEABLE = {
     "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
     "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
@@ -139,7 +141,8 @@ class RunRecord:
             return Judgments.load(path)
         judgments = judge()
         if PartialState().is_main_process:
-            judgments.save(path)
+            with writes_to(self.folder):
+                judgments.save(path)
         self.mark(EVALUATED)
         return judgments
 
@@ -148,7 +151,8 @@ class RunRecord:
         content = {"run": self.run, "settings": self.settings, "completed": self.completed}
         content |= {"prompt": self.prompt} if self.prompt else {}
         content |= {} if self.warm_start_seconds is None else {"warm_start_seconds": self.warm_start_seconds}
-        write_json(self.folder / RECORD, content)
+        with writes_to(self.folder):
+            write_json(self.folder / RECORD, content)
 
 
 def from_main(call: Callable[[], T]) -> T:
@@ -166,7 +170,7 @@ def from_main(call: Callable[[], T]) -> T:
 
 
 def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRecord:
-    earlier = _read(folder / RECORD)
+    earlier = read_record(folder)
     if resume and earlier:
         check_settings(earlier["settings"], settings, str(folder / RECORD))
         if REPORT in earlier["completed"] and settings == earlier["settings"]:
@@ -175,6 +179,8 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
                 "num_train_epochs; without --resume_from_checkpoint a new run begins"
             )
         completed = [stage for stage in earlier["completed"] if stage != REPORT]
+        if EVALUATED in completed and read_stored(folder / BEFORE) is None:
+            completed.remove(EVALUATED)
         kept = earlier.get("prompt"), earlier.get("warm_start_seconds")
         record = RunRecord(folder, earlier["run"], settings, completed, *kept)
     elif resume == "true":
@@ -228,15 +234,3 @@ def _release(folder: Path) -> None:
     if place in _held:
         (place / _LOCK).unlink(missing_ok=True)
         os.close(_held.pop(place))
-
-
-def _read(path: Path) -> dict | None:
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = {}
-    if not {"run", "settings", "completed"} <= set(record):
-        raise CheckpointError(f"{path}: expected a JSON object with run, settings and completed")
-    return record

@@ -1,11 +1,13 @@
 """Completed stages of a run: resumed with the same settings or more steps, refused with others."""
 
 import json
+import re
 from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
@@ -44,11 +46,11 @@ def test_a_run_is_resumed_under_its_name_and_finished_once(tmp_path):
 @pytest.mark.parametrize("longer", [{"max_steps": 8}, {"epochs": 4.0}])
 def test_a_finished_run_continues_with_more_steps(tmp_path, longer):
     first = opened(tmp_path)
-    first.mark("before")
+    first.mark("warm_start")
     first.mark("report")
     again = opened(tmp_path, **longer)
-    assert (again.run, again.completed) == (first.run, ["before"])
-    assert opened(tmp_path, **longer).completed == ["before"], "the longer run may be interrupted too"
+    assert (again.run, again.completed) == (first.run, ["warm_start"])
+    assert opened(tmp_path, **longer).completed == ["warm_start"], "the longer run may be interrupted too"
     with pytest.raises(CheckpointError, match=r"(max_steps was 8 and is 4|num_train_epochs was 4\.0 and is 3\.0)"):
         opened(tmp_path)
 
@@ -141,11 +143,37 @@ def test_the_content_of_run_json(tmp_path):
     assert "save_steps" not in content["settings"]
 
 
-@pytest.mark.parametrize("content", ["{", '{"run": "r1", "settings": {}, "done": []}'])
-def test_a_damaged_record_is_named(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "{", "null", '{"run": "r1", "settings": {}, "done": []}'])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"run\.json: expected a JSON object with run, settings and completed"):
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged: .*; move the folder away, or choose another"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("n_kept", [0, 100])
+def test_a_damaged_first_evaluation_is_repeated(tmp_path, caplog, n_kept):
+    judgments = Judgments(*np.random.default_rng(0).random((4, 3, 2)))
+    opened(tmp_path).judgments_before(lambda: judgments)
+    path = tmp_path / "before.npz"
+    path.write_bytes(path.read_bytes()[:n_kept])
+    again = opened(tmp_path)
+    assert again.completed == []
+    assert re.search(r"before\.npz cannot be read \(.+\); its pairs are judged again", caplog.text)
+    assert again.judgments_before(lambda: judgments) is judgments
+    np.testing.assert_array_equal(opened(tmp_path).judgments_before(pytest.fail).mean, judgments.mean)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_full_disk_says_how_to_resume(tmp_path, monkeypatch, error):
+    record = opened(tmp_path)
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
+        record.judgments_before(lambda: Judgments(*np.zeros((4, 3, 2))))
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"], "no temporary file is left"
 
 
 def test_the_rendered_prompt_of_a_run_is_used_again(tmp_path):
