@@ -5,29 +5,30 @@
 
 The config lists the runs. A recipe gets the options of `common`, of the group and of the run; later ones override
 earlier ones. `recipe` is the name of the recipe, `settings` its base config, `start_from` an earlier run whose warm
-start it shares. A run with a metrics.json is not executed again; one with other settings is refused. Writes one folder
-per run and comparison.md to output_dir.
+start it shares. A finished run is not executed again; one with other settings or data files is refused. The same
+command resumes a stopped comparison, also within a run. Writes one folder per run and comparison.md to output_dir.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from autorater.cli import run_script
+from autorater.data.atomic import write_json
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
-from autorater.evaluation.results import prepare_output_dir
+from autorater.evaluation.results import METRICS, prepare_output_dir
+from autorater.judges.identity import file_digests
 from autorater.report.tables import markdown_table
+from autorater.training.checkpointing.stages import is_finished
+from autorater.training.recipe_process import RESUMABLE, SETTINGS, run_recipe
 
 RECIPES = Path(__file__).parent
 KEYS = {"output_dir", "seeds", "columns", "before", "common", "groups", "runs"}
-SETTINGS = "settings.yaml"  # of a run, in its folder
+CONTENTS = "contents.json"  # in the folder of a run: SHA-256 of the files that its settings name
 
 
 def main() -> None:
@@ -64,8 +65,8 @@ def _read_plan(path: Path) -> dict:
     return plan
 
 
-def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tuple[str, str, dict]:
-    """A run's name, recipe and settings; a `UserError` if they are wrong, or not those of a finished run."""
+def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tuple[str, dict]:
+    """A run's recipe and settings; a `UserError` if they are wrong, or not those of a finished run."""
     options = {**plan["common"], **plan["groups"].get(group, {}), **plan["runs"][name], "seed": seed}
     recipe, start, base = options.pop("recipe", None), options.pop("start_from", None), options.pop("settings", None)
     if not (RECIPES / f"{recipe}.py").is_file():
@@ -81,28 +82,40 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
             raise UserError(f"run {name!r}: start_from: {start!r} is not a run before it")
         settings["model_name_or_path"] = str(place / start.replace(" ", "_") / "warm_start")
         places.add("model_name_or_path")
-    if (output_dir / "metrics.json").exists():
-        used = read_config(output_dir / SETTINGS)
-        if changed := sorted(k for k in (used | settings).keys() - places if used.get(k) != settings.get(k)):
-            values = f"{changed[0]} was {used.get(changed[0])!r}, is {settings.get(changed[0])!r}"
+    if _is_finished(recipe, output_dir):
+        used, now = read_config(output_dir / SETTINGS), settings | _contents(settings)
+        used |= _read_json(output_dir / CONTENTS) if (output_dir / CONTENTS).exists() else {}  # of older versions
+        if changed := sorted(k for k in (used | now).keys() - places if used.get(k) != now.get(k)):
+            values = f"{changed[0]} was {used.get(changed[0])!r}, is {now.get(changed[0])!r}"
             raise UserError(f"{output_dir} has the results of other settings ({values}); move it or set --output_dir")
-    return name, recipe, settings
+    return recipe, settings
 
 
-def _metrics(name: str, recipe: str, settings: dict) -> dict:
-    """Metrics of one run, which is executed if it has none."""
+def _is_finished(recipe: str, output_dir: Path) -> bool:
+    return is_finished(output_dir) if recipe in RESUMABLE else (output_dir / METRICS).exists()
+
+
+def _contents(settings: dict) -> dict[str, str]:
+    return {f"contents of {name}": digest for name, digest in file_digests(settings).items()}
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); move its folder away, and the run is executed again"
+        ) from None
+
+
+def _metrics(recipe: str, settings: dict) -> dict:
+    """Metrics of one run, which is executed or resumed if it is not finished."""
     output_dir = Path(settings["output_dir"])
-    metrics = output_dir / "metrics.json"
-    if not metrics.exists():
+    if not _is_finished(recipe, output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-        config = output_dir / SETTINGS
-        config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        with (output_dir / "log.txt").open("w", encoding="utf-8") as log:
-            command = [sys.executable, str(RECIPES / f"{recipe}.py"), "--config", str(config)]
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise UserError(f"run {name!r} failed, see {log.name}")
-    return json.loads(metrics.read_text(encoding="utf-8"))
+        write_json(output_dir / CONTENTS, _contents(settings))
+        run_recipe(RECIPES / f"{recipe}.py", settings)
+    return _read_json(output_dir / METRICS)
 
 
 def _table(columns: dict[str, str], before: str | None, results: dict[tuple[str, str], list[dict]]) -> str:

@@ -140,14 +140,14 @@ class CharmRun:
         return evaluate_scores(data.held_out, self._scores[version], data.elo, data.held_out_pairs)
 
     def write(self, versions: Mapping[str, RewardEvaluation], calibration: Calibration) -> None:
-        """Writes `metrics.json`, `report.html` and `report.md`."""
+        """Writes `report.html` and `report.md`, and last `metrics.json`: then the run is finished."""
         names = ("overvalued", "reference", "n_prompts", "expected", "empirical", "offset", "turned")
         metrics = {f"calibration/{name}": getattr(calibration, name) for name in names}
         for version, evaluation in versions.items():
             metrics |= {f"{version}/{key}": value for key, value in evaluation.metrics().items()}
-        write_metrics(self.folder, metrics)
         settings = non_default_settings(self.args, self.training, self.model_config)
         write_charm_report(self.folder, versions, self.data.ratings, calibration, settings)
+        write_metrics(self.folder, metrics)
         table = fixed_width(versions_table(versions, calibration.overvalued, calibration.reference), ALIGN)
         logger.info(f"\n{table}\n\nreport: {self.folder / 'report.html'}")
 

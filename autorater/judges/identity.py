@@ -1,8 +1,8 @@
 """Hashes that tell judges, prompts and data apart, so that stored judgments are not used for others."""
 
-import hashlib
-from collections.abc import Iterable
-from hashlib import blake2b
+import os
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 _WEIGHTS = (".safetensors", ".json", ".bin", ".gguf")
@@ -21,10 +21,14 @@ def rows_digest(rows: Iterable[object]) -> str:
     return hasher.hexdigest()
 
 
-def file_digest(path: str | Path) -> str:
-    """A hash of the bytes of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+def file_digests(settings: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of the contents of the files that settings name; a folder or a name on the Hub has none."""
+    digests = {}
+    for name, value in settings.items():
+        if isinstance(value, str) and os.path.isfile(value):  # unlike Path.is_file, False for a long text
+            with open(value, "rb") as file:
+                digests[name] = file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def model_digest(name_or_path: str, model: object = None) -> str:

@@ -20,5 +20,6 @@ faults               rewards that are not finite, prompts that do not fit
 run                  a run from its data to its report, shared by all recipes; `interruptible`: the training itself
 callbacks, tracking  evaluation and progress during training; Weights & Biases
 preemption           a checkpoint after SIGTERM or Ctrl-C
+recipe_process       a recipe in a process of its own
 checkpointing        complete checkpoints, `run.json`, bit-identical resuming
 """

@@ -29,7 +29,7 @@ from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
-from autorater.judges.identity import file_digest
+from autorater.judges.identity import file_digests
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
@@ -289,8 +289,8 @@ def begin_run(
         logger.info(f"{training.world_size} processes")
     settings = non_default_settings(args, training, model_config)
     contents = {"contents of the data": data.digest} if args.dataset_name else {}  # simulated from the settings
-    if args.teacher and Path(args.teacher).is_file():
-        contents["contents of warm_start_verdicts"] = file_digest(args.teacher)
+    for name, digest in file_digests({"warm_start_verdicts": args.warm_start_verdicts}).items():
+        contents[f"contents of {name}"] = digest
     record = RunRecord.open(training, settings | contents, data.summary)
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")

@@ -2,8 +2,8 @@
 
     dataset   training data with its tests, and the policy that is built and warm-started for it
     method    a trainer with its settings, a text baseline, or a linear probe
-    run       a method on a dataset with a seed; a hash of its settings and of the contents of the data files that they
-              name decides whether a recorded run is still valid
+    run       a method on a dataset with a seed; a hash of its settings and of the contents of the files that they name
+              decides whether a recorded run is still valid
 
 Later settings override earlier ones: `common`, the dataset's, then for trained methods `training`, the dataset's
 `training`, the method's. The first run of a dataset and seed is its warm start; all others of that dataset and seed
@@ -25,7 +25,7 @@ from typing import Literal, get_args
 
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
-from autorater.judges.identity import file_digest
+from autorater.judges.identity import file_digests
 
 Trainer = Literal["warm_start", "grpo", "ppo", "sft", "alignment", "text", "probe"]
 WARM_START = "warm start"
@@ -152,16 +152,10 @@ class Run:
     def hash(self) -> str:
         """Hash of settings and data files that the result depends on, also those of the warm start and of `needs`."""
         inputs = [_FORMAT, self.dataset, self.seed, self.trainer, self.settings, self.tests]
-        inputs.append(_contents(self.settings))
+        inputs.append(file_digests(self.settings))
         inputs += [self.start and self.start.hash, *(run.hash for run in self.needs)]
         text = json.dumps(inputs, sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]
-
-
-def _contents(settings: Mapping[str, object]) -> dict[str, str]:
-    """Hashes of the data files that settings name; a folder or a name on the Hub has none."""
-    files = {name: Path(str(value)) for name, value in settings.items() if name.endswith("dataset_name")}
-    return {name: file_digest(file) for name, file in files.items() if file.is_file()}
 
 
 @dataclass(frozen=True)

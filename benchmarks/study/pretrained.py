@@ -13,17 +13,12 @@ measured on the pairs whose prompts fit the model as it comes.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from autorater.alignment.judge import LabelJudge
 from autorater.data.errors import UserError
@@ -37,7 +32,8 @@ from autorater.judges.local import read_format
 from autorater.judges.methods import LetterLogits, Verbalized
 from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
-from autorater.training.checkpointing.record import RECORD
+from autorater.training.checkpointing.stages import RECORD
+from autorater.training.recipe_process import run_recipe
 from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
 from benchmarks.study.plan import METHOD, Run
 from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, VERBALIZED
@@ -80,7 +76,7 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     else:
         del model, judge  # the recipe needs the memory
         place = Path(folder, run.folder)
-        _run_recipe(run, place, judgments)
+        run_recipe(_ROOT / "recipes" / f"{RECIPES[run.trainer]}.py", recipe_options(run, place, judgments))
         result |= _trained(place, base, tests, study.n_bootstrap, judgments)
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
@@ -136,29 +132,6 @@ def _records(tests: Mapping[str, list[Pair]], predicted: Mapping[str, Judgments]
     return {
         name: record(measure(tests[name], judgments, n_bootstrap=n_bootstrap)) for name, judgments in predicted.items()
     }
-
-
-def _run_recipe(run: Run, place: Path, judgments: Path) -> None:
-    """Executes or resumes the recipe; SIGTERM to this process reaches it, so that it saves a checkpoint."""
-    place.mkdir(parents=True, exist_ok=True)
-    config = place / "settings.yaml"
-    config.write_text(yaml.safe_dump(recipe_options(run, place, judgments), sort_keys=False), encoding="utf-8")
-    command = [sys.executable, str(_ROOT / "recipes" / f"{RECIPES[run.trainer]}.py"), "--config", str(config)]
-    with (place / "log.txt").open("a", encoding="utf-8") as log:
-        recipe = subprocess.Popen(
-            [*command, "--resume_from_checkpoint", "auto"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=os.getcwd(),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # workers ignore Ctrl-C
-        )
-        earlier = signal.signal(signal.SIGTERM, lambda *_: recipe.terminate())
-        status = recipe.wait()
-        signal.signal(signal.SIGTERM, earlier)
-    if status in (130, 143, -signal.SIGTERM):
-        sys.exit(status)
-    if status:
-        raise UserError(f"{RECIPES[run.trainer]}.py failed with status {status}; see {log.name}")
 
 
 def _trained(

@@ -8,7 +8,7 @@ import pytest
 from autorater.data.population import simulate_pairs
 from autorater.evaluation import stored_judgments
 from autorater.evaluation.stored_judgments import judge_in_parts
-from autorater.judges.identity import model_digest
+from autorater.judges.identity import file_digests, model_digest
 from autorater.judges.judgments import Judgments
 from tests.conftest import full_disk
 
@@ -82,3 +82,12 @@ def test_the_digest_of_a_model_changes_with_its_files(tmp_path):
     first = model_digest(str(tmp_path / "model.safetensors"))
     (tmp_path / "model.safetensors").write_bytes(b"a third")
     assert model_digest(str(tmp_path / "model.safetensors")) != first, "a GGUF file is a model too"
+
+
+def test_the_files_that_settings_name_have_digests(tmp_path):
+    (tmp_path / "elo.csv").write_text("one")
+    settings = {"elo_table": str(tmp_path / "elo.csv"), "model": str(tmp_path), "system_prompt": "x" * 5000, "seed": 1}
+    first = file_digests(settings)
+    assert list(first) == ["elo_table"]
+    (tmp_path / "elo.csv").write_text("two")
+    assert file_digests(settings) != first

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from autorater.charm.arena import Arena
 from autorater.data.loading import write_pairs
+from tests.conftest import full_disk
 from tests.recipes.test_grpo import error_of
 from tests.recipes.test_sharded import launcher_of
 
@@ -86,6 +88,13 @@ def test_own_responses_with_scores_and_a_table_need_no_reward_model(tmp_path, mo
     assert done.returncode == 0, done.stderr
     assert "bob against ada on 7 prompts: win rate 0.881, by Elo 0.500; the offset -2.000" in done.stdout
     assert (tmp_path / "out" / "report.html").exists()
+
+    (tmp_path / "out" / "metrics.json").unlink()
+    monkeypatch.setattr("autorater.charm.run.write_charm_report", full_disk)
+    monkeypatch.setattr(sys, "argv", ["charm.py", *given, f"--elo_table={tmp_path / 'elo.csv'}"])
+    with pytest.raises(OSError, match="No space"):
+        runpy.run_path(str(ROOT / "recipes" / "charm.py"))["main"]()
+    assert not (tmp_path / "out" / "metrics.json").exists(), "it is written last, when the run is finished"
 
     (tmp_path / "short.csv").write_text("model,elo\nada,1000\nbob,1000\n")
     error = error_of("charm", [*given, f"--elo_table={tmp_path / 'short.csv'}"], monkeypatch)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from autorater import Judge
 from autorater.alignment.judge import LabelJudge
+from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_items, simulate_pairs
 from tests.recipes.test_grpo import error_of
@@ -139,10 +141,65 @@ def test_mistakes_of_a_plan_are_named(tmp_path, monkeypatch, changes, message):
     assert re.search(message, error_of("compare", ["--config", str(config)], monkeypatch))
 
 
+STAND_IN = """
+import json, pathlib, sys, yaml
+settings = yaml.safe_load(pathlib.Path(sys.argv[2]).read_text())
+folder = pathlib.Path(settings["output_dir"])
+print("started", *sys.argv[3:])
+(folder / "metrics.json").write_text(json.dumps({"after/kl_true": settings["max_steps"]}))
+(folder / "run.json").write_text(json.dumps({"run": "r1", "settings": {}, "completed": ["report"]}))
+"""
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    """Compares runs of a stand-in of align.py in this process; returns the folder of the run and the arguments."""
+    (tmp_path / "align.py").write_text(STAND_IN)
+    (tmp_path / "votes.jsonl").write_text("{}")
+    common = {"recipe": "align", "max_steps": 4, "dataset_name": str(tmp_path / "votes.jsonl")}
+    config = tmp_path / "plan.yaml"
+    config.write_text(yaml.safe_dump(ALIGN | {"columns": {"kl_true": "KL"}, "common": common}))
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--config", str(config), "--output_dir", str(tmp_path / "out")])
+
+    def compare():
+        main = runpy.run_path(str(ROOT / "recipes" / "compare.py"))["main"]
+        monkeypatch.setitem(main.__globals__, "RECIPES", tmp_path)
+        main()
+        return tmp_path / "out" / "all" / "0" / "full"
+
+    return compare
+
+
+def test_a_run_is_finished_when_its_run_json_says_so(compared, capsys):
+    folder = compared()
+    assert "| full | 4.0000 |" in capsys.readouterr().out
+    compared()
+    log = folder / "log.txt"
+    assert log.read_text() == "started --resume_from_checkpoint auto\n"
+    (folder / "run.json").write_text('{"run": "r1", "settings": {}, "completed": ["before"]}')
+    (folder / "metrics.json").write_text('{"after/kl')
+    compared()
+    assert log.read_text().count("started") == 2
+    (folder / "metrics.json").write_text('{"after/kl')
+    with pytest.raises(UserError, match=r"metrics\.json cannot be read \(.*\); move its folder away, and the run is"):
+        compared()
+
+
+def test_results_of_changed_data_are_not_taken(compared, tmp_path):
+    folder = compared()
+    (tmp_path / "votes.jsonl").write_text("[]")
+    with pytest.raises(UserError, match=r"other settings \(contents of dataset_name was '\w+', is '\w+'\)"):
+        compared()
+    (folder / "contents.json").unlink()
+    with pytest.raises(UserError, match="contents of dataset_name was None"):
+        compared()
+
+
 def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
     folder = tmp_path / "moved" / "all" / "0" / "full"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text("{}")
+    (folder / "run.json").write_text('{"run": "r1", "settings": {}, "completed": ["report"]}')
     used = {"output_dir": "elsewhere", "max_steps": 3, "seed": 0, "run_name": "0 full"}
     (folder / "settings.yaml").write_text(yaml.safe_dump(used))
     config = tmp_path / "plan.yaml"

@@ -1,15 +1,10 @@
 """Pieces of a study of a pretrained model that need no training: predictions by pair, intervals, the noise floor."""
 
 import json
-import os
-import signal
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
 
 from autorater.data.errors import UserError
 from autorater.evaluation.judge import measure
@@ -78,58 +73,16 @@ def test_estimates_are_means_over_pairs_and_seeds(simulated):
     assert estimate(row, targets, "both", prediction=BEFORE) is None
 
 
-RECIPE = """
-import pathlib, signal, sys, time
-place = pathlib.Path(sys.argv[sys.argv.index("--config") + 1]).parent
-assert sys.argv[-2:] == ["--resume_from_checkpoint", "auto"]
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-(place / "started").touch()
-time.sleep({seconds})
-print("the reason")
-sys.exit({status})
-"""
-
-
-@pytest.fixture
-def recipe_run(tmp_path, monkeypatch):
-    """Starts a stand-in of recipes/grpo.py as a run of a study."""
-
-    def start(status, seconds=0):
-        monkeypatch.setattr(pretrained, "_ROOT", tmp_path)
-        (tmp_path / "recipes").mkdir(exist_ok=True)
-        (tmp_path / "recipes" / "grpo.py").write_text(RECIPE.format(status=status, seconds=seconds))
-        settings = {"model_name_or_path": "method:start", "max_steps": 3, "n_bootstrap": 5, "judgment": "pointwise"}
-        settings |= {"answer_step": 0.05, "prompt_template": "compact", "warm_start_verdicts": "method:teacher"}
-        run = Run("votes", 0, "mine", "grpo", settings, {})
-        pretrained._run_recipe(run, tmp_path / "0" / "mine", tmp_path / "judgments")
-
-    return start
-
-
-def test_a_recipe_is_executed_in_its_folder(recipe_run, tmp_path):
-    recipe_run(status=0)
-    options = yaml.safe_load((tmp_path / "0" / "mine" / "settings.yaml").read_text())
+def test_the_options_of_a_recipe(tmp_path):
+    settings = {"model_name_or_path": "method:start", "max_steps": 3, "n_bootstrap": 5, "judgment": "pointwise"}
+    settings |= {"answer_step": 0.05, "prompt_template": "compact", "warm_start_verdicts": "method:teacher"}
+    run = Run("votes", 0, "mine", "grpo", settings, {})
+    options = pretrained.recipe_options(run, tmp_path / "0" / "mine", tmp_path / "judgments")
     assert options == {
         "model_name_or_path": str(tmp_path / "0" / "start"), "max_steps": 3, "judgment": "pointwise",
         "run_name": "mine (votes, seed 0)", "output_dir": str(tmp_path / "0" / "mine"),
         "warm_start_verdicts": str(tmp_path / "0" / "teacher"), "untrained_judgments_dir": str(tmp_path / "judgments"),
     }  # fmt: skip
-    with pytest.raises(UserError, match=r"failed with status 2; see .*mine/log\.txt"):
-        recipe_run(status=2)
-    assert "the reason" in (tmp_path / "0" / "mine" / "log.txt").read_text()
-
-
-def test_a_signal_reaches_the_recipe(recipe_run, tmp_path):
-    def stop():
-        while not (tmp_path / "0" / "mine" / "started").exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop).start()
-    with pytest.raises(SystemExit) as stopped:
-        recipe_run(status=0, seconds=60)
-    assert stopped.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_noise_of_shares_is_unbiased():
