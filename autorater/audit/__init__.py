@@ -10,4 +10,6 @@ verdict      the result in a sentence
 plots        figures of the report
 report       report.html (template: report.html.j2) and the summary for the terminal
 run          all of these in order
+style        a response with and without Markdown, for a probe
+judge_command, rank_command   `autorater judge` and `rank`; `processes`: several that judge together
 """

@@ -15,6 +15,9 @@ tables      rows of files, datasets and tables in memory, with their places; JSO
 fields      checks of single values in a row
 population  simulated annotators with a known truth; their texts are in simulated_texts.json
 curriculum  responses that grow during training, for policies from scratch
+objective   pairs with one right answer, from templates
+config_file options in a YAML file
+recipes     the command `autorater recipes`
 errors      base classes of the errors that a user can fix
 atomic      files that are written in one step
 """

@@ -233,7 +233,7 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
 def write_comparison(folder: str | Path, entries: Sequence[Entry], more: Mapping[str, float] | None = None) -> None:
     """Writes `metrics.json` (keys `method+variant/metric`) and `predictions.jsonl` for at least one available method.
 
-    A fitted recalibration is included as `…/fitted_slope` and `…/fitted_intercept`, weights of a panel as
+    A fitted slope and shift are included as `…/fitted_slope` and `…/fitted_intercept`, weights of a panel as
     `panel/weight/JUDGE`; `more` are further metrics.
     """
     available = {entry.key: entry for entry in entries if entry.evaluation is not None}

@@ -10,10 +10,12 @@ calibrators  recalibrations: curves fitted on votes, applied to a judge's answer
 ranking      responses to one prompt ranked by all their pairs: Bradley–Terry strengths
 panel        several judges as one: a weighted sum of logits, fitted on votes
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
-served       `ServedJudge`: a judge trained here, behind a server, asked as it was measured; also pointwise ones
+served       `ServedJudge`: a judge trained here, behind a server, asked as it was measured; `served_pointwise`
+client       requests to a server; `replies`: what comes back
 recorded     judgments that another program wrote to a file; `recorded_judge` is a judge that reads them
 judged       judged pairs, some with votes, from files: those, or predictions of a run
 opening      any of these judges, opened by its name; `options` are those of the commands
+identity     hashes of judges, prompts and data, by which stored judgments are found
 
 `endpoint`, `recorded` and `opening` import no torch, nor does this package until `Judge` or `LinearProbe` is used.
 """

@@ -118,8 +118,8 @@ def shrunken_temperature(
 ) -> LogitMap:
     """`odd_temperature` with a prior: few votes change a judge little, many as much as they say.
 
-    Its maximum a posteriori; log T has a Cauchy prior around 0. Its heavy tails let a T far from 1 pass that the votes
-    support, such as that of a judge whose answers are all near 0.5.
+    The maximum a posteriori with a Cauchy prior of log T around 0. The heavy tails of the prior allow a T far from 1
+    if the votes support it, as for a judge whose answers are all near 0.5.
 
     Args:
         p_ab, p_ba, labels: As in `fit_recalibration`.

@@ -1,10 +1,9 @@
 """Async client of an OpenAI-compatible server, with retries and a budget. Imports no torch.
 
 A request ends with a reply that has a text, or is refused: the server rejected it, the reply has no visible text
-(content filter, cut off, only reasoning), or all of its `max_retries` + 1 attempts failed. If no request can succeed
-(invalid key, unknown model, no credit, no server), an `EndpointError` ends them all: at once, after many refusals in a
-row, or where every request of a call was refused for a reason that is not about its prompt, and none was answered
-before.
+(content filter, cut off, only reasoning), or all of its `max_retries` + 1 attempts failed. If no request can succeed,
+an `EndpointError` ends them all: at once for an invalid key, an unknown model or no credit; after many refusals in a
+row; or if every request of a call was refused, none of them because of its prompt, and none was answered before.
 
 Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
 empty replies without a reason and replies of another format (`autorater.judges.replies`). An error in a reply with
@@ -332,7 +331,7 @@ class _Session:
                 self.replied.notify_all()
 
     def most_tokens(self, body: Body) -> int:
-        """The tokens of a request: at most its bytes and its longest answer, at least those of the largest reply."""
+        """Upper bound of the tokens of a request: its bytes and its longest answer, or the largest reply so far."""
         return max(self.largest, len(json.dumps(body)) + int(body.get("max_tokens") or 0))
 
     async def attempt(self, server: openai.AsyncOpenAI, body: Body, tokens: list[int]) -> Reply:

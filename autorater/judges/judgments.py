@@ -165,7 +165,7 @@ class Answer:
         text, finish_reason, prompt_tokens, completion_tokens: The completion of a server, and what it reports.
         valid: Probability that an answer parses, in [0, 1], from a local model.
         error: Why the request was refused.
-        requests: Requests that were sent for it, without retries; 0 if others brought what it depends on.
+        requests: Requests that were sent for it, without retries; 0 if all it needs was read for other pairs.
     """
 
     status: str

@@ -60,7 +60,7 @@ class LinearProbe:
         weights: Weights of the state and of the log length, shape (width + 1,).
         out_of_fold: Pr[B better] of the N training pairs, each predicted from pairs without its texts, shape (N,).
         folds: The fold of every training text; None if the probe was loaded.
-        fold_weights: Weights of the fits that left out two folds (or one twice), by their sorted numbers; the same.
+        fold_weights: Weights of the fits, by the two folds that each left out (sorted; twice the same for one).
     """
 
     states: ResponseStates

@@ -64,7 +64,7 @@ class ServedPointwiseJudge(ServedJudge):
         return len({(pair.prompt, text) for pair in pairs for text in (pair.response_a, pair.response_b)})
 
     def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
-        """As in `EndpointJudge`; an answer has the requests, and their tokens, that were sent for its pair first."""
+        """As in `EndpointJudge`; a response of several pairs is counted with the first of them that is answered."""
         scored: dict[str, _ScoredResponse] = {}
         open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
 

@@ -50,8 +50,8 @@ def difference(
 ) -> tuple[float, float]:
     """Mean absolute difference of the log-probabilities of the likeliest tokens, and what counts as rounding.
 
-    That is `TOLERANCE`, or if it is more the largest rounding error of the likeliest logits, averaged. Under autocast
-    with float32 weights, the worse of both precisions.
+    The second is `TOLERANCE`, or half the spacing of numbers near the mean largest logit if that is more. Under
+    autocast with float32 weights both are those of the worse precision.
 
     Args:
         model: Bare or wrapped; without dropout meanwhile. Of a sharded model the largest values of any process.

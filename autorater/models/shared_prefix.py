@@ -44,7 +44,7 @@ def suffix_logits(
         Logits of shape (B, 1 + S, V): `[:, 0]` after the prompt, `[:, 1 + s]` after suffix token s.
 
     Raises:
-        ValueError: If `supports_shared_prefix` refuses the model.
+        UserError: If `supports_shared_prefix` refuses the model.
         RuntimeError: If the model built its attention mask without transformers' interface, so nothing was split.
     """
     enable_shared_prefix(model)

@@ -5,7 +5,9 @@ headline    did training help, how calibrated is the judge
 tables      tables as text: fixed width, Markdown; the summary printed at the end of a run
 breakdown   calibration by topic, worst pairs
 plots       reliability and order swap: arrays computed, then drawn
-comparison  report of a comparison of judging methods; with its own plots
+comparison  report of a comparison of judging methods; `comparison_plots`: its figures
+systems     win rates of systems in it
+evaluate    the command `autorater evaluate`, from its options to this report
 page        report.html and reliability.png of a run
 card        the model card
 decisions/  the commands `autorater winrate`, `defer` and `gate`

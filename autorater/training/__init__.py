@@ -16,6 +16,8 @@ grpo                 the trainer for a config
 sft                  the vote share as text, or a score of exact answers
 sampling             batches of prompts of similar length
 recalibration        fitted after training: a temperature with a prior, or with a shift against position bias too
+memory               of a step, estimated before it is taken
+prefix_sharing       trainers whose model processes a prompt once for all answers
 faults               rewards that are not finite, prompts that do not fit
 run                  a run from its data to its report, shared by all recipes; `interruptible`: the training itself
 callbacks, tracking  evaluation and progress during training; Weights & Biases

@@ -42,8 +42,8 @@ class TrainingData(Generic[Rows]):
 
     Attributes:
         warm_start: The N rows whose verdicts the warm start imitates.
-        verdicts: Their verdicts, shape (N,), of the simulated grader or of one vote if the rows are recorded: Pr[B
-            better] of pairs, or the share of characters that are in B; the index of one label of items.
+        verdicts: Their verdicts, shape (N,): Pr[B better] of pairs, by the simulated grader or one recorded vote, or
+            the share of characters that are in B; of items the index of one label.
         warning: Why the held-out rows make a judge look better than new ones, or nothing.
     """
 

@@ -66,7 +66,7 @@ class VoteBatches:
     Args:
         graph: Responses and votes.
         tokens: Maximum tokens of the distinct responses of a batch, with their prompts; one vote may have more.
-        processes: Number of processes that take turns with the batches.
+        processes: Number of processes, among which the batches are divided in turn.
         seed: Seed of all draws.
 
     Attributes:

@@ -82,8 +82,8 @@ def _teach(
         judge.model = with_new_adapter(judge.model, peft_config, training.seed)
     alone = texts.alone(judge)
     lengths = np.array([len(prompt) for prompt in alone])
-    wanted = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)
-    accumulation = training.gradient_accumulation_steps if judge.is_pointwise else wanted
+    clusters_a_step = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)
+    accumulation = training.gradient_accumulation_steps if judge.is_pointwise else clusters_a_step
     n_rows = args.warm_start_steps * accumulation * training.world_size
     if judge.is_pointwise:
         costs, budget, pairs_a_row = lengths - len(common_beginning(alone)), training.batch_tokens, None
@@ -117,7 +117,7 @@ def _teach(
     weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
     trainer = TeachingTrainer(judge, texts, rows, options, *weights)
     n_targets = sum(map(len, rows["target"]))
-    size = "" if judge.is_pointwise else f" of {wanted * PROMPTS_A_ROW * training.world_size} prompts"
+    size = "" if judge.is_pointwise else f" of {clusters_a_step * PROMPTS_A_ROW * training.world_size} prompts"
     logger.info(
         f"teaching: {args.warm_start_steps} steps{size}, {n_targets:,} targets among {len(texts):,} texts"
         f"{'' if (lengths <= longest).all() else f'; pairs over {longest} tokens are left out'}"
