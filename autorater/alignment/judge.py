@@ -4,7 +4,6 @@ If the labels are those of a pair (A, perhaps tie, B), Pr[B preferred] = q_B + q
 replace one that verbalizes numbers. The label format is saved with the model (`autorater.json`).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from autorater.alignment.labels import LabelFormat, LabelTree
+from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
 from autorater.judges.local import FORMAT_FILE, Judge, read_format, saved_pieces
@@ -46,7 +46,7 @@ class LabelJudge(Judge):
     def save_format(self, folder: str | Path) -> None:
         """Writes the label format and the rendered layout to `autorater.json` beside the weights."""
         saved = {"label_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
-        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder, FORMAT_FILE), saved)
 
     def encode(self, items: ItemSet) -> list[EncodedPrompt]:
         """Prompts of N items."""

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.loading import as_pairs
 from autorater.data.messages import Text
@@ -218,7 +219,7 @@ class Judge(NamedJudge):
             saved["max_reasoning_tokens"] = self.max_reasoning_tokens
         if self.recalibration is not None:
             saved["recalibration"] = asdict(self.recalibration)
-        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder, FORMAT_FILE), saved)
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders.

@@ -1,9 +1,9 @@
 """`autorater merge`: an adapter merged into its base model, a judge that loads and trains as any plain model."""
 
 import argparse
-import json
 from pathlib import Path
 
+from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 
 
@@ -46,4 +46,4 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     make_readable(folder)
     tokenizer.save_pretrained(folder)
     if saved:
-        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder, FORMAT_FILE), saved)

@@ -10,7 +10,6 @@ the number of pairs among them. The scale is fixed and saved; fitted on votes, i
 Deliberately left out: reasoning, and digits that are sampled.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from scipy.special import expit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.data.atomic import write_json
 from autorater.data.messages import Text
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
@@ -97,7 +97,7 @@ class PointwiseJudge(Judge):
         saved |= {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
         if self.recalibration is not None:
             saved["recalibration"] = asdict(self.recalibration)
-        Path(folder, FORMAT_FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder, FORMAT_FILE), saved)
 
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
         """The scores of K responses to a prompt, shape (K,), in [0, 9]; arguments and errors as in `rank`."""

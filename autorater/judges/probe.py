@@ -29,6 +29,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.loading import as_pairs, labelled_pairs
 from autorater.data.messages import plain_text
@@ -178,7 +179,7 @@ class LinearProbe:
         Path(folder).mkdir(parents=True, exist_ok=True)
         description, arrays = (Path(folder, file) for file in _FILES)
         content = {"model": self.name, "layer": self.layer, "strength": self.strength}
-        description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(description, content)
         np.savez(arrays, weights=self.weights, out_of_fold=self.out_of_fold)
 
     @classmethod

@@ -8,11 +8,11 @@ certain first, with `probability` and all their columns.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 
 import numpy as np
 
+from autorater.data.atomic import write_json
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import labels_of, read_judged
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         "n_votes": int(voted.sum()), "n_judged": int((~voted).sum()),
         "n_standing": int((stands & ~voted).sum()), "n_for_people": len(for_people),
     }  # fmt: skip
-    (folder / "defer.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "defer.json", results)
     answer = _answer(results)
     print(answer)
     rows = [

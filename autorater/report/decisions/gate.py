@@ -7,7 +7,6 @@ metric is worse. `gate_run` does the same at the end of an audit or an evaluatio
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autorater.data.atomic import write_json
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
 from autorater.judges.judged import clusters_of, read_judged, warn_of_weights
@@ -132,7 +132,7 @@ def _write_gate(
     summary = f"{_answer(changes, len(after))}\n\n{markdown_table(_HEADER, rows, 'lrrrrlr')}\n"
     (folder / "gate.md").write_text(summary, encoding="utf-8")
     results = {"failed": gate_fails(changes), "changes": [asdict(change) for change in changes]}
-    (folder / "gate.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "gate.json", results)
     figure = gate_figure(changes, [_NAMES[change.metric] for change in changes])
     write_page(folder / "gate.html", "Gate", _answer(changes, len(after)), figure, _CAPTION, _HEADER, rows, settings)
     print(summary, end="")
