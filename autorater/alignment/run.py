@@ -30,7 +30,7 @@ from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
 from autorater.training.precision import evaluation_precision
-from autorater.training.run import begin_run, finish_run, open_model, write_pair_run
+from autorater.training.run import begin_run, finish_run, open_model, shown_settings, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
 
@@ -84,7 +84,7 @@ def run_alignment(
     if of_pairs:
         trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
     card = {"base_model": base, "prompt_text": label_format.text, "labels": label_format.task.labels}
-    card |= {"settings": settings, "warning": data.warning}
+    card |= {"settings": shown_settings(settings, training), "warning": data.warning}
     write = partial(write_pair_run, title=TITLE, method="alignment") if of_pairs else write_item_run
     finish_run(trainer, judge, record, measure, partial(write, training.output_dir, card, before))
 

@@ -141,14 +141,6 @@ def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
     return [sparse(pair) for pair in pairs]
 
 
-def weighted_votes(pair: Pair) -> dict[float, float]:
-    """Every vote of a pair with its weight, {0.0: share for A, 1.0: share for B}; a tie vote counts half for each.
-
-    The mean of S(p, vote) with these weights is what `rewards.VotesReward` scores.
-    """
-    return {0.0: 1.0 - pair.label, 1.0: pair.label}
-
-
 def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
     """Adds the swap of every pair, with an id that ends in `#ba`: 2 N pairs, ab, ba, ab, ba, …
 

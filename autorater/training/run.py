@@ -185,7 +185,11 @@ def open_run(
     elif pretrained and not is_evaluated:
         _reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
-    card = {"base_model": base, "prompt_text": judge.encoder.format.described, "settings": settings}
+    card = {
+        "base_model": base,
+        "prompt_text": judge.encoder.format.described,
+        "settings": shown_settings(settings, training),
+    }
     card |= {"warning": data.warning, "pointwise": is_pointwise(training)}
     return JudgeRun(
         args,
@@ -295,6 +299,12 @@ def begin_run(
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")
     return record, settings
+
+
+def shown_settings(settings: Mapping[str, object], training: TrainingArguments) -> dict[str, object]:
+    """The settings for report and card: with learning rate and seed also if they are defaults, without empty ones."""
+    always = {name: getattr(training, name) for name in ("learning_rate", "seed")}
+    return {name: value for name, value in (always | settings).items() if value not in (None, [])}
 
 
 def check_run(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:

@@ -17,7 +17,7 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import prepare_data
 from autorater.training.ppo import JudgePPOConfig
-from autorater.training.run import begin_run, check_run, finish_run, open_run
+from autorater.training.run import begin_run, check_run, finish_run, open_run, shown_settings
 from autorater.training.sft import JudgeSFTConfig
 from tests.conftest import full_disk, make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
@@ -153,3 +153,9 @@ def test_reasoning_requires_answers_at_once_before_anything_is_judged(family, tm
     warned = pytest.warns(RuntimeWarning, match="processes a prompt again") if family == "mamba" else nullcontext()
     with warned, refused if family == "mamba" else pytest.raises(Judged):
         open_run(args, options, ModelConfig(str(folder)), PromptFormat("full", reasoning=True))
+
+
+def test_report_and_card_show_the_learning_rate_and_nothing_empty():
+    settings = {"seed": 3, "debug": [], "beta": 0.0, "n": None}
+    shown = shown_settings(settings, SimpleNamespace(learning_rate=1e-6, seed=3))
+    assert shown == {"learning_rate": 1e-6, "seed": 3, "beta": 0.0}
