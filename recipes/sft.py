@@ -33,7 +33,7 @@ def main() -> None:
         run.judge.model,
         training,
         run.judge.tree,
-        train_dataset=Dataset.from_list(sft_rows(run.train, run.prompts, run.judge.tokenizer, training)),
+        train_dataset=Dataset.from_list(sft_rows(run.train.pairs, run.train.prompts, run.judge.tokenizer, training)),
         processing_class=run.judge.tokenizer,
         peft_config=run.peft_config,
     )

@@ -65,11 +65,11 @@ def train_on_votes(
         "peft_config": run.peft_config,
     }
     if pointwise:
-        rows, graph = vote_rows(run.train, run.prompts)
+        rows, graph = vote_rows(run.train.pairs, run.train.prompts)
         trainer = PointwiseTrainer(run.judge.model, graph=graph, train_dataset=rows, **common)
         title, method = "Pointwise judge trained on votes", "pointwise"
     else:
-        rows = Dataset.from_list(training_rows(run.train, run.prompts, training.orders))
+        rows = Dataset.from_list(training_rows(run.train.pairs, run.train.prompts, training.orders))
         trainer = grpo_trainer(run.judge.model, train_dataset=rows, **common)
         title = f"{method.upper()} on votes"
     run.finish(trainer, title=title, method=method)

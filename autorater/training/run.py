@@ -72,32 +72,36 @@ _OF_ADAPTER = {  # options of TRL to those of PEFT
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs and their prompts in both orders."""
+
+    pairs: list[Pair]
+    prompts: Sequence[Prompts]
+
+
 @dataclass
 class JudgeRun:
     """The training run of a judge of pairs.
 
     Attributes:
         judge: The judge of the model to train, `judge.model`, with `judge.tokenizer`.
-        train, prompts: Training pairs and their prompts in both orders.
-        held_out, held_out_prompts: The same of the pairs to evaluate on.
-        recalibration, recalibration_prompts: The same of the pairs that a recalibration is fitted to, or empty.
+        train, held_out: The pairs to train on and to evaluate on.
+        recalibration: The pairs that a recalibration is fitted to, if there is one.
         before: The evaluation before training.
         card: As in `write_pair_run`.
     """
 
     args: JudgeArguments
     training: TrainingArguments
+    model_config: ModelConfig
+    record: RunRecord
     judge: Judge
-    train: list[Pair]
-    prompts: Sequence[Prompts]
-    held_out: list[Pair]
-    held_out_prompts: Sequence[Prompts]
-    recalibration: list[Pair]
-    recalibration_prompts: Sequence[Prompts]
+    train: EncodedPairs
+    held_out: EncodedPairs
+    recalibration: EncodedPairs | None
     before: Evaluation
     card: Mapping[str, object]
-    record: RunRecord
-    model_config: ModelConfig
 
     @property
     def peft_config(self) -> PeftConfig | None:
@@ -106,20 +110,20 @@ class JudgeRun:
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
-        held_out = self.held_out, self.held_out_prompts
+        held_out = self.held_out.pairs, self.held_out.prompts
         trainer.add_callback(CalibrationCallback(trainer, self.judge, *held_out, self.args.n_eval_pairs))
         write = partial(write_pair_run, self.training.output_dir, self.card, self.before, title=title, method=method)
         finish_run(trainer, self.judge, self.record, self._evaluate, write)
 
     def _evaluate(self) -> Evaluation:
         progress = not self.training.disable_tqdm
-        if self.recalibration:
-            judgments = judge_all(self.judge, self.recalibration, self.recalibration_prompts, progress=progress)
+        if self.recalibration is not None:
+            pairs = self.recalibration.pairs
+            judgments = judge_all(self.judge, pairs, self.recalibration.prompts, progress=progress)
             single_votes = self.args.temperature_labels == "sparse"
             with_shift = self.args.recalibration == "platt" and not is_pointwise(self.training)
-            fit = fit_platt if with_shift else fit_temperature
-            self.judge.recalibration = fit(judgments, self.recalibration, single_votes)
-        return evaluate(self.judge, self.held_out, self.held_out_prompts, progress=progress)
+            self.judge.recalibration = (fit_platt if with_shift else fit_temperature)(judgments, pairs, single_votes)
+        return evaluate(self.judge, self.held_out.pairs, self.held_out.prompts, progress=progress)
 
 
 def open_run(
@@ -130,7 +134,7 @@ def open_run(
     max_reasoning_tokens: int = 512,
     given: Collection[str] = (),
 ) -> JudgeRun:
-    """Loads the data, loads or builds the policy, and evaluates it.
+    """Loads the data, loads or builds the policy, evaluates it and, if asked to, warms it up.
 
     Args:
         args, training, model_config, given: As in `begin_run`; `training` has an `answer_step`.
@@ -143,8 +147,7 @@ def open_run(
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_policy, args, training, data)
-    pretrained = model_config.model_name_or_path
-    base = pretrained or record.warm_started_policy(build)
+    base = model_config.model_name_or_path or record.warm_started_policy(build)
     is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
     model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
@@ -152,60 +155,75 @@ def open_run(
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
         judge = Judge(model, tokenizer, prompt_format, training.answer_step, max_reasoning_tokens, pieces=pieces)
+    del model  # a warm-up replaces that of the judge
     log_layout_difference(judge.encoder)
 
-    longest = longest_prompt(model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
-    short, dropped = {}, []
-    for name, pairs in (("training", data.train), ("held-out", data.held_out), ("recalibration", data.recalibration)):
-        *short[name], n_long = drop_long(pairs or [], judge.encoder.encode(pairs or []), longest)
-        if pairs is not None:
-            dropped.append(f"{n_long} {name} pairs")
-            if not short[name][0]:
-                raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
-    logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
-    (train, prompts), (held_out, held_out_prompts), (recalibration, recalibration_prompts) = short.values()
+    longest = longest_prompt(judge.model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
+    train, held_out, recalibration = _short_enough(judge, data, longest)
     if getattr(training, "mode", "") == REASONING:
-        with gathered(model):
-            check_answers_at_once(model, judge.tree, prompts[0][0].ids, training.gradient_checkpointing)
-    log_memory(judge, prompts, training, model_config)
-    if pretrained and args.warm_start_steps and record.warm_start is None:
+        with gathered(judge.model):
+            some_prompt = train.prompts[0][0].ids
+            check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
+    log_memory(judge, train.prompts, training, model_config)
+    warm_up = model_config.model_name_or_path and record.warm_start is None
+    if warm_up and args.warm_start_steps:
         warn_of_warm_up(judge, training, model_config)
-    judge_held_out = partial(judge_all, judge, held_out, held_out_prompts, progress=not training.disable_tqdm)
-    if pretrained and args.untrained_judgments_dir:
-        judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out, args, training, model_config)
-    with gathered(model), evaluation_precision(training):
-        before = measure(held_out, record.judgments_before(judge_held_out))
-    del model  # a warm-up replaces it
-    if pretrained and record.warm_start is None and args.teacher:
+    before = _judged_before(judge, held_out, args, training, model_config, record)
+    if warm_up and args.teacher:
         config = new_adapter(judge.model, model_config)
-        folder = learn_from_teacher(judge, train, args, training, record, base, longest, config)
+        folder = learn_from_teacher(judge, train.pairs, args, training, record, base, longest, config)
         _reopen(judge, args, training, model_config, folder)
-    elif pretrained and record.warm_start is None:
-        teach_format(judge, prompts, before, args, training, model_config, record)
-    elif pretrained and not is_evaluated:
+    elif warm_up:
+        teach_format(judge, train.prompts, before, args, training, model_config, record)
+    elif model_config.model_name_or_path and not is_evaluated:
         _reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
     card = {
         "base_model": base,
         "prompt_text": judge.encoder.format.described,
         "settings": shown_settings(settings, training),
+        "warning": data.warning,
+        "pointwise": is_pointwise(training),
     }
-    card |= {"warning": data.warning, "pointwise": is_pointwise(training)}
     return JudgeRun(
-        args,
-        training,
-        judge,
-        train,
-        prompts,
-        held_out,
-        held_out_prompts,
-        recalibration,
-        recalibration_prompts,
-        before,
-        card,
-        record,
-        model_config,
+        args, training, model_config, record, judge, train, held_out, recalibration, before=before, card=card
     )
+
+
+def _short_enough(
+    judge: Judge, data: TrainingData[list[Pair]], longest: int
+) -> tuple[EncodedPairs, EncodedPairs, EncodedPairs | None]:
+    """The pairs to train on, to evaluate on and to recalibrate on whose prompts have at most `longest` tokens."""
+    short: list[EncodedPairs | None] = []
+    dropped = []
+    for name, pairs in (("training", data.train), ("held-out", data.held_out), ("recalibration", data.recalibration)):
+        if pairs is None:
+            short.append(None)
+            continue
+        *kept, n_long = drop_long(pairs, judge.encoder.encode(pairs), longest)
+        short.append(EncodedPairs(*kept))
+        dropped.append(f"{n_long} {name} pairs")
+        if not short[-1].pairs:
+            raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
+    logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
+    return tuple(short)
+
+
+def _judged_before(
+    judge: Judge,
+    held_out: EncodedPairs,
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+) -> Evaluation:
+    """The evaluation before training, from the judgments that the run or another one has stored, if there are any."""
+    progress = not training.disable_tqdm
+    judge_held_out = partial(judge_all, judge, held_out.pairs, held_out.prompts, progress=progress)
+    if model_config.model_name_or_path and args.untrained_judgments_dir:
+        judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out.pairs, args, training, model_config)
+    with gathered(judge.model), evaluation_precision(training):
+        return measure(held_out.pairs, record.judgments_before(judge_held_out))
 
 
 def _judge_or_read(

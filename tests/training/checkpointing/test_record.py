@@ -173,7 +173,7 @@ def test_a_full_disk_says_how_to_resume(tmp_path, monkeypatch, error):
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(CheckpointError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
         record.judgments_before(lambda: Judgments(*np.zeros((4, 3, 2))))
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"], "no temporary file is left"
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "run.json"}, "no temporary file is left"
 
 
 def test_the_rendered_prompt_of_a_run_is_used_again(tmp_path):
