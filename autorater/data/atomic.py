@@ -2,8 +2,9 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -12,20 +13,28 @@ from typing import IO
 def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """A new file to write, which replaces `path` once it is on the disk; after an error it is removed.
 
-    Several processes may write the same file; the last one wins. `mode` is "w" (UTF-8) or "wb".
+    Several processes may write the same file; the last one wins. A link stays one, and so does the mode of a file;
+    what is no file, such as /dev/stdout, is written directly. `mode` is "w" (UTF-8) or "wb".
     """
-    path = Path(path)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    path, encoding = Path(os.path.realpath(path)), None if "b" in mode else "utf-8"
+    if path.exists() and not path.is_file():
+        with path.open(mode, encoding=encoding) as file:
+            yield file
+        return
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
-        with new.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with new.open(mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            new.chmod(path.stat().st_mode)
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    flush_to_disk(path.parent)
+    with suppress(OSError):  # not every file system can
+        flush_to_disk(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -18,8 +18,11 @@ class OptionError(UserError):
     """Options that are not compatible with others; `options` are their names."""
 
     def __init__(self, message: str, options: Sequence[str]):
-        super().__init__(message)
+        super().__init__(message, options)  # both are pickled
         self.options = options
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class DataWarning(Warning):

@@ -6,7 +6,7 @@ A float32 0.3 is 0.300000012 in float64, past the edge of its bin. Probabilities
 rounded to the decimals that their type holds (six for float32, three for float16).
 """
 
-from numbers import Real
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -99,14 +99,22 @@ def check_equal_lengths(**arrays: np.ndarray | None) -> None:
 
 def check_at_least(name: str, value: int, minimum: int) -> None:
     """A whole number no smaller than `minimum`."""
-    if not isinstance(value, Real) or not value >= minimum or value % 1:
+    if not _number(value) >= minimum or _number(value) % 1:
         raise ValueError(f"{name} is {value}; expected a whole number of at least {minimum}")
 
 
 def check_share(name: str, value: float) -> None:
     """A number between 0 and 1, both excluded."""
-    if not isinstance(value, Real) or not 0 < value < 1:
+    if not 0 < _number(value) < 1:
         raise ValueError(f"{name} is {value}; expected a value in (0, 1)")
+
+
+def _number(value: object) -> float:
+    """A number of any type, also a tensor or an array of one; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _array(name: str, values: ArrayLike, dimensions: str) -> np.ndarray:

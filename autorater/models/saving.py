@@ -1,15 +1,26 @@
 """Folders of weights: without those of an earlier run, and with modes that let other users read them."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-_OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_*")
+_WEIGHTS = re.compile(
+    r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+    r"|adapter_config\.json|adapter_model\.(safetensors|bin)|value_head\.safetensors"
+)
 
 
-def remove_weights(folder: str | Path) -> None:
-    """Removes weights from a folder that gets new ones: an old adapter would be opened in place of a new model."""
-    for path in {path for pattern in _OF_WEIGHTS for path in Path(folder).glob(pattern)}:
-        path.unlink()
+@contextmanager
+def replacing_weights(folder: str | Path) -> Iterator[None]:
+    """Within it weights are written; then older ones are removed: an adapter would be opened in place of a model."""
+    there = [path for path in Path(folder).glob("*") if _WEIGHTS.fullmatch(path.name) and path.is_file()]
+    older = {path: path.stat().st_mtime_ns for path in there}
+    yield
+    for path, time in older.items():
+        if path.exists() and path.stat().st_mtime_ns == time:
+            path.unlink()
 
 
 def make_readable(folder: str | Path) -> None:

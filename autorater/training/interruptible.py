@@ -8,7 +8,7 @@ from transformers.trainer_utils import TrainOutput
 
 from autorater.training.callbacks import LogFileCallback, NoGradientCallback, PreemptionCallback, show_progress
 from autorater.training.checkpointing.checkpoints import checkpoints
-from autorater.training.checkpointing.record import RunRecord
+from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.preemption import deferred_signals, exit_with
 from autorater.training.tracking import tolerate_tracker_errors
 
@@ -29,8 +29,11 @@ def run_training(trainer: Trainer, record: RunRecord, title: str = "") -> TrainO
         trainer.add_callback(NoGradientCallback())
         trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         late = any(gather_object([received.name is not None]))  # after the last step
-        if late and not preemption.status and not checkpoints(args.output_dir, record.run):
-            trainer._save_checkpoint(trainer.model, trial=None)
+        last = f"checkpoint-{trainer.state.global_step}"
+        if late and not preemption.status:
+            saved = from_main(lambda: [folder.name for folder in checkpoints(args.output_dir, record.run)])
+            if last not in saved:
+                trainer._save_checkpoint(trainer.model, trial=None)
     if preemption.status or late:
         newest = next(iter(checkpoints(args.output_dir, record.run)), "none")
         exit_with(

@@ -12,6 +12,7 @@
 import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, is_adapter, load_policy, train_only
-from autorater.models.saving import remove_weights
+from autorater.models.saving import replacing_weights
 from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
@@ -441,15 +442,16 @@ def finish_run(
     # without the trainer's autocast: in the precision of the evaluation before training
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     folder = trainer.args.output_dir
+    is_main = trainer.args.process_index == 0
     with writes_to(folder):
-        from_main(lambda: remove_weights(folder))  # of an earlier run
-        trainer.save_model()  # before the evaluation, which a signal may end
-        if trainer.args.process_index == 0:
+        with replacing_weights(folder) if is_main else nullcontext():
+            trainer.save_model()  # before the evaluation, which a signal may end
+        if is_main:
             judge.tokenizer.save_pretrained(folder)
             judge.save_format(folder)
     with evaluation_precision(trainer.args):
         after = evaluate()
-    if trainer.args.process_index == 0:
+    if is_main:
         with writes_to(folder):
             judge.save_format(folder)  # with the recalibration
             write(after, trained.metrics["train_runtime"])

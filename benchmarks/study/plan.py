@@ -152,7 +152,7 @@ class Run:
     def hash(self) -> str:
         """Hash of settings and data files that the result depends on, also those of the warm start and of `needs`."""
         inputs = [_FORMAT, self.dataset, self.seed, self.trainer, self.settings, self.tests]
-        inputs.append(file_digests(self.settings))
+        inputs += [digests] if (digests := file_digests(self.settings)) else []
         inputs += [self.start and self.start.hash, *(run.hash for run in self.needs)]
         text = json.dumps(inputs, sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]

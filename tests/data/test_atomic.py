@@ -41,3 +41,16 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"weights": b"old"}
+
+
+def test_links_modes_and_devices_stay(tmp_path):
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_json(link, {"a": 1})
+    assert link.is_symlink()
+    assert json.loads(real.read_text()) == {"a": 1}
+    assert real.stat().st_mode & 0o777 == 0o600
+    write_json("/dev/null", {"a": 1})
+    assert not os.path.isfile("/dev/null")

@@ -91,6 +91,7 @@ def test_options_are_checked():
     for wrong in (None, "0.1", 0, 1):
         with pytest.raises(ValueError, match=rf"alpha is {wrong}; expected a value in \(0, 1\)"):
             deferral_threshold([0.2], [1], [0], alpha=wrong, delta=0.1)
+    assert expected_calibration_error([0.2], [1], n_bins=np.int64(3)) == 0.8
     with pytest.raises(ValueError, match="n_rounds is 0"):
         ece_noise_floor([0.2], n_rounds=0)
     with pytest.raises(ValueError, match="n_bootstrap is -1"):

@@ -12,6 +12,7 @@ checkpoints in the same folder. Needs no torch.
 Deliberately left out: the content of a checkpoint (`autorater.training.checkpointing.resumable`).
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -30,6 +31,7 @@ MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
 LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a run is resumed
 _LARGEST_HASHED = 2**20  # bytes
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +49,8 @@ def writes_to(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNWRITABLE:
+            raise
         raise CheckpointError(
             f"{folder} cannot be written ({first_line(error)}); once it can, resume the run with "
             "--resume_from_checkpoint auto"

@@ -48,8 +48,8 @@ _CHANGEABLE = {
     "save_strategy", "save_total_limit", "untrained_judgments_dir",
 }  # fmt: skip
 T = TypeVar("T")
-_LOCK = ".lock"
-_held: dict[Path, int] = {}  # the open lock files of the runs of this process
+_LOCK = "_lock"  # what begins so is not pushed to the Hub
+_held: list[int] = []  # the open lock files of the runs of this process
 logger = logging.getLogger(__name__)
 
 
@@ -171,6 +171,9 @@ def from_main(call: Callable[[], T]) -> T:
 
 def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRecord:
     earlier = read_record(folder)
+    if earlier:  # older versions did not record contents
+        contents = {name: value for name, value in settings.items() if name.startswith("contents of ")}
+        earlier["settings"] = contents | earlier["settings"]
     if resume and earlier:
         check_settings(earlier["settings"], settings, str(folder / RECORD))
         if REPORT in earlier["completed"] and settings == earlier["settings"]:
@@ -213,24 +216,38 @@ def _held_record(folder: Path, settings: dict[str, object], resume: str | None) 
 
 def _hold(folder: Path) -> None:
     """Refuses a folder in which another process has a run; a file system without locks refuses nothing."""
-    place = folder.resolve()
-    if place in _held:
+    path = folder.resolve() / _LOCK
+    if any(_is_at(file, path) for file in _held):
         return
-    file = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
-    except (BlockingIOError, PermissionError):
+        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
+    except BlockingIOError:
         os.close(file)
         raise CheckpointError(
             f"another process has a run in {folder}; wait until it has ended, or choose another output_dir"
         ) from None
     except OSError as error:
-        logger.debug(f"{place / _LOCK}: {error}")
-    _held[place] = file
+        logger.debug(f"{path}: {error}")
+        return
+    if _is_at(file, path):
+        _held.append(file)
+    else:  # its owner has just removed it
+        os.close(file)
+        _hold(folder)
 
 
 def _release(folder: Path) -> None:
-    place = folder.resolve()
-    if place in _held:
-        (place / _LOCK).unlink(missing_ok=True)
-        os.close(_held.pop(place))
+    path = folder.resolve() / _LOCK
+    for file in [file for file in _held if _is_at(file, path)]:
+        path.unlink()
+        os.close(file)
+        _held.remove(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that a path leads to now."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from multiprocessing import get_context
 from types import SimpleNamespace
 
@@ -102,6 +103,23 @@ def test_a_moved_folder_is_resumed_with_what_it_holds(tmp_path):
     assert again.run == first.run
 
 
+def test_a_run_of_an_older_version_did_not_record_contents(tmp_path):
+    first = opened(tmp_path)
+    again = opened(tmp_path, SETTINGS | {"contents of the data": "0a"})
+    assert again.run == first.run
+    with pytest.raises(CheckpointError, match="contents of the data was '0a' and is '0b'"):
+        opened(tmp_path, SETTINGS | {"contents of the data": "0b"})
+
+
+def test_a_folder_that_was_removed_is_held_again(tmp_path):
+    (tmp_path / "a").mkdir()
+    opened(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    opened(tmp_path / "a")
+    assert (tmp_path / "a" / "_lock").exists()
+
+
 def test_one_process_at_a_time_has_a_run_in_a_folder(tmp_path):
     record = opened(tmp_path)
     other = get_context("spawn").Process(target=opened, args=(tmp_path,))
@@ -109,7 +127,7 @@ def test_one_process_at_a_time_has_a_run_in_a_folder(tmp_path):
     other.join()
     assert other.exitcode == 1, "the folder is in use"
     record.mark("report")
-    assert not (tmp_path / ".lock").exists()
+    assert not (tmp_path / "_lock").exists()
     other = get_context("spawn").Process(target=opened, args=(tmp_path, SETTINGS, None))
     other.start()
     other.join()
@@ -173,7 +191,7 @@ def test_a_full_disk_says_how_to_resume(tmp_path, monkeypatch, error):
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(CheckpointError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
         record.judgments_before(lambda: Judgments(*np.zeros((4, 3, 2))))
-    assert {file.name for file in tmp_path.iterdir()} == {".lock", "run.json"}, "no temporary file is left"
+    assert {file.name for file in tmp_path.iterdir()} == {"_lock", "run.json"}, "no temporary file is left"
 
 
 def test_the_rendered_prompt_of_a_run_is_used_again(tmp_path):
