@@ -23,7 +23,7 @@ from autorater.data.errors import UserError
 from autorater.evaluation.results import METRICS, prepare_output_dir
 from autorater.judges.identity import file_digests
 from autorater.report.tables import markdown_table
-from autorater.training.checkpointing.stages import is_finished
+from autorater.training.checkpointing.stages import is_finished, read_record
 from autorater.training.recipe_process import RESUMABLE, SETTINGS, run_recipe
 
 RECIPES = Path(__file__).parent
@@ -82,12 +82,15 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
             raise UserError(f"run {name!r}: start_from: {start!r} is not a run before it")
         settings["model_name_or_path"] = str(place / start.replace(" ", "_") / "warm_start")
         places.add("model_name_or_path")
-    if _is_finished(recipe, output_dir):
-        used, now = read_config(output_dir / SETTINGS), settings | _contents(settings)
-        used |= _read_json(output_dir / CONTENTS) if (output_dir / CONTENTS).exists() else {}  # of older versions
+    finished = _is_finished(recipe, output_dir)
+    if finished or (recipe in RESUMABLE and read_record(output_dir)):
+        used, now = read_config(output_dir / SETTINGS), settings
+        if (output_dir / CONTENTS).exists():  # older versions wrote none
+            used, now = used | _read_json(output_dir / CONTENTS), now | _contents(settings)
         if changed := sorted(k for k in (used | now).keys() - places if used.get(k) != now.get(k)):
             values = f"{changed[0]} was {used.get(changed[0])!r}, is {now.get(changed[0])!r}"
-            raise UserError(f"{output_dir} has the results of other settings ({values}); move it or set --output_dir")
+            what = "the results" if finished else "an unfinished run"
+            raise UserError(f"{output_dir} has {what} of other settings ({values}); move it or set --output_dir")
     return recipe, settings
 
 
