@@ -181,8 +181,8 @@ class ServerClient:
     """Fields that the server requires in place of ours, found by its errors."""
     refused_in_a_row: int = field(default=0, init=False, repr=False, compare=False)
     """Refusals that are not about the prompt since the last answer, of all calls."""
-    said_retrying: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether a line has said that requests are repeated."""
+    logged_retry: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether a retry has been logged."""
 
     def __post_init__(self):
         whole, real = numbers.Integral, numbers.Real
@@ -298,16 +298,16 @@ class _Session:
             if wait > self.client.max_wait:
                 return refused(failed, f", and required a wait of {wait:.0f} s")
             if attempt < max_retries:
-                self.say_retrying(failed)
+                self.log_retry(failed)
                 if failed.for_all:
                     self.resume_at = max(self.resume_at, time.monotonic() + wait)
                 await asyncio.sleep(wait)
         return refused(failed, f" ({max_retries + 1} attempts a request)" if max_retries else "")
 
-    def say_retrying(self, failed: _FailedAttempt) -> None:
+    def log_retry(self, failed: _FailedAttempt) -> None:
         """Logs the first retry of a run, since minutes may pass until a request is given up."""
-        if not self.client.said_retrying:
-            self.client.said_retrying = True
+        if not self.client.logged_retry:
+            self.client.logged_retry = True
             logger.warning(
                 f"requests to {self.client.named_address} are repeated, up to {self.client.max_retries} times each: "
                 f"{failed}"
