@@ -6,7 +6,17 @@ from torch import nn
 from transformers import PreTrainedModel, set_seed
 from trl import ModelConfig, get_peft_config
 
+from autorater.data.errors import UserError
+
 ALL_LINEAR = "all-linear"  # of PEFT: all linear layers but the output head
+_OF_ADAPTER = {  # options of TRL to those of PEFT
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "target_modules",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
 
 
 def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
@@ -25,6 +35,31 @@ def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftCon
     if config.target_modules == ALL_LINEAR and any(map(_is_state_space, model.modules())):
         config.exclude_modules = ["out_proj"]  # their kernels use its weight, without an adapter; PEFT may refuse it
     return config
+
+
+def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
+    """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further.
+
+    Raises:
+        UserError: If the adapter that is trained further is another than `lora_…` ask for.
+    """
+    if not isinstance(model, PeftModel):
+        config = adapter_config(model, model_config)
+        if config is not None:
+            config.revision = model_config.model_revision  # of the base model, saved with the adapter
+        return config
+    adapter, defaults = model.peft_config[model.active_adapter], ModelConfig()
+    for option, theirs in _OF_ADAPTER.items():
+        asked, has = getattr(model_config, option), getattr(adapter, theirs, None)
+        if theirs == "target_modules" and asked != ALL_LINEAR:  # one name is a text
+            asked, has = (None if v is None else sorted([v] if isinstance(v, str) else v) for v in (asked, has))
+        is_same = asked in (getattr(defaults, option), has) or asked == ALL_LINEAR  # PEFT saves which these are
+        if model_config.use_peft and not is_same:
+            raise UserError(
+                f"{option}: got {asked}, but the adapter of {model_config.model_name_or_path}, which is trained "
+                f"further, has {has}; leave it out, or merge the adapter first (autorater merge) to add another"
+            )
+    return None
 
 
 def with_new_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:

@@ -41,7 +41,7 @@ from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
 from autorater.report import summary_table, write_model_card, write_report
-from autorater.training.adapters import adapter_config
+from autorater.training.adapters import new_adapter
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.checkpoints import writes_to
@@ -62,14 +62,6 @@ from autorater.training.warm_start import build_warm_policy, check_warm_start
 
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
 T = TypeVar("T")
-_OF_ADAPTER = {  # options of TRL to those of PEFT
-    "lora_r": "r",
-    "lora_alpha": "lora_alpha",
-    "lora_dropout": "lora_dropout",
-    "lora_target_modules": "target_modules",
-    "use_rslora": "use_rslora",
-    "use_dora": "use_dora",
-}
 logger = logging.getLogger(__name__)
 
 
@@ -251,31 +243,6 @@ def _judge_or_read(
         with writes_to(args.untrained_judgments_dir):
             judgments.save(path)
     return judgments
-
-
-def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
-    """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further.
-
-    Raises:
-        UserError: If the adapter that is trained further is another than `lora_…` ask for.
-    """
-    if not isinstance(model, PeftModel):
-        config = adapter_config(model, model_config)
-        if config is not None:
-            config.revision = model_config.model_revision  # of the base model, saved with the adapter
-        return config
-    adapter, defaults = model.peft_config[model.active_adapter], ModelConfig()
-    for option, theirs in _OF_ADAPTER.items():
-        asked, has = getattr(model_config, option), getattr(adapter, theirs, None)
-        if theirs == "target_modules" and asked != "all-linear":  # one name is a text
-            asked, has = (None if v is None else sorted([v] if isinstance(v, str) else v) for v in (asked, has))
-        is_same = asked in (getattr(defaults, option), has) or asked == "all-linear"  # PEFT saves which these are
-        if model_config.use_peft and not is_same:
-            raise UserError(
-                f"{option}: got {asked}, but the adapter of {model_config.model_name_or_path}, which is trained "
-                f"further, has {has}; leave it out, or merge the adapter first (autorater merge) to add another"
-            )
-    return None
 
 
 def begin_run(

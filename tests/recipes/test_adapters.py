@@ -16,7 +16,7 @@ from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.judges.merging import merge_adapter
 from autorater.models.loading import load_policy
-from autorater.training.run import new_adapter
+from autorater.training.adapters import new_adapter
 from tests.conftest import make_model, make_tokenizer
 from tests.recipes.test_grpo import run
 
