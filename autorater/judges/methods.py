@@ -118,8 +118,9 @@ class SelfConsistency:
     """
 
     def __init__(self, judge: Judge, n_samples: int = 10, seed: int = 0):
-        if n_samples < 1:
-            raise UserError(f"n_samples is {n_samples}; expected at least 1")
+        least = 2 if judge.encoder.format.reasoning else 1  # a judge does not sample a single reasoning
+        if n_samples < least:
+            raise UserError(f"n_samples is {n_samples}; expected at least {least}")
         self.judge, self.n_samples, self.seed = copy(judge), n_samples, seed
         self.judge.n_reasonings = n_samples
 

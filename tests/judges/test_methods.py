@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import LogitMap
@@ -134,6 +135,9 @@ def test_every_method_judges_or_says_why_not(judge, simulated):
         judging_method("verbalized_reasoning", judge)
     with pytest.raises(ValueError, match="unknown judging method 'magic'"):
         judging_method("magic", judge)
+    for name, least in (("self_consistency", 1), ("self_consistency_reasoning", 2)):
+        with pytest.raises(UserError, match=f"n_samples is {least - 1}; expected at least {least}"):
+            judging_method(name, full, n_samples=least - 1)
 
 
 def test_methods_are_compared_without_a_saved_recalibration(judge, simulated):
