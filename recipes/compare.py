@@ -21,7 +21,7 @@ from autorater.data.atomic import write_json
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
 from autorater.evaluation.results import METRICS, prepare_output_dir
-from autorater.judges.identity import file_digests
+from autorater.judges.identity import contents_of
 from autorater.report.tables import markdown_table
 from autorater.training.checkpointing.stages import is_finished, read_record
 from autorater.training.recipe_process import RESUMABLE, SETTINGS, run_recipe
@@ -86,7 +86,7 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
     if finished or (recipe in RESUMABLE and read_record(output_dir)):
         used, now = read_config(output_dir / SETTINGS), settings
         if (output_dir / CONTENTS).exists():  # older versions wrote none
-            used, now = used | _read_json(output_dir / CONTENTS), now | _contents(settings)
+            used, now = used | _read_json(output_dir / CONTENTS), now | contents_of(settings)
         if changed := sorted(k for k in (used | now).keys() - places if used.get(k) != now.get(k)):
             values = f"{changed[0]} was {used.get(changed[0])!r}, is {now.get(changed[0])!r}"
             what = "the results" if finished else "an unfinished run"
@@ -96,10 +96,6 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
 
 def _is_finished(recipe: str, output_dir: Path) -> bool:
     return is_finished(output_dir) if recipe in RESUMABLE else (output_dir / METRICS).exists()
-
-
-def _contents(settings: dict) -> dict[str, str]:
-    return {f"contents of {name}": digest for name, digest in file_digests(settings).items()}
 
 
 def _read_json(path: Path) -> dict:
@@ -116,7 +112,7 @@ def _metrics(recipe: str, settings: dict) -> dict:
     output_dir = Path(settings["output_dir"])
     if not _is_finished(recipe, output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / CONTENTS, _contents(settings))
+        write_json(output_dir / CONTENTS, contents_of(settings))
         run_recipe(RECIPES / f"{recipe}.py", settings)
     return _read_json(output_dir / METRICS)
 

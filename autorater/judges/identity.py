@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b, file_digest
 from pathlib import Path
 
+CONTENTS_OF = "contents of "
+"""In front of the name of a setting: what the file that it names holds, as a hash."""
 _WEIGHTS = (".safetensors", ".json", ".bin", ".gguf")
 
 
@@ -29,6 +31,11 @@ def file_digests(settings: Mapping[str, object]) -> dict[str, str]:
             with open(value, "rb") as file:
                 digests[name] = file_digest(file, "sha256").hexdigest()
     return digests
+
+
+def contents_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """`file_digests` under the names by which they are recorded among the settings of a run."""
+    return {CONTENTS_OF + name: digest for name, digest in file_digests(settings).items()}
 
 
 def model_digest(name_or_path: str, model: object = None) -> str:

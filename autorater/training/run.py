@@ -30,7 +30,7 @@ from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
 from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
-from autorater.judges.identity import file_digests
+from autorater.judges.identity import CONTENTS_OF, contents_of
 from autorater.judges.local import Judge, pieces_of
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
@@ -140,7 +140,8 @@ def open_run(
     data = prepare_data(args, training.seed)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_policy, args, training, data)
-    base = model_config.model_name_or_path or record.warm_started_policy(build)
+    pretrained = model_config.model_name_or_path
+    base = pretrained or record.warm_started_policy(build)
     is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
     model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
@@ -158,7 +159,7 @@ def open_run(
             some_prompt = train.prompts[0][0].ids
             check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
     log_memory(judge, train.prompts, training, model_config)
-    warm_up = model_config.model_name_or_path and record.warm_start is None
+    warm_up = pretrained and record.warm_start is None
     if warm_up and args.warm_start_steps:
         warn_of_warm_up(judge, training, model_config)
     before = _judged_before(judge, held_out, args, training, model_config, record)
@@ -168,7 +169,7 @@ def open_run(
         _reopen(judge, args, training, model_config, folder)
     elif warm_up:
         teach_format(judge, train.prompts, before, args, training, model_config, record)
-    elif model_config.model_name_or_path and not is_evaluated:
+    elif pretrained and not is_evaluated:
         _reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
     card = {
@@ -278,9 +279,9 @@ def begin_run(
     if training.world_size > 1:
         logger.info(f"{training.world_size} processes")
     settings = non_default_settings(args, training, model_config)
-    contents = {"contents of the data": data.digest} if args.dataset_name else {}  # simulated from the settings
-    for name, digest in file_digests({"warm_start_verdicts": args.warm_start_verdicts}).items():
-        contents[f"contents of {name}"] = digest
+    contents = contents_of({"warm_start_verdicts": args.warm_start_verdicts})
+    if args.dataset_name:  # else they are simulated from the settings
+        contents[f"{CONTENTS_OF}the data"] = data.digest
     record = RunRecord.open(training, settings | contents, data.summary)
     if training.resume_from_checkpoint and training.save_strategy == "no":
         logger.info("save_strategy: no: a checkpoint is saved only when a signal stops the run")

@@ -31,6 +31,7 @@ from autorater.data.atomic import write_json
 from autorater.data.errors import AlreadyFinished
 from autorater.evaluation.stored_judgments import read_stored
 from autorater.judges import Judgments
+from autorater.judges.identity import CONTENTS_OF
 from autorater.prompts.templates import SlotFormat
 from autorater.training.checkpointing.checkpoints import (
     LENGTHS,
@@ -172,7 +173,7 @@ def from_main(call: Callable[[], T]) -> T:
 def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRecord:
     earlier = read_record(folder)
     if earlier:  # older versions did not record contents
-        contents = {name: value for name, value in settings.items() if name.startswith("contents of ")}
+        contents = {name: value for name, value in settings.items() if name.startswith(CONTENTS_OF)}
         earlier["settings"] = contents | earlier["settings"]
     if resume and earlier:
         check_settings(earlier["settings"], settings, str(folder / RECORD))
