@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
@@ -102,7 +101,7 @@ def log(wandb, monkeypatch):
     wandb.logged, wandb.error = [], None
 
     def log(values):
-        responds.wait()
+        responds.wait(timeout=10)
         if wandb.error:
             raise wandb.error
         wandb.logged.append(values)
@@ -126,12 +125,10 @@ def end(log, monkeypatch):
 
 
 def test_a_step_does_not_wait_for_the_tracker(wandb, log, monkeypatch):
-    began = time.monotonic()
     for step in range(5):
         log.state.global_step = step
         log.callback.on_log(None, log.state, None, logs={"loss": step})
         wandb.log({"completions": step})  # as TRL does
-    assert time.monotonic() - began < 1
     assert wandb.logged == [], "no response yet"
     end(log, monkeypatch)
     assert [values.get("completions", values.get("train/global_step")) for values in wandb.logged] == [
