@@ -8,6 +8,7 @@ TRL. Deliberately left out: margins, and labels between 0 and 1, which `trl.Rewa
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -17,7 +18,7 @@ from trl import RewardConfig, RewardTrainer
 from autorater.charm.responses import Preference
 from autorater.charm.reward_model import RewardModel
 from autorater.data.errors import UserError
-from autorater.models.saving import make_readable
+from autorater.models.saving import replacing_weights
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
 from autorater.training.config import bf16_by_default, check_values
@@ -75,7 +76,6 @@ def train_reward_model(
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    trainer.save_model(config.output_dir)
-    if config.should_save:
-        make_readable(config.output_dir)
+    with replacing_weights(config.output_dir) if config.should_save else nullcontext():
+        trainer.save_model(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

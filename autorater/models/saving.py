@@ -14,13 +14,17 @@ _WEIGHTS = re.compile(
 
 @contextmanager
 def replacing_weights(folder: str | Path) -> Iterator[None]:
-    """Within it weights are written; then older ones are removed: an adapter would be opened in place of a model."""
+    """Within it weights are written; then older ones are removed: an adapter would be opened in place of a model.
+
+    The new ones are readable, as by `make_readable`.
+    """
     there = [path for path in Path(folder).glob("*") if _WEIGHTS.fullmatch(path.name) and path.is_file()]
     older = {path: path.stat().st_mtime_ns for path in there}
     yield
     for path, time in older.items():
         if path.exists() and path.stat().st_mtime_ns == time:
             path.unlink()
+    make_readable(folder)
 
 
 def make_readable(folder: str | Path) -> None:

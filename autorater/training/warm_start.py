@@ -26,7 +26,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
-from autorater.models.saving import make_readable, replacing_weights
+from autorater.models.saving import replacing_weights
 from autorater.models.sharding import unsharded
 from autorater.models.tiny import build_policy
 from autorater.prompts.batching import drop_long, pad_prompts
@@ -229,7 +229,6 @@ def save_warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     if state.is_main_process:
         with writes_to(folder), replacing_weights(folder):
             model.save_pretrained(folder)
-            make_readable(folder)
             tokenizer.save_pretrained(folder)
     state.wait_for_everyone()
     return str(folder)

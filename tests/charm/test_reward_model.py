@@ -103,8 +103,10 @@ def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path, ca
         output_dir=str(tmp_path), learning_rate=5e-3, max_steps=12, per_device_train_batch_size=8, use_cpu=True,
         bf16=False, gradient_checkpointing=False, save_strategy="no", report_to="none", logging_strategy="no",
     )  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text("{}")  # of an earlier run
     with caplog.at_level("INFO", "autorater"):
         train_reward_model(reward_model, [*preferences, too_long], config)
+    assert not (tmp_path / "adapter_config.json").exists(), "it would be opened in place of the new weights"
     assert "dropped for texts over 64 tokens: 1 preferences" in caplog.text
     good, bad = reward_model.score([preferences[0].chosen, preferences[0].rejected])
     assert good > bad + 1
