@@ -67,21 +67,28 @@ class Predictions:
     Attributes:
         answers: shape (N, 2, R), Pr[favoured side better]; NaN if there is no answer.
         status: shape (N, 2, R), `NOT_JUDGED`, `ANSWERED`, `UNPARSED` or `REFUSED`.
-        parse_rate: Mean probability that an answer parses, if the judge states it; else the fraction that parsed.
+        valid: shape (N, 2, R), probability that the answer parses, if the judge states it; else 1 if it did, 0 if not.
     """
 
     pairs: PairIndex
     answers: np.ndarray
     status: np.ndarray
-    parse_rate: float
+    valid: np.ndarray
+
+    @property
+    def parse_rate(self) -> float:
+        """Mean probability that an answer parses; 0 if there is none."""
+        replies = (self.status == ANSWERED) | (self.status == UNPARSED)
+        return float(self.valid[replies].mean()) if replies.any() else 0.0
 
     def of_group(self, group: str) -> Predictions:
         here = self.pairs.groups == group
         columns = {
             name: getattr(self.pairs, name)[here] for name in ("labels", "lengths", "groups", "clusters", "own")
         }
-        status = self.status[here]
-        return Predictions(replace(self.pairs, **columns), self.answers[here], status, _fraction_parsed(status))
+        return Predictions(
+            replace(self.pairs, **columns), *(getattr(self, name)[here] for name in ("answers", "status", "valid"))
+        )
 
 
 def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = (), family: Collection[str] = ()) -> PairIndex:
@@ -121,11 +128,12 @@ def recorded_predictions(
 
     The systems are `model_a` and `model_b`, or FastChat's `model_1` and `model_2`.
     """
-    answers = array("d")
+    answers, valid = array("d"), array("d")
 
     def rows() -> Iterator[_Row]:
         for pair in pairs:
             answers.extend(pair.answers)
+            valid.extend(pair.valid)
             texts = [_text(pair.row, name) for name in ("prompt", "response_a", "response_b")]
             own = sum(str(pair.row.get(name)) in family for name in ("model_b", "model_2"))
             own -= sum(str(pair.row.get(name)) in family for name in ("model_a", "model_1"))
@@ -133,25 +141,23 @@ def recorded_predictions(
             yield pair.label, texts, _group(pair.id, pair.row, group_by), shown, own
 
     index = _index(rows())
-    answers = np.array(answers).reshape(-1, 2, 1)
+    answers, valid = (np.array(values).reshape(-1, 2, 1) for values in (answers, valid))
     status = np.where(np.isnan(answers), UNPARSED, ANSWERED).astype(np.uint8)
-    return Predictions(index, answers, status, _fraction_parsed(status))
+    return Predictions(index, answers, status, np.where(status == ANSWERED, valid, 0.0))
 
 
 def stored_predictions(store: JudgmentStore, plan: Plan, pairs: PairIndex, probe: str) -> Predictions:
     """The predictions of one probe, from the judgment store."""
     shape = (plan.n_pairs, 2, plan.n_repeats)
-    answers, status = np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
-    valid_sum, n_valid = 0.0, 0
+    answers, valid, status = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape, dtype=np.uint8)
     for record in (record for record in store.records() if record["probe"] == probe):
         place = record["pair"], PROBES[probe].orders.index(record["order"]), record["repeat"]
         status[place] = _STATUS[record["status"]]
         answers[place] = record.get("probability", np.nan)
-        if "valid" in record:
-            valid_sum, n_valid = valid_sum + record["valid"], n_valid + 1
+        valid[place] = record.get("valid", status[place] == ANSWERED)
     if PROBES[probe].complement:
         answers[:, 1] = 1 - answers[:, 1]
-    return Predictions(pairs, answers, status, valid_sum / n_valid if n_valid else _fraction_parsed(status))
+    return Predictions(pairs, answers, status, valid)
 
 
 def _group(id: str, row: Mapping[str, object], group_by: Sequence[str]) -> str:
@@ -176,8 +182,3 @@ def _index(rows: Iterable[_Row]) -> PairIndex:
             digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
     columns = np.array(labels), np.array(lengths).reshape(-1, 2), np.array(groups, dtype=object), np.array(clusters)
     return PairIndex(*columns, np.array(owns), digest.hexdigest())
-
-
-def _fraction_parsed(status: np.ndarray) -> float:
-    n_answered, n_unparsed = (status == ANSWERED).sum(), (status == UNPARSED).sum()
-    return float(n_answered / max(1, n_answered + n_unparsed))

@@ -3,7 +3,8 @@
 Columns of the judge, one of:
 
     probability            Pr[B preferred]; with `order` (ab or ba), as in a run's predictions.jsonl, Pr[the response
-                           shown second is better], and the two rows of an id are one pair
+                           shown second is better], and the two rows of an id are one pair; with `valid`, the
+                           probability that an answer parses
     probabilities          the same of several methods, by name, as in the predictions of `autorater evaluate`
     p_ab, p_ba             Pr[the response shown second is better] in both orders
     verdict_ab, … and the others of `autorater.judges.recorded`
@@ -24,7 +25,7 @@ from functools import partial
 import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
-from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, probability_in
+from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.pairs import vote_share
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
@@ -167,11 +168,13 @@ def _predicted_pairs(
                 raise bad_value("order", order, "ab or ba")
             if order in orders.setdefault(id, []) or (orders[id] and "" in (order, *orders[id])):
                 raise DataError(f"id {id!r} is repeated; expected one row a pair and order")
-            answers = pairs[id].answers if orders[id] else (math.nan, math.nan)
-            answers = (answers[0], probability) if order == "ba" else (probability, answers[1])
+            earlier = pairs[id] if orders[id] else JudgedPair(id, (math.nan, math.nan), label, row)
+            answers, valid = list(earlier.answers), list(earlier.valid)
+            shown = int(order == "ba")
+            answers[shown], valid[shown] = probability, _valid(row)
             if order == "ba":
                 label, row = 1 - label, _swapped(row)
-            pairs[id] = JudgedPair(id, answers, label, row)
+            pairs[id] = JudgedPair(id, tuple(answers), label, row, tuple(valid))
             orders[id].append(order)
     half = [id for id, found in orders.items() if len(found) < 2]
     if both_orders and half:
@@ -180,6 +183,11 @@ def _predicted_pairs(
             f"{half[0]!r}; expected a row with order ab and one with order ba of every pair"
         )
     return list(pairs.values())
+
+
+def _valid(row: Row) -> float:
+    valid = number_of(given_in(row, "valid"))
+    return valid if 0 <= valid <= 1 else 1.0  # another program may mean something else by it
 
 
 def _swapped(row: Row) -> Row:

@@ -58,12 +58,14 @@ class JudgedPair:
         answers: Pr[the response shown second is better] in order ab and in order ba; NaN where there is none.
         label: Pr[B preferred] by people, such as a share of votes; NaN if not given.
         row: Its row.
+        valid: Probability that an answer parses, in both orders; 1 where the file does not say.
     """
 
     id: str
     answers: tuple[float, float]
     label: float
     row: Row
+    valid: tuple[float, float] = (1.0, 1.0)
 
     @property
     def probability(self) -> float:

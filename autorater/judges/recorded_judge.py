@@ -45,9 +45,7 @@ class RecordedJudge(NamedJudge):
         given = [not all(math.isnan(pair.answers[order]) for pair in judged) for order in (0, 1)]
         self.one_order = given.count(True) == 1
         if self.one_order:
-            answers = [pair.answers[given.index(True)] for pair in judged]
-            both = [(p, 1 - p) if given[0] else (1 - p, p) for p in answers]
-            judged = [replace(pair, answers=row) for pair, row in zip(judged, both, strict=True)]
+            judged = [_mirrored(pair, given.index(True)) for pair in judged]
         self._by_id = {pair.id: pair for pair in judged}
         self._by_texts: dict[tuple[Text, ...], JudgedPair] = {}
         for pair in judged:
@@ -55,37 +53,48 @@ class RecordedJudge(NamedJudge):
                 self._by_texts.setdefault(texts, pair)
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
-        """The judgments of N pairs in both orders; one without an answer has mean 0.5 and validity 0.
+        """The judgments of N pairs in both orders, with the validity of the file, else 1.
+
+        One without an answer has mean 0.5 and validity 0.
 
         Raises:
             UserError: If a pair is not in the file.
         """
         pairs = as_pairs(pairs)
-        found = [self._answers(pair) for pair in pairs]
-        missing = [pair.id for pair, answers in zip(pairs, found, strict=True) if answers is None]
+        found = [self._judged(pair) for pair in pairs]
+        missing = [pair.id for pair, judged in zip(pairs, found, strict=True) if judged is None]
         if missing:
             raise UserError(
                 f"{self.path}: {len(missing):,} of {len(pairs):,} pairs are not in it, by id or texts, first "
                 f"{missing[0]!r}"
             )
-        answers = np.array(found).reshape(len(pairs), 2)
-        valid = ~np.isnan(answers)
-        mean = np.where(valid, answers, 0.5)
-        return Judgments(mean, mean.copy(), np.zeros_like(mean), valid.astype(float))
+        answers, valid = (
+            np.array([getattr(judged, name) for judged in found]).reshape(len(pairs), 2)
+            for name in ("answers", "valid")
+        )
+        unanswered = np.isnan(answers)
+        mean = np.where(unanswered, 0.5, answers)
+        return Judgments(mean, mean.copy(), np.zeros_like(mean), np.where(unanswered, 0.0, valid))
 
     def n_found(self, pairs: Sequence[Pair]) -> int:
         """The number of pairs that are in the file."""
-        return sum(self._answers(pair) is not None for pair in pairs)
+        return sum(self._judged(pair) is not None for pair in pairs)
 
-    def _answers(self, pair: Pair) -> tuple[float, float] | None:
+    def _judged(self, pair: Pair) -> JudgedPair | None:
         shown = (pair.prompt, pair.response_a, pair.response_b)
         judged = self._by_id.get(pair.id)
         if judged is not None and _texts(judged) in (None, shown):
-            return judged.answers
+            return judged
         if shown in self._by_texts:
-            return self._by_texts[shown].answers
+            return self._by_texts[shown]
         swapped = self._by_texts.get((shown[0], shown[2], shown[1]))
-        return None if swapped is None else swapped.answers[::-1]
+        return None if swapped is None else replace(swapped, answers=swapped.answers[::-1], valid=swapped.valid[::-1])
+
+
+def _mirrored(pair: JudgedPair, order: int) -> JudgedPair:
+    """The judgment of one order for both of them."""
+    p = pair.answers[order]
+    return replace(pair, answers=(1 - p, p) if order else (p, 1 - p), valid=(pair.valid[order],) * 2)
 
 
 def _texts(pair: JudgedPair) -> tuple[Text, ...] | None:

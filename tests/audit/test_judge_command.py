@@ -230,8 +230,9 @@ def test_predictions_are_recorded_judgments(tmp_path):
             shown | {"order": "ab", "probability": row["p_ab"], "label": 1, "response_a": a, "response_b": b},
             shown | {"order": "ba", "probability": row["p_ba"], "label": 0, "response_a": b, "response_b": a},
         ]
-    ours, theirs = tmp_path / "predictions", tmp_path / "verdicts"
-    for folder, rows in ((ours, predictions), (theirs, verdicts)):
+    unlikely = [row | {"valid": 0.5 if row["topic"] == "t0" else 0.25} for row in predictions]
+    ours, theirs, stated = tmp_path / "predictions", tmp_path / "verdicts", tmp_path / "stated"
+    for folder, rows in ((ours, predictions), (theirs, verdicts), (stated, unlikely)):
         file = folder.with_suffix(".jsonl")
         file.write_text("\n".join(map(json.dumps, rows)))
         autorater(["audit", "--judge", f"recorded:{file}", "--group_by", "topic", "--output_dir", str(folder)])
@@ -239,6 +240,9 @@ def test_predictions_are_recorded_judgments(tmp_path):
         assert (ours / name).read_text() == (theirs / name).read_text()
     (flip,), (same,) = (lines(folder / "flips.jsonl") for folder in (ours, theirs))
     assert flip | same == flip | {"label": 1}
+    metrics = json.loads((stated / "metrics.json").read_text())
+    rates = {name.removesuffix("parse_rate"): metrics[name] for name in metrics if name.endswith("parse_rate")}
+    assert sorted(rates.values()) == [0.25, (3 * 0.5 + 4 * 0.25) / 8, 3 * 0.5 / 4], "one of eight has no answer"
 
 
 @pytest.mark.slow

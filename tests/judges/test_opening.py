@@ -70,17 +70,19 @@ def test_recorded_judgments_are_found_by_id_or_by_texts(tmp_path):
 
 def test_predictions_of_a_run_and_of_one_order_are_a_judge(tmp_path):
     predictions = [
-        {"id": "x", "order": "ab", "probability": 0.25},
-        {"id": "x", "order": "ba", "probability": 0.5},
+        {"id": "x", "order": "ab", "probability": 0.25, "valid": 0.9},
+        {"id": "x", "order": "ba", "probability": 0.5, "valid": "yes"},
         {"id": "y", "order": "ab", "probability": None},
         {"id": "y", "order": "ba", "probability": 0.75},
     ]
     judge = open_judge(write(tmp_path / "a.jsonl", predictions))
     assert not judge.one_order
     np.testing.assert_allclose(judge.probabilities(ROWS).mean, [[0.25, 0.5], [0.5, 0.75]])
+    np.testing.assert_allclose(judge.probabilities(ROWS).valid, [[0.9, 1], [0, 1]])
     judge = open_judge(write(tmp_path / "b.jsonl", [{"id": "x", "probability": 0.25}]))
     assert judge.one_order
     np.testing.assert_allclose(judge.probabilities(ROWS[:1]).mean, [[0.25, 0.75]])
-    judge = open_judge(write(tmp_path / "c.jsonl", [{"id": "x", "order": "ba", "probability": 0.25}]))
+    judge = open_judge(write(tmp_path / "c.jsonl", [{"id": "x", "order": "ba", "probability": 0.25, "valid": 0.5}]))
     assert judge.one_order
+    assert judge.probabilities(ROWS[:1]).valid.tolist() == [[0.5, 0.5]]
     np.testing.assert_allclose(judge.probabilities(ROWS[:1]).mean, [[0.75, 0.25]])
