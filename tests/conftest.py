@@ -2,16 +2,23 @@
 
 import errno
 import os
+import random
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine wait for each other
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same results with a GPU in the machine
 
+import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("busy machine", deadline=None)  # one slow example is no failure
+# neither a slow example nor one that no run before has seen is a failure
+settings.register_profile(
+    "busy machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("busy machine")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +53,14 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)
+
+
+def pytest_runtest_setup(item):
+    """Draws without a seed of their own are the same in whatever order and processes the tests run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (that of libraries)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def full_disk(*_, **__):

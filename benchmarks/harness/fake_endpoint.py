@@ -4,7 +4,8 @@
 
 The answer depends only on the text of the request: a hash of each response gives its merit, plus `--shift` in log-odds
 for the second response. A share of requests gets one of seven faults instead. `GET /stats` returns the number of
-requests, the number of correct answers, and the largest number of correct answers to the same request.
+requests, the number of correct answers, and the largest number of correct answers to the same request. After
+`GET /hold/N` no request is answered any more once N further correct answers are given; `GET /go` ends that.
 """
 
 import argparse
@@ -40,13 +41,17 @@ def completion(text: str) -> bytes:
 class Server:
     def __init__(self, args: argparse.Namespace):
         self.args, self.random, self.good, self.requests = args, random.Random(args.seed), Counter(), 0
+        self.most_good = math.inf
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = re.search(rb"(?i)content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1]) if length else 0)
-                if head.startswith(b"GET"):
+                if hold := re.match(rb"GET /(?:hold/(\d+)|go) ", head):
+                    self.most_good = self.good.total() + int(hold[1]) if hold[1] else math.inf
+                    writer.write(self.reply(200, b"{}"))
+                elif head.startswith(b"GET"):
                     most = max(self.good.values(), default=0)
                     stats = {
                         "requests": self.requests,
@@ -67,6 +72,9 @@ class Server:
         self.requests += 1
         message = request["messages"][0]["content"]
         await asyncio.sleep(self.args.delay)
+        if self.good.total() >= self.most_good:
+            await asyncio.sleep(self.args.slow)
+            return False
         fault = self.random.choice(FAULTS) if self.random.random() < self.args.faults else None
         if "always refused" in message:
             writer.write(self.reply(400, b'{"error": {"message": "content <b>filtered</b>"}}'))

@@ -29,9 +29,12 @@ class FakeServer:
     def base_url(self):
         return f"{self.url}/v1"
 
-    def stats(self):
-        with urllib.request.urlopen(f"{self.url}/stats") as reply:
+    def get(self, path):
+        with urllib.request.urlopen(f"{self.url}/{path}") as reply:
             return json.load(reply)
+
+    def stats(self):
+        return self.get("stats")
 
     def stop(self):
         self.process.kill()
@@ -75,7 +78,7 @@ def audit():
             env=ENV | env,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
 

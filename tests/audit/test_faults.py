@@ -65,13 +65,18 @@ def test_two_thousand_judgments_with_every_fault(serve, make_pairs_file, audit, 
 
 
 def kill_and_resume(server, data, folder, moments, n_requests):
-    """Kills the script when the store has each of these numbers of judgments; then lets it finish."""
+    """Kills the script when the store has each of these numbers of judgments; then lets it finish.
+
+    Until it is killed the server answers a few more requests at most, so that it cannot end before.
+    """
     command = [
         *SCRIPT, "--judge", "endpoint:m", "--base_url", server.base_url, "--dataset_name", data, "--output_dir",
         str(folder), *map(str, PATIENT),
     ]  # fmt: skip
     store = folder / "judgments.jsonl"
     for moment in sorted(moments):
+        stored = store.read_bytes().count(b"\n") if store.exists() else 0
+        server.get(f"hold/{max(moment - stored, 0) + (n_requests - moment) // 2}")
         process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while process.poll() is None and (not store.exists() or store.read_bytes().count(b"\n") < moment):
             time.sleep(0.005)
@@ -79,7 +84,8 @@ def kill_and_resume(server, data, folder, moments, n_requests):
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert moment <= store.read_bytes().count(b"\n") < n_requests
-    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    server.get("go")
+    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_browser_shows_it_and_runs_nothing(answers, tmp_path):
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
          f"file://{tmp_path}/report.html"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert "<title>An audit</title>" in done.stdout
     assert "<script" not in done.stdout

@@ -75,7 +75,7 @@ def test_the_recipe_prints_and_writes_them(trained):
     done = subprocess.run(
         [sys.executable, "recipes/objective.py", "--judge", trained / "judge", "--n_pairs", "12", "--output",
          trained / "accuracy.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| capital |" in done.stdout

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autorater.integrations.preferences import ConcurrentPreferences
 from autorater.integrations.reward_bench import RewardBenchJudge
 from autorater.judges.client import EndpointError
 from tests.integrations.conftest import LengthJudge, preference
@@ -41,7 +43,25 @@ def test_winners(judge):
 
 
 def test_threads_share_one_judge_and_its_budget(monkeypatch):
-    judge, opened = LengthJudge(), []
+    arrived, opened = [], []
+    all_arrived = threading.Event()
+
+    class PatientJudge(LengthJudge):
+        """The first batch waits for the pairs of all threads, which gather meanwhile."""
+
+        def probabilities(self, pairs, *, progress=False):
+            assert all_arrived.wait(timeout=300)
+            return super().probabilities(pairs)
+
+    judge, explained = PatientJudge(), ConcurrentPreferences.explained
+
+    async def counted(self, pair):
+        arrived.append(pair)
+        if len(arrived) == 8:
+            all_arrived.set()
+        return await explained(self, pair)
+
+    monkeypatch.setattr(ConcurrentPreferences, "explained", counted)
 
     def open_slowly(name):
         opened.append(name)
@@ -57,7 +77,7 @@ def test_threads_share_one_judge_and_its_budget(monkeypatch):
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(winner, range(8))) == ["B"] * 8
     assert len(opened) == 1
-    assert len(judge.batches) < 8
+    assert len(judge.batches) <= 2, "that of the first to arrive, and that of all who arrived while it was judged"
     with pytest.raises(EndpointError, match="16 judgments is used up"):
         winner(8)
 

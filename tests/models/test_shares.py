@@ -64,7 +64,7 @@ def _teachers(judge: Judge, pairs: list[Pair], saved) -> dict[str, np.ndarray]:
 
 
 def _one_of_three(rank: int, folder: str) -> None:
-    patience = timedelta(seconds=120)
+    patience = timedelta(seconds=900)
     dist.init_process_group("gloo", rank=rank, world_size=3, init_method=f"file://{folder}/meet", timeout=patience)
     assert this_process() == (rank, 3)
     for n_rows in (1, 2, 7):  # of one row two processes have none

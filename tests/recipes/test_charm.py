@@ -25,7 +25,7 @@ TINY = [
 def run(*arguments):
     return subprocess.run(
         [sys.executable, "recipes/charm.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
     )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def test_config_runs_with_a_small_model_of_its_family(tmp_path, name, family, di
             f"--output_dir={tmp_path / 'out'}", "--use_vllm=false", "--report_to=none", "--use_cpu", "--bf16=true",
             "--save_strategy=no", "--max_prompt_tokens=900",
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False, env=os.environ,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()

@@ -31,7 +31,7 @@ TINY = {
 def run(recipe, *arguments):
     return subprocess.run(
         [sys.executable, f"recipes/{recipe}.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_text_on_two_processes_is_one_process_with_two_micro_batches(tmp_path):
         )  # fmt: skip
         done = subprocess.run(
             [sys.executable, *launcher, "recipes/sft.py", *arguments],
-            cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         assert "disabled" not in done.stderr

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def run(*arguments):
     return subprocess.run(
         [sys.executable, "recipes/evaluate.py", "--device=cpu", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
     )  # fmt: skip
 
 

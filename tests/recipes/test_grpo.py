@@ -30,7 +30,7 @@ SMALL = [
 def run(*arguments, **env):
     return subprocess.run(
         [sys.executable, "recipes/grpo.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | env, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | env, check=False,
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_two_processes_are_one_run(tmp_path):
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
             "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none", "--use_cpu",
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout

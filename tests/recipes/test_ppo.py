@@ -16,7 +16,7 @@ TINY_PPO = [*TINY, "--steps_per_generation=1", "--report_to=none", "--use_cpu"]
 
 
 def run(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
 
 
 def check_files(folder):

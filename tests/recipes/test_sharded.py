@@ -86,7 +86,7 @@ def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_prec
         )
         for command in commands
     ]  # fmt: skip
-    printed = [process.communicate(timeout=600)[0] for process in started]
+    printed = [process.communicate(timeout=900)[0] for process in started]
     for process, output in zip(started, printed, strict=True):
         assert process.returncode == 0, output[-4000:]
     assert sum("report: " in output for output in printed) == 1, "one process reports"
@@ -176,7 +176,7 @@ def test_pointwise_judges_on_two_processes_are_one_plain_run(tmp_path, votes_and
         accumulate = "--gradient_accumulation_steps=" + ("1" if launcher else "2")  # the same two batches a step
         script = pointwise_command(votes_and_model, tmp_path / name, accumulate, *(LORA if peft == "lora" else []))
         done = subprocess.run(
-            [sys.executable, *launcher, *script], cwd=ROOT, capture_output=True, text=True, timeout=600,
+            [sys.executable, *launcher, *script], cwd=ROOT, capture_output=True, text=True, timeout=900,
             env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
@@ -213,7 +213,7 @@ def test_a_format_warm_up_is_refused_on_a_sharded_model(tmp_path, votes_and_mode
             f"--eval_dataset_name={votes_and_model / 'test.jsonl'}", "--prompt_template=compact", "--answer_step=0.1",
             "--max_steps=1", "--report_to=none", "--use_cpu", f"--output_dir={tmp_path}",
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     assert "a model that ZeRO-3 shards cannot be warm-started" in done.stderr
@@ -306,7 +306,7 @@ def test_a_sharded_judge_of_labels_is_measured_whole(tmp_path, model_folder):
     for name, launcher in {"plain": [], "zero3": launcher_of("zero3_cpu.yaml")}.items():
         command = [sys.executable, *launcher, *arguments, f"--output_dir={tmp_path / name}"]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}
+            command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
         assert done.returncode == 0, done.stderr[-4000:]
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())

@@ -21,7 +21,7 @@ EXACT = {"answers": "exact", "orders": "coupled", "per_device_train_batch_size":
 SAMPLED = {"answers": "sampled", "orders": "separate", "num_generations": 2, "per_device_train_batch_size": 4}
 
 
-def study(config, *arguments, timeout=500, **options):
+def study(config, *arguments, timeout=900, **options):
     return subprocess.run(
         [sys.executable, "recipes/study.py", "--config", str(config), *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=os.environ, check=False, **options,

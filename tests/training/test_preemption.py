@@ -16,7 +16,7 @@ from autorater.cli import run_script
 def main():
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(600)
     finally:
         print("tidied up", flush=True)
 run_script(main)
@@ -43,7 +43,7 @@ def test_a_script_ends_at_once(name, status, message):
     script = start()
     assert script.stdout.readline() == "ready\n"
     script.send_signal(getattr(signal, name))
-    out, err = script.communicate(timeout=20)
+    out, err = script.communicate(timeout=300)
     assert script.returncode == status
     assert (out, err) == ("tidied up\n", message)
 
@@ -52,7 +52,7 @@ def test_only_the_first_of_several_processes_prints_the_reason():
     script = start(RANK="1")
     script.stdout.readline()
     script.send_signal(signal.SIGTERM)
-    assert script.communicate(timeout=20)[1] == ""
+    assert script.communicate(timeout=300)[1] == ""
     assert script.returncode == 143
 
 
@@ -63,7 +63,7 @@ def test_the_child_of_a_launcher_ends_with_it():
     )
     assert launcher.stdout.readline() == "ready\n"
     launcher.terminate()
-    out, err = launcher.communicate(timeout=20)  # the pipes close when the child has ended
+    out, err = launcher.communicate(timeout=300)  # the pipes close when the child has ended
     assert (out, err) == ("tidied up\n", "stopped by SIGTERM\n")
 
 
@@ -107,6 +107,7 @@ def test_ctrl_c_after_a_signal_ends_at_once(ctrl_c, first):
 
 def test_under_a_launcher_the_forwarded_ctrl_c_is_not_a_second_one(ctrl_c, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(preemption, "REPEAT_SECONDS", 600.0)
     with deferred_signals() as received:
         send("SIGINT", "SIGINT")
         assert received.name == "SIGINT"

@@ -101,7 +101,7 @@ def log(wandb, monkeypatch):
     wandb.logged, wandb.error = [], None
 
     def log(values):
-        responds.wait(timeout=10)
+        responds.wait(timeout=300)
         if wandb.error:
             raise wandb.error
         wandb.logged.append(values)
