@@ -15,9 +15,23 @@ from typing import Any, TextIO
 
 from autorater.data.errors import DataError, located
 from autorater.data.fields import Row, with_messages
-from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, json_rows
+from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, head_of, json_rows, refuse_other_file
 
-_LOCAL_SUFFIXES = (".jsonl", ".gz", ".csv", ".parquet", ".json", ".tsv", ".txt", ".arrow")  # never in a Hub name
+_LOCAL_SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".xlsx",
+    ".zip",
+    ".bz2",
+    ".zst",
+    ".gz",
+    ".csv",
+    ".parquet",
+    ".json",
+    ".tsv",
+    ".txt",
+    ".arrow",
+)  # never in a Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
 
@@ -75,10 +89,18 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
         if not isinstance(source, str) or name.endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
         return _dataset_rows(_loaded(source, split), select)
-    readers = {".jsonl": json_rows, ".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows, ".parquet": _parquet_rows}
+    readers = {
+        ".jsonl": json_rows,
+        ".ndjson": json_rows,
+        ".json": json_rows,
+        ".csv": csv_rows,
+        ".tsv": csv_rows,
+        ".parquet": _parquet_rows,
+    }
     for suffix, read in readers.items():
         if name.removesuffix(".gz").endswith(suffix) and not name.endswith(".parquet.gz"):
             return read(path, select)
+    refuse_other_file(head_of(path))
     raise DataError(f"unknown file type; expected a name that ends in {', '.join(readers)}, .jsonl.gz or .csv.gz")
 
 
@@ -130,6 +152,8 @@ def _parquet_rows(path: Path, select: SelectColumns) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not (head := head_of(path)).startswith(b"PAR1"):
+        refuse_other_file(head)
     try:
         with pq.ParquetFile(path) as file:
             yield from _table_rows(file.iter_batches(_TABLE_ROWS, columns=list(select(file.schema_arrow.names))))

@@ -1,11 +1,12 @@
 """Rows of text files: JSON Lines, JSON lists, and CSV as Excel, pandas and R write it.
 
-    .json, .jsonl   one object a line, or one list of objects; either under either name
+    .json, .jsonl   one object a line, or one list of objects; either under either name (.ndjson is read too)
     .csv, .tsv      the separator (comma, semicolon, tab or bar) is that of the header or of a `sep=` line; lines end
                     with LF, CRLF or CR; blanks around column names are not part of them; unnamed columns are left out
 
-All are UTF-8, with or without a byte-order mark, and may be packed (.gz). A CSV field that spells a list of chat
-messages is that list. What a CSV field says about numbers and names is left to the caller (`of_text`).
+All are UTF-8, with or without a byte-order mark, and may be packed by gzip, whatever the name says. A CSV field that
+spells a list of chat messages is that list. What a CSV field says about numbers and names is left to the caller
+(`of_text`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autorater.data.errors import DataError, located
-from autorater.data.fields import Row, bad_value, with_messages
+from autorater.data.fields import Row, bad_value, shortened, with_messages
 
 Rows = Iterator[tuple[str, Row]]  # the place of a row, such as `line 3`, and the row
 SelectColumns = Callable[[Sequence[str]], Sequence[str]]  # column names of a header -> columns to read, or a DataError
@@ -36,8 +37,21 @@ _NAMES = (
 )
 _NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight", "p_ab", "p_ba")
 _NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
-_WHOLE = re.compile(r"\d+\.0", re.ASCII)
+_WHOLE = re.compile(r"-?\d+[.,]0", re.ASCII)
+_NULL = r"\N"  # of MySQL, Postgres and Hive
+_GZIP = b"\x1f\x8b"
+_OTHER_FILES = {
+    b"PK\x03\x04": "a zip file (also .xlsx); expected it unpacked, or the sheet saved as CSV UTF-8",
+    b"BZh": "packed by bzip2; expected it unpacked, or packed by gzip",
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard; expected it unpacked, or packed by gzip",
+    b"\xfd7zXZ\0": "packed by xz; expected it unpacked, or packed by gzip",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; expected the sheet saved as CSV UTF-8",
+    b"PAR1": "a Parquet file; expected a name that ends in .parquet",
+    b"ARROW1": "an Arrow file; expected a Parquet file or the folder of save_to_disk",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file; expected the file itself (git lfs pull)",
+}  # how files of other kinds begin
 _BLANK = re.compile(r"[ \t\r\n]*")
+_TABLES = ("data", "rows", "records", "examples", "instances")
 _LIST = re.compile(r"\s*\[\s*({|$)")  # how a file begins that is one list of objects
 
 
@@ -71,7 +85,8 @@ def of_text(row: Row) -> Row:
 def json_rows(path: Path, _: SelectColumns) -> Rows:  # JSON has no header
     """The objects of a file of JSON Lines, or of a JSON list (which is held in memory as text)."""
     decode = json.JSONDecoder(object_pairs_hook=_object).decode
-    lines, is_first = _lines(path), True
+    is_single, lines = _is_single(_lines(path))
+    is_first = True
     for number, text in lines:
         if text.isspace():
             continue
@@ -88,7 +103,37 @@ def json_rows(path: Path, _: SelectColumns) -> Rows:  # JSON has no header
                 raise DataError(
                     f"not usable JSON ({_found(error)}); expected one JSON object per line, or one list"
                 ) from error
-            yield f"line {number}", _checked(row)
+            row = _checked(row)
+            if is_single and _is_table(row):
+                raise DataError(
+                    f"one JSON object with {shortened(list(row))} for the whole file; expected a list of objects, one "
+                    "a row (pandas: to_json(FILE, orient='records'))"
+                )
+            yield f"line {number}", row
+
+
+def _is_single(lines: Iterator[tuple[int, str]]) -> tuple[bool, Iterator[tuple[int, str]]]:
+    """Whether there is one line that is not blank; and the lines."""
+    read, found = [], 0
+    for line in lines:
+        read.append(line)
+        found += not line[1].isspace()
+        if found == 2:
+            return False, chain(read, lines)
+    return True, iter(read)
+
+
+def _is_table(row: Row) -> bool:
+    """Whether an object is a whole table: by columns or by index as pandas writes it, or under a key."""
+    if any(isinstance(row.get(name), list) for name in _TABLES):
+        return True
+    inner = [set(value) if isinstance(value, dict) else None for value in row.values()]
+    is_nested = len(row) > 1 and None not in inner and all(keys == inner[0] for keys in inner)
+    are_lists = all(
+        isinstance(value, list) and not any(isinstance(part, dict) for part in value) for value in row.values()
+    )
+    is_by_column = are_lists and isinstance(row.get("label", row.get("votes_a")), list)
+    return is_nested or is_by_column
 
 
 def _list_rows(lines: Iterator[str], number: int) -> Rows:
@@ -150,6 +195,8 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
             break
     else:
         return
+    if first.lstrip().startswith(("{", "[{")):
+        raise DataError(f"line {skipped}: begins like JSON; expected a header of CSV, or a name that ends in .jsonl")
     separator = separator or _separator(first)
     reader = csv.reader(chain([first], (text for _, text in lines)), strict=True, delimiter=separator)
     header: list[str] | None = None
@@ -169,13 +216,33 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
                     f"(separated by {_SEPARATORS.get(separator, separator)})"
                 )
             else:
-                yield f"line {start}", {name: with_messages(values[i]) for i, name in columns}
+                with located(f"line {start}"):
+                    _refuse_swallowed(values, header, separator)
+                texts = {name: values[i] for i, name in columns}
+                yield (
+                    f"line {start}",
+                    {name: None if text == _NULL else with_messages(text) for name, text in texts.items()},
+                )
             start = base + reader.line_num + 1
     except csv.Error as error:
         raise DataError(
             f"line {start}: not CSV ({error}); expected quotes around fields with "
-            f"{_SEPARATORS.get(separator, separator)}"
+            f"{_SEPARATORS.get(separator, separator)}, and a quote inside them written twice, without a backslash"
         ) from error
+
+
+def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> None:
+    """Raises a DataError if a text that only begins with a quote has taken in the rows below it.
+
+    Commas are not looked at: prose has them too.
+    """
+    if separator == ",":
+        return
+    for name, text in zip(header, values, strict=True):
+        n_lines = text.count("\n")
+        if n_lines and text.count(separator) == n_lines * (len(header) - 1):
+            expected = "a field of one row, but a quote took in whole rows; write a quote in a text twice, in quotes"
+            raise bad_value(name, text, expected)
 
 
 def _separator(line: str) -> str:
@@ -191,7 +258,21 @@ def _line_end(path: Path) -> bytes:
 
 
 def _open(path: Path):
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    head = head_of(path)
+    refuse_other_file(head)
+    return gzip.open(path) if path.suffix.lower() == ".gz" or head.startswith(_GZIP) else path.open("rb")
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(32)
+
+
+def refuse_other_file(head: bytes) -> None:
+    """Raises a DataError if a file begins like one of another kind than its name says."""
+    if what := next((what for begin, what in _OTHER_FILES.items() if head.startswith(begin)), None):
+        raise DataError(f"this is {what}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

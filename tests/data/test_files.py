@@ -227,3 +227,86 @@ def test_numbers_of_numpy():
     np = pytest.importorskip("numpy")
     (pair,) = load_pairs([ROW | {"label": None, "votes_a": np.int64(2), "votes_b": np.float32(1)}])
     assert (pair.votes_a, pair.votes_b) == (2, 1)
+
+
+CSV = "prompt,response_a,response_b,label\nTea?,Yes.,No.,1\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+def test_gzip_is_read_under_any_name(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(CSV.encode()))
+    assert [pair.label for pair in load_pairs(tmp_path / name)] == [1]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.xlsx", "a.parquet", "a.csv.zip"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\x03\x04\x14\0", "a zip file"),
+        (b"BZh91AY&SY", "packed by bzip2"),
+        (b"\x28\xb5\x2f\xfd\x04", "packed by Zstandard"),
+        (b"\xfd7zXZ\0\0", "packed by xz"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: this is {what}"):
+        load_pairs(tmp_path / name)
+
+
+def test_parquet_and_json_under_the_name_of_csv_are_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"PAR1\x15\x04")
+    with pytest.raises(DataError, match=r"a Parquet file; expected a name that ends in \.parquet"):
+        load_pairs(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text('{"prompt": "Tea?", "label": 1}\n')
+    with pytest.raises(DataError, match="line 1: begins like JSON"):
+        load_pairs(tmp_path / "a.csv")
+
+
+ROWS = [{"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "label": label} for label in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"data": ROWS, "version": 1},
+        {name: {"0": value, "1": value} for name, value in ROWS[0].items()},
+        {name: [value, value] for name, value in ROWS[0].items()},
+        {"0": ROWS[0], "1": ROWS[1]},
+        {"columns": list(ROWS[0]), "data": [list(row.values()) for row in ROWS]},
+    ],
+)
+def test_a_table_in_one_json_object_is_named(tmp_path, table):
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    with pytest.raises(DataError, match=r"line 1: one JSON object with .* for the whole file.*orient='records'"):
+        load_pairs(tmp_path / "a.json")
+
+
+def test_a_file_of_one_row_is_no_table(tmp_path):
+    asked, answers = [{"role": "user", "content": "Tea?"}], [[{"role": "assistant", "content": x}] for x in "ab"]
+    row = {"chosen": asked + answers[0], "rejected": asked + answers[1]}
+    for name in ("a.json", "a.ndjson"):
+        (tmp_path / name).write_text(json.dumps(row) + "\n\n")
+        assert len(load_pairs(tmp_path / name)) == 1
+
+
+def test_a_quote_that_takes_in_rows_is_named(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"Yes he said\tb\t1\nR\tx"\ty\t0\n')
+    with pytest.raises(DataError, match=r"line 2: column 'response_a': .*whole rows"):
+        load_pairs(path)
+    path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"one\ttab\nand a line"\tb\t1\n')
+    assert load_pairs(path)[0].response_a == "one\ttab\nand a line"
+
+
+def test_nulls_of_databases_are_no_texts(tmp_path):
+    (tmp_path / "a.csv").write_text(CSV.replace("Yes.", r"\N"))
+    with pytest.raises(DataError, match="line 2: column 'response_a': got None"):
+        load_pairs(tmp_path / "a.csv")
+
+
+def test_names_with_a_decimal_comma(tmp_path):
+    (tmp_path / "a.csv").write_text("id;topic;prompt;response_a;response_b;label\n1,0;-2,0;Q;a;b;0,5\n")
+    (pair,) = load_pairs(tmp_path / "a.csv")
+    assert (pair.id, pair.topic, pair.label) == ("1", "-2", 0.5)
