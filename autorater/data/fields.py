@@ -1,7 +1,7 @@
 """Checks of single values in a row; each raises a `DataError` that names column, value and what would be right.
 
-Null, the empty string and NaN (pandas' null) are all null. Whole numbers written as floats are whole numbers. Lists
-and mappings in CSV fields are JSON, or Python literals as pandas and numpy write them.
+Null, the empty string and NaN (pandas' null) are all null. Whole numbers written as floats or decimals are whole
+numbers. Lists and mappings in CSV fields are JSON, or Python literals as pandas and numpy write them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import re
 import tokenize
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from autorater.data.errors import DataError
@@ -41,7 +42,8 @@ def shortened(value: object, length: int = 80) -> str:
 def given_in(row: Row, column: str) -> Any:
     """The value of an optional column; null, the empty string and NaN are None."""
     value = row.get(column)
-    return None if value is None or (isinstance(value, str | float) and (value == "" or value != value)) else value
+    is_null = value is None or (isinstance(value, str | float | Decimal) and (value == "" or value != value))
+    return None if is_null else value
 
 
 def decoded(value: object) -> Any:
@@ -128,7 +130,7 @@ def name_in(row: Row, column: str) -> str | None:
     value = given_in(row, column)
     if value is None:
         return None
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -155,7 +157,7 @@ class RowIds:
 def number_of(value: object) -> float:
     """The number, or NaN if there is none. Text in plain ASCII notation is a number, since CSV has only text."""
     is_text = isinstance(value, str) and value.isascii() and "_" not in value
-    if isinstance(value, bool) or not (is_text or isinstance(value, (int, float))):
+    if isinstance(value, bool) or not (is_text or isinstance(value, (int, float, Decimal))):
         return float("nan")
     try:
         return float(value)
@@ -172,7 +174,9 @@ def probability_in(row: Row, column: str) -> float | None:
         value = value.replace(",", ".")
     number = number_of(value)
     if not 0 <= number <= 1:
-        raise bad_value(column, value, "a number in [0, 1], or null")
+        is_word = column == "label" and isinstance(value, str) and number != number and "%" not in value
+        way = "; columns={'vote': 'label'} reads words such as A, B and tie" if is_word else ""
+        raise bad_value(column, value, f"a number in [0, 1], or null{way}")
     return number
 
 
@@ -197,5 +201,7 @@ def count_in(value: object, column: str, of: str = "votes") -> int:
     """A number of votes or other things, at least 0."""
     number = _amount(value)
     if not (number >= 0 and number.is_integer()):
-        raise bad_value(column, value, f"a whole number of {of}, 0 or more")
+        is_share = of == "votes" and ("%" in str(value) or 0 < number < 1)
+        way = "; a share of votes for B belongs into the column label, as a number in [0, 1]" if is_share else ""
+        raise bad_value(column, value, f"a whole number of {of}, 0 or more{way}")
     return int(number)

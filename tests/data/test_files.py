@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -310,3 +311,40 @@ def test_names_with_a_decimal_comma(tmp_path):
     (tmp_path / "a.csv").write_text("id;topic;prompt;response_a;response_b;label\n1,0;-2,0;Q;a;b;0,5\n")
     (pair,) = load_pairs(tmp_path / "a.csv")
     assert (pair.id, pair.topic, pair.label) == ("1", "-2", 0.5)
+
+
+TEXTS = {name: ROWS[0][name] for name in ("prompt", "response_a", "response_b")}
+
+
+def test_decimals_are_numbers():
+    (pair,) = load_pairs([TEXTS | {"id": Decimal(7), "votes_a": Decimal("1"), "votes_b": Decimal("3.0")}])
+    assert (pair.id, pair.label, pair.n_votes) == ("7", 0.75, 4)
+    (pair,) = load_pairs([TEXTS | {"label": Decimal("0.25"), "topic": Decimal("NaN")}])
+    assert (pair.label, pair.topic) == (0.25, None)
+    with pytest.raises(DataError, match="'votes_a': got Decimal"):
+        load_pairs([TEXTS | {"votes_a": Decimal("0.5"), "votes_b": Decimal(1)}])
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        ({"label": "B"}, "columns={'vote': 'label'} reads words"),
+        ({"votes_a": 0.4, "votes_b": 0.6}, "a share of votes for B belongs into the column label"),
+        ({"votes_a": "40%", "votes_b": "60%"}, "a share of votes for B belongs into the column label"),
+    ],
+)
+def test_verdicts_in_the_wrong_column_are_told_the_right_one(given, way):
+    with pytest.raises(DataError, match=way):
+        load_pairs([TEXTS | given])
+
+
+def test_a_vote_may_name_a_model():
+    row = {**TEXTS, "model_a": "gpt-4", "model_b": "llama-3"}
+    winners = [load_pairs([row | {"winner": name}])[0].label for name in ("gpt-4", "llama-3", "tie")]
+    assert winners == [0, 1, 0.5]
+    with pytest.raises(DataError, match="got 'mistral'"):
+        load_pairs([row | {"winner": "mistral"}])
+    with pytest.raises(DataError, match="the name of model B and may mean the other one"):
+        load_pairs([row | {"model_a": "2", "model_b": "1", "winner": "1"}])
+    with pytest.raises(DataError, match=r"got '\+1'"):
+        load_pairs([row | {"winner": "+1"}])

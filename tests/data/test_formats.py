@@ -172,7 +172,7 @@ OWN = {"prompt": "x", "labels": ["a", "b"], "counts": [1, 2]}
             "'coherence': got '6'; expected one of 1, 2, 3, 4, 5",
         ),
         ([{k: v for k, v in SUMMEVAL.items() if k != "text"}], "the paired file"),
-        ([bench("gpt-4")], "column 'winner': got 'gpt-4'"),
+        ([bench("gpt-5")], "column 'winner': got 'gpt-5'"),
         ([bench("tie", turn=3)], "column 'turn': got 3; expected a turn from 1 to 2"),
         ([{"sentence1": "a", "label": 1}], "of no known layout"),
         ([], "no rows"),

@@ -6,6 +6,8 @@
     tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", "about the same", …
     none   error, null and the empty string: there is no vote
 
+The name of a model in `model_a` or `model_b` is a vote for it.
+
 Case, blanks, hyphens and underscores do not count. Numbers other than 1 and 2 are errors: 0 is A in some files and a
 tie in others, and negative numbers are strengths, whose direction differs.
 """
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import re
 
-from autorater.data.fields import Row, bad_value, given_in, number_of
+from autorater.data.errors import DataError
+from autorater.data.fields import Row, bad_value, given_in, name_in, number_of
 
 VOTE_COLUMNS = ("vote", "winner", "preference")
 """Our columns with a verdict in words."""
@@ -46,7 +49,7 @@ def winner_of(value: object, column: str) -> str | None:
     """
     number = number_of("".join(value.split()) if isinstance(value, str) else value)
     if number == number:
-        if number not in (1, 2):
+        if number not in (1, 2) or str(value).lstrip().startswith("+"):  # "+1" is a strength
             raise bad_value(column, value, _EXPECTED)
         return "A" if number == 1 else "B"
     word = re.sub(r"[\s_-]", "", str(value).lower())
@@ -68,9 +71,18 @@ def counts(a: int, b: int, tie: int) -> Row:
 
 
 def votes_in(row: Row, column: str) -> Row:
-    """The vote in a column as counts, or `no_vote` with the reason."""
+    """The vote in a column as counts, or `no_vote` with the reason. It may be the name of one of the row's models."""
     value = given_in(row, column)
-    winner = None if value is None else winner_of(value, column)
+    models = [name_in(row, f"model_{side}") for side in "ab"]
+    named = "AB"[models.index(value)] if isinstance(value, str) and models.count(value) == 1 else None
+    try:
+        winner = None if value is None else winner_of(value, column)
+    except DataError:
+        if named is None:
+            raise
+        winner = named
+    if named not in (None, winner):
+        raise bad_value(column, value, f"another word: it is the name of model {named} and may mean the other one")
     if winner is None:
         return {"no_vote": f"{column} is {'null' if value is None else repr(value)}"}
     return counts(*VOTES[winner])
