@@ -28,7 +28,7 @@ from autorater.data.gathering import Gatherer, pair_key
 from autorater.data.layouts import OWN
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
-from autorater.data.rows import COLUMNS, ReadPair, RowReader
+from autorater.data.rows import COLUMNS, NOT_TEXT, ReadPair, RowReader
 from autorater.data.tables import Source, iter_rows, source_name, write_rows
 from autorater.data.text_files import is_text
 
@@ -46,7 +46,7 @@ class LoadReport:
         odd: Odd responses by kind, if they are allowed.
         gathered: Rows whose votes were added to those of an earlier row with the same texts.
         repeated: Pairs with the texts of an earlier one that are no votes and cannot be added.
-        unread: Columns that are not read but look like criteria or a system prompt.
+        unread: Columns that are not read but look like criteria, a system prompt, images or tools.
     """
 
     layout: str = "pairs"
@@ -72,6 +72,8 @@ class LoadReport:
 
 
 def _unread(column: str) -> str:
+    if column.lower() in NOT_TEXT:
+        return f"column {column!r} is not read; a judge sees the texts alone"
     is_system = column.startswith("system")
     way = "a system message in the prompt is" if is_system else f"columns={{'criteria': {column!r}}} reads it"
     return f"column {column!r} is not read; {way}"

@@ -19,6 +19,11 @@ from autorater.data.fields import bad_value, check_unicode, decoded, shortened
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
+_ANSWER = re.compile(  # where an answer begins in transcripts of any kind
+    r"(?:(?:^|\n|#)[ #]*(?:Assistant|ASSISTANT|assistant|AI|Bot|GPT|助手|助理)[ \u00a0]?[:：]|<\|assistant\|>"
+    r"|<\|im_start\|>assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model|\[/INST\])\s*"
+)
+_NOT_TEXT = ("tool_calls", "function_call", "images", "image", "audio", "videos")
 _TURN = re.compile(r"(?:\r?\n){2}(Human|Assistant):")
 
 
@@ -87,12 +92,12 @@ def _message(value: object, column: str) -> Message:
     if not isinstance(value, Mapping) or not ("role" in value or "from" in value):
         raise bad_value(column, value, "a message with role and content")
     role = value.get("role", value.get("from"))
-    role = _SHAREGPT.get(role, role) if isinstance(role, str) else role
+    role = _SHAREGPT.get(role.lower(), role.lower()) if isinstance(role, str) else role
     if role not in ROLES:
-        raise bad_value(column, role, f"a role out of {', '.join(ROLES)}")
+        raise bad_value(column, value.get("role", value.get("from")), f"a role out of {', '.join(ROLES)}")
     content = value.get("content", value.get("value"))
-    if value.get("tool_calls"):
-        raise bad_value(column, value["tool_calls"], "a message of text; tool calls are not read")
+    if other := next((name for name in _NOT_TEXT if value.get(name)), None):
+        raise bad_value(column, {other: value[other]}, "a message of text; tool calls, images and audio are not read")
     if not isinstance(content, str):
         content = _joined(decoded(content), column)
     return Message(role, check_unicode(content, column))
@@ -130,12 +135,13 @@ def common_beginning(first: Text, second: Text) -> tuple[Text, Text, Text]:
     """Splits two texts at the end of what they share, as `trl.extract_prompt` does: (prompt, first, second).
 
     Messages are compared whole; of equal conversations the last message is kept apart. Of two texts the shared
-    characters are the prompt, without a blank at its end.
+    characters are the prompt, without a blank at its end; of two transcripts up to where the last answer begins.
     """
     longest = min(len(first), len(second))
     shared = next((i for i in range(longest) if first[i] != second[i]), longest)
     if isinstance(first, str):
-        shared -= first[:shared].endswith(" ")
+        turns = [turn.end() for turn in _ANSWER.finditer(first, 0, shared)]
+        shared = turns[-1] if turns else shared - first[:shared].endswith(" ")
     elif shared == longest:
         shared -= 1
     return first[:shared], first[shared:], second[shared:]

@@ -36,11 +36,14 @@ from autorater.data.text_files import distinct, misspelled, of_text
 
 COLUMNS = tuple(field.name for field in fields(Pair))
 OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
+NOT_TEXT = ("image", "images", "image_path", "image_url", "video", "videos", "audio", "tools")
+"""Columns that a judge of texts does not see."""
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
+_EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
 _SYSTEM = ("system", "system_prompt")
 _RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --judge recorded:FILE reads, and no pairs"
 _NO_PAIRS = {
@@ -73,7 +76,7 @@ class RowReader:
     Attributes:
         layout_name: Name of the layout, known after the first row.
         left_out: Reasons of the rows without a vote since it was last cleared.
-        unread: Columns that are not read but look like criteria or a system prompt.
+        unread: Columns that are not read but look like criteria, a system prompt, images or tools.
     """
 
     def __init__(
@@ -180,6 +183,7 @@ class RowReader:
         if not self._layout:
             _check_columns(renamed, self._labelled)
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
+        self.unread += [name for name in renamed if name.lower() in NOT_TEXT]
         self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
         self._found = True
 
@@ -252,6 +256,10 @@ class RowReader:
             _check_columns(row, self._labelled)
         label, n_votes, votes = _label(row, self._labelled)
         reference = given_in(row, "reference")
+        broken = [name for name in sorted(_TEXTS) if self._from_text and row[name] in _EXCEL_ERRORS]
+        if broken:
+            expected = "the text; Excel took it for a formula and wrote an error"
+            raise bad_value(broken[0], row[broken[0]], expected)
         return Pair(
             id=name_in(row, "id") or default_id,
             prompt=text_or_messages(row["prompt"], "prompt"),
@@ -273,17 +281,26 @@ class RowReader:
     def _response(self, value: object, column: str) -> Text:
         """A response; odd ones are counted if they are allowed."""
         if self._odd is None:
-            response = text_or_messages(value, column, blank=True)
+            response = _answer(value, column)
             if not plain_text(response).strip():
                 raise bad_value(column, value, "text that is not blank, or allow_odd_responses to keep blank ones")
             return response
         if isinstance(value, bool | int | float):
             value = json.dumps(value)
             self._odd[f"not text, read as {value}"] += 1
-        response = text_or_messages(value, column, blank=True)
+        response = _answer(value, column)
         if not plain_text(response).strip():
             self._odd["blank"] += 1
         return response
+
+
+def _answer(value: object, column: str) -> Text:
+    """A response; one of several messages begins with the assistant."""
+    response = text_or_messages(value, column, blank=True)
+    if not isinstance(response, str) and len(response) > 1 and response[0].role in ("system", "developer", "user"):
+        expected = "the messages from the assistant's first on; what comes before them belongs into the prompt"
+        raise bad_value(f"{column}[0]", response[0].role, expected)
+    return response
 
 
 def _check_same_winner(row: Row, column: str) -> None:

@@ -348,3 +348,17 @@ def test_a_vote_may_name_a_model():
         load_pairs([row | {"model_a": "2", "model_b": "1", "winner": "1"}])
     with pytest.raises(DataError, match=r"got '\+1'"):
         load_pairs([row | {"winner": "+1"}])
+
+
+def test_errors_of_excel_are_no_texts(tmp_path):
+    (tmp_path / "a.csv").write_text(CSV.replace("No.", "#NAME?"))
+    with pytest.raises(DataError, match=r"line 2: column 'response_b': got '#NAME\?'; expected the text; Excel"):
+        load_pairs(tmp_path / "a.csv")
+    assert load_pairs([ROWS[0] | {"response_a": "#NAME?"}])[0].response_a == "#NAME?"
+
+
+@pytest.mark.parametrize("column", ["images", "tools", "image"])
+def test_columns_that_are_not_text_are_reported(column):
+    report = LoadReport()
+    load_pairs([ROWS[0] | {column: ["x"]}], report=report)
+    assert report.lines(1) == [f"column '{column}' is not read; a judge sees the texts alone"]

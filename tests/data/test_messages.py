@@ -70,7 +70,7 @@ def test_forms_of_a_message(message, content):
         ([{"role": "user"}], ("'prompt[0]': got the content None",)),
         (
             [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}],
-            ("'prompt[0]'", "tool calls are not read"),
+            ("'prompt[0]'", "tool calls, images and audio are not read"),
         ),
         ([ASKED[0], "Tea?"], ("'prompt[1]': got 'Tea?'", "a message with role and content")),
         ([{"content": "x"}], ("'prompt[0]'", "a message with role and content")),
@@ -131,3 +131,41 @@ def test_common_beginnings_are_those_of_trl(first, second, shared, trl_too):
 
 def test_equal_conversations_keep_their_last_message_apart():
     assert common_beginning(PROMPT, PROMPT) == (PROMPT[:1], PROMPT[1:], PROMPT[1:])
+
+
+@pytest.mark.parametrize(
+    ("beginning", "is_transcript"),
+    [
+        ("Human: Tea?\nAssistant: ", True),
+        ("Be brief.\n\nHuman: Tea?\n\nAssistant: ", True),
+        ("User: Tea?\n\nAssistant: Yes.\n\nUser: Why?\n\nAssistant: ", True),
+        ("### Human: Tea?### Assistant: ", True),
+        ("<|im_start|>user\nTea?<|im_end|>\n<|im_start|>assistant\n", True),
+        ("<|prompter|>Tea?<|endoftext|><|assistant|>", True),
+        ("[INST] Tea? [/INST] ", True),
+        ("\n\n人类：茶？\n\n助手：", True),
+        ("The assistant's tea is ", False),
+    ],
+)
+def test_transcripts_of_any_kind_are_split_where_the_answer_begins(beginning, is_transcript):
+    (pair,) = load_pairs([{"chosen": f"{beginning}I think so.", "rejected": f"{beginning}I know."}])
+    shared = "" if is_transcript else "I"
+    assert pair.prompt == beginning + shared
+    assert {pair.response_a, pair.response_b} == {t.removeprefix(shared) for t in ("I think so.", "I know.")}
+
+
+@pytest.mark.parametrize("field", ["function_call", "images", "audio"])
+def test_what_a_message_has_beside_text_is_named(field):
+    with pytest.raises(DataError, match=rf"'prompt\[0\]': got {{'{field}'"):
+        load_pairs([ROW | {"prompt": [{"role": "user", "content": "Tea?", field: ["x"]}]}])
+
+
+def test_roles_in_capitals():
+    (pair,) = load_pairs([ROW | {"prompt": [{"role": "User", "content": "Tea?"}, {"from": "GPT", "value": "Yes."}]}])
+    assert [message.role for message in pair.prompt] == ["user", "assistant"]
+
+
+def test_a_response_that_repeats_the_prompt_is_named():
+    whole = [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes."}]
+    with pytest.raises(DataError, match=r"'response_a\[0\]': got 'user'.*belongs into the prompt"):
+        load_pairs([ROW | {"response_a": whole}])
