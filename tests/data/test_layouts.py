@@ -1052,3 +1052,18 @@ def test_blank_responses_of_preference_data_are_kept_on_request(wrap):
     (pair,) = load_pairs([row], allow_odd_responses=True, report=report)
     assert {plain_text(pair.response_a), plain_text(pair.response_b)} == {"", "Because."}
     assert report.odd == {"blank": 1}
+
+
+@pytest.mark.parametrize("without", [("question_id",), ("question_id", "language", "turn", "model_a", "model_b")])
+def test_battles_need_no_id(without):
+    asked, answers = [{"role": "user", "content": "Tea?"}], [[{"role": "assistant", "content": x}] for x in "xy"]
+    row = {"question_id": "q", "language": "en", "turn": 1, "model_a": "m", "model_b": "n", "winner": "model_b"}
+    row |= {"conversation_a": asked + answers[0], "conversation_b": asked + answers[1]}
+    (pair,) = load_pairs([{name: value for name, value in row.items() if name not in without}])
+    assert (pair.label, pair.response_b[0].content) == (1, "y")
+
+
+def test_a_bad_strength_is_the_one_that_is_named():
+    row = {"context": "Tea?", "response1": "x", "response2": "y", "overall_preference": 1}
+    with pytest.raises(DataError, match="'individual_preference': got 9"):
+        load_pairs([row | {"individual_preference": [{"score": None}, {"score": 9}]}])

@@ -176,6 +176,11 @@ LAYOUTS = (
         {"topic": "question_id", **_SIDES}, {**_NAMED, "annotator": "judge"},
     ),
     Layout(
+        "battles", ("winner", "conversation_a", "conversation_b"),
+        "https://huggingface.co/datasets/lmsys/chatbot_arena_conversations", conversations,
+        {"id": "id", "annotator": "judge", **_SIDES}, _NAMED, unless=("question_id",),
+    ),
+    Layout(
         "ppe", ("question_id", "prompt", "response_1", "response_2", "winner"),
         "https://huggingface.co/datasets/lmarena-ai/PPE-Human-Preference-V1", winner,
         {"id": "question_id", "prompt": "prompt", "response_a": "response_1", "response_b": "response_2", **_SIDES},

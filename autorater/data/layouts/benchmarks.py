@@ -112,8 +112,9 @@ def instruction_in(row: Row) -> object:
 
 def _strengths(values: list, column: str, overall: object, overall_column: str) -> Row:
     values, column = (values, column) if values else ([overall], overall_column)
-    strengths = [number_of(value) for value in values if value is not None]
-    for value, strength in zip(values, strengths, strict=False):
+    values = [value for value in values if value is not None]
+    strengths = [number_of(value) for value in values]
+    for value, strength in zip(values, strengths, strict=True):
         if not (-3 <= strength <= 3 or strength == _NEITHER):
             raise bad_value(column, value, "strengths from -3 to 3")
     return summed(signs([s for s in strengths if s != _NEITHER]), f"{column} has no rating of both responses")
