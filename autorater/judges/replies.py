@@ -74,6 +74,7 @@ _TOKENS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_toke
 
 _OTHER_FORMAT = (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 
+_ROUNDING = 0.05  # of log-probabilities in bfloat16
 TOKEN_ID = "token_id:"  # in front of a token that is given by its id
 
 
@@ -148,6 +149,8 @@ def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> 
                 return Reply(**failure, **used)
             if (top := next_tokens_in(choice)) is not None or log_probs:
                 _check_log_probs(top)
+                if problem := _no_distribution(top):
+                    return Reply(problem=problem, **used)
     except _OTHER_FORMAT:
         return Reply(problem=f"the reply is no completion: {reply[:80]!r}", retry=True, **used)
     if len(choices) != n_prompts or not isinstance(text, str):
@@ -245,6 +248,19 @@ def _check_log_probs(top: Mapping[str, object]) -> None:
             raise TypeError("no log-probability")
         if token.startswith(TOKEN_ID) and not token.removeprefix(TOKEN_ID).isdecimal():
             raise TypeError("no token id")
+
+
+def _no_distribution(top: Mapping[str, float]) -> str | None:
+    """Why numbers cannot be log-probabilities of one token; None if they can."""
+    highest = max(top.values(), default=0.0)
+    if highest > _ROUNDING:
+        return (
+            f"the log-probabilities are up to {highest:g}; expected none above 0 (are they probabilities or scores?)"
+        )
+    total = math.fsum(map(math.exp, top.values()))
+    if total > 1 + _ROUNDING:
+        return f"the probabilities of one token add up to {total:.3g}; expected at most 1"
+    return None
 
 
 def _finish_reason(word: object) -> str | None:

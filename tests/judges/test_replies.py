@@ -244,3 +244,22 @@ def test_no_reply_raises(body):
     found = read_reply(json.dumps(body))
     assert found.text or found.problem
     assert error_reason(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("top", "reason"),
+    [
+        ({"0": 0.9, "1": 0.1}, "log-probabilities are up to 0.9; expected none above 0"),
+        ({"0": -0.01, "1": -0.02}, "add up to 1.97"),
+    ],
+)
+def test_numbers_that_are_no_log_probabilities(top, reason):
+    body = {"choices": [{"index": 0, "text": "0", "logprobs": {"top_logprobs": [top]}}]}
+    reply = read_completions(json.dumps(body), 1, log_probs=True)
+    assert reason in reply.problem
+    assert not reply.retry
+
+
+def test_rounded_log_probabilities_are_read():
+    body = {"choices": [{"index": 0, "text": "0", "logprobs": {"top_logprobs": [{"0": 1e-3, "1": -9999.0}]}}]}
+    assert read_completions(json.dumps(body), 1, log_probs=True).problem is None
