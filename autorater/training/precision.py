@@ -56,14 +56,16 @@ def evaluation_precision(training: TrainingArguments) -> torch.autocast:
 
 
 def warn_of_rounding(model: PreTrainedModel, training: TrainingArguments) -> None:
-    """Warns if most of the weights to train are bfloat16 and too coarse for the learning rate."""
+    """Warns if most of the weights to train have half precision, which is too coarse for the learning rate."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         return
     share = movable_share(model, training.learning_rate)
     if share < _MOVABLE:
+        names = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters() if _is_half(weight)}
         logger.warning(
-            f"bfloat16 weights: a step of learning_rate {training.learning_rate:g} can move {share:.1%} of them, the "
-            "others are rounded back; use --dtype float32 with --bf16, or a larger learning_rate"
+            f"{' and '.join(sorted(names))} weights: a step of learning_rate {training.learning_rate:g} can move "
+            f"{share:.1%} of them, the others are rounded back; use --dtype float32 with --bf16, or a larger "
+            "learning_rate"
         )
 
 
@@ -73,8 +75,12 @@ def movable_share(model: PreTrainedModel, learning_rate: float) -> float:
     moved = total = 0
     for weight in (weight for weight in model.parameters() if weight.requires_grad):
         total += weight.numel()
-        if weight.dtype == torch.bfloat16:
+        if _is_half(weight):
             moved += int(((weight + learning_rate != weight) | (weight - learning_rate != weight)).sum())
         else:
             moved += weight.numel()
     return moved / total if total else 1.0
+
+
+def _is_half(weight: torch.Tensor) -> bool:
+    return weight.dtype in (torch.bfloat16, torch.float16)

@@ -1,6 +1,7 @@
 """Defaults of pretrained models, and bfloat16 weights that a step cannot move."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -69,11 +70,13 @@ def test_movable_share_is_that_of_an_adamw_step():
     assert movable_share(model.float(), 1e-6) == 1, "float32 weights move"
 
 
-def test_weights_that_stay_are_warned_about(tmp_path, caplog):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_stay_are_warned_about(tmp_path, caplog, dtype):
     model = make_model("llama", 100)
     warn_of_rounding(model, config(tmp_path))
     assert not caplog.records
     with caplog.at_level(logging.WARNING, "autorater"):
-        warn_of_rounding(model.bfloat16(), config(tmp_path))
-    assert "a step of learning_rate 1e-06 can move 0." in caplog.text
+        warn_of_rounding(model.to(dtype), config(tmp_path))
+    name = str(dtype).removeprefix("torch.")
+    assert re.search(rf"{name} weights: a step of learning_rate 1e-06 can move \d\.", caplog.text)
     assert "--dtype float32" in caplog.text
