@@ -76,7 +76,7 @@ def kill_and_resume(server, data, folder, moments, n_requests):
     store = folder / "judgments.jsonl"
     for moment in sorted(moments):
         stored = store.read_bytes().count(b"\n") if store.exists() else 0
-        server.get(f"hold/{max(moment - stored, 0) + (n_requests - moment) // 2}")
+        server.get(f"hold/{max(moment - stored, 0) + (n_requests - max(moment, stored)) // 2}")
         process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while process.poll() is None and (not store.exists() or store.read_bytes().count(b"\n") < moment):
             time.sleep(0.005)

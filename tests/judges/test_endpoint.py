@@ -298,10 +298,12 @@ def test_an_answer_that_is_cut_off_in_other_words(quirky):
 
 
 def nowhere():
-    """The address of a port where nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    """The address of a port where nothing listens, nor can another process begin to: it stays bound."""
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
+    reserved.detach()
+    return f"http://127.0.0.1:{port}/v1"
 
 
 def test_a_server_that_is_not_there(quirky):
