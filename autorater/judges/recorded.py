@@ -123,7 +123,10 @@ def _of_games(row: Row, column: str) -> tuple[float, float]:
     games = decoded(row[column])
     if not isinstance(games, list) or len(games) != 2 or not all(isinstance(game, dict | None) for game in games):
         raise bad_value(column, row[column], "two games, the second with the responses swapped, null for none")
-    first, second = (_verdict((game or {}).get(_GAMES[column]), column, _FIRST) for game in games)
+    key = _GAMES[column]
+    if odd := next((game for game in games if game and key not in game), None):
+        raise bad_value(column, odd, f"a game with the key {key}, or null for none")
+    first, second = (_verdict((game or {}).get(key), column, _FIRST) for game in games)
     return first, second
 
 

@@ -119,3 +119,10 @@ def test_csv_in_any_case_and_with_words_for_null(tmp_path):
     assert pairs[1].label == 1
     path.write_text("pair_id;verdict_ab;verdict_ba\n7.0;A;tie\n")
     assert [(pair.id, pair.answers) for pair in iter_recorded(path)] == [("7", (0, 0.5))]
+
+
+def test_games_without_the_key_of_the_verdict_are_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"pair_id": "p", "judgments": [{"verdict": "A>B"}, {"verdict": "B>A"}]}))
+    with pytest.raises(DataError, match=r"line 1: column 'judgments': .*a game with the key decision"):
+        list(iter_recorded(path))
