@@ -1,8 +1,6 @@
 """Accuracy before and after training: counted by hand, on the same prompts, and as a person runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from autorater.judges.calibrators import LogitMap
 from autorater.prompts.templates import PromptFormat
 from autorater.report.tables import accuracy_table
 from tests.conftest import make_model, make_tokenizer
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 PAIRS = objective_pairs(60)
@@ -72,11 +71,8 @@ def test_both_models_read_the_same_prompts(trained):
 
 
 def test_the_recipe_prints_and_writes_them(trained):
-    done = subprocess.run(
-        [sys.executable, "recipes/objective.py", "--judge", trained / "judge", "--n_pairs", "12", "--output",
-         trained / "accuracy.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    output = trained / "accuracy.json"
+    done = run_forked("objective", "--judge", trained / "judge", "--n_pairs", 12, "--output", output)
     assert done.returncode == 0, done.stderr
     assert "| capital |" in done.stdout
     written = json.loads((trained / "accuracy.json").read_text())

@@ -12,6 +12,7 @@ import pytest
 from autorater.charm.arena import Arena
 from autorater.data.loading import write_pairs
 from tests.conftest import full_disk
+from tests.recipes.forked import run_forked
 from tests.recipes.test_grpo import error_of
 from tests.recipes.test_sharded import launcher_of
 
@@ -23,10 +24,7 @@ TINY = [
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "recipes/charm.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
-    )  # fmt: skip
+    return run_forked("charm", *arguments)
 
 
 def test_simulated_arena_from_beginning_to_end_and_once_more(tmp_path):

@@ -1,9 +1,7 @@
 """Every config parsed by its recipe, and the configs for large models with a small one of the same family."""
 
-import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from autorater.data.population import simulate_pairs
 from autorater.evaluation import arguments
 from benchmarks.study.plan import read_plan
 from tests.conftest import make_model, make_tokenizer
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -125,14 +124,11 @@ def test_config_runs_with_a_small_model_of_its_family(tmp_path, name, family, di
     make_model(family, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     write_pairs(simulate_pairs(40, n_votes=3, seed=0).pairs, tmp_path / "votes.jsonl")
-    done = subprocess.run(
-        [
-            sys.executable, "recipes/grpo.py", "--config", f"recipes/configs/{name}.yaml", "--max_steps=1",
-            f"--model_name_or_path={tmp_path / 'model'}", f"--dataset_name={tmp_path / 'votes.jsonl'}",
-            f"--output_dir={tmp_path / 'out'}", "--use_vllm=false", "--report_to=none", "--use_cpu", "--bf16=true",
-            "--save_strategy=no", "--max_prompt_tokens=900",
-        ],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env=os.environ,
+    done = run_forked(
+        "grpo", "--config", f"recipes/configs/{name}.yaml", "--max_steps=1",
+        f"--model_name_or_path={tmp_path / 'model'}", f"--dataset_name={tmp_path / 'votes.jsonl'}",
+        f"--output_dir={tmp_path / 'out'}", "--use_vllm=false", "--report_to=none", "--use_cpu", "--bf16=true",
+        "--save_strategy=no", "--max_prompt_tokens=900",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()

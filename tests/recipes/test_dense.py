@@ -18,6 +18,7 @@ from autorater.alignment.judge import LabelJudge
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_items, simulate_pairs
+from tests.recipes.forked import run_forked
 from tests.recipes.test_grpo import error_of
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +30,7 @@ TINY = {
 
 
 def run(recipe, *arguments):
-    return subprocess.run(
-        [sys.executable, f"recipes/{recipe}.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
-    )  # fmt: skip
+    return run_forked(recipe, *arguments)
 
 
 def tiny(**options):

@@ -1,10 +1,7 @@
 """The script as a user runs it, on a small judge: files, table, and user errors in one line."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,15 +12,13 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "recipes/evaluate.py", "--device=cpu", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
-    )  # fmt: skip
+    return run_forked("evaluate", "--device=cpu", *arguments)
 
 
 @pytest.fixture(scope="module")

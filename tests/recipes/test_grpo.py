@@ -15,6 +15,7 @@ from autorater import Judge
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -27,18 +28,21 @@ SMALL = [
 ]  # fmt: skip
 
 
-def run(*arguments, **env):
-    return subprocess.run(
-        [sys.executable, "recipes/grpo.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | env, check=False,
-    )  # fmt: skip
+def run(*arguments):
+    return run_forked("grpo", *arguments)
 
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory):
     """The default config with fewer steps and a smaller policy: the folder and the finished process."""
     folder = tmp_path_factory.mktemp("default_run")
-    done = run(*SMALL, f"--output_dir={folder}", "--log_completions", "--num_completions_to_print=1")
+    done = subprocess.run(
+        [
+            sys.executable, "recipes/grpo.py", *SMALL, f"--output_dir={folder}", "--log_completions",
+            "--num_completions_to_print=1",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, done
 

@@ -10,6 +10,7 @@ import pytest
 from autorater import Judge
 from autorater.data.population import simulate_pairs
 from autorater.training.value_head import VALUE_HEAD_FILE
+from tests.recipes.forked import run_forked
 from tests.recipes.test_grpo import ROOT, TINY, error_of
 
 TINY_PPO = [*TINY, "--steps_per_generation=1", "--report_to=none", "--use_cpu"]
@@ -44,10 +45,7 @@ def test_two_processes_save_the_judge_and_its_value_head(tmp_path):
 
 
 def test_rloo_with_a_reference(tmp_path):
-    done = run(
-        sys.executable, "recipes/ppo.py", *TINY_PPO, f"--output_dir={tmp_path}", "--algorithm=rloo", "--beta=0.1",
-        "--kl_in=loss",
-    )  # fmt: skip
+    done = run_forked("ppo", *TINY_PPO, f"--output_dir={tmp_path}", "--algorithm=rloo", "--beta=0.1", "--kl_in=loss")
     assert done.returncode == 0, done.stderr
     check_files(tmp_path)
     assert not (tmp_path / VALUE_HEAD_FILE).exists()
