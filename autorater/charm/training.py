@@ -8,7 +8,6 @@ TRL. Deliberately left out: margins, and labels between 0 and 1, which `trl.Rewa
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -76,6 +75,6 @@ def train_reward_model(
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    with replacing_weights(config.output_dir) if config.should_save else nullcontext():
+    with replacing_weights(config.output_dir, config.should_save):
         trainer.save_model(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

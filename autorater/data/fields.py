@@ -165,8 +165,11 @@ def number_of(value: object) -> float:
         return float("nan")
 
 
-def probability_in(row: Row, column: str) -> float | None:
-    """A number in [0, 1] in an optional column. "0,5" is read too: it can only be a decimal comma."""
+def probability_in(row: Row, column: str, for_words: str = "") -> float | None:
+    """A number in [0, 1] in an optional column. "0,5" is read too: it can only be a decimal comma.
+
+    `for_words` is what the error says about a word, such as where words are read.
+    """
     value = given_in(row, column)
     if value is None:
         return None
@@ -174,9 +177,8 @@ def probability_in(row: Row, column: str) -> float | None:
         value = value.replace(",", ".")
     number = number_of(value)
     if not 0 <= number <= 1:
-        is_word = column == "label" and isinstance(value, str) and number != number and "%" not in value
-        way = "; columns={'vote': 'label'} reads words such as A, B and tie" if is_word else ""
-        raise bad_value(column, value, f"a number in [0, 1], or null{way}")
+        is_word = for_words and isinstance(value, str) and number != number and "%" not in value
+        raise bad_value(column, value, "a number in [0, 1], or null" + (f"; {for_words}" if is_word else ""))
     return number
 
 

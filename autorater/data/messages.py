@@ -23,7 +23,7 @@ _ANSWER = re.compile(  # where an answer begins in transcripts of any kind
     r"(?:(?:^|\n|#)[ #]*(?:Assistant|ASSISTANT|assistant|AI|Bot|GPT|助手|助理)[ \u00a0]?[:：]|<\|assistant\|>"
     r"|<\|im_start\|>assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model|\[/INST\])\s*"
 )
-_NOT_TEXT = ("tool_calls", "function_call", "images", "image", "audio", "videos")
+_BESIDE_TEXT = ("tool_calls", "function_call", "images", "image", "audio", "videos")
 _TURN = re.compile(r"(?:\r?\n){2}(Human|Assistant):")
 
 
@@ -96,7 +96,7 @@ def _message(value: object, column: str) -> Message:
     if role not in ROLES:
         raise bad_value(column, value.get("role", value.get("from")), f"a role out of {', '.join(ROLES)}")
     content = value.get("content", value.get("value"))
-    if other := next((name for name in _NOT_TEXT if value.get(name)), None):
+    if other := next((name for name in _BESIDE_TEXT if value.get(name)), None):
         raise bad_value(column, {other: value[other]}, "a message of text; tool calls, images and audio are not read")
     if not isinstance(content, str):
         content = _joined(decoded(content), column)

@@ -360,7 +360,7 @@ def _suggested(column: str, names: Collection[str]) -> dict[str, str]:
 
 def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str, int]]:
     """Label, number of votes, and the votes by column if they are given."""
-    label = probability_in(row, "label")
+    label = probability_in(row, "label", "columns={'vote': 'label'} reads words such as A, B and tie")
     n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
     given = {column: given_in(row, column) for column in ("votes_a", "votes_b", "votes_tie")}
     if all(value is None for value in given.values()):

@@ -17,21 +17,7 @@ from autorater.data.errors import DataError, located
 from autorater.data.fields import Row, with_messages
 from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, head_of, json_rows, refuse_other_file
 
-_LOCAL_SUFFIXES = (
-    ".jsonl",
-    ".ndjson",
-    ".xlsx",
-    ".zip",
-    ".bz2",
-    ".zst",
-    ".gz",
-    ".csv",
-    ".parquet",
-    ".json",
-    ".tsv",
-    ".txt",
-    ".arrow",
-)  # never in a Hub name
+_OTHER_SUFFIXES = (".xlsx", ".zip", ".bz2", ".zst", ".gz", ".txt", ".arrow")  # as those of the readers, of no Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
 
@@ -49,8 +35,8 @@ def iter_rows(source: Source, *, split: str = "train", select: SelectColumns = d
     """The rows of a source, one at a time.
 
     Args:
-        source: A file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder written by
-            `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
+        source: A file (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder
+            written by `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
         split: Split of a Hub dataset or a saved `DatasetDict`.
         select: Called with the column names of a source that has a header. Parquet files and datasets give only the
             columns that it returns.
@@ -83,20 +69,15 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
     if not isinstance(source, str | os.PathLike):
         return _memory_rows(source, split, select)
     path, name = Path(source), os.fspath(source).lower()
+    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), json_rows)
+    readers |= {".csv": csv_rows, ".tsv": csv_rows, ".parquet": _parquet_rows}
     if path.is_dir():
         return _dataset_rows(_loaded(path, split), select)
     if not path.is_file():
-        if not isinstance(source, str) or name.endswith(_LOCAL_SUFFIXES) or not _HUB_NAME.fullmatch(source):
+        is_file_name = name.endswith((*readers, *_OTHER_SUFFIXES))
+        if not isinstance(source, str) or is_file_name or not _HUB_NAME.fullmatch(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
         return _dataset_rows(_loaded(source, split), select)
-    readers = {
-        ".jsonl": json_rows,
-        ".ndjson": json_rows,
-        ".json": json_rows,
-        ".csv": csv_rows,
-        ".tsv": csv_rows,
-        ".parquet": _parquet_rows,
-    }
     for suffix, read in readers.items():
         if name.removesuffix(".gz").endswith(suffix) and not name.endswith(".parquet.gz"):
             return read(path, select)

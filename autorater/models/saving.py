@@ -13,11 +13,14 @@ _WEIGHTS = re.compile(
 
 
 @contextmanager
-def replacing_weights(folder: str | Path) -> Iterator[None]:
+def replacing_weights(folder: str | Path, is_main: bool = True) -> Iterator[None]:
     """Within it weights are written; then older ones are removed: an adapter would be opened in place of a model.
 
-    The new ones are readable, as by `make_readable`.
+    The new ones are readable, as by `make_readable`. All processes may enter; the main one does this.
     """
+    if not is_main:
+        yield
+        return
     there = [path for path in Path(folder).glob("*") if _WEIGHTS.fullmatch(path.name) and path.is_file()]
     older = {path: path.stat().st_mtime_ns for path in there}
     yield

@@ -12,7 +12,6 @@
 import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -412,7 +411,7 @@ def finish_run(
     folder = trainer.args.output_dir
     is_main = trainer.args.process_index == 0
     with writes_to(folder):
-        with replacing_weights(folder) if is_main else nullcontext():
+        with replacing_weights(folder, is_main):
             trainer.save_model()  # before the evaluation, which a signal may end
         if is_main:
             judge.tokenizer.save_pretrained(folder)

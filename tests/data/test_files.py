@@ -294,7 +294,7 @@ def test_a_file_of_one_row_is_no_table(tmp_path):
 
 def test_a_quote_that_takes_in_rows_is_named(tmp_path):
     path = tmp_path / "a.tsv"
-    path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"Yes he said\tb\t1\nR\tx"\ty\t0\n')
+    path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"Yes he is\tb\t1\nR\tx"\ty\t0\n')
     with pytest.raises(DataError, match=r"line 2: column 'response_a': .*whole rows"):
         load_pairs(path)
     path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"one\ttab\nand a line"\tb\t1\n')
