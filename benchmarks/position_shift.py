@@ -66,7 +66,7 @@ def maps(judgments: Judgments, votes: np.ndarray, n_votes: int, generator: np.ra
     """Every map, fitted to `votes` for B of `n_votes`, shape (N,)."""
     labels = votes / n_votes
     pairs = [Pair(f"{i}", "q", "a", "b", label, n_votes=n_votes) for i, label in enumerate(labels)]
-    run = fit_platt(judgments, pairs, single_votes=False)
+    run = fit_platt(judgments, pairs, labels="dense")
     logits = logit(judgments.mean.clip(LOG_CLIP, 1 - LOG_CLIP))
     order = generator.integers(0, 2, len(pairs))
     shown = run.slope * logits[np.arange(len(pairs)), order]
@@ -77,7 +77,7 @@ def maps(judgments: Judgments, votes: np.ndarray, n_votes: int, generator: np.ra
 
     return {
         "none": LogitMap("platt"),
-        "temperature": fit_temperature(judgments, pairs, single_votes=False) or LogitMap("platt"),
+        "temperature": fit_temperature(judgments, pairs, labels="dense") or LogitMap("platt"),
         "run": run,
         "mean_logit": with_shift(-run.slope * logits.mean()),
         "votes": with_shift(brentq(lambda shift: expit(shown + shift).mean() - share, -100, 100)),

@@ -169,10 +169,11 @@ class EvaluationArguments:
         "`temperature`, fitted to the votes of these pairs; `platt`, for pairwise judges: a temperature and a shift, "
         "which removes the position bias that all pairs have in common.",
     )
-    recalibration_labels: Literal["sparse", "dense"] | None = option(
+    recalibration_labels: Literal["sparse", "dense", "teacher"] | None = option(
         None,
         "Votes of these pairs that count: `sparse`, one each, drawn by the seed; `dense`, all. By default one with "
-        "`labels: sparse`, else all.",
+        "`labels: sparse`, else all. `teacher`: no votes, which may be missing, but the probabilities of the judge "
+        "that `warm_start_verdicts` names; they fix a slope more exactly than few votes.",
     )
 
 
@@ -187,7 +188,7 @@ class JudgeArguments(EvaluationArguments, PolicyArguments, PromptArguments, Simu
 
     @property
     def temperature_labels(self) -> str:
-        """The labels that a temperature is fitted to: `sparse` or `dense`."""
+        """The labels that a recalibration is fitted to: `sparse`, `dense` or `teacher`."""
         return self.recalibration_labels or ("sparse" if self.labels == "sparse" else "dense")
 
 

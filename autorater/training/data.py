@@ -188,10 +188,12 @@ def _to_learn_from(
 
 def _with_recalibration(data: TrainingData, args: JudgeArguments, seed: int) -> TrainingData:
     name, labels = args.recalibration_dataset_name, args.temperature_labels
-    pairs = load_pairs(name, split="validation")
+    by_teacher = labels == "teacher"
+    pairs = load_pairs(name, split="validation", labelled=not by_teacher)
     if len(pairs) < 2:
         raise UserError(f"recalibration_dataset_name: {name} has {len(pairs)} pairs; a recalibration requires more")
-    summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{_votes_used(pairs, labels)}"
+    used = ": the teacher's probabilities" if by_teacher else _votes_used(pairs, labels)
+    summary = f"{data.summary}\nrecalibration: {len(pairs):,} pairs of {name}{used}"
     for rows, kind in ((data.train, "training"), (data.held_out, "held-out")):
         if leaked := leaked_responses(rows, pairs):
             summary += f"\nwarning: {leaked:,} response texts are in {name} and among the {kind} pairs"

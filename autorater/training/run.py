@@ -12,7 +12,7 @@
 import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +56,7 @@ from autorater.training.precision import evaluation_precision, use_pretrained_de
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
 from autorater.training.teaching.stage import learn_from_teacher
+from autorater.training.teaching.teachers import labelled_by
 from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy, check_warm_start
 
@@ -112,9 +113,9 @@ class JudgeRun:
         if self.recalibration is not None:
             pairs = self.recalibration.pairs
             judgments = judge_all(self.judge, pairs, self.recalibration.prompts, progress=progress)
-            single_votes = self.args.temperature_labels == "sparse"
             with_shift = self.args.recalibration == "platt" and not is_pointwise(self.training)
-            self.judge.recalibration = (fit_platt if with_shift else fit_temperature)(judgments, pairs, single_votes)
+            fit = fit_platt if with_shift else fit_temperature
+            self.judge.recalibration = fit(judgments, pairs, self.args.temperature_labels)
         return evaluate(self.judge, self.held_out.pairs, self.held_out.prompts, progress=progress)
 
 
@@ -153,6 +154,10 @@ def open_run(
 
     longest = longest_prompt(judge.model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     train, held_out, recalibration = _short_enough(judge, data, longest)
+    if recalibration is not None and args.temperature_labels == "teacher":
+        with evaluation_precision(training):
+            pairs = labelled_by(args.teacher, recalibration.pairs, training.device, progress=not training.disable_tqdm)
+        recalibration = replace(recalibration, pairs=pairs)
     if getattr(training, "mode", "") == REASONING:
         with gathered(judge.model):
             some_prompt = train.prompts[0][0].ids
@@ -321,6 +326,12 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             "enable_jit_checkpoint: no effect; a run always saves a checkpoint when SIGTERM or Ctrl-C stops it"
         )
     check_warm_start(args, training, bool(model_config.model_name_or_path))
+    judges_pairs = args.teacher == "pointwise" or (args.teacher and Path(args.teacher).is_dir())
+    if args.temperature_labels == "teacher" and not judges_pairs:
+        raise UserError(
+            "recalibration_labels: teacher requires a teacher that judges any pair, warm_start_verdicts: pointwise or "
+            f"the folder of a trained judge; got {args.warm_start_verdicts}"
+        )
     check_trackers(training)
     if getattr(training, "use_vllm", False) and not is_vllm_available():
         raise UserError(

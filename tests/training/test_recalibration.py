@@ -26,7 +26,7 @@ def judged(scale, shift, n=400, seed=0, spread=0.0):
 def test_all_votes_count(caplog):
     pairs, judgments = judged(2.0, 0.0)
     with caplog.at_level("INFO", "autorater"):
-        fitted = fit_temperature(judgments, pairs, single_votes=False)
+        fitted = fit_temperature(judgments, pairs, labels="dense")
     assert 1 / fitted.slope == pytest.approx(2, rel=0.1)
     labels = [pair.label for pair in pairs]
     assert fitted == shrunken_temperature(judgments.p_ab, judgments.p_ba, labels, 1200)
@@ -45,7 +45,7 @@ def test_single_answers_are_not_made_worse(scale, caplog):
     pairs, judgments = judged(scale, 0.1)
     labels = np.array([pair.label for pair in pairs])
     with caplog.at_level("INFO", "autorater"):
-        fitted = fit_temperature(judgments, pairs, single_votes=False)
+        fitted = fit_temperature(judgments, pairs, labels="dense")
     of_both = shrunken_temperature(judgments.p_ab, judgments.p_ba, labels, 1200)
     limited = scale < 1
     assert ("limited by the position bias" in caplog.text) == limited
@@ -61,7 +61,7 @@ def test_single_answers_are_not_made_worse(scale, caplog):
 
 def test_no_temperature_where_only_the_average_would_gain(caplog):
     pairs, judgments = judged(0.1, 0.8)
-    assert fit_temperature(judgments, pairs, single_votes=False) is None
+    assert fit_temperature(judgments, pairs, labels="dense") is None
     assert "no temperature: on 400 pairs, 1,200 votes T = 0.0" in caplog.text
     assert shrunken_temperature(judgments.p_ab, judgments.p_ba, [pair.label for pair in pairs], 1200).slope > 5
 
@@ -69,7 +69,7 @@ def test_no_temperature_where_only_the_average_would_gain(caplog):
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 @pytest.mark.parametrize(("scale", "shift"), [(0.1, 0.8), (0.8, 0.2), (1.0, 0.0), (3.0, -0.5)])
 def test_slope_and_shift_remove_the_bias_of_other_pairs(scale, shift, spread):
-    fitted = fit_platt(*judged(scale, shift, spread=spread)[::-1], single_votes=False)
+    fitted = fit_platt(*judged(scale, shift, spread=spread)[::-1], labels="dense")
     others, judgments = judged(scale, shift, n=5000, seed=1, spread=spread)
     labels = np.array([pair.label for pair in others])
     after = judgments.recalibrated(fitted)
@@ -84,10 +84,10 @@ def test_the_slope_is_the_temperature_without_the_bias_and_the_shift_follows(cap
     """A shared bias, which limits a temperature or leaves none, does not limit the slope beside a shift."""
     pairs, judgments = judged(0.1, 0.8)
     with caplog.at_level("INFO", "autorater"):
-        fitted = fit_platt(judgments, pairs, single_votes=True)
+        fitted = fit_platt(judgments, pairs, labels="sparse")
     labels = [pair.label for pair in pairs]
     of_both = shrunken_temperature(judgments.p_ab, judgments.p_ba, labels, 1200)
-    assert fit_temperature(judgments, pairs, single_votes=True) is None
+    assert fit_temperature(judgments, pairs, labels="sparse") is None
     assert fitted.kind == "platt"
     assert fitted.slope == pytest.approx(of_both.slope, rel=0.02)  # Platt's targets are smoothed
     assert fitted.intercept == fit_shift(fitted.slope, judgments.p_ab, judgments.p_ba)
@@ -100,7 +100,7 @@ def test_the_slope_is_the_temperature_without_the_bias_and_the_shift_follows(cap
 def test_a_bias_that_differs_between_pairs_limits_the_slope(caplog):
     pairs, judgments = judged(0.2, 0.1, spread=0.5)
     with caplog.at_level("INFO", "autorater"):
-        fitted = fit_platt(judgments, pairs, single_votes=False)
+        fitted = fit_platt(judgments, pairs, labels="dense")
     labels = [pair.label for pair in pairs]
     assert "limited by the position bias; without that T = 0." in caplog.text
     assert fitted.slope == max(1, fit_recalibration("platt", judgments.p_ab, judgments.p_ba, labels).slope)
@@ -111,9 +111,9 @@ def test_a_bias_that_differs_between_pairs_limits_the_slope(caplog):
 def test_few_votes_change_a_calibrated_judge_little(spread):
     """The slope by its prior, the shift because it depends on the answers alone."""
     few = judged(1.0, 0.0, n=30, spread=spread)
-    fitted = fit_platt(*few[::-1], single_votes=False)
+    fitted = fit_platt(*few[::-1], labels="dense")
     flipped = [Pair(p.id, p.prompt, p.response_a, p.response_b, 1 - p.label, n_votes=3) for p in few[0]]
     assert abs(np.log(fitted.slope)) < 0.35
     assert abs(fitted.intercept) < 0.15
-    other = fit_platt(few[1], flipped, single_votes=False)
+    other = fit_platt(few[1], flipped, labels="dense")
     assert other.intercept == pytest.approx(fit_shift(other.slope, few[1].p_ab, few[1].p_ba))

@@ -54,6 +54,8 @@ def teacher_run(
         output_dir=str(Path(training.output_dir, FOLDER)), resume_from_checkpoint=resume, **shared, **rate, **_SETTINGS
     )
     untaught = {name: JudgeArguments.__dataclass_fields__[name].default for name in _OF_TEACHING}
+    if args.recalibration_labels == "teacher":
+        untaught["recalibration_labels"] = None
     return replace(args, **untaught), of_teacher
 
 

@@ -13,8 +13,8 @@ pair which is not among the training pairs is refused.
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from scipy.special import expit
 from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, name_in, probability_in
 from autorater.data.messages import plain_text
+from autorater.data.pairs import Pair
 from autorater.data.tables import iter_rows
 from autorater.evaluation.judge import judge_all
 from autorater.judges import Judge, LinearProbe
@@ -115,10 +116,24 @@ def find_teacher(name: str, texts: TrainingTexts, judge: Judge, base: str, seed:
     )
 
 
-def _of_judge(folder: str, texts: TrainingTexts, device, progress: bool) -> Teacher:
+def labelled_by(folder: str, pairs: Sequence[Pair], device, progress: bool) -> list[Pair]:
+    """Pairs with Pr[B better] of a judge, both orders averaged, as their label, and without votes.
+
+    All processes of a run call this, and divide the pairs among them.
+    """
+    probabilities = judge_all(_open_judge(folder, device), pairs, progress=progress).p_sym
+    no_votes = dict.fromkeys(("n_votes", "votes_a", "votes_tie", "votes_b"))
+    return [replace(pair, label=float(p), **no_votes) for pair, p in zip(pairs, probabilities, strict=True)]
+
+
+def _open_judge(folder: str, device) -> Judge:
     if not read_format(folder):
         raise UserError(f"warm_start_verdicts: {folder} is no trained judge; expected a folder with autorater.json")
-    teacher = Judge.from_pretrained(folder, device=device)
+    return Judge.from_pretrained(folder, device=device)
+
+
+def _of_judge(folder: str, texts: TrainingTexts, device, progress: bool) -> Teacher:
+    teacher = _open_judge(folder, device)
     logger.info(f"teacher: {folder}; on votes that it was trained on, its probabilities are in-sample")
     if isinstance(teacher, PointwiseJudge):
         prompts = [prompt for prompt, _ in teacher.encoder.encode([texts.pair(i, i) for i in range(len(texts))])]

@@ -16,6 +16,7 @@ from autorater.data.errors import AlreadyFinished, UserError
 from autorater.data.loading import write_pairs
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
+from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
@@ -230,6 +231,7 @@ def test_prompts_with_two_responses_share_a_row(pairs_a_row):
         ({"warm_start_steps": 9}, None, "teaches a pretrained model; set model_name_or_path"),
         ({"warm_start_steps": 9, "warm_start_batch_size": 16}, "model", "expected a multiple of 12"),
         ({"warm_start_steps": 9, "warm_start_sharpness": 0.0}, "model", "warm_start_sharpness: got 0; expected"),
+        ({"warm_start_steps": 9, "recalibration_labels": "teacher"}, "model", "a trained judge; got probe"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, options, model, message):
@@ -250,6 +252,7 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
         args = JudgeArguments(
             dataset_name=str(tmp_path / "votes.jsonl"), split_by="topic", held_out_fraction=0.5, n_eval_pairs=0,
             prompt_template="compact", warm_start_verdicts="pointwise", warm_start_steps=steps,
+            recalibration_dataset_name=str(tmp_path / "votes.jsonl"), recalibration_labels="teacher",
         )  # fmt: skip
         training = JudgeGRPOConfig(
             output_dir=str(tmp_path / "run"), judgment=judgment, report_to="none", use_cpu=True, disable_tqdm=True,
@@ -265,6 +268,9 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
     train()
     teacher, taught = (Judge.from_pretrained(str(tmp_path / path), device="cpu") for path in ("run/teacher", "run"))
     assert (teacher.is_pointwise, taught.is_pointwise) == (True, False)
+    fits = [record.message for record in caplog.records if record.message.startswith("recalibrated on")]
+    assert "40 pairs, 40 votes" in fits[0], "the teacher, on votes"
+    assert "the teacher's probabilities of 40 pairs" in fits[1]
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
     assert settings["model_name_or_path"] == settings["warm_start_verdicts"] == "teacher", "the folder can be moved"
     assert json.loads((tmp_path / "run/teacher/metrics.json").read_text())["after/n_pairs"] == 20
@@ -286,10 +292,14 @@ def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog, opened_mode
         save(tmp_path / "model")
     write_pairs(pairs, tmp_path / "votes.jsonl")
     write_pairs([replace(pair, response_a=pair.response_a + " so") for pair in pairs[:6]], tmp_path / "test.jsonl")
+    unlabelled = [{"prompt": "Which?", "response_a": f"{i} fox", "response_b": f"{9 - i} fox"} for i in range(9)]
+    (tmp_path / "unlabelled.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in unlabelled))
+    fit = "platt" if kind == "pairwise" else "temperature"
     args = JudgeArguments(
         dataset_name=str(tmp_path / "votes.jsonl"), eval_dataset_name=str(tmp_path / "test.jsonl"),
         prompt_template="compact" if kind == "pairwise" else "full", warm_start_verdicts=str(tmp_path / "model"),
-        warm_start_steps=3, n_eval_pairs=0,
+        warm_start_steps=3, n_eval_pairs=0, recalibration_dataset_name=str(tmp_path / "unlabelled.jsonl"),
+        recalibration=fit, recalibration_labels="teacher",
     )  # fmt: skip
     training = JudgeGRPOConfig(
         output_dir=str(tmp_path / "run"), judgment=kind, report_to="none", use_cpu=True, disable_tqdm=True,
@@ -302,3 +312,12 @@ def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog, opened_mode
     assert isinstance(trained, PointwiseJudge) == (kind == "pointwise")
     layout = "".join(trained.encoder.pieces)
     assert ("[Response A]" in layout) == (kind == "pairwise")
+    fitted, trained.recalibration = trained.recalibration, None
+    taught = judge.probabilities(unlabelled).p_ab
+    answers = trained.probabilities(unlabelled)
+    slopes = {
+        name: fit_recalibration(name, answers.p_ab, answers.p_ba, taught).slope
+        for name in ("odd_temperature", "platt", "temperature")
+    }
+    assert fitted.slope == pytest.approx(np.clip(slopes["odd_temperature"], *sorted((1, slopes[fit]))), rel=1e-5)
+    assert (fitted.kind == "platt") == (kind == "pairwise")
