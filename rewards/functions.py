@@ -154,7 +154,7 @@ class VotesReward(Reward):
 
     Example:
         >>> VotesReward(BrierReward()).score(0.75, 0.75)  # three of four votes
-        array(0.8125)
+        np.float64(0.8125)
     """
 
     reward: Reward
