@@ -1,6 +1,6 @@
 """Estimate of the memory of a recipe's training step on GPUs, and the estimate against measured steps.
 
-    python benchmarks/memory_estimate.py                 # all recipes for models of 7 to 9 B
+    python benchmarks/memory_estimate.py                 # recipes/configs/paper_* and exact_*, models of 7 to 9 B
     python benchmarks/memory_estimate.py recipes/configs/exact_gemma-2-9b.yaml --zero_stage 3 --gpus 16
     python benchmarks/memory_estimate.py --measure       # steps of small models on this machine, in new processes
 

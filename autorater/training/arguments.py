@@ -202,7 +202,7 @@ class DenseArguments(JudgeArguments):
 
 
 def ineffective_options(
-    args: JudgeArguments, pretrained: bool, mode: str, given: Collection[str]
+    args: JudgeArguments, pretrained: bool, mode: str, given: Collection[str], eval_steps: float | None = None
 ) -> dict[str, list[str]]:
     """Names of the `given` options that have no effect in a run, by the reason why; `mode` as in `compatibility`."""
     recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
@@ -224,6 +224,7 @@ def ineffective_options(
             "there is no recalibration_dataset_name",
             ("recalibration", "recalibration_labels"),
         ),
+        (args.n_eval_pairs and not eval_steps, "eval_steps is not set", ("n_eval_pairs",)),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (
             mode == POINTWISE and args.prompt_template in BUILT_IN,

@@ -273,7 +273,7 @@ def begin_run(
     """
     check_run(args, training, model_config)
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    for reason, names in ineffective_options(args, pretrained, mode, given).items():
+    for reason, names in ineffective_options(args, pretrained, mode, given, training.eval_steps).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)

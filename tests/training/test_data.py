@@ -266,6 +266,19 @@ def test_a_shift_has_no_effect_on_a_pointwise_judge(kind, mode, expected):
     assert ineffective_options(args, True, mode, {"recalibration"}) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_eval_pairs", "eval_steps", "expected"),
+    [
+        (200, None, {"eval_steps is not set": ["n_eval_pairs"]}),
+        (200, 100, {}),
+        (0, None, {}),
+    ],
+)
+def test_an_evaluation_during_training_takes_pairs_and_steps(n_eval_pairs, eval_steps, expected):
+    args = JudgeArguments(n_eval_pairs=n_eval_pairs)
+    assert ineffective_options(args, False, EXACT, {"n_eval_pairs"}, eval_steps) == expected
+
+
 def test_unknown_kinds_of_recalibration_are_refused():
     with pytest.raises(UserError, match="recalibration: got 'isotonic'; expected one of temperature, platt"):
         JudgeArguments(recalibration="isotonic")
