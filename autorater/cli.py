@@ -3,25 +3,29 @@
     autorater convert SOURCE OUT.jsonl      a command of `COMMANDS`, whose module is imported when it is used
 
 Exit status: 0; 2 after a user's mistake; 3 if a gate fails; 130 after Ctrl-C; 143 after SIGTERM or
-SIGUSR1. Needs no torch.
+SIGUSR1; 141 after the reader of a pipe has ended. Needs no torch.
 """
 
 import argparse
 import logging
+import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
-from typing import NamedTuple, get_args, get_type_hints
+from typing import NamedTuple, NoReturn, get_args, get_type_hints
 
 from autorater.data.config_file import check_options, on_command_line, read_config
-from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError
+from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError, file_problem
 from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
+
+NO_READER = 141  # as of a process that SIGPIPE has ended
 
 
 class Command(NamedTuple):
@@ -128,20 +132,63 @@ def _imported(place: str) -> Callable:
 
 
 def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> None:
-    """Runs `main`. A `UserError` becomes one line and status 2, Ctrl-C the line `interrupted` and status 130."""
+    """Runs `main`. Ctrl-C becomes the line `interrupted` and status 130; an error of the user, a line and status 2.
+
+    Errors of the user are a `UserError`, and an `OSError` of a disk or of the name of a file.
+    """
+    with _standard_streams():
+        try:
+            with exit_on_signal(), _logging():
+                main()
+                with suppress(BrokenPipeError):
+                    sys.stdout.flush()
+        except AlreadyFinished as message:
+            if is_main():
+                print(message)
+        except UserError as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            if not _reader_has_ended():
+                raise
+            sys.exit(NO_READER)
+        except OSError as error:
+            if (problem := file_problem(error)) is None:
+                raise
+            _fail(problem)
+        except KeyboardInterrupt:
+            if is_main():
+                print(f"\n{interrupted}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+
+def _fail(problem: str) -> NoReturn:
+    sys.stderr.write(f"error: {problem}\n")  # one write: several processes may fail at once
+    sys.exit(2)
+
+
+@contextmanager
+def _standard_streams() -> Iterator[None]:
+    """Output that is closed goes nowhere, characters that its encoding lacks are escaped, a reader may end early."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # else the next file to be opened would have its number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
-        with exit_on_signal(), _logging():
-            main()
-    except AlreadyFinished as message:
-        if is_main():
-            print(message)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")  # one write: several processes may fail at once
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if is_main():
-            print(f"\n{interrupted}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would try again at its end, and report it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_has_ended() -> bool:
+    """Whether nothing reads the output any more, as after `| head`."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 @contextmanager
@@ -151,7 +198,7 @@ def _logging() -> Iterator[None]:
     A `DataWarning` is such a warning; other Python warnings are shown as always.
     """
     logger, show = logging.getLogger("autorater"), warnings.showwarning
-    information, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    information, problems = _Lines(sys.stdout), _Lines(sys.stderr)
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     problems.setLevel(logging.WARNING)
     problems.setFormatter(logging.Formatter("warning: %(message)s"))
@@ -173,6 +220,14 @@ def _logging() -> Iterator[None]:
         warnings.showwarning = show
         logger.setLevel(level)
         logger.handlers, logger.propagate = handlers, propagate
+
+
+class _Lines(logging.StreamHandler):
+    """Lines that nobody reads any more are left out: a training does not end with the reader of its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), BrokenPipeError):
+            super().handleError(record)
 
 
 class Arguments(tuple):

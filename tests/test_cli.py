@@ -15,6 +15,7 @@ import pytest
 from autorater.cli import COMMANDS, config_arguments, parse_arguments, run_script
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.evaluation.results import prepare_output_dir
+from tests.conftest import full_disk
 
 DEFAULT = Path("default.yaml")
 
@@ -158,6 +159,68 @@ def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
     for error in (ValueError("a bug"), OSError("another")):
         with pytest.raises(type(error), match=str(error)):
             run_script(lambda error=error: (_ for _ in ()).throw(error))
+
+
+def test_an_unusable_file_or_disk_is_one_line(tmp_path, capsys):
+    def message(action):
+        with pytest.raises(SystemExit) as stopped:
+            run_script(action)
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    assert message((tmp_path / "none").read_text) == f"error: {tmp_path / 'none'}: No such file or directory\n"
+    assert message(tmp_path.read_text) == f"error: {tmp_path}: Is a directory\n"
+    assert message(full_disk) == "error: No space left on device\n"
+
+
+def output_of(code, **options):
+    """The ended process of a script whose `main` is the code, with buffered output."""
+    script = f"import logging, sys\nfrom autorater.cli import run_script\ndef main():\n    {code}\nrun_script(main)"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""} | options.pop("env", {})
+    return subprocess.run([sys.executable, "-c", script], text=True, check=False, env=environment, **options)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("print('line', flush=True)", 141),
+        ("logging.getLogger('autorater').info('line')", 0),  # a training does not end with the reader of its log
+        ("print('line')", 0),
+        ("print('line'); sys.exit(3)", 3),
+        ("raise BrokenPipeError(32, 'of a connection')", 1),
+    ],
+)
+def test_a_reader_may_end_before_the_output_does(code, status):
+    reading, writing = os.pipe()
+    if status != 1:
+        os.close(reading)
+    done = output_of(code, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == status, done.stderr
+    assert (done.stderr == "") == (status != 1)
+
+
+def test_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = output_of("print('line')", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")
+
+
+def test_characters_that_the_terminal_lacks_are_escaped():
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    code = r"print('\xb1'); logging.getLogger('autorater').info('\u03ba')"
+    done = output_of(code, env=environment, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xb1\n\\u03ba\n", "")
+
+
+def test_closed_streams_are_not_the_numbers_of_files(tmp_path):
+    path = tmp_path / "file"
+    code = (
+        f"import os; file = open({str(path)!r}, 'w'); os.write(2, b'of a library'); sys.exit(file.fileno() > 2 and 5)"
+    )
+    done = output_of(code, preexec_fn=lambda: os.closerange(0, 3))
+    assert done.returncode == 5
+    assert path.read_text() == ""
 
 
 def test_nothing_left_to_do_is_no_error(capsys):

@@ -8,20 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from autorater.data.errors import UNWRITABLE
+
 
 @contextmanager
 def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """A new file to write, which replaces `path` once it is on the disk; after an error it is removed.
 
     Several processes may write the same file; the last one wins. A link stays one, and so does the mode of a file;
-    what is no file, such as /dev/stdout, is written directly. `mode` is "w" (UTF-8) or "wb".
+    what is no file, such as /dev/stdout, is written directly. `mode` is "w" (UTF-8) or "wb". An OSError names `path`.
     """
     path, encoding = Path(os.path.realpath(path)), None if "b" in mode else "utf-8"
     if path.exists() and not path.is_file():
         with path.open(mode, encoding=encoding) as file:
             yield file
         return
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    new = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.new")  # a name has at most 255 bytes
     try:
         with new.open(mode, encoding=encoding) as file:
             yield file
@@ -30,8 +32,13 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
         if path.exists():
             new.chmod(path.stat().st_mode)
         new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            new.unlink()
+        if isinstance(error, OSError):
+            is_full = error.filename is None and error.errno in UNWRITABLE
+            if is_full or error.filename == str(new):
+                raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     with suppress(OSError):  # not every file system can
         flush_to_disk(path.parent)
@@ -41,6 +48,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in one step."""
     with open_atomic(path) as file:
         file.write(text)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a binary file in one step."""
+    with open_atomic(path, "wb") as file:
+        file.write(content)
 
 
 def write_json(path: str | Path, content: Mapping) -> None:

@@ -1,9 +1,14 @@
 """Errors that a user can fix: a script prints them in one line and exits with status 2."""
 
 import difflib
+import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+"""Errors of a disk that cannot be written, such as a full one."""
+_OF_NAMES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class UserError(ValueError):
@@ -31,6 +36,13 @@ class DataWarning(Warning):
 
 class AlreadyFinished(Exception):
     """There is nothing left to do; the message says why. A script prints it and exits with status 0."""
+
+
+def file_problem(error: OSError) -> str | None:
+    """In a line what is wrong with a disk, or with the file that an error names; None for other errors."""
+    if error.errno not in UNWRITABLE and (error.errno not in _OF_NAMES or not error.filename):
+        return None
+    return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
 
 
 def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 """Files that are written in one step."""
 
+import errno
 import json
 import os
 
@@ -17,6 +18,23 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
         file.flush()
         assert path.read_text() == "old"
     assert path.read_text(encoding="utf-8") == "näw"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_names_the_file_and_no_temporary_one(tmp_path, monkeypatch):
+    for path in (tmp_path / "nowhere" / "run.json", tmp_path / f"{'a' * 300}.json"):
+        with pytest.raises(OSError) as raised:
+            write_json(path, {})
+        assert raised.value.filename == str(path)
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError) as raised:
+        write_json(tmp_path / "run.json", {})
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "run.json"))
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("天" * 83 + ".json")
+    write_json(path, {"a": 1})
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -12,7 +12,6 @@ checkpoints in the same folder. Needs no torch.
 Deliberately left out: the content of a checkpoint (`autorater.training.checkpointing.resumable`).
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -25,13 +24,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from autorater.data.atomic import flush_to_disk, write_json
-from autorater.data.errors import UserError, first_line
+from autorater.data.errors import UNWRITABLE, UserError, first_line
 
 MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
 LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a run is resumed
 _LARGEST_HASHED = 2**20  # bytes
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +47,7 @@ def writes_to(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in _UNWRITABLE:
+        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
             raise
         raise CheckpointError(
             f"{folder} cannot be written ({first_line(error)}); once it can, resume the run with "

@@ -189,7 +189,7 @@ def test_a_full_disk_says_how_to_resume(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*\); .* with --resume_from_checkpoint auto"):
         record.judgments_before(lambda: Judgments(*np.zeros((4, 3, 2))))
     assert {file.name for file in tmp_path.iterdir()} == {"_lock", "run.json"}, "no temporary file is left"
 
