@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from autorater.data.atomic import open_atomic
 from autorater.data.errors import DataError, DataWarning, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
@@ -115,7 +116,7 @@ def write_items(items: ItemSet, path: str | os.PathLike[str]) -> None:
     task = items.task.to_dict()
     titles = task.pop("titles")
     rows = (asdict(item) | {"texts": dict(zip(titles, item.texts, strict=True))} | task for item in items.items)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with open_atomic(path) as file:
         write_rows(rows, file)
 
 

@@ -22,6 +22,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field
 
+from autorater.data.atomic import open_atomic
 from autorater.data.errors import DataError, DataWarning, UserError, located
 from autorater.data.fields import RowIds, bad_value
 from autorater.data.gathering import Gatherer, pair_key
@@ -239,7 +240,12 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     name = os.fspath(path)
     if not name.lower().endswith((".jsonl", ".jsonl.gz")):
         raise UserError(f"cannot write pairs to {name!r}; expected a name that ends in .jsonl or .jsonl.gz")
-    with open(name, "wb") as raw:
-        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if name.lower().endswith(".gz") else raw
+    rows = ({column: as_json(getattr(pair, column)) for column in COLUMNS} for pair in pairs)
+    if not name.lower().endswith(".gz"):
+        with open_atomic(name) as file:
+            write_rows(rows, file)
+        return
+    with open_atomic(name, "wb") as raw:
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0)
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
-            write_rows(({column: as_json(getattr(pair, column)) for column in COLUMNS} for pair in pairs), file)
+            write_rows(rows, file)

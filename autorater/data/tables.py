@@ -50,12 +50,15 @@ def iter_rows(source: Source, *, split: str = "train", select: SelectColumns = d
             with the source.
     """
     with located(source_name(source)):
-        rows = _open(source, split, select)
-        first = next(rows, None)
-        if first is None:
-            raise DataError("no rows; expected at least one")
-        yield first
-        yield from rows
+        try:
+            rows = _open(source, split, select)
+            first = next(rows, None)
+            if first is None:
+                raise DataError("no rows; expected at least one")
+            yield first
+            yield from rows
+        except OSError as error:  # of the file: what the caller does with a row is not seen here
+            raise DataError(f"cannot be read ({error.strerror or error}); expected a readable file") from error
 
 
 def write_rows(rows: Iterable[Row], file: TextIO) -> None:
@@ -74,6 +77,8 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
     if path.is_dir():
         return _dataset_rows(_loaded(path, split), select)
     if not path.is_file():
+        if path.exists():
+            raise DataError("is no file but a pipe or device; expected a file, which can be read more than once")
         is_file_name = name.endswith((*readers, *_OTHER_SUFFIXES))
         if not isinstance(source, str) or is_file_name or not _HUB_NAME.fullmatch(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")

@@ -1,6 +1,8 @@
 """The command `autorater convert`."""
 
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 
 from autorater.cli import command
 from autorater.data.loading import load_pairs
+from tests.conftest import full_disk
 
 ROWS = [
     {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "preference": preference, "annotator": annotator}
@@ -79,6 +82,42 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, argv, message):
         convert(*argv)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz"])
+def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch, capsys, name):
+    source, out = tmp_path / "annotations.json", tmp_path / name
+    source.write_text(json.dumps(ROWS))
+    convert(source, out)
+    earlier = out.read_bytes()
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(SystemExit) as ended:
+        convert(source, out, "--seed", "1")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {out}: No space left on device\n"
+    assert out.read_bytes() == earlier
+    assert sorted(tmp_path.iterdir()) == sorted([source, out])
+
+
+def test_a_pipe_is_no_file(tmp_path, capsys):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(SystemExit):
+        convert(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    assert "rows.jsonl: is no file but a pipe or device; expected a file" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
+    def unreadable(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    source = tmp_path / "annotations.jsonl"
+    source.write_text(json.dumps(ROWS[0]))
+    monkeypatch.setattr("autorater.data.text_files.head_of", unreadable)
+    with pytest.raises(SystemExit):
+        convert(source, tmp_path / "out.jsonl")
+    assert capsys.readouterr().err == (
+        f"error: {source}: cannot be read (Input/output error); expected a readable file\n"
+    )
 
 
 def test_help_is_quick():
