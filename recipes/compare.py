@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from autorater.cli import run_script
-from autorater.data.atomic import write_json
+from autorater.data.atomic import write_json, write_text
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError
 from autorater.evaluation.results import METRICS, prepare_output_dir
@@ -46,7 +46,7 @@ def main() -> None:
     for (group, _, name), run in zip(jobs, tqdm(runs, desc="runs", unit="run"), strict=True):
         results.setdefault((group, name), []).append(_metrics(*run))
     table = _table(plan["columns"], plan.get("before"), results)
-    (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+    write_text(folder / "comparison.md", table + "\n")
     print(table)
 
 

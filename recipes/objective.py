@@ -9,10 +9,10 @@ accuracies by kind and their paired difference, with 95 % intervals; --output FI
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from autorater.cli import run_script
+from autorater.data.atomic import write_json
 from autorater.data.errors import refuse_several_processes
 from autorater.models.libraries import quiet_libraries
 
@@ -42,7 +42,7 @@ def main() -> None:
     accuracy = objective.accuracy_change(pairs, before, after)
     print(f"{args.judge}, trained from {base}; {len(pairs)} pairs\n\n{accuracy_table(accuracy)}")
     if args.output:
-        args.output.write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, accuracy)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from autorater.audit.plots import audit_figure
 from autorater.audit.predictions import Predictions
 from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text, trait_verdicts
+from autorater.data.atomic import write_text
 from autorater.data.messages import Message, plain_text
 from autorater.metrics.position import deviation_by_length, deviation_by_margin
 from autorater.metrics.position_audit import compared, only_verdicts, pair_means
@@ -66,7 +67,7 @@ def write_audit_report(
         n_flips=n_flips,
         settings=settings_rows(settings),
     )
-    Path(folder, "report.html").write_text(page, encoding="utf-8")
+    write_text(Path(folder, "report.html"), page)
 
 
 def audit_summary(metrics: Mapping[str, Mapping[str, float]], groups: Mapping[str, Mapping[str, float]]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from autorater.audit.plan import Plan
 from autorater.audit.predictions import REFUSED, UNPARSED, Predictions
 from autorater.audit.probes import PROBES
+from autorater.data.atomic import open_atomic
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
@@ -111,7 +112,7 @@ def write_flips(folder: Path, flips: Iterable[Mapping[str, object]]) -> tuple[li
     """Writes `flips.jsonl`; returns those with the largest absolute deviation, and the number of all flips."""
     worst: list[Mapping[str, object]] = []
     n_flips = 0
-    with (folder / "flips.jsonl").open("w", encoding="utf-8") as file:
+    with open_atomic(folder / "flips.jsonl") as file:
         for flip in flips:
             n_flips += 1
             file.write(json.dumps(flip, ensure_ascii=True, default=str) + "\n")
@@ -127,7 +128,7 @@ def cluster_columns(clusters: np.ndarray) -> list[dict[str, int]]:
 
 def write_predictions(folder: Path, pairs: Iterable[Pair | JudgedPair], predictions: Predictions) -> None:
     """Writes `predictions.jsonl` of the probe `swap`: two lines a pair, null without answer, repetitions averaged."""
-    with (folder / PREDICTIONS).open("w", encoding="utf-8") as file:
+    with open_atomic(folder / PREDICTIONS) as file:
         clusters = cluster_columns(predictions.pairs.clusters)
         for pair, answers, label, cluster in zip(
             pairs, predictions.answers, predictions.pairs.labels, clusters, strict=True

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from autorater.charm.calibration import Calibration
 from autorater.charm.elo import Rating
 from autorater.charm.evaluation import RewardEvaluation
+from autorater.data.atomic import write_text
 from autorater.report.glossary import Metric
 from autorater.report.plots import blank_figure, unit_square
 from autorater.report.rendering import data_uri, png, render
@@ -132,11 +133,11 @@ def write_charm_report(
         picture=data_uri(png(win_rates_figure(versions, overvalued))),
         settings=settings_rows(settings),
     )
-    Path(folder, "report.html").write_text(page, encoding="utf-8")
+    write_text(Path(folder, "report.html"), page)
     parts = [f"# {title}", headline(versions, overvalued), calibration.text]
     for heading, (header, *rows) in tables.items():
         parts += [f"## {heading}", markdown_table(header, rows, ALIGN)]
-    Path(folder, "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(Path(folder, "report.md"), "\n\n".join(parts) + "\n")
 
 
 def _shown(key: str, metrics: Mapping[str, float | None]) -> str:

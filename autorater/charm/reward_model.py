@@ -11,6 +11,7 @@ responses; each has a file of its own in the same folder.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from transformers import (
 )
 
 from autorater.charm.responses import Response, load_responses
+from autorater.data.atomic import write_text
 from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
 from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
@@ -211,11 +213,10 @@ def _claim(folder: Path, name: str) -> None:
     owner = folder / "reward_model.txt"
     if owner.exists() and (other := owner.read_text(encoding="utf-8").strip()) != name:
         raise UserError(f"{folder} holds scores of {other!r}, not of {name!r}; remove it or choose another output_dir")
-    owner.write_text(name + "\n", encoding="utf-8")
+    write_text(owner, name + "\n")
     if PartialState().is_main_process:
         for path in folder.glob("part-*.jsonl"):
-            content = path.read_bytes()
-            path.write_bytes(content[: content.rfind(b"\n") + 1])
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # in place: written anew, a full disk loses all
 
 
 def _scores_in(folder: Path) -> dict[Response, float]:

@@ -29,6 +29,7 @@ from autorater.charm.report import ALIGN, versions_table, write_charm_report
 from autorater.charm.responses import Preference, Scores, responses_of, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
+from autorater.data.atomic import open_atomic, write_text
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
@@ -131,7 +132,7 @@ class CharmRun:
         peft_config = adapter_config(model.model, self.model_config)
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
-            note.write_text(made_from, encoding="utf-8")
+            write_text(note, made_from)
             shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)  # of the model before
 
     def evaluate(self, version: str) -> RewardEvaluation:
@@ -185,7 +186,7 @@ class CharmRun:
         training.num_train_epochs, training.max_steps = args.base_epochs, -1
         training.adam_beta2, training.warmup_steps = 0.98, 20  # 0.999 averages the first gradients over too many steps
         self._train(reward_model, preferences, ORIGINAL, training)
-        from_main(lambda: note.write_text(text, encoding="utf-8"))
+        from_main(lambda: write_text(note, text))
         return str(folder)
 
     def _train(
@@ -212,7 +213,7 @@ class CharmRun:
 
 
 def _write_preferences(path: Path, preferences: list[Preference]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with open_atomic(path) as file:
         for chosen, rejected in ((preference.chosen, preference.rejected) for preference in preferences):
             row = {"prompt": chosen.prompt, "chosen": chosen.text, "rejected": rejected.text}
             write_rows([row | {"chosen_model": chosen.model, "rejected_model": rejected.model}], file)

@@ -7,6 +7,7 @@ valid.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autorater.data.atomic import write_text
 from autorater.evaluation.judge import Evaluation
 from autorater.report.glossary import Row, metric_groups
 from autorater.report.headline import headline, measured_on
@@ -95,4 +96,4 @@ def write_card(
         warning=warning,
         labels=labels,
     )
-    Path(folder, "README.md").write_text(card, encoding="utf-8")
+    write_text(Path(folder, "README.md"), card)

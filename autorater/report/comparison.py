@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autorater.data.atomic import write_bytes, write_text
 from autorater.evaluation.judge import Evaluation
 from autorater.metrics.groups import GroupMetrics
 from autorater.metrics.systems import WinRate
@@ -91,8 +92,8 @@ def write_comparison_report(
         win_rate_metrics=metrics_of("win_rates"),
         worst=worst_pairs(reference.evaluation, best.evaluation),
     )
-    Path(folder, "reliability.png").write_bytes(reliability)
-    Path(folder, "report.html").write_text(page, encoding="utf-8")
+    write_bytes(Path(folder, "reliability.png"), reliability)
+    write_text(Path(folder, "report.html"), page)
 
 
 def full_name(entry: Entry) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autorater.data.atomic import write_bytes, write_text
 from autorater.evaluation.judge import Evaluation
 from autorater.report.breakdown import topic_rows, worst_pairs
 from autorater.report.glossary import Row, metric_groups
@@ -86,5 +87,5 @@ def write_report_page(
         **details,
     )
     if picture:
-        Path(folder, "reliability.png").write_bytes(picture)
-    Path(folder, "report.html").write_text(page, encoding="utf-8")
+        write_bytes(Path(folder, "reliability.png"), picture)
+    write_text(Path(folder, "report.html"), page)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from autorater.data.atomic import write_bytes, write_text
 from autorater.report.rendering import png
 from benchmarks.study.figures import FIGURES
 from benchmarks.study.plan import WARM_START
@@ -66,12 +67,12 @@ def write_study(results: Results, folder: str | Path, clock: Mapping[str, float]
     Path(folder, "figures").mkdir(exist_ok=True)
     for name, (draw, needed) in FIGURES.items():
         if not needed or getattr(figures, needed):
-            Path(folder, "figures", f"{name}.png").write_bytes(png(draw(results, figures.dataset)))
+            write_bytes(Path(folder, "figures", f"{name}.png"), png(draw(results, figures.dataset)))
     ratios = headline(results, figures.dataset)
     document = {"clock": dict(clock), "headline": ratios, "datasets": _numbers(results)}
-    Path(folder, "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(folder, "study.json"), json.dumps(document, indent=1) + "\n")
     text = _text(results, ratios, clock)
-    Path(folder, "study.md").write_text(text, encoding="utf-8")
+    write_text(Path(folder, "study.md"), text)
     return text
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from autorater.data.atomic import write_bytes, write_text
 from autorater.metrics.agreement import agreement_credits
 from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.report.plots import blank_figure
@@ -118,15 +119,15 @@ def write_pretrained_study(results: Results, folder: str | Path, clock: Mapping[
     document: dict = {"clock": dict(clock), "datasets": {}}
     for name in there:
         (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / f"{name}.png").write_bytes(png(figure(results, name)))
+        write_bytes(folder / "figures" / f"{name}.png", png(figure(results, name)))
         parts += [f"## {results.plan.datasets[name].title}", table(results, name)]
         if text := headline(results, name):
             parts.append(text)
         parts.append(f"![Mean squared error by method](figures/{name}.png)")
         document["datasets"][name] = numbers(results, name)
     text = "\n\n".join(parts) + "\n"
-    (folder / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (folder / "study.md").write_text(text, encoding="utf-8")
+    write_text(folder / "study.json", json.dumps(document, indent=1) + "\n")
+    write_text(folder / "study.md", text)
     return text
 
 

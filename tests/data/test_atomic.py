@@ -3,11 +3,12 @@
 import errno
 import json
 import os
+import re
 
 import pytest
 
 from autorater.data.atomic import open_atomic, write_json
-from tests.conftest import full_disk
+from tests.conftest import ROOT, full_disk
 
 
 def test_a_file_is_replaced_when_it_is_complete(tmp_path):
@@ -72,3 +73,16 @@ def test_links_modes_and_devices_stay(tmp_path):
     assert real.stat().st_mode & 0o777 == 0o600
     write_json("/dev/null", {"a": 1})
     assert not os.path.isfile("/dev/null")
+
+
+def test_the_package_writes_every_other_file_in_one_step():
+    written = re.compile(r"\.write_(text|bytes)\(|open\([^()]*\"wb?\"")
+    modules = [
+        path for folder in ("autorater", "recipes", "benchmarks/study") for path in (ROOT / folder).rglob("*.py")
+    ]
+    lines = [(path.name, line.strip()) for path in modules for line in path.read_text(encoding="utf-8").splitlines()]
+    assert {name for name, line in lines if written.search(line)} == {
+        "label_studio.py",  # an example
+        "results.py",  # the attempt to write into a folder
+        "runner.py",  # /dev/null, and a traceback
+    }

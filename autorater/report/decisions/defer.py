@@ -12,7 +12,7 @@ import logging
 
 import numpy as np
 
-from autorater.data.atomic import write_json
+from autorater.data.atomic import open_atomic, write_json
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import labels_of, read_judged
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= round(threshold, DECIMALS)
     order = np.argsort(margins, kind="stable")
     for_people = [i for i in order if not (voted[i] or stands[i])]
-    with (folder / "for_people.jsonl").open("w", encoding="utf-8") as file:
+    with open_atomic(folder / "for_people.jsonl") as file:
         write_rows(({**pairs[i].row, "id": pairs[i].id, "probability": float(judged[i])} for i in for_people), file)
     share = float(stands[voted].mean())
     results = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autorater.data.atomic import write_json
+from autorater.data.atomic import write_json, write_text
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
 from autorater.judges.judged import clusters_of, read_judged, warn_of_weights
@@ -130,7 +130,7 @@ def _write_gate(
         raise UserError(f"{os.fspath(current)}: {error}") from error
     rows = [_row(change) for change in changes]
     summary = f"{_answer(changes, len(after))}\n\n{markdown_table(_HEADER, rows, 'lrrrrlr')}\n"
-    (folder / "gate.md").write_text(summary, encoding="utf-8")
+    write_text(folder / "gate.md", summary)
     results = {"failed": gate_fails(changes), "changes": [asdict(change) for change in changes]}
     write_json(folder / "gate.json", results)
     figure = gate_figure(changes, [_NAMES[change.metric] for change in changes])

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from autorater.data.atomic import write_text
 from autorater.metrics.gate import BETTER, HIGHER_IS_BETTER, UNCLEAR, WORSE, Change
 from autorater.report.plots import GREY, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
@@ -114,4 +115,4 @@ def write_page(
         rows=rows,
         settings=settings_rows(settings),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from autorater.data.atomic import write_text
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import clusters_of, column_of, labels_of, read_judged
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     clusters = np.arange(len(pairs)) if clusters is None else cluster_numbers(clusters)
     rates = system_win_rates(pairs, judged, labels, clusters, args.confidence, args.width)
     results = {"systems": rates, "ranking": ranking(pairs, judged, labels, clusters, args.confidence)}
-    (folder / "winrate.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / "winrate.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     for name, rate in rates.items():
         print(_line(name, rate, args))
     ranks = rank_texts(results["ranking"])
