@@ -241,7 +241,14 @@ def test_ctrl_c_is_one_line_and_status_130(capsys):
     assert capsys.readouterr().err == "\ninterrupted; all judgments are saved\n"
 
 
-@pytest.mark.parametrize(("rank", "out", "err"), [("0", "1,000 pairs\n", "warning: two are empty\n"), ("1", "", "")])
+@pytest.mark.parametrize(
+    ("rank", "out", "err"),
+    [
+        ("0", "1,000 pairs\n", "warning: two are empty\n"),
+        ("", "1,000 pairs\n", "warning: two are empty\n"),
+        ("1", "", ""),
+    ],
+)
 def test_only_the_main_process_prints_what_is_logged(capsys, monkeypatch, rank, out, err):
     def main():
         logger = logging.getLogger("autorater.anything")

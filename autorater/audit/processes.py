@@ -30,12 +30,12 @@ class Processes:
     @classmethod
     def of_environment(cls) -> Processes:
         """Those of torchrun; this one alone without it. Takes the GPU of this process."""
-        found = cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        found = cls(int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1))
         if found.size > 1:
             import torch
 
             if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
         return found
 
     @property

@@ -55,7 +55,7 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
 
 def refuse_several_processes() -> None:
     """Raises a `UserError` in a process of torchrun or accelerate, if there are others that would do the same work."""
-    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+    if (size := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
         raise UserError(
             f"this runs in one process, and was started in {size}; start it with python, without a launcher"
         )

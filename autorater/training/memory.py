@@ -76,7 +76,7 @@ def warn_of_warm_up(judge: Judge, training: TrainingArguments, model_config: Mod
 def _loaded_and_free(model: PreTrainedModel) -> tuple[float, float]:
     """Bytes of the loaded weights, and free bytes for a process beside them."""
     device = next(model.parameters()).device
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if device.type == "cpu" else 1
     return sum(p.numel() * p.element_size() for p in model.parameters()), free_memory(device) / local
 
 

@@ -93,4 +93,4 @@ def exit_with(message: str, status: int = TERMINATED) -> None:
 
 def is_main() -> bool:
     """Whether this is the only process of a run, or the first one of a launcher."""
-    return os.environ.get("RANK", "0") == "0"
+    return (os.environ.get("RANK") or "0") == "0"
