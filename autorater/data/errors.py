@@ -6,8 +6,9 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
-"""Errors of a disk that cannot be written, such as a full one."""
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+UNWRITABLE = _OF_DISKS | {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of a disk or a folder that cannot be written, such as a full one."""
 _OF_NAMES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -40,9 +41,9 @@ class AlreadyFinished(Exception):
 
 def file_problem(error: OSError) -> str | None:
     """In a line what is wrong with a disk, or with the file that an error names; None for other errors."""
-    if error.errno not in UNWRITABLE and (error.errno not in _OF_NAMES or not error.filename):
-        return None
-    return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    if error.filename and error.errno in UNWRITABLE | _OF_NAMES:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return error.strerror if error.errno in _OF_DISKS else None
 
 
 def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
