@@ -152,7 +152,9 @@ class EvaluationArguments:
     _argument_group_name = "evaluation"
 
     n_eval_pairs: int = option(
-        200, "Held-out pairs judged during training, spread over the file; before and after training all are judged."
+        200,
+        "Held-out pairs judged every `eval_steps` steps of training, spread over the file; before and after it all are "
+        "judged.",
     )
     untrained_judgments_dir: str | None = option(
         None,
