@@ -153,8 +153,8 @@ class EvaluationArguments:
 
     n_eval_pairs: int = option(
         200,
-        "Held-out pairs judged every `eval_steps` steps of training, spread over the file; before and after it all are "
-        "judged.",
+        "Held-out pairs judged every `eval_steps` steps of training, spread over the file; before and after it all "
+        "are judged.",
     )
     untrained_judgments_dir: str | None = option(
         None,
