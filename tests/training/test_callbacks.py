@@ -169,7 +169,7 @@ def test_a_log_is_rewritten_only_if_lines_are_dropped_and_in_one_step(tmp_path, 
     log.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, global_step=2), None)
     assert path.stat() == file
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match=r"No space left on device\); .* with --resume_from_checkpoint auto"):
+    with pytest.raises(UserError, match=r"No space left on device.*\); .* with --resume_from_checkpoint auto"):
         log.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, global_step=1), None)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
