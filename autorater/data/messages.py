@@ -91,10 +91,10 @@ def _message(value: object, column: str) -> Message:
         return value
     if not isinstance(value, Mapping) or not ("role" in value or "from" in value):
         raise bad_value(column, value, "a message with role and content")
-    role = value.get("role", value.get("from"))
-    role = _SHAREGPT.get(role.lower(), role.lower()) if isinstance(role, str) else role
+    given = value.get("role", value.get("from"))
+    role = _SHAREGPT.get(given.lower(), given.lower()) if isinstance(given, str) else given
     if role not in ROLES:
-        raise bad_value(column, value.get("role", value.get("from")), f"a role out of {', '.join(ROLES)}")
+        raise bad_value(column, given, f"a role out of {', '.join(ROLES)}")
     content = value.get("content", value.get("value"))
     if other := next((name for name in _BESIDE_TEXT if value.get(name)), None):
         raise bad_value(column, {other: value[other]}, "a message of text; tool calls, images and audio are not read")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import io
 import json
 import os
 import random
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from autorater.data.atomic import write_bytes
+from autorater.data.atomic import open_atomic
 from autorater.data.errors import DataError, UserError
 
 Splits = dict[str | None, list[dict]]  # rows by file name without .jsonl.gz; under None those in no file
@@ -231,10 +230,12 @@ def write_public_splits(
     try:
         Path(out_dir).mkdir(parents=True, exist_ok=True)
         for file, content in contents.items():
-            packed = io.BytesIO()
-            with gzip.GzipFile(f"{file}.jsonl.gz", "wb", fileobj=packed, mtime=0) as out:
-                out.write(content)
-            write_bytes(Path(out_dir) / f"{file}.jsonl.gz", packed.getvalue())
+            name = f"{file}.jsonl.gz"
+            with (
+                open_atomic(Path(out_dir, name), "wb") as raw,
+                gzip.GzipFile(name, "wb", fileobj=raw, mtime=0) as packed,
+            ):
+                packed.write(content)
     except OSError as error:
         raise UserError(f"{out_dir} cannot be written: {error.strerror}") from None
     return {file: len(splits[file]) for file in (*contents, None)}

@@ -78,7 +78,7 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
         return _dataset_rows(_loaded(path, split), select)
     if not path.is_file():
         if path.exists():
-            raise DataError("is no file but a pipe or device; expected a file, which can be read more than once")
+            raise DataError("is no file but a pipe or device; expected a file: it is opened more than once")
         is_file_name = name.endswith((*readers, *_OTHER_SUFFIXES))
         if not isinstance(source, str) or is_file_name or not _HUB_NAME.fullmatch(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")

@@ -155,7 +155,7 @@ def open_run(
     longest = longest_prompt(judge.model, judge.answer_tokens + judge.tree.closing_tokens, args.max_prompt_tokens)
     train, held_out, recalibration = _short_enough(judge, data, longest)
     if recalibration is not None and args.temperature_labels == "teacher":
-        with evaluation_precision(training):
+        with evaluation_precision(training):  # before the training takes the memory
             pairs = labelled_by(args.teacher, recalibration.pairs, training.device, progress=not training.disable_tqdm)
         recalibration = replace(recalibration, pairs=pairs)
     if getattr(training, "mode", "") == REASONING:
