@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from autorater.audit.run import run_audit
+from autorater.data.errors import refuse_several_processes
 from autorater.evaluation.results import prepare_output_dir
 from autorater.report.decisions.gate import gate_run, predictions_of
 
@@ -13,8 +14,9 @@ BIASED = 3  # exit status
 def run(args: argparse.Namespace) -> None:
     """Audits a judge; exits with `BIASED` if its flip rate is above `--fail_above`, or it is worse than `--baseline`.
 
-    Errors as in `run_audit` and `gate_run`.
+    Errors as in `run_audit` and `gate_run`, and if there are several processes.
     """
+    refuse_several_processes()
     folder = prepare_output_dir(args.output_dir)
     if args.baseline is not None:
         predictions_of(args.baseline, folder)  # before the first request

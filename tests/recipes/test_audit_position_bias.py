@@ -79,6 +79,17 @@ def test_output_files(audit, tmp_path):  # noqa: F811
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_one_process_audits(tmp_path, monkeypatch, capsys):
+    spec = record(tmp_path / "verdicts.jsonl", {"p_ab": 0.9, "p_ba": 0.7})
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):  # without the refusal nothing is printed, with status 0
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["audit", "--judge", spec, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        run_script(main)
+    assert "runs in one process, and was started in 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_fail_above(audit, tmp_path):  # noqa: F811
     spec = record(tmp_path / "verdicts.jsonl", *({"verdict_ab": "A", "verdict_ba": v} for v in "AAAB"))
     command = ("--judge", spec, "--output_dir", tmp_path / "out")
