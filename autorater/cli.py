@@ -330,9 +330,9 @@ def _recipe_parser(dataclasses: Sequence[type]):
 
 
 def _section_title(dtype: type, name: str) -> str:
-    """The heading of a field: that of the dataclass that defines it, or its library."""
+    """The heading of a field: that of the dataclass that defines it first, or its library."""
     owners = [base for base in dtype.__mro__ if name in vars(base).get("__annotations__", {})]
-    for owner in owners:
+    for owner in reversed(owners):
         if "_argument_group_name" in vars(owner):
             return owner._argument_group_name
     library = owners[0].__module__.split(".")[0]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from autorater.cli import run_script
 from autorater.data.atomic import write_json, write_text
 from autorater.data.config_file import as_list, as_mapping, read_config
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, refuse_several_processes
 from autorater.evaluation.results import METRICS, prepare_output_dir
 from autorater.judges.identity import contents_of
 from autorater.report.tables import markdown_table
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="The runs to compare, a YAML file.")
     parser.add_argument("--output_dir", help="Overrides the config's.")
     args = parser.parse_args()
+    refuse_several_processes()
     plan = _read_plan(args.config)
     folder = prepare_output_dir(args.output_dir or plan["output_dir"])
 

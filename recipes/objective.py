@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from autorater.cli import run_script
-from autorater.data.atomic import write_json
+from autorater.data.atomic import check_writable, write_json
 from autorater.data.errors import refuse_several_processes
 from autorater.models.libraries import quiet_libraries
 
@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of the accuracies.")
     args = parser.parse_args()
     refuse_several_processes()
+    if args.output:
+        check_writable(args.output)
     quiet_libraries()
     from autorater.alignment.judge import LabelJudge
     from autorater.data.objective import objective_pairs

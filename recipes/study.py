@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the study is in 
 
 
 from autorater.cli import run_script
+from autorater.data.errors import refuse_several_processes
 from autorater.evaluation.results import prepare_output_dir
 from benchmarks.study.page import clock_text, write_study
 from benchmarks.study.plan import read_plan
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, help="Number of concurrent runs; overrides the config's.")
     args = parser.parse_args()
 
+    refuse_several_processes()
     began = time.perf_counter()
     plan = read_plan(args.config, quick=args.quick, output_dir=args.output_dir, processes=args.processes)
     folder = prepare_output_dir(plan.output_dir)

@@ -1,5 +1,6 @@
 """Options of an alignment run other than those of its trainer (`recipes/align.py --help`)."""
 
+import argparse
 import json
 from dataclasses import dataclass
 from typing import Literal
@@ -7,10 +8,21 @@ from typing import Literal
 from autorater.data.errors import UserError
 from autorater.training.arguments import DenseArguments, option
 
+_REFUSED = {
+    "criteria": "no effect, because a prompt for labels has no slot for it",
+    "reference": "no effect, because a prompt for labels has no slot for it",
+    "population": "votes are weighted for judges that answer with a probability only",
+    "recalibration_dataset_name": "a recalibration is fitted to judges of pairs only",
+    "untrained_judgments_dir": "no effect on judges that answer with a label",
+}
+
 
 @dataclass
 class AlignmentArguments(DenseArguments):
-    """The options of `recipes/sft.py`, for judges that answer with a label. Options of pairs hold for items too."""
+    """The options of `recipes/sft.py`, for judges that answer with a label. Options of pairs hold for items too.
+
+    Options that such a judge refuses are not in `--help`.
+    """
 
     _argument_group_name = "data"
 
@@ -22,18 +34,24 @@ class AlignmentArguments(DenseArguments):
         None, "More words for a label: a JSON object of labels to lists of words."
     )
 
+    prompt_template: str = option("full", "`full`, or `compact` for small policies from scratch.")
+    criteria: str | None = option(None, argparse.SUPPRESS)
+    reference: str | None = option(None, argparse.SUPPRESS)
+    population: str | None = option(None, argparse.SUPPRESS)
+    untrained_judgments_dir: str | None = option(None, argparse.SUPPRESS)
+    recalibration_dataset_name: str | None = option(None, argparse.SUPPRESS)
+    recalibration: str = option("temperature", argparse.SUPPRESS)
+    recalibration_labels: str | None = option(None, argparse.SUPPRESS)
+
     def __post_init__(self):
         super().__post_init__()
         if self.teacher:
             raise UserError(f"warm_start_verdicts: {self.teacher}: a teacher gives probabilities of pairs, no labels")
         if self.data == "items" and self.warm_start_verdicts != "opinions":
             raise UserError("warm_start_verdicts: lengths requires data: pairs")
-        if self.recalibration_dataset_name:
-            raise UserError("recalibration_dataset_name: a recalibration is fitted to judges of pairs only")
-        if self.untrained_judgments_dir:
-            raise UserError("untrained_judgments_dir: no effect on judges that answer with a label")
-        if self.population:
-            raise UserError("population: votes are weighted for judges that answer with a probability only")
+        for name, why in _REFUSED.items():
+            if getattr(self, name) is not None:
+                raise UserError(f"{name}: {why}")
         if isinstance(self.synonyms, str):
             try:
                 self.synonyms = json.loads(self.synonyms)

@@ -50,9 +50,6 @@ def run_alignment(
         logger.warning("warm_start_steps: no effect, because the policy is pretrained (model_name_or_path)")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
-    for name in ("criteria", "reference"):
-        if getattr(args, name) is not None:
-            raise UserError(f"{name}: no effect, because a prompt for labels has no slot for it")
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)

@@ -1,5 +1,6 @@
 """Files that are written in one step: after a crash, or on a full disk, a file has its old content or the new one."""
 
+import errno
 import json
 import os
 import secrets
@@ -42,6 +43,19 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
         raise
     with suppress(OSError):  # not every file system can
         flush_to_disk(path.parent)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises an OSError that names `path` if a file cannot be written there, before the work whose result it holds."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not Path(path).exists() or Path(path).is_file():
+        with suppress(_Unwritten), open_atomic(path):
+            raise _Unwritten
+
+
+class _Unwritten(Exception):
+    """Ends `open_atomic` without a file."""
 
 
 def write_text(path: str | Path, text: str) -> None:

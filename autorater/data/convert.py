@@ -6,7 +6,7 @@ import argparse
 
 from autorater.data.errors import refuse_overwriting
 from autorater.data.layouts import LAYOUTS, OWN
-from autorater.data.loading import LoadReport, load_pairs, write_pairs
+from autorater.data.loading import LoadReport, check_pairs_file, load_pairs, write_pairs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
         UserError: If the source or an option is invalid, or the name of OUT ends otherwise.
     """
     refuse_overwriting(args.source, args.out)
+    check_pairs_file(args.out)
     report = LoadReport()
     pairs = load_pairs(
         args.source,

@@ -22,7 +22,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field
 
-from autorater.data.atomic import open_atomic
+from autorater.data.atomic import check_writable, open_atomic
 from autorater.data.errors import DataError, DataWarning, UserError, located
 from autorater.data.fields import RowIds, bad_value
 from autorater.data.gathering import Gatherer, pair_key
@@ -230,16 +230,24 @@ def _place_of(id: str, before: int, source: Source, split: str, reader: RowReade
     return None
 
 
+def check_pairs_file(path: str | os.PathLike[str]) -> None:
+    """Raises the errors of `write_pairs` for a file that cannot be written, before its pairs are read."""
+    name = os.fspath(path)
+    if not name.lower().endswith((".jsonl", ".jsonl.gz")):
+        raise UserError(f"cannot write pairs to {name!r}; expected a name that ends in .jsonl or .jsonl.gz")
+    check_writable(name)
+
+
 def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     """Writes pairs as `.jsonl` or `.jsonl.gz`, which `load_pairs` reads back; the same pairs give the same bytes.
 
     Raises:
         UserError: If the file name ends otherwise.
+        OSError: If the file cannot be written.
         ValueError: If a number is NaN or infinite.
     """
     name = os.fspath(path)
-    if not name.lower().endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"cannot write pairs to {name!r}; expected a name that ends in .jsonl or .jsonl.gz")
+    check_pairs_file(name)
     rows = ({column: as_json(getattr(pair, column)) for column in COLUMNS} for pair in pairs)
     if not name.lower().endswith(".gz"):
         with open_atomic(name) as file:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from autorater.data.atomic import open_atomic, write_json
+from autorater.data.atomic import check_writable, open_atomic, write_json
 from tests.conftest import ROOT, full_disk
 
 
@@ -31,6 +31,19 @@ def test_an_error_names_the_file_and_no_temporary_one(tmp_path, monkeypatch):
     with pytest.raises(OSError) as raised:
         write_json(tmp_path / "run.json", {})
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "run.json"))
+
+
+def test_whether_a_file_can_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "old").write_text("old")
+    os.mkfifo(tmp_path / "pipe")  # opened, it would wait for its reader
+    for name in ("old", "new", "pipe"):
+        check_writable(tmp_path / name)
+    assert (tmp_path / "old").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "pipe"}
+    for path, number in ((tmp_path, errno.EISDIR), (tmp_path / "nowhere" / "a", errno.ENOENT)):
+        with pytest.raises(OSError) as raised:
+            check_writable(path)
+        assert (raised.value.errno, raised.value.filename) == (number, str(path))
 
 
 def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):

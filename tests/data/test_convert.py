@@ -38,6 +38,17 @@ def test_any_layout_becomes_jsonl_and_what_happened_is_said(tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"), [("nowhere/pairs.jsonl", "No such file or directory"), ("pairs.csv", "ends in .jsonl")]
+)
+def test_an_unwritable_file_is_named_before_the_source_is_read(tmp_path, capsys, name, problem):
+    with pytest.raises(SystemExit):
+        convert(tmp_path / "no_source.json", tmp_path / name)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / name) in line
+    assert problem in line
+
+
 def test_conversations_read_back_equal(tmp_path):
     source, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     transcripts = [f"\n\nHuman: Hi {i}.\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:" for i in range(20)]

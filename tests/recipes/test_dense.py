@@ -139,6 +139,28 @@ def test_mistakes_of_a_plan_are_named(tmp_path, monkeypatch, changes, message):
     assert re.search(message, error_of("compare", ["--config", str(config)], monkeypatch))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "option"), [("compare", "--config"), ("study", "--config"), ("objective", "--judge")]
+)
+def test_several_processes_are_refused_before_anything_is_read(tmp_path, monkeypatch, recipe, option):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):  # each would do all the work, and write the same files
+        monkeypatch.setenv(name, value)
+    error = error_of(recipe, [option, str(tmp_path / "nowhere")], monkeypatch)
+    assert "runs in one process, and was started in 2" in error
+
+
+def test_what_a_judge_of_labels_refuses_is_not_in_its_help(monkeypatch, capsys):
+    refused = ("criteria", "reference", "population", "recalibration_dataset_name", "untrained_judgments_dir")
+    for name in refused:
+        assert error_of("align", [f"--{name}", "x"], monkeypatch).startswith(f"{name}: ")
+    monkeypatch.setattr(sys, "argv", ["recipes/align.py", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "recipes" / "align.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "--prompt_template STR" in shown
+    assert not [name for name in refused if f"--{name} " in shown]
+
+
 STAND_IN = """
 import json, pathlib, sys, yaml
 settings = yaml.safe_load(pathlib.Path(sys.argv[2]).read_text())
