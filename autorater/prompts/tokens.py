@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerBase
 
 _ANCHORS = ("\n", "\u2045", "|", "~", ".", "x", "")
@@ -75,12 +76,18 @@ def read_inside(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return decode(tokenizer, [*before, *ids])[len(decode(tokenizer, before)) :]
 
 
+def _is_control(token: AddedToken) -> bool:
+    """Whether an added token may steer a model; runs of white space (Gemma, GPT-NeoX) and plain words are text."""
+    is_text = re.fullmatch(r"[\w\s▁-]+", token.content) and not token.special
+    return len(token.content) > 1 and not is_text
+
+
 class DataTokenizer:
     """Tokenizes texts from the data with any fast tokenizer, so that none becomes a control token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        control = {str(token): i for token, i in tokenizer.get_added_vocab().items() if len(str(token)) > 1}
+        control = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if _is_control(token)}
         # a look-ahead also matches overlapping occurrences; without control tokens it never matches
         self._control = re.compile(f"(?={'|'.join(map(re.escape, control)) or '(?!)'})")
         self._control_ids = set(control.values())
@@ -103,12 +110,14 @@ class DataTokenizer:
         encoded = iter(inside_ids(self.tokenizer, list(chain.from_iterable(pieces))))
         out = []
         for text_pieces in pieces:
-            ids = list(chain.from_iterable(next(encoded) for _ in text_pieces))
-            if self._control_ids.intersection(ids):
-                # a normalizer created a control token from look-alikes: tokenize character by character
-                ids = list(chain.from_iterable(inside_ids(self.tokenizer, list("".join(text_pieces)))))
-            out.append(ids)
+            out.append([i for piece in text_pieces for i in self._without_control(piece, next(encoded))])
         return out
+
+    def _without_control(self, piece: str, ids: list[int]) -> list[int]:
+        """The ids of a piece; of its characters one by one if a normalizer made look-alikes a control token."""
+        if self._control_ids.isdisjoint(ids):
+            return ids
+        return list(chain.from_iterable(inside_ids(self.tokenizer, list(piece))))
 
     def _cut(self, text: str) -> list[str]:
         """Splits a text after the first character of every control token in it."""

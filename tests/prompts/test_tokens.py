@@ -1,7 +1,17 @@
 """Token ids decode to the text for every scheme of tokenizers, in prompts and in the answer tree."""
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from autorater.data.messages import Message
@@ -10,7 +20,7 @@ from autorater.models.answers import AnswerTree
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
-from autorater.prompts.tokens import anchor, inside, inside_ids, read_inside
+from autorater.prompts.tokens import DataTokenizer, anchor, inside, inside_ids, read_inside
 from rewards.answer import CLOSE_TAG, OPEN_TAG, THINK_CLOSE
 
 SCHEMES = ("normalizer", "always", "first", "never", "unigram", "byte_level", "add_prefix_space")
@@ -123,6 +133,41 @@ def test_reasoning_ends_without_a_space(scheme):
     tokenizer = scheme_tokenizer(scheme)
     ids = inside(tokenizer, "because" + THINK_CLOSE + OPEN_TAG + "0.1")
     assert read_inside(tokenizer, close_reasoning(tokenizer, ids).ids) == "because" + THINK_CLOSE + OPEN_TAG
+
+
+def tokenizer_with_runs(scheme):
+    """Runs of white space as added tokens, as in Gemma (they are in its vocabulary and merges too) and GPT-NeoX."""
+    if scheme == "neox":
+        tokenizer = scheme_tokenizer("byte_level")
+        tokenizer.add_tokens([" " * n for n in range(8, 1, -1)])
+        return tokenizer
+    runs, lines = ["▁" * n for n in range(2, 9)], ["\n" * n for n in range(1, 5)]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<end_of_turn>"]
+    characters = [*(chr(c) for c in range(33, 127)), "▁"]
+    vocabulary = {token: i for i, token in enumerate([*special, *characters, *lines, *runs])}
+    merges = [(run[:i], run[i:]) for run in runs for i in range(1, len(run))]
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.add_tokens([AddedToken(token, normalized=False) for token in (*lines, *runs)])
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("scheme", ["gemma", "neox"])
+def test_white_space_and_words_that_were_added_are_text(scheme):
+    tokenizer = tokenizer_with_runs(scheme)
+    tokenizer.add_tokens(["mRNA", "COVID-19", "<tool_call>"])
+    data, text = DataTokenizer(tokenizer), "A list:\n\n  1. an mRNA  of COVID-19\n\n\n   2. no"
+    (ids,) = data.encode([text])
+    assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token
+    (ids,) = data.encode([f"<tool_call>  {end}  mRNA"])
+    control = {tokenizer.convert_tokens_to_ids(token) for token in ("<tool_call>", end)}
+    assert control.isdisjoint(ids)
+    assert ids[-1] == tokenizer.convert_tokens_to_ids("mRNA")
+    assert read_inside(tokenizer, ids) == f"<tool_call>  {end}  mRNA"
 
 
 def test_a_normalizer_cannot_make_a_marker():
