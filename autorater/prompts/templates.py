@@ -190,6 +190,11 @@ class PromptFormat(TemplateFormat):
             raise UserError("reasoning requires the answer 'number', got 'letter'")
         super().__post_init__()
         pieces, slots = self._parsed
+        if slots.index("response_b") < slots.index("response_a"):
+            raise UserError(
+                f"{self._place} shows {{response_b}} first; expected {{response_a}} first: an answer is about the "
+                "response shown second, and every pair is judged in both orders"
+            )
         asks = HOW_TO_ANSWER not in slots and any(OPEN_TAG in piece for piece in pieces)
         if self.reasoning and self.is_bare:
             raise UserError(f"{self._place} ends with {OPEN_TAG}; reasoning requires a template without it at the end")

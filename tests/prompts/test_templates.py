@@ -45,9 +45,12 @@ def test_the_instruction_is_appended_or_stands_in_its_slot(template):
 
 
 def test_slots_in_any_order_with_optional_ones(template):
-    mine = PromptFormat(template("{criteria}|{group}|{response_b}|{response_a}|{prompt}|{reference}"))
-    assert mine.values(PAIR) == ["Be kind.", "north", "No idea.", "Because.", "Why?", "It is so."]
-    assert mine.responses == (3, 2)
+    mine = PromptFormat(template("{criteria}|{group}|{response_a}|{response_b}|{prompt}|{reference}"))
+    assert mine.values(PAIR) == ["Be kind.", "north", "Because.", "No idea.", "Why?", "It is so."]
+    assert mine.responses == (2, 3)
+    # an answer is about the response shown second, and so is every measure of position bias
+    with pytest.raises(UserError, match=r"shows {response_b} first; expected {response_a} first"):
+        PromptFormat(template("{prompt}|{response_b}|{response_a}"))
 
 
 def test_braces_that_are_no_slots_are_text(template):
