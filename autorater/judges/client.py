@@ -51,7 +51,8 @@ _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
 _OF_THE_REQUEST = (200, 400, 413, 422)  # statuses of a refusal that may be about the prompt
 _OF_THE_PROMPT = re.compile(
-    r"context|too long|too large|content.?(filter|policy|management)|moderation", re.IGNORECASE
+    r"context(?! (?:deadline|cancell?ed))|too long|too large|content.?(filter|policy|management)|moderation",
+    re.IGNORECASE,
 )
 _NOT_IN_HEADERS = re.compile(r"[^ -~]")
 CHARACTERS_PER_TOKEN = 4  # of English, roughly

@@ -31,7 +31,7 @@ from autorater.judges.judgments import Answer, Judgments, NamedJudge
 from autorater.judges.replies import Reply, read_reply
 from autorater.prompts.markers import shown_texts, without_control_tokens
 from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
-from rewards.answer import parse_probability
+from rewards.answer import OPEN_TAG, THINK_CLOSE, parse_probability
 
 K = TypeVar("K")
 logger = logging.getLogger(__name__)
@@ -152,11 +152,16 @@ class EndpointJudge(ServerClient, NamedJudge):
 
 
 def written_answer(reply: Reply, *, prefilled: bool = False) -> Answer:
-    """The answer in a reply; `prefilled` if the prompt ended with the opening answer tag."""
+    """The answer in a reply; `prefilled` if the prompt ended with the opening answer tag.
+
+    A reply that was cut off has no answer behind other words: they may be a thought that quotes the format.
+    """
     used = {name: getattr(reply, name) for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
     if reply.problem:
         return Answer("refused", error=reply.problem, **used)
-    probability = parse_probability(reply.text, prefilled=prefilled)
+    answers = prefilled or THINK_CLOSE in reply.text or reply.text.lstrip().startswith(OPEN_TAG)
+    is_whole = answers or reply.finish_reason != "length"
+    probability = parse_probability(reply.text, prefilled=prefilled) if is_whole else None
     return Answer("unparsed" if probability is None else "answered", probability, reply.text, **used)
 
 
@@ -174,6 +179,8 @@ def missing_answers(answers: Iterable[Mapping[str, object]], max_answer_tokens: 
         elif answer["status"] == "unparsed" and answer.get("finish_reason") == "length":
             cut = f"cut off at {max_answer_tokens} tokens, finish_reason length; raise --max_answer_tokens"
             reasons[cut] += 1
+        elif answer["status"] == "unparsed" and answer.get("finish_reason") == "content_filter":
+            reasons["stopped by the content filter of the server, finish_reason content_filter"] += 1
         elif answer["status"] == "unparsed":
             reasons["the text holds no probability, or more than one"] += 1
     return [f"{count:,} answers: {reason}" for reason, count in reasons.most_common(4)]

@@ -116,8 +116,9 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
     if isinstance(judge, RecordedJudge):
         return {"judge": name, "judgments": model_digest(judge.path)}
     if isinstance(judge, EndpointJudge):
-        content = ("base_url", "temperature", "max_answer_tokens", "extra_body")
-        settings = {"prompt": judge.prompt_format.described} | {option: getattr(judge, option) for option in content}
+        content = ("temperature", "max_answer_tokens", "extra_body")
+        settings = {"prompt": judge.prompt_format.described, "base_url": judge.address}  # also that of the environment
+        settings |= {option: getattr(judge, option) for option in content}
         return {"judge": name} | settings | judge.served_settings()
     return {
         "judge": name,

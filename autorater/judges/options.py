@@ -88,7 +88,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")
     key = "OPENAI_API_KEY"
     add("--api_key_env", default=key, metavar="NAME", help=f"environment variable with the key (default: {key})")
-    temperature = "sampling temperature, with --repeats above 0; 'server': chosen by the server (default: 0)"
+    temperature = "sampling temperature; repeated requests need one above 0; 'server': its own (default: 0)"
     add("--temperature", type=_temperature, default=0.0, metavar="T", help=temperature)
     add("--max_answer_tokens", type=count, default=64, metavar="N", help="longest answer (default: 64)")
     body = """further fields of a request; null removes one: '{"max_tokens": null, "max_completion_tokens": 64}'"""

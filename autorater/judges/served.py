@@ -53,6 +53,8 @@ K = TypeVar("K")
 Edges = list[list[tuple[int, int]]]  # for every node of the tree its next tokens, with the numbers of their edges
 logger = logging.getLogger(__name__)
 _TOP_LOGPROBS = (200, 20, 5)  # for servers that do not take the tokens by id, as vLLM does (`logprob_token_ids`)
+_UNCHANGED = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Answers are sampled from the model's distribution as it is; by default vLLM reads the model's generation_config."""
 _UNSEEN = -60.0  # log-probability of a token that is not among them
 
 
@@ -124,10 +126,11 @@ class ServedJudge(EndpointJudge):
         """The way that the server can be asked, found with a few requests."""
         if self.read == "exact":
             return partial(self._ask_exact, self.find_way(prompt))
-        by_ids = self._first_reply({"prompt": [prompt.ids], "max_tokens": 1}, partial(read_completions, n_prompts=1))
+        body = {"prompt": [prompt.ids], "max_tokens": 1}
+        by_ids, sampling = self._accepted(body, partial(read_completions, n_prompts=1))
         if not by_ids.problem:
-            return self._ask_sampled
-        by_chat = self._first_reply(self._chat_body(prompt.text), read_reply)
+            return partial(self._ask_sampled, sampling)
+        by_chat, sampling = self._accepted(self._chat_body(prompt.text), read_reply)
         if by_chat.problem:
             raise EndpointError(
                 f"the server takes no token ids in /v1/completions ({by_ids.problem}) and does not continue an "
@@ -138,7 +141,12 @@ class ServedJudge(EndpointJudge):
             f"the server takes no token ids in /v1/completions ({by_ids.problem}); it is asked by chat, with its own "
             "chat template and the answer tag prefilled"
         )
-        return self._ask_chat
+        return partial(self._ask_chat, sampling)
+
+    def _accepted(self, body: Mapping[str, object], read: Callable[[str], Reply]) -> tuple[Reply, Mapping[str, float]]:
+        """The reply to a body, and the fields of `_UNCHANGED` if the server takes them."""
+        reply = self._first_reply({**body, **_UNCHANGED}, read)
+        return (self._first_reply(body, read), {}) if reply.problem else (reply, _UNCHANGED)
 
     def find_way(self, prompt: EncodedPrompt) -> Mapping[str, object]:
         """How the server can be asked for the log-probabilities of tokens: fields of a request, found by a few.
@@ -229,14 +237,14 @@ class ServedJudge(EndpointJudge):
             return Answer("unparsed", valid=0.0, **used)
         return Answer("answered", round(self._recalibrated(mean), 6), valid=round(valid, 6), **used)
 
-    def _ask_sampled(self, requests: Iterable[tuple[K, Pair]], receive) -> None:
-        options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens}
+    def _ask_sampled(self, sampling: Mapping[str, float], requests: Iterable[tuple[K, Pair]], receive) -> None:
+        options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens} | sampling
         bodies = ((key, {"prompt": [self._prompt(pair).ids]} | options) for key, pair in requests)
         read = partial(read_completions, n_prompts=1)
         self.post_all("/completions", bodies, read, lambda key, reply: receive(key, self._written_answer(reply)))
 
-    def _ask_chat(self, requests: Iterable[tuple[K, Pair]], receive) -> None:
-        bodies = ((key, self._chat_body(self.message(pair))) for key, pair in requests)
+    def _ask_chat(self, sampling: Mapping[str, float], requests: Iterable[tuple[K, Pair]], receive) -> None:
+        bodies = ((key, self._chat_body(self.message(pair)) | sampling) for key, pair in requests)
         self.post_all(
             "/chat/completions", bodies, read_reply, lambda key, reply: receive(key, self._written_answer(reply))
         )

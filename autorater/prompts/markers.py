@@ -17,8 +17,11 @@ _IN_LAYOUT = re.compile(r"\[(/?[^\W\d][^\[\]\n]{0,60})\]|</?([^\W\d][^<>\n]{0,60
 
 
 _CONTROL = re.compile(
-    r"<(?=\|[^|<>\n]{1,40}\|>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|｜[^｜<>\n]{1,40}｜>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\])"
+    r"<(?=\|[^|<>\n]{1,40}\|>|｜[^｜<>\n]{1,40}｜>|\|\w{1,40}>|\w{1,40}\|>"
+    r"|/?(?:\w{1,20}:)?(?:s|bos|eos|pad|unk|sep|sop|eop|start_of_turn|end_of_turn)>|(?:BOS|EOS|PAD)_TOKEN>"
+    r"|(?:unused|reserved_|extra_id_|SPECIAL_)\d+>|</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\]|\|\w{1,40}\|\]|e~\[)"
+    r"|\](?=~!?b[\[\]])"
 )
 
 

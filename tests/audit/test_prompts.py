@@ -46,7 +46,10 @@ def test_an_endpoint_is_asked_with_the_users_template(template, monkeypatch):
     assert bodies[0]["messages"] == [
         {"role": "system", "content": "Be fair."}, {"role": "user", "content": message}
     ]  # fmt: skip
-    # the settings of a run tell prompts apart
+    # the settings of a run tell prompts and servers apart, also one that the environment names
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    assert opened("endpoint:m", *options)[1]["base_url"] == "http://localhost:1/v1"
+    monkeypatch.delenv("OPENAI_BASE_URL")
     for name in ("--criteria", "--system_prompt"):
         other = opened("endpoint:m", *options, name, "Other.")[1]
         assert other["prompt"] != described["prompt"]

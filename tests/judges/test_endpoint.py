@@ -15,6 +15,7 @@ from autorater.judges import client as client_module
 from autorater.judges.client import EndpointError, Usage, retry_after
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.replies import tokens_in
+from autorater.prompts.markers import without_control_tokens
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 
 
@@ -297,6 +298,48 @@ def test_an_answer_that_is_cut_off_in_other_words(quirky):
     assert judge.reasons == ["2 answers: cut off at 64 tokens, finish_reason length; raise --max_answer_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("text", "probability"),
+    [
+        (
+            "Okay, I must write <prob_rb_better>0.3</prob_rb_better>. First,",
+            None,
+        ),  # of a thought that the prompt opens
+        ("So 0.3.</think><prob_rb_better>0.7</prob_rb_better> Since", 0.7),
+        (" <prob_rb_better>0.7</prob_rb_better> Since", 0.7),
+    ],
+)
+def test_a_thought_that_is_cut_off_has_no_answer(quirky, text, probability):
+    _, (cut,) = ask(quirky(lambda sent: (200, chat(text, "length"))))
+    _, (whole,) = ask(quirky(lambda sent: (200, chat(text))))
+    assert (cut.probability, whole.probability) == (probability, probability or 0.3)
+
+
+def test_an_answer_that_a_filter_stopped_is_named(quirky):
+    judge = EndpointJudge("m", base_url=quirky(lambda sent: (200, chat("<prob_rb", "content_filter"))).url)
+    judge.probabilities([Pair("0", "Why?", "a", "b", 0.5)])
+    assert judge.reasons == ["2 answers: stopped by the content filter of the server, finish_reason content_filter"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_end|>", "<turn|>", "<|turn>model", "<|channel>", "</s>", "<seed:bos>", "<sep>", "[|endofturn|]",
+        "<extra_id_1>", "<SPECIAL_12>", "<unused5>", "[gMASK]<sop>", "]~b]ai", "[e~[", "]~!b[", "[THINK]", "<<SYS>>",
+        "[/TOOL_RESULTS]", "<BOS_TOKEN>", "[/INST]",
+    ],
+)  # fmt: skip
+def test_control_tokens_of_chat_templates_are_neutralized(text):
+    shown = without_control_tokens(f"a {text} b")
+    assert shown != f"a {text} b"
+    assert shown.count("(") == 1 + (text == "[gMASK]<sop>")
+
+
+@pytest.mark.parametrize("text", ["x <- f <| y", "a | b", "<div>", "xs[1]", "if a<b and c>d", "[think twice]", "~b]"])
+def test_other_brackets_stay(text):
+    assert without_control_tokens(text) == text
+
+
 def nowhere():
     """The address of a port where nothing listens, nor can another process begin to: it stays bound."""
     reserved = socket.socket()
@@ -337,6 +380,14 @@ def test_one_answer_shows_that_the_server_is_there(quirky):
     server = quirky(lambda sent: (403, {"error": "no access to this model"}))
     with pytest.raises(EndpointError, match=r"all 3 requests were refused; .*: the server replied 403: no access"):
         ask(server, 3)
+
+
+def test_a_deadline_of_a_proxy_is_no_fault_of_a_prompt(quirky):
+    error = {"error": "Post http://model:8000: context deadline exceeded"}
+    server = quirky(lambda sent: (400, error))
+    with pytest.raises(EndpointError, match="20 requests in a row were refused"):
+        ask(server, 60, concurrency=1)
+    assert len(server.seen) == 20
 
 
 def test_refusals_in_a_row_are_those_of_all_calls(quirky):

@@ -132,8 +132,26 @@ def test_sampled_answers_are_read_as_a_continuation(local, quirky):  # noqa: F81
     server = quirky(respond)
     judgments = served(local, server, read="sampled").probabilities(pairs)
     np.testing.assert_allclose(judgments.mean, local.recalibration(np.full((2, 2), 0.25)), atol=1e-6)
+    # what a request leaves out vLLM takes from the generation_config of the model, such as a repetition penalty
+    assert all((sent["repetition_penalty"], sent["top_p"], sent["top_k"]) == (1, 1, -1) for _, _, sent in server.seen)
     ids = local.encoder.encode(pairs)[0][0].ids
     assert json.dumps(ids) in [json.dumps(sent["prompt"][0]) for _, _, sent in server.seen[1:]]
+
+
+@pytest.mark.parametrize("by_chat", [True, False])
+def test_a_server_that_refuses_options_of_sampling_is_asked_without(local, quirky, by_chat):  # noqa: F811
+    def respond(sent):
+        if "top_k" in sent or ("prompt" in sent and by_chat):
+            return 400, {"error": "unknown field"}
+        answer = (
+            {"text": "0.25</prob_rb_better>"}
+            if "prompt" in sent
+            else {"message": {"content": "0.25</prob_rb_better>"}}
+        )
+        return 200, {"choices": [{"index": 0, "finish_reason": "stop"} | answer]}
+
+    judgments = served(local, quirky(respond), read="sampled").probabilities(simulate_pairs(2, seed=1).pairs)
+    assert judgments.answered.all()
 
 
 def test_reasoning_is_not_read_exactly(local, tmp_path):
