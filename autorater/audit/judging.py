@@ -114,8 +114,12 @@ def _encoding(judge: Judge) -> Callable[[Sequence[Presentation]], list[Prompts]]
 
     @cache
     def encoder(paraphrased: bool) -> PromptEncoder:
-        format = judge.encoder.format
-        return PromptEncoder(judge.tokenizer, format.paraphrased) if paraphrased else judge.encoder
+        if not paraphrased:
+            return judge.encoder
+        saved, format = judge.encoder.pieces, judge.encoder.format  # saved pieces may have the date of another day
+        wordings = zip(saved, format.pieces, format.paraphrased.pieces, strict=True)
+        pieces = tuple(piece.replace(ours.strip(), other.strip()) for piece, ours, other in wordings if ours)
+        return PromptEncoder(judge.tokenizer, format.paraphrased, pieces if pieces != saved else None)
 
     def encode(shown: Sequence[Presentation]) -> list[Prompts]:
         prompts: dict[int, Prompts] = {}

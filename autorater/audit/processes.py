@@ -30,13 +30,13 @@ class Processes:
     @classmethod
     def of_environment(cls) -> Processes:
         """Those of torchrun; this one alone without it. Takes the GPU of this process."""
-        found = cls(int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1))
-        if found.size > 1:
-            import torch
+        if (size := int(os.environ.get("WORLD_SIZE") or 1)) == 1:  # a RANK alone is a left-over
+            return cls()
+        import torch
 
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
-        return found
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
+        return cls(int(os.environ.get("RANK") or 0), size)
 
     @property
     def is_first(self) -> bool:

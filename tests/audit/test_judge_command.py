@@ -87,6 +87,9 @@ def test_several_processes_give_the_bytes_of_one(model_dir, make_pairs_file, tmp
             assert not shared.exists()
     assert shared.read_bytes() == whole.read_bytes()
     assert not folder.exists()
+    monkeypatch.delenv("WORLD_SIZE")
+    assert Processes.of_environment() == Processes(), "a RANK alone is a left-over"
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="one process sends all requests to a server; raise --concurrency"):
         judge([data, "--judge", "endpoint:m", "--out", str(shared)])
 

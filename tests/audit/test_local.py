@@ -46,6 +46,25 @@ def test_the_audit_has_the_numbers_of_the_judge(model_dir, make_pairs_file, audi
     assert "its prompt has" in lines(tmp_path / "judgments.jsonl")[12]["error"]
 
 
+def test_a_paraphrase_stands_in_the_saved_layout():
+    """A chat template may have written the date of another day into it."""
+    from autorater.audit.judging import _encoding
+    from autorater.audit.probes import PROBES
+    from autorater.data.pairs import Pair
+    from autorater.judges import Judge
+    from autorater.prompts.rendering import render_layout
+    from autorater.prompts.templates import PromptFormat
+    from tests.conftest import make_tokenizer
+
+    tokenizer, full = make_tokenizer(chat=True), PromptFormat("full")
+    first, *others = render_layout(tokenizer, full)
+    judge = Judge(None, tokenizer, full, 0.1, pieces=["Today: 1 Jan\n" + first, *others])
+    own, other = _encoding(judge)(PROBES["paraphrase"].present(Pair("0", "q", "x", "y", None)))
+    assert own[0].text != other[0].text
+    for prompt in (own[0], other[0]):
+        assert prompt.text.count("Today: 1 Jan\n") == 1
+
+
 def test_the_instruction_is_paraphrased(model_dir, make_pairs_file, audit, tmp_path):
     """The answers to our instruction are those of the judge, those to the paraphrase are of another prompt."""
     from autorater import Judge, load_pairs
