@@ -33,7 +33,9 @@ class LengthGroupedRepeatSampler(RepeatSampler):
         self.in_order = in_order
 
     def __iter__(self) -> Iterator[int]:
-        rows = torch.arange(self.num_samples) if self.in_order else self._shuffled(self.num_samples)
+        n = self.num_samples
+        # the rows beyond the last whole batch are others in every epoch; after sorting they would be the longest
+        rows = torch.arange(n) if self.in_order else self._shuffled(n)[: n - n % self.batch_size]
         blocks = rows.split(_BATCHES_A_BLOCK * self.batch_size)
         rows = torch.cat([block[self.lengths[block].argsort(stable=True)] for block in blocks])
         batches = [batch for batch in rows.split(self.batch_size) if len(batch) == self.batch_size]

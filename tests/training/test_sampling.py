@@ -18,6 +18,13 @@ def test_every_row_as_often_as_in_the_parent():
     assert len(set(rows)) == 200, "the last three rows do not fill a batch"
 
 
+def test_rows_that_fill_no_batch_are_others_in_every_epoch():
+    sampler = LengthGroupedRepeatSampler(LENGTHS, 1, batch_size=64, seed=1)
+    epochs = [set(sampler) for _ in range(12)]
+    assert {len(epoch) for epoch in epochs} == {192}
+    assert set().union(*epochs) == set(range(203)), "the longest rows are trained too"
+
+
 def test_pattern_of_repeats_is_the_parents():
     rows = list(LengthGroupedRepeatSampler(LENGTHS, 2, batch_size=4, repeat_count=3, seed=1))
     for start in range(0, len(rows), 24):
