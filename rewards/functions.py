@@ -163,6 +163,11 @@ class VotesReward(Reward):
     def __name__(self) -> str:
         return self.reward.__name__
 
+    @property
+    def epsilon(self) -> float:
+        """The clip of its reward; 0 for one that does not clip."""
+        return getattr(self.reward, "epsilon", 0.0)
+
     def score(self, p: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
         y = np.asarray(y, dtype=np.float64)
         return (1 - y) * self.reward.score(p, np.zeros_like(y)) + y * self.reward.score(p, np.ones_like(y))

@@ -10,6 +10,8 @@ from autorater.models.repeated_cache import is_known_to_repeat
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.prompts.batching import prompt_positions
 
+_NO_CACHE = "hybrid"  # in the Hub's files of Gemma 2 and 3; transformers ignores it
+
 
 @torch.no_grad()
 def generate_shared(
@@ -43,7 +45,7 @@ def generate_shared(
     configs = [generation_config, base.generation_config]  # the second has the defaults of the first
     for name, allowed in {"num_beams": 1, "num_return_sequences": 1, "cache_implementation": None}.items():
         values = [generate_kwargs.get(name), *(getattr(config, name, None) for config in configs)]
-        value = next((value for value in values if value is not None), allowed)
+        value = next((value for value in values if value not in (None, _NO_CACHE)), allowed)
         if value != allowed:
             raise UserError(f"one-prefill generation requires {name}={allowed}, got {value}")
     supported, reason = supports_shared_prefix(model)

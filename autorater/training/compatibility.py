@@ -46,6 +46,11 @@ RULES = (
     ),
     Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
     Rule((EXACT, REASONING, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
+    Rule(
+        (EXACT, REASONING, SAMPLED, POINTWISE, PPO, RLOO), "chat_template_kwargs",
+        "prompts are rendered once, with thinking on or off as `reasoning` says",
+    ),
+    Rule((EXACT, POINTWISE), "use_bias_correction_kl", _NOT_SAMPLED),
     Rule((EXACT,), "num_generations", _NOT_SAMPLED),
     Rule(
         (POINTWISE,), "num_generations", f"{_NOT_SAMPLED}; answers: sampled does",

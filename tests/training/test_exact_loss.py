@@ -102,6 +102,18 @@ def test_score_of_the_mean_and_its_gradient(reward, rule):
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("reward", [LogReward(), KLReward(), BrierReward()], ids=["log", "kl", "brier"])
+def test_single_votes_behind_a_label_have_the_gradient_of_their_rule_beyond_its_clip(reward):
+    mean = torch.tensor([1e-5, 5e-4, 0.01, 0.9999], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    (plain, of_votes) = (
+        torch.autograd.grad(WeightedReward([rule], [1.0]).of_mean(mean, labels).sum(), mean)[0]
+        for rule in (reward, VotesReward(reward))
+    )
+    torch.testing.assert_close(of_votes, plain, rtol=1e-6, atol=1e-9)
+    assert (of_votes * torch.tensor([1, 1, 1, -1]) > 0).all()
+
+
 def test_the_two_objectives_differ_if_answers_spread():
     """At the same mean, E[S(k, y)] penalizes spread; S(E[k], y) does not."""
     values = torch.linspace(0, 1, 11, dtype=torch.float64)
