@@ -60,18 +60,23 @@ class ExactGRPOTrainer(JudgeTrainer):
         return batch | {"prompts": [[side["prompt"] for side in both] for both in sides]}
 
     def _reference_probs(self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
+        rows = self.args.per_device_train_batch_size * (2 if self.loss.coupled else 1)  # of a micro-batch
+
+        def probs(model: torch.nn.Module) -> torch.Tensor:
+            parts = zip(prompt_ids.split(rows), prompt_mask.split(rows), strict=True)
+            return torch.cat([self.answer_tree.distribution(model, *_without_padding(*part)).probs for part in parts])
+
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             if self.ref_model is not None:
-                return self.answer_tree.distribution(self.ref_model, prompt_ids, prompt_mask).probs
+                return probs(self.ref_model)
             model = self.accelerator.unwrap_model(self.model)
             with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-                return self.answer_tree.distribution(self.model, prompt_ids, prompt_mask).probs
+                return probs(self.model)
 
     def _compute_loss(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         prompts = [prompt for both in inputs["prompts"] for prompt in both]
         inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "prompts"}
-        longest = inputs["prompt_mask"].sum(dim=1).max()  # TRL's split keeps the padding of longer prompts elsewhere
-        ids, mask = inputs["prompt_ids"][:, -longest:], inputs["prompt_mask"][:, -longest:]
+        ids, mask = _without_padding(inputs["prompt_ids"], inputs["prompt_mask"])
         closing = self.loss.closing(self.answer_tree, self.state.global_step)
         with self.accelerator.autocast():
             answers = self.answer_tree.distribution(model, ids, mask, closing)
@@ -84,3 +89,9 @@ class ExactGRPOTrainer(JudgeTrainer):
             self._logs["rewards"]["expected"].extend(logged["reward"].tolist())
             self._logs["advantages"].extend([0.0] * len(modes))
         return loss / self.accumulation_steps
+
+
+def _without_padding(prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Part of a left-padded batch without the padding that only longer prompts elsewhere need."""
+    longest = prompt_mask.sum(dim=1).max()
+    return prompt_ids[:, -longest:], prompt_mask[:, -longest:]

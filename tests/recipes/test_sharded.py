@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from autorater import Judge
 from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.training.arguments import JudgeArguments
+from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import prepare_data
 from autorater.training.warm_start import build_warm_policy
 from tests.conftest import make_model, make_tokenizer
@@ -46,9 +46,7 @@ def warm_policy(folder, hidden_size=64, steps=100, template="compact"):
         n_train=200, n_test=1, prompt_template=template, policy_hidden_size=hidden_size, policy_num_layers=2,
         policy_vocab_size=512, warm_start_steps=steps, warm_start_batch_size=16, warm_start_learning_rate=8e-3,
     )  # fmt: skip
-    run = SimpleNamespace(
-        seed=0, use_cpu=True, bf16=False, output_dir=str(folder), answer_step=0.25, disable_tqdm=True
-    )
+    run = JudgeGRPOConfig(str(folder), report_to="none", use_cpu=True, bf16=False, answer_step=0.25, disable_tqdm=True)
     return build_warm_policy(args, run, prepare_data(args, seed=0))
 
 

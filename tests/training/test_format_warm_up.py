@@ -25,6 +25,7 @@ from autorater.training.config import JudgeGRPOConfig
 from autorater.training.format_warm_up import format_warm_up
 from autorater.training.grpo import train_on_votes
 from autorater.training.run import teach_format
+from autorater.training.warm_start import warm_start_options
 from tests.conftest import make_model, make_tokenizer
 
 
@@ -54,6 +55,12 @@ def test_all_answers_are_likely_after_it(judge, prompts, tmp_path):
     loaded, _ = load_policy(str(tmp_path / "warm_start"))
     ids = torch.tensor([prompts[0][0].ids])
     torch.testing.assert_close(loaded(ids).logits, judge.model(ids).logits)
+
+
+def test_memory_is_saved_as_in_the_training(tmp_path):
+    policy, training = options(tmp_path, optim="adafactor", gradient_checkpointing=True)
+    warm = warm_start_options(policy, training, 4, 1e-3)
+    assert (warm.optim, warm.gradient_checkpointing) == ("adafactor", True)
 
 
 def test_labels_have_no_part_in_it(judge, simulated, tmp_path):

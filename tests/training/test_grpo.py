@@ -235,13 +235,21 @@ def test_lora_with_reference_model(make_trainer, answers):
     assert second > first
 
 
-def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path):
+def test_full_model_with_reference_from_its_folder(make_trainer, tmp_path, monkeypatch):
     tokenizer = make_tokenizer("split")
     make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    trainer = make_trainer(model=model, beta=0.1)
+    trainer = make_trainer(model=model, beta=0.1, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    distribution, sizes = AnswerTree.distribution, []
+
+    def seen(tree, model, ids, mask, closing=None):
+        sizes.append(len(ids))
+        return distribution(tree, model, ids, mask, closing)
+
+    monkeypatch.setattr(AnswerTree, "distribution", seen)
     trainer.train()
     assert trainer.state.log_history[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert max(sizes) == 4, "the reference, too, reads no more prompts at a time than a micro-batch has"
 
 
 def test_a_reference_of_a_class_that_cannot_share_is_read_plainly(make_trainer, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 from trl import ModelConfig
 
 from autorater.data.errors import UserError
+from autorater.models.loading import is_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import JudgeGRPOConfig
@@ -47,7 +48,9 @@ def teacher_run(
     """
     if training.mode == POINTWISE:
         raise UserError("warm_start_verdicts: pointwise teaches a pairwise judge, and judgment is pointwise")
-    rate = {} if model_config.use_peft else {"learning_rate": _LEARNING_RATE}
+    base = model_config.model_name_or_path
+    adapts = model_config.use_peft or is_adapter(base, model_config.model_revision)
+    rate = {} if adapts else {"learning_rate": _LEARNING_RATE}
     shared = {name: getattr(training, name) for name in _SHARED}
     resume = "auto" if training.resume_from_checkpoint else None
     of_teacher = JudgeGRPOConfig(

@@ -105,7 +105,6 @@ def _teach(
         args.warm_start_learning_rate or rate,
         output_dir=f"{training.output_dir}/warm_start",
         gradient_accumulation_steps=accumulation,
-        gradient_checkpointing=training.gradient_checkpointing,
         train_sampling_strategy="sequential",  # the sharp targets come first
         logging_strategy="steps",
         logging_steps=training.logging_steps,
