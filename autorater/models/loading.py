@@ -17,8 +17,8 @@ from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
 _ADAPTER = "adapter_config.json"
-LOAD_FAILURES = (OSError, ValueError, SafetensorError)
-"""What `from_pretrained` of transformers raises."""
+LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
+"""What `from_pretrained` of transformers raises; an ImportError for a package that an option needs."""
 
 
 def load_policy(
@@ -96,6 +96,7 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
     adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
     for adapter in adapted.peft_config.values():  # it may be saved to another folder
         adapter.base_model_name_or_path = base
+    adapted.loaded_from = name_or_path  # its `name_or_path` is that of the base model
     return adapted
 
 

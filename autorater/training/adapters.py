@@ -1,12 +1,15 @@
 """The new adapter that a run trains, with the layers to adapt where PEFT has no default for the model."""
 
+import re
+from collections.abc import Collection
+
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 from trl import ModelConfig, get_peft_config
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, did_you_mean
 
 ALL_LINEAR = "all-linear"  # of PEFT: all linear layers but the output head
 _OF_ADAPTER = {  # options of TRL to those of PEFT
@@ -23,6 +26,9 @@ def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftCon
     """The adapter that the options `lora_…` ask for; None without `use_peft`.
 
     Without `lora_target_modules` it is on the layers that PEFT names for this kind of model, else on all linear ones.
+
+    Raises:
+        UserError: If the model has no module of a name in `lora_target_modules`, or it is the output head.
     """
     config = get_peft_config(model_config)
     if config is None:
@@ -32,9 +38,29 @@ def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftCon
         config.target_modules = ALL_LINEAR
     elif isinstance(named, str) and named != ALL_LINEAR and named.isidentifier():
         config.target_modules = [named]  # TRL makes a text of a single name, which PEFT compares with whole paths
+    _check_names(model, config.target_modules)
     if config.target_modules == ALL_LINEAR and any(map(_is_state_space, model.modules())):
         config.exclude_modules = ["out_proj"]  # their kernels use its weight, without an adapter; PEFT may refuse it
     return config
+
+
+def _check_names(model: PreTrainedModel, names: str | Collection[str] | None) -> None:
+    """PEFT ignores a name that no module has, as long as another has one."""
+    paths = [path for path, _ in model.named_modules()]
+    if isinstance(names, str):  # a pattern of whole paths
+        missing = [] if names == ALL_LINEAR or any(re.fullmatch(names, path) for path in paths) else [names]
+    else:
+        missing = [name for name in sorted(names or ()) if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    if missing:
+        known = sorted(
+            {path.rpartition(".")[2] for path, part in model.named_modules() if isinstance(part, nn.Linear)}
+        )
+        raise UserError(
+            f"lora_target_modules: no layer of this model ({model.config.model_type}) is called {missing[0]}"
+            f"{did_you_mean(missing[0], known)}; its linear layers are {', '.join(known)}"
+        )
+    if not isinstance(names, str) and "lm_head" in (names or ()):
+        raise UserError("lora_target_modules: lm_head: TRL reads its weight, so an adapter of it would not be trained")
 
 
 def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:

@@ -139,7 +139,8 @@ class JudgePPOTrainer(SampledGRPOTrainer):
         self.num_generations = args.answers_per_row
         self.policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        add_value_head(self.policy, dtype=self.policy.dtype if sharded else torch.float32)
+        folder = getattr(self.model, "loaded_from", self.policy.name_or_path)
+        add_value_head(self.policy, folder, dtype=self.policy.dtype if sharded else torch.float32)
         if self.use_vllm:  # which knows no head
             parameters = self.vllm_generation._iter_named_params
             self.vllm_generation._iter_named_params = lambda: without_value_head(parameters())
@@ -152,7 +153,8 @@ class JudgePPOTrainer(SampledGRPOTrainer):
             head = list(self.policy.value_head.parameters())
             for group in optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if all(p is not of_head for of_head in head)]
-            optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate})
+            options = {"lr": self.args.value_learning_rate, "weight_decay": self.args.weight_decay}
+            optimizer.add_param_group({"params": head} | options)
         return optimizer
 
     def _get_per_token_logps_and_entropies(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from huggingface_hub import upload_folder
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from trl import ModelConfig
@@ -273,7 +274,8 @@ def begin_run(
     """
     check_run(args, training, model_config)
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    for reason, names in ineffective_options(args, pretrained, mode, given, training.eval_steps).items():
+    options = pretrained, mode, given, training.eval_steps, model_config.use_peft
+    for reason, names in ineffective_options(args, *options).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     use_pretrained_defaults(training, model_config, given)
     prepare_output_dir(training.output_dir)
@@ -423,7 +425,7 @@ def finish_run(
     is_main = trainer.args.process_index == 0
     with writes_to(folder):
         with replacing_weights(folder, is_main):
-            trainer.save_model()  # before the evaluation, which a signal may end
+            trainer.save_model(_internal_call=True)  # before the evaluation, which a signal may end; no upload yet
         if is_main:
             judge.tokenizer.save_pretrained(folder)
             judge.save_format(folder)
@@ -433,7 +435,18 @@ def finish_run(
         with writes_to(folder):
             judge.save_format(folder)  # with the recalibration
             write(after, trained.metrics["train_runtime"])
+        if trainer.args.push_to_hub:
+            _upload(trainer)
     record.mark(REPORT)
+
+
+def _upload(trainer: Trainer) -> None:
+    """Uploads the judge with its format, card and report; `Trainer.push_to_hub` would write a card of its own."""
+    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*"]
+    args = trainer.args
+    where = {"repo_id": trainer.hub_model_id, "revision": args.hub_revision, "token": args.hub_token}
+    upload_folder(**where, folder_path=args.output_dir, ignore_patterns=others, commit_message="Trained judge")
+    logger.info(f"uploaded to {trainer.hub_model_id}")
 
 
 def write_pair_run(

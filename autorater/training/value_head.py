@@ -43,16 +43,20 @@ class ValueHead(nn.Linear):
             return super().forward(states.to(self.weight.dtype)).squeeze(-1).float()
 
 
-def add_value_head(policy: PreTrainedModel, dtype: torch.dtype = torch.float32) -> ValueHead:
-    """Adds a value head to a model without wrappers, loaded from the folder of the model if that contains one.
+def add_value_head(
+    policy: PreTrainedModel, folder: str | None = None, dtype: torch.dtype = torch.float32
+) -> ValueHead:
+    """Adds a value head to a model without wrappers.
 
-    DeepSpeed and FSDP require the dtype of the policy.
+    Args:
+        folder: Where the model or its adapter was loaded from. The head is that of the folder, if there is one.
+        dtype: DeepSpeed and FSDP require that of the policy.
     """
     head = ValueHead(policy.config.get_text_config().hidden_size, dtype=dtype, device=policy.device)
     policy.value_head = head
     policy._keys_to_ignore_on_save = {*(policy._keys_to_ignore_on_save or ()), f"{_NAME}.weight", f"{_NAME}.bias"}
-    if policy.name_or_path and Path(policy.name_or_path, VALUE_HEAD_FILE).is_file():
-        load_value_head(head, policy.name_or_path)
+    if folder and Path(folder, VALUE_HEAD_FILE).is_file():
+        load_value_head(head, folder)
     return head
 
 

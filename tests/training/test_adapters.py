@@ -5,6 +5,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from trl import ModelConfig
 
+from autorater.data.errors import UserError
 from autorater.training.adapters import adapter_config
 from tests.conftest import make_model
 from tests.models.test_repeated_cache import CONFIGS, VOCAB, build
@@ -42,6 +43,22 @@ def test_an_adapter_of_all_layers_is_loaded_again(tmp_path):
     loaded = PeftModel.from_pretrained(build(CONFIGS["falcon_h1"]), tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, with_adapter(IDS).logits)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["q_proj", "k_prj"],
+            r"no layer of this model \(qwen2\) is called k_prj; did you mean k_proj\?; its linear layers",
+        ),
+        ("model.layers.9.*", r"is called model\.layers\.9\.\*; its linear layers are down_proj, gate_proj, k_proj"),
+        (["q_proj", "lm_head"], "an adapter of it would not be trained"),
+    ],
+)
+def test_layers_that_no_adapter_can_be_on(names, message):
+    with pytest.raises(UserError, match=message):
+        adapter_config(make_model("qwen", VOCAB), ModelConfig(use_peft=True, lora_target_modules=names))
 
 
 def test_named_layers_and_the_defaults_of_peft_stay():

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from autorater.models.loading import load_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import JudgeArguments, ineffective_options
@@ -332,6 +333,21 @@ def test_same_seed_gives_the_same_run_even_if_resumed(make_trainer, tmp_path):
     for other in (second, resumed):
         for (name, a), b in zip(trainable(first).items(), trainable(other).values(), strict=True):
             assert torch.equal(a, b), name
+
+
+def test_an_adapter_that_is_trained_further_keeps_its_head(make_trainer, tmp_path):
+    tokenizer = make_tokenizer("split")
+    make_model("qwen", len(tokenizer)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base, _ = load_policy(str(tmp_path / "base"))
+    trainer = make_trainer(model=base, peft_config=LORA)
+    trainer.train()
+    trainer.save_model()
+    tokenizer.save_pretrained(tmp_path / "out")
+    adapter, _ = load_policy(str(tmp_path / "out"))
+    again = make_trainer(model=adapter, out="again")
+    assert trainer.policy.value_head.weight.any()
+    assert torch.equal(again.policy.value_head.weight, trainer.policy.value_head.weight)
 
 
 def test_loading_a_head_that_ppo_did_not_write(tmp_path):

@@ -122,12 +122,35 @@ def test_a_full_disk_after_the_training_says_how_to_resume(tmp_path, monkeypatch
 
     writes = {"save_model": nothing, "write": nothing, failing: full_disk}
     trainer = SimpleNamespace(
-        args=training(tmp_path, process_index=0), model=None, save_model=writes["save_model"],
+        args=training(tmp_path, process_index=0, push_to_hub=False), model=None, save_model=writes["save_model"],
         accelerator=SimpleNamespace(unwrap_model=nothing),
     )  # fmt: skip
     judge = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=nothing), save_format=nothing)
     with pytest.raises(UserError, match=r"cannot be written \(.*No space.*with --resume_from_checkpoint auto"):
         finish_run(trainer, judge, None, nothing, writes["write"])
+
+
+def test_the_whole_judge_is_uploaded_once(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(run, "run_training", lambda *_: SimpleNamespace(metrics={"train_runtime": 1.0}))
+    monkeypatch.setattr(run, "evaluation_precision", nullcontext)
+    monkeypatch.setattr(run, "upload_folder", lambda **options: done.append(options))
+    args = training(
+        tmp_path, process_index=0, push_to_hub=True, hub_token="t", hub_revision=None
+    )  # fmt: skip
+    trainer = SimpleNamespace(
+        args=args, model=None, hub_model_id="me/judge", save_model=lambda **options: done.append(options),
+        accelerator=SimpleNamespace(unwrap_model=lambda *_, **__: None),
+    )  # fmt: skip
+    judge = SimpleNamespace(
+        tokenizer=SimpleNamespace(save_pretrained=lambda _: None), save_format=lambda _: done.append("format")
+    )
+    record = SimpleNamespace(mark=done.append)
+    finish_run(trainer, judge, record, lambda: "evaluated", lambda *_: done.append("report"))
+    saved, *written, upload, mark = done
+    assert saved == {"_internal_call": True}, "the trainer would upload weights without the format of the judge"
+    assert written == ["format", "format", "report"]
+    assert (upload["repo_id"], upload["folder_path"], mark) == ("me/judge", str(tmp_path), run.REPORT)
 
 
 @pytest.mark.parametrize("family", ["lfm2", "mamba"])
