@@ -16,9 +16,11 @@ from autorater.charm.responses import Response, Scores, by_model, matchups, scor
 from autorater.data.errors import DataError
 from autorater.data.gathering import clusters
 from autorater.data.pairs import Pair
-from autorater.metrics.agreement import agreement, agreement_credits
-from autorater.metrics.intervals import Share, bootstrap
+from autorater.data.post_stratification import pair_weights
+from autorater.metrics.agreement import agreement_credits
+from autorater.metrics.intervals import Share, bootstrap, point_estimate
 from autorater.metrics.systems import WinRate, check_rated, correlations, win_rates
+from autorater.metrics.validation import check_predictions
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class RewardEvaluation:
         rows: Win rates of every two models that answered the same prompts.
         elo, mean_scores: Elo and mean score by model.
         correlations: `pearson` and `spearman` of mean score with Elo.
-        accuracy: Share of held-out pairs on which it prefers the response of the majority, with `accuracy_low` and
-            `accuracy_high`; empty without such pairs.
+        accuracy: Share of held-out pairs, weighted by their weights, on which it prefers the response of the majority,
+            with `accuracy_low` and `accuracy_high`; empty without such pairs.
     """
 
     rows: list[WinRate]
@@ -123,13 +125,17 @@ def evaluate_scores(
 
 
 def _accuracy(pairs: Sequence[Pair], scores: Scores, n_bootstrap: int) -> dict[str, float]:
-    labels = np.array([pair.label for pair in pairs])
-    if not (labels != 0.5).any():
+    if not any(pair.label != 0.5 and pair.weight != 0 for pair in pairs):
         return {}
     scores_a, scores_b = scores_of([sides_of(pair) for pair in pairs], scores)
-    judged = expit(scores_b - scores_a)
+    labels = [pair.label for pair in pairs]
+    credit, counted = agreement_credits(*check_predictions(expit(scores_b - scores_a), labels))
+    weights = pair_weights(pairs)
+    if weights is not None:
+        credit, counted = weights * credit, weights * counted
+    accuracy = Share(credit, counted)
     interval = {}
     if n_bootstrap:
         prompts = clusters(pair.prompt for pair in pairs)
-        interval = bootstrap({"accuracy": Share(*agreement_credits(judged, labels))}, n_bootstrap, clusters=prompts)
-    return {"accuracy": agreement(judged, labels), **interval}
+        interval = bootstrap({"accuracy": accuracy}, n_bootstrap, clusters=prompts)
+    return {"accuracy": point_estimate(accuracy), **interval}

@@ -226,7 +226,7 @@ def model_win_rates(evaluation: Evaluation, *, n_bootstrap: int = 1000) -> list[
     if None in models[0] + models[1]:
         return []
     against = targets(pairs, evaluation.clusters)
-    options = {"clusters": against.clusters, "n_bootstrap": n_bootstrap}
+    options = {"clusters": against.clusters, "weights": against.weights, "n_bootstrap": n_bootstrap}
     return win_rates(evaluation.judgments.p_sym, against.labels, *models, **options)
 
 

@@ -1,6 +1,6 @@
 """Win rates of models: how often one wins against another, by a judge, by votes and by Elo.
 
-    judged     mean over pairs of Pr[the model's response is preferred] by the judge
+    judged     mean over pairs, weighted if they have weights, of Pr[the model's response is preferred] by the judge
     voted      the same by the votes, a tie counting one half
     expected   1 / (1 + 10^((Elo_opponent − Elo_model) / 400))
     mismatch   |(judged − expected) / max(expected, 1 − expected)|, the Mismatch Degree of CHARM (arXiv 2504.10045)
@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from autorater.metrics.clusters import cluster_numbers, rows_by_number
-from autorater.metrics.intervals import Mean, Share, bootstrap
-from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities
+from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
+from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities, check_weights
 
 
 def expected_win_rate(elo_over: ArrayLike, elo_reference: ArrayLike) -> float | np.ndarray:
@@ -104,6 +104,7 @@ def win_rates(
     *,
     elo: Mapping[str, float] | None = None,
     clusters: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     n_bootstrap: int = 1000,
 ) -> list[WinRate]:
     """Win rates of every two models with a pair between them, sorted by name; a single pair has no interval.
@@ -114,6 +115,8 @@ def win_rates(
         model_a, model_b: N names of the models that wrote each response. A model against itself has no row.
         elo: Elo score by model; rows then have `expected`.
         clusters: shape (N,), pairs with equal values (such as one prompt) are resampled together.
+        weights: shape (N,), at least 0, how much each pair counts; default 1. Models with pairs of weight 0 only
+            between them have no row.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
 
     Raises:
@@ -124,6 +127,7 @@ def win_rates(
     names_a, names_b = _check_names("model_a", model_a), _check_names("model_b", model_b)
     clusters = None if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(p_sym=judged, labels=voted, model_a=names_a, model_b=names_b, clusters=clusters)
+    weights = check_weights("weights", weights, judged.size)
     if elo is not None:
         check_rated(elo, {*names_a, *names_b})
 
@@ -135,14 +139,17 @@ def win_rates(
     compared = list(zip(first.tolist(), second.tolist(), strict=True))
     for here in rows_by_number(cluster_numbers(compared)):
         model, opponent = compared[here[0]]
-        if model == opponent:
+        if model == opponent or not weights[here].any():
             continue
         columns = {"judged": judged[here]}
         if voted is not None:
             columns |= {"voted": voted[here], "gap": judged[here] - voted[here]}
-        row = {name: float(column.mean()) for name, column in columns.items()}
+        statistics = {
+            name: (Share if name == "voted" else Mean)(weights[here] * column, weights[here])
+            for name, column in columns.items()
+        }
+        row = {name: point_estimate(statistic) for name, statistic in statistics.items()}
         if n_bootstrap:
-            statistics = {name: (Share if name == "voted" else Mean)(column) for name, column in columns.items()}
             row |= bootstrap(statistics, n_bootstrap, clusters=None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
         rows.append(WinRate(model, opponent, here.size, expected=expected, **row))

@@ -15,14 +15,15 @@ def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[dict]:
     """Calibration by topic of the two orders averaged, the largest gap first; pairs without a topic are left out.
 
     A row has the `topic`, `n_pairs`, `brier`, the means `answer` and `vote` for the response that the judge prefers,
-    and their difference `gap`, above 0 if it is overconfident. With more than `max_topics` topics, or fewer than two,
-    there is no row.
+    and their difference `gap`, above 0 if it is overconfident; means are weighted by the pairs' weights. With more
+    than `max_topics` topics, or fewer than two, there is no row; topics of weight 0 do not count.
     """
     topics = np.array([pair.topic or "" for pair in evaluation.pairs], dtype=object)
-    distinct = sorted(set(topics) - {""})
+    weights = np.ones(topics.size) if evaluation.weights is None else evaluation.weights[: topics.size]
+    distinct = sorted(set(topics[weights > 0]) - {""})
     if not 2 <= len(distinct) <= max_topics:
         return []
-    answers, labels = evaluation.judgments.p_sym, evaluation.labels[: len(topics)]
+    answers, labels = evaluation.judgments.p_sym, evaluation.labels[: topics.size]
     sides = verdicts(answers)  # 1: prefers B, −1: prefers A, 0: tie
     columns = {
         "answer": 0.5 + sides * (answers - 0.5),
@@ -32,7 +33,7 @@ def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[dict]:
     rows = []
     for topic in distinct:
         here = topics == topic
-        means = {name: float(column[here].mean()) for name, column in columns.items()}
+        means = {name: float(np.average(column[here], weights=weights[here])) for name, column in columns.items()}
         rows.append({"topic": topic, "n_pairs": int(here.sum()), "gap": means["answer"] - means["vote"], **means})
     return sorted(rows, key=lambda row: -abs(row["gap"]))
 

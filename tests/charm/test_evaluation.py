@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,10 @@ def test_accuracy_on_held_out_pairs():
     # right, wrong, a tie of the scores (half), no majority
     assert evaluation.accuracy["accuracy"] == pytest.approx(1.5 / 3)
     assert evaluation.metrics()["accuracy"] == evaluation.accuracy["accuracy"]
+
+    weighted = [replace(pair, weight=weight) for pair, weight in zip(pairs, (3, 1, 0, 5), strict=True)]
+    assert evaluate(RESPONSES, ELO, weighted, n_bootstrap=0).accuracy == {"accuracy": pytest.approx(3 / 4)}
+    assert evaluate(RESPONSES, ELO, weighted[2:], n_bootstrap=0).accuracy == {}
 
 
 def test_a_model_without_elo_is_named():

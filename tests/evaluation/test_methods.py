@@ -147,6 +147,9 @@ def test_groups(compared):
     (rate,) = model_win_rates(named, n_bootstrap=10)
     assert (rate.model, rate.opponent, rate.n_pairs) == ("a", "b", len(named.pairs))
     assert model_win_rates(evaluation) == []
+    of_a = [replace(p, weight=2.0 * (p.model_a == "a")) for p in named.pairs]
+    (rate,) = model_win_rates(replace(named, pairs=of_a), n_bootstrap=0)
+    assert rate.voted == pytest.approx(np.mean([1 - p.label for p in of_a if p.weight]))
 
 
 def test_intervals_know_the_clusters_of_the_evaluation(compared):

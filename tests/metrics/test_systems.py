@@ -47,6 +47,23 @@ def test_intervals_are_those_of_the_bootstrap_over_pairs_or_clusters():
         assert row.gap_low < row.gap < row.gap_high
 
 
+def test_weights_are_numbers_of_copies():
+    rng = np.random.default_rng(1)
+    p_sym, labels = rng.uniform(size=(2, 40))
+    model_b = rng.choice(["b", "c"], 40)
+    weights = rng.integers(0, 4, 40)
+    copies = [np.repeat(column, weights) for column in (p_sym, labels, ["a"] * 40, model_b)]
+    weighted = win_rates(p_sym, labels, ["a"] * 40, model_b, weights=weights)
+    for row, of_copies in zip(weighted, win_rates(*copies, n_bootstrap=0), strict=True):
+        for name in ("judged", "voted", "gap"):
+            assert getattr(row, name) == pytest.approx(getattr(of_copies, name))
+        here = model_b == row.opponent
+        voted = bootstrap({"voted": Share((weights * (1 - labels))[here], weights[here])})
+        assert (row.voted_low, row.voted_high) == pytest.approx((voted["voted_low"], voted["voted_high"]))
+    (row,) = win_rates(p_sym, labels, ["a"] * 40, model_b, weights=weights * (model_b == "b"))
+    assert row == weighted[0], "models whose pairs have no weight have no row"
+
+
 rows = st.lists(
     st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from("abc"), st.sampled_from("abc")),
     min_size=1,
@@ -76,6 +93,7 @@ def test_swapping_the_responses_of_some_pairs_changes_nothing(data):
         ({"model_a": ["ada", None, "ada", "ada", "ada"]}, r"model_a\[1\] is None; expected the name of a model"),
         ({"model_b": ["ada"]}, "model_b has length 1"),
         ({"clusters": [1]}, "clusters has length 1"),
+        ({"weights": [1, 1, -1, 1, 1]}, r"weights\[2\] is -1; expected a finite number of at least 0"),
         ({"elo": {"ada": 1000.0, "bob": 1000.0}}, "no Elo for 'cyd'; there is one for ada, bob"),
     ],
 )

@@ -22,6 +22,15 @@ def test_topics_by_hand(make_pairs, make_evaluation):
     assert (cars["answer"], cars["vote"], cars["gap"]) == pytest.approx((0.7, 0.75, -0.05))
 
 
+def test_topics_are_weighted_by_their_pairs(make_pairs, make_evaluation):
+    columns = zip(make_pairs([1, 0, 0, 1]), ["tea", "tea", "cars", "ships"], [9, 1, 2, 0], strict=True)
+    pairs = [replace(pair, topic=topic, weight=weight) for pair, topic, weight in columns]
+    cars, tea = topic_rows(make_evaluation(pairs, [0.7] * 4, [0.3] * 4))
+    assert (cars["topic"], cars["vote"], cars["gap"]) == pytest.approx(("cars", 0, 0.7))
+    assert (tea["n_pairs"], tea["answer"], tea["vote"], tea["gap"]) == pytest.approx((2, 0.7, 0.9, -0.2))
+    assert tea["brier"] == pytest.approx(0.9 * 0.09 + 0.1 * 0.49)
+
+
 def test_no_topics_no_table(make_pairs, make_evaluation):
     pairs = make_pairs([0.0, 1.0, 1.0])
     answers = [0.2, 0.8, 0.9], [0.8, 0.2, 0.1]
