@@ -27,11 +27,12 @@ def ece_noise_floor(
     n_rounds: int = 100,
     seed: int = 0,
     weights: ArrayLike | None = None,
+    both_orders: bool = False,
 ) -> float:
     """Expected ECE if every answer were the probability that its votes are drawn from, in [0, 1]; ten bins.
 
-    The two orders of a pair share their votes. For a symmetric judge the floor over all 2N answers equals that of 2N
-    separate labels, because the residual of order ab in one bin is the residual of order ba in the mirrored bin.
+    The two orders of a pair share their votes. In two bins each has the noise of a label of its own, but in one bin,
+    as two answers of 1/2 are, it cancels: a vote adds 1 to one of the labels and takes 1 from the other.
 
     Args:
         probabilities: shape (N,), Pr[B preferred], in [0, 1].
@@ -40,9 +41,11 @@ def ece_noise_floor(
         n_rounds: simulated sets of votes, for bins of few votes; 100 leave an error of 2 to 4 % of the floor.
         seed: seed of the simulation.
         weights: shape (N,), at least 0, how much each answer counts; default 1.
+        both_orders: The answers are those of N/2 pairs in order ab, then of the same pairs in order ba.
 
     Raises:
-        ValueError: empty input, unequal lengths, NaN, values outside their range, unknown strategy.
+        ValueError: empty input, unequal lengths, NaN, values outside their range, unknown strategy, an odd number of
+            answers of both orders.
     """
     probabilities = check_probabilities("probabilities", probabilities)
     votes = check_votes("n_votes", n_votes, probabilities.size)
@@ -50,6 +53,11 @@ def ece_noise_floor(
     check_at_least("n_rounds", n_rounds, 1)
     bins = bin_indices(probabilities, N_BINS, strategy)
     spread = probabilities * (1 - probabilities)
+    if both_orders:
+        if probabilities.size % 2:
+            raise ValueError(f"probabilities has length {probabilities.size}; expected as many of order ab as of ba")
+        ab, ba = bins.reshape(2, -1)
+        spread[np.tile(ab == ba, 2)] = 0
     variance = np.bincount(bins, weights**2 * spread / votes)
     # σ⁴ / Σ p q / m³ is m Σ p q if all have m votes: the variance of the number of votes for B.
     many = variance**2 > _MANY_VOTES * np.bincount(bins, weights**4 * spread / votes**3)
@@ -65,7 +73,11 @@ def ece_noise_floor(
 
 
 def noise_floors(
-    probabilities: ArrayLike, n_votes: ArrayLike | None = None, seed: int = 0, weights: ArrayLike | None = None
+    probabilities: ArrayLike,
+    n_votes: ArrayLike | None = None,
+    seed: int = 0,
+    weights: ArrayLike | None = None,
+    both_orders: bool = False,
 ) -> dict[str, float]:
     """Noise floors of `brier`, `log_loss` and, with `n_votes`, `mse_dense`, `ece` and `ece_quantile`.
 
@@ -80,8 +92,9 @@ def noise_floors(
     if n_votes is None:
         return floors
     votes = check_votes("n_votes", n_votes, probabilities.size)
+    options = {"seed": seed, "weights": weights, "both_orders": both_orders}
     return floors | {
         "mse_dense": float(np.average(probabilities * (1 - probabilities) / votes, weights=weights)),
-        "ece": ece_noise_floor(probabilities, votes, seed=seed, weights=weights),
-        "ece_quantile": ece_noise_floor(probabilities, votes, strategy="quantile", seed=seed, weights=weights),
+        "ece": ece_noise_floor(probabilities, votes, **options),
+        "ece_quantile": ece_noise_floor(probabilities, votes, "quantile", **options),
     }

@@ -207,7 +207,8 @@ def _calibration(
     )
     if votes is None and np.isin(label, [0, 0.5, 1]).all():
         votes = np.ones(label.size)
-    floors = noise_floors(answers.ravel(), None if votes is None else np.tile(votes, 2), seed, weights)
+    votes = None if votes is None else np.tile(votes, 2)
+    floors = noise_floors(answers.ravel(), votes, seed, weights, both_orders=True)
     return report | {f"{name}_noise_floor": floor for name, floor in floors.items()}
 
 

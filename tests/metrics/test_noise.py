@@ -29,15 +29,37 @@ def test_a_perfect_judge_shows_the_floor(strategy):
     assert ece_noise_floor(truth, votes, strategy, n_rounds=300) == pytest.approx(np.mean(shown), rel=0.06)
 
 
-def test_a_symmetric_judge_shows_the_floor_over_both_orders():
+def shown_in_both_orders(p_ab, p_ba, votes, strategy, weights, n_rounds=300):
+    """The ECE over both orders of pairs whose votes are drawn from p_ab, over and over."""
     generator = np.random.default_rng(1)
-    truth = generator.random(400)
-    both = np.concatenate([truth, 1 - truth])
-    shown = []
-    for _ in range(300):
-        labels = (generator.random(400) < truth) * 1.0
-        shown.append(expected_calibration_error(both, np.concatenate([labels, 1 - labels])))
-    assert ece_noise_floor(both, n_rounds=300) == pytest.approx(np.mean(shown), rel=0.06)
+    both, weights = np.concatenate([p_ab, p_ba]), np.tile(weights, 2)
+    for _ in range(n_rounds):
+        labels = generator.binomial(votes, p_ab) / votes
+        yield expected_calibration_error(both, np.concatenate([labels, 1 - labels]), 10, strategy, weights)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile", "distinct"])
+@pytest.mark.parametrize("answers", [None, [0.3, 0.5, 0.7], [0.1, 0.4, 0.5, 0.5, 0.5, 0.9]])
+def test_a_symmetric_judge_shows_the_floor_over_both_orders(strategy, answers):
+    generator = np.random.default_rng(2)
+    truth = generator.random(400) if answers is None else generator.choice(answers, 400)
+    votes, weights = generator.integers(1, 4, 400), generator.random(400)
+    shown = [*shown_in_both_orders(truth, 1 - truth, votes, strategy, weights)]
+    floor = ece_noise_floor(
+        np.concatenate([truth, 1 - truth]), np.tile(votes, 2), strategy, 300, 0, np.tile(weights, 2), both_orders=True
+    )
+    assert floor == pytest.approx(np.mean(shown), rel=0.06)
+
+
+@pytest.mark.parametrize(("p_ab", "p_ba"), [(0.5, 0.5), (0.62, 0.66)])
+def test_votes_on_two_orders_in_one_bin_cancel(p_ab, p_ba):
+    """So they do for a judge with a position bias, whose error is the same whatever the votes are."""
+    shown = [*shown_in_both_orders(np.full(50, p_ab), np.full(50, p_ba), 1, "uniform", np.ones(50))]
+    assert shown == pytest.approx([abs(p_ab + p_ba - 1) / 2] * 300)
+    both = np.repeat([p_ab, p_ba], 50)
+    assert ece_noise_floor(both, both_orders=True) == 0 < 0.04 < ece_noise_floor(both)
+    with pytest.raises(ValueError, match="probabilities has length 99; expected as many of order ab as of ba"):
+        ece_noise_floor(both[1:], both_orders=True)
 
 
 @pytest.mark.parametrize(("p", "rows", "votes"), [(0.5, 205, 1), (0.05, 1100, 1), (0.002, 26_000, 1), (0.3, 50, 5)])
