@@ -10,7 +10,8 @@ Columns of the judge, one of:
     verdict_ab, … and the others of `autorater.judges.recorded`
 
 Columns of the votes, empty or null where there are none: `votes_a, votes_b[, votes_tie]`, or `label`, their share for
-B. Votes may be in a second file, with the same ids. Other columns, such as `model_a`, `model_b`, `prompt`, are kept.
+B; both must agree, as in `load_pairs`. Votes may be in a second file, with the same ids. Other columns, such as
+`model_a`, `model_b`, `prompt`, are kept.
 """
 
 from __future__ import annotations
@@ -132,8 +133,7 @@ def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[Judg
         if all(map(math.isnan, pair.answers)) and not unanswered:
             raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
         with located(f"{os.fspath(path)}: pair {pair.id!r}"):
-            label = pair.label if not math.isnan(pair.label) else _label(pair.row)
-        pairs.append(replace(pair, label=label))
+            pairs.append(replace(pair, label=_share(pair.row, pair.label)))
     return _distinct(path, pairs)
 
 
@@ -199,11 +199,20 @@ def _swapped(row: Row) -> Row:
 
 
 def _label(row: Row) -> float:
-    if given_in(row, "votes_a") is None and given_in(row, "votes_b") is None:
-        label = probability_in(row, "label")
-        return math.nan if label is None else label
-    counts = [count_in(given_in(row, column) or 0, column) for column in _VOTES[:3]]
-    return vote_share(*counts) if sum(counts) else math.nan
+    label = probability_in(row, "label")
+    return _share(row, math.nan if label is None else label)
+
+
+def _share(row: Row, label: float) -> float:
+    """The share for B of the votes, which is that of a label beside them; the label if there is no vote."""
+    given = {column: given_in(row, column) for column in _VOTES[:3]}
+    if all(value is None for value in given.values()):
+        return label
+    counts = {c: 0 if c == "votes_tie" and value is None else count_in(value, c) for c, value in given.items()}
+    share = vote_share(**counts) if any(counts.values()) else label
+    if abs(label - share) > 1e-6:
+        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {counts}, or no label")
+    return share
 
 
 def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:

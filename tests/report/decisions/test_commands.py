@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from autorater import load_pairs
 from autorater.cli import command
 from autorater.data.errors import DataError
 from autorater.judges.judged import read_judged
@@ -155,6 +156,28 @@ def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
     x, y = read_judged(judged, votes)
     assert np.isnan(x.label)
     assert y.label == pytest.approx(2.5 / 4)
+
+
+@pytest.mark.parametrize("answers", [{"probability": 0.6}, {"p_ab": 0.6, "p_ba": 0.4}])
+def test_votes_are_read_as_by_load_pairs(tmp_path, answers):
+    votes = [
+        ({"votes_a": None, "votes_b": float("nan"), "votes_tie": None, "label": 0.3}, 0.3),
+        ({"votes_a": 0, "votes_b": 0, "votes_tie": 2}, 0.5),
+        ({"votes_a": 1, "votes_b": 3, "votes_tie": None, "label": 0.75}, 0.75),
+        ({"votes_a": 0, "votes_b": 0, "label": None}, np.nan),
+    ]
+    rows = [{"id": i, **answers, **row} for i, (row, _) in enumerate(votes)]
+    pairs = read_judged(write(tmp_path / "judged.jsonl", rows))
+    assert [pair.label for pair in pairs] == pytest.approx([label for _, label in votes], nan_ok=True)
+    for row, message in (
+        ({"votes_a": None, "votes_b": None, "votes_tie": 2}, "column 'votes_a': got None; expected a whole number"),
+        ({"votes_a": 3, "votes_b": 0, "label": 0.9}, "column 'label': got 0.9; expected 0, the share for B"),
+    ):
+        judged = write(tmp_path / "judged.jsonl", [*rows[:1], {"id": "x", **answers, **row}])
+        with pytest.raises(DataError, match=f"judged.jsonl: (line 2|pair 'x'): {message}"):
+            read_judged(judged)
+        with pytest.raises(DataError, match=message):
+            load_pairs([{"prompt": "p", "response_a": "a", "response_b": "b", **row}])
 
 
 def test_gate_finds_a_loss_and_only_that(tmp_path, rows, capsys):
