@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit
 from autorater.metrics.agreement import agreement_credits, verdicts
 from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.paired import mean_and_error
+from autorater.metrics.scores import brier_scores
 from autorater.metrics.significance import holm
 from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities, check_share
 
@@ -99,7 +100,7 @@ def gate_fails(changes: list[Change]) -> bool:
 def _per_pair(p_ab: np.ndarray, p_ba: np.ndarray, labels: np.ndarray | None) -> Mapping[str, np.ndarray]:
     columns = {}
     if labels is not None:
-        columns["brier"] = ((p_ab - labels) ** 2 + (p_ba - 1 + labels) ** 2) / 2
+        columns["brier"] = (brier_scores(p_ab, labels) + brier_scores(p_ba, 1 - labels)) / 2
         columns["agreement"] = agreement_credits((p_ab + 1 - p_ba) / 2, labels)[0]
     columns["consistency"] = (verdicts(p_ab) == -verdicts(p_ba)).astype(float)
     return columns | {"symmetry_deviation_abs": np.abs(p_ab + p_ba - 1)}

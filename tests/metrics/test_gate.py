@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, ndtr
 from scipy.stats import ttest_rel
 
-from autorater.metrics import agreement, compare_with_baseline, gate_fails
+from autorater.metrics import agreement, calibration_metrics, compare_with_baseline, gate_fails
 from autorater.metrics.position import position_bias
 
 
@@ -41,7 +41,7 @@ def test_values_and_tests_by_hand():
         for metric in ("consistency", "symmetry_deviation_abs"):
             assert getattr(found[metric], name) == pytest.approx(bias[metric])
         assert getattr(found["agreement"], name) == pytest.approx(agreement((p_ab + 1 - p_ba) / 2, labels))
-        brier = ((p_ab - labels) ** 2).mean() / 2 + ((p_ba - 1 + labels) ** 2).mean() / 2
+        brier = calibration_metrics(np.concatenate([p_ab, p_ba]), np.concatenate([labels, 1 - labels]))["brier"]
         assert getattr(found["brier"], name) == pytest.approx(brier)
     scores = [((a - np.stack([labels, 1 - labels], axis=1)) ** 2).mean(axis=1) for a in (current, baseline)]
     test = ttest_rel(*scores)
