@@ -12,7 +12,8 @@
 The first row decides which layout a file has; the sources are those of `load_pairs`. Lists and mappings in CSV fields
 are JSON. Every vote is counted: rows without a majority ("-" in SNLI) are kept, experts and crowd of SummEval count
 equally (arXiv 2505.12301), and rows of MT-Bench and DICES that are votes on the same texts are one item; rows without
-a vote are left out and counted. An invalid row is a `DataError`, as in `load_pairs`.
+a vote, and those that repeat a vote of the same annotator, are left out and counted. An invalid row is a `DataError`,
+as in `load_pairs`.
 
 Deliberately left out: datasets that publish only a majority label, such as SNLI on the Hub.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -81,33 +83,42 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
             invalid, or no row has a vote.
 
     Warns:
-        DataWarning: How many rows without a vote were left out.
+        DataWarning: How many rows were left out, without a vote or as a repeated vote of the same annotator.
     """
     read: Callable[[Row, int], tuple[Task, list[Item]]] | None = None
     task: Task | None = None
     items: dict[str, Item] = {}
-    without, from_text = 0, is_text(os.fspath(source))
+    votes: set[tuple] = set()
+    annotators = {_mt_bench: "judge", _dices: "rater_id"}  # columns of the layouts with a row per vote
+    left_out, from_text = Counter(), is_text(os.fspath(source))
     for index, (place, row) in enumerate(iter_rows(source)):
         with located(f"{source}: {place}"):
             read = read or _layout(row)
             row_task, found = read(of_text(row) if from_text else row, index)
-            without += not found
+            left_out["without a vote"] += not found
+            annotator = given_in(row, annotators.get(read, ""))
             task = task or row_task
             if row_task != task:
                 raise bad_value("labels, texts", [row_task.labels, row_task.titles], f"those of the first row, {task}")
             for item in found:
                 known = items.get(item.id)
-                if known and read not in (_mt_bench, _dices):
+                if known and read not in annotators:
                     raise bad_value("id", item.id, "distinct ids; an earlier row already has this one")
                 if known and known.texts != item.texts:
                     raise bad_value("id", item.id, "one id for the same texts; an earlier row has it for others")
+                vote = (item.id, str(annotator), item.counts)
+                if annotator is not None and vote in votes:
+                    left_out["that repeat a row of the same annotator"] += 1
+                    continue
+                votes.add(vote)
                 if known:
                     item = replace(known, counts=tuple(map(sum, zip(known.counts, item.counts, strict=True))))
                 items[item.id] = item
     if not items:
         raise DataError(f"{source}: no row has a vote; expected at least one")
-    if without:
-        warnings.warn(f"{source}: {without:,} rows without a vote left out", DataWarning, stacklevel=2)
+    for rows, count in left_out.items():
+        if count:
+            warnings.warn(f"{source}: {count:,} rows {rows} left out", DataWarning, stacklevel=2)
     return ItemSet(task, list(items.values()))
 
 

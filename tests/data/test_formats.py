@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from autorater import load_pairs
 from autorater.data.errors import DataError, DataWarning
 from autorater.data.formats import load_items, write_items
 from autorater.data.items import ItemSet, Task, pair_items
+from autorater.data.loading import LoadReport
 from autorater.data.pairs import Pair
 from autorater.data.population import simulate_items
 
@@ -60,9 +62,9 @@ def turns(text):
     ]
 
 
-def bench(winner, model_a="alpaca-13b", model_b="gpt-4", turn=1):
+def bench(winner, model_a="alpaca-13b", model_b="gpt-4", turn=1, judge="author_2"):
     return {
-        "question_id": 81, "model_a": model_a, "model_b": model_b, "winner": winner, "judge": "author_2", "turn": turn,
+        "question_id": 81, "model_a": model_a, "model_b": model_b, "winner": winner, "judge": judge, "turn": turn,
         "conversation_a": turns(f"by {model_a}"), "conversation_b": turns(f"by {model_b}"),
     }  # fmt: skip
 
@@ -96,12 +98,19 @@ def test_summeval(tmp_path):
 
 
 def test_mt_bench_votes_on_one_pair_are_one_item(tmp_path):
-    rows = [bench("model_b"), bench("tie"), bench("model_a", "gpt-4", "alpaca-13b"), bench("model_b", turn=2)]
+    swapped = {"model_a": "gpt-4", "model_b": "alpaca-13b"}
+    rows = [bench("model_b"), bench("tie"), bench("model_a", **swapped, judge="expert_1"), bench("model_b", turn=2)]
     items = load_items(write(tmp_path / "human.jsonl", *rows))
     assert [item.counts for item in items.items] == [(0, 1, 2), (0, 0, 1)], "the third row shows them swapped"
     assert "by alpaca-13b" in items.items[0].texts[0]
     assert "Q2" not in items.items[0].texts[0]
     assert "Q2" in items.items[1].texts[0]
+    repeated = [bench("model_b"), bench("model_a", **swapped), *[bench("tie", judge=None)] * 2]
+    path = write(tmp_path / "repeated.jsonl", *rows, *repeated)
+    with pytest.warns(DataWarning, match=r"repeated.jsonl: 2 rows that repeat a row of the same annotator left out"):
+        assert [item.counts for item in load_items(path).items] == [(0, 3, 2), (0, 0, 1)]
+    (pair, _) = load_pairs(path, report=LoadReport())
+    assert (pair.votes_a, pair.votes_tie, pair.votes_b) == (0, 3, 2)
 
 
 def test_mt_bench_turns_as_pandas_writes_them(tmp_path):
@@ -246,8 +255,12 @@ def test_dices_has_one_row_a_rater(tmp_path):
     assert items.items[0].texts == ("USER: Tea?", "No.")
     with pytest.raises(DataError, match="'Q_overall': got 'Maybe'; expected one of No, Unsure, Yes"):
         load_items(write(tmp_path / "b.jsonl", rows[0] | {"Q_overall": "Maybe"}))
-    with pytest.warns(DataWarning, match="1 rows without a vote left out"):
-        assert load_items(write(tmp_path / "c.jsonl", *rows, rows[0] | {"Q_overall": None})).items == items.items
+    with pytest.warns(DataWarning) as warned:
+        again = load_items(write(tmp_path / "c.jsonl", *rows, rows[0] | {"Q_overall": None}, rows[0])).items
+    assert again == items.items
+    assert [str(w.message).split(": ")[1] for w in warned] == [
+        "1 rows without a vote left out", "1 rows that repeat a row of the same annotator left out",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("row", [
