@@ -51,11 +51,13 @@ class CharmData:
     def summary(self) -> str:
         """The data in one line."""
         prompts = [len({response.prompt for response in part}) for part in (self.responses, self.held_out)]
-        models = len({response.model for response in self.responses + self.held_out})
+        both = self.responses + self.held_out
+        models = len({response.model for response in both})
+        further = len(both) - len({(response.prompt, response.model) for response in both})
         return (
             f"{models} models; {prompts[0]:,} prompts to calibrate on, {prompts[1]:,} held out; "
             f"{len(self.held_out_pairs):,} held-out pairs with votes"
-        )
+        ) + (f"; of a model's responses to one prompt the first is compared, {further:,} are not" if further else "")
 
 
 def prepare_charm(args: CharmArguments, seed: int) -> CharmData:

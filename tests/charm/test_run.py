@@ -1,6 +1,7 @@
 """Arguments, data and preference sets of a CHARM run; the run itself is in tests/recipes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,9 @@ def test_responses_of_files_stay_in_their_part(votes, tmp_path):
     )
     assert {r.prompt for r in data.responses} == {"p1"}, "p2 is held out, so nothing is calibrated on it"
     assert {r.prompt for r in data.held_out} == {"p2", "p3"}
+    assert data.summary.endswith("held-out pairs with votes")
+    again = replace(data, responses=[*data.responses, *(replace(r, text="again") for r in data.responses)])
+    assert again.summary == f"{data.summary}; of a model's responses to one prompt the first is compared, 2 are not"
     assert data.held_out_pairs
     assert not {p.prompt for p in data.pairs} & {p.prompt for p in data.held_out_pairs}
 
