@@ -51,6 +51,8 @@ _OTHER_FILES = {
     b"version https://git-lfs": "a pointer of Git LFS in place of the file; expected the file itself (git lfs pull)",
 }  # how files of other kinds begin
 _BLANK = re.compile(r"[ \t\r\n]*")
+_QUOTED = re.compile(rb'"[^"]*"')
+_LINE_END = re.compile(rb"\r*\n|\r")
 _TABLES = ("data", "rows", "records", "examples", "instances")
 _LIST = re.compile(r"\s*\[\s*({|$)")  # how a file begins that is one list of objects
 
@@ -247,14 +249,15 @@ def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> N
 
 def _separator(line: str) -> str:
     """The separator that gives the header the most columns; a comma if there is one column."""
-    return max(_SEPARATORS, key=lambda separator: len(next(csv.reader([line], delimiter=separator))))
+    return max(_SEPARATORS, key=lambda separator: len(next(csv.reader(line.splitlines(), delimiter=separator))))
 
 
 def _line_end(path: Path) -> bytes:
-    """CR for files of old Macs, which have no LF; else LF."""
+    """CR for files of old Macs and of Excel's "CSV (Macintosh)", whose cells may have LF; else LF."""
     with _open(path) as file:
         head = file.read1(_BLOCK)
-    return b"\r" if b"\r" in head.rstrip(b"\r") and b"\n" not in head else b"\n"
+    first = _LINE_END.search(_QUOTED.sub(b"", head.rstrip(b"\r")))
+    return b"\r" if first and first[0] == b"\r" else b"\n"
 
 
 def _open(path: Path):

@@ -55,9 +55,17 @@ def test_csv_as_programs_save_it(tmp_path, case):
     assert votes(tmp_path / f"{name}.gz") == VOTES
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_cells_of_several_lines(tmp_path, end):
+    lines = ['prompt,response_a,response_b,label,"why\nso"', '"Tea?","Yes.\nPlease.",No.,1,', "Milk?,a,b,0,"]
+    (tmp_path / "a.csv").write_bytes("".join(line + end for line in lines).encode())
+    assert [pair.response_a for pair in load_pairs(tmp_path / "a.csv")] == ["Yes.\nPlease.", "a"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b'prompt,response_a,response_b,label,x"\r"\nTea?,a,b,1,\n', "line 1: not CSV .new-line character"),
         (COMMAS.encode("utf-16"), "line 1: saved as UTF-16; expected a file saved as UTF-8"),
         (COMMAS.replace("Seine", "Sèine").encode("cp1252"), r"line 3: byte 0xe8 at position 27 is not UTF-8"),
         (b"\xef\xbb\xbfsep=;\n" + separated_by(";").encode() + b";x", r"line 4: 6 fields; expected 5.*semicolons"),
