@@ -2,7 +2,8 @@
 
     .json, .jsonl   one object a line, or one list of objects; either under either name (.ndjson is read too)
     .csv, .tsv      the separator (comma, semicolon, tab or bar) is that of the header or of a `sep=` line; lines end
-                    with LF, CRLF or CR; blanks around column names are not part of them; unnamed columns are left out
+                    with LF, CRLF or CR; blanks around column names are not part of them, nor, where the header has
+                    blanks after its separators, those before a field; unnamed columns are left out
 
 All are UTF-8, with or without a byte-order mark, and may be packed by gzip, whatever the name says. A CSV field that
 spells a list of chat messages is that list. What a CSV field says about numbers and names is left to the caller
@@ -200,7 +201,10 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
     if first.lstrip().startswith(("{", "[{")):
         raise DataError(f"line {skipped}: begins like JSON; expected a header of CSV, or a name that ends in .jsonl")
     separator = separator or _separator(first)
-    reader = csv.reader(chain([first], (text for _, text in lines)), strict=True, delimiter=separator)
+    has_blanks = f"{separator} " in first
+    reader = csv.reader(
+        chain([first], (text for _, text in lines)), strict=True, delimiter=separator, skipinitialspace=has_blanks
+    )
     header: list[str] | None = None
     start, base = skipped, skipped - 1
     try:

@@ -41,6 +41,7 @@ SAVED = {
     "quoted sep= line": ("a.csv", '"sep=;"\n' + separated_by(";")),
     "sep= line with commas": ("a.csv", "sep=,\n" + COMMAS),
     "blanks in the header": ("a.csv", COMMAS.replace(HEAD, "prompt, response_a,response_b ,Votes_A,votes b")),
+    "blanks after commas": ("a.csv", COMMAS.replace(", ", "; ").replace(",", ", ").replace("; ", ", ")),
     "trailing commas": ("a.csv", "\n".join(f"{line},," for line in LINES)),
     "blank lines": ("a.csv", "\n" + COMMAS.replace("\n", "\n\n") + "\n\n"),
 }
