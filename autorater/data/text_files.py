@@ -36,8 +36,12 @@ _NAMES = (
     *("id", "topic", "group", "annotator", "model_a", "model_b", "question_id", "pair_id", "uid", "prompt_id", "idx"),
     "turn",
 )
-_NUMBERS = ("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight", "p_ab", "p_ba")
+_NUMBERS = (
+    *("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight", "p_ab", "p_ba"),
+    "probability",
+)
 _NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
+_NO_NAMES = ("NA", "<NA>")  # null of R and pandas, in columns of names
 _WHOLE = re.compile(r"-?\d+[.,]0", re.ASCII)
 _NULL = r"\N"  # of MySQL, Postgres and Hive
 _GZIP = b"\x1f\x8b"
@@ -78,8 +82,9 @@ def is_text(name: str) -> bool:
 
 
 def of_text(row: Row) -> Row:
-    """A row of text with whole names such as "3.0" as "3", and without words for null in columns of numbers."""
+    """A row of text with whole names such as "3.0" as "3", and without words for null in numbers and names."""
     nulls = {name: None for name in _NUMBERS if isinstance(row.get(name), str) and row[name].lower() in _NULLS}
+    nulls |= {name: None for name in (*_NAMES, "criteria", "reference") if row.get(name) in _NO_NAMES}
     row = row | nulls if nulls else row
     whole = {name: row[name][:-2] for name in _NAMES if isinstance(row.get(name), str) and _WHOLE.fullmatch(row[name])}
     return row | whole if whole else row

@@ -316,6 +316,17 @@ def test_nulls_of_databases_are_no_texts(tmp_path):
         load_pairs(tmp_path / "a.csv")
 
 
+def test_nulls_of_r_are_no_names_and_no_votes(tmp_path):
+    names = ("id", "topic", "group", "model_a", "model_b", "criteria", "reference")
+    columns = ["prompt", "response_a", "response_b", "annotator", "vote", *names]
+    rows = [["Tea?", "NA", "No.", "NA", vote, *(["NA"] * len(names))] for vote in ("A", "A", "NA")]
+    (tmp_path / "a.csv").write_text("\n".join(",".join(row) for row in [columns, *rows]))
+    report = LoadReport()
+    (pair,) = load_pairs(tmp_path / "a.csv", report=report)
+    assert (pair.response_a, pair.votes_a, dict(report.left_out)) == ("NA", 2, {"vote is 'NA'": 1})
+    assert (pair.id, {getattr(pair, name) for name in names[1:]}) == ("0", {None})
+
+
 def test_names_with_a_decimal_comma(tmp_path):
     (tmp_path / "a.csv").write_text("id;topic;prompt;response_a;response_b;label\n1,0;-2,0;Q;a;b;0,5\n")
     (pair,) = load_pairs(tmp_path / "a.csv")

@@ -4,7 +4,7 @@
            "A-is-clearly-better", "A is much better than B", "Slightly prefer A", …
     B      the same with b and 2
     tie    tie, both, equal, draw, same, neither, "tie (bothbad)", "both_bad", "A=B", "[[C]]", "about the same", …
-    none   error, null and the empty string: there is no vote
+    none   error, NA, null and the empty string: there is no vote
 
 The name of a model in `model_a` or `model_b` is a vote for it.
 
@@ -38,7 +38,7 @@ _TIES = {
 _HOW = "(?:clearly|slightly|much|significantly|strongly|somewhat|marginally)?"
 _BETTER = re.compile(rf"(?:{_HOW}prefer(\w+)|(\w+?)(?:is)?{_HOW}better(?:than(?!or)\w+)?|(\w+?)\+{{1,2}})")
 _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a": "B", "a<b": "B", "a<<b": "B"}
-_NONE = {"", "error", "none", "null", "nan", "invalid"}
+_NONE = {"", "error", "none", "null", "nan", "na", "n/a", "<na>", "invalid"}
 
 
 def winner_of(value: object, column: str) -> str | None:
