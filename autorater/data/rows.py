@@ -32,7 +32,7 @@ from autorater.data.layouts.layout import PROMPTS
 from autorater.data.layouts.votes import VOTE_COLUMNS, VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
-from autorater.data.text_files import distinct, misspelled, of_text
+from autorater.data.text_files import distinct, misspelled, of_text, spelled
 
 COLUMNS = tuple(field.name for field in fields(Pair))
 OUR_COLUMNS = (*COLUMNS, "annotator", *VOTE_COLUMNS)
@@ -42,6 +42,7 @@ _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
+_TIES = {"tie", "ties", "draw", "draws", "votes_ties", "votes_draw", "votes_both", "votes_neither"}
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
 _SYSTEM = ("system", "system_prompt")
@@ -182,6 +183,8 @@ class RowReader:
             raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
         if not self._layout:
             _check_columns(renamed, self._labelled)
+            if not set(VOTE_COLUMNS) & self._chosen:
+                _check_ties(set(renamed) - set(self._names.values()))
         self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
         self.unread += [name for name in renamed if name.lower() in NOT_TEXT]
         self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
@@ -341,6 +344,16 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
                     f"{option}, or a layout of docs/data.md)"
                 )
             raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
+
+
+def _check_ties(names: Collection[str]) -> None:
+    """Raises a DataError if there are counts of ties under another name: without them the share of votes is wrong."""
+    ties = sorted(name for name in names if spelled(name) in _TIES)
+    if ties and "votes_a" in names and "votes_tie" not in names:
+        raise DataError(
+            f"column {ties[0]!r} is beside votes_a and is not read; expected columns={{'votes_tie': {ties[0]!r}}} to "
+            "read it, or another name if it does not count ties"
+        )
 
 
 def _suggested(column: str, names: Collection[str]) -> dict[str, str]:

@@ -70,10 +70,15 @@ def distinct(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def spelled(name: str) -> str:
+    """A column name as we spell ours: in lower case, with underscores for blanks and hyphens."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
 def misspelled(names: Collection[str], ours: Collection[str]) -> dict[str, str]:
     """Our columns that differ from the file's only in case, blanks or hyphens: ours to theirs."""
-    spelled = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
-    return {name: theirs for name, theirs in spelled.items() if name in ours and name not in names}
+    found = {spelled(name): name for name in names}
+    return {name: theirs for name, theirs in found.items() if name in ours and name not in names}
 
 
 def is_text(name: str) -> bool:

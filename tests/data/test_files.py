@@ -217,6 +217,18 @@ def test_columns_in_another_case_and_names_as_floats(tmp_path):
     assert load_pairs(path)[0].label == 0
 
 
+@pytest.mark.parametrize("name", ["Ties", "tie", "Votes Both", "draws"])
+def test_counts_of_ties_under_another_name_are_an_error(tmp_path, name):
+    path = tmp_path / "a.csv"
+    path.write_text(f"prompt,response_a,response_b,Votes A,Votes B,{name}\nTea?,Yes.,No.,1,2,3\n")
+    with pytest.raises(DataError, match=f"line 1: column '{name}' is beside votes_a and is not read"):
+        load_pairs(path)
+    (pair,) = load_pairs(path, {"votes_tie": name})
+    assert (pair.n_votes, pair.label) == (6, 3.5 / 6)
+    assert load_pairs(path, {"votes_tie": name, "topic": name})[0].topic == "3"
+    assert load_pairs(path, {"topic": name})[0].n_votes == 3
+
+
 def test_empty_counts_are_no_vote_and_half_empty_ones_an_error(tmp_path):
     path, columns = tmp_path / "a.csv", {"votes_a": "left", "votes_b": "right"}
     path.write_text("prompt,response_a,response_b,left,right\nTea?,Yes.,No.,,\nTea?,No.,Well.,1,0\n")
