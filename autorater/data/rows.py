@@ -108,12 +108,12 @@ class RowReader:
         return self._layout.name if self._layout else OWN
 
     def select(self, names: Sequence[str]) -> Sequence[str]:
-        """The columns of a header that are read; a DataError if they are of no layout."""
+        """The columns of a header that are read; a DataError if they are of no layout, or if one is there twice."""
         if {"data", "fields"} & set(names):  # exports whose columns are nested: the first row shows them
-            return names
+            return distinct(names)
         self._find(names)
         if self._layout:
-            return names
+            return distinct(names)
         theirs = {self._names.get(ours, ours) for ours in OUR_COLUMNS}
         return distinct([name for name in names if name in theirs])
 

@@ -394,3 +394,12 @@ def test_columns_that_are_not_text_are_reported(column):
     report = LoadReport()
     load_pairs([ROWS[0] | {column: ["x"]}], report=report)
     assert report.lines(1) == [f"column '{column}' is not read; a judge sees the texts alone"]
+
+
+def test_a_column_that_is_there_twice_is_an_error_in_every_layout(tmp_path):
+    pd = pytest.importorskip("pandas")
+    header, row = ["prompt", "chosen", "rejected", "chosen"], ["Tea?", "Yes.", "No.", "Maybe."]
+    (tmp_path / "a.csv").write_text("\n".join(map(",".join, (header, row))))
+    for source in (tmp_path / "a.csv", pd.DataFrame([row], columns=header)):
+        with pytest.raises(DataError, match="column 'chosen' is there 2 times; expected it once"):
+            load_pairs(source)
