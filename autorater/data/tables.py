@@ -20,6 +20,10 @@ from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, h
 _OTHER_SUFFIXES = (".xlsx", ".zip", ".bz2", ".zst", ".gz", ".txt", ".arrow")  # as those of the readers, of no Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
+_SHORT = {
+    **dict.fromkeys(("float32", "Float32", "float", "float[pyarrow]"), "float32"),
+    **dict.fromkeys(("float16", "halffloat", "halffloat[pyarrow]"), "float16"),
+}  # numbers of 32 and 16 bits: names of their types in numpy, pandas and pyarrow to those in numpy
 
 Source = Any  # str | os.PathLike | pandas.DataFrame | datasets.Dataset | Sequence[Mapping]
 
@@ -109,12 +113,28 @@ def _frame_rows(frame: Any, select: SelectColumns) -> Rows:
     for start in range(0, len(frame), _TABLE_ROWS):
         part = frame.iloc[start : start + _TABLE_ROWS].astype(object)
         rows = part.where(part.notna(), None).to_dict("records")  # pandas has three nulls: None, NaN and NA
+        _lengthen(rows, frame.dtypes)
         yield from ((f"row {i} (counted from 0)", _nested(_of_python(row))) for i, row in enumerate(rows, start))
 
 
 def _of_python(row: Mapping[str, Any]) -> Row:
     """The row with lists and numbers in place of those of numpy."""
-    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+    return {name: _of_numpy(value) if hasattr(value, "tolist") else value for name, value in row.items()}
+
+
+def _of_numpy(value: Any) -> Any:
+    is_short = str(getattr(value, "dtype", None)) in _SHORT and not value.shape
+    return float(str(value)) if is_short else value.tolist()
+
+
+def _lengthen(rows: list[Row], types: Mapping[str, Any]) -> None:
+    """Replaces numbers of 32 and 16 bits by their decimals: 0.3 would become 0.30000001192092896, of another bin."""
+    import numpy as np
+
+    for name, kind in ((name, _SHORT[str(type)]) for name, type in types.items() if str(type) in _SHORT):
+        numbers = np.array([row[name] for row in rows], kind).astype(str).astype(float)
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            row[name] = None if number != number else number
 
 
 def _nested(row: Row) -> Row:
@@ -129,6 +149,7 @@ def _table_rows(tables: Iterable[Any]) -> Rows:
         except UnicodeDecodeError as error:
             place = f"rows {start} to {start + table.num_rows - 1}"
             raise DataError(f"{place}: text that is not UTF-8 ({error}); expected UTF-8") from error
+        _lengthen(rows, dict(zip(table.schema.names, table.schema.types, strict=True)))
         for index, row in enumerate(rows, start):
             yield f"row {index} (counted from 0)", _nested(row)
         start += table.num_rows

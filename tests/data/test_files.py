@@ -251,6 +251,18 @@ def test_numbers_of_numpy():
     assert (pair.votes_a, pair.votes_b) == (2, 1)
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "Float32", "float[pyarrow]"])
+def test_short_floats_are_their_decimals(tmp_path, kind):
+    datasets, pd = pytest.importorskip("datasets"), pytest.importorskip("pandas")
+    labels = [0.3, 0.7, None]
+    frame = pd.DataFrame([ROW | {"id": i} for i in range(3)])
+    frame["label"] = pd.Series(labels, dtype=kind)
+    frame.to_parquet(tmp_path / "a.parquet")
+    for source in (frame, tmp_path / "a.parquet", datasets.Dataset.from_pandas(frame)):
+        assert [pair.label for pair in iter_pairs(source, labelled=False)] == labels
+    assert load_pairs([ROW | {"label": pytest.importorskip("numpy").float32(0.3)}])[0].label == 0.3
+
+
 CSV = "prompt,response_a,response_b,label\nTea?,Yes.,No.,1\n"
 
 
