@@ -145,7 +145,7 @@ def _table_rows(tables: Iterable[Any]) -> Rows:
     start = 0
     for table in tables:
         try:
-            rows = table.to_pylist()
+            rows = _named(table).to_pylist()
         except UnicodeDecodeError as error:
             place = f"rows {start} to {start + table.num_rows - 1}"
             raise DataError(f"{place}: text that is not UTF-8 ({error}); expected UTF-8") from error
@@ -153,6 +153,20 @@ def _table_rows(tables: Iterable[Any]) -> Rows:
         for index, row in enumerate(rows, start):
             yield f"row {index} (counted from 0)", _nested(row)
         start += table.num_rows
+
+
+def _named(table: Any) -> Any:
+    """The table of pyarrow with the names of `datasets.ClassLabel` in place of their numbers; -1 is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    for i, name in enumerate(table.schema.names):
+        feature, numbers = info.get("features", {}).get(name), table.column(i)
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and pa.types.is_integer(numbers.type):
+            names = pa.array(feature["names"]).take(pc.if_else(pc.less(numbers, 0), None, numbers))
+            table = table.set_column(i, name, names)
+    return table
 
 
 def _parquet_rows(path: Path, select: SelectColumns) -> Rows:

@@ -263,6 +263,24 @@ def test_short_floats_are_their_decimals(tmp_path, kind):
     assert load_pairs([ROW | {"label": pytest.importorskip("numpy").float32(0.3)}])[0].label == 0.3
 
 
+def test_class_labels_are_their_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [ROW | {"id": str(i), "label": None, "winner": i} for i in (1, 2, -1)]
+    features = datasets.Features(
+        {name: datasets.Value("string") for name in ("id", "prompt", "response_a", "response_b")}
+        | {"label": datasets.Value("float64"), "winner": datasets.ClassLabel(names=["model_a", "model_b", "tie"])}
+    )
+    table = datasets.Dataset.from_list(rows, features=features)
+    table.to_parquet(tmp_path / "a.parquet")
+    table.save_to_disk(tmp_path / "a")
+    for source in (table, table.to_iterable_dataset(), tmp_path / "a.parquet", tmp_path / "a"):
+        assert [pair.label for pair in iter_pairs(source)] == [1, 0.5]
+    table = table.rename_columns({"label": "kind", "winner": "label"})
+    with pytest.raises(DataError, match="'label': got 'model_b'; expected a number"):
+        load_pairs(table)
+    assert [pair.label for pair in iter_pairs(table, {"vote": "label"})] == [1, 0.5]
+
+
 CSV = "prompt,response_a,response_b,label\nTea?,Yes.,No.,1\n"
 
 
