@@ -101,10 +101,14 @@ def _memory_rows(source: Any, split: str, select: SelectColumns) -> Rows:
     elif hasattr(source, "iloc") and hasattr(source, "columns"):
         yield from _frame_rows(source, select)
     elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        yield from ((f"row {index} (counted from 0)", _of_python(row)) for index, row in enumerate(source))
+        yield from _mappings(source)
     else:
         expected = "a path, a Hub name, a pandas.DataFrame, a datasets.Dataset or a list of mappings"
         raise DataError(f"cannot be read as rows; expected {expected}")
+
+
+def _mappings(rows: Iterable[Mapping[str, Any]]) -> Rows:
+    yield from ((f"row {index} (counted from 0)", _of_python(row)) for index, row in enumerate(rows))
 
 
 def _frame_rows(frame: Any, select: SelectColumns) -> Rows:
@@ -208,5 +212,8 @@ def _of_split(dataset: Any, split: str) -> Any:
 
 
 def _dataset_rows(dataset: Any, select: SelectColumns) -> Rows:
+    if dataset.column_names is None:  # a stream whose rows name the columns
+        yield from _mappings(dataset.with_format(None))
+        return
     used = list(select(dataset.column_names))
     yield from _table_rows(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))

@@ -145,6 +145,17 @@ def test_tables_in_memory():
             load_pairs(wrong)
 
 
+def test_a_stream_without_features_has_the_columns_of_its_rows():
+    datasets = pytest.importorskip("datasets")
+    rows = [ROW, {"topic": "x", **ROW, "prompt": "Milk?"}, {**TEXTS, "votes_a": 1}]
+    stream = datasets.IterableDataset.from_generator(lambda: iter(rows[:2]))
+    assert load_pairs(stream) == load_pairs(rows[:2])
+    with pytest.raises(DataError, match=r"row 2 .counted from 0.: column 'votes_b'"):
+        load_pairs(datasets.IterableDataset.from_generator(lambda: iter(rows)))
+    with pytest.raises(DataError, match="no rows"):
+        load_pairs(datasets.IterableDataset.from_generator(lambda: iter(())))
+
+
 def test_pandas_nulls_and_whole_floats(tmp_path):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(
