@@ -103,7 +103,9 @@ def mappings_in(row: Row, column: str) -> list[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         value = {name: decoded(values) for name, values in value.items()}  # to_pandas makes them arrays
     if isinstance(value, Mapping) and value and all(isinstance(values, list) for values in value.values()):
-        value = [dict(zip(value, values, strict=False)) for values in zip(*value.values(), strict=False)]
+        if len({len(values) for values in value.values()}) > 1:
+            raise bad_value(column, row.get(column), "lists of one length in a mapping of lists")
+        value = [dict(zip(value, values, strict=True)) for values in zip(*value.values(), strict=True)]
     if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
         raise bad_value(column, row.get(column), "a list of mappings")
     return value

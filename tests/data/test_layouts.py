@@ -1067,3 +1067,9 @@ def test_a_bad_strength_is_the_one_that_is_named():
     row = {"context": "Tea?", "response1": "x", "response2": "y", "overall_preference": 1}
     with pytest.raises(DataError, match="'individual_preference': got 9"):
         load_pairs([row | {"individual_preference": [{"score": None}, {"score": 9}]}])
+
+
+def test_lists_of_unequal_length_in_a_mapping_are_named():
+    row = {"context": "Tea?", "response1": "x", "response2": "y", "overall_preference": 1}
+    with pytest.raises(DataError, match=r"row 0 .counted from 0.: column 'individual_preference': got .* one length"):
+        load_pairs([row | {"individual_preference": {"score": [1, -2, 2], "reasoning": ["x", "y"]}}])
