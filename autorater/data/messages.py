@@ -134,7 +134,8 @@ def transcript(text: str) -> Conversation | None:
 def common_beginning(first: Text, second: Text) -> tuple[Text, Text, Text]:
     """Splits two texts at the end of what they share, as `trl.extract_prompt` does: (prompt, first, second).
 
-    Messages are compared whole; of equal conversations the last message is kept apart. Of two texts the shared
+    Messages are compared whole; of equal conversations the last message is kept apart. Conversations that part at a
+    turn of the user are split before the shared answer above it, so that the assistant begins. Of two texts the shared
     characters are the prompt, without a blank at its end; of two transcripts up to where the last answer begins.
     """
     longest = min(len(first), len(second))
@@ -142,6 +143,8 @@ def common_beginning(first: Text, second: Text) -> tuple[Text, Text, Text]:
     if isinstance(first, str):
         turns = [turn.end() for turn in _ANSWER.finditer(first, 0, shared)]
         shared = turns[-1] if turns else shared - first[:shared].endswith(" ")
-    elif shared == longest:
-        shared -= 1
+    else:
+        shared = min(shared, longest - 1)
+        answers = [i for i in range(1, shared + 1) if first[i].role == second[i].role == "assistant"]
+        shared = max(answers, default=shared)
     return first[:shared], first[shared:], second[shared:]

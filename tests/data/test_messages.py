@@ -14,6 +14,7 @@ from autorater.data.pairs import leaked_responses, sparse_label, split_by, with_
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tea?"}]
 PROMPT = (Message("system", "Be brief."), Message("user", "Tea?"))
+TURNS = (Message("assistant", "Yes."), Message("user", "Why?"))
 YES = [{"role": "assistant", "content": "Yes."}]
 ROW = {"prompt": ASKED, "response_a": YES, "response_b": "No.", "label": 0}
 
@@ -118,7 +119,7 @@ def test_transcripts_are_parsed_and_other_texts_are_not():
         ("The sky is blue.", "The sky is green.", "The sky is"),
         ("abc", "abd", "ab"),
         ((*PROMPT, Message("assistant", "Yes.")), (*PROMPT, Message("assistant", "No.")), PROMPT),
-        (("x", "y", "z"), ("x", "q", "z"), ("x",)),
+        ((*PROMPT, *TURNS), (*PROMPT, Message("assistant", "No."), TURNS[1]), PROMPT),
     ],
 )
 def test_common_beginnings_are_those_of_trl(first, second, shared, trl_too):
@@ -127,6 +128,19 @@ def test_common_beginnings_are_those_of_trl(first, second, shared, trl_too):
         trl = pytest.importorskip("trl")
         expected = tuple(trl.extract_prompt({"chosen": first, "rejected": second}).values())
     assert common_beginning(first, second) == expected
+
+
+def test_conversations_that_part_at_a_question_are_split_before_the_answer_above_it():
+    beginning = "\n\nHuman: Tea?\n\nAssistant: Yes.\n\nHuman: "
+    for row in (
+        {"chosen": f"{beginning}Why?\n\nAssistant: x", "rejected": f"{beginning}How?\n\nAssistant: y"},
+        {"chosen": f"{beginning}Why?\n\nAssistant: x", "rejected": f"{beginning}Why?"},
+    ):
+        (pair,) = load_pairs([row])
+        assert pair.prompt == (Message("user", "Tea?"),)
+        assert pair.response_a[0] == pair.response_b[0] == Message("assistant", "Yes.")
+    first, second = ((*PROMPT[1:], Message("user", text)) for text in ("Why?", "How?"))
+    assert common_beginning(first, second) == (PROMPT[1:], first[1:], second[1:])
 
 
 def test_equal_conversations_keep_their_last_message_apart():
