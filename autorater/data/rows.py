@@ -173,6 +173,9 @@ class RowReader:
             layout = layout_of(renamed)
             self._layout = layout if not is_own or (layout and layout.name == "lmsys_55k") else None
             if not self._layout:
+                if not is_own:  # the columns of a layout may differ in case too
+                    found = misspelled(renamed, {*map(spelled, renamed)})
+                    self._layout = layout_of({*renamed, *found})
                 used = set(self._names.values())
                 self._names |= {ours: theirs for ours, theirs in found.items() if theirs not in used}
                 renamed = list(self._renamed(dict.fromkeys(names)))
@@ -182,19 +185,19 @@ class RowReader:
         if (missing := [name for name in expected if name not in renamed]) and self.layout_name != "argilla":
             raise DataError(f"column {missing[0]!r} is missing; expected it in the layout {self.layout_name}")
         if not self._layout:
-            _check_columns(renamed, self._labelled)
+            _check_columns(renamed, self._labelled, self._names)
             if not set(VOTE_COLUMNS) & self._chosen:
                 _check_ties(set(renamed) - set(self._names.values()))
-        self.unread = [name for name in renamed if name.lower() in _CRITERIA and "criteria" not in renamed]
-        self.unread += [name for name in renamed if name.lower() in NOT_TEXT]
+        self.unread = [name for name in names if name.lower() in _CRITERIA and "criteria" not in renamed]
+        self.unread += [name for name in names if name.lower() in NOT_TEXT]
         self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
         self._found = True
 
     def _as_named(self, ours: Row, row: Row) -> Row:
         """What the layout read, and what the caller named unless the layout computes it: a prompt, a response."""
         kept = (set(COLUMNS) - _TEXTS) | set(self._layout.names)
-        named = {name: row[name] for name in self._names if name in row and name in kept}
-        vote = next((name for name in VOTE_COLUMNS if name in self._names and name in row), None)
+        named = {name: row[name] for name in self._chosen if name in row and name in kept}
+        vote = next((name for name in VOTE_COLUMNS if name in self._chosen and name in row), None)
         if vote and vote not in self._layout.columns and not self._layout.reads_vote:
             ours = {name: value for name, value in ours.items() if name not in (*_VERDICTS, "no_vote")}
             named |= votes_in(row, vote)
@@ -246,9 +249,8 @@ class RowReader:
         try:
             yield
         except DataError as error:
-            names = dict(self._names)
-            if self._layout:
-                names = {**self._layout.named, **self._layout.names, **names}
+            of_layout = {**self._layout.named, **self._layout.names} if self._layout else {}
+            names = {ours: self._names.get(theirs, theirs) for ours, theirs in of_layout.items()} | self._names
             ours = next((n for n in names if str(error).startswith((f"column '{n}'", f"column '{n}["))), None)
             if ours is None:
                 raise
@@ -256,7 +258,7 @@ class RowReader:
 
     def _pair(self, row: Row, default_id: str) -> Pair:
         if not self._layout:
-            _check_columns(row, self._labelled)
+            _check_columns(row, self._labelled, self._names)
         label, n_votes, votes = _label(row, self._labelled)
         reference = given_in(row, "reference")
         broken = [name for name in sorted(_TEXTS) if self._from_text and row[name] in _EXCEL_ERRORS]
@@ -326,7 +328,8 @@ def _flipped(pair: Pair, seed: int) -> bool:
     return bool(coin) == (chosen < rejected)
 
 
-def _check_columns(names: Collection[str], labelled: bool) -> None:
+def _check_columns(names: Collection[str], labelled: bool, renamed: Mapping[str, str]) -> None:
+    """Raises a DataError if a column is missing among those of the source and the renamed ones, ours to theirs."""
     voted = "label" not in names and ("votes_a" in names or "votes_b" in names)
     single = any(name in names for name in VOTE_COLUMNS)
     label = ("votes_a", "votes_b") if voted else () if single or not labelled else ("label",)
@@ -337,13 +340,15 @@ def _check_columns(names: Collection[str], labelled: bool) -> None:
                     raise DataError(f"the columns {', '.join(columns)} are {reason}")
             also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
             if column != "label":
-                named = _suggested(column, names)
+                others = [name for name in names if name not in (*OUR_COLUMNS, *renamed.values())]
+                named = {ours: renamed.get(name, name) for ours, name in _suggested(column, names, others).items()}
                 option = quote(",".join(f"{ours}={theirs}" for ours, theirs in named.items()))
                 also = (
                     f" (or columns={named} to name it, on the command line autorater convert FILE OUT.jsonl --columns "
                     f"{option}, or a layout of docs/data.md)"
                 )
-            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(list(names), 200)}")
+            theirs = [name for name in names if renamed.get(name, name) == name]
+            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(theirs, 200)}")
 
 
 def _check_ties(names: Collection[str]) -> None:
@@ -356,9 +361,8 @@ def _check_ties(names: Collection[str]) -> None:
         )
 
 
-def _suggested(column: str, names: Collection[str]) -> dict[str, str]:
+def _suggested(column: str, names: Collection[str], others: Sequence[str]) -> dict[str, str]:
     """Our missing columns to those that may be meant; both responses together, so that they cannot change places."""
-    others = [name for name in names if name not in OUR_COLUMNS]
     usual = next((name for name in PROMPTS if column == "prompt" and name in others), "THEIRS")
     found = {column: nearest(column, others) or usual}
     if column not in _TEXTS or {"response_a", "response_b"} & set(names):

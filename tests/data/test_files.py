@@ -240,6 +240,24 @@ def test_counts_of_ties_under_another_name_are_an_error(tmp_path, name):
     assert load_pairs(path, {"topic": name})[0].n_votes == 3
 
 
+def test_columns_of_a_layout_in_another_case(tmp_path):
+    path, report = tmp_path / "a.csv", LoadReport()
+    path.write_text("Prompt,Chosen,Rejected,Chosen Score,Rejected Score,Images\nTea?,Yes.,No.,1,1,x\n")
+    (pair,) = load_pairs(path, report=report)
+    assert (pair.prompt, {pair.response_a, pair.response_b}, pair.label) == ("Tea?", {"Yes.", "No."}, 0.5)
+    assert (report.layout, report.unread) == ("preference", ["Images"])
+    path.write_text("Prompt,Chosen,Rejected\nTea?,,No.\n")
+    with pytest.raises(DataError, match="line 2: column 'Chosen': got ''"):
+        load_pairs(path)
+    path.write_text("Question,Response 1,Response 2,Winner\nTea?,Yes.,No.,A\n")
+    expected = (
+        r"'prompt' is missing.*columns={'prompt': 'Question', 'response_a': 'Response 1', 'response_b': 'Response 2'}"
+        r".*among \['Question', 'Response 1', 'Response 2', 'Winner'\]"
+    )
+    with pytest.raises(DataError, match=expected):
+        load_pairs(path)
+
+
 def test_empty_counts_are_no_vote_and_half_empty_ones_an_error(tmp_path):
     path, columns = tmp_path / "a.csv", {"votes_a": "left", "votes_b": "right"}
     path.write_text("prompt,response_a,response_b,left,right\nTea?,Yes.,No.,,\nTea?,No.,Well.,1,0\n")
