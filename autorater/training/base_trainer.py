@@ -15,7 +15,7 @@ from autorater.data.errors import UserError
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.faults import check_lengths
+from autorater.training.faults import check_batch, check_lengths
 from autorater.training.prefix_sharing import PrefixSharing
 from autorater.training.sampling import LengthGroupedRepeatSampler
 
@@ -54,18 +54,13 @@ class JudgeTrainer(PrefixSharing, ResumableTrainer, GRPOTrainer):
                 )
 
     def _get_train_sampler(self, dataset=None):
-        rows, batch = len(self.train_dataset), self.args.generation_batch_size // self.num_generations
-        if rows < batch:
-            raise UserError(
-                f"{rows:,} training rows do not fill a batch of all processes and micro-batches, {batch:,}; lower "
-                "per_device_train_batch_size or gradient_accumulation_steps"
-            )
+        check_batch(len(self.train_dataset), self.args)
         if self.args.train_sampling_strategy != "group_by_length" or not self.shuffle_dataset:
             return super()._get_train_sampler(dataset)
         return LengthGroupedRepeatSampler(
             [len(ids) for ids in self.train_dataset["prompt_ids"]],
             mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
+            batch_size=self.args.rows_a_batch,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             seed=self.args.seed,
         )

@@ -140,6 +140,16 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         return REASONING if self.reasoning else EXACT
 
     @property
+    def answers_per_row(self) -> int:
+        """Sampled answers to a row of the data, a pair in both orders or a single prompt; 1 if none is sampled."""
+        return self.num_generations if self.mode in (SAMPLED, REASONING) else 1
+
+    @property
+    def rows_a_batch(self) -> int:
+        """Rows of the data in a batch of all processes and micro-batches."""
+        return self.generation_batch_size // self.answers_per_row
+
+    @property
     def rewards_mean(self) -> bool:
         """Whether the objective is S(E[k], y)."""
         by_default = self.mode == POINTWISE and self.answers == "exact"

@@ -18,6 +18,7 @@ from trl.trainer.utils import is_async_callable
 
 from autorater.data.errors import UserError
 from autorater.prompts.batching import longest_prompt
+from autorater.training.config import JudgeGRPOConfig
 from rewards.functions import Reward
 
 
@@ -98,6 +99,15 @@ def check_rewards(rewards: torch.Tensor, names: Sequence[str], models: Sequence[
     if unscored:
         raise TrainingFault(
             f"step {step + 1}: {unscored} of {len(rewards)} completions got None from every reward; expected one score"
+        )
+
+
+def check_batch(n_rows: int, training: JudgeGRPOConfig) -> None:
+    """Raises UserError if the training rows do not fill a batch."""
+    if n_rows < training.rows_a_batch:
+        raise UserError(
+            f"{n_rows:,} training rows do not fill a batch of all processes and micro-batches, "
+            f"{training.rows_a_batch:,}; lower per_device_train_batch_size or gradient_accumulation_steps"
         )
 
 

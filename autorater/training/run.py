@@ -48,8 +48,9 @@ from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.checkpointing.stages import EVALUATED, REPORT
 from autorater.training.compatibility import REASONING, is_pointwise
-from autorater.training.config import model_init_kwargs, non_default_settings
+from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings
 from autorater.training.data import TrainingData, prepare_data
+from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
@@ -139,6 +140,8 @@ def open_run(
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
     data = prepare_data(args, training.seed)
+    if isinstance(training, JudgeGRPOConfig) and not is_pointwise(training):  # later also of the pairs that fit
+        check_batch(len(data.train) * (1 if training.orders == "coupled" else 2), training)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_policy, args, training, data)
     pretrained = model_config.model_name_or_path

@@ -130,6 +130,15 @@ def test_a_full_disk_after_the_training_says_how_to_resume(tmp_path, monkeypatch
         finish_run(trainer, judge, None, nothing, writes["write"])
 
 
+def test_too_few_pairs_for_a_batch_are_refused_before_the_model_is_loaded(tmp_path):
+    model = ModelConfig(model_name_or_path=str(tmp_path / "nowhere"))
+    options = {"report_to": "none", "use_cpu": True, "per_device_train_batch_size": 6}
+    for orders, message in (("coupled", "5 training rows do not fill a batch"), ("separate", "no such folder")):
+        training = JudgeGRPOConfig(str(tmp_path / orders), orders=orders, **options)
+        with pytest.raises(UserError, match=message):
+            open_run(JudgeArguments(n_train=5, n_test=3), training, model, PromptFormat())
+
+
 def test_the_whole_judge_is_uploaded_once(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(run, "run_training", lambda *_: SimpleNamespace(metrics={"train_runtime": 1.0}))
