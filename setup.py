@@ -11,7 +11,7 @@ class BuildWithRecipes(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            ignored = ignore_patterns("__pycache__", "study.*", "compare.py", "compare_*")  # they require benchmarks/
+            ignored = ignore_patterns("__pycache__", "study*")  # it requires benchmarks/
             copytree("recipes", Path(self.build_lib, "autorater", "recipes"), ignore=ignored, dirs_exist_ok=True)
 
 

@@ -10,5 +10,6 @@
 # and what datasets brings (pyarrow, pandas, xxhash) are compiled and come as wheels for the machine's Python. Nothing is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}" # several in one process would share its batches
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "${PYTHON:-python3}" benchmarks/harness/on_gpu.py "$@"

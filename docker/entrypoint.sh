@@ -96,7 +96,12 @@ launch() {
         ((rank < nodes)) || die "NODE_RANK must be below NNODES=$nodes, got $rank"
         port=$(number MASTER_PORT 29500 1)
     fi
+    ((gpus == 0 || processes <= gpus)) || die "NPROC_PER_NODE=$processes, but $gpus GPU(s) are visible"
     total=$((nodes * processes))
+    if ((total == 1 && gpus > 1)); then # transformers would divide its batches among all of them
+        export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
+        export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES%%,*}
+    fi
     config=$(config_file "$gpus" "$total")
     echo "node $rank of $nodes, $processes process(es) on $gpus GPU(s), ${config#"$app/"}" >&2
     # Every node is started separately. By default, accelerate lets DeepSpeed start the other nodes over ssh and write

@@ -38,13 +38,15 @@ clean_up() {
     ((${#working[@]} == 0)) || buildah rm "${working[@]}" >/dev/null
     if [[ -z ${KEEP:-} ]]; then
         rm -rf "$work"
-        buildah rmi --force localhost/autorater:train localhost/autorater:audit >/dev/null 2>&1 || true
+        [[ -n ${SKIP_BUILD:-} ]] \
+            || buildah rmi --force localhost/autorater:train localhost/autorater:audit >/dev/null 2>&1 || true
     fi
 }
 trap clean_up EXIT
 
 build() { # TARGET
     local options=(--build-arg "BASE_IMAGE=$base" --build-arg "REVISION=$(git rev-parse HEAD)") volume
+    [[ -z ${TORCH_INDEX:-} ]] || options+=(--build-arg "TORCH_INDEX=$TORCH_INDEX")
     for volume in ${BUILD_VOLUMES:-}; do
         options+=(--volume "$volume")
     done
@@ -155,7 +157,9 @@ for target in audit train; do
     echo "$target: $(($(du -sm "$this" | cut -f1) - base_size)) MB above its base of $base_size MB"
 done
 (($(du -sm "$audit_root" | cut -f1) - base_size < 560)) || fail "the audit image is larger than 560 MB above its base"
-for tool in cc gcc g++ pip; do
+tools=(pip)
+[[ -n $(find "$train_root" -maxdepth 7 -type d -path '*site-packages/triton' -print -quit) ]] || tools+=(cc gcc g++) # Triton needs one
+for tool in "${tools[@]}"; do
     if chroot "$train_root" sh -c "command -v $tool" >/dev/null; then fail "$tool is in the train image"; fi
 done
 

@@ -37,7 +37,8 @@ def copy_recipes(folder: str | Path) -> list[str]:
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; nothing is overwritten, choose a new folder")
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns("__pycache__", "study*")  # the study requires benchmarks/ of a checkout
+        shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -7,9 +7,8 @@ from autorater.integrations.promptfoo import call_api
 assert:
   - type: llm-rubric
     value: "{{reference}}"        # the reference response
-    threshold: 0.5                # pass if it is preferred at least so often
     rubricPrompt: '{"prompt": "{{question}}", "response": "{{output}}", "reference": "{{rubric}}"}'
-    provider: {id: "file://judge.py", config: {judge: runs/grpo}}
+    provider: {id: "file://judge.py", config: {judge: runs/grpo, pass_at: 0.5}}  # passes if preferred so often
 """
 
 from __future__ import annotations
@@ -30,11 +29,13 @@ def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, o
 
     Args:
         prompt: A JSON object with `prompt`, `response` and `reference`: the rendered `rubricPrompt`.
-        options: `config` has the `judge`, its budget and options, as in `Preferences`; `timeout` there is promptfoo's.
+        options: `config` has the `judge`, its budget and options, as in `Preferences`, and `pass_at`, by default 0.5;
+            `timeout` there is promptfoo's.
         context: Given by promptfoo, not used.
 
     Returns:
-        `output` with `score` (the probability), `pass` (whether it is at least 0.5) and `reason`; or `error`.
+        `output` with `score` (the probability), `pass` (whether it is at least `pass_at`; a `threshold` of promptfoo
+        can only be stricter) and `reason`; or `error`.
     """
     try:
         texts = json.loads(prompt)
@@ -43,10 +44,13 @@ def call_api(prompt: str, options: Mapping[str, object], context: Mapping[str, o
         settings = {name: value for name, value in (options.get("config") or {}).items() if name not in _OF_PROMPTFOO}
         if "judge" not in settings:
             raise UserError("the provider's config has no judge: a folder, a Hub name or endpoint:MODEL")
+        least = settings.pop("pass_at", 0.5)
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+            raise UserError(f"pass_at is {least!r}; expected a number from 0 to 1")
         preferences = opened(Preferences, **settings)
         (p,), reason = preferences.explained([pair_of(texts["prompt"], texts["reference"], texts["response"])])
     except (UserError, json.JSONDecodeError) as error:
         return {"error": str(error)}
     if math.isnan(p):
         return {"error": f"the judge has no answer: {reason}"}
-    return {"output": {"score": float(p), "pass": bool(p >= 0.5), "reason": f"preferred with probability {p:.2f}"}}
+    return {"output": {"score": float(p), "pass": bool(p >= least), "reason": f"preferred with probability {p:.2f}"}}

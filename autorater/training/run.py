@@ -307,8 +307,8 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
     """Checks the options of a run before anything is loaded or written.
 
     Raises:
-        UserError: If options are not compatible, a tracker or vLLM is not installed, or the run would overwrite the
-            model that it begins from, its base model or its teacher.
+        UserError: If options are not compatible, a tracker or vLLM is not installed, one process sees several GPUs, or
+            the run would overwrite the model that it begins from, its base model or its teacher.
     """
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
@@ -320,6 +320,11 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
         raise UserError(
             f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
             "revision and name its folder, or set beta: 0"
+        )
+    if training.n_gpu > 1:
+        raise UserError(
+            f"one process sees {training.n_gpu} GPUs; start it with accelerate launch or torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0"
         )
     if training.eval_strategy != "no":
         raise UserError(

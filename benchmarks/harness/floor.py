@@ -6,6 +6,7 @@ utilization   2 · parameters · tokens operations of a forward pass, 6 of both,
               the card (dense, of its data sheet); attention is not counted
 """
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -15,7 +16,8 @@ from transformers import PreTrainedModel
 from autorater.prompts.batching import shared_length
 
 _PEAK_FLOPS = {  # per second, bfloat16 without sparsity
-    "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "L4": 121e12,
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
+    "A10": 125e12, "L4": 121e12,
 }  # fmt: skip
 
 
@@ -57,14 +59,18 @@ def floor_pass(
     return run
 
 
+def peak_flops(name: str) -> float | None:
+    """The peak of a card by its name; None if it is not listed. An L40 is no L4, an A10G no A10."""
+    return next((flops for card, flops in _PEAK_FLOPS.items() if re.search(rf"\b{card}\b", name)), None)
+
+
 def utilization(
     model: PreTrainedModel, n_tokens: int, n_logits: int, seconds: float, backward: bool = True
 ) -> float | None:
     """Share of the card's peak in [0, 1]; None on a CPU, in float32, or on a card whose peak is not listed."""
     if model.device.type != "cuda" or model.dtype != torch.bfloat16:
         return None
-    name = torch.cuda.get_device_name(model.device)
-    peak = next((flops for card, flops in _PEAK_FLOPS.items() if card in name), None)
+    peak = peak_flops(torch.cuda.get_device_name(model.device))
     head = model.get_output_embeddings().weight.numel()
     embedding = model.get_input_embeddings().weight
     tied = embedding is model.get_output_embeddings().weight

@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         if left < 5:
             results.append({"part": part.name, "status": "not run: no time left", "records": []})
+            write(args.out, results)
             continue
         limit = left if args.tiny else min(part.seconds, left)  # a CPU may be shared
         print(f"{part.name}: at most {limit:.0f} s", file=sys.stderr, flush=True)

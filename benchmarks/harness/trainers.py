@@ -4,14 +4,20 @@ STOCK["trl"]      unchanged
 STOCK["sliced"]   with a language-model head that skips prompt positions, as with Triton
 """
 
+import os
+import shutil
 import time
 
+import trl.kernels.chunked_logprob
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOTrainer
 
 from autorater.models.shared_prefix import plain_logps
 from harness.measure import synchronize
+
+if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+    trl.kernels.chunked_logprob._TRITON_AVAILABLE = False  # Triton compiles a C file; TRL has the same in PyTorch
 
 
 class StockGRPOTrainer(GRPOTrainer):

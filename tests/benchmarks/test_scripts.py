@@ -52,6 +52,12 @@ def test_grpo_step(run):
     assert sampled["distinct_tokens"] == 2 * (128 + 4 * 3)
 
 
+def test_the_peak_of_a_card_is_that_of_its_whole_name(script):
+    peak = script("harness.floor").peak_flops
+    assert [peak(f"NVIDIA {name}") for name in ("L40", "A10G", "GeForce RTX 4090")] == [None] * 3
+    assert peak("NVIDIA H100 80GB HBM3") > peak("NVIDIA H100 PCIe") > peak("NVIDIA L40S") > peak("NVIDIA L4") > 0
+
+
 def test_shared_beginning(run):
     sizes = ["--shape", "small", "--pairs", "2", "--common_tokens", "100", "--own_tokens", "40", "--no-memory"]
     exact, sampled = run("shared_beginning", *TINY_MODEL, *sizes, "--repeats", "1")

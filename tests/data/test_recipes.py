@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_recipes_are_copied(tmp_path, capsys):
     autorater(["recipes", str(tmp_path / "mine")])
     assert f"accelerate launch {tmp_path}/mine/grpo.py" in capsys.readouterr().out
-    for name in ("grpo.py", "configs/grpo_simulated.yaml", "accelerate/zero2.yaml"):
+    assert not list((tmp_path / "mine").rglob("study*"))
+    for name in ("grpo.py", "compare.py", "configs/grpo_simulated.yaml", "accelerate/zero2.yaml"):
         assert (tmp_path / "mine" / name).read_bytes() == (ROOT / "recipes" / name).read_bytes()
     assert not list(tmp_path.rglob("__pycache__"))
 

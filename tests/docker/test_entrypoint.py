@@ -85,6 +85,18 @@ def test_config_follows_from_the_visible_gpus(start, environment, config, proces
     assert output[-2:] == ["--max_steps", "3"]
 
 
+@pytest.mark.parametrize(("visible", "first"), [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "5,6"}, "5")])
+def test_one_process_sees_one_gpu(start, visible, first):
+    tell = 'printf "%s\n" "$CUDA_VISIBLE_DEVICES"'
+    status, output, _ = finish(start("train", replace={"accelerate": tell}, GPUS="8", NPROC_PER_NODE="1", **visible))
+    assert (status, output) == (0, [first])
+
+
+def test_more_processes_than_gpus_are_refused(start):
+    status, _, errors = finish(start("train", GPUS="2", NPROC_PER_NODE="4"))
+    assert (status, "NPROC_PER_NODE=4, but 2 GPU(s) are visible" in errors) == (2, True)
+
+
 def test_several_nodes(start):
     nodes = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "MASTER_PORT": "3000", "GPUS": "4"}
     status, output, errors = finish(start("sft", **nodes))

@@ -31,6 +31,9 @@ def test_a_grade_is_the_probability(monkeypatch):
     assert found["pass"] is True
     assert "preferred with probability" in found["reason"]
     assert grade(config, prompt="p", response="a", reference="xx")["output"]["pass"] is False
+    lenient = grade(config | {"pass_at": 0.1}, prompt="p", response="a", reference="xx")["output"]
+    assert (lenient["score"] < 0.5, lenient["pass"]) == (True, True)
+    assert "pass_at is 2; expected" in grade(config | {"pass_at": 2}, prompt="p", response="a", reference="b")["error"]
     json.dumps(found)
     assert "no answer: unparsed" in grade(config, prompt="p", response="unjudgeable", reference="xx")["error"]
     assert "expected a JSON object with prompt, response, reference" in grade(config, prompt="p")["error"]

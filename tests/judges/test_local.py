@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, RwkvConfig
 
 from autorater import Judge, Pair
 from autorater.data.errors import DataError, DataWarning, UserError
+from autorater.judges import local
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.local import FORMAT_FILE, read_format
 from autorater.judges.methods import SelfConsistency
@@ -129,6 +130,16 @@ def test_any_model_folder_is_a_judge(tmp_path):
     judgments = judge.probabilities([row])
     assert len(judgments) == 1
     assert 0 <= judgments.p_sym[0] <= 1
+
+
+def test_a_process_of_a_launcher_takes_its_own_gpu(monkeypatch):
+    """accelerate chooses it when its first config is made, which may be after a judge is loaded."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert local._gpu_of_process() == 2
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert local._gpu_of_process() == 1
 
 
 def test_training_mode_is_restored(judge, simulated):

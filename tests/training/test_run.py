@@ -25,7 +25,7 @@ from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
 def training(folder, **options):
     return SimpleNamespace(
-        **{"output_dir": str(folder), "report_to": [], "eval_strategy": IntervalStrategy.NO} | options
+        **{"output_dir": str(folder), "report_to": [], "eval_strategy": IntervalStrategy.NO, "n_gpu": 0} | options
     )
 
 
@@ -76,6 +76,11 @@ def test_a_run_does_not_overwrite_what_it_begins_from(judge, start, teacher, out
 def test_a_training_of_no_length_is_an_error_at_the_start(tmp_path, config, options, message):
     with pytest.raises(UserError, match=message):
         config(output_dir=str(tmp_path), **options)
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    with pytest.raises(UserError, match="one process sees 8 GPUs; start it with accelerate launch or torchrun"):
+        check_run(JudgeArguments(), training(tmp_path, n_gpu=8), ModelConfig())
 
 
 def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
