@@ -32,7 +32,7 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
-from autorater.models.loading import load_policy, resolve_model
+from autorater.models.loading import HUB_OPTIONS, load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.same_scores import evaluating
@@ -155,7 +155,7 @@ class Judge(NamedJudge):
             UserError: If there is no such model, it cannot be loaded, the template does not fit, or an option has no
                 effect on the judgment.
         """
-        saved = read_format(name)
+        saved = read_format(name, **{key: model_init_kwargs[key] for key in HUB_OPTIONS if key in model_init_kwargs})
         judgment = judgment or saved.get("judgment", PAIRWISE)
         if judgment not in (PAIRWISE, POINTWISE):
             raise UserError(f"judgment is {judgment!r}; expected {PAIRWISE} or {POINTWISE}")
@@ -275,7 +275,8 @@ class Judge(NamedJudge):
         """Yields the indices of a batch and its answer distributions: one, or with reasoning `n_reasonings`."""
         if self.encoder.format.reasoning:
             sizes = [len(prompt.ids) + self._reasoning_tokens + len(self.tree.tokens) for prompt in prompts]
-            for rows, batch in self._read_in(similar_lengths(sizes, self.max_batch_tokens), prompts, progress):
+            batches = similar_lengths(sizes, self.max_batch_tokens, padded=not transformer_of(self.model)._is_stateful)
+            for rows, batch in self._read_in(batches, prompts, progress):
                 yield rows, [self._read_after_reasoning(batch) for _ in range(self.n_reasonings)]
         else:
             for rows, logits in self.logits_after(prompts, self.tree, progress=progress):
@@ -338,7 +339,14 @@ class Judge(NamedJudge):
             temperature=1.0,  # as in training, whatever the generation_config says
             top_k=0,
             top_p=1.0,
+            min_p=None,
+            typical_p=1.0,
+            epsilon_cutoff=0.0,
+            eta_cutoff=0.0,
             repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            num_beams=1,
+            num_return_sequences=1,
             max_new_tokens=self.max_reasoning_tokens,
             stop_strings=[THINK_CLOSE],
             tokenizer=self.tokenizer,
@@ -347,7 +355,9 @@ class Judge(NamedJudge):
         )[:, ids.shape[1] :]
         reasonings = [close_reasoning(self.tokenizer, completion) for completion in generated.tolist()]
         reasoned = [prompt + reasoning.ids for prompt, reasoning in zip(prompts, reasonings, strict=True)]
-        answers = self.tree.read(self.model, reasoned)
+        answers = self.tree.read(
+            self.model, reasoned, sys.maxsize if is_sharded(self.model) else self.max_batch_tokens
+        )
         closed = torch.tensor([reasoning.closed for reasoning in reasonings], device=ids.device)
         greedy = answers.greedy.masked_fill(~closed, torch.nan)
         return replace(answers, probs=answers.probs * closed[:, None], greedy=greedy)
@@ -389,10 +399,13 @@ def saved_pieces(
     return render_layout(tokenizer, prompt_format, find_answer=False) if saved else None
 
 
-def read_format(name_or_path: str) -> dict:
-    """The content of a model's `autorater.json`, or an empty one; UserError if it is no JSON or there is no model."""
+def read_format(name_or_path: str, **hub: object) -> dict:
+    """The content of a model's `autorater.json`, or an empty one; UserError if it is no JSON or there is no model.
+
+    `hub`: options of `HUB_OPTIONS`.
+    """
     try:
-        path = cached_file(resolve_model(name_or_path), FORMAT_FILE)
+        path = cached_file(resolve_model(name_or_path), FORMAT_FILE, **hub)
     except OSError:  # the folder has no such file, or the Hub has no such file or model
         return {}
     return read_json(path)

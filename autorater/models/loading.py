@@ -17,6 +17,8 @@ from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
 _ADAPTER = "adapter_config.json"
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+"""Options of `from_pretrained` that say where the files are."""
 LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
 """What `from_pretrained` of transformers raises; an ImportError for a package that an option needs."""
 
@@ -40,7 +42,9 @@ def load_policy(
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"dtype is {dtype!r}; expected auto or a torch dtype such as float32 or bfloat16")
-    source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
+    source = {
+        name: model_init_kwargs[name] for name in (*HUB_OPTIONS, "trust_remote_code") if name in model_init_kwargs
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
         adapter = is_adapter(name_or_path, source.get("revision"))
@@ -74,7 +78,18 @@ def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
 
 
 def _load_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
-    return text_only(AutoModelForCausalLM.from_pretrained(name_or_path, **model_init_kwargs))
+    return text_only(_whole_model(name_or_path, **model_init_kwargs))
+
+
+def _whole_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
+    """As transformers loads it; weights that the files lack would be drawn at random."""
+    model, report = AutoModelForCausalLM.from_pretrained(name_or_path, output_loading_info=True, **model_init_kwargs)
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{name_or_path} lacks {len(missing)} weights of a causal language model, such as {missing[0]}; is it a "
+            "reward model, an encoder or one of several parts?"
+        )
+    return model
 
 
 def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:
@@ -84,9 +99,7 @@ def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_k
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
     base = base_of(name_or_path, config.base_model_name_or_path)
     try:
-        whole = AutoModelForCausalLM.from_pretrained(
-            resolve_model(base), revision=config.revision, **model_init_kwargs
-        )
+        whole = _whole_model(resolve_model(base), revision=config.revision, **model_init_kwargs)
     except LOAD_FAILURES as error:
         raise not_loaded(base, error, place=f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
     model = text_only(whole)

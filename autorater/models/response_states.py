@@ -18,6 +18,7 @@ from autorater.data.errors import UserError
 from autorater.data.messages import Text, plain_text
 from autorater.models.same_scores import evaluating
 from autorater.models.shares import in_shares, interleaved
+from autorater.models.split_attention import transformer_of
 from autorater.prompts.batching import longest_prompt, pad_prompts, prompt_positions, similar_lengths
 from autorater.prompts.encoder import DataTokenizer
 
@@ -86,7 +87,8 @@ class ResponseStates:
         states: list = [None] * len(rows)
         bar = tqdm(total=len(rows), desc="reading", unit="text", disable=None if progress else True, leave=False)
         with bar, evaluating(self.model):
-            for batch in similar_lengths([len(ids) for ids, _ in rows], self.max_batch_tokens):
+            padded = not transformer_of(self.model)._is_stateful
+            for batch in similar_lengths([len(ids) for ids, _ in rows], self.max_batch_tokens, padded=padded):
                 read = self._forward(*zip(*(rows[i] for i in batch), strict=True))
                 for i, state in zip(batch, read, strict=True):
                     states[i] = state
@@ -106,5 +108,6 @@ class ResponseStates:
         length = tokens.shape[1]
         weights = (torch.arange(length, device=device) >= length - counts) / counts  # (B, L)
         with torch.autocast(device.type, enabled=False):  # the model may compute in bfloat16, the mean may not
-            means = [torch.einsum("bl,bld->bd", weights, hidden[layer].float()) for layer in self.layers]
+            means = [torch.einsum("bl,...bld->...bd", weights, hidden[layer].float()) for layer in self.layers]
+            means = [mean if mean.dim() == 2 else mean[0] for mean in means]  # Gemma 3n has several streams
         return torch.stack(means, dim=1).cpu().numpy()

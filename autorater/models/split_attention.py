@@ -71,6 +71,7 @@ def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
             "its forward has no position_ids or logits_to_keep",
         ),
         (attention not in _SPLITTABLE, f"its attention implementation is {attention}; load it with sdpa"),
+        (config.model_type == "doge", "its layers make a mask of their own"),
         (cross_layer, "its upper layers use keys of lower ones, with a mask of their own"),
         (reordered, "reorder_and_upcast_attn bypasses the AttentionInterface"),
         (prompt_learning, "its adapter puts virtual tokens in front of the prompt"),

@@ -164,9 +164,11 @@ class TokenTree:
         """The distribution over the answers that the strings stand for, from logits as `logits` gives them."""
         raise NotImplementedError
 
-    def read(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> "AnswerDistribution":
-        """`answers` to B prompts given as token ids, without gradients."""
-        return self.answers(self.read_logits(model, prompts))
+    def read(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_tokens: int = sys.maxsize
+    ) -> "AnswerDistribution":
+        """`answers` to B prompts given as token ids, without gradients; `max_tokens` as in `read_logits`."""
+        return self.answers(self.read_logits(model, prompts, max_tokens=max_tokens))
 
     def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the strings, shape (B, J), from logits as `logits` gives them, shape (B, 1 + S, V)."""

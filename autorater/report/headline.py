@@ -74,8 +74,8 @@ def headline(before: Evaluation, after: Evaluation) -> str:
     _, low, high = paired_gain(before, after)
     name, key = ("Brier score", "brier") if after.truth is None else ("excess Brier score", "excess_brier")
     old, new = f"{before.metrics[key]:.4f}", f"{after.metrics[key]:.4f}"
-    improved = low > 0 and old != new  # a change that no digit shows is no change
-    effect = "improved the judge" if improved else "made the judge worse" if high < 0 else "made no clear difference"
+    improved, worse = (side and old != new for side in (low > 0, high < 0))  # what no digit shows is no change
+    effect = "improved the judge" if improved else "made the judge worse" if worse else "made no clear difference"
     scores = (
         f"{name} {old} → {new} ({constant_answers(after.metrics, key)}), "
         f"calibration error {before.metrics['ece']:.3f} → {after.metrics['ece']:.3f}{perfect_judge(after.metrics)}"

@@ -222,6 +222,30 @@ def test_several_reasonings_are_averaged(reasoning_judge, simulated):
     np.testing.assert_allclose(np.sort(judgments.valid[0]), np.sort(probs.mean(0).sum(1)), rtol=1e-5)
 
 
+def test_reasonings_are_drawn_from_the_whole_distribution_in_batches_that_fit(reasoning_judge, simulated, monkeypatch):
+    judge, seen, room = reasoning_judge, [], []
+    generate, read_logits = judge.model.generate, judge.tree.read_logits
+    judge.model.generation_config.update(min_p=0.999, num_beams=3, typical_p=0.1)
+    monkeypatch.setattr(judge.model, "generate", lambda **options: seen.append(options) or generate(**options))
+    monkeypatch.setattr(
+        type(judge.tree), "read_logits", lambda tree, *args, **options: room.append(options) or read_logits(*args)
+    )
+    judge.probabilities(simulated.pairs[:1])
+    (options,) = seen
+    assert (options["min_p"], options["num_beams"], options["typical_p"]) == (None, 1, 1.0)
+    assert room == [{"max_tokens": judge.max_batch_tokens}]
+
+
+def test_the_format_is_that_of_the_revision(monkeypatch):
+    seen = []
+    monkeypatch.setattr(local, "cached_file", lambda *args, **options: seen.append(options) or "x")
+    monkeypatch.setattr(local, "read_json", lambda path: {})
+    monkeypatch.setattr(local, "load_policy", lambda *args, **options: seen.append(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Judge.from_pretrained("someone/judge", revision="v1.0", token="t", dtype="float32")
+    assert seen == [{"revision": "v1.0", "token": "t"}, {"revision": "v1.0", "token": "t", "dtype": "float32"}]
+
+
 def test_reasoning_judge_is_saved_with_its_limit(reasoning_judge, tmp_path):
     reasoning_judge.model.generation_config.sequence_bias = None
     reasoning_judge.model.save_pretrained(tmp_path)

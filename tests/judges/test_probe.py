@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForCausalLM, Gemma3nTextConfig, RwkvConfig
 
 from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs, write_pairs
@@ -165,6 +166,31 @@ def test_states_are_means_over_the_response_alone(parts):
     np.testing.assert_array_equal(states.read(texts)[:, 0], read[:, 1])
     with pytest.raises(UserError, match="this model has room for 1024"):
         states.read([("x", "y " * 2000)])
+
+
+def test_padding_does_not_enter_the_states_of_a_recurrent_model(parts):
+    config = RwkvConfig(vocab_size=len(parts[1]), hidden_size=32, attention_hidden_size=32, num_hidden_layers=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, 0, 0.3)
+    texts = [("Which?", "The quick brown fox"), ("Why is it so?", "one " * 9)]
+    together = ResponseStates(model, parts[1]).read(texts)
+    alone = [ResponseStates(model, parts[1]).read([text])[0] for text in texts]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_several_streams_of_states_are_read_as_the_active_one(parts):
+    options = {"head_dim": 8, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "num_kv_shared_layers": 0}
+    config = Gemma3nTextConfig(
+        vocab_size=len(parts[1]), vocab_size_per_layer_input=len(parts[1]), hidden_size=32, intermediate_size=32,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, layer_types=["full_attention"] * 2,
+        activation_sparsity_pattern=[0.0] * 2, pad_token_id=0, bos_token_id=0, eos_token_id=0, **options,
+    )  # fmt: skip
+    states = ResponseStates(AutoModelForCausalLM.from_config(config).eval(), parts[1]).read(
+        [("Why?", "a"), ("b", "c")]
+    )
+    assert states.shape == (2, 2, 32)
 
 
 def test_means_are_float32_where_the_model_computes_in_bfloat16(parts, pairs):

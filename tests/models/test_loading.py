@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from autorater.data.errors import UserError
 from autorater.models.loading import load_policy, not_loaded, resolve_model, train_only
@@ -123,6 +124,16 @@ def test_a_folder_that_cannot_be_loaded_is_named_in_one_line(folder, damage, mes
         load_policy(str(folder))
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_language_model_head_is_refused(policy, tmp_path):
+    """transformers would draw the head at random."""
+    model, tokenizer = policy
+    config = LlamaConfig.from_dict(model.config.to_dict() | {"tie_word_embeddings": False, "num_labels": 1})
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lacks 1 weights of a causal language model, such as lm_head\.weight; is it"):
+        load_policy(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "no name?"])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DogeConfig,
     Gemma2Config,
     Gemma3TextConfig,
     Gemma4TextConfig,
@@ -608,6 +609,7 @@ def refused_models():
                 layer_types=["full_attention"] * 2,
             )
         ),
+        "a mask of their own": AutoModelForCausalLM.from_config(DogeConfig(**SIZES)),
         "not causal": AutoModelForCausalLM.from_config(bidirectional),
         "AttentionInterface": AutoModelForCausalLM.from_config(
             BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2)

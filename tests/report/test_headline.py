@@ -127,11 +127,12 @@ def test_a_judge_is_compared_with_the_base_rate(make_pairs, make_evaluation):
     assert "It is worse than always answering the base rate." in text
 
 
-def test_a_change_that_no_digit_shows_is_no_improvement(make_pairs, make_evaluation):
+@pytest.mark.parametrize("change", [1e-6, -1e-6])
+def test_a_change_that_no_digit_shows_is_no_change(make_pairs, make_evaluation, change):
     labels = np.tile([1.0, 0.0], 200)
     pairs, p = make_pairs(labels), np.abs(labels - 0.3)
-    closer = p + (labels - p) * 1e-6
-    text = headline(make_evaluation(pairs, p, 1 - p), make_evaluation(pairs, closer, 1 - closer))
+    moved = p + (labels - p) * change
+    text = headline(make_evaluation(pairs, p, 1 - p), make_evaluation(pairs, moved, 1 - moved))
     assert text.startswith("Training made no clear difference: Brier score 0.0900 → 0.0900")
 
 
