@@ -1,7 +1,8 @@
 """Executes the runs of a study: each once, several at a time, with an estimate of the remaining time.
 
 A run whose file holds its hash is not executed again. A file is written in one step, so it is always complete; after
-Ctrl-C the same command resumes the study. A failed run writes its traceback next to its file, and the others continue.
+Ctrl-C the same command resumes the study. A failed run writes its traceback next to its file, and the others continue,
+also if the process of the run was killed.
 
 Every worker imports the training libraries once and uses one thread: a second thread does not help a small policy.
 """
@@ -15,9 +16,10 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from queue import Queue
 from threading import RLock
 
 from tqdm import tqdm
@@ -39,8 +41,10 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
         The results of all runs, including warm starts.
 
     Raises:
-        UserError: If runs failed; the message names them.
+        UserError: If runs failed; the message names them. If the plan has no process.
     """
+    if plan.processes < 1:
+        raise UserError(f"processes: got {plan.processes}; expected at least 1")
     folder = Path(folder)
     runs = [*plan.starts, *plan.runs]
     missing = [run for run in runs if recorded(run, folder) is None]
@@ -48,7 +52,7 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
         _execute(missing, plan.processes, folder)
     results = {run: recorded(run, folder) for run in runs}
     if failed := [run for run, result in results.items() if result is None]:
-        names = ", ".join(f"{run.method} ({run.dataset}, seed {run.seed})" for run in failed[:5])
+        names = ", ".join(_name(run) for run in failed[:5])
         raise UserError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}")
     return results
 
@@ -65,40 +69,82 @@ def recorded(run: Run, folder: str | Path) -> dict | None:
 def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
     """Executes runs; a run waits for its warm start and for the judges that it needs, and is left out if one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a worker imports its libraries
-    clock, ended = TimeLeft(runs, processes), Queue()
+    clock, workers = TimeLeft(runs, processes), []
     missing: dict[Run, set[Run]] = {}  # what a run waits for
     for run in runs:
         begins = {run.start} if run.start is not None and not run.pretrained else set()
         missing[run] = {other for other in begins | set(run.needs) if other in runs}
-    with (
-        tqdm(total=len(runs), desc="runs", unit="run", bar_format=clock.format) as bar,
-        get_context("spawn").Pool(processes, initializer=_prepare_worker) as pool,  # leaving it ends the workers
-    ):
-
-        def submit(runs: Sequence[Run]) -> None:
-            for run in runs:
-                pool.apply_async(_work, (run, folder), callback=ended.put, error_callback=ended.put)
-
-        submit([run for run in in_order(runs) if not missing[run]])
-        while clock.waiting:
-            outcome = ended.get()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            run, seconds, failed = outcome
-            clock.done(run, seconds)
-            if failed:
-                bar.write(f"failed: {run.method} ({run.dataset}, seed {run.seed})")
-                for other in [other for other in _dependents(run, missing) if other in clock.waiting]:
-                    clock.done(other, 0.0)
-                    bar.write(f"not run, because it needs that: {other.method} ({other.dataset}, seed {other.seed})")
+    ready = in_order([run for run in runs if not missing[run]])
+    try:
+        workers.extend(_Worker(folder) for _ in range(min(processes, len(runs))))
+        with tqdm(total=len(runs), desc="runs", unit="run", bar_format=clock.format) as bar:
+            while clock.waiting:
+                for worker in [worker for worker in workers if worker.run is None][: len(ready)]:
+                    worker.begin(ready.pop(0))
+                for worker in wait([worker for worker in workers if worker.run is not None]):
+                    run, seconds, failed = worker.end()
+                    clock.done(run, seconds)
+                    if failed:
+                        bar.write(f"failed: {_name(run)}")
+                        for other in [other for other in _dependents(run, missing) if other in clock.waiting]:
+                            clock.done(other, 0.0)
+                            bar.write(f"not run, because it needs that: {_name(other)}")
+                            bar.update()
+                    else:
+                        ready += in_order([other for other, needs in missing.items() if needs == {run}])
+                        for needs in missing.values():
+                            needs.discard(run)
+                    bar.set_postfix_str(clock.text, refresh=False)
                     bar.update()
-            else:
-                ready = [other for other, needs in missing.items() if needs == {run}]
-                for needs in missing.values():
-                    needs.discard(run)
-                submit(in_order(ready))
-            bar.set_postfix_str(clock.text, refresh=False)
-            bar.update()
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+class _Worker:
+    """A process that executes a run at a time. Its connection ends with it; a `Pool` would wait for a killed process.
+
+    Attributes:
+        run: The run that it executes.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.run: Run | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, self.folder), daemon=True)
+        self.process.start()
+        other.close()
+
+    def fileno(self) -> int:
+        """For `wait`."""
+        return self.connection.fileno()
+
+    def begin(self, run: Run) -> None:
+        """Begins a run."""
+        self.run = run
+        with suppress(BrokenPipeError):  # the process was killed; `end` returns that
+            self.connection.send(run)
+
+    def end(self) -> tuple[Run, float, bool]:
+        """The run that has ended, its seconds and whether it failed; starts another process if this one has ended."""
+        run, self.run = self.run, None
+        try:
+            return run, *self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+        status = f"status {self.process.exitcode} (143: stopped; -9: killed, often for lack of memory)"
+        path = _failure(run, self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the process of this run ended with {status}\n", encoding="utf-8")
+        self._start()
+        return run, 0.0, True
 
 
 def _dependents(run: Run, missing: Mapping[Run, set[Run]]) -> list[Run]:
@@ -163,24 +209,34 @@ def _prepare_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _work(run: Run, folder: Path) -> tuple[Run, float, bool]:
-    """Executes a run and writes its file; returns the run, its seconds and whether it failed."""
-    began = time.perf_counter()
-    if run.pretrained:
-        from benchmarks.study.pretrained import train_and_evaluate
-    else:
-        from benchmarks.study.run import train_and_evaluate
+def _serve(connection: Connection, folder: Path) -> None:
+    """Executes the runs that a connection sends, until the main process ends."""
+    _prepare_worker()
+    with suppress(EOFError):
+        while True:
+            connection.send(_work(connection.recv(), folder))
 
-    path = folder / run.path
+
+def _work(run: Run, folder: Path) -> tuple[float, bool]:
+    """Executes a run and writes its file; returns its seconds and whether it failed."""
+    began, path = time.perf_counter(), folder / run.path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        result = train_and_evaluate(run, folder)
+        if run.pretrained:
+            from benchmarks.study.pretrained import train_and_evaluate
+        else:
+            from benchmarks.study.run import train_and_evaluate
+
+        write_text(path, json.dumps(train_and_evaluate(run, folder)) + "\n")
     except Exception:  # any failure: the other runs continue, and the traceback is kept
         _failure(run, folder).write_text(traceback.format_exc(), encoding="utf-8")
-        return run, time.perf_counter() - began, True
+        return time.perf_counter() - began, True
     _failure(run, folder).unlink(missing_ok=True)
-    write_text(path, json.dumps(result) + "\n")
-    return run, time.perf_counter() - began, False
+    return time.perf_counter() - began, False
+
+
+def _name(run: Run) -> str:
+    return f"{run.method} ({run.dataset}, seed {run.seed})"
 
 
 def _failure(run: Run, folder: Path) -> Path:

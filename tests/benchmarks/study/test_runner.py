@@ -1,10 +1,14 @@
-"""What is kept of a run, when it counts, and how long the rest will take. Running runs is in tests/recipes."""
+"""What is kept of a run, when it counts, and how long the rest will take. Most runs are in tests/recipes."""
 
 import json
+import signal
+import sys
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.study.runner import TimeLeft, recorded
+from autorater.data.errors import UserError
+from benchmarks.study.runner import TimeLeft, recorded, run_study
 
 
 def test_a_run_is_kept_while_its_settings_stay(plan, tmp_path):
@@ -27,3 +31,42 @@ def test_time_left_is_that_of_the_methods_that_are_left(plan):
     left.done(runs[3], 20.0)
     assert left.seconds == pytest.approx((60 + 60) / 2)
     assert left.text == "about 1 min left"
+
+
+class Ends:
+    """A setting with which a process ends when it receives the run."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+def test_a_run_whose_process_ends_has_failed_and_the_others_continue(plan, tmp_path):
+    datasets = {"contested": replace(plan.datasets["contested"], seeds=[0])}
+    common = {"model_name_or_path": "", "no_such_key": 1}  # of a pretrained model, whose warm start is the last run
+    ends = {"ours": Ends(signal.raise_signal, signal.SIGKILL), "usual": Ends(sys.exit, 143)}
+    methods = {name: replace(plan.methods[name], settings={"ends": end}) for name, end in ends.items()}
+    plan = replace(plan, datasets=datasets, methods=methods, common=common, processes=1)
+
+    def hangs(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(120)
+    try:
+        with pytest.raises(UserError, match=r"^3 runs failed: warm start \(contested, seed 0\), ours"):
+            run_study(plan, tmp_path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    errors = {path.name.split(".")[0]: path.read_text() for path in tmp_path.rglob("*.error.txt")}
+    assert "ended with status -9" in errors["ours"]
+    assert "ended with status 143" in errors["usual"]
+    assert "no_such_key" in errors["warm_start"]
+
+
+def test_a_study_needs_a_process(plan, tmp_path):
+    with pytest.raises(UserError, match="processes: got 0; expected at least 1"):
+        run_study(replace(plan, processes=0), tmp_path)
