@@ -59,6 +59,7 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     data, tests = prepare_dataset(args, run.seed, dict(run.tests))
     set_seed(run.seed)
     if run.trainer == "warm_start":
+        Path(folder, run.path).unlink(missing_ok=True)  # its policy is overwritten, also if this run is stopped
         build_warm_policy(args, training, data)
     judge = open_judge("grpo", policy, args, answer_step, ties=False)
     kept = {
