@@ -7,6 +7,8 @@
 
 One run is one method on one dataset with one seed. A finished run is stored in a file and not executed again unless
 its settings change, so the study can be stopped (Ctrl-C) and resumed, and a changed config executes only what changed.
+With a pretrained model, which takes long to train, a changed run is refused until its folder is removed; then so are
+the runs that begin with its judge.
 In output_dir (with --quick: of the config's `quick` part): study.md, study.json, figures/, runs/ and the warm-started
 policies.
 """

@@ -4,7 +4,8 @@
     probe        a linear probe on its frozen states
     text         text baselines
     the others   a recipe in a process of its own, in the run's folder. A stopped recipe resumes from its checkpoint. A
-                 folder with a finished run of the same settings is taken as it is; one with other settings is refused
+                 folder with a finished run of the same settings is taken as it is; one with other settings, or with
+                 another judge behind `method:NAME`, is refused
 
 A trained judge has predictions `answer_mean` and, of the same prompts before training, `before`. All methods are
 measured on the pairs whose prompts fit the model as it comes.
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from autorater.alignment.judge import LabelJudge
+from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, measure
@@ -32,7 +34,7 @@ from autorater.judges.local import read_format
 from autorater.judges.methods import LetterLogits, Verbalized
 from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
-from autorater.training.checkpointing.stages import RECORD
+from autorater.training.checkpointing.stages import RECORD, read_record
 from autorater.training.recipe_process import run_recipe
 from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
 from benchmarks.study.plan import METHOD, Run
@@ -42,6 +44,8 @@ from benchmarks.study.training import parse_settings
 
 RECIPES = {"grpo": "grpo", "ppo": "ppo", "sft": "sft", "alignment": "align"}
 """The recipe of every trainer."""
+NEEDS = "needs.json"
+"""In the folder of a run: the `run.json` of the judges that it needs."""
 _ROOT = Path(__file__).parents[2]
 _OF_THE_STUDY = {f.name for f in fields(StudyArguments)}
 
@@ -76,10 +80,31 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     else:
         del model, judge  # the recipe needs the memory
         place = Path(folder, run.folder)
+        _check_needs(run, folder)
         run_recipe(_ROOT / "recipes" / f"{RECIPES[run.trainer]}.py", recipe_options(run, place, judgments))
         result |= _trained(place, base, tests, study.n_bootstrap, judgments)
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
+
+
+def _check_needs(run: Run, folder: str | Path) -> None:
+    """Records the judges that a run needs. Trained again they are others in the same folders, which no recipe notices.
+
+    Raises:
+        UserError: If the folder of the run was begun with others.
+    """
+    place, needs = Path(folder, run.folder), {}
+    for other in run.needs:
+        needs[other.method] = read_record(Path(folder, other.folder))
+    earlier = json.loads((place / NEEDS).read_text(encoding="utf-8")) if (place / NEEDS).exists() else needs
+    if changed := [method for method, record in needs.items() if earlier.get(method) != record]:
+        raise UserError(
+            f"{place} was begun with another judge of {', '.join(changed)}, which has been trained again since; "
+            "remove the folder to train this method again too"
+        )
+    if needs:
+        place.mkdir(parents=True, exist_ok=True)
+        write_json(place / NEEDS, needs)
 
 
 def recipe_options(run: Run, place: Path, judgments: Path) -> dict[str, object]:

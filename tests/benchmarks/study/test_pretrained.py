@@ -1,6 +1,7 @@
 """Pieces of a study of a pretrained model that need no training: predictions by pair, intervals, the noise floor."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks.study.pretrained import read_predictions
 from benchmarks.study.pretrained_page import Row, estimate, noise
 from benchmarks.study.results import BEFORE, MEAN
 from benchmarks.study.run import record
+from tests.conftest import make_model, make_tokenizer
 
 
 def judgments(p_ab, p_ba):
@@ -83,6 +85,37 @@ def test_the_options_of_a_recipe(tmp_path):
         "run_name": "mine (votes, seed 0)", "output_dir": str(tmp_path / "0" / "mine"),
         "warm_start_verdicts": str(tmp_path / "0" / "teacher"), "untrained_judgments_dir": str(tmp_path / "judgments"),
     }  # fmt: skip
+
+
+def test_a_judge_that_was_trained_again_is_another_one(tmp_path, monkeypatch):
+    tokenizer = make_tokenizer(chat=True)
+    make_model("llama", len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = {"model_name_or_path": str(tmp_path / "model"), "answer_step": 0.25, "n_train": 4, "n_test": 4}
+    start = Run("votes", 0, "warm start", "warm_start", settings, {})
+    teacher = Run("votes", 0, "teacher", "grpo", settings, {}, start)
+    taught = replace(teacher, method="taught", settings=settings | {"warm_start_verdicts": "method:teacher"})
+    taught = replace(taught, needs=(teacher,))
+    begun = []
+    monkeypatch.setattr(pretrained, "run_recipe", lambda script, options: begun.append(options["run_name"]))
+    monkeypatch.setattr(pretrained, "_trained", lambda *_: {})
+
+    def trained(name, max_steps):
+        (tmp_path / teacher.folder).mkdir(parents=True, exist_ok=True)
+        content = {"run": name, "settings": {"max_steps": max_steps}, "completed": ["report"]}
+        (tmp_path / teacher.folder / "run.json").write_text(json.dumps(content))
+
+    trained("first", 5)
+    for run in (teacher, taught, replace(taught, settings=taught.settings | {"n_bootstrap": 9})):
+        pretrained.train_and_evaluate(run, tmp_path)
+    assert len(begun) == 3, "the judge is the same one"
+    for name, max_steps in (("second", 5), ("first", 6)):
+        trained(name, max_steps)
+        with pytest.raises(UserError, match=r"taught was begun with another judge of teacher.*; remove the folder"):
+            pretrained.train_and_evaluate(taught, tmp_path)
+    shutil.rmtree(tmp_path / taught.folder)
+    pretrained.train_and_evaluate(taught, tmp_path)
+    assert len(begun) == 4
 
 
 def test_the_noise_of_shares_is_unbiased():
