@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from autorater.data.errors import UserError, first_line
@@ -71,7 +71,7 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
 
     Raises:
         UserError: If the folder exists, the package gguf is missing, transformers cannot read the file, or the file is
-            one of several parts, lacks weights, or has a RoPE scaling that is not supported.
+            one of several parts, lacks weights, or has tensors or a RoPE scaling that are not supported.
     """
     file, folder = Path(file), Path(folder)
     if find_spec("gguf") is None:
@@ -93,6 +93,8 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
             raise UserError(f"{file} cannot be read as a causal language model: {first_line(error)}") from error
         if missing := sorted(report["missing_keys"]):  # transformers has drawn them at random
             raise UserError(f"{file} lacks {len(missing)} tensors of its model, such as {missing[0]}")
+        if unread := _unread_tensors(quantized, reader, report["unexpected_keys"]):
+            raise UserError(f"{file} has {len(unread)} tensors that its model lacks, such as {unread[0]}")
         _add_rope_scaling(quantized.config, reader, file)
         del quantized.config.quantization_config
         model = type(quantized)(quantized.config)
@@ -118,6 +120,19 @@ def _read_header(file: Path) -> "GGUFReader":
 def _value(reader: "GGUFReader", name: str, default: object) -> object:
     field = reader.get_field(name)
     return default if field is None else field.contents()
+
+
+def _unread_tensors(model: PreTrainedModel, reader: "GGUFReader", unexpected: set[str]) -> list[str]:
+    """The tensors of a file that transformers skipped without a word, other than those of a RoPE scaling."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    processor = TENSOR_PROCESSORS.get(_value(reader, "general.architecture", ""), TensorProcessor)()
+    try:
+        read = get_gguf_hf_weights_map(model, processor)
+    except NotImplementedError:  # an architecture of transformers' newer reader, which reports them
+        return sorted(unexpected)
+    names = sorted(tensor.name for tensor in reader.tensors if not tensor.name.startswith("rope_"))
+    return [name for name in names if name.replace("_exps.weight", "_exps") not in read]  # stacked experts
 
 
 def _add_rope_scaling(config: PreTrainedConfig, reader: "GGUFReader", file: Path) -> None:

@@ -104,7 +104,7 @@ NAMES = {
 }
 
 
-def llama(rope: dict) -> LlamaForCausalLM:
+def llama(rope: dict, **options) -> LlamaForCausalLM:
     """Two layers, with a theta for which the divisors of Llama 3.1 are 1, 1, a number in between, and 8."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -117,6 +117,7 @@ def llama(rope: dict) -> LlamaForCausalLM:
         max_position_embeddings=512,
         tie_word_embeddings=False,
         rope_parameters={"rope_theta": 500_000.0, **rope},
+        **options,
     )
     model = LlamaForCausalLM(config).eval()
     for parameter in model.parameters():
@@ -205,6 +206,13 @@ def test_what_would_be_read_wrongly_is_refused(cache, tmp_path, options, reason)
     with pytest.raises(UserError, match=reason) as caught:
         load_policy(file)
     assert "cannot be read" not in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+def test_tensors_that_the_model_lacks_are_refused(cache, tmp_path):
+    file = write_gguf(tmp_path / "m.gguf", llama({"rope_type": "default"}, attention_bias=True, mlp_bias=True))
+    with pytest.raises(UserError, match=r"m\.gguf has 14 tensors that its model lacks, such as blk\.0\.attn_k\.bias"):
+        load_policy(file)
     assert not list(cache.iterdir())
 
 
