@@ -89,7 +89,7 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
             )
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, IndexError, NotImplementedError, struct.error) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, struct.error) as error:
             raise UserError(f"{file} cannot be read as a causal language model: {first_line(error)}") from error
         if missing := sorted(report["missing_keys"]):  # transformers has drawn them at random
             raise UserError(f"{file} lacks {len(missing)} tensors of its model, such as {missing[0]}")

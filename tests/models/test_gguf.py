@@ -126,9 +126,9 @@ def llama(rope: dict, **options) -> LlamaForCausalLM:
     return model
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, *, n_tensors: int | None = None, divisors=None, fields=()) -> str:
+def write_gguf(path: Path, model, *, architecture="llama", n_tensors=None, divisors=None, fields=()) -> str:
     """Writes a Llama as llama.cpp's converter does: neighbouring rows of queries and keys form a rotated pair."""
-    writer = pytest.importorskip("gguf").GGUFWriter(path, "llama")
+    writer = pytest.importorskip("gguf").GGUFWriter(path, architecture)
     config, vocabulary = model.config, json.loads(TOKENIZER._tokenizer.to_str())["model"]
     tokens = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
     writer.add_context_length(config.max_position_embeddings)
@@ -214,6 +214,13 @@ def test_tensors_that_the_model_lacks_are_refused(cache, tmp_path):
     with pytest.raises(UserError, match=r"m\.gguf has 14 tensors that its model lacks, such as blk\.0\.attn_k\.bias"):
         load_policy(file)
     assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("fields", [(), [("add_key_value", "gpt-oss.rope.scaling.type", "yarn", 8)]])
+def test_a_file_that_makes_transformers_fail_is_named(cache, tmp_path, fields):
+    file = write_gguf(tmp_path / "m.gguf", llama({"rope_type": "default"}), architecture="gpt-oss", fields=fields)
+    with pytest.raises(UserError, match=r"m\.gguf cannot be read as a causal language model"):
+        load_policy(file)
 
 
 @pytest.mark.slow
