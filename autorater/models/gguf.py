@@ -3,7 +3,8 @@
 The file is dequantized once, into safetensors with its tokenizer and chat template. transformers refuses to save a
 model that it read from a GGUF file, because the config has a quantization entry; so the weights are loaded, strictly,
 into the same class built from a config without it. transformers does not read the RoPE scaling of most architectures:
-that of Llama 3.1 and a linear one are added here, others are refused.
+that of Llama 3.1 and a linear one are added here, others are refused. Of a few architectures it reads neither the RoPE
+base, nor the sliding window, nor the scale of the attention; they are set here.
 
 Deliberately left out: writing GGUF, models in several files, and training on quantized weights.
 """
@@ -27,8 +28,9 @@ from autorater.data.errors import UserError, first_line
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-_VERSION = 2  # of the conversion: folders of an earlier one are made anew
+_VERSION = 3  # of the conversion: folders of an earlier one are made anew
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # 3.1 to 3.3
+_SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}  # layers of the 27B models; others scale attention by the head's size
 
 
 def plain_model(name_or_path: str) -> str:
@@ -71,7 +73,8 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
 
     Raises:
         UserError: If the folder exists, the package gguf is missing, transformers cannot read the file, or the file is
-            one of several parts, lacks weights, or has tensors or a RoPE scaling that are not supported.
+            one of several parts, lacks weights, or has tensors, a RoPE scaling or a sliding window that are not
+            supported.
     """
     file, folder = Path(file), Path(folder)
     if find_spec("gguf") is None:
@@ -95,7 +98,8 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
             raise UserError(f"{file} lacks {len(missing)} tensors of its model, such as {missing[0]}")
         if unread := _unread_tensors(quantized, reader, report["unexpected_keys"]):
             raise UserError(f"{file} has {len(unread)} tensors that its model lacks, such as {unread[0]}")
-        _add_rope_scaling(quantized.config, reader, file)
+        _set_attention(quantized.config, reader, file)
+        _set_rope(quantized.config, reader, file)
         del quantized.config.quantization_config
         model = type(quantized)(quantized.config)
         model.load_state_dict(quantized.state_dict(), strict=True)
@@ -135,16 +139,33 @@ def _unread_tensors(model: PreTrainedModel, reader: "GGUFReader", unexpected: se
     return [name for name in names if name.replace("_exps.weight", "_exps") not in read]  # stacked experts
 
 
-def _add_rope_scaling(config: PreTrainedConfig, reader: "GGUFReader", file: Path) -> None:
-    """Adds the RoPE scaling of a file to the config of its model where transformers did not read it.
+def _set_attention(config: PreTrainedConfig, reader: "GGUFReader", file: Path) -> None:
+    """Sets the sliding window of Phi-3 and the scale of Gemma, which llama.cpp derives from the number of layers."""
+    architecture = _value(reader, "general.architecture", "")
+    window = int(_value(reader, f"{architecture}.attention.sliding_window", 0)) or None
+    if architecture == "phi3":
+        config.sliding_window = window
+    elif window and window != getattr(config, "sliding_window", None):
+        raise UserError(
+            f"{file} has a sliding window of {window} tokens, which is not supported for {architecture}; "
+            "use the model's own folder or Hub name"
+        )
+    if _SCALED_BY_WIDTH.get(architecture) == config.num_hidden_layers:
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
 
-    llama.cpp writes the one of Llama 3.1 as a tensor of divisors of the frequencies, others as a kind with a factor.
+
+def _set_rope(config: PreTrainedConfig, reader: "GGUFReader", file: Path) -> None:
+    """Sets the RoPE base and scaling of a file in the config of its model where transformers did not read them.
+
+    llama.cpp writes the scaling of Llama 3.1 as a tensor of divisors of frequencies, others as a kind with a factor.
     """
     rope = getattr(config, "rope_parameters", None) or {}
     rope = rope.get("full_attention", rope)  # layers with a window are not scaled
+    architecture = _value(reader, "general.architecture", "")
+    if "rope_theta" in rope:
+        rope["rope_theta"] = float(_value(reader, f"{architecture}.rope.freq_base", rope["rope_theta"]))
     if rope.get("rope_type", "default") != "default":
         return
-    architecture = _value(reader, "general.architecture", "")
     kind = _value(reader, f"{architecture}.rope.scaling.type", "none")
     tensors = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name.startswith("rope_")}
     if "rope_freqs.weight" in tensors and rope is config.rope_parameters:

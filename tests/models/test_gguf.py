@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Starcoder2Config,
+)
 
 from autorater.data.errors import UserError
 from autorater.models import gguf
@@ -87,49 +97,43 @@ LLAMA31 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers.": "blk.",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
+SIZES = {
+    "vocab_size": len(TOKENIZER),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
 }
 
 
-def llama(rope: dict, **options) -> LlamaForCausalLM:
-    """Two layers, with a theta for which the divisors of Llama 3.1 are 1, 1, a number in between, and 8."""
+def untrained(config: PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        rope_parameters={"rope_theta": 500_000.0, **rope},
-        **options,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, 0, 0.2)
     return model
 
 
-def write_gguf(path: Path, model, *, architecture="llama", n_tensors=None, divisors=None, fields=()) -> str:
-    """Writes a Llama as llama.cpp's converter does: neighbouring rows of queries and keys form a rotated pair."""
-    writer = pytest.importorskip("gguf").GGUFWriter(path, architecture)
+def llama(rope: dict, **options) -> LlamaForCausalLM:
+    """Two layers, with a theta for which the divisors of Llama 3.1 are 1, 1, a number in between, and 8."""
+    return untrained(LlamaConfig(**SIZES, rope_parameters={"rope_theta": 500_000.0, **rope}, **options))
+
+
+def write_gguf(path: Path, model, *, architecture=None, n_tensors=None, divisors=None, fields=()) -> str:
+    """Writes a model as llama.cpp's converter does.
+
+    Neighbouring rows of the queries and keys of a Llama form a rotated pair; the norms of Gemma have their 1 added.
+    """
+    library = pytest.importorskip("gguf")
     config, vocabulary = model.config, json.loads(TOKENIZER._tokenizer.to_str())["model"]
+    writer = library.GGUFWriter(path, architecture or config.model_type)
+    names = library.get_tensor_name_map(library.MODEL_ARCH[config.model_type.upper()], config.num_hidden_layers)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tokens = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -137,9 +141,11 @@ def write_gguf(path: Path, model, *, architecture="llama", n_tensors=None, divis
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", 0.0))
+    writer.add_layer_norm_eps(getattr(config, "norm_epsilon", 0.0))
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_key_length(head_dim)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
@@ -151,11 +157,14 @@ def write_gguf(path: Path, model, *, architecture="llama", n_tensors=None, divis
         getattr(writer, add)(*values)
     for name, tensor in list(model.state_dict().items())[:n_tensors]:
         array = tensor.numpy()
-        for theirs, ours in NAMES.items():
-            name = name.replace(theirs, ours)
-        if "attn_q." in name or "attn_k." in name:
-            heads = len(array) // config.head_dim
-            array = array.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(array.shape)
+        if config.tie_word_embeddings and name == "lm_head.weight":
+            continue
+        if config.model_type == "gemma2" and name.endswith("norm.weight"):
+            array = array + 1
+        name = names.get_name(name, (".weight", ".bias"))
+        if config.model_type == "llama" and ("attn_q." in name or "attn_k." in name):
+            heads = len(array) // head_dim
+            array = array.reshape(heads, 2, head_dim // 2, -1).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(name, np.ascontiguousarray(array))
     if divisors is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(divisors, dtype=np.float32))
@@ -193,12 +202,40 @@ def test_a_file_has_the_logits_of_its_model(cache, tmp_path, rope):
 
 
 @pytest.mark.parametrize(
+    ("config", "fields"),
+    [
+        (Starcoder2Config(**SIZES, rope_parameters={"rope_type": "default", "rope_theta": 1e6}), ()),
+        (Phi3Config(**SIZES, sliding_window=7), [("add_sliding_window", 7)]),
+        (Phi3Config(**SIZES), [("add_sliding_window", 0)]),
+        (
+            Gemma2Config(
+                **SIZES | {"num_hidden_layers": 46, "tie_word_embeddings": True},
+                head_dim=4,
+                query_pre_attn_scalar=8,
+                sliding_window=7,
+            ),
+            [("add_sliding_window", 7)],
+        ),
+    ],
+    ids=["starcoder2", "phi3", "phi3-full", "gemma2-27b"],
+)
+def test_base_window_and_scale_are_those_of_the_file(cache, tmp_path, config, fields):
+    model = untrained(config)
+    file = write_gguf(tmp_path / "m.gguf", model, fields=[("add_pad_token_id", 0), *fields])
+    loaded, _ = load_policy(file)
+    ids = torch.arange(3, 203)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"n_tensors": 15}, r"m\.gguf lacks \d+ tensors of its model, such as (model|lm_head)\."),
         ({"fields": [("add_uint16", "split.count", 2)]}, r"m\.gguf is one of 2 files of a model; merge them first"),
         ({"divisors": [1, 1, 2, 7]}, r"a RoPE scaling that is not supported \(rope_freqs\.weight\)"),
         ({"fields": [("add_key_value", "llama.rope.scaling.type", "yarn", 8)]}, r"not supported \(yarn\); use the"),
+        ({"fields": [("add_sliding_window", 7)]}, r"a sliding window of 7 tokens, which is not supported for llama"),
     ],
 )
 def test_what_would_be_read_wrongly_is_refused(cache, tmp_path, options, reason):
