@@ -20,7 +20,7 @@ from autorater.data.errors import UserError
 from autorater.models.saving import replacing_weights
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
-from autorater.training.config import bf16_by_default, check_values
+from autorater.training.config import bf16_by_default, check_values, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class RewardTrainingConfig(RewardConfig):
         check_values(self)
         bf16_by_default(self)
         super().__post_init__()
+
+    def __getstate__(self) -> dict:
+        return without_secrets(self)
 
 
 def train_reward_model(

@@ -10,6 +10,7 @@ from trl import GRPOConfig, ModelConfig, get_quantization_config
 from autorater.data.errors import UserError
 from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLED, check_compatible
 
+SECRETS = ("hub_token",)  # options that are neither written nor sent; the eos_token of SFT is none
 _LOWEST = {  # of whole numbers
     **dict.fromkeys(("n_eval_pairs", "warm_start_steps"), 0),
     **dict.fromkeys(("n_train", "n_test", "n_votes", "n_test_votes", "warm_start_batch_size", "max_prompt_tokens"), 1),
@@ -60,6 +61,9 @@ class RunConfig:
             self.resume_from_checkpoint = resume if resume in ("true", "auto") else None
         bf16_by_default(self)
         super().__post_init__()
+
+    def __getstate__(self) -> dict:
+        return without_secrets(self)
 
 
 @dataclass
@@ -194,15 +198,21 @@ def bf16_by_default(arguments) -> None:
 
 
 def non_default_settings(*arguments) -> dict[str, object]:
-    """All options that differ from their defaults, as one flat dictionary."""
+    """All options that differ from their defaults, as one flat dictionary without `SECRETS`."""
     changed = {}
     for part in arguments:
         for f in fields(part):
             default = f.default if f.default_factory is MISSING else f.default_factory()
             value = getattr(part, f.name)
-            if f.init and value != default and isinstance(value, str | int | float | bool | list | dict | None):
+            is_shown = f.init and f.name not in SECRETS
+            if is_shown and value != default and isinstance(value, str | int | float | bool | list | dict | None):
                 changed[f.name] = value
     return changed
+
+
+def without_secrets(arguments) -> dict[str, object]:
+    """The attributes of options for pickle: trainers write `training_args.bin`, and upload it with the model."""
+    return {name: value for name, value in vars(arguments).items() if name not in SECRETS}
 
 
 def model_init_kwargs(config: ModelConfig, use_cpu: bool = False) -> dict:

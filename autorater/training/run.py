@@ -450,7 +450,7 @@ def finish_run(
 
 def _upload(trainer: Trainer) -> None:
     """Uploads the judge with its format, card and report; `Trainer.push_to_hub` would write a card of its own."""
-    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*"]
+    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*", "run.json", "training_args.bin"]
     args = trainer.args
     where = {"repo_id": trainer.hub_model_id, "revision": args.hub_revision, "token": args.hub_token}
     upload_folder(**where, folder_path=args.output_dir, ignore_patterns=others, commit_message="Trained judge")

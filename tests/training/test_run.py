@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
@@ -14,7 +15,7 @@ from autorater.data.errors import UserError
 from autorater.prompts.templates import PromptFormat
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
-from autorater.training.config import JudgeGRPOConfig
+from autorater.training.config import JudgeGRPOConfig, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.ppo import JudgePPOConfig
 from autorater.training.run import begin_run, check_run, finish_run, open_run, shown_settings
@@ -117,6 +118,18 @@ def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
         begun(2, 2)
 
 
+@pytest.mark.parametrize(
+    "config", [JudgeGRPOConfig, JudgePPOConfig, JudgeSFTConfig, AlignmentConfig, RewardTrainingConfig]
+)
+def test_the_token_of_the_hub_is_neither_written_nor_sent(tmp_path, config):
+    options = config(str(tmp_path), report_to="none", use_cpu=True, hub_token="hf_secret", hub_model_id="me/judge")
+    assert options.hub_token == "hf_secret"
+    assert "hub_token" not in non_default_settings(options)
+    torch.save(options, tmp_path / "training_args.bin")  # as trainers do
+    loaded = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    assert (loaded.hub_token, loaded.hub_model_id) == (None, "me/judge")
+
+
 @pytest.mark.parametrize("failing", ["save_model", "write"])
 def test_a_full_disk_after_the_training_says_how_to_resume(tmp_path, monkeypatch, failing):
     monkeypatch.setattr(run, "run_training", lambda *_: SimpleNamespace(metrics={"train_runtime": 1.0}))
@@ -164,6 +177,7 @@ def test_the_whole_judge_is_uploaded_once(tmp_path, monkeypatch):
     saved, *written, upload, mark = done
     assert saved == {"_internal_call": True}, "the trainer would upload weights without the format of the judge"
     assert written == ["format", "format", "report"]
+    assert {"run.json", "training_args.bin"} <= set(upload["ignore_patterns"])
     assert (upload["repo_id"], upload["folder_path"], mark) == ("me/judge", str(tmp_path), run.REPORT)
 
 

@@ -29,6 +29,11 @@ from autorater.data.errors import UNWRITABLE, UserError, first_line
 MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
 LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a run is resumed
+_CHANGEABLE = {
+    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
+    "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
+    "save_strategy", "save_total_limit", "untrained_judgments_dir", "hub_token",
+}  # fmt: skip
 _LARGEST_HASHED = 2**20  # bytes
 logger = logging.getLogger(__name__)
 
@@ -145,8 +150,14 @@ def choose_checkpoint(output_dir: str | Path, resume: str | bool | None, about: 
     raise CheckpointError(f"no complete checkpoint in {output_dir} to resume from: {reason}")
 
 
+def lasting(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings that must be the same when a run is resumed; older versions wrote others too, and `hub_token`."""
+    return {name: value for name, value in settings.items() if name not in _CHANGEABLE}
+
+
 def check_settings(earlier: Mapping, now: Mapping, source: str) -> None:
     """Raises CheckpointError if settings changed since a run began, except for `LENGTHS` that increased."""
+    earlier = lasting(earlier)
     different = {name for name in earlier | now if earlier.get(name) != now.get(name)}
     increased = {name for name in LENGTHS if 0 < earlier.get(name, 0) < now.get(name, 0)}
     if changed := sorted(different - increased):

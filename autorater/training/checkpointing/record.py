@@ -38,16 +38,12 @@ from autorater.training.checkpointing.checkpoints import (
     CheckpointError,
     check_settings,
     checkpoints,
+    lasting,
     writes_to,
 )
 from autorater.training.checkpointing.stages import EVALUATED, RECORD, REPORT, WARM_START, read_record
 
 BEFORE = "before.npz"
-_CHANGEABLE = {
-    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
-    "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
-    "save_strategy", "save_total_limit", "untrained_judgments_dir",
-}  # fmt: skip
 T = TypeVar("T")
 _LOCK = "_lock"  # what begins so is not pushed to the Hub
 _held: list[int] = []  # the open lock files of the runs of this process
@@ -83,7 +79,7 @@ class RunRecord:
             AlreadyFinished: If it is finished, and no longer training was requested.
         """
         folder = Path(args.output_dir)
-        settings = {name: value for name, value in settings.items() if name not in _CHANGEABLE}
+        settings = lasting(settings)
         for name, value in settings.items():  # a folder can be moved, also with a judge that the run begins from
             if isinstance(value, str) and Path(value).is_relative_to(folder):
                 settings[name] = str(Path(value).relative_to(folder))
@@ -174,7 +170,7 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
     earlier = read_record(folder)
     if earlier:  # older versions did not record contents
         contents = {name: value for name, value in settings.items() if name.startswith(CONTENTS_OF)}
-        earlier["settings"] = contents | earlier["settings"]
+        earlier["settings"] = contents | lasting(earlier["settings"])
     if resume and earlier:
         check_settings(earlier["settings"], settings, str(folder / RECORD))
         if REPORT in earlier["completed"] and settings == earlier["settings"]:

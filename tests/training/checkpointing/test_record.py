@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from autorater.data.errors import AlreadyFinished
 from autorater.judges import Judgments
 from autorater.prompts.templates import PromptFormat
-from autorater.training.checkpointing.checkpoints import CheckpointError, complete
+from autorater.training.checkpointing import checkpoints
+from autorater.training.checkpointing.checkpoints import CheckpointError, choose_checkpoint, complete
 from autorater.training.checkpointing.record import RunRecord
 
 SETTINGS = {"seed": 0, "learning_rate": 1e-3, "synonyms": ["a"], "save_steps": 5}
@@ -109,6 +110,20 @@ def test_a_run_of_an_older_version_did_not_record_contents(tmp_path):
     assert again.run == first.run
     with pytest.raises(CheckpointError, match="contents of the data was '0a' and is '0b'"):
         opened(tmp_path, SETTINGS | {"contents of the data": "0b"})
+
+
+def test_the_token_that_older_versions_wrote_is_neither_compared_nor_kept(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(checkpoints, "_CHANGEABLE", set())
+        first = opened(tmp_path, SETTINGS | {"hub_token": "hf_old"})
+    checkpoint = tmp_path / "checkpoint-7"
+    checkpoint.mkdir()
+    complete(checkpoint, 7, first.about)
+    assert "hf_old" in (tmp_path / "run.json").read_text()
+    again = opened(tmp_path, SETTINGS | {"hub_token": "hf_new"})
+    assert again.run == first.run
+    assert "hf_" not in (tmp_path / "run.json").read_text()
+    assert choose_checkpoint(tmp_path, str(checkpoint), again.about) == checkpoint
 
 
 def test_a_folder_that_was_removed_is_held_again(tmp_path):
