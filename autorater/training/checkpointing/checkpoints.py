@@ -30,10 +30,10 @@ MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
 LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a run is resumed
 _CHANGEABLE = {
-    "output_dir", "run_name", "report_to", "resume_from_checkpoint", "logging_steps", "logging_first_step",
-    "log_completions", "num_completions_to_print", "disable_tqdm", "eval_steps", "n_eval_pairs", "save_steps",
-    "save_strategy", "save_total_limit", "untrained_judgments_dir", "hub_token",
+    "output_dir", "run_name", "report_to", "project", "resume_from_checkpoint", "num_completions_to_print",
+    "disable_tqdm", "eval_steps", "n_eval_pairs", "untrained_judgments_dir", "push_to_hub", "dataloader_num_workers",
 }  # fmt: skip
+_CHANGEABLE_PREFIXES = ("log_", "logging_", "save_", "hub_", "trackio_")
 _LARGEST_HASHED = 2**20  # bytes
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str | bool | None, about: 
 
 def lasting(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings that must be the same when a run is resumed; older versions wrote others too, and `hub_token`."""
-    return {name: value for name, value in settings.items() if name not in _CHANGEABLE}
+    return {name: value for name, value in settings.items() if not _is_changeable(name)}
 
 
 def check_settings(earlier: Mapping, now: Mapping, source: str) -> None:
@@ -173,6 +173,10 @@ def remove_older(output_dir: str | Path, run: str | None, limit: int | None) -> 
     for folder in checkpoints(output_dir, run)[limit:] if limit else []:
         (folder / MANIFEST).unlink()  # first: a removal that is interrupted leaves an incomplete checkpoint
         shutil.rmtree(folder)
+
+
+def _is_changeable(name: str) -> bool:
+    return name in _CHANGEABLE or name.startswith(_CHANGEABLE_PREFIXES)
 
 
 def _newest_first(output_dir: str | Path) -> list[Path]:

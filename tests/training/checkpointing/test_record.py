@@ -73,6 +73,19 @@ def test_other_settings_are_refused(tmp_path, changes, message):
         opened(tmp_path, **changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logging_strategy": "epoch", "log_level": "info", "log_unique_prompts": True},
+        {"push_to_hub": True, "hub_model_id": "me/judge", "hub_private_repo": True},
+        {"project": "judges", "dataloader_num_workers": 2, "save_on_each_node": True},
+    ],
+)
+def test_settings_of_logging_and_saving_may_change(tmp_path, changes):
+    first = opened(tmp_path)
+    assert opened(tmp_path, SETTINGS | changes).run == first.run
+
+
 def test_resume_true_requires_a_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no run in .* to resume"):
         opened(tmp_path, resume="true")
@@ -114,7 +127,7 @@ def test_a_run_of_an_older_version_did_not_record_contents(tmp_path):
 
 def test_the_token_that_older_versions_wrote_is_neither_compared_nor_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as older:
-        older.setattr(checkpoints, "_CHANGEABLE", set())
+        older.setattr(checkpoints, "_CHANGEABLE_PREFIXES", ())
         first = opened(tmp_path, SETTINGS | {"hub_token": "hf_old"})
     checkpoint = tmp_path / "checkpoint-7"
     checkpoint.mkdir()
