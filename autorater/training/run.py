@@ -335,6 +335,11 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
         raise UserError(
             "enable_jit_checkpoint: no effect; a run always saves a checkpoint when SIGTERM or Ctrl-C stops it"
         )
+    if getattr(training, "save_only_model", False):
+        raise UserError(
+            "save_only_model: its checkpoints cannot be resumed; save_total_limit: 1 keeps only the last one, and "
+            "save_strategy: no saves one only when a signal stops the run"
+        )
     check_warm_start(args, training, bool(model_config.model_name_or_path))
     judges_pairs = args.teacher == "pointwise" or (args.teacher and Path(args.teacher).is_dir())
     if args.temperature_labels == "teacher" and not judges_pairs:

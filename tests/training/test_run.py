@@ -104,6 +104,11 @@ def test_checkpoints_of_transformers_at_sigterm_are_refused(tmp_path):
         check_run(JudgeArguments(), training(tmp_path, enable_jit_checkpoint=True), ModelConfig())
 
 
+def test_checkpoints_of_the_model_alone_are_refused(tmp_path):
+    with pytest.raises(UserError, match="save_only_model: its checkpoints cannot be resumed"):
+        check_run(JudgeArguments(), training(tmp_path, save_only_model=True), ModelConfig())
+
+
 def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
     def begun(votes_a, votes_b):
         row = {"prompt": "p", "votes_a": votes_a, "votes_b": votes_b}
