@@ -21,7 +21,7 @@ from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.checkpoints import writes_to
-from autorater.training.compatibility import PPO
+from autorater.training.compatibility import RLOO, SAMPLED
 from autorater.training.precision import evaluation_precision
 from autorater.training.preemption import INTERRUPTED, TERMINATED, ReceivedSignal
 
@@ -186,7 +186,7 @@ class NoGradientCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" not in (logs or {}) or self._n_zero >= self.n_logs:
             return
-        in_groups = getattr(args, "mode", "") != PPO  # whose baseline is no mean of a group
+        in_groups = getattr(args, "mode", "") in (SAMPLED, RLOO)  # others have a value head, or learn V(c)
         without_reward = logs["grad_norm"] == 0 or (in_groups and logs.get("frac_reward_zero_std") == 1)
         self._n_zero = self._n_zero + 1 if without_reward else 0
         if self._n_zero == self.n_logs and state.is_world_process_zero:

@@ -27,6 +27,7 @@ from autorater.training.callbacks import (
 )
 from autorater.training.checkpointing.checkpoints import check_checkpoint
 from autorater.training.checkpointing.record import RunRecord
+from autorater.training.compatibility import PPO, REASONING, SAMPLED
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.grpo import grpo_trainer
@@ -229,15 +230,19 @@ def test_a_signal_stops_a_training_after_a_checkpoint(tmp_path, simulated, capsy
 
 def test_equal_rewards_in_all_groups_are_warned_about_whatever_the_entropy_bonus(caplog):
     callback, state = callbacks.NoGradientCallback(), TrainerState(global_step=7, is_world_process_zero=True)
+    sampled = SimpleNamespace(mode=SAMPLED)
     for equal in (1.0, 1.0, 0.9, 1.0, 1.0, 1.0):
         assert not caplog.messages
-        callback.on_log(None, state, None, {"grad_norm": 0.3, "frac_reward_zero_std": equal})
+        callback.on_log(sampled, state, None, {"grad_norm": 0.3, "frac_reward_zero_std": equal})
     assert "nothing is learned from the votes" in caplog.text
-    caplog.clear()
-    ppo = callbacks.NoGradientCallback()
+
+
+@pytest.mark.parametrize("mode", [PPO, REASONING])
+def test_equal_rewards_still_teach_a_value_head_and_the_answers_after_a_reasoning(caplog, mode):
+    callback, state = callbacks.NoGradientCallback(), TrainerState(global_step=7, is_world_process_zero=True)
     for _ in range(4):
-        ppo.on_log(SimpleNamespace(mode="ppo"), state, None, {"grad_norm": 0.3, "frac_reward_zero_std": 1.0})
-    assert not caplog.messages, "its baseline is no mean of a group"
+        callback.on_log(SimpleNamespace(mode=mode), state, None, {"grad_norm": 0.3, "frac_reward_zero_std": 1.0})
+    assert not caplog.messages
 
 
 def test_a_model_that_does_not_learn_is_warned_about(caplog):
