@@ -135,6 +135,7 @@ class AlignmentTrainer(ResumableTrainer, Trainer):
         return self.finite(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        logs |= {name: sum(values) / len(values) for name, values in self._logged.items()}
-        self._logged.clear()
+        if self.model.training:  # not to an evaluation
+            logs |= {name: sum(values) / len(values) for name, values in self._logged.items()}
+            self._logged.clear()
         super().log(logs, start_time)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from harness.cvxpy_projection import CvxpyProjection
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,19 @@ from scipy.stats import entropy
 
 from autorater.alignment import adversary
 from autorater.alignment.adversary import random_perturbation, worst_case
-from autorater.alignment.trainer import AlignmentConfig, alignment_loss, kl_divergence, majority
+from autorater.alignment.judge import LabelJudge
+from autorater.alignment.labels import LabelFormat
+from autorater.alignment.trainer import (
+    AlignmentConfig,
+    AlignmentTrainer,
+    alignment_loss,
+    alignment_rows,
+    kl_divergence,
+    majority,
+)
+from autorater.data.items import pair_items
+from autorater.training.callbacks import CalibrationCallback
+from tests.conftest import make_model, make_tokenizer
 
 
 @settings(max_examples=80, deadline=None)
@@ -91,6 +104,24 @@ def test_gradient_of_the_loss_does_not_pass_through_the_adversary():
     alignment_loss(logits.log_softmax(dim=-1), shares, alpha=1.0, radius=0.2)[0].backward()
     p = worst_case(shares, torch.zeros(1, 3).log_softmax(dim=-1), 0.2)
     torch.testing.assert_close(logits.grad, torch.full((1, 3), 1 / 3) - p)
+
+
+def test_an_evaluation_is_logged_without_the_training_metrics(tmp_path, simulated):
+    tokenizer = make_tokenizer("split")
+    pairs, items = simulated.pairs[:8], pair_items(simulated.pairs[:8])
+    judge = LabelJudge(make_model("qwen", len(tokenizer)), tokenizer, LabelFormat(items.task, "compact"))
+    args = AlignmentConfig(
+        str(tmp_path), report_to="none", use_cpu=True, max_steps=4, logging_steps=2, eval_steps=2, save_strategy="no",
+        per_device_train_batch_size=2,
+    )  # fmt: skip
+    rows = Dataset.from_list(alignment_rows(items, judge.encode(items)))
+    trainer = AlignmentTrainer(judge.model, args, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
+    trainer.add_callback(CalibrationCallback(trainer, judge, pairs, judge.encoder.encode(pairs), n_pairs=4))
+    trainer.train()
+    logs = trainer.state.log_history
+    assert [(log["step"], "eval_brier" in log, "kl" in log) for log in logs if "train_runtime" not in log] == [
+        (2, True, False), (2, False, True), (4, False, True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
