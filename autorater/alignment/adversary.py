@@ -17,7 +17,7 @@ import torch
 
 from autorater.projection import project_simplex_ball
 
-_FLOOR = 1e-12  # replaces 0 in the logarithm: log 1e-12 is low enough to keep an empty label empty
+_LOWEST = -1e4  # replaces the slope −∞ of an empty label: below any other one, whatever the model's q
 
 
 @torch.no_grad()  # at a maximum the derivative of the loss does not depend on the argument
@@ -42,7 +42,7 @@ def worst_case(
     """
     p = shares
     for _ in range(steps):
-        ascent = p.clamp_min(_FLOOR).log() - log_q  # the + 1 has no effect within the simplex
+        ascent = (p.clamp_min(0).log() - log_q).clamp_min(_LOWEST)  # the + 1 has no effect within the simplex
         p = project_simplex_ball(p + step_size * ascent, shares, radius)
     return p
 

@@ -60,6 +60,18 @@ def test_the_adversary_raises_the_kl():
     assert torch.equal(worst_case(shares, log_q, 0.0), shares)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("step_size", [0.001, 0.05, 0.5])
+def test_a_label_without_a_vote_stays_empty_however_unlikely_the_model_finds_it(dtype, step_size):
+    shares = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]], dtype=dtype)
+    log_q = torch.tensor([[0.0, 0.0, -45.0], [0.0, -3.0, -45.0], [0.0, -3.0, -90.0]], dtype=dtype).log_softmax(dim=-1)
+    p = worst_case(shares, log_q, 0.1, step_size=step_size)
+    assert (p[shares == 0] == 0).all()
+    rise = kl_divergence(p, log_q) - kl_divergence(shares, log_q)
+    torch.testing.assert_close(rise[:2], torch.zeros(2, dtype=dtype))
+    assert rise[2] > 0.001
+
+
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_a_solver_can_replace_the_projection(monkeypatch):
     generator = torch.Generator().manual_seed(0)
