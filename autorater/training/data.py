@@ -41,7 +41,8 @@ class TrainingData(Generic[Rows]):
     """Training and held-out rows, which are pairs or items, and a summary in one line.
 
     Attributes:
-        warm_start: The N rows whose verdicts the warm start imitates.
+        warm_start: The N rows whose verdicts the warm start imitates: growing pairs, or all training rows, before
+            some are drawn by their weights.
         verdicts: Their verdicts, shape (N,): Pr[B better] of pairs, by the simulated grader or one recorded vote, or
             the share of characters that are in B; of items the index of one label.
         warning: Why the held-out rows make a judge look better than new ones, or nothing.

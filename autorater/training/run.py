@@ -173,7 +173,7 @@ def open_run(
     before = _judged_before(judge, held_out, args, training, model_config, record)
     if warm_up and args.teacher:
         config = new_adapter(judge.model, model_config)
-        folder = learn_from_teacher(judge, train.pairs, args, training, record, base, longest, config)
+        folder = learn_from_teacher(judge, train.pairs, args, training, record, base, longest, config, data.warm_start)
         _reopen(judge, args, training, model_config, folder)
     elif warm_up:
         teach_format(judge, train.prompts, before, args, training, model_config, record)

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 from peft import PeftConfig, PeftModel
@@ -37,6 +38,7 @@ def learn_from_teacher(
     base: str,
     longest: int,
     peft_config: PeftConfig | None = None,
+    loaded: Sequence[Pair] = (),
 ) -> str:
     """Teaches `judge.model` what `warm_start_verdicts` names, once in a run; returns the folder `warm_start`.
 
@@ -49,12 +51,13 @@ def learn_from_teacher(
         base: The name or folder of the model.
         longest: Most tokens of a prompt.
         peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
+        loaded: As in `TrainingTexts`.
 
     Raises:
         UserError: If there is no such teacher.
     """
     folder = record.warm_started_policy(
-        lambda: _teach(judge, TrainingTexts.of(pairs), args, training, record, base, longest, peft_config)
+        lambda: _teach(judge, TrainingTexts.of(pairs, loaded), args, training, record, base, longest, peft_config)
     )
     from_main(lambda: [shutil.rmtree(old) for old in checkpoints(folder, record.run)])
     return folder

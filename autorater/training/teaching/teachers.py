@@ -150,33 +150,42 @@ def read_file(path: str, texts: TrainingTexts) -> PairTeacher:
 
     A row has `probability`, Pr[the response shown second is better], and says which pair it is about: by `prompt`,
     `response_a` and `response_b`, in the order shown whatever `order` says, or by the `id` of a training pair, with
-    `order: ba` for the swapped one, as in the `predictions.jsonl` of a run. Rows about the same pair are averaged.
+    `order: ba` for the swapped one, as in the `predictions.jsonl` of a run. Rows about the same pair are averaged;
+    rows about training pairs that were left out are skipped and counted.
 
     Raises:
         DataError: If a row has no probability in [0, 1], or is about no pair of training texts.
     """
-    by_id = {pair.id: tuple(sides) for pair, sides in zip(texts.pairs, texts.sides.tolist(), strict=True)}
+    every = TrainingTexts.of([*texts.pairs, *texts.loaded])  # begins with `texts`, whose numbers are the same
+    by_id = {
+        pair.id: tuple(sides)
+        for those in (every, texts)
+        for pair, sides in zip(those.pairs, those.sides.tolist(), strict=True)
+    }
     by_text: dict[tuple[str, str], list[int]] = {}
-    for text, read in enumerate(texts.read):
+    for text, read in enumerate(every.read):
         by_text.setdefault(tuple(map(plain_text, read)), []).append(text)
     found: dict[tuple[int, int], list[float]] = {}
+    n_left_out = 0
     for place, row in iter_rows(path):
         with located(f"{path}: {place}"):
             probability = probability_in(row, "probability")
             if probability is None:
                 raise bad_value("probability", row.get("probability"), "a number in [0, 1]")
-            for a, b in _sides(row, by_id, by_text, texts.group):
+            sides = [(a, b) for a, b in _sides(row, by_id, by_text, every.group) if max(a, b) < len(texts)]
+            n_left_out += not sides
+            for a, b in sides:
                 if (b, a) in found:
                     found[b, a].append(1 - probability)
                 else:
                     found.setdefault((a, b), []).append(probability)
     if not found:
-        raise DataError(f"{path}: no rows; expected at least one with a probability")
+        raise DataError(f"{path}: no row is about a pair that is trained; expected at least one")
     known = {pair: float(np.mean(values)) for pair, values in found.items()}
     missing = sum(not {(a, b), (b, a)} & known.keys() for a, b in texts.sides.tolist())
     logger.info(
         f"teacher: {len(known):,} pairs of {path}; {missing:,} of {len(texts.pairs):,} training pairs are not among "
-        "them, and are not taught"
+        f"them, and are not taught{f'; skipped {n_left_out:,} rows about pairs left out' if n_left_out else ''}"
     )
     return PairTeacher(known)
 

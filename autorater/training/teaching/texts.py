@@ -27,6 +27,7 @@ class TrainingTexts:
         examples: A pair of every group.
         sides: The texts A and B of the N pairs with votes, shape (N, 2).
         pairs: These pairs.
+        loaded: All training pairs of the run, also those that were left out: too long, or not drawn by their weight.
     """
 
     responses: Sequence[Text]
@@ -34,10 +35,11 @@ class TrainingTexts:
     examples: Sequence[Pair]
     sides: np.ndarray
     pairs: Sequence[Pair]
+    loaded: Sequence[Pair] = ()
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> "TrainingTexts":
-        """The texts of N pairs."""
+    def of(cls, pairs: Sequence[Pair], loaded: Sequence[Pair] = ()) -> "TrainingTexts":
+        """The texts of N pairs, numbered as they first appear; `loaded` as in the class."""
         groups: dict[tuple, int] = {}
         texts: dict[tuple[int, Text], int] = {}
         examples, sides = [], []
@@ -48,7 +50,7 @@ class TrainingTexts:
             both = pair.response_a, pair.response_b
             sides.append([texts.setdefault((group, response), len(texts)) for response in both])
         group = np.array([group for group, _ in texts])
-        return cls([response for _, response in texts], group, examples, np.array(sides), pairs)
+        return cls([response for _, response in texts], group, examples, np.array(sides), pairs, loaded)
 
     def __len__(self) -> int:
         return len(self.responses)

@@ -282,6 +282,31 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
     assert (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns == modified, "it is not trained again"
 
 
+def test_a_file_may_name_training_pairs_that_weights_and_length_leave_out(pairs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "autorater")
+    judge = make_judge("pairwise")
+    for save in (judge.model.save_pretrained, judge.tokenizer.save_pretrained):
+        save(tmp_path / "model")
+    many = " fox" * 300
+    long = [replace(pair, id=f"long {pair.id}", response_a=pair.response_a + many) for pair in pairs[:3]]
+    never = [replace(pair, id=f"never {pair.id}", weight=1e-9, topic="other") for pair in pairs[:3]]
+    write_pairs([*pairs, *long, *never], tmp_path / "votes.jsonl")
+    write_pairs([replace(pair, response_a=pair.response_a + " so") for pair in pairs[:6]], tmp_path / "test.jsonl")
+    rows = [{"id": pair.id, "probability": 0.7} for pair in [*pairs, *long, *never]]
+    (tmp_path / "teacher.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = JudgeArguments(
+        dataset_name=str(tmp_path / "votes.jsonl"), eval_dataset_name=str(tmp_path / "test.jsonl"),
+        prompt_template="compact", warm_start_verdicts=str(tmp_path / "teacher.jsonl"), warm_start_steps=1,
+        max_prompt_tokens=300,
+    )  # fmt: skip
+    training = JudgeGRPOConfig(
+        output_dir=str(tmp_path / "run"), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+        answer_step=0.1, per_device_train_batch_size=2,
+    )  # fmt: skip
+    run.open_run(args, training, ModelConfig(model_name_or_path=str(tmp_path / "model")), args.prompt_format)
+    assert "skipped 6 rows about pairs left out" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
 def test_a_run_from_a_pointwise_judge(kind, pairs, tmp_path, caplog, opened_models):
     """A verbalizing judge begins from the weights of a pointwise judge, with a prompt layout of its own."""

@@ -165,6 +165,20 @@ def test_errors_of_a_file_name_the_place(pairs, tmp_path, row, message):
         read_file(path, TrainingTexts.of(pairs))
 
 
+def test_rows_about_training_pairs_that_were_left_out_are_skipped_and_counted(pairs, tmp_path, caplog):
+    texts = TrainingTexts.of(pairs[:-12], pairs)
+    rows = [{"id": pair.id, "probability": 0.6} for pair in pairs]
+    rows += [{"prompt": "Which?", "response_a": p.response_a, "response_b": p.response_b, **rows[0]} for p in pairs]
+    with caplog.at_level("INFO", "autorater"):
+        known = read_file(written(tmp_path, *rows), texts).between(*texts.sides.T)
+    assert not np.isnan(known).any()
+    assert "skipped 24 rows about pairs left out" in caplog.text
+    with pytest.raises(DataError, match="no row is about a pair that is trained"):
+        read_file(written(tmp_path, rows[-1]), texts)
+    with pytest.raises(DataError, match="got 'a test pair'; expected the id of a training pair"):
+        read_file(written(tmp_path, {"id": "a test pair", "probability": 0.6}), texts)
+
+
 def test_texts_of_two_topics_are_no_pair(pairs, tmp_path):
     row = {"prompt": "Which?", "response_a": pairs[0].response_a, "response_b": pairs[-1].response_a}
     with pytest.raises(DataError, match="a response of the same topic"):
