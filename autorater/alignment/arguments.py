@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, ineffective
 from autorater.training.arguments import DenseArguments, option
 
 _REFUSED = {
@@ -21,7 +22,7 @@ _REFUSED = {
 class AlignmentArguments(DenseArguments):
     """The options of `recipes/sft.py`, for judges that answer with a label. Options of pairs hold for items too.
 
-    Options that such a judge refuses are not in `--help`.
+    Options that such a judge refuses or ignores are not in `--help`.
     """
 
     _argument_group_name = "data"
@@ -42,6 +43,8 @@ class AlignmentArguments(DenseArguments):
     recalibration_dataset_name: str | None = option(None, argparse.SUPPRESS)
     recalibration: str = option("temperature", argparse.SUPPRESS)
     recalibration_labels: str | None = option(None, argparse.SUPPRESS)
+    warm_start_sharpness: float | None = option(None, argparse.SUPPRESS)
+    warm_start_tilt: float = option(1.0, argparse.SUPPRESS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,3 +65,24 @@ class AlignmentArguments(DenseArguments):
         for label, words in (self.synonyms or {}).items():
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise UserError(f"synonyms of {label!r} must be a list of words, got {words!r}")
+
+
+def ineffective_for_labels(args: AlignmentArguments, pretrained: bool, given: Collection[str]) -> dict[str, list[str]]:
+    """As `autorater.training.arguments.ineffective_options`, for what only judges of labels or of items ignore."""
+    items, recorded = args.data == "items", args.dataset_name is not None
+    cases = (
+        (pretrained and args.warm_start_steps, "the policy is pretrained (model_name_or_path)", ("warm_start_steps",)),
+        (
+            args.warm_start_steps and not pretrained,
+            "the verdicts of the warm start are labels",
+            ("warm_start_tilt", "warm_start_sharpness"),
+        ),
+        (items, "items are judged before and after training only", ("eval_steps", "n_eval_pairs")),
+        (items and not recorded, "a simulated item has one text", ("annotator_position_bias",)),
+        (
+            items and recorded and not args.eval_dataset_name,
+            "items are split by topic, or by id if one has no topic",
+            ("split_by",),
+        ),
+    )
+    return ineffective(cases, given)

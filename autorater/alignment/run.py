@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from autorater.alignment.arguments import AlignmentArguments
+from autorater.alignment.arguments import AlignmentArguments, ineffective_for_labels
 from autorater.alignment.data import prepare_items, prepare_pair_items
 from autorater.alignment.evaluation import evaluate_items
 from autorater.alignment.judge import LabelJudge
@@ -46,8 +46,8 @@ def run_alignment(
     """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
     if model_config.use_peft:
         raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
-    if model_config.model_name_or_path and args.warm_start_steps:
-        logger.warning("warm_start_steps: no effect, because the policy is pretrained (model_name_or_path)")
+    for reason, names in ineffective_for_labels(args, bool(model_config.model_name_or_path), given).items():
+        logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)

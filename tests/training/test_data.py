@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorater.alignment.arguments import AlignmentArguments
+from autorater.alignment.arguments import AlignmentArguments, ineffective_for_labels
 from autorater.alignment.data import prepare_items, prepare_pair_items
 from autorater.data.errors import DataError, UserError
 from autorater.data.formats import write_items
@@ -251,6 +251,30 @@ def test_numbers_that_are_too_small(name, value, lowest):
 )
 def test_ineffective_options(options, pretrained, expected):
     assert ineffective_options(JudgeArguments(**options), pretrained, "", set(options)) == expected
+
+
+_SPLIT, _JUDGED = (
+    "items are split by topic, or by id if one has no topic",
+    "items are judged before and after training only",
+)
+_LABELS, _PRETRAINED = "the verdicts of the warm start are labels", "the policy is pretrained (model_name_or_path)"
+
+
+@pytest.mark.parametrize(
+    ("options", "pretrained", "expected"),
+    [
+        ({"dataset_name": "a", "split_by": "prompt", "held_out_fraction": 0.2}, True, {_SPLIT: ["split_by"]}),
+        ({"dataset_name": "a", "eval_dataset_name": "b", "held_out_fraction": 0.2}, True, {}),
+        ({"annotator_position_bias": 2.0}, False, {"a simulated item has one text": ["annotator_position_bias"]}),
+        ({"n_eval_pairs": 9}, False, {_JUDGED: ["n_eval_pairs"]}),
+        ({"data": "pairs", "n_eval_pairs": 9, "annotator_position_bias": 2.0}, False, {}),
+        ({"warm_start_steps": 5, "warm_start_tilt": 0.0}, False, {_LABELS: ["warm_start_tilt"]}),
+        ({"data": "pairs", "warm_start_tilt": 0.0}, False, {}),
+        ({"warm_start_steps": 5}, True, {_PRETRAINED: ["warm_start_steps"]}),
+    ],
+)
+def test_options_without_an_effect_on_judges_of_labels(options, pretrained, expected):
+    assert ineffective_for_labels(AlignmentArguments(**options), pretrained, set(options)) == expected
 
 
 @pytest.mark.parametrize(
