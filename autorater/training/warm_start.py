@@ -44,12 +44,13 @@ CLUSTER = 4
 """Texts that a pairwise judge with a teacher compares at a time."""
 PROMPTS_A_ROW = CLUSTER * (CLUSTER - 1)
 """Their prompts: all pairs in both orders."""
+OF_MEMORY = (
+    "optim", "optim_args", "optim_target_modules", "gradient_checkpointing", "gradient_checkpointing_kwargs"
+)  # fmt: skip
+"""Options of the training that a warm start and the run of a teacher share, since they fit the model into memory."""
 SHARPNESS = 1.8  # default factor on the logit of a verdict
 _JITTER = 0.3  # standard deviation of the noise on a logit, so that the policy learns many numbers
 _LEARNING_RATE = 2e-3
-_OF_MEMORY = (
-    "optim", "optim_args", "optim_target_modules", "gradient_checkpointing", "gradient_checkpointing_kwargs"
-)  # fmt: skip
 _TOKENIZER_TEXTS = 5_000  # about as many pairs are enough
 
 
@@ -160,7 +161,7 @@ def warm_start_options(
         "disable_tqdm": training.disable_tqdm,
         "ddp_find_unused_parameters": False,
     }
-    return TrainingArguments(**defaults | {name: getattr(training, name) for name in _OF_MEMORY} | options)
+    return TrainingArguments(**defaults | {name: getattr(training, name) for name in OF_MEMORY} | options)
 
 
 class _AnswerTrainer(Trainer):

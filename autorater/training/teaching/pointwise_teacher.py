@@ -16,6 +16,7 @@ from autorater.models.loading import is_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import JudgeGRPOConfig
+from autorater.training.warm_start import OF_MEMORY
 
 FOLDER = "teacher"
 _SETTINGS = {
@@ -29,7 +30,7 @@ _SETTINGS = {
 }
 _LEARNING_RATE = 4e-5  # of all weights; an adapter has its own default
 _SHARED = (  # with the judge that is taught
-    *("reward", "seed", "use_cpu", "bf16", "fp16", "bf16_full_eval", "gradient_checkpointing", "optim"),
+    *("reward", "seed", "use_cpu", "bf16", "fp16", "bf16_full_eval", *OF_MEMORY),
     *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "disable_tqdm"),
 )
 _OF_TEACHING = (

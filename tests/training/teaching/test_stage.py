@@ -26,6 +26,7 @@ from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import train_on_votes
 from autorater.training.teaching import trainer
+from autorater.training.teaching.pointwise_teacher import teacher_run
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.teaching.teachers import PairTeacher, ScoreTeacher
 from autorater.training.teaching.texts import TrainingTexts
@@ -280,6 +281,17 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
     (tmp_path / "run" / "run.json").unlink()  # as if it was stopped while the teacher was trained
     train(resume="true")
     assert (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns == modified, "it is not trained again"
+
+
+def test_a_pointwise_teacher_has_the_optimizer_and_the_checkpointing_of_the_judge(tmp_path):
+    shared = {
+        "optim": "galore_adamw", "optim_args": "rank=8", "optim_target_modules": ["q_proj"],
+        "gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True},
+    }  # fmt: skip
+    training = JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, **shared)
+    args = JudgeArguments(warm_start_verdicts="pointwise", warm_start_steps=5)
+    _, of_teacher = teacher_run(args, training, ModelConfig(use_peft=True))
+    assert {name: getattr(of_teacher, name) for name in shared} == shared
 
 
 def test_a_file_may_name_training_pairs_that_weights_and_length_leave_out(pairs, tmp_path, caplog):
