@@ -42,7 +42,8 @@ def with_growing_responses(pairs: Sequence[Pair], n: int, seed: int) -> list[Pai
     hardest = _HARDEST_CUT * np.clip(1 - np.linspace(0, 1, n) / _GROWN, 0, None)
     shares = np.exp(-hardest[:, None] * rng.random((n, 2)))
     texts = [text for pair in pairs for text in (pair.response_a, pair.response_b)]
-    different = np.array(sorted({word for text in texts for word, _ in _WORD.findall(plain_text(text))}))
+    words = {word for text in texts for word, _ in _WORD.findall(plain_text(text))}
+    different = np.array(sorted(words), dtype=object)  # of strings every one would be as large as the longest
 
     def shown(text: Text, share: float) -> Text:
         if not isinstance(text, str):

@@ -1,5 +1,6 @@
 """Growing responses: beginnings, short at first, complete in the end, never empty."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_every_pair_grows():
     pairs = [replace(LONG, id=str(i)) for i in range(7)]
     grown = [pair.id for pair in with_growing_responses(pairs, 17, 0)]
     assert sorted(map(grown.count, (pair.id for pair in pairs))) == [2] * 4 + [3] * 3
+
+
+def test_a_long_word_changes_no_draw_and_takes_its_own_memory_alone():
+    def grown(last):
+        tracemalloc.start()
+        pairs = with_growing_responses([replace(LONG, response_a=f"{LONG.response_a} {last}")], 40, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return [pair.response_a for pair in pairs], peak
+
+    (texts, peak), (long_texts, long_peak) = grown("z"), grown("z" * 5000)
+    assert [text.replace("z" * 5000, "z") for text in long_texts] == texts
+    assert long_peak < peak + 2**20, "600 words of 20 KB would be 12 MB"
 
 
 def test_every_turn_of_a_conversation_is_a_beginning():
