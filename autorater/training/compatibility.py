@@ -10,6 +10,7 @@ PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
 _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
 
 _NOT_SAMPLED = "no answer is sampled"
+_FROM_VOTES = "batches are built from the votes; see batch_tokens"
 _NOT_DIVIDED = "nothing is divided by a deviation of rewards"
 
 VALUE_HEAD = ("lam", "vf_coef", "cliprange_value", "value_learning_rate")  # no effect on rloo, which shares a config
@@ -78,9 +79,14 @@ RULES = (
     *(Rule((POINTWISE,), name, "a score is one digit") for name in ("reasoning", "answer_step")),
     *(Rule((POINTWISE,), name, "a score has no order") for name in ("orders", "symmetry_coef")),
     *(
-        Rule((POINTWISE,), name, "batches are built from the votes; see batch_tokens")
+        Rule((POINTWISE,), name, _FROM_VOTES)
         for name in ("per_device_train_batch_size", "train_sampling_strategy", "shuffle_dataset")
     ),
+    Rule(
+        (POINTWISE,), "steps_per_generation, generation_batch_size", _FROM_VOTES,
+        lambda c: c.steps_per_generation != c.gradient_accumulation_steps,
+    ),
+    Rule((POINTWISE,), "dataloader_num_workers", "its batches need no loading"),
     Rule((POINTWISE,), "num_iterations", "every batch is used once"),
     Rule((POINTWISE,), "beta", "it has no reference model"),
     Rule((POINTWISE,), "log_completions", "there are no completions"),
@@ -127,6 +133,13 @@ RULES = (
     Rule(_TEXT, "entropy_coef", "the likelihood of the text has no entropy bonus"),
     Rule(_TEXT + _TOKENIZED, "max_length", "over-long prompts are dropped, see max_prompt_tokens"),
     Rule(_TEXT + _TOKENIZED, "completion_only_loss", "prompts are not learned"),
+    Rule(_TEXT + _TOKENIZED, "assistant_only_loss", "only the answer is learned anyway"),
+    Rule(_TEXT + _TOKENIZED, "packing", "rows are never joined or cut"),
+    Rule(_TOKENIZED, "padding_free", "its batches are padded"),
+    *(
+        Rule(_TOKENIZED, name, "it is of the likelihood of a text")
+        for name in ("loss_type", "label_smoothing_factor")
+    ),
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """SFT on vote shares: labels, trained tokens, and the loss against an explicit sum."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 import rewards
+from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.models.shared_beginning import shares_beginnings
@@ -184,6 +186,23 @@ def test_bad_options(tmp_path):
         JudgeSFTConfig(output_dir=str(tmp_path), entropy_coef=0.1)
     with pytest.raises(ValueError, match="max_length: 512 is not compatible with text"):
         JudgeSFTConfig(output_dir=str(tmp_path), max_length=512)
+
+
+_OF_TEXT = {"loss_type": "dft", "label_smoothing_factor": 0.3, "padding_free": True}
+_OF_NONE = {"packing": True, "assistant_only_loss": True}
+
+
+@pytest.mark.parametrize("objective", ["text", "tokenized_brier", "tokenized_log"])
+@pytest.mark.parametrize("name", [*_OF_TEXT, *_OF_NONE])
+def test_options_of_trl_without_an_effect_are_refused(tmp_path, objective, name):
+    options = {"output_dir": str(tmp_path), "objective": objective, "report_to": "none", "use_cpu": True}
+    JudgeSFTConfig(**options)
+    options[name] = (_OF_TEXT | _OF_NONE)[name]
+    accepted = objective == "text" and name in _OF_TEXT
+    with (
+        nullcontext() if accepted else pytest.raises(UserError, match=f"{name}: .* is not compatible with {objective}")
+    ):
+        JudgeSFTConfig(**options)
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
