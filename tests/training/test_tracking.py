@@ -82,7 +82,7 @@ def test_a_missing_tracker_is_an_error_before_anything_is_written(tmp_path, monk
     from autorater.training.run import begin_run
 
     monkeypatch.setattr("transformers.integrations.integration_utils.is_mlflow_available", lambda: False)
-    training = SimpleNamespace(report_to=["mlflow"], output_dir=str(tmp_path / "out"), eval_strategy="no")
+    training = SimpleNamespace(report_to=["mlflow"], output_dir=str(tmp_path / "out"), eval_strategy="no", n_gpu=0)
     with pytest.raises(UserError, match="mlflow is not installed"):
         begin_run(JudgeArguments(), training, ModelConfig(), SimpleNamespace(summary="3 pairs"))
     assert not (tmp_path / "out").exists()
