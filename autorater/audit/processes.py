@@ -34,8 +34,10 @@ class Processes:
             return cls()
         import torch
 
+        from autorater.models.shares import gpu_of_process
+
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
+            torch.cuda.set_device(gpu_of_process())
         return cls(int(os.environ.get("RANK") or 0), size)
 
     @property

@@ -396,7 +396,13 @@ def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str
         raise bad_value("votes_a", row["votes_a"], "at least one vote in it or in another count")
     if n_votes not in (None, total):
         raise bad_value("n_votes", row["n_votes"], f"{total}, the sum of votes_a, votes_b and votes_tie")
+    share = share_beside(label, votes, row)
+    return share if label is None else label, total, votes
+
+
+def share_beside(label: float | None, votes: Mapping[str, int], row: Row) -> float:
+    """The share for B of the votes in a row; a DataError if a label beside them, not None or NaN, is another."""
     share = vote_share(**votes)
     if label is not None and abs(label - share) > 1e-6:
         raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {votes}, or no label")
-    return share if label is None else label, total, votes
+    return share

@@ -27,7 +27,7 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
-from autorater.data.pairs import vote_share
+from autorater.data.rows import share_beside
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
 logger = logging.getLogger(__name__)
@@ -209,10 +209,7 @@ def _share(row: Row, label: float) -> float:
     if all(value is None for value in given.values()):
         return label
     counts = {c: 0 if c == "votes_tie" and value is None else count_in(value, c) for c, value in given.items()}
-    share = vote_share(**counts) if any(counts.values()) else label
-    if abs(label - share) > 1e-6:
-        raise bad_value("label", row["label"], f"{share:.6g}, the share for B of the votes {counts}, or no label")
-    return share
+    return share_beside(label, counts, row) if any(counts.values()) else label
 
 
 def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:

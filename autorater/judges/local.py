@@ -8,7 +8,6 @@ of answers; scores of single responses (`autorater.judges.pointwise`).
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -37,6 +36,7 @@ from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.same_scores import evaluating
 from autorater.models.sharding import in_step, is_sharded
+from autorater.models.shares import gpu_of_process
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import (
@@ -179,7 +179,7 @@ class Judge(NamedJudge):
             raise UserError(f"{name}: max_reasoning_tokens: no effect on a judge that does not reason")
         model, tokenizer = load_policy(name, **model_init_kwargs)
         if device is None and not hasattr(model, "hf_device_map"):
-            device = f"cuda:{_gpu_of_process()}" if torch.cuda.is_available() else "cpu"
+            device = f"cuda:{gpu_of_process()}" if torch.cuda.is_available() else "cpu"
         if device is not None:
             model.to(device)
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
@@ -374,12 +374,6 @@ class Judge(NamedJudge):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:
                 raise UserError(f"{row} {i}: its prompt has {longest} tokens; this model has room for {limit}")
-
-
-def _gpu_of_process() -> int:
-    """The GPU of this process among those of its launcher; without a launcher the current one."""
-    rank = os.environ.get("LOCAL_RANK")
-    return int(rank) % torch.cuda.device_count() if rank else torch.cuda.current_device()
 
 
 def pieces_of(name_or_path: str, tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Without a process group (`torchrun`, `accelerate launch`) there is one process. torch is not imported for the question.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -19,6 +20,14 @@ def this_process() -> tuple[int, int]:
     if dist is None or not dist.is_available() or not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+def gpu_of_process() -> int:
+    """The GPU of this process among those of its launcher; without a launcher the current one."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK")
+    return int(rank) % torch.cuda.device_count() if rank else torch.cuda.current_device()
 
 
 def in_shares(rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> list[R]:

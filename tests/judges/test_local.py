@@ -15,6 +15,7 @@ from autorater.judges.calibrators import LogitMap
 from autorater.judges.local import FORMAT_FILE, read_format
 from autorater.judges.methods import SelfConsistency
 from autorater.judges.pointwise import PointwiseJudge
+from autorater.models.shares import gpu_of_process
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -137,9 +138,9 @@ def test_a_process_of_a_launcher_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert local._gpu_of_process() == 2
+    assert gpu_of_process() == 2
     monkeypatch.setenv("LOCAL_RANK", "5")
-    assert local._gpu_of_process() == 1
+    assert gpu_of_process() == 1
 
 
 def test_training_mode_is_restored(judge, simulated):
