@@ -54,7 +54,12 @@ from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
-from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_rounding
+from autorater.training.precision import (
+    evaluation_precision,
+    use_pretrained_defaults,
+    warn_of_emulation,
+    warn_of_rounding,
+)
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
 from autorater.training.teaching.stage import learn_from_teacher
@@ -281,6 +286,7 @@ def begin_run(
     for reason, names in ineffective_options(args, *options).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     use_pretrained_defaults(training, model_config, given)
+    warn_of_emulation(training)
     prepare_output_dir(training.output_dir)
     logger.info(data.summary)
     if data.warning:

@@ -9,7 +9,7 @@ from trl import ModelConfig
 
 from autorater.training import precision
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.precision import movable_share, use_pretrained_defaults, warn_of_rounding
+from autorater.training.precision import movable_share, use_pretrained_defaults, warn_of_emulation, warn_of_rounding
 from tests.conftest import make_model
 
 
@@ -51,6 +51,19 @@ def test_autocast_where_the_processor_has_bfloat16(tmp_path, model_folder, monke
         use_pretrained_defaults(training, model_config, given)
         assert training.bf16 == expected
         assert training.mixed_precision == ("bf16" if expected else "no")
+
+
+def test_emulated_bfloat16_is_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    warn_of_emulation(config(tmp_path, bf16=False))
+    assert not caplog.messages
+    warn_of_emulation(config(tmp_path, bf16=True, bf16_full_eval=True))
+    (message,) = caplog.messages
+    assert message.startswith("bf16 and bf16_full_eval: this CPU has no bfloat16 instructions")
+    assert message.endswith("(--bf16 false and --bf16_full_eval false)")
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    warn_of_emulation(config(tmp_path, bf16=True))
+    assert len(caplog.messages) == 1
 
 
 def test_movable_share_is_that_of_an_adamw_step():
