@@ -35,7 +35,7 @@ _SHOWN = {  # metrics of a progress line: name in the log, label and format
     "answers/parsed_reward": ("reward if parsed", ".4f"),
     "learning_rate": ("learning rate", ".2e"),
 }
-_LINE_SECONDS = 10.0  # least time between two lines
+_LINE_SECONDS = 10.0  # least time between two lines with metrics
 _SILENT_SECONDS = 30.0  # most time without a line, if steps are logged less often
 logger = logging.getLogger(__name__)
 
@@ -88,8 +88,9 @@ class LinesCallback(TrainerCallback):
 
     def __init__(self, title: str = ""):
         self.title = f"{title}: " if title else ""
-        self._logged: dict[str, float] = {}
+        self._unwritten: dict[str, float] = {}
         self._last_step, self._last_time = 0, time.monotonic()
+        self._last_metrics_time = self._last_time
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:
@@ -97,22 +98,27 @@ class LinesCallback(TrainerCallback):
         if line := _evaluation_line(logs):
             logger.info(f"{self.title}step {state.global_step}: {line}")
         elif shown := {name: logs[name] for name in _SHOWN if name in logs}:
-            self._logged |= shown
-            self._write_after(_LINE_SECONDS, state)
+            self._unwritten = shown
+            if time.monotonic() - self._last_metrics_time >= _LINE_SECONDS:
+                self._write(state)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._write_after(_SILENT_SECONDS, state)
+        if control.should_log:  # on_log is next, with the metrics of this step
+            return
+        if state.is_world_process_zero and time.monotonic() - self._last_time >= _SILENT_SECONDS:
+            self._unwritten = {}  # those of an earlier step
+            self._write(state)
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self._logged or self._last_step != state.global_step:
-            self._write_after(0.0, state)
+        if state.is_world_process_zero and (self._unwritten or self._last_step != state.global_step):
+            self._write(state)
 
-    def _write_after(self, seconds: float, state) -> None:
-        if not state.is_world_process_zero or time.monotonic() - self._last_time < seconds:
-            return
-        metrics = [f"{_SHOWN[name][0]} {value:{_SHOWN[name][1]}}" for name, value in self._logged.items()]
+    def _write(self, state) -> None:
+        metrics = [f"{_SHOWN[name][0]} {value:{_SHOWN[name][1]}}" for name, value in self._unwritten.items()]
         logger.info("  ".join([f"{self.title}step {state.global_step}/{state.max_steps}", *metrics]))
-        self._logged, self._last_step, self._last_time = {}, state.global_step, time.monotonic()
+        self._last_step, self._last_time = state.global_step, time.monotonic()
+        if self._unwritten:
+            self._unwritten, self._last_metrics_time = {}, self._last_time
 
 
 def _evaluation_line(logs: dict) -> str:

@@ -94,16 +94,17 @@ def test_held_out_pairs_are_evaluated_during_training(
         assert re.match(rf"step 2: brier {number}", lines[1])
 
 
-def log_steps(callback, steps, seconds, monkeypatch, **logs):
-    """Takes logged steps at a pace, and ends."""
+def log_steps(callback, steps, seconds, monkeypatch, every=1, **logs):
+    """Takes steps at a pace, logs every so many, and ends."""
     now = [callback._last_time]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     state = SimpleNamespace(is_world_process_zero=True, max_steps=steps, global_step=0)
     for state.global_step in range(1, steps + 1):
         now[0] += seconds
-        callback.on_step_end(None, state, None)
-        if logs:
-            callback.on_log(None, state, None, logs=logs)
+        logged = bool(logs) and state.global_step % every == 0
+        callback.on_step_end(None, state, SimpleNamespace(should_log=logged))
+        if logged:
+            callback.on_log(None, state, None, logs=logs | {"reward": state.global_step / 100})
     callback.on_train_end(None, state, None)
 
 
@@ -121,6 +122,20 @@ def test_a_line_every_few_seconds(monkeypatch, caplog, seconds, logs, steps):
         log_steps(LinesCallback(), int(steps[-1].split("/")[1]), seconds, monkeypatch, **logs)
     assert [message.split()[1] for message in caplog.messages] == steps
     assert all(("loss 0.5000" in message) == bool(logs) for message in caplog.messages)
+
+
+def test_metrics_stand_in_the_line_of_their_step(monkeypatch, caplog):
+    with caplog.at_level("INFO", "autorater"):
+        log_steps(LinesCallback(), 14, 15.0, monkeypatch, every=4, loss=0.5)
+    assert caplog.messages == [
+        "step 2/14",
+        "step 4/14  loss 0.5000  reward 0.0400",
+        "step 6/14",
+        "step 8/14  loss 0.5000  reward 0.0800",
+        "step 10/14",
+        "step 12/14  loss 0.5000  reward 0.1200",
+        "step 14/14",
+    ]
 
 
 @pytest.mark.parametrize("callback", [LinesCallback(), BarCallback()])
