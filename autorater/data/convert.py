@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="train", metavar="NAME", help="split of a Hub dataset (default: train)")
     add("--seed", type=int, default=0, metavar="N", help="draws which of chosen and rejected is A (default: 0)")
     add("--unlabelled", action="store_true", help="keep pairs without a label, to be judged")
-    add("--allow_odd_responses", action="store_true", help="keep blank responses and those that are not text")
+    add(
+        "--allow_odd_responses",
+        action="store_true",
+        help="keep blank responses, those that are not text, and half characters",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ from autorater.data.errors import DataError
 Row = dict[str, Any]
 
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
-_CHAT_KEYS = ({"role"}, {"from", "value"})
+_CONTENT = {"content", "text", "value", "parts", "tool_calls", "function_call"}
+_SHAREGPT = {"human", "gpt", "system", "user", "assistant", "tool", "observation", "function_call"}
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
 _NUMBERS = re.compile(r"\[(?:[-+.\de\s]|nan)+\]", re.ASCII)  # as numpy prints them
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
@@ -91,10 +92,13 @@ def with_messages(value: object) -> Any:
     if not isinstance(value, str) or not _MESSAGES.match(value):
         return value
     messages = decoded(value)
-    is_chat = isinstance(messages, list) and all(
-        isinstance(message, dict) and any(keys <= set(message) for keys in _CHAT_KEYS) for message in messages
-    )
+    is_chat = isinstance(messages, list) and all(isinstance(part, dict) and _is_message(part) for part in messages)
     return messages if is_chat else value
+
+
+def _is_message(part: Row) -> bool:
+    """Whether a mapping is a chat message; others with a role, such as people with their professions, are data."""
+    return bool("role" in part and _CONTENT & set(part)) or ("value" in part and part.get("from") in _SHAREGPT)
 
 
 def mappings_in(row: Row, column: str) -> list[Mapping[str, Any]]:
@@ -123,8 +127,25 @@ def check_unicode(value: str, column: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise bad_value(column, value, "text without lone surrogates") from None
+        expected = "text without lone surrogates (autorater convert --allow_odd_responses reads U+FFFD for them)"
+        raise bad_value(column, value, expected) from None
     return value
+
+
+def without_surrogates(value: Any) -> Any:
+    """The text, or all texts in lists and mappings, with U+FFFD for each lone surrogate."""
+    if isinstance(value, list):
+        return [without_surrogates(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: without_surrogates(part) for name, part in value.items()}
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+
+
+def category_in(row: Row, column: str) -> str | None:
+    """As `name_in`, also of a truth value or a fraction."""
+    value = given_in(row, column)
+    is_other = isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value) and value != int(value))
+    return str(value) if is_other else name_in(row, column)
 
 
 def name_in(row: Row, column: str) -> str | None:

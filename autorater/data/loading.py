@@ -100,15 +100,16 @@ def load_pairs(
 
     Args:
         source: A file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder written by
-            `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset` or a list of mappings.
+            `save_to_disk`, a Hub name, also with a configuration (`org/name:config`), a `pandas.DataFrame`, a
+            `datasets.Dataset` or a list of mappings.
         columns: Our names of columns to those of the source, such as `{"prompt": "instruction"}`.
         split: Split of a Hub dataset or a `DatasetDict`; ignored for sources without splits.
         labelled: Whether every pair must have a label. Without labels pairs can be judged and audited.
         layout: Name of a published layout, or `pairs` for our columns; default: the one that the columns show.
         seed: Draws which of a chosen and a rejected response is A.
         allow_odd_responses: Keep blank responses (an empty answer is an answer, and people voted on it), and read a
-            JSON `true`, `false` or number in place of a response as its JSON text (a converter has changed the type).
-            A null is still no response.
+            JSON `true`, `false` or number in place of a response as its JSON text (a converter has changed the type)
+            and a lone surrogate as U+FFFD. A null is still no response.
         report: Is filled in instead of warning.
 
     Returns:

@@ -17,6 +17,7 @@ from autorater.data.fields import (
     RowIds,
     amount_in,
     bad_value,
+    category_in,
     count_in,
     decoded,
     given_in,
@@ -24,6 +25,7 @@ from autorater.data.fields import (
     number_of,
     probability_in,
     shortened,
+    without_surrogates,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.arenas import is_turns, turn_lists
@@ -50,6 +52,9 @@ _RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --jud
 _NO_PAIRS = {
     ("prompt", "completion", "label"): "one response a row with a label (KTO); expected two responses a row",
     ("output", "kto_tag"): "one response a row with a label (KTO); expected two responses a row",
+    ("prompt", "response", "is_safe"): "ratings of one response a row (BeaverTails); expected two responses a row",
+    ("info", "summary", "worker"): "ratings of one summary a row; expected the comparisons of summarize_from_feedback",
+    ("response1", "response2", "feedback1", "feedback2"): "notes on two responses without a preference (HelpSteer3)",
     ("prompt", "response", "helpfulness"): "ratings of one response a row (HelpSteer); expected two responses a row",
     ("user_prompt", "model_response", "within_turn_id"): "one response a row (PRISM); expected its conversations",
     ("message_id", "parent_id", "rank"): "one message a row (OpenAssistant); expected its trees",
@@ -128,6 +133,8 @@ class RowReader:
             row = self._renamed(row)
             if self._from_text:
                 row = of_text(row)
+            if self._odd is not None:
+                row = {name: self._encodable(value) for name, value in row.items()}
             found = (
                 [self._as_named(ours, row) for ours in self._layout.rows(row)] if self._layout else [self._own(row)]
             )
@@ -272,16 +279,25 @@ class RowReader:
             response_b=self._response(row["response_b"], "response_b"),
             label=label,
             n_votes=n_votes,
-            topic=name_in(row, "topic"),
+            topic=category_in(row, "topic"),
             model_a=name_in(row, "model_a"),
             model_b=name_in(row, "model_b"),
             true_probability=probability_in(row, "true_probability"),
             criteria=name_in(row, "criteria"),
             reference=None if reference is None else text_or_messages(reference, "reference"),
-            group=name_in(row, "group"),
+            group=category_in(row, "group"),
             weight=amount_in(row, "weight"),
             **votes,
         )
+
+    def _encodable(self, value: object) -> object:
+        """The value with U+FFFD for lone surrogates, also of a list that a layout spells in a text."""
+        found = decoded(value) if self._layout else value
+        encodable = without_surrogates(found)
+        if encodable == found:
+            return value
+        self._odd["with a lone surrogate, read as U+FFFD"] += 1
+        return encodable
 
     def _response(self, value: object, column: str) -> Text:
         """A response; odd ones are counted if they are allowed."""

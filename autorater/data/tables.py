@@ -18,7 +18,7 @@ from autorater.data.fields import Row, with_messages
 from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, head_of, json_rows, refuse_other_file
 
 _OTHER_SUFFIXES = (".xlsx", ".zip", ".bz2", ".zst", ".gz", ".txt", ".arrow")  # as those of the readers, of no Hub name
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
 _SHORT = {
     **dict.fromkeys(("float32", "Float32", "float", "float[pyarrow]"), "float32"),
@@ -40,7 +40,8 @@ def iter_rows(source: Source, *, split: str = "train", select: SelectColumns = d
 
     Args:
         source: A file (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a folder
-            written by `save_to_disk`, a Hub name, a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
+            written by `save_to_disk`, a Hub name or `name:configuration`, a `pandas.DataFrame`, a `datasets.Dataset`,
+            or a list of mappings.
         split: Split of a Hub dataset or a saved `DatasetDict`.
         select: Called with the column names of a source that has a header. Parquet files and datasets give only the
             columns that it returns.
@@ -145,11 +146,12 @@ def _nested(row: Row) -> Row:
     return {name: with_messages(value) for name, value in row.items()}
 
 
-def _table_rows(tables: Iterable[Any]) -> Rows:
+def _table_rows(tables: Iterable[Any], class_names: Mapping[str, Sequence[str]]) -> Rows:
+    """The rows of tables of pyarrow; `class_names` has the names of the numbers in a column of classes."""
     start = 0
     for table in tables:
         try:
-            rows = _named(table).to_pylist()
+            rows = _named(table, class_names).to_pylist()
         except UnicodeDecodeError as error:
             place = f"rows {start} to {start + table.num_rows - 1}"
             raise DataError(f"{place}: text that is not UTF-8 ({error}); expected UTF-8") from error
@@ -159,18 +161,24 @@ def _table_rows(tables: Iterable[Any]) -> Rows:
         start += table.num_rows
 
 
-def _named(table: Any) -> Any:
-    """The table of pyarrow with the names of `datasets.ClassLabel` in place of their numbers; -1 is null."""
+def _named(table: Any, class_names: Mapping[str, Sequence[str]]) -> Any:
+    """The table with the names of classes in place of their numbers; -1 is null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
     for i, name in enumerate(table.schema.names):
-        feature, numbers = info.get("features", {}).get(name), table.column(i)
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and pa.types.is_integer(numbers.type):
-            names = pa.array(feature["names"]).take(pc.if_else(pc.less(numbers, 0), None, numbers))
+        numbers = table.column(i)
+        if name in class_names and pa.types.is_integer(numbers.type):
+            names = pa.array(class_names[name]).take(pc.if_else(pc.less(numbers, 0), None, numbers))
             table = table.set_column(i, name, names)
     return table
+
+
+def _class_names_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names of each `datasets.ClassLabel` that `datasets` notes in a Parquet file."""
+    features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    is_class = {name: isinstance(kind, dict) and kind.get("_type") == "ClassLabel" for name, kind in features.items()}
+    return {name: kind["names"] for name, kind in features.items() if is_class[name]}
 
 
 def _parquet_rows(path: Path, select: SelectColumns) -> Rows:
@@ -181,25 +189,31 @@ def _parquet_rows(path: Path, select: SelectColumns) -> Rows:
         refuse_other_file(head)
     try:
         with pq.ParquetFile(path) as file:
-            yield from _table_rows(file.iter_batches(_TABLE_ROWS, columns=list(select(file.schema_arrow.names))))
+            schema = file.schema_arrow
+            tables = file.iter_batches(_TABLE_ROWS, columns=list(select(schema.names)))
+            yield from _table_rows(tables, _class_names_in(schema.metadata))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"not a Parquet file ({error}); expected a complete Parquet file") from error
 
 
 def _loaded(source: str | Path, split: str) -> Any:
-    """A `datasets.Dataset` from a folder or the Hub."""
+    """A `datasets.Dataset` from a folder, or from the Hub, where a configuration may follow a colon."""
     try:
         import datasets
     except ImportError as error:
         raise ImportError(f"{source}: reading this requires `datasets`: pip install 'autorater-rl[train]'") from error
     saved = isinstance(source, Path)
     try:
-        dataset = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, split=split)
+        if saved:
+            dataset = datasets.load_from_disk(source)
+        else:
+            name, _, configuration = source.partition(":")
+            dataset = datasets.load_dataset(name, configuration or None, split=split)
     except (OSError, ValueError, IndexError) as error:  # IndexError: a saved dataset without rows
-        expected = (
-            "a folder written by save_to_disk" if saved else "a file, a folder, or a Hub dataset with this split"
-        )
-        raise DataError(f"dataset not loaded, split {split!r} ({error}); expected {expected}") from error
+        hub = "a file, a folder, or a Hub dataset with this split, as org/name or org/name:configuration"
+        expected = "a folder written by save_to_disk" if saved else hub
+        reason = " ".join(str(error).partition("\nExample of usage")[0].split())
+        raise DataError(f"dataset not loaded, split {split!r} ({reason}); expected {expected}") from error
     return _of_split(dataset, split)
 
 
@@ -216,4 +230,6 @@ def _dataset_rows(dataset: Any, select: SelectColumns) -> Rows:
         yield from _mappings(dataset.with_format(None))
         return
     used = list(select(dataset.column_names))
-    yield from _table_rows(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS))
+    # a stream that was filtered or shuffled has them here alone
+    class_names = {name: kind.names for name, kind in dataset.features.items() if hasattr(kind, "names")}
+    yield from _table_rows(dataset.select_columns(used).with_format("arrow").iter(_TABLE_ROWS), class_names)

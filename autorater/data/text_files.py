@@ -250,13 +250,17 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
 def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> None:
     """Raises a DataError if a text that only begins with a quote has taken in the rows below it.
 
-    Commas are not looked at: prose has them too.
+    Then the text ends its row, and its lines are rows, whose last fields are not all blank. Commas are not looked at:
+    prose has them too.
     """
     if separator == ",":
         return
-    for name, text in zip(header, values, strict=True):
-        n_lines = text.count("\n")
-        if n_lines and text.count(separator) == n_lines * (len(header) - 1):
+    last = len(header) - 1
+    for index, (name, text) in enumerate(zip(header, values, strict=True)):
+        *rows, rest = text.split("\n")
+        n_separators = [line.count(separator) for line in (*rows, rest)]
+        are_rows = rows and n_separators == [last - index, *[last] * (len(rows) - 1), index]
+        if are_rows and any(row.rpartition(separator)[2].strip() for row in rows):
             expected = "a field of one row, but a quote took in whole rows; write a quote in a text twice, in quotes"
             raise bad_value(name, text, expected)
 

@@ -302,7 +302,9 @@ def test_class_labels_are_their_names(tmp_path):
     table = datasets.Dataset.from_list(rows, features=features)
     table.to_parquet(tmp_path / "a.parquet")
     table.save_to_disk(tmp_path / "a")
-    for source in (table, table.to_iterable_dataset(), tmp_path / "a.parquet", tmp_path / "a"):
+    stream = table.to_iterable_dataset()
+    streams = (stream, stream.filter(bool), stream.shuffle(seed=1), stream.rename_column("label", "kind"))
+    for source in (table, *streams, tmp_path / "a.parquet", tmp_path / "a"):
         assert [pair.label for pair in iter_pairs(source)] == [1, 0.5]
     table = table.rename_columns({"label": "kind", "winner": "label"})
     with pytest.raises(DataError, match="'label': got 'model_b'; expected a number"):
@@ -379,6 +381,15 @@ def test_a_quote_that_takes_in_rows_is_named(tmp_path):
         load_pairs(path)
     path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"one\ttab\nand a line"\tb\t1\n')
     assert load_pairs(path)[0].response_a == "one\ttab\nand a line"
+    for separator, text in (
+        ("\t", "def f():\n\t\t\treturn 1"),
+        (";", "int a; int b;\nreturn a;"),
+        ("|", "| a |\nb |"),
+    ):
+        cells = ("Q", f'"{text}"', "b", "1")
+        header = ("prompt", "response_a", "response_b", "label")
+        path.write_text("\n".join(map(separator.join, (header, cells))) + "\n")
+        assert load_pairs(path)[0].response_a == text
 
 
 def test_nulls_of_databases_are_no_texts(tmp_path):

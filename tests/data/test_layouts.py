@@ -289,6 +289,11 @@ def test_preference_data_is_one_vote_a_row(kind):
     assert (pair.label, pair.n_votes, pair.votes_a) == (0.0, 1, 1)
 
 
+def test_preference_data_keeps_its_weights():
+    (pair,), _ = read([{"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green.", "weight": 3.0}])
+    assert pair.weight == 3
+
+
 def test_the_order_of_preference_data_tells_nothing():
     rows = [{"prompt": f"Q{i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(400)]
     labels = [pair.label for pair in read(rows)[0]]
@@ -558,6 +563,9 @@ def test_label_studio():
     assert report.layout == "label_studio"
     assert [(p.id, p.prompt, p.votes_a, p.votes_b) for p in pairs] == [("5", "Tea?", 1, 2)]
     assert dict(report.left_out) == {"no completed annotation": 1}
+    ranked = {"result": [{"type": "ranker", "from_name": "rank", "value": {"ranker": {"best": ["answer1"]}}}]}
+    with pytest.raises(DataError, match=r"annotated with ranker, not <Pairwise> or <Choices>"):
+        read([TASK | {"annotations": [ranked]}])
     flat = {
         "answer1": "Yes.",
         "answer2": "No.",
@@ -617,6 +625,12 @@ def test_mturk_with_several_answers():
         ({"prompt": "Tea?", "completion": "Yes.", "label": True}, r"prompt, completion, label are one response a row"),
         ({"instruction": "Tea?", "output": "Yes.", "kto_tag": True}, r"output, kto_tag are one response a row"),
         ({"prompt": "Tea?", "response": "Yes.", "helpfulness": 3}, r"helpfulness are ratings of one response a row"),
+        ({"prompt": "Tea?", "response": "Yes.", "is_safe": True}, r"is_safe are ratings of one response a row"),
+        ({"info": {}, "summary": {}, "worker": "w"}, r"worker are ratings of one summary a row"),
+        (
+            {"context": [], "response1": "a", "response2": "b", "feedback1": [], "feedback2": []},
+            r"without a preference",
+        ),
         ({"question_id": 1, "g1_winner": "tie", "g2_winner": "tie"}, r"g1_winner, g2_winner are verdicts in both"),
         ({"question_id": 1, "games": [{"score": "A>B"}, {"score": "B>A"}]}, r"games are verdicts .* recorded:FILE"),
         ({"user_prompt": "Tea?", "model_response": "Yes.", "within_turn_id": 0}, r"\(PRISM\); expected its conv"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from autorater.data import loading
 from autorater.data.errors import DataError, DataWarning
 from autorater.data.loading import COLUMNS, iter_pairs, load_pairs, write_pairs
+from autorater.data.messages import plain_text
 from autorater.data.pairs import (
     Pair,
     leaked_responses,
@@ -367,16 +368,17 @@ def test_hub_names(monkeypatch):
     datasets = pytest.importorskip("datasets")
     requested = []
 
-    def load_dataset(name, *, split):
-        requested.append((name, split))
+    def load_dataset(name, configuration, *, split):
+        requested.append((name, configuration, split))
         if split != "test":
-            raise ValueError(f"Unknown split {split!r}")
+            raise ValueError(f"Unknown split\n{split!r}\nExample of usage:\n\tload_dataset")
         return datasets.Dataset.from_list([{**ROW, "extra": 1}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert load_pairs("org/name-v1.5", split="test") == [Pair("0", "Tea or coffee?", "Tea.", "Coffee.", 0.25)]
-    error_of("name", "split 'train'", "Unknown split 'train'")
-    assert requested == [("org/name-v1.5", "test"), ("name", "train")]
+    assert len(load_pairs("org/name:comparisons", split="test")) == 1
+    error_of("name", "(Unknown split 'train'); expected", "or org/name:configuration")
+    assert requested == [("org/name-v1.5", None, "test"), ("org/name", "comparisons", "test"), ("name", None, "train")]
 
 
 def test_missing_datasets_package_is_named(tmp_path, monkeypatch):
@@ -671,6 +673,42 @@ def test_odd_responses_are_kept_and_counted_on_request(tmp_path):
     with pytest.warns(DataWarning, match=r"a\.jsonl: odd responses among 3 pairs: 1 blank, 1 not text, read as true"):
         pairs = load_pairs(path, allow_odd_responses=True)
     assert [(pair.response_a, pair.response_b) for pair in pairs] == [("", "Coffee."), ("Tea.", "true"), ("Tea.", "4")]
+
+
+def test_lone_surrogates_are_replaced_on_request(tmp_path):
+    half = {**ROW, "prompt": [{"role": "user", "content": "Tea \ud83d?"}], "response_a": "\ud83d\ude00 \ude00"}
+    path = jsonl(tmp_path / "a.jsonl", half, ROW)
+    error_of(path, "line 1: column 'prompt[0]': got 'Tea \\ud83d?'; expected text without lone surrogates")
+    with pytest.warns(DataWarning, match="odd responses among 2 pairs: 2 with a lone surrogate, read as U"):
+        pair, other = load_pairs(path, allow_odd_responses=True)
+    assert (pair.prompt[0].content, pair.response_a, other.response_a) == ("Tea \ufffd?", "\U0001f600 \ufffd", "Tea.")
+    texts = {"prompt": '["Tea?"]', "response_a": r'["Yes \ud83d"]', "response_b": '["No"]'}
+    arena = texts | {"winner_model_a": "1", "winner_model_b": "0", "winner_tie": "0"}
+    write_csv(tmp_path / "a.csv", [arena], list(arena))
+    with pytest.warns(DataWarning, match="1 with a lone surrogate"):
+        (pair,) = load_pairs(tmp_path / "a.csv", allow_odd_responses=True)
+    assert plain_text(pair.response_a) == "Yes \ufffd"
+
+
+@pytest.mark.parametrize("value", [True, 0.5, 3])
+def test_groups_and_topics_may_be_truth_values_and_numbers(value):
+    (pair,) = load_pairs([ROW | {"is_code": value, "share": value}], {"topic": "is_code", "group": "share"})
+    assert (pair.topic, pair.group) == (str(value), str(value))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '[{"name": "Jo", "role": "Engineer"}]',
+        '[{"from": "A", "to": "B", "value": 5}]',
+        '[{"role": "user", "permissions": ["read"]}]',
+    ],
+)
+def test_an_answer_that_is_a_list_of_other_mappings_is_text(tmp_path, answer):
+    for row, column in ((ROW, "response_a"), ({"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}, "chosen")):
+        write_csv(tmp_path / "a.csv", [row | {column: answer}], list(row))
+        (pair,) = load_pairs(tmp_path / "a.csv")
+        assert answer in (pair.response_a, pair.response_b)
 
 
 @pytest.mark.parametrize(

@@ -36,15 +36,21 @@ def lifted(row: Row) -> Row:
 
 
 def _results(row: Row) -> Row:
-    """Choices in Label Studio's annotations by the name of their question, in columns that end in `.results`."""
+    """Choices in Label Studio's annotations by the name of their question, in columns that end in `.results`.
+
+    Types of results that are no choice are in the column `unread_types`.
+    """
     found: Row = {}
+    others: set[str] = set()
     for annotation in mappings_in(row, "annotations"):
         is_empty = annotation.get("was_cancelled") or given_in(annotation, "result") is None
         for result in () if is_empty else mappings_in(annotation, "result"):
             choice = _selected(result.get("value"))
-            if result.get("type") in ("pairwise", "choices") and choice is not None:
+            if result.get("type") not in ("pairwise", "choices"):
+                others.add(str(result.get("type")))
+            elif choice is not None:
                 found.setdefault(f"{result.get('from_name', 'choice')}{_RESULTS}", []).append(choice)
-    return found
+    return found | {"unread_types": sorted(others)}
 
 
 def _selected(value: object) -> object:
@@ -72,7 +78,9 @@ def label_studio(row: Row) -> Iterator[Row]:
     if len(questions) > 1:
         raise _several([name.removesuffix(_RESULTS) for name in questions])
     winners = [winner_of(choice, "annotations") for name in questions for choice in row[name]]
-    yield _filled(row, _texts(row)) | summed([w for w in winners if w], "no completed annotation")
+    others = ", ".join(row["unread_types"])
+    why_none = f"annotated with {others}, not <Pairwise> or <Choices>" if others else "no completed annotation"
+    yield _filled(row, _texts(row)) | summed([w for w in winners if w], why_none)
 
 
 def label_studio_min(row: Row) -> Iterator[Row]:

@@ -173,7 +173,7 @@ _SCORES = [
     for name in ("score", "rating", "avg_rating")
     for form in (f"{name}_{{}}", f"{{}}_{name}", f"{{}}-{name}")
 ]
-KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "annotator")}
+KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "weight", "annotator")}
 _PROMPTS = ("prompt", "conversations")
 _SPELLED = re.compile(r"""\{\s*["'](role|content|from|value)["']""")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
