@@ -28,13 +28,14 @@ from autorater.evaluation.requests import (
 )
 from autorater.evaluation.results import write_metrics
 from autorater.judges.endpoint import EndpointJudge, missing_answers
-from autorater.judges.judged import judged_in_both_orders
+from autorater.judges.judged import judged_in_both_orders, warn_of_weights
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
 from autorater.judges.options import RECORDED
 from autorater.judges.recorded import JudgedPair
 
 logger = logging.getLogger(__name__)
+_WITH_WEIGHTS = 1000  # pairs at the beginning of a file that show whether there are weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
         UserError: If data, judge or folder are at fault; after the results are written, if the budget was too small.
     """
     data = _recorded_data(args) if args.judge.startswith(RECORDED) else _judged_data(args, folder)
+    warn_of_weights(islice(data.pairs(), _WITH_WEIGHTS))
     metrics = {probe: measure(found, args.n_bootstrap, probe) for probe, found in data.predictions.items()}
     first, headline = next(iter(data.predictions.items()))
     _check_family(args, headline.pairs)

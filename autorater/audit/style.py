@@ -1,7 +1,7 @@
 """A response with and without Markdown: the same words in the same order, as headings and lists or as prose.
 
     as_prose      without headings, bullets, numbers of lists, quotes, bold and italic type (with asterisks); the items
-                  of a list are sentences of one paragraph
+                  of a list are sentences of one paragraph. A number alone is no list
     as_markdown   the same words; the first sentence is a heading, every other one a bullet that begins in bold
 
 Code in fences is not touched.
@@ -10,7 +10,8 @@ Code in fences is not touched.
 import re
 
 _FENCE = re.compile(r"(^[ \t]*```.*?^[ \t]*```[ \t]*$)", re.MULTILINE | re.DOTALL)
-_LINE = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+|\d{1,3}[.)][ \t]+)+", re.MULTILINE)
+_LINE = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+)+", re.MULTILINE)
+_NUMBER = re.compile(r"^[ \t>]*(\d{1,3})[.)][ \t]+", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$", re.MULTILINE)
 _EMPHASIS = re.compile(r"(\*\*|(?<!\w)\*)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?:])[ \t]+")
@@ -48,12 +49,17 @@ def as_markdown(text: str) -> str:
 def _paragraphs(text: str) -> list[str]:
     """Paragraphs without Markdown, each one line, and blocks of code as they are."""
     found = []
+    numbers = {int(number) for number in _NUMBER.findall(_FENCE.sub("", text))}
+
+    def without_number(line: re.Match[str]) -> str:
+        return "" if numbers & {int(line[1]) - 1, int(line[1]) + 1} else line[0]
+
     for part in _FENCE.split(text):
         if _is_code(part):
             found.append(part)
             continue
         for block in re.split(r"\n[ \t]*\n", _RULE.sub("", part)):
-            plain = _LINE.sub("", block)
+            plain = _LINE.sub("", _NUMBER.sub(without_number, _LINE.sub("", block)))
             for _ in range(2):  # bold inside italic
                 plain = _EMPHASIS.sub(r"\2", plain)
             if plain.strip():

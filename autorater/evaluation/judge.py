@@ -112,8 +112,8 @@ def targets(pairs: Sequence[Pair], clusters: Sequence[str | int] | None = None) 
     labels = [pair.label for pair in pairs]
     clusters = pair_clusters(pairs) if clusters is None else clusters
     known = column(pairs, "n_votes"), column(pairs, "true_probability")
-    votes = [(pair.votes_a, pair.votes_tie or 0, pair.votes_b) for pair in pairs]
-    counts = None if any(None in row for row in votes) else np.array(votes, dtype=float)
+    votes = [(pair.votes_a or 0, pair.votes_tie or 0, pair.votes_b or 0) for pair in pairs]
+    counts = np.array(votes, dtype=float) if any(map(any, votes)) else None
     return Targets(labels, *known, clusters, pair_weights(pairs), counts)
 
 

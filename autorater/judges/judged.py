@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +27,7 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
+from autorater.data.pairs import Pair
 from autorater.data.rows import share_beside
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
@@ -74,7 +75,7 @@ def judged_in_both_orders(path: str | os.PathLike[str]) -> Callable[[], Iterable
     """
     _, first = next(iter(recorded_rows(path)))
     if _has_verdicts(first):
-        return partial(iter_recorded, path)
+        return partial(_with_shares, path)
     pairs = read_judged(path, unanswered=True, both_orders=True)
     return lambda: pairs
 
@@ -94,9 +95,10 @@ def labels_of(pairs: Sequence[JudgedPair]) -> np.ndarray:
     return labels
 
 
-def warn_of_weights(pairs: Sequence[JudgedPair]) -> None:
-    """Decisions do not use a column `weight`, and this says so."""
-    if any(given_in(pair.row, "weight") is not None for pair in pairs):
+def warn_of_weights(pairs: Iterable[Pair | JudgedPair]) -> None:
+    """Audits and decisions do not use a column `weight`, and this says so."""
+    weights = (pair.weight if isinstance(pair, Pair) else given_in(pair.row, "weight") for pair in pairs)
+    if any(weight is not None for weight in weights):
         logger.warning("the column weight is not used: every pair counts as one")
 
 
@@ -128,23 +130,28 @@ def _has_verdicts(row: Row) -> bool:
 
 
 def _recorded_pairs(path: str | os.PathLike[str], unanswered: bool) -> list[JudgedPair]:
-    pairs = []
-    for pair in iter_recorded(path):
-        if all(map(math.isnan, pair.answers)) and not unanswered:
-            raise DataError(f"{os.fspath(path)}: pair {pair.id!r} has no answer of the judge; leave it out")
-        with located(f"{os.fspath(path)}: pair {pair.id!r}"):
-            pairs.append(replace(pair, label=_share(pair.row, pair.label)))
+    pairs = list(_with_shares(path))
+    silent = next((pair for pair in pairs if all(map(math.isnan, pair.answers))), None)
+    if silent and not unanswered:
+        raise DataError(f"{os.fspath(path)}: pair {silent.id!r} has no answer of the judge; leave it out")
     return _distinct(path, pairs)
+
+
+def _with_shares(path: str | os.PathLike[str]) -> Iterator[JudgedPair]:
+    """The recorded pairs; counts of votes beside the verdicts are their labels."""
+    for pair in iter_recorded(path):
+        with located(f"{os.fspath(path)}: pair {pair.id!r}"):
+            found = replace(pair, label=_share(pair.row, pair.label))
+        yield found
 
 
 def _method_of(path: str | os.PathLike[str], row: Row, methods: Sequence[str]) -> str:
     names = [*decoded(row["probabilities"])]
     found = next((method for method in methods if method in names), None)
     if found is None:
-        raise DataError(
-            f"{os.fspath(path)}: it has the methods {', '.join(names)}; expected "
-            + (f"one of {', '.join(methods)}" if methods else "one judge: the column probability, or p_ab and p_ba")
-        )
+        expected = f"one of {', '.join(methods)}" if methods else "one of them to be named, such as --method"
+        few = f"{', '.join(names[:3])}, …" if len(names) > 4 else ", ".join(names)
+        raise DataError(f"{os.fspath(path)}: has {len(names)} methods ({few}); expected {expected}")
     return found
 
 
@@ -174,6 +181,7 @@ def _predicted_pairs(
             answers[shown], valid[shown] = probability, _valid(row)
             if order == "ba":
                 label, row = 1 - label, _swapped(row)
+            label = _same_label(id, earlier.label, label) if orders[id] else label
             pairs[id] = JudgedPair(id, tuple(answers), label, row, tuple(valid))
             orders[id].append(order)
     half = [id for id, found in orders.items() if len(found) < 2]
@@ -183,6 +191,19 @@ def _predicted_pairs(
             f"{half[0]!r}; expected a row with order ab and one with order ba of every pair"
         )
     return list(pairs.values())
+
+
+def _same_label(id: str, earlier: float, label: float) -> float:
+    """The label of a pair from its two rows, NaN where a row has none; in files it has six decimals."""
+    if math.isnan(earlier) or math.isnan(label):
+        return earlier if math.isnan(label) else label
+    if abs(label - earlier) > 2e-6:
+        raise DataError(
+            f"id {id!r}: the votes of its two orders differ: {earlier:.6g} and {label:.6g} for B; in the row with "
+            "order ba they are about the responses as shown there (label and counts swapped); votes by id belong into "
+            "a file for --votes"
+        )
+    return label
 
 
 def _valid(row: Row) -> float:

@@ -19,12 +19,11 @@ import numpy as np
 
 from autorater.data.atomic import open_atomic
 from autorater.data.pairs import Pair
+from autorater.metrics.validation import LEAST_VALID
 from autorater.models.shares import interleaved
 
 if TYPE_CHECKING:
     from autorater.judges.calibrators import Recalibration
-
-_LEAST_VALID = 1e-12  # probability that an answer parses, below which there is none
 
 
 class PairJudge(Protocol):
@@ -93,7 +92,7 @@ class Judgments(AnswerArrays):
     @property
     def answered(self) -> np.ndarray:
         """Whether both orders have an answer, shape (N,); without one the mean is 0.5."""
-        return (self.valid > _LEAST_VALID).all(axis=1)
+        return (self.valid > LEAST_VALID).all(axis=1)
 
     def __len__(self) -> int:
         return len(self.mean)

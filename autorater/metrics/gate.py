@@ -21,7 +21,13 @@ from autorater.metrics.scores import brier_scores
 from autorater.metrics.significance import holm
 from autorater.metrics.validation import check_equal_lengths, check_orders, check_probabilities, check_share
 
-HIGHER_IS_BETTER = {"brier": False, "agreement": True, "consistency": True, "symmetry_deviation_abs": False}
+HIGHER_IS_BETTER = {
+    "brier": False,
+    "agreement": True,
+    "consistency": True,
+    "symmetry_deviation_abs": False,
+    "answered": True,
+}
 POWER = 0.8
 WORSE, BETTER, UNCLEAR = "worse", "better", "no clear change"
 
@@ -36,7 +42,8 @@ class Change:
         p_value: Corrected for the number of metrics.
         verdict: `worse`, `better` or `no clear change`.
         detectable: The loss that is called worse with a probability of 80 %, above 0.
-        n_pairs: Pairs that count: for `agreement` those with a majority.
+        n_pairs: Pairs that count: for `agreement` those with a majority, for `consistency` and
+            `symmetry_deviation_abs` those that both judges answered in both orders.
     """
 
     metric: str
@@ -57,6 +64,7 @@ def compare_with_baseline(
     labels: ArrayLike | None = None,
     *,
     clusters: ArrayLike | None = None,
+    answered: ArrayLike | None = None,
     level: float = 0.05,
 ) -> list[Change]:
     """Compares the answers of two judges, or of two versions of one, for the same pairs in the same order.
@@ -65,11 +73,14 @@ def compare_with_baseline(
         baseline, current: shape (N, 2), N >= 2, Pr[the response shown second is better] in order ab and in order ba.
         labels: shape (N,), share of votes for B, in [0, 1]; without labels there is no `brier` and no `agreement`.
         clusters: shape (N,), dependent pairs, such as those of one prompt, have equal values.
+        answered: shape (2, N), whether the baseline and the current judge answered in both orders; by default all. An
+            answer that is missing is given as 1/2.
         level: Chance that any metric of an unchanged judge is called worse or better, in (0, 1).
 
     Returns:
         Changes of `brier` (mean of both orders), `agreement` (orders averaged), `consistency` and
-        `symmetry_deviation_abs`.
+        `symmetry_deviation_abs`, these two of the pairs that both judges answered in both orders, and, unless all are
+        answered, of `answered`, the share of the pairs that are.
 
     Raises:
         ValueError: unequal lengths, values outside their range, or fewer than two clusters.
@@ -81,11 +92,18 @@ def compare_with_baseline(
     check_share("level", level)
     if members.max() < 1:
         raise ValueError("all pairs are of a single cluster; expected at least two")
-    counted = np.ones(members.size) if labels is None else agreement_credits(labels, labels)[1]
+    every = np.ones(members.size)
+    answered = np.stack([every, every]) if answered is None else np.asarray(answered, float).reshape(2, members.size)
+    both = answered.prod(axis=0)
+    counted = {"consistency": both, "symmetry_deviation_abs": both}
+    if labels is not None:
+        counted["agreement"] = agreement_credits(labels, labels)[1]
     columns = [_per_pair(*orders[side], labels) for side in ("baseline", "current")]
+    if not answered.all():
+        columns = [column | {"answered": share} for column, share in zip(columns, answered, strict=True)]
     tests = {}
     for metric in columns[0]:
-        weights = counted if metric == "agreement" else np.ones(members.size)
+        weights = counted.get(metric, every)
         if np.count_nonzero(np.bincount(members, weights)) >= 2:
             tests[metric] = _Test.of(columns[0][metric], columns[1][metric], weights, members)
     p_values = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))

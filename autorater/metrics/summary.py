@@ -22,6 +22,7 @@ from autorater.metrics.position import position_bias, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
 from autorater.metrics.validation import (
     DECIMALS,
+    LEAST_VALID,
     check_at_least,
     check_equal_lengths,
     check_orders,
@@ -84,7 +85,7 @@ def judge_metrics(
 
     Returns:
         - the keys of `calibration_metrics` and `three_way_agreement` over the 2N answers, and those of
-          `position_bias`;
+          `position_bias` over the pairs with an answer in both orders (validity above 0), or all if there is none;
         - `gap`, mean signed overconfidence: how much further from 1/2 the answers are than the votes, on the side that
           the answer favours, in [−1, 1]; an answer of 1/2 adds 0;
         - `cohen_kappa` over the 2N answers; with counts and without weights, `alpha_annotators` and, for p_sym,
@@ -120,11 +121,14 @@ def judge_metrics(
     p_ab, p_ba = answers
     symmetrized = symmetrize(p_ab, p_ba)
     parsed = (valid[0] + valid[1]) / 2
+    answered = (valid > LEAST_VALID).all(axis=0)
+    answered = answered if answered.any() else ~answered
 
     def weighted(values: np.ndarray) -> Mean:
         return Mean(weights * values, weights)
 
-    report = {"n_pairs": float(p_ab.size), "parse_rate": float(parsed.mean()), **position_bias(p_ab, p_ba)}
+    report = {"n_pairs": float(p_ab.size), "parse_rate": float(parsed.mean())}
+    report |= position_bias(p_ab[answered], p_ba[answered])
     if targets.weights is not None:
         report["n_pairs_effective"] = float(weights.sum() ** 2 / (weights**2).sum())
     statistics: dict[str, Statistic] = {}
@@ -178,11 +182,11 @@ def judge_metrics(
 
     terms = position_terms(p_ab, p_ba)
     statistics |= {
-        "consistency": Share(terms["consistent"]),
-        "flip_rate": Share(1 - terms["consistent"]),
-        "first_slot_share": Share(terms["first"], terms["decided"]),
-        "symmetry_deviation_mean": Mean(terms["deviation"]),
-        "symmetry_deviation_abs": Mean(np.abs(terms["deviation"])),
+        "consistency": Share(answered * terms["consistent"], answered),
+        "flip_rate": Share(answered * (1 - terms["consistent"]), answered),
+        "first_slot_share": Share(answered * terms["first"], answered * terms["decided"]),
+        "symmetry_deviation_mean": Mean(answered * terms["deviation"], answered),
+        "symmetry_deviation_abs": Mean(answered * np.abs(terms["deviation"]), answered),
         "parse_rate": Share(parsed),
     }
     if n_bootstrap:

@@ -99,8 +99,15 @@ def _change(metric: Metric, before: Mapping[str, float], after: Mapping[str, flo
     intervals = metric.interval(before), metric.interval(after)
     if metric.better is None or None in intervals:
         return ""
+    if metric.better == "zero":
+        intervals = [_sizes(*interval) for interval in intervals]
     (low_before, high_before), (low_after, high_after) = intervals
     if low_before <= high_after and low_after <= high_before:
         return ""
-    old, new = (abs(m[metric.key]) if metric.better == "zero" else m[metric.key] for m in (before, after))
-    return "better" if (new > old) == (metric.better == "higher") else "worse"
+    return "better" if (low_after > high_before) == (metric.better == "higher") else "worse"
+
+
+def _sizes(low: float, high: float) -> tuple[float, float]:
+    """The interval of |x| for x in an interval."""
+    sizes = sorted((abs(low), abs(high)))
+    return (0.0 if low <= 0 <= high else sizes[0], sizes[1])

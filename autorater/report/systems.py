@@ -84,7 +84,7 @@ def win_rates_of_systems(entry: Entry, calibration: Sequence[Pair], unvoted: Seq
         return None
     labels, p = np.array([pair.label for pair in judged]), np.array([pair.probability for pair in judged])
     clusters = cluster_numbers([pair.row["prompt"] for pair in judged])
-    rates = system_win_rates(judged, p, labels, clusters, _CONFIDENCE, all_voted=True)
+    rates = system_win_rates(judged, p, labels, clusters, _CONFIDENCE)
     return SystemWinRates(rates, rank_texts(ranking(judged, p, labels, clusters, _CONFIDENCE)))
 
 

@@ -10,6 +10,11 @@ _SECRET_ENDINGS = ("token", "key", "secret", "password")
 _MAX_CHARACTERS = 1_000  # of an entry of a Markdown table
 
 
+def percent(share: float) -> str:
+    """A share as "95 %", with all of its digits: 0.999 is not "100 %"."""
+    return f"{round(100 * share, 10):g} %"
+
+
 def fixed_width(rows: Sequence[Sequence[str] | str], align: str = "l") -> str:
     """A table for the terminal, columns two spaces apart, without a final newline.
 

@@ -112,6 +112,24 @@ def test_without_labels_only_position_counts():
     assert list(changes(baseline, current)) == ["consistency", "symmetry_deviation_abs"]
 
 
+def test_missing_answers_are_no_consistent_ones():
+    """A judge that leaves half of its answers out is not more consistent, but answers less."""
+    baseline, _, labels = runs(0)
+    answered = np.arange(len(baseline)) % 2 == 0
+    current = np.where(answered[:, None], baseline, 0.5)
+    masks = [np.ones(len(baseline)), answered]
+    found = changes(baseline, current, labels, answered=masks)
+    for metric in ("consistency", "symmetry_deviation_abs"):
+        assert found[metric].verdict == "no clear change"
+        assert found[metric].change == 0
+        assert found[metric].n_pairs == answered.sum()
+        of_answered = changes(baseline[answered], baseline[answered])
+        assert found[metric].current == pytest.approx(of_answered[metric].current)
+    assert (found["answered"].baseline, found["answered"].current, found["answered"].verdict) == (1, 0.5, "worse")
+    assert found["brier"].change == changes(baseline, current, labels)["brier"].change
+    assert "answered" not in changes(baseline, current, labels, answered=[masks[0], masks[0]])
+
+
 @pytest.mark.parametrize(
     ("current", "options", "message"),
     [

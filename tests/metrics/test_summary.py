@@ -180,6 +180,19 @@ def test_parse_rate_and_modes(pairs):
     assert without_modes["distinct_answers"] == np.unique([pairs["p_ab"], pairs["p_ba"]]).size
 
 
+def test_position_bias_is_that_of_the_answered_pairs(pairs):
+    answered = np.arange(400) % 2 == 0
+    silent = {name: np.where(answered, pairs[name], 0.5) for name in ("p_ab", "p_ba")}
+    valid = np.tile(answered[:, None], (1, 2)).astype(float)
+    report = measured(**{**pairs, **silent}, valid=valid, n_bootstrap=50)
+    expected = position_bias(pairs["p_ab"][answered], pairs["p_ba"][answered])
+    assert {name: report[name] for name in expected} == pytest.approx(expected)
+    for name in ("consistency", "flip_rate", "first_slot_share", "symmetry_deviation_mean", "symmetry_deviation_abs"):
+        assert report[f"{name}_low"] <= report[name] <= report[f"{name}_high"]
+    everywhere = measured(**{**pairs, **silent}, valid=0 * valid, n_bootstrap=0)
+    assert everywhere["consistency"] > report["consistency"], "no answer: all pairs"
+
+
 def test_a_perfect_judge_sits_at_the_noise_floor():
     generator = np.random.default_rng(3)
     truth = generator.beta(1, 1, 3000)

@@ -158,7 +158,7 @@ def test_a_baseline(data, recorded, tmp_path, capsys):
     (tmp_path / "empty" / "predictions.jsonl").write_text('{"id": "x", "probabilities": {"other": 0.5}}')
     with pytest.raises(SystemExit):
         autorater([*worse, str(tmp_path / "empty")])
-    assert "it has the methods other; expected one of recorded," in capsys.readouterr().err
+    assert "has 1 methods (other); expected one of recorded," in capsys.readouterr().err
 
 
 def test_win_rates_of_systems(tmp_path, capsys):

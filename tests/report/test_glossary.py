@@ -50,6 +50,8 @@ def test_orders_averaged_have_a_heading_of_their_own():
         ("agreement", (0.7, 0.68, 0.72), (0.6, 0.58, 0.62), "worse"),
         ("symmetry_deviation_mean", (-0.3, -0.4, -0.2), (0.1, 0.05, 0.15), "better"),
         ("symmetry_deviation_mean", (0.1, 0.05, 0.15), (-0.3, -0.4, -0.2), "worse"),
+        ("symmetry_deviation_mean", (-0.16, -0.17, -0.14), (0.16, 0.14, 0.17), ""),
+        ("symmetry_deviation_mean", (-0.16, -0.17, -0.14), (0.01, -0.02, 0.04), "better"),
         ("sharpness", (0.1, 0.09, 0.11), (0.2, 0.19, 0.21), ""),
     ],
 )

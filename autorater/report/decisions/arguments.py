@@ -32,11 +32,12 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     add("current", metavar="CURRENT", help="judged pairs of this run, the same ids: a table, or its folder")
     add("--votes", metavar="FILE", help="file with votes and the same ids; default: those of CURRENT")
     level = "chance of a false verdict in any metric (default: 0.05)"
+    _add_method(parser)
     add("--level", type=fraction, default=0.05, metavar="L", help=level)
     add(
         "--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt or cluster, if all have it)"
     )
-    add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
+    add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: the current one)")
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -45,4 +46,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--votes", metavar="FILE", help="file with votes and the same ids; default: JUDGED has the votes"
     )
-    parser.add_argument("--output_dir", default=".", metavar="DIR", help="folder of the results (default: this one)")
+    _add_method(parser)
+    folder = "folder of the results (default: the current one)"
+    parser.add_argument("--output_dir", default=".", metavar="DIR", help=folder)
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    method = "predictions of `autorater evaluate`: the judging method to read, such as answer_mean"
+    parser.add_argument("--method", dest="methods", nargs=1, default=(), metavar="NAME", help=method)

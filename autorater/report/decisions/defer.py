@@ -20,6 +20,7 @@ from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
 from autorater.metrics.validation import DECIMALS
 from autorater.report.decisions.page import deferral_figure, write_page
+from autorater.report.tables import percent
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         UserError: If a file or an option is invalid, or no pair has votes.
     """
     folder = prepare_output_dir(args.output_dir)
-    pairs = read_judged(args.judged, args.votes)
+    pairs = read_judged(args.judged, args.votes, methods=args.methods)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
     voted = ~np.isnan(labels)
     study = judged[voted], 1 - labels[voted], labels[voted]
@@ -66,12 +67,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _answer(results: dict) -> str:
-    promise = f"disagreement with the majority at most {results['alpha']:g} with {1 - results['delta']:.0%} confidence"
+    confidence = percent(1 - results["delta"])
+    promise = f"disagreement with the majority at most {results['alpha']:g} with {confidence} confidence"
     everything_voted = f"all {results['n_votes']:,} pairs have votes, so none is left to decide on"
     if results["threshold"] is None:
         rest = f"all {results['n_for_people']:,} judged pairs go to people"
         return (
-            f"No judgment may stand: {results['n_votes']:,} pairs with votes cannot support {promise}; "
+            f"No judgment may stand: the {results['n_votes']:,} pairs with votes do not show {promise}; "
             f"{rest if results['n_judged'] else everything_voted}."
         )
     if not results["n_judged"]:

@@ -33,6 +33,7 @@ _NAMES = {
     "agreement": "Agreement",
     "consistency": "Consistency",
     "symmetry_deviation_abs": "Position bias (absolute)",
+    "answered": "Pairs answered in both orders",
 }
 _HEADER = ("Metric", "Baseline", "Now", "Change", "p, corrected", "Verdict", "Detectable")
 _CAPTION = "Change of every metric from the baseline and its interval; to the right is better."
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     """
     folder = prepare_output_dir(args.output_dir)
     baseline, current = (predictions_of(run) if Path(run).is_dir() else run for run in (args.baseline, args.current))
-    before, after = _same_pairs(read_judged(baseline), read_judged(current, args.votes), baseline, current)
+    sides = (read_judged(baseline, methods=args.methods), read_judged(current, args.votes, methods=args.methods))
+    before, after = _same_pairs(*sides, baseline, current)
     warn_of_weights(after)
     clusters = clusters_of(after, args.cluster_by)
     labels = np.array([pair.label for pair in after])
@@ -68,7 +70,8 @@ def gate_run(
 ) -> bool:
     """Compares the predictions of a run with those of an earlier one about the same pairs; whether it is worse.
 
-    Answers that are missing count as 1/2 on both sides, and are counted. Writes and prints as the command does.
+    Answers that are missing count as 1/2 against votes, and their pairs not for consistency and position bias; that
+    there are more or fewer of them is a change too. Writes and prints as the command does.
 
     Args:
         baseline: Folder of the earlier run, its metrics.json, or its predictions.jsonl.
@@ -84,12 +87,18 @@ def gate_run(
     paths = predictions_of(baseline), folder / PREDICTIONS
     both = [read_judged(path, unanswered=True, methods=methods) for path in paths]
     missing = [sum(math.isnan(p) for pair in side for p in pair.answers) for side in both]
+    silent = [{pair.id for pair in side if any(map(math.isnan, pair.answers))} for side in both]
     both = [[replace(p, answers=tuple(0.5 if math.isnan(a) else a for a in p.answers)) for p in side] for side in both]
     before, after = _same_pairs(*both, *paths)
     if any(missing):
-        logger.warning(f"missing answers count as 0.5: {missing[0]:,} of the baseline, {missing[1]:,} of this run")
+        logger.warning(
+            f"missing answers: {missing[0]:,} of the baseline, {missing[1]:,} of this run; they count as 0.5 against "
+            "votes, and their pairs not for consistency and position bias"
+        )
     clusters = clusters_of(after) if clusters is None else clusters
-    return _write_gate(folder, before, after, paths[1], clusters, level, {"baseline": baseline, "level": level})
+    answered = [[pair.id not in ids for pair in after] for ids in silent]
+    settings = {"baseline": baseline, "level": level}
+    return _write_gate(folder, before, after, paths[1], clusters, level, settings, answered)
 
 
 def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> Path:
@@ -118,13 +127,14 @@ def _write_gate(
     clusters: Sequence[Hashable] | None,
     level: float,
     settings: Mapping[str, object],
+    answered: Sequence[Sequence[bool]] | None = None,
 ) -> bool:
     """Writes and prints the comparison of two runs; whether a metric is worse. Labels count if all pairs have one."""
     labels = np.array([pair.label for pair in after])
     answers = (np.array([pair.answers for pair in side]) for side in (before, after))
     try:
         changes = compare_with_baseline(
-            *answers, None if np.isnan(labels).any() else labels, clusters=clusters, level=level
+            *answers, None if np.isnan(labels).any() else labels, clusters=clusters, answered=answered, level=level
         )
     except ValueError as error:
         raise UserError(f"{os.fspath(current)}: {error}") from error

@@ -22,6 +22,7 @@ from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
 from autorater.metrics.clusters import cluster_numbers
 from autorater.report.decisions.page import win_rate_figure, write_page
+from autorater.report.tables import percent
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +38,15 @@ def run(args: argparse.Namespace) -> None:
         UserError: If a file or an option is invalid, or no system has votes.
     """
     folder = prepare_output_dir(args.output_dir)
-    pairs = read_judged(args.judged, args.votes)
+    pairs = read_judged(args.judged, args.votes, methods=args.methods)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
     if not np.isnan(labels).any():
         raise UserError(f"all {len(pairs):,} pairs have votes, so that the judge adds nothing; expected some without")
     clusters = clusters_of(pairs, args.cluster_by)
     clusters = np.arange(len(pairs)) if clusters is None else cluster_numbers(clusters)
     rates = system_win_rates(pairs, judged, labels, clusters, args.confidence, args.width)
+    if not rates:
+        raise UserError("no system has votes; the votes are about pairs of a system with itself")
     results = {"systems": rates, "ranking": ranking(pairs, judged, labels, clusters, args.confidence)}
     write_text(folder / "winrate.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     for name, rate in rates.items():
@@ -71,36 +74,35 @@ def system_win_rates(
     clusters: np.ndarray,
     confidence: float,
     width: float | None = None,
-    *,
-    all_voted: bool = False,
 ) -> dict[str, dict[str, float | str | None]]:
     """The results of `estimate_win_rate` for every system, the best first; for "response B" if systems have no names.
 
     Args:
         judged, labels: shape (N,), Pr[B preferred] by the judge, and share of votes for B, NaN without votes.
         clusters: shape (N,), dependent pairs have equal numbers.
-        width: Adds `more_votes` for an interval this narrow.
-        all_voted: Allow systems whose pairs all have votes, and leave out those without any.
+        width: Adds `more_votes` for an interval this narrow, except for systems whose pairs all have votes.
 
-    Raises:
-        UserError: If a system has no votes, or all of its pairs have votes.
+    A system whose pairs all have votes has the win rate of the votes; one whose pairs have none is left out, with a
+    warning.
     """
-    rates = {}
+    rates, without = {}, []
     for name, sides in _systems(pairs).items():
         here, b = sides != 0, sides == 1
         won, label = (np.where(b, values, 1 - values)[here] for values in (judged, labels))
         voted, group = ~np.isnan(label), clusters[here]
         study = won[~voted], won[voted], label[voted]
         options = {"clusters": (group[~voted], group[voted]), "confidence": confidence}
-        if all_voted and (voted.all() or not voted.any()):
-            if voted.any():
-                rates[name] = votes_only_win_rate(won, label, clusters=group, confidence=confidence)
+        if not voted.any():
+            without.append(f"{name} ({voted.size:,} pairs)")
             continue
-        if voted.all() or not voted.any():
-            raise UserError(f"system {name!r}: {voted.sum()} of {voted.size} pairs have votes; expected some")
+        if voted.all():
+            rates[name] = votes_only_win_rate(won, label, clusters=group, confidence=confidence)
+            continue
         rates[name] = estimate_win_rate(*study, **options)
         if width is not None:
             rates[name]["more_votes"] = votes_for_width(*study, width, **options)
+    if without:
+        logger.warning(f"no votes, so no win rate: {', '.join(without)}")
     return dict(sorted(rates.items(), key=lambda item: -item[1]["value"]))
 
 
@@ -134,7 +136,7 @@ def rank_texts(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
 
 def _line(name: str, rate: dict, args: argparse.Namespace) -> str:
     counts = f"{rate['n_votes']:,} votes, {rate['n_judged']:,} judged pairs, {rate['votes_gained']:+.0f} votes gained"
-    more = f"; {rate['more_votes']:,} more votes for a width of {args.width:g}" if args.width is not None else ""
+    more = f"; {rate['more_votes']:,} more votes for a width of {args.width:g}" if "more_votes" in rate else ""
     return f"{name}: win rate {_interval(rate)}, votes alone {_interval(rate, 'votes_only_')} ({counts}{more})"
 
 
@@ -160,4 +162,4 @@ def answer(rates: dict[str, dict], confidence: float) -> str:
     unclear = [name for name in rates if name not in above + below]
     if unclear:
         parts.append(f"Too close to call with these votes: {', '.join(unclear)}.")
-    return f"{' '.join(parts)} Intervals hold with {confidence:.0%} confidence."
+    return f"{' '.join(parts)} Intervals hold with {percent(confidence)} confidence."

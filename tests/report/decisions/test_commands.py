@@ -9,7 +9,7 @@ from scipy.special import expit
 from autorater import load_pairs
 from autorater.cli import command
 from autorater.data.errors import DataError
-from autorater.judges.judged import read_judged
+from autorater.judges.judged import judged_in_both_orders, read_judged
 from autorater.metrics import compare_with_baseline, deferral_threshold, estimate_win_rate, rank_systems
 
 
@@ -130,7 +130,7 @@ def test_refuses_where_the_votes_cannot_support_it(tmp_path, rows, capsys):
     )
 
 
-@pytest.mark.parametrize(("alpha", "answer"), [("0.2", "of further pairs may stand"), ("0.01", "cannot support")])
+@pytest.mark.parametrize(("alpha", "answer"), [("0.2", "of further pairs may stand"), ("0.01", "do not show")])
 def test_defer_says_that_every_pair_has_votes(tmp_path, rows, capsys, alpha, answer):
     voted = [row for row in rows if "votes_a" in row]
     command(["defer", write(tmp_path / "judged.jsonl", voted), "--alpha", alpha, "--output_dir", str(tmp_path)])
@@ -156,6 +156,33 @@ def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
     x, y = read_judged(judged, votes)
     assert np.isnan(x.label)
     assert y.label == pytest.approx(2.5 / 4)
+
+
+def test_votes_of_both_orders_are_those_of_the_pair(tmp_path):
+    shown = [{"id": i, "order": order, "probability": 0.6} for i in "xy" for order in ("ab", "ba")]
+    one_row = [row | ({"votes_a": 1, "votes_b": 3} if row["order"] == "ab" else {}) for row in shown]
+    for rows in (one_row, one_row[::-1]):
+        assert [pair.label for pair in read_judged(write(tmp_path / "judged.jsonl", rows))] == [0.75, 0.75]
+    joined = [row | {"votes_a": 1, "votes_b": 3} for row in shown]
+    with pytest.raises(DataError, match=r"line 2: id 'x': the votes of its two orders differ: 0.75 and 0.25 for B"):
+        read_judged(write(tmp_path / "judged.jsonl", joined))
+
+
+def test_audits_read_the_votes_beside_recorded_verdicts(tmp_path):
+    rows = [{"id": i, "p_ab": 0.6, "p_ba": 0.3, "votes_a": i, "votes_b": 1} for i in range(3)]
+    (read,) = {tuple(pair.label for pair in judged_in_both_orders(write(tmp_path / "a.jsonl", rows))())}
+    assert read == (1, 0.5, 1 / 3)
+
+
+def test_a_rare_system_without_votes_is_left_out(tmp_path, rows, capsys):
+    rare = [rows[0] | {"id": f"rare {i}", "model_a": "rare", "votes_a": None, "votes_b": None} for i in range(3)]
+    new = [row | {"id": f"new {i}", "model_a": "new", "votes_a": 1, "votes_b": 1} for i, row in enumerate(rows[:20])]
+    judged = write(tmp_path / "judged.jsonl", [*rows, *rare, *new])
+    command(["winrate", judged, "--output_dir", str(tmp_path), "--width", "0.05"])
+    results = json.loads((tmp_path / "winrate.json").read_text())["systems"]
+    assert "no votes, so no win rate: rare (3 pairs)" in capsys.readouterr().err
+    assert {*results} == {"ada", "bob", "<b>cyd</b>", "new"}
+    assert (results["new"]["method"], results["new"]["value"]) == ("votes alone", 0.5)
 
 
 @pytest.mark.parametrize("answers", [{"probability": 0.6}, {"p_ab": 0.6, "p_ba": 0.4}])
@@ -215,6 +242,26 @@ def test_gate_reads_the_folders_of_runs(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(["gate", *map(str, folders), "--output_dir", str(tmp_path)])
     assert f"{folders[1]}: no {folders[1] / 'predictions.jsonl'}; expected the folder" in capsys.readouterr().err
+
+
+def test_one_method_of_an_evaluation_is_named(tmp_path, capsys):
+    answers = {"answer_mean": 0.4, "tokens": 0.6, "probe": 0.7, "panel": 0.2, "pointwise": 0.1}
+    rows = [
+        {"id": i, "order": order, "probabilities": answers, **({"label": float(order == "ab")} if i < 2 else {})}
+        for i in range(4)
+        for order in ("ab", "ba")
+    ]
+    judged = write(tmp_path / "predictions.jsonl", rows)
+    output = ["--output_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        command(["gate", judged, judged, *output])
+    error = capsys.readouterr().err
+    assert "has 5 methods (answer_mean, tokens, probe, …); expected one of them to be named, such as --method" in error
+    for argv in (["winrate", judged, "--confidence", "0.999"], ["defer", judged, "--delta", "0.001"]):
+        command([*argv, *output, "--method", "tokens"])
+        page = (tmp_path / f"{argv[0]}.html").read_text()
+        assert "99.9 % confidence" in page
+        assert "100% confidence" not in page
 
 
 @pytest.mark.parametrize(
