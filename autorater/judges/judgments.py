@@ -19,7 +19,6 @@ import numpy as np
 
 from autorater.data.atomic import open_atomic
 from autorater.data.pairs import Pair
-from autorater.metrics.validation import LEAST_VALID
 from autorater.models.shares import interleaved
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ class Judgments(AnswerArrays):
     @property
     def answered(self) -> np.ndarray:
         """Whether both orders have an answer, shape (N,); without one the mean is 0.5."""
+        from autorater.metrics.validation import LEAST_VALID  # imports SciPy, which a help text can do without
+
         return (self.valid > LEAST_VALID).all(axis=1)
 
     def __len__(self) -> int:

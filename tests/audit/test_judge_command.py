@@ -195,8 +195,10 @@ def test_an_audit_against_a_baseline(tmp_path, capsys):
     assert stopped.value.code == command.BIASED
     printed = capsys.readouterr()
     assert "The judge is worse than the baseline" in printed.out
-    assert "missing answers count as 0.5: 0 of the baseline, 1 of this run" in printed.err
-    assert "| Consistency |" in (tmp_path / "biased" / "gate.md").read_text()
+    assert "missing answers: 0 of the baseline, 1 of this run; they count as 0.5 against votes" in printed.err
+    table = (tmp_path / "biased" / "gate.md").read_text()
+    assert "| Consistency |" in table
+    assert "| Pairs answered in both orders | 1.0000 | 0.9500 |" in table
     with pytest.raises(SystemExit):
         audit("other", fair[:5], "--baseline", str(tmp_path / "fair"))
     assert "15 ids of the other run are missing" in capsys.readouterr().err
