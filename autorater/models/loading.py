@@ -4,7 +4,9 @@ Deliberately left out: quantization and device maps, which `model_init_kwargs` p
 """
 
 import json
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +23,9 @@ HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder"
 """Options of `from_pretrained` that say where the files are."""
 LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
 """What `from_pretrained` of transformers raises; an ImportError for a package that an option needs."""
+_SCALES = re.compile(r"(weight|proj)_scale(_2|_inv)?$|\.(qweight|qzeros|scales)$")
+_LAYER = re.compile(r"(.*?\.)(\d+)\.")  # the first number in a name
+logger = logging.getLogger(__name__)
 
 
 def load_policy(
@@ -82,14 +87,54 @@ def _load_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
 
 
 def _whole_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
-    """As transformers loads it; weights that the files lack would be drawn at random."""
-    model, report = AutoModelForCausalLM.from_pretrained(name_or_path, output_loading_info=True, **model_init_kwargs)
+    """As transformers loads it; it would draw weights at random that the files lack or have in another shape."""
+    options = model_init_kwargs | {"ignore_mismatched_sizes": True}  # else an error that names no weight
+    model, report = AutoModelForCausalLM.from_pretrained(name_or_path, output_loading_info=True, **options)
+    _check_unread(name_or_path, model, sorted(report["unexpected_keys"]))
+    if other := sorted(report["mismatched_keys"]):
+        weight, got, expected = other[0]
+        raise UserError(
+            f"{name_or_path}: the shapes of {len(other)} weights are not those of its config, such as {weight}: got "
+            f"{tuple(got)}; expected {tuple(expected)}"
+        )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{name_or_path} lacks {len(missing)} weights of a causal language model, such as {missing[0]}; is it a "
             "reward model, an encoder or one of several parts?"
         )
     return model
+
+
+def _check_unread(name_or_path: str, model: PreTrainedModel, unread: Sequence[str]) -> None:
+    """Refuses weights in the files that a model cannot do without; a warning about others."""
+    beyond = _beyond_last_layer(model, unread)
+    fields = model.config.get_text_config().to_dict()
+    predicts_further = any(value and re.search("mtp|nextn", field) for field, value in fields.items())
+    if beyond and not predicts_further and not any("mtp" in name or "eh_proj" in name for name in beyond):
+        raise UserError(
+            f"{name_or_path} has {len(beyond)} weights of layers that its config leaves out, such as {beyond[0]}; "
+            "expected as many layers in the config (num_hidden_layers) as in the files"
+        )
+    others = [name for name in unread if name not in beyond and "mtp" not in name]
+    if scales := [name for name in others if _SCALES.search(name)]:
+        raise UserError(
+            f"{name_or_path} has weights that are quantized in a way that transformers does not read: {len(scales)} "
+            f"scales, such as {scales[0]}, are not part of the model; expected weights that are not quantized, or a "
+            "quantization of transformers"
+        )
+    if unread:
+        logger.warning(
+            f"{name_or_path}: {len(unread)} weights in its files are not part of the model and are left out, such as "
+            f"{unread[0]}"
+        )
+
+
+def _beyond_last_layer(model: PreTrainedModel, names: Collection[str]) -> list[str]:
+    """The names of weights whose layer has a number that the model's stack of layers does not have."""
+    layers = {found.groups() for name, _ in model.named_parameters() if (found := _LAYER.match(name))}
+    stacks = {stack for stack, _ in layers}
+    numbered = [(name, found.groups()) for name in names if (found := _LAYER.match(name))]
+    return [name for name, layer in numbered if layer[0] in stacks and layer not in layers]
 
 
 def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from autorater.data.errors import UserError
@@ -134,6 +136,65 @@ def test_a_model_without_a_language_model_head_is_refused(policy, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lacks 1 weights of a causal language model, such as lm_head\.weight; is it"):
         load_policy(str(tmp_path))
+
+
+def change(folder, config, of_weights):
+    """Other values in the config, and other weights in the file."""
+    file, weights = folder / "config.json", folder / "model.safetensors"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    save_file(of_weights(load_file(weights)), weights, metadata={"format": "pt"})
+
+
+def with_scales(weights):
+    """As ModelOpt and others write weights in float8: the weight times its scale is the weight of the model."""
+    of_scales = {name.replace("weight", "weight_scale"): torch.tensor(0.1) for name in weights if "proj" in name}
+    in_float8 = {name: w.to(torch.float8_e4m3fn) if "proj" in name else w for name, w in weights.items()}
+    return in_float8 | {name: w for name, w in of_scales.items() if "bias" not in name}
+
+
+@pytest.mark.parametrize("config", [{}, {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}])
+def test_quantized_weights_that_transformers_would_load_without_their_scales_are_refused(folder, config):
+    change(folder, config, with_scales)
+    with pytest.raises(UserError, match=r"transformers does not read: 14 scales, such as .*\.down_proj\.weight_scale"):
+        load_policy(str(folder))
+
+
+def with_layers(weights, *names):
+    return weights | {f"model.layers.{name}": torch.ones(32) for name in names}
+
+
+def test_layers_that_the_config_leaves_out_are_refused(folder):
+    change(folder, {"num_hidden_layers": 1, "layer_types": ["full_attention"]}, lambda weights: weights)
+    with pytest.raises(UserError, match=r"has 12 weights of layers that its config leaves out, such as .*layers\.1\."):
+        load_policy(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"num_nextn_predict_layers": 1}, ["2.input_layernorm.weight", "2.mlp.up_proj.weight_scale_inv"]),
+        ({}, ["2.input_layernorm.weight", "2.eh_proj.weight"]),
+        ({}, ["0.self_attn.k_scale", "0.mlp.up_proj.input_scale"]),
+    ],
+    ids=["mtp in the config", "mtp in the names", "scales of activations"],
+)
+def test_other_weights_that_a_model_does_not_have_are_said(folder, config, names, caplog):
+    change(folder, config, lambda weights: with_layers(weights, *names))
+    with caplog.at_level(logging.INFO, "autorater"):
+        load_policy(str(folder))
+    (line,) = [record.message for record in caplog.records if record.name.startswith("autorater")]
+    assert line.startswith(f"{folder}: 2 weights in its files are not part of the model and are left out, such as")
+
+
+def test_weights_of_another_shape_are_named(folder):
+    change(folder, {"vocab_size": 500}, lambda weights: weights)
+    with pytest.raises(UserError) as caught:
+        load_policy(str(folder))
+    rows = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    assert str(caught.value) == (
+        f"{folder}: the shapes of 1 weights are not those of its config, such as model.embed_tokens.weight: got "
+        f"({len(rows)}, 32); expected (500, 32)"
+    )
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "no name?"])
