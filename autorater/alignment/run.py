@@ -22,7 +22,7 @@ from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, align
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
 from autorater.evaluation.judge import evaluate
-from autorater.judges.local import pieces_of
+from autorater.judges.local import log_plain_prompt, pieces_of, read_format
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
@@ -53,8 +53,11 @@ def run_alignment(
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)
-    base = model_config.model_name_or_path or record.warm_started_policy(build)
+    pretrained = model_config.model_name_or_path
+    base = pretrained or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)
+    if pretrained and not read_format(pretrained):
+        log_plain_prompt(pretrained, tokenizer)
     pieces = record.prompt_pieces(label_format, lambda: pieces_of(base, tokenizer, label_format))
     judge = LabelJudge(model, tokenizer, label_format, pieces=pieces)
     log_layout_difference(judge.encoder)

@@ -182,6 +182,8 @@ class Judge(NamedJudge):
             device = f"cuda:{gpu_of_process()}" if torch.cuda.is_available() else "cpu"
         if device is not None:
             model.to(device)
+        if not saved:
+            log_plain_prompt(name, tokenizer)
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
         if recalibration is not None and prompt_format != saved_format:
             logger.warning(
@@ -374,6 +376,12 @@ class Judge(NamedJudge):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:
                 raise UserError(f"{row} {i}: its prompt has {longest} tokens; this model has room for {limit}")
+
+
+def log_plain_prompt(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Logs that the prompt is no chat, for a model without a chat template; judges saved here were trained so."""
+    if tokenizer.chat_template is None:
+        logger.info(f"{name} has no chat template; its prompt is plain text")
 
 
 def pieces_of(name_or_path: str, tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat) -> tuple[str, ...]:

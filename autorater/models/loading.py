@@ -6,12 +6,14 @@ Deliberately left out: quantization and device maps, which `model_init_kwargs` p
 import json
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from autorater.data.errors import UserError, first_line
@@ -19,6 +21,7 @@ from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
 _ADAPTER = "adapter_config.json"
+_TEMPLATE_OF_PROCESSOR = "chat_template.json"  # of models that read images too; newer ones have chat_template.jinja
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 """Options of `from_pretrained` that say where the files are."""
 LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
@@ -36,13 +39,18 @@ def load_policy(
     Args:
         name_or_path: A Hub name, a folder written by `save_pretrained`, or a GGUF file. For an adapter its base model
             is loaded too, and a `PeftModel` is returned whose adapter can be trained further.
-        dtype: A torch dtype name or `auto`; by default bfloat16 on a GPU and float32 elsewhere.
+        dtype: A torch dtype name or `auto`; by default bfloat16 on a GPU and float32 elsewhere. Its older name
+            `torch_dtype` is the same.
         model_init_kwargs: Passed to `from_pretrained` (revision, attn_implementation, quantization_config, …).
 
     Raises:
         UserError: If there is no such model, or it cannot be loaded; the message says why.
     """
     name_or_path = resolve_model(name_or_path)
+    if (older := model_init_kwargs.pop("torch_dtype", None)) is not None:
+        if dtype is not None:
+            raise UserError(f"dtype is {dtype!r} and torch_dtype, its older name, {older!r}; expected dtype alone")
+        dtype = older
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -51,19 +59,62 @@ def load_policy(
         name: model_init_kwargs[name] for name in (*HUB_OPTIONS, "trust_remote_code") if name in model_init_kwargs
     }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
-        adapter = is_adapter(name_or_path, source.get("revision"))
-        load = _load_adapter if adapter else _load_model
-        model = load(name_or_path, dtype=dtype, **model_init_kwargs)
+        if is_adapter(name_or_path, source.get("revision")):
+            model, tokenizer = _load_adapter(name_or_path, source, dtype=dtype, **model_init_kwargs)
+        else:
+            tokenizer = _load_tokenizer(name_or_path, **source)
+            model = text_only(_whole_model(name_or_path, dtype=dtype, **model_init_kwargs))
     except UserError:
         raise
     except LOAD_FAILURES as error:
         raise not_loaded(name_or_path, error) from error
-    if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
-        raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = _end_of_sequence(name_or_path, model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
+    if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
+        raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{name_or_path}: its tokenizer, {type(tokenizer).__name__}, is slow: written in Python, it does not say "
+            "where tokens stand in a text; expected a fast one, with a file tokenizer.json"
+        )
+    if tokenizer.chat_template is None and (file := _file_of(name_or_path, _TEMPLATE_OF_PROCESSOR, **source)):
+        tokenizer.chat_template = _field(file, "chat_template")
+    return tokenizer
+
+
+def _file_of(name_or_path: str, file: str, **source) -> str | None:
+    """The path of a file of a model; None if it has none."""
+    try:
+        return cached_file(name_or_path, file, **{key: source[key] for key in HUB_OPTIONS if key in source})
+    except OSError:
+        return None
+
+
+def _field(path: str | Path, name: str) -> object:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8")).get(name)
+    except (ValueError, AttributeError):
+        raise UserError(f"{path} is not a JSON object") from None
+
+
+def _end_of_sequence(name_or_path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The end-of-sequence token by a model's configs, for a tokenizer that has none."""
+    configs = model.generation_config, model.config.get_text_config()
+    named = next((config.eos_token_id for config in configs if config.eos_token_id is not None), None)
+    first = named[0] if isinstance(named, list) else named
+    if first is None or (token := tokenizer.convert_ids_to_tokens(first)) is None:
+        raise UserError(
+            f"{name_or_path}: its tokenizer has no eos_token, and eos_token_id in its generation_config.json and "
+            f"config.json is {named}; expected the token that ends an answer, in one of them"
+        )
+    return token
 
 
 def not_loaded(name: str, error: Exception, kind: str = "causal language model", place: str = "") -> UserError:
@@ -80,10 +131,6 @@ def not_loaded(name: str, error: Exception, kind: str = "causal language model",
 def is_adapter(name_or_path: str, revision: str | None = None) -> bool:
     """Whether a folder or Hub name holds an adapter of another model; `UserError` as in `resolve_model`."""
     return find_adapter_config_file(resolve_model(name_or_path), revision=revision) is not None
-
-
-def _load_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
-    return text_only(_whole_model(name_or_path, **model_init_kwargs))
 
 
 def _whole_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
@@ -137,25 +184,45 @@ def _beyond_last_layer(model: PreTrainedModel, names: Collection[str]) -> list[s
     return [name for name, layer in numbered if layer[0] in stacks and layer not in layers]
 
 
-def _load_adapter(name_or_path: str, revision: str | None = None, **model_init_kwargs) -> PreTrainedModel:
-    """A `PeftModel`; transformers would load the adapter frozen, in a form that peft neither trains nor merges."""
+def _load_adapter(
+    name_or_path: str, source: Mapping[str, object], revision: str | None = None, **model_init_kwargs
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A `PeftModel`; transformers would load the adapter frozen, in a form that peft neither trains nor merges.
+
+    The tokenizer is that of the base model if peft saved the adapter without one.
+    """
     from peft import PeftConfig, PeftModel, load_peft_weights
 
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
     base = base_of(name_or_path, config.base_model_name_or_path)
+    tokenizer = None
+    if _file_of(name_or_path, TOKENIZER_CONFIG_FILE, **source):
+        tokenizer = _load_tokenizer(name_or_path, **source)
     try:
-        whole = _whole_model(resolve_model(base), revision=config.revision, **model_init_kwargs)
+        place = resolve_model(base)
+        if tokenizer is None:
+            tokenizer = _load_tokenizer(place, **{**source, "revision": config.revision})
+        whole = _whole_model(place, revision=config.revision, **model_init_kwargs)
     except LOAD_FAILURES as error:
         raise not_loaded(base, error, place=f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
     model = text_only(whole)
-    if model is not whole:  # an adapter that was made elsewhere may be for the model that reads images
-        weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
-        model = whole if any("language_model." in name for name in weights) else model
+    names = load_peft_weights(name_or_path, device="cpu", revision=revision).keys()
+    if any("language_model." in name for name in names):
+        model = whole  # an adapter that was made elsewhere may be for the model that reads images
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings and _adapts_tokens(model, names):
+        model.resize_token_embeddings(len(tokenizer))  # as before the adapter was made, for tokens that were added
     adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
     for adapter in adapted.peft_config.values():  # it may be saved to another folder
         adapter.base_model_name_or_path = base
     adapted.loaded_from = name_or_path  # its `name_or_path` is that of the base model
-    return adapted
+    return adapted, tokenizer
+
+
+def _adapts_tokens(model: PreTrainedModel, names: Collection[str]) -> bool:
+    """Whether weights of an adapter, by their names, are those of tokens."""
+    of_tokens = model.get_input_embeddings(), model.get_output_embeddings()
+    paths = [path for path, module in model.named_modules() if any(module is other for other in of_tokens)]
+    return any(f".{path}." in name for path in paths for name in names)
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -174,11 +241,7 @@ def resolve_model(name_or_path: str) -> str:
         if _is_local(name_or_path):
             raise UserError(f"{path}: no such folder or file")
     elif adapter.exists():
-        try:
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        except (ValueError, AttributeError):
-            raise UserError(f"{adapter} is not a JSON object") from None
-        base_of(path, base)
+        base_of(path, _field(adapter, "base_model_name_or_path"))
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
     return name_or_path

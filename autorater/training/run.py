@@ -31,7 +31,7 @@ from autorater.evaluation.results import prepare_output_dir, write_run
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
 from autorater.judges.identity import CONTENTS_OF, contents_of
-from autorater.judges.local import Judge, pieces_of
+from autorater.judges.local import Judge, log_plain_prompt, pieces_of, read_format
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, is_adapter, load_policy, train_only
@@ -153,6 +153,8 @@ def open_run(
     base = pretrained or record.warm_started_policy(build)
     is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
     model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
+    if pretrained and not read_format(pretrained):
+        log_plain_prompt(pretrained, tokenizer)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
     if is_pointwise(training):
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)

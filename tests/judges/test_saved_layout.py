@@ -128,6 +128,18 @@ def test_tables_and_messages_are_judged(tmp_path):
     assert len(judge.probabilities([rows[0]] * 3)) == 3  # repeated rows stay rows
 
 
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE])
+def test_a_prompt_that_is_no_chat_is_said_of_a_model_that_was_not_trained_here(tmp_path, caplog, template):
+    saved_judge(tmp_path, template=template)
+    with caplog.at_level(logging.INFO, "autorater"):
+        load(tmp_path)
+        assert not caplog.records
+        (tmp_path / FORMAT_FILE).unlink()
+        load(tmp_path)
+    said = [] if template else [f"{tmp_path} has no chat template; its prompt is plain text"]
+    assert caplog.messages == said
+
+
 def test_criteria_that_no_slot_shows_are_said_once(tmp_path, caplog):
     judge = saved_judge(tmp_path, PromptFormat("short"))
     judge.probabilities(PAIRS)

@@ -7,9 +7,10 @@ import logging
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from autorater.data.errors import UserError
+from autorater.judges.merging import merge_adapter
 from autorater.models.loading import load_policy, not_loaded, resolve_model, train_only
 from autorater.models.tiny import build_policy
 
@@ -91,6 +92,63 @@ def folder(policy, tmp_path):
 def test_an_unknown_dtype(folder):
     with pytest.raises(UserError, match="dtype is 'fp16'; expected auto or a torch dtype such as float32"):
         load_policy(str(folder), dtype="fp16")
+
+
+def test_the_older_name_of_dtype(folder):
+    assert load_policy(str(folder), torch_dtype="bfloat16")[0].dtype == torch.bfloat16
+    with pytest.raises(UserError, match="dtype is 'float32' and torch_dtype, its older name, 'bfloat16'; expected"):
+        load_policy(str(folder), dtype="float32", torch_dtype="bfloat16")
+
+
+def test_the_chat_template_of_an_older_processor(folder):
+    assert load_policy(str(folder))[1].chat_template is None
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert load_policy(str(folder))[1].chat_template == "{{ messages }}"
+    (folder / "chat_template.jinja").write_text("{{ messages[0] }}")
+    assert load_policy(str(folder))[1].chat_template == "{{ messages[0] }}"
+
+
+def edit(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize("named", ["generation_config.json", "config.json"])
+def test_a_tokenizer_without_an_end_of_sequence_token_takes_that_of_the_model(policy, folder, named):
+    _, tokenizer = policy
+    edit(folder / "tokenizer_config.json", eos_token=None, pad_token=None)
+    for file in ("generation_config.json", "config.json"):
+        edit(folder / file, eos_token_id=[tokenizer.eos_token_id, 5] if file == named else None)
+    loaded = load_policy(str(folder))[1]
+    assert loaded.eos_token == loaded.pad_token == tokenizer.eos_token
+    edit(folder / named, eos_token_id=None)
+    with pytest.raises(UserError, match=r"its tokenizer has no eos_token, and eos_token_id in .* is None; expected"):
+        load_policy(str(folder))
+
+
+SLOW = """
+from transformers import PreTrainedTokenizer
+class Bytes(PreTrainedTokenizer):
+    def __init__(self, **options):
+        super().__init__(eos_token="\\0")
+    vocab_size = property(lambda self: 256)
+    def get_vocab(self):
+        return {chr(i): i for i in range(256)}
+    def _tokenize(self, text, **options):
+        return list(text)
+    def _convert_token_to_id(self, token):
+        return ord(token)
+    def _convert_id_to_token(self, i):
+        return chr(i)
+"""
+
+
+def test_a_slow_tokenizer_is_refused(folder):
+    without_tokenizer(folder)
+    (folder / "tokenization_bytes.py").write_text(SLOW)
+    of_class = {"tokenizer_class": "Bytes", "auto_map": {"AutoTokenizer": ["tokenization_bytes.Bytes", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(of_class))
+    with pytest.raises(UserError, match=r"its tokenizer, Bytes, is slow: .*; expected a fast one"):
+        load_policy(str(folder), trust_remote_code=True)
 
 
 def without_weights(folder):
@@ -223,6 +281,51 @@ def test_an_adapter_whose_base_model_was_moved(tmp_path):
     config.write_text("[]")
     with pytest.raises(UserError, match="is not a JSON object"):
         resolve_model(str(tmp_path))
+
+
+def test_an_adapter_without_a_tokenizer_has_that_of_its_base_model(folder, tmp_path_factory):
+    from peft import LoraConfig, get_peft_model
+
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    model, tokenizer = load_policy(str(folder))
+    adapter = str(tmp_path_factory.mktemp("adapter"))
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+    loaded = load_policy(adapter)[1]
+    assert (loaded.get_vocab(), loaded.chat_template) == (tokenizer.get_vocab(), "{{ messages }}")
+
+
+@pytest.mark.parametrize("of_tokens", ["modules_to_save", "trainable_token_indices"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_adapter_with_added_tokens(policy, tmp_path, of_tokens, tied):
+    from peft import LoraConfig, get_peft_model
+
+    tokenizer, base, adapter = copy.deepcopy(policy[1]), str(tmp_path / "base"), str(tmp_path / "adapter")
+    config = LlamaConfig.from_dict(policy[0].config.to_dict() | {"model_type": "llama", "tie_word_embeddings": tied})
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    model.name_or_path = base
+    added = [tokenizer.convert_tokens_to_ids(token) for token in ("<a>", "<b>") if tokenizer.add_tokens(token)]
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    modules = ["embed_tokens", *([] if tied else ["lm_head"])]
+    options = {"modules_to_save": modules, "trainable_token_indices": {"embed_tokens": added}}
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules=["q_proj"], ensure_weight_tying=tied, **{of_tokens: options[of_tokens]})
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    adapted.save_pretrained(adapter)
+    tokenizer.save_pretrained(adapter)
+    ids = torch.tensor([[3, *added, 4]])
+    with torch.no_grad():
+        expected = adapted.eval()(ids).logits
+    merge_adapter(adapter, tmp_path / "merged")
+    for folder in (adapter, str(tmp_path / "merged")):
+        with torch.no_grad():
+            logits = load_policy(folder)[0].eval()(ids).logits
+        torch.testing.assert_close(logits, expected)
 
 
 def test_a_relative_base_model_is_in_the_working_directory_or_beside_the_adapter(policy, tmp_path, monkeypatch):
