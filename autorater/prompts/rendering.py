@@ -34,6 +34,7 @@ _OTHER_THOUGHT = re.compile(  # <thinking>, [THINK], <seed:think>, <|START_THINK
     r"(think(ing)?|thoughts?|reason(ing)?|analysis)(:\w+)?(\|?[>\]\u25b7]|<\|\w+\|>)?\s*$",
     re.IGNORECASE,
 )
+_SWITCH = re.compile(r"/(no_)?think")  # SmolLM3 and Nemotron read it in a system prompt, and take it out
 _BEGUN_TAG = re.compile(r"[<\[][^>\]]*$")
 _ANSWER = "\u2045answer\u2046"
 _WHAT_TO_DO = "a chat template of your own is the file chat_template.jinja in a local copy of the model"
@@ -114,15 +115,14 @@ class _Chat:
         )
 
     def _is_shown_in(self, prompt: str) -> bool:
-        """Whether a rendered prompt has every message, but for white space."""
+        """Whether a rendered prompt has every message, but for white space and a switch of thoughts."""
         rest = _squeezed(prompt)
-        for _, content in reversed(self._turns):  # the words of the system prompt may also stand in the message
-            if not content.strip():
-                continue
-            before, found, behind = rest.partition(_squeezed(content))
-            if not found:
+        for role, content in reversed(self._turns):  # the words of the system prompt may also stand in the message
+            forms = map(_squeezed, (content, _SWITCH.sub("", content)) if role == "system" else (content,))
+            shown = next((form for form in forms if form in rest), None)
+            if shown is None:
                 return False
-            rest = before + behind
+            rest = rest.replace(shown, "", 1)
         return True
 
     def rendered(self, find_answer: bool) -> str:

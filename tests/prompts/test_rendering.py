@@ -229,6 +229,23 @@ def test_a_system_prompt_that_the_template_refuses_or_drops_joins_the_message():
     assert PromptEncoder(without, PromptFormat("short", system_prompt="Be fair.")).pieces[0].startswith("Be fair.\n\n")
 
 
+@pytest.mark.parametrize(
+    ("system", "shown"),
+    [
+        ("/no_think", ""),
+        ("/no_think You are fair.", " You are fair."),
+        ("You are fair. /think", "You are fair."),
+        ("Say /no_thinking, /think.", "Say ing, ."),
+    ],
+)
+def test_a_switch_that_the_template_takes_out_of_the_system_prompt(system, shown):
+    """As SmolLM3 and Nemotron do."""
+    takes = "{% if m.role == 'system' %}{{ m.content.replace('/no_think', '').replace('/think', '').rstrip() }}"
+    template = USER.replace("{{ m.content }}", takes + "{% else %}{{ m.content }}{% endif %}")
+    pieces = PromptEncoder(tokenizer_of(template), PromptFormat("short", system_prompt=system)).pieces
+    assert pieces[0] == f"<system>{shown}<user>[Question]\n"
+
+
 def test_a_blank_system_prompt_is_rendered():
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     template += "{% if add_generation_prompt %}[assistant]{% endif %}"
