@@ -6,8 +6,8 @@ Inside a slot
 
 - a control token of the tokenizer (`<|im_end|>`, `</think>`, …) is split before tokenization, so that it becomes
   ordinary characters;
-- an answer tag, a reasoning tag or a marker of the layout loses its bracket (`[` and `<` become `(`), because a model
-  reacts to ordinary characters that look like a marker.
+- an answer tag, a reasoning tag, a marker of the layout, or one of the chat template that is no token of the tokenizer
+  loses its bracket (`[` and `<` become `(`), because a model reacts to ordinary characters that look like a marker.
 
 A conversation has `[User]`, `[Assistant]`, … in front of its turns. They are layout, and a turn cannot forge them.
 Deliberately left out: truncation. Over-long prompts are dropped before training and counted (`drop_long`).
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from autorater.data.errors import UserError
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
-from autorater.prompts.markers import neutralize, turns
+from autorater.prompts.markers import control_texts, neutralize, turns
 from autorater.prompts.rendering import first_difference, render_layout
 from autorater.prompts.templates import PromptFormat, SlotFormat
 from autorater.prompts.tokens import DataTokenizer, decode, inside, read_inside
@@ -68,6 +68,7 @@ class PromptEncoder:
         self.format = format or PromptFormat()
         self._data = DataTokenizer(tokenizer)
         self.pieces = render_layout(tokenizer, self.format) if pieces is None else tuple(pieces)
+        self._control_texts = control_texts(self.pieces, [str(t) for t in tokenizer.added_tokens_decoder.values()])
         self.context = THINK_CLOSE + OPEN_TAG if self.format.reasoning else self.pieces[-1]
         first = tokenizer(self.pieces[0], add_special_tokens=False)["input_ids"]
         self._ids = [first, *(inside(tokenizer, piece) for piece in self.pieces[1:])]
@@ -107,7 +108,7 @@ class PromptEncoder:
         contents = []
         for row in split:
             roles = any(marker for text in row for marker, _ in text)
-            contents += [(neutralize(c, self.format.markers, roles=roles), roles) for text in row for _, c in text]
+            contents += [(self._neutral(c, roles), roles) for text in row for _, c in text]
         encoded = zip(contents, self._data.encode(content for content, _ in contents), strict=True)
         for row in split:
             slots = []
@@ -115,6 +116,9 @@ class PromptEncoder:
                 parts = [part for marker, _ in text for part in (self._role(marker), self._as_read(*next(encoded)))]
                 slots.append(("".join(part for part, _ in parts), [i for _, ids in parts for i in ids]))
             yield slots
+
+    def _neutral(self, text: str, roles: bool) -> str:
+        return self._control_texts.sub("(", neutralize(text, self.format.markers, roles=roles))
 
     def _role(self, marker: str) -> _Encoded:
         if marker not in self._roles:
@@ -128,7 +132,7 @@ class PromptEncoder:
         if self._data.is_faithful(text):
             return text, ids
         read = read_inside(self.tokenizer, ids)
-        if (safe := neutralize(read, self.format.markers, roles=roles)) != read:
+        if (safe := self._neutral(read, roles)) != read:
             (ids,) = self._data.encode([safe])
             read = read_inside(self.tokenizer, ids)
         return read, ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from autorater.data.messages import ROLES, Text
 
@@ -17,17 +17,28 @@ _IN_LAYOUT = re.compile(r"\[(/?[^\W\d][^\[\]\n]{0,60})\]|</?([^\W\d][^<>\n]{0,60
 
 
 _CONTROL = re.compile(
-    r"<(?=\|[^|<>\n]{1,40}\|>|｜[^｜<>\n]{1,40}｜>|\|\w{1,40}>|\w{1,40}\|>"
+    r"<(?=(\|[^|<>\n]{1,40}\|>|｜[^｜<>\n]{1,40}｜>|\|\w{1,40}>|\w{1,40}\|>"
     r"|/?(?:\w{1,20}:)?(?:s|bos|eos|pad|unk|sep|sop|eop|start_of_turn|end_of_turn)>|(?:BOS|EOS|PAD)_TOKEN>"
-    r"|(?:unused|reserved_|extra_id_|SPECIAL_)\d+>|</?SYS>>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\]|\|\w{1,40}\|\]|e~\[)"
-    r"|\](?=~!?b[\[\]])"
+    r"|(?:unused|reserved_|extra_id_|SPECIAL_)\d+>|</?SYS>>))"
+    r"|\[(?=(/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\]|\|\w{1,40}\|\]|e~\[))"
+    r"|\](?=(~!?b[\[\]]))"
 )
 
 
 def without_control_tokens(text: str) -> str:
     """Replaces the bracket of common control tokens, which a server would parse in the text of a message."""
     return _CONTROL.sub("(", text)
+
+
+def control_texts(texts: Iterable[str], tokens: Collection[str]) -> re.Pattern[str]:
+    """A pattern of the brackets of common control tokens that stand in texts and are none of a tokenizer's `tokens`.
+
+    Of Llama 2 and Zephyr `[INST]` and `<|user|>` are ordinary characters. A model reads them in any text as it reads
+    those of its chat template.
+    """
+    found = (match[0] + match[match.lastindex] for text in texts for match in _CONTROL.finditer(text))
+    spelled = sorted(set(found).difference(tokens))
+    return re.compile("|".join(f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in spelled) or "(?!)")
 
 
 def markers_in(texts: Iterable[str]) -> re.Pattern[str] | None:
