@@ -349,6 +349,8 @@ class Judge(NamedJudge):
             no_repeat_ngram_size=0,
             num_beams=1,
             num_return_sequences=1,
+            prompt_lookup_num_tokens=None,
+            return_dict_in_generate=False,
             max_new_tokens=self.max_reasoning_tokens,
             stop_strings=[THINK_CLOSE],
             tokenizer=self.tokenizer,

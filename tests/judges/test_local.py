@@ -247,6 +247,14 @@ def test_the_format_is_that_of_the_revision(monkeypatch):
     assert seen == [{"revision": "v1.0", "token": "t"}, {"revision": "v1.0", "token": "t", "dtype": "float32"}]
 
 
+@pytest.mark.parametrize("option", [{"return_dict_in_generate": True}, {"prompt_lookup_num_tokens": 3}])
+def test_reasoning_whatever_the_generation_config_says(reasoning_judge, simulated, monkeypatch, option):
+    expected = reasoning_judge.probabilities(simulated.pairs[:2])
+    for name, value in option.items():
+        monkeypatch.setattr(reasoning_judge.model.generation_config, name, value)
+    np.testing.assert_array_equal(reasoning_judge.probabilities(simulated.pairs[:2]).mean, expected.mean)
+
+
 def test_reasoning_judge_is_saved_with_its_limit(reasoning_judge, tmp_path):
     reasoning_judge.model.generation_config.sequence_bias = None
     reasoning_judge.model.save_pretrained(tmp_path)
