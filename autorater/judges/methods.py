@@ -14,6 +14,7 @@ To add a method, write a class with `probabilities` and construct it in `judging
 Swap averaging and recalibration are post-processing for every method (`autorater.judges.judgments`).
 """
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -33,7 +34,10 @@ from autorater.metrics.agreement import verdicts
 from autorater.models.answers import AnswerDistribution
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import PromptEncoder
+from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.tokens import inside_ids
+
+logger = logging.getLogger(__name__)
 
 
 def judging_method(
@@ -66,7 +70,7 @@ def judging_method(
     if judge.is_pointwise and name not in ("answer_mean", "pointwise", "linear_probe"):
         raise UserError("this judge is pointwise: its scores are answer_mean or pointwise")
     if name == "pointwise" and not judge.is_pointwise:
-        return PointwiseJudge(judge.model, judge.tokenizer, max_batch_tokens=judge.max_batch_tokens)
+        return _pointwise(judge)
     if name == "letter_logits":
         return LetterLogits(judge)
     if name in ("answer_mean", "pointwise"):
@@ -84,6 +88,20 @@ def judging_method(
             max_batch_tokens=judge.max_batch_tokens,
         )
     return Verbalized(judge) if name.startswith("verbalized") else SelfConsistency(judge, n_samples, seed)
+
+
+def _pointwise(judge: Judge) -> PointwiseJudge:
+    """The model of a pairwise judge with its system prompt, which asks for scores."""
+    asked, score_format = judge.encoder.format, ScoreFormat(system_prompt=judge.encoder.format.system_prompt)
+    hidden = [name for name in ("criteria", "reference") if getattr(asked, name, None) is not None]
+    if hidden:
+        logger.warning(
+            f"the method pointwise does not show {' and '.join(hidden)} of the judge: prompt template "
+            f"{score_format.template} has no {' and '.join(f'{{{name}}}' for name in hidden)}"
+        )
+    return PointwiseJudge(
+        judge.model, judge.tokenizer, max_batch_tokens=judge.max_batch_tokens, prompt_format=score_format
+    )
 
 
 @dataclass(frozen=True)

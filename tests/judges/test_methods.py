@@ -140,6 +140,14 @@ def test_every_method_judges_or_says_why_not(judge, simulated):
             judging_method(name, full, n_samples=least - 1)
 
 
+def test_the_method_pointwise_keeps_the_system_prompt_and_says_what_it_does_not_show(trained_model, caplog):
+    judge = Judge(*trained_model, PromptFormat("criteria", system_prompt="Be fair.", criteria="Is it short?"))
+    pieces = judging_method("pointwise", judge).encoder.pieces
+    assert pieces[0].startswith("Be fair.\n\n")
+    expected = "does not show criteria of the judge: prompt template pointwise has no {criteria}"
+    assert caplog.messages == [f"the method pointwise {expected}"]
+
+
 def test_methods_are_compared_without_a_saved_recalibration(judge, simulated):
     pairs = simulated.pairs[:3]
     raw = judge.probabilities(pairs).mean
