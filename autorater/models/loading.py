@@ -123,6 +123,8 @@ def not_loaded(name: str, error: Exception, kind: str = "causal language model",
     `place` says where the name was found. A name in an existing folder may be a mistyped path.
     """
     path, why = Path(name), f"cannot be loaded as a {kind}: {first_line(error)}"
+    if "trust_remote_code" in str(error) and "trust_remote_code" not in why:
+        why += " (pass trust_remote_code=True)"
     if len(path.parts) > 1 and path.parent.is_dir() and not path.exists():
         return UserError(f"{place}{name}: no such folder or file, and as a Hub name it {why}")
     return UserError(f"{place}{name} {why}")

@@ -164,6 +164,10 @@ def of_an_unknown_type(folder):
     (folder / "config.json").write_text(json.dumps({"model_type": "quen"}))
 
 
+def of_its_own_code(folder):
+    change(folder, {"auto_map": {"AutoConfig": "of_my.Config"}, "model_type": "my"}, lambda weights: weights)
+
+
 def without_tokenizer(folder):
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -176,9 +180,11 @@ def without_tokenizer(folder):
         (with_truncated_weights, "deserializing header"),
         (of_an_unknown_type, "model type `quen`"),
         (without_tokenizer, "has no tokenizer"),
+        (of_its_own_code, r"contains custom code .* \(pass trust_remote_code=True\)$"),
     ],
 )
-def test_a_folder_that_cannot_be_loaded_is_named_in_one_line(folder, damage, message):
+def test_a_folder_that_cannot_be_loaded_is_named_in_one_line(folder, damage, message, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda question: "n")  # transformers asks whether to run code
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
         load_policy(str(folder))
