@@ -31,7 +31,7 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
-from autorater.models.loading import HUB_OPTIONS, load_policy, resolve_model
+from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.same_scores import evaluating
@@ -178,6 +178,8 @@ class Judge(NamedJudge):
         if max_reasoning_tokens is not None and not prompt_format.reasoning:
             raise UserError(f"{name}: max_reasoning_tokens: no effect on a judge that does not reason")
         model, tokenizer = load_policy(name, **model_init_kwargs)
+        if judgment == PAIRWISE and prompt_format.reasoning:
+            check_has_end(name, tokenizer)
         if device is None and not hasattr(model, "hf_device_map"):
             device = f"cuda:{gpu_of_process()}" if torch.cuda.is_available() else "cpu"
         if device is not None:

@@ -69,7 +69,7 @@ def load_policy(
     except LOAD_FAILURES as error:
         raise not_loaded(name_or_path, error) from error
     if tokenizer.eos_token is None:
-        tokenizer.eos_token = _end_of_sequence(name_or_path, model, tokenizer)
+        tokenizer.eos_token = _end_of_sequence(model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -104,17 +104,21 @@ def _field(path: str | Path, name: str) -> object:
         raise UserError(f"{path} is not a JSON object") from None
 
 
-def _end_of_sequence(name_or_path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def _end_of_sequence(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The end-of-sequence token by a model's configs, for a tokenizer that has none."""
     configs = model.generation_config, model.config.get_text_config()
     named = next((config.eos_token_id for config in configs if config.eos_token_id is not None), None)
     first = named[0] if isinstance(named, list) else named
-    if first is None or (token := tokenizer.convert_ids_to_tokens(first)) is None:
+    return None if first is None else tokenizer.convert_ids_to_tokens(first)
+
+
+def check_has_end(name_or_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a UserError if a loaded tokenizer has no end-of-sequence token: training and reasoning require one."""
+    if tokenizer.eos_token is None:
         raise UserError(
-            f"{name_or_path}: its tokenizer has no eos_token, and eos_token_id in its generation_config.json and "
-            f"config.json is {named}; expected the token that ends an answer, in one of them"
+            f"{name_or_path}: no eos_token in its tokenizer, nor eos_token_id in its generation_config.json or "
+            "config.json; expected the token that ends an answer, in one of them"
         )
-    return token
 
 
 def not_loaded(name: str, error: Exception, kind: str = "causal language model", place: str = "") -> UserError:

@@ -34,7 +34,7 @@ from autorater.judges.identity import CONTENTS_OF, contents_of
 from autorater.judges.local import Judge, log_plain_prompt, pieces_of, read_format
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.loading import base_of, is_adapter, load_policy, train_only
+from autorater.models.loading import base_of, check_has_end, is_adapter, load_policy, train_only
 from autorater.models.saving import replacing_weights
 from autorater.models.sharding import gathered, is_sharded
 from autorater.prompts.batching import drop_long, longest_prompt
@@ -379,6 +379,7 @@ def open_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
+    check_has_end(base, tokenizer)
     if args.train_only and isinstance(model, PeftModel):
         raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:

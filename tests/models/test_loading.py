@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from autorater.data.errors import UserError
+from autorater.data.pairs import Pair
+from autorater.judges import Judge
 from autorater.judges.merging import merge_adapter
-from autorater.models.loading import load_policy, not_loaded, resolve_model, train_only
+from autorater.models.loading import check_has_end, load_policy, not_loaded, resolve_model, train_only
 from autorater.models.tiny import build_policy
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
@@ -121,8 +123,13 @@ def test_a_tokenizer_without_an_end_of_sequence_token_takes_that_of_the_model(po
     loaded = load_policy(str(folder))[1]
     assert loaded.eos_token == loaded.pad_token == tokenizer.eos_token
     edit(folder / named, eos_token_id=None)
-    with pytest.raises(UserError, match=r"its tokenizer has no eos_token, and eos_token_id in .* is None; expected"):
-        load_policy(str(folder))
+    loaded = load_policy(str(folder))[1]
+    with pytest.raises(UserError, match=r"no eos_token in its tokenizer, nor eos_token_id in .*; expected the token"):
+        check_has_end(str(folder), loaded)
+    judge = Judge.from_pretrained(str(folder), prompt_template="compact")
+    assert 0 < judge.probabilities([Pair("0", "Tea?", "Yes.", "No.", None)]).p_sym[0] < 1, "exact answers need none"
+    with pytest.raises(UserError, match=r"no eos_token"):
+        Judge.from_pretrained(str(folder), reasoning=True)
 
 
 SLOW = """
