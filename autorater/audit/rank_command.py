@@ -18,6 +18,7 @@ from autorater.data.errors import DataError, located
 from autorater.data.fields import RowIds, bad_value, decoded, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
+from autorater.data.rows import shown_in
 from autorater.data.tables import iter_rows
 from autorater.judges.ranking import pairs_to_rank, ranking_of
 
@@ -27,6 +28,7 @@ class _Question:
     id: str
     prompt: Text
     responses: list[Text]
+    shown: dict[str, Text | None]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     def pairs() -> Iterator[Pair]:
         for question in _questions(args):
-            yield from pairs_to_rank(f"{question.id}/", question.prompt, question.responses)
+            yield from pairs_to_rank(f"{question.id}/", question.prompt, question.responses, **question.shown)
 
     def rankings(judging: Judging) -> Iterator[dict[str, object]]:
         start = 0
@@ -64,7 +66,7 @@ def _questions(args: argparse.Namespace) -> Iterator[_Question]:
                 raise bad_value("responses", row["responses"], "a list of at least one response")
             texts = [text_or_messages(text, f"responses[{i}]", blank=True) for i, text in enumerate(responses)]
             id = ids.of(name_in(row, "id"), index)
-            question = _Question(id, text_or_messages(row["prompt"], "prompt"), texts)
+            question = _Question(id, text_or_messages(row["prompt"], "prompt"), texts, shown_in(row))
         yield question
 
 

@@ -53,9 +53,14 @@ class RewardEvaluation:
         return self._by_model(lambda row: row.mismatch)
 
     def reference_for(self, model: str) -> str:
-        """The model nearest in Elo that is not over-valued itself; if all others are, the nearest of all."""
+        """The opponent nearest in Elo that is not over-valued itself; if all are, the nearest of all.
+
+        Opponents answered a prompt that the model answered.
+        """
         gaps = self.gaps
-        others = [other for other in gaps if other != model]
+        others = [
+            ({row.model, row.opponent} - {model}).pop() for row in self.rows if model in (row.model, row.opponent)
+        ]
         fair = [other for other in others if gaps[other] <= 0] or others
         return min(fair, key=lambda other: abs(self.elo[other] - self.elo[model]))
 

@@ -267,7 +267,6 @@ class RowReader:
         if not self._layout:
             _check_columns(row, self._labelled, self._names)
         label, n_votes, votes = _label(row, self._labelled)
-        reference = given_in(row, "reference")
         broken = [name for name in sorted(_TEXTS) if self._from_text and row[name] in _EXCEL_ERRORS]
         if broken:
             expected = "the text; Excel took it for a formula and wrote an error"
@@ -283,9 +282,7 @@ class RowReader:
             model_a=name_in(row, "model_a"),
             model_b=name_in(row, "model_b"),
             true_probability=probability_in(row, "true_probability"),
-            criteria=name_in(row, "criteria"),
-            reference=None if reference is None else text_or_messages(reference, "reference"),
-            group=category_in(row, "group"),
+            **shown_in(row),
             weight=amount_in(row, "weight"),
             **votes,
         )
@@ -313,6 +310,16 @@ class RowReader:
         if not plain_text(response).strip():
             self._odd["blank"] += 1
         return response
+
+
+def shown_in(row: Row) -> dict[str, Text | None]:
+    """What a row has beside the texts that a judge's prompt may show: criteria, a reference, a group."""
+    reference = given_in(row, "reference")
+    return {
+        "criteria": name_in(row, "criteria"),
+        "reference": None if reference is None else text_or_messages(reference, "reference"),
+        "group": category_in(row, "group"),
+    }
 
 
 def _answer(value: object, column: str) -> Text:

@@ -275,7 +275,8 @@ def save_recalibration(
     bias of a judge that says little about the responses and much about the position.
 
     Raises:
-        UserError: If the comparison has no such recalibration, or the judge is not in a local folder.
+        UserError: If the comparison has no such recalibration, or the judge is not in a local folder, or as in
+            `Judge.check_saved_as`.
     """
     of_judge = {e.steps: e for e in entries if (e.judge, e.method) == (name, ANSWER_MEAN)}
     fitted = of_judge[(kind,)].recalibration if (kind,) in of_judge else None
@@ -283,6 +284,7 @@ def save_recalibration(
         raise UserError(f"nothing to save: the comparison has no {ANSWER_MEAN} with post-processing {kind!r}")
     if not Path(folder).is_dir():
         raise UserError(f"{folder} is not a local folder, so no recalibration can be saved with it")
+    judge.check_saved_as(folder)
     losses = [of_judge[steps].evaluation.metrics["log_loss"] for steps in ((), (kind,)) if steps in of_judge]
     if losses[-1] > losses[0]:
         logger.warning(

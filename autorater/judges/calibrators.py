@@ -265,7 +265,7 @@ def _slope(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def _slope_and_intercept(logits: np.ndarray, targets: np.ndarray) -> list[float]:
-    """The weights with the lowest log loss of σ(a · logits + b).
+    """The weights with the lowest log loss of σ(a · logits + b), a > 0: a falling map would turn verdicts around.
 
     As in Platt's paper the labels 0 and 1 become 1/(n + 2) and (n + 1)/(n + 2) for n votes per side, which keeps the
     slope finite.
@@ -280,4 +280,13 @@ def _slope_and_intercept(logits: np.ndarray, targets: np.ndarray) -> list[float]
         gradient = np.array([(errors * logits).mean(), errors.mean()])
         return log_losses(scores, targets).mean(), gradient
 
-    return minimize(loss_and_gradient, [1.0, 0.0], jac=True, method="BFGS", options={"gtol": 1e-10}).x.tolist()
+    precise = {"jac": True, "method": "BFGS", "options": {"gtol": 1e-10}}
+    slope, intercept = minimize(loss_and_gradient, [1.0, 0.0], **precise).x.tolist()
+    if slope >= 1 / _MAX_SLOPE:
+        return [slope, intercept]
+
+    def at_least_slope(intercept: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = loss_and_gradient(np.array([1 / _MAX_SLOPE, intercept[0]]))
+        return loss, gradient[1:]
+
+    return [1 / _MAX_SLOPE, float(minimize(at_least_slope, [0.0], **precise).x[0])]

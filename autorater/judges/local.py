@@ -217,14 +217,29 @@ class Judge(NamedJudge):
 
     def save_format(self, folder: str | Path) -> None:
         """Writes the prompt format, the rendered layout and the recalibration to the folder of the weights."""
-        saved = {"judgment": PAIRWISE}
+        saved = self._options_to_save()
         saved |= {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
-        saved["answer_step"] = self.tree.step
-        if self.encoder.format.reasoning:
-            saved["max_reasoning_tokens"] = self.max_reasoning_tokens
         if self.recalibration is not None:
             saved["recalibration"] = asdict(self.recalibration)
         write_json(Path(folder, FORMAT_FILE), saved)
+
+    def _options_to_save(self) -> dict[str, object]:
+        options = {"judgment": PAIRWISE, "answer_step": self.tree.step}
+        return options | ({"max_reasoning_tokens": self.max_reasoning_tokens} if self.encoder.format.reasoning else {})
+
+    def check_saved_as(self, folder: str | Path) -> None:
+        """Raises a UserError if a folder has the format of a judge that asks or answers in another way."""
+        path = Path(folder, FORMAT_FILE)
+        saved = read_json(path) if path.exists() else {}
+        differing = [name for name, value in self._options_to_save().items() if saved.get(name, value) != value]
+        if "prompt_format" in saved and not differing:
+            format = self.encoder.format
+            differing = ["prompt_format"] if type(format).from_dict(saved["prompt_format"]) != format else []
+        if differing:
+            raise UserError(
+                f"{folder} is a judge with another {' and '.join(differing)}; expected its own, without options that "
+                "change its prompt or its answers"
+            )
 
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders.

@@ -11,19 +11,17 @@ Deliberately left out: reasoning, and digits that are sampled.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.special import expit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.data.atomic import write_json
 from autorater.data.messages import Text
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
-from autorater.judges.local import FORMAT_FILE, Judge
+from autorater.judges.local import Judge
 from autorater.judges.options import POINTWISE
 from autorater.judges.ranking import Ranking, texts_of
 from autorater.models.answers import AnswerDistribution
@@ -91,13 +89,8 @@ class PointwiseJudge(Judge):
         self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
         self.max_reasoning_tokens = 0
 
-    def save_format(self, folder: str | Path) -> None:
-        """Writes the scale, the prompt format, the rendered layout and the recalibration beside the weights."""
-        saved: dict = {"judgment": POINTWISE, "score_scale": self.scale}
-        saved |= {"prompt_format": self.encoder.format.to_dict(), "pieces": self.encoder.pieces}
-        if self.recalibration is not None:
-            saved["recalibration"] = asdict(self.recalibration)
-        write_json(Path(folder, FORMAT_FILE), saved)
+    def _options_to_save(self) -> dict[str, object]:
+        return {"judgment": POINTWISE, "score_scale": self.scale}
 
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
         """The scores of K responses to a prompt, shape (K,), in [0, 9]; arguments and errors as in `rank`."""

@@ -72,10 +72,13 @@ def texts_of(prompt: Text, responses: Sequence[Text]) -> tuple[Text, list[Text]]
     return text_or_messages(prompt, "prompt"), checked
 
 
-def pairs_to_rank(id: str, prompt: Text, responses: Sequence[Text]) -> list[Pair]:
-    """Every two of K responses, in the order of `combinations`; ids begin with `id`."""
+def pairs_to_rank(id: str, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> list[Pair]:
+    """Every two of K responses, in the order of `combinations`; ids begin with `id`.
+
+    `shown` are what else a prompt may show: `criteria`, `reference` and `group`.
+    """
     both = combinations(range(len(responses)), 2)
-    return [Pair(f"{id}{i}-{j}", prompt, responses[i], responses[j], label=None) for i, j in both]
+    return [Pair(f"{id}{i}-{j}", prompt, responses[i], responses[j], label=None, **shown) for i, j in both]
 
 
 def ranking_of(p_sym: ArrayLike, n_responses: int) -> Ranking:

@@ -205,7 +205,7 @@ class PromptFormat(TemplateFormat):
             )
         if self.answer == "letter" and asks and not self.is_bare:
             raise UserError(f"{self._place} asks for a number; answers by letter require {{{HOW_TO_ANSWER}}} instead")
-        if self.wording and (asks or self.is_bare):
+        if self.wording and asks:
             raise UserError(
                 f"{self._place} has no instruction of ours ({{{HOW_TO_ANSWER}}}) that could be paraphrased"
             )
@@ -217,7 +217,7 @@ class PromptFormat(TemplateFormat):
 
     @property
     def is_bare(self) -> bool:
-        """Whether the template ends with the opening tag, without an instruction how to answer."""
+        """Whether the template ends with the opening tag."""
         return self._parsed[0][-1].endswith(OPEN_TAG)
 
     @cached_property
@@ -225,13 +225,15 @@ class PromptFormat(TemplateFormat):
         """The layout around the slots, with the instruction how to answer; one piece more than slots."""
         pieces, slots = map(list, self._parsed)
         if self.is_bare:
-            return (*pieces[:-1], pieces[-1].removesuffix(OPEN_TAG).rstrip())
+            pieces[-1] = pieces[-1].removesuffix(OPEN_TAG).rstrip()
+        if HOW_TO_ANSWER not in slots and any(OPEN_TAG in piece for piece in self._parsed[0]):
+            return tuple(pieces)
         file = _LAYOUTS / f"{'_'.join(filter(None, (HOW_TO_ANSWER, self.wording)))}.txt.j2"
         instruction = Template(file.read_text(encoding="utf-8")).render(asdict(self))
         if HOW_TO_ANSWER in slots:
             i = slots.index(HOW_TO_ANSWER)
             pieces[i : i + 2] = [pieces[i] + instruction + pieces[i + 1]]
-        elif not any(OPEN_TAG in piece for piece in pieces):
+        else:
             pieces[-1] += "\n\n" + instruction
         return tuple(pieces)
 
@@ -314,7 +316,10 @@ def parse_template(
     pieces[-1] += text[end:]
 
     names = "|".join(map(re.escape, known))
-    blanked = _SLOT.sub(lambda found: " " * len(found[0]), text)
+    others = re.compile(rf"\{{(?![ \t]*(?:{names})[ \t]*\}})[^{{}}\n]*\}}")  # closed, and more than a name
+    blanked = text
+    for pattern in (_SLOT, others):
+        blanked = pattern.sub(lambda found: " " * len(found[0]), blanked)
     if odd := re.search(rf"\{{[ \t]*({names})(?![\w:,=])|(?<![\w:,=.])({names})[ \t]*\}}", blanked):
         fail(odd.start(), f"{odd[0]!r} is not a slot; expected {{{odd[1] or odd[2]}}}")
     if missing := [name for name in required if name not in slots]:

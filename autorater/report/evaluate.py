@@ -68,6 +68,9 @@ def run(args: argparse.Namespace) -> None:
     for name, judge in judges.items():
         applicable = methods_of(judge, chosen, name or paths[name], say=args.methods not in (None, ["all"]))
         logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices, longest_reasoning)}")
+    if args.save_recalibration:  # before anything is judged
+        for name, judge in judges.items():
+            judge.check_saved_as(paths[name])
     entries = []
     for name, judge in judges.items():
         served = {"ask_refused_again": args.ask_refused_again} if judge.method else {}

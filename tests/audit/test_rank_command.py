@@ -40,6 +40,19 @@ def test_the_rankings_are_those_of_a_pairwise_judge(model_dir, prompts, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "prompts.jsonl"], "nothing is left over"
 
 
+def test_a_row_has_criteria_of_its_own(model_dir, tmp_path):  # noqa: F811
+    rows = [ROWS[1] | {"criteria": criteria} for criteria in ("Be brief.", None)]
+    path, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = ["--prompt_template", "criteria", "--criteria", "Be right."]
+    autorater(["rank", str(path), "--judge", str(model_dir), "--out", str(out), *options])
+    for row, criteria in zip(lines(out), ("Be brief.", "Be right."), strict=True):
+        judge = Judge.from_pretrained(str(model_dir), prompt_template="criteria", criteria=criteria)
+        expected = judge.rank(ROWS[1]["prompt"], ROWS[1]["responses"])
+        np.testing.assert_allclose(row["probabilities"], expected.probabilities, atol=1e-5)
+    assert lines(out)[0]["probabilities"] != lines(out)[1]["probabilities"]
+
+
 def test_a_pointwise_judge_reads_every_response_once(prompts, tmp_path, monkeypatch):
     tokenizer = make_tokenizer("split")
     judge = PointwiseJudge(make_model("qwen", len(tokenizer)), tokenizer, scale=2.0)

@@ -40,6 +40,14 @@ def test_by_hand():
     assert sum(evaluation.gaps.values()) == pytest.approx(0)
 
 
+def test_the_reference_answered_prompts_of_the_model():
+    apart = [r for r in RESPONSES if (r.prompt == "q0") != (r.model == "bob")]  # cyd and bob share no prompt
+    apart += [Response(prompt, "ada", "x", 0.5) for prompt in ("q1", "q2")]
+    evaluation = evaluate(apart, ELO, n_bootstrap=0)
+    assert {(row.model, row.opponent) for row in evaluation.rows} == {("ada", "bob"), ("ada", "cyd")}
+    assert evaluation.reference_for("cyd") == "ada"
+
+
 def test_accuracy_on_held_out_pairs():
     def pair(i, a, b, label):
         return Pair(f"{a}{b}{i}", f"q{i}", f"{a}{i}", f"{b}{i}", label, model_a=a, model_b=b)

@@ -186,6 +186,20 @@ def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):
         save_recalibration("platt", entries, judge, tmp_path / "nowhere")
 
 
+def test_a_recalibration_is_not_saved_with_the_judge_of_another_prompt(judge, compared, tmp_path):
+    *_, entries = compared
+    judge.save_format(tmp_path)
+    saved = (tmp_path / "autorater.json").read_text()
+    others = {"prompt_format": replace(judge.encoder.format, system_prompt="Be fair."), "answer_step": 0.5}
+    for name, value in others.items():
+        other = Judge(judge.model, judge.tokenizer, **{"prompt_format": judge.encoder.format, name: value})
+        with pytest.raises(UserError, match=f"is a judge with another {name}; expected its own"):
+            save_recalibration("platt", entries, other, tmp_path)
+    assert (tmp_path / "autorater.json").read_text() == saved
+    save_recalibration("platt", entries, copy(judge), tmp_path)
+    assert (tmp_path / "autorater.json").read_text() != saved
+
+
 def test_a_probe_is_fitted_once(judge, pairs, tmp_path, monkeypatch):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
     options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0, "folder": tmp_path}

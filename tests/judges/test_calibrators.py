@@ -125,6 +125,13 @@ def test_isotonic_of_a_symmetric_judge_is_symmetric(rows):
     np.testing.assert_allclose(fitted(p), 1 - fitted(1 - p), atol=1e-9)
 
 
+def test_platt_does_not_turn_verdicts_around():
+    p_ab = np.array([0.9, 0.8, 0.3, 0.2, 0.7])
+    fitted = fit_platt(p_ab, 1 - p_ab, np.array([0.0, 0.0, 1.0, 1.0, 0.5]))
+    assert fitted.slope == 1 / 50
+    assert fitted.intercept == pytest.approx(0, abs=1e-6), "both orders have the same votes"
+
+
 def test_platt_agrees_with_scikit_learn():
     """scikit-learn's own fit of a sigmoid, with the same smoothed targets."""
     from sklearn.calibration import _SigmoidCalibration

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from autorater.data.errors import UserError
-from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.judges.merging import merge_adapter
 from autorater.models.loading import check_has_end, load_policy, not_loaded, resolve_model, train_only
@@ -126,8 +125,7 @@ def test_a_tokenizer_without_an_end_of_sequence_token_takes_that_of_the_model(po
     loaded = load_policy(str(folder))[1]
     with pytest.raises(UserError, match=r"no eos_token in its tokenizer, nor eos_token_id in .*; expected the token"):
         check_has_end(str(folder), loaded)
-    judge = Judge.from_pretrained(str(folder), prompt_template="compact")
-    assert 0 < judge.probabilities([Pair("0", "Tea?", "Yes.", "No.", None)]).p_sym[0] < 1, "exact answers need none"
+    assert Judge.from_pretrained(str(folder)).tokenizer.eos_token is None, "exact answers need none"
     with pytest.raises(UserError, match=r"no eos_token"):
         Judge.from_pretrained(str(folder), reasoning=True)
 

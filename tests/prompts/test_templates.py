@@ -44,6 +44,23 @@ def test_the_instruction_is_appended_or_stands_in_its_slot(template):
     assert "<think>" in PromptFormat(template(SLOTS), reasoning=True).pieces[-1]
 
 
+@pytest.mark.parametrize("at", range(4))
+def test_the_instruction_and_the_tag_at_the_end(template, at):
+    """Every text stands under its own heading, wherever the instruction is."""
+    parts = ["[Q]{prompt}", "[A]{response_a}", "[B]{response_b}"]
+    parts.insert(at, "Do this: {how_to_answer}")
+    mine = PromptFormat(template("\n".join([*parts, "[Answer] " + OPEN_TAG])))
+    assert mine.slots == ("prompt", "response_a", "response_b")
+    assert len(mine.pieces) == 4
+    for marker, piece in zip(("[Q]", "[A]", "[B]"), mine.pieces, strict=False):
+        assert piece.endswith(marker)
+    assert mine.text.count("Do this: People were asked") == 1
+    assert mine.pieces[-1].endswith("[Answer]")
+    assert (mine.is_bare, mine.gap, mine.prefill) == (True, " ", OPEN_TAG)
+    assert mine.paraphrased.text != mine.text
+    assert "A or B" in PromptFormat(mine.template, answer="letter").text
+
+
 def test_slots_in_any_order_with_optional_ones(template):
     mine = PromptFormat(template("{criteria}|{group}|{response_a}|{response_b}|{prompt}|{reference}"))
     assert mine.values(PAIR) == ["Be kind.", "north", "Because.", "No idea.", "Why?", "It is so."]
@@ -58,6 +75,14 @@ def test_braces_that_are_no_slots_are_text(template):
     pieces, slots = parse_template(example + ' {prompt} {"q": {a}}', "t", ("prompt", "a"))
     assert pieces == ['{"score": 0.3, "nested": {"a": []}} {} {1} {criteria} {{x}} ', ' {"q": ', "}"]
     assert slots == ["prompt", "a"]
+    # the prompt of Prometheus (arXiv 2405.01535), and names of slots among other words
+    for text in (
+        "{{write a feedback for criteria}} [RESULT]",
+        "Write {your verdict on the prompt}.",
+        "{a, or prompt}",
+    ):
+        pieces, slots = parse_template(text + " {prompt} {a}", "t", ("prompt", "a"), ("criteria",))
+        assert (pieces[0], slots) == (text + " ", ["prompt", "a"])
 
 
 @pytest.mark.parametrize(
