@@ -337,6 +337,7 @@ class _Session:
 
     async def attempt(self, server: openai.AsyncOpenAI, body: Body, tokens: list[int]) -> Reply:
         """One request; adds the tokens of its reply to `tokens` and to the usage."""
+        import aiohttp
         import openai
 
         client = self.client
@@ -351,7 +352,8 @@ class _Session:
                 client.usage.requests += 1
                 return await self.attempt(server, body, tokens)
             raise self.failed_status(error) from None
-        except (TimeoutError, openai.APIConnectionError) as error:
+        except (TimeoutError, openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
+            # aiohttp's own errors are about replies that are no HTTP, or whose status line is not UTF-8
             raise _FailedAttempt(self.connection_failure(error)) from None
         reply = self.read(text)
         used = reply.prompt_tokens, reply.completion_tokens
@@ -369,12 +371,13 @@ class _Session:
         causes = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
+        cause = " ".join(str(getattr(causes[-1], "message", "") or causes[-1]).split())
         if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
             where = self.client.address or "api.openai.com"
-            return f"cannot connect to {where} ({causes[-1]}); is the server running, is base_url right?"
+            return f"cannot connect to {where} ({cause}); is the server running, is base_url right?"
         if any(isinstance(cause, TimeoutError) for cause in causes):
             return f"no reply within {self.client.timeout:g} s"
-        return f"the connection failed ({causes[-1]})"
+        return f"the connection failed ({cause})"
 
     def estimated(self, body: Body, reply: Reply) -> tuple[int, int]:
         """The tokens of a reply that reports none, from its characters, for a budget of tokens or money; else 0."""

@@ -144,6 +144,7 @@ def is_address(text: str) -> bool:
     """Whether a text is the address of a server: http or https, a host and, if there is one, a valid port."""
     try:
         address = urlsplit(text)
+        (address.hostname or "").encode("idna")  # a label of a name has 1 to 63 characters
         return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         return False

@@ -370,6 +370,63 @@ def test_the_first_retry_of_a_run_is_a_line(quirky, caplog, monkeypatch):
     assert EndpointJudge("m").named_address == f"{address} (OPENAI_BASE_URL)"
 
 
+@pytest.fixture
+def raw():
+    """Starts a server that sends bytes in place of the reply to each of its requests, the last ones again."""
+    listening = []
+
+    def start(*replies):
+        def run():
+            number = 0
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # closed
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(replies[min(number, len(replies) - 1)])
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):  # until the client closes it: a reset could take the reply along
+                        pass
+                number += 1
+
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+        threading.Thread(target=run, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+    yield start
+    for server in listening:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nupstream error\r\n", "chunk size"),
+        (b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 9000 + b"\r\nContent-Length: 2\r\n\r\n{}", "more than 8190 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", "Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\n{}", "Invalid HTTP header"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "Bad status line"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "Bad status line"),
+        ("HTTP/1.1 400 Ungültig\r\nContent-Length: 2\r\n\r\n{}".encode("latin-1"), "surrogates not allowed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "received 2 of 9 bytes"),
+    ],
+)
+def test_a_reply_that_is_no_http_is_a_broken_connection(raw, reply, reason):
+    body = json.dumps(chat()).encode()
+    good = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    judge, answers = EndpointJudge("m", base_url=raw(reply, good), concurrency=1), []
+    judge.ask([(0, "x")], lambda key, answer: answers.append(answer.probability))
+    assert (answers, judge.usage.retries) == ([0.7], 1)
+    judge = EndpointJudge("m", base_url=raw(reply), max_retries=0)
+    with pytest.raises(EndpointError, match=f"^all 1 requests were refused; .*the connection failed .*{reason}") as e:
+        judge.ask([(0, "x")], lambda key, answer: None)
+    assert "\n" not in str(e.value)
+
+
 def test_one_answer_shows_that_the_server_is_there(quirky):
     server = quirky(lambda sent: (403, {"error": "no"}) if "message 1" in str(sent) else (200, chat()))
     assert [answer.probability for answer in ask(server, 3, concurrency=1)[1]] == [0.7, None, 0.7]
@@ -411,6 +468,8 @@ def test_refusals_in_a_row_are_those_of_all_calls(quirky):
         ({"timeout": 0}, "timeout = 0: expected a number"),
         ({"base_url": "127.0.0.1:80/v1"}, "base_url 127.0.0.1:80/v1: expected an address such as http://"),
         ({"base_url": "http://127.0.0.1:port/v1"}, "expected an address"),
+        ({"base_url": "http://.../v1"}, "expected an address"),
+        ({"base_url": f"http://{'a' * 64}.com/v1"}, "expected an address"),
     ],
 )
 def test_impossible_options(options, message):
