@@ -174,13 +174,17 @@ def next_tokens_in(choice: Mapping) -> Mapping[str, float] | None:
 
 
 def tokens_in(reply: str) -> tuple[int, int]:
-    """Prompt and completion tokens that a reply reports in `usage`, 0 if it reports none."""
+    """Prompt and completion tokens that a reply reports in `usage`, 0 if it reports none.
+
+    xAI, and gateways to Gemini, count the tokens of reasoning in the total alone.
+    """
     body = _json_of(reply)
     usage = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(usage, Mapping):
         return 0, 0
     prompt, completion = (next(filter(None, (_whole(usage.get(name)) for name in names)), 0) for names in _TOKENS)
-    return prompt, completion
+    total = _whole(usage.get("total_tokens"))
+    return prompt, max(completion, total - prompt) if prompt and total else completion
 
 
 def error_status(body: str, status: int) -> int:

@@ -107,6 +107,10 @@ def test_a_missing_usage_is_no_tokens(usage):
     ({"prompt_tokens": "300", "completion_tokens": "64"}, (300, 64)),
     ({"prompt_tokens": 0, "completion_tokens": None, "input_tokens": 300, "output_tokens": "64"}, (300, 64)),
     ({"prompt_tokens": 10**400, "completion_tokens": -1}, (0, 0)),
+    ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 900}, (32, 868)),  # xAI
+    ({"prompt_tokens": 32, "total_tokens": 900}, (32, 868)),
+    ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 30}, (32, 9)),
+    ({"completion_tokens": 9, "total_tokens": 900}, (0, 9)),
 ])  # fmt: skip
 def test_other_forms_of_usage(usage, tokens):
     assert tokens_in(json.dumps({"usage": usage})) == tokens
