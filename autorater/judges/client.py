@@ -333,7 +333,10 @@ class _Session:
 
     def most_tokens(self, body: Body) -> int:
         """Upper bound of the tokens of a request: its bytes and its longest answer, or the largest reply so far."""
-        return max(self.largest, len(json.dumps(body)) + int(body.get("max_tokens") or 0))
+        body = {**body, **self.client.extra_body}
+        longest = [body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        answer = max((n for n in longest if isinstance(n, int)), default=0)
+        return max(self.largest, len(json.dumps(body)) + answer)
 
     async def attempt(self, server: openai.AsyncOpenAI, body: Body, tokens: list[int]) -> Reply:
         """One request; adds the tokens of its reply to `tokens` and to the usage."""

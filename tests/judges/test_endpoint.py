@@ -1,9 +1,11 @@
 import asyncio
 import email.utils
 import http.server
+import itertools
 import json
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -146,6 +148,14 @@ def test_tokens_of_replies_without_an_answer_count_and_the_budget_holds(quirky):
     assert len(server.seen) == judge.usage.requests == 3  # 3 x 364 tokens: at most one reply over the budget
     assert (judge.usage.prompt_tokens, judge.usage.completion_tokens) == (900, 192)
     assert all(answer.status == "refused" and "--max_answer_tokens" in answer.error for answer in answers)
+
+
+@pytest.mark.parametrize("body", [{"max_tokens": None, "max_completion_tokens": 900}, {"max_tokens": 900}])
+def test_the_budget_holds_for_answers_as_long_as_further_fields_allow(quirky, body):
+    tokens = itertools.chain([(10, 1)], itertools.repeat((10, 900)))
+    server = quirky(lambda sent: (time.sleep(0.1), (200, chat(tokens=next(tokens))))[1])  # requests overlap
+    judge, _ = ask(server, 9, usage=Usage(max_tokens=1000), concurrency=8, extra_body=body)
+    assert 1000 <= judge.usage.prompt_tokens + judge.usage.completion_tokens < 1000 + 910
 
 
 def test_retried_replies_count(quirky):
