@@ -7,6 +7,9 @@ Every pair is judged in both orders and the orders are averaged, so a bias for a
 gives log r / (1 − r), with r clipped to [clip, 1 − clip]. A group of K completions costs K (K − 1) judgments, against
 a column it costs 2 K.
 
+TRL may split a group over processes. So the prompts and completions of all are gathered, and every process judges the
+pairs with a completion of its own; a pair of two processes is judged by both.
+
 A completion without an answer of the judge (unparsed, refused, too long) gets None: TRL leaves it out of the mean of
 its group, and its advantage is 0. Deliberately left out: mixing with other rewards, which TRL does (`reward_weights`).
 """
@@ -18,18 +21,26 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from autorater.data.errors import UserError, located
 from autorater.integrations.preferences import Preferences, pair_of
 from autorater.judges.judgments import PairJudge
+from autorater.models.shares import gathered
 
 GROUP = "group"
 logger = logging.getLogger(__name__)
+
+
+class _Row(NamedTuple):
+    prompt: object
+    completion: object
+    slots: Mapping[str, object]  # for the judge's prompt
+    reference: object  # the response to compare with; None for the group
 
 
 class JudgeReward:
@@ -43,7 +54,8 @@ class JudgeReward:
         name: Name of the reward in TRL's logs.
         options: Budget and options of the judge as in `Preferences`: `max_judgments`; for a judge that is named those
             of `open_judge` (`base_url`, `judge_format`, `device`, …), for endpoints `max_requests`, `max_tokens` and
-            `max_cost` too. Every process of a distributed training has a judge and a budget of its own.
+            `max_cost` too. Every process of a distributed training has a judge and a budget of its own; against the
+            group all processes must call the reward equally often, as TRL does.
 
     Raises:
         UserError: If an argument is wrong or has no effect.
@@ -92,10 +104,21 @@ class JudgeReward:
             EndpointError: If the budget is used up, or no request can succeed; nothing of the batch is returned.
             UserError: If the column is missing, or a prompt has one completion only.
         """
-        shown = [{name: columns[name][i] for name in self._slots(columns)} for i in range(len(prompts))]
-        found = (self._in_groups if self.against == GROUP else self._against_column)(
-            prompts, completions, columns, shown
-        )
+        return self._rewards(self._rows(prompts, completions, columns), log_metric)
+
+    def _rows(self, prompts: Sequence, completions: Sequence, columns: Mapping) -> tuple[list[_Row], range]:
+        """The rows of the batch, against the group those of all processes, and which of them are of this process."""
+        if self.against != GROUP and self.against not in columns:
+            known = ", ".join(sorted(name for name, values in columns.items() if isinstance(values, list)))
+            raise UserError(f"no column {self.against!r} with reference responses; the dataset has: {known}")
+        names = self._slots(columns)
+        slots = [{name: columns[name][i] for name in names} for i in range(len(prompts))]
+        references = [None] * len(prompts) if self.against == GROUP else columns[self.against]
+        rows = list(map(_Row._make, zip(prompts, completions, slots, references, strict=True)))
+        return gathered(rows) if self.against == GROUP else (rows, range(len(rows)))
+
+    def _rewards(self, rows: tuple[list[_Row], range], log_metric: Callable | None) -> list[float | None]:
+        found = self._in_groups(*rows) if self.against == GROUP else self._against_column(rows[0])
         failed = int(np.isnan(found).sum())
         if failed:
             logger.warning(f"{failed} of {len(found)} completions have no answer of the judge; their reward is None")
@@ -111,34 +134,35 @@ class JudgeReward:
             name for name in ("criteria", "reference") if name in slots and name in columns and name != self.against
         ]
 
-    def _against_column(self, prompts, completions, columns, shown) -> np.ndarray:
-        if self.against not in columns:
-            known = ", ".join(sorted(name for name, values in columns.items() if isinstance(values, list)))
-            raise UserError(f"no column {self.against!r} with reference responses; the dataset has: {known}")
-        rows, pairs = zip(prompts, columns[self.against], completions, shown, strict=True), []
-        for i, (*texts, slots) in enumerate(rows):
+    def _against_column(self, rows: list[_Row]) -> np.ndarray:
+        pairs = []
+        for i, row in enumerate(rows):
             with located(f"row {i} of the batch"):
-                pairs.append(pair_of(*texts, names=(self.against, "completion"), **slots))
+                names = self.against, "completion"
+                pairs.append(pair_of(row.prompt, row.reference, row.completion, names=names, **row.slots))
         return self.preferences.of(pairs)
 
-    def _in_groups(self, prompts, completions, columns, shown) -> np.ndarray:
+    def _in_groups(self, rows: list[_Row], own: range) -> np.ndarray:
         groups = defaultdict(list)
-        for i, prompt in enumerate(prompts):
-            groups[json.dumps([prompt, shown[i]], default=str)].append(i)
+        for i, row in enumerate(rows):
+            groups[json.dumps([row.prompt, row.slots], default=str)].append(i)
         if alone := [members[0] for members in groups.values() if len(members) == 1]:
             raise UserError(
-                f"completion {alone[0]} is the only one of its prompt in the batch of {len(prompts)}; comparison in a "
-                "group requires two or more. Use num_generations of at least 2 and a per_device_train_batch_size that "
-                "is a multiple of it, or against=COLUMN"
+                f"completion {alone[0]} is the only one of its prompt in the batch of {len(rows)}; comparison in a "
+                "group requires two or more. Use num_generations of at least 2, or against=COLUMN"
             )
         both = [pair for members in groups.values() for pair in combinations(members, 2)]
-        wins = self.preferences.of([pair_of(prompts[i], completions[i], completions[j], **shown[i]) for i, j in both])
-        total, count = np.zeros((2, len(prompts)))
+        both = [(i, j) for i, j in both if i in own or j in own]
+        wins = self.preferences.of(
+            [pair_of(rows[i].prompt, rows[i].completion, rows[j].completion, **rows[i].slots) for i, j in both]
+        )
+        total, count = np.zeros((2, len(rows)))
         for (i, j), p in zip(both, wins.tolist(), strict=True):
             if not math.isnan(p):
                 total[[i, j]] += 1 - p, p
                 count[[i, j]] += 1
-        return np.divide(total, count, out=np.full(len(prompts), np.nan), where=count > 0)
+        means = np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
+        return means[own.start : own.stop]
 
     def valued(self, p: float) -> float:
         """The reward of a probability."""
@@ -151,5 +175,12 @@ class JudgeReward:
 class AsyncJudgeReward(JudgeReward):
     """`JudgeReward` as a coroutine, which TRL runs beside other asynchronous rewards; the same arguments."""
 
-    async def __call__(self, *args, **columns) -> list[float | None]:
-        return await asyncio.to_thread(super().__call__, *args, **columns)
+    async def __call__(
+        self,
+        prompts: Sequence,
+        completions: Sequence,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Sequence,
+    ) -> list[float | None]:
+        rows = self._rows(prompts, completions, columns)  # here: threads would gather in an order of their own
+        return await asyncio.to_thread(self._rewards, rows, log_metric)

@@ -1,14 +1,22 @@
 """Rows that the processes of a run share: process r of W works on rows r, r + W, r + 2 W, …, and all get all results.
 
+Where each process has rows of its own, `gathered` gives all of them to all.
 Without a process group (`torchrun`, `accelerate launch`) there is one process. torch is not imported for the question.
 """
+
+from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Sequence)
@@ -62,6 +70,26 @@ def in_shares(rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> list[R]:
             error.add_note(f"raised on process {process}, whose traceback says where")
             raise error
     return [result for result, _ in outcomes]
+
+
+def gathered(rows: Sequence[T]) -> tuple[list[T], range]:
+    """The rows of all processes, and the numbers of this one's among them; all processes must call this together.
+
+    The rows of a process can be pickled, and may differ in number from those of another.
+    """
+    process, n_processes = this_process()
+    if n_processes == 1:
+        return list(rows), range(len(rows))
+    dist, parts = sys.modules["torch.distributed"], [None] * n_processes
+    dist.all_gather_object(parts, list(rows), group=_on_cpus(dist.group.WORLD))
+    start = sum(map(len, parts[:process]))
+    return list(chain.from_iterable(parts)), range(start, start + len(rows))
+
+
+@cache
+def _on_cpus(world: ProcessGroup) -> ProcessGroup:
+    """A group of all processes that needs no GPU: NCCL takes that of the thread, which may be another one."""
+    return sys.modules["torch.distributed"].new_group(backend="gloo")
 
 
 def interleaved(shares: Sequence[np.ndarray]) -> np.ndarray:
