@@ -32,10 +32,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from autorater.data.errors import UserError
-from autorater.judges.options import is_address
+from autorater.judges.options import check_address, without_query_values
 from autorater.judges.replies import Reply, error_reason, error_status, is_temporary, tokens_in
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 _FATAL = {401: "the key was not accepted", 402: "the account has no credit", 404: "no such model or address"}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
+_OPENAI = "https://api.openai.com/v1"
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
 _OF_THE_REQUEST = (200, 400, 413, 422)  # statuses of a refusal that may be about the prompt
@@ -169,10 +170,10 @@ class ServerClient:
     """
 
     model: str
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)  # its query and the headers may have keys
     api_key_env: str = "OPENAI_API_KEY"
     extra_body: Body = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     concurrency: int = 8
     timeout: float = 60.0
     max_retries: int = 6
@@ -190,20 +191,36 @@ class ServerClient:
         for name, kind, low in (("concurrency", whole, 1), ("max_retries", whole, 0), ("timeout", real, 1e-3)):
             if not isinstance(value := getattr(self, name), kind) or not value >= low:
                 raise UserError(f"{name} = {value!r}: expected a {'whole ' * (kind is whole)}number, {low} or more")
-        if self.address and not is_address(self.address):
-            raise UserError(f"base_url {self.address}: expected an address such as http://localhost:8000/v1")
+        if self.address:
+            check_address("base_url" if self.base_url else "OPENAI_BASE_URL", self.address)
 
     @property
     def address(self) -> str | None:
         """`base_url`, or that of the environment; None for OpenAI's."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL")
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
     @property
     def named_address(self) -> str:
-        """`address` in words, with where it comes from if it is not `base_url`."""
+        """`address` without secrets, with where it comes from if it is not `base_url`."""
         if self.address is None:
-            return "https://api.openai.com/v1 (no base_url)"
-        return self.base_url or f"{self.address} (OPENAI_BASE_URL)"
+            return f"{_OPENAI} (no base_url)"
+        return without_query_values(self.address) + ("" if self.base_url else " (OPENAI_BASE_URL)")
+
+    def without_secrets(self, text: str) -> str:
+        """A text of the server with `…` for the key and the values of headers and of the address's query.
+
+        Those of less than six characters stay: they are in many words.
+        """
+        query = parse_qsl(urlsplit(self.address or "").query)
+        secrets = [os.environ.get(self.api_key_env, ""), *(value for name, value in query if name != "api-version")]
+        for value in self.headers.values():
+            secrets += [value, value.partition(" ")[2]]  # Basic …, Bearer …
+        secrets = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)
+        for secret in secrets:
+            in_url, in_json = (quote(secret), quote(secret, safe="")), secret.replace("/", r"\/")
+            for spelled in (secret, *in_url, in_json):
+                text = text.replace(spelled, "…")
+        return text
 
     def post_all(
         self,
@@ -350,15 +367,18 @@ class _Session:
             # the raw text: openai's types do not check what is in a reply
             text = await asyncio.wait_for(server.post(self.path, cast_to=str, body=sent), client.timeout)
         except openai.APIStatusError as error:
-            self.count(tokens, *tokens_in(error.response.text))
-            if self.adapts_to(error, sent):
+            text = client.without_secrets(error.response.text)
+            self.count(tokens, *tokens_in(text))
+            if self.adapts_to(error.status_code, error_reason(text), sent):
                 client.usage.requests += 1
                 return await self.attempt(server, body, tokens)
-            raise self.failed_status(error) from None
+            raise self.failed_status(error, text) from None
         except (TimeoutError, openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
             # aiohttp's own errors are about replies that are no HTTP, or whose status line is not UTF-8
             raise _FailedAttempt(self.connection_failure(error)) from None
         reply = self.read(text)
+        if reply.problem:
+            reply = self.read(client.without_secrets(text))
         used = reply.prompt_tokens, reply.completion_tokens
         self.count(tokens, *(used if any(used) else self.estimated(body, reply)))
         self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
@@ -374,9 +394,10 @@ class _Session:
         causes = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
-        cause = " ".join(str(getattr(causes[-1], "message", "") or causes[-1]).split())
+        cause = str(getattr(causes[-1], "message", "") or causes[-1])
+        cause = self.client.without_secrets(" ".join(cause.split()))
         if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
-            where = self.client.address or "api.openai.com"
+            where = without_query_values(self.client.address or _OPENAI)
             return f"cannot connect to {where} ({cause}); is the server running, is base_url right?"
         if any(isinstance(cause, TimeoutError) for cause in causes):
             return f"no reply within {self.client.timeout:g} s"
@@ -400,9 +421,8 @@ class _Session:
         self.largest = max(self.largest, prompt_tokens + completion_tokens)
         tokens[:] = tokens[0] + prompt_tokens, tokens[1] + completion_tokens
 
-    def adapts_to(self, error: openai.APIStatusError, sent: Body) -> bool:
+    def adapts_to(self, status: int, reason: str, sent: Body) -> bool:
         """Whether a request without the refused field may succeed; a field of `extra_body` is the user's choice."""
-        reason = error_reason(error.response.text)
         if self.path != "/chat/completions":  # has neither restriction
             return False
         if "max_tokens" in sent and "max_completion_tokens" in reason and not _OF_THE_PROMPT.search(reason):
@@ -411,7 +431,7 @@ class _Session:
             name, change = "temperature", {"temperature": None}
         else:
             return False
-        if error.status_code not in (400, 422) or name in self.client.extra_body:
+        if status not in (400, 422) or name in self.client.extra_body:
             return False
         if name not in self.client.adapted:
             instead = "max_completion_tokens" if name == "max_tokens" else "none"
@@ -419,8 +439,7 @@ class _Session:
             self.client.adapted.update(change)
         return True
 
-    def failed_status(self, error: openai.APIStatusError) -> _FailedAttempt:
-        text = error.response.text
+    def failed_status(self, error: openai.APIStatusError, text: str) -> _FailedAttempt:
         status = error_status(text, error.status_code)
         if error.status_code == 429 and self.client.usage.answered:
             status = 429  # Alibaba's Model Studio reports a rate limit in OpenAI's words for an account without credit
@@ -434,8 +453,8 @@ class _Session:
     def check_fatal(self, problem: str, status: int | None) -> None:
         """Raises an `EndpointError` if an error with this status meets every request."""
         if status in _FATAL:
-            address = urlsplit(self.client.address or "https://api.openai.com/v1")
-            url = address._replace(path=address.path.rstrip("/") + self.path).geturl()
+            address = urlsplit(self.client.address or _OPENAI)
+            url = without_query_values(address._replace(path=address.path.rstrip("/") + self.path).geturl())
             about = f"model {self.client.model!r}, address {url}, key from {self.client.api_key_env}"
             raise EndpointError(f"{_FATAL[status]}: {problem} ({about})", status) from None
 
@@ -476,10 +495,10 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
     """The connection to the server."""
     import openai
 
-    base_url, key = settings.address, os.environ.get(settings.api_key_env)
-    if not key and not base_url:
+    key = os.environ.get(settings.api_key_env)
+    if not key and not settings.address:
         raise EndpointError(f"no key in {settings.api_key_env}; set it, or the base_url of a server without keys")
-    headers, address = dict(settings.headers), urlsplit(base_url or "")
+    headers, address = dict(settings.headers), urlsplit(settings.address or _OPENAI)
     if key and _AZURE_DEPLOYMENT in address.path and "api-key" not in {name.lower() for name in headers}:
         headers["api-key"] = key
     secrets = [(f"the key in {settings.api_key_env}", key or "")]
@@ -487,7 +506,7 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
         if wrong := _NOT_IN_HEADERS.search(text):
             raise EndpointError(f"{name} has the character {wrong[0]!r}; expected plain ASCII without line breaks")
     return openai.AsyncOpenAI(
-        base_url=base_url and urlunsplit(address._replace(query="")),
+        base_url=urlunsplit(address._replace(query="")),
         api_key=key or "none",
         max_retries=0,
         timeout=settings.timeout,

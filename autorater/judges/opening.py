@@ -20,7 +20,14 @@ from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.identity import digest, model_digest
 from autorater.judges.judgments import NamedJudge
-from autorater.judges.options import ENDPOINT, LOCAL_OPTIONS, PROMPT_OPTIONS, RECORDED, SERVED_OPTIONS
+from autorater.judges.options import (
+    ENDPOINT,
+    LOCAL_OPTIONS,
+    PROMPT_OPTIONS,
+    RECORDED,
+    SERVED_OPTIONS,
+    without_query_values,
+)
 from autorater.judges.recorded_judge import RecordedJudge
 from autorater.prompts.templates import PromptFormat
 
@@ -117,7 +124,8 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
         return {"judge": name, "judgments": model_digest(judge.path)}
     if isinstance(judge, EndpointJudge):
         content = ("temperature", "max_answer_tokens", "extra_body")
-        settings = {"prompt": judge.prompt_format.described, "base_url": judge.address}  # also that of the environment
+        address = judge.address and without_query_values(judge.address)  # also that of the environment
+        settings = {"prompt": judge.prompt_format.described, "base_url": address}
         settings |= {option: getattr(judge, option) for option in content}
         return {"judge": name} | settings | judge.served_settings()
     return {

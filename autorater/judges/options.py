@@ -41,6 +41,8 @@ RECALIBRATIONS = ("temperature", "odd_temperature", "platt", "isotonic", "contex
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
 LOCAL_OPTIONS = ("dtype", "judgment")
 PAIRWISE, POINTWISE = "pairwise", "pointwise"
+_USER = re.compile(r"([^/?#]*//)?[^/?#]*@")
+_QUERY_VALUE = re.compile(r"([?&](?!api-version=)[^=&#]+=)[^&#]+")
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 
 
@@ -125,8 +127,8 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
         (not local, "no judge runs on this machine", LOCAL_OPTIONS),
     )
     refuse_ineffective(cases, given)
-    if args.base_url and not is_address(args.base_url):
-        raise UserError(f"--base_url {args.base_url}: expected an address such as http://localhost:8000/v1")
+    if args.base_url:
+        check_address("--base_url", args.base_url)
     if not args.judge_format and "read" in given:
         raise UserError("--read requires --judge_format: without it the server writes its answer")
     if args.judge_format:
@@ -138,6 +140,26 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
                     )
         if args.read != "sampled" and {"temperature", "max_answer_tokens", "repeats"} & set(given):
             raise UserError("--temperature, --max_answer_tokens and --repeats require --read sampled")
+
+
+def check_address(name: str, text: str) -> None:
+    """Checks that a text, which has this name in an error, is the address of a server without user and password.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if _USER.match(text):
+        raise UserError(
+            f"{name} has a user or a password, which would be stored; expected an address without them, and "
+            "--header 'Authorization: Basic $X' with the base64 of user:password in the environment variable X"
+        )
+    if not is_address(text):
+        raise UserError(f"{name} {without_query_values(text)}: expected an address such as http://localhost:8000/v1")
+
+
+def without_query_values(address: str) -> str:
+    """An address to show or store: the values of its query may be keys, except for the version of an API."""
+    return _QUERY_VALUE.sub(r"\1…", address)
 
 
 def is_address(text: str) -> bool:

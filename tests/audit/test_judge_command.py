@@ -282,3 +282,25 @@ def test_rows_that_repeat_a_pair_are_no_evidence_against_a_baseline(tmp_path):
     changes = json.loads((tmp_path / "after" / "gate.json").read_text())["changes"]
     (change,) = (change for change in changes if change["metric"] == "consistency")
     assert change["p_value"] >= 0.25, "three clusters that all change alike"
+
+
+def test_keys_in_an_address_are_stored_nowhere(quirky, make_pairs_file, tmp_path, capsys):  # noqa: F811
+    key = "of-the-address"
+    asked = quirky(lambda sent: (401, {"error": f"not {key}"}) if len(asked.seen) == 3 else (200, chat()))
+    address = f"{asked.url}/v1?api-version=1&subscription-key="
+    data = make_pairs_file(2)
+    arguments = ["--judge", "endpoint:m", "--concurrency", "1", "--base_url"]
+    with pytest.raises(SystemExit):
+        autorater(["judge", data, "--out", str(tmp_path / "out.jsonl"), *arguments, address + key])
+    assert "subscription-key=…, key from" in (shown := "".join(capsys.readouterr()))
+    settings = json.loads((tmp_path / "out.jsonl.judging" / "settings.json").read_text())
+    assert settings["base_url"] == address + "…"
+    autorater(["judge", data, "--out", str(tmp_path / "out.jsonl"), *arguments, address + "another"])
+    assert len(asked.seen) == 5, "the run is resumed"
+    audit = ["audit", "--dataset_name", data, "--output_dir", str(tmp_path / "audit"), "--n_bootstrap", "0"]
+    autorater([*audit, *arguments, address + key])
+    assert all(path.startswith("/v1/chat/completions?api-version=1&subscription-key=") for path, _, _ in asked.seen)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert not written
+    assert key not in shown
+    assert "subscription-key=…" in (tmp_path / "audit" / "report.html").read_text(encoding="utf-8")

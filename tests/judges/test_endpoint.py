@@ -496,3 +496,65 @@ def test_keys_and_headers_that_cannot_be_sent(quirky, monkeypatch):
         with pytest.raises(EndpointError, match=f"the key in OPENAI_API_KEY has the character {wrong}"):
             ask(server)
     assert not server.seen
+
+
+SECRETS = {"KEY": "gsk_a/secret+key", "HEADER": "dXNlcjpwYXNz==", "QUERY": "of-the-address"}
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRETS["KEY"])
+    path = f"/v1?api-version=2024-10-21&subscription-key={SECRETS['QUERY']}"
+    return {"path": path, "headers": {"Authorization": f"Basic {SECRETS['HEADER']}"}, "max_retries": 1}
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 503])
+def test_secrets_that_a_server_repeats_are_in_no_reason(quirky, secret, caplog, monkeypatch, status):
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE", 0.01)
+    padding = "." * 230  # the reason is cut, but not within a secret
+    received = ", ".join([padding, *SECRETS.values(), *secret["headers"].values()])
+    server = quirky(lambda sent: (status, json.dumps({"error": {"message": received}}).replace("/", "\\/")))
+    answers = []
+    judge = EndpointJudge("m", base_url=server.url + secret.pop("path"), **secret)
+    try:
+        judge.ask([(0, "x")], lambda key, answer: answers.append(answer.error))
+    except EndpointError as error:
+        answers.append(str(error))
+    assert all(f"{padding}, …, …, …, …" in answer for answer in answers)
+    shown = "\n".join([*answers, caplog.text, repr(judge)])
+    assert not [name for name, value in SECRETS.items() if value[:6] in shown]
+    assert status != 401 or "?api-version=2024-10-21&subscription-key=…, key from OPENAI_API_KEY" in shown
+    path, headers, _ = server.seen[0]
+    assert path.endswith(f"&subscription-key={SECRETS['QUERY']}")
+    assert headers["authorization"].endswith(SECRETS["HEADER"])
+
+
+def test_secrets_are_in_no_reason_of_a_broken_connection(secret, raw):
+    location = f"ftp://x/?key={SECRETS['KEY'].replace('/', '%2F').replace('+', '%2B')}"
+    url = raw(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+    for address, reason in ((url, r"the connection failed \(ftp://x/\?key=…\)"), (nowhere(), "key=…")):
+        judge = EndpointJudge("m", base_url=f"{address}?key={SECRETS['KEY']}", max_retries=0)
+        with pytest.raises(EndpointError, match=reason) as error:
+            judge.ask([(0, "x")], lambda *_: None)
+        assert "gsk_" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://bob:hunter2@host/v1", "bob:hunter2@host/v1", "https://hunter2@[::1"])
+def test_an_address_with_a_password_is_refused(address, monkeypatch):
+    with pytest.raises(
+        UserError, match=r"^base_url has a user or a password.*--header 'Authorization: Basic"
+    ) as error:
+        EndpointJudge("m", base_url=address)
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(UserError, match=r"^OPENAI_BASE_URL has a user or a password"):
+        EndpointJudge("m")
+    EndpointJudge("m", base_url="http://host/accounts/@me/v1?to=a@b")
+
+
+def test_an_empty_address_of_the_environment_is_none(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    judge = EndpointJudge("m")
+    assert judge.named_address == "https://api.openai.com/v1 (no base_url)"
+    assert str(client_module.open_client(judge).base_url) == "https://api.openai.com/v1/"
