@@ -69,6 +69,8 @@ def judge_to_file(
     out, processes = Path(args.out), Processes.of_environment()
     if processes.size > 1 and args.judge.startswith(ENDPOINT):
         raise UserError(f"--judge {args.judge}: one process sends all requests to a server; raise --concurrency")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; expected a file to write")
     refuse_overwriting(args.dataset_name, out)
     folder = Path(f"{out}.judging")
     if args.ask_refused_again and out.exists() and not folder.exists():

@@ -134,7 +134,8 @@ def open_judging(args: argparse.Namespace, folder: Path, pairs: Callable[[], Ite
     """
 
     def of_dataset() -> Iterator[Pair]:
-        return islice(iter_pairs(args.dataset_name, split=args.split, labelled=False), args.max_pairs)
+        options = {"split": args.split, "allow_odd_responses": args.allow_odd_responses}
+        return islice(iter_pairs(args.dataset_name, labelled=False, **options), args.max_pairs)
 
     pairs = pairs or of_dataset
     index = index_pairs(pairs(), getattr(args, "group_by", ()), getattr(args, "family", ()))

@@ -361,7 +361,10 @@ def _check_columns(names: Collection[str], labelled: bool, renamed: Mapping[str,
             for columns, reason in _NO_PAIRS.items():
                 if set(columns) <= set(names):
                     raise DataError(f"the columns {', '.join(columns)} are {reason}")
-            also = " (or the columns votes_a and votes_b, or vote; labelled=False reads pairs to judge)"
+            also = (
+                " (or the columns votes_a and votes_b, or vote; labelled=False, or --unlabelled of autorater convert, "
+                "reads pairs to judge)"
+            )
             if column != "label":
                 others = [name for name in names if name not in (*OUR_COLUMNS, *renamed.values())]
                 named = {ours: renamed.get(name, name) for ours, name in _suggested(column, names, others).items()}

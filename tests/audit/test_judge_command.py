@@ -304,3 +304,32 @@ def test_keys_in_an_address_are_stored_nowhere(quirky, make_pairs_file, tmp_path
     assert not written
     assert key not in shown
     assert "subscription-key=…" in (tmp_path / "audit" / "report.html").read_text(encoding="utf-8")
+
+
+def test_blank_responses_are_judged_on_request(quirky, tmp_path, capsys):  # noqa: F811
+    data, out, server = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl", quirky(lambda sent: (200, chat()))
+    data.write_text(json.dumps({"prompt": "Why?", "response_a": "", "response_b": "b"}) + "\n")
+    options = ["--judge", "endpoint:m", "--base_url", f"{server.url}/v1"]
+    audit = ["audit", "--dataset_name", str(data), "--output_dir", str(tmp_path / "audit")]
+    for arguments in (["judge", str(data), "--out", str(out)], audit):
+        with pytest.raises(SystemExit):
+            autorater([*arguments, *options])
+        assert "allow_odd_responses to keep blank ones" in capsys.readouterr().err
+        assert not server.seen
+        autorater([*arguments, *options, "--allow_odd_responses"])
+        assert len(server.seen) == 2
+        server.seen.clear()
+    assert [row["probability"] for row in lines(out)] == [0.7, 0.7]
+    recorded = ["audit", "--judge", f"recorded:{out}", "--allow_odd_responses"]
+    with pytest.raises(SystemExit):
+        autorater(recorded)
+    assert "allow_odd_responses: no effect" in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_the_file_is_refused_before_the_first_request(quirky, make_pairs_file, tmp_path):  # noqa: F811
+    server = quirky(lambda sent: (200, chat()))
+    (tmp_path / "out.jsonl").mkdir()
+    arguments = [make_pairs_file(2), "--judge", "endpoint:m", "--base_url", f"{server.url}/v1"]
+    with pytest.raises(UserError, match=r"^--out .*out\.jsonl is a folder; expected a file to write$"):
+        judge([*arguments, "--out", str(tmp_path / "out.jsonl")])
+    assert not server.seen

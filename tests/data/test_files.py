@@ -207,7 +207,10 @@ def test_criteria_reference_and_group():
 
 def test_pairs_without_labels_are_read_on_request(tmp_path):
     row = {name: value for name, value in ROW.items() if name != "label"}
-    with pytest.raises(DataError, match=r"'label' is missing.*labelled=False reads pairs to judge"):
+    with pytest.raises(
+        DataError,
+        match=r"'label' is missing.*labelled=False, or --unlabelled of autorater conv",
+    ):
         load_pairs([row])
     assert [pair.label for pair in load_pairs([row], labelled=False)] == [None]
     labels = [pair.label for pair in load_pairs([ROW, ROW | {"label": None, "prompt": "Q"}], labelled=False)]
