@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 _REASONS = (
     "message",
@@ -131,18 +132,19 @@ def read_reply(reply: str) -> Reply:
 def read_completions(reply: str, n_prompts: int, *, log_probs: bool = False) -> Reply:
     """Reads the text of a reply of `/v1/completions` to a number of prompts; never raises.
 
-    Every choice has a text. The log-probabilities of its next tokens are numbers, if it has any.
+    Every choice has a text. The log-probabilities of its next tokens are numbers, if it has any. Older versions of
+    llama.cpp reply with a list of completions, one for each prompt.
 
     Args:
         log_probs: Every choice must have them.
     """
     prompt_tokens, completion_tokens = tokens_in(reply)
-    body = _json_of(reply)
+    bodies = _bodies_of(reply)
     used = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     try:
-        if failure := _failure_in(body):
+        if failure := next(filter(None, map(_failure_in, bodies)), None):
             return Reply(**failure, **used)
-        choices = sorted(body["choices"], key=lambda choice: choice["index"])
+        choices = sorted(chain.from_iterable(body["choices"] for body in bodies), key=lambda choice: choice["index"])
         text, finish = choices[0]["text"], _finish_reason(choices[0].get("finish_reason"))
         for choice in choices:
             if failure := _failure_in({"error": choice.get("error")}):
@@ -178,8 +180,11 @@ def tokens_in(reply: str) -> tuple[int, int]:
 
     xAI, and gateways to Gemini, count the tokens of reasoning in the total alone.
     """
-    body = _json_of(reply)
-    usage = body.get("usage") if isinstance(body, Mapping) else None
+    used = [_tokens_of(body.get("usage")) for body in _bodies_of(reply) if isinstance(body, Mapping)]
+    return sum(prompt for prompt, _ in used), sum(completion for _, completion in used)
+
+
+def _tokens_of(usage: object) -> tuple[int, int]:
     if not isinstance(usage, Mapping):
         return 0, 0
     prompt, completion = (next(filter(None, (_whole(usage.get(name)) for name in names)), 0) for names in _TOKENS)
@@ -235,6 +240,12 @@ def _json_of(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _bodies_of(reply: str) -> list:
+    """The items of a list in JSON; one item for anything else."""
+    body = _json_of(reply)
+    return body if isinstance(body, list) else [body]
 
 
 def _whole(number: object) -> int:

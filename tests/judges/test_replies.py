@@ -187,6 +187,19 @@ def test_an_error_in_a_choice_of_completions():
     assert (found.problem, found.status, found.retry) == ("the server replied: gone", 502, True)
 
 
+def test_a_list_of_completions():
+    """Older llama.cpp replies so to several prompts."""
+    usage = {"prompt_tokens": 30, "completion_tokens": 1}
+    bodies = [{"choices": [{"index": i, "text": str(i)}], "usage": usage} for i in (1, 0, 2)]
+    found = read_completions(json.dumps(bodies), 3)
+    assert (found.problem, [choice["text"] for choice in found.choices]) == (None, ["0", "1", "2"])
+    assert (found.prompt_tokens, found.completion_tokens) == (90, 3)
+    assert read_completions(json.dumps(bodies), 2).problem == "3 completions for 2 prompts"
+    failed = read_completions(json.dumps([*bodies, {"error": {"message": "gone", "code": 502}}]), 4)
+    assert (failed.problem, failed.retry) == ("the server replied: gone", True)
+    assert read_completions("[]", 1).problem.startswith("the reply is no completion")
+
+
 def test_next_tokens_in_the_form_of_chat():
     top = [{"token": "a", "logprob": -1.0}, {"token": "a", "logprob": -2.0}, {"id": 7, "token": "b", "logprob": -3.0}]
     content = [{"token": "a", "logprob": -1.0, "top_logprobs": top}]

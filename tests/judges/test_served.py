@@ -72,7 +72,8 @@ def test_exact_answers_are_those_of_the_local_judge(local, quirky, as_ids):  # n
     assert judge.usage.prompt_tokens > 0
 
 
-def test_log_probabilities_in_the_form_of_chat(local, quirky):  # noqa: F811
+@pytest.mark.parametrize("as_list", [False, True])  # of several prompts, as older versions reply
+def test_log_probabilities_in_the_form_of_llama_cpp(local, quirky, as_list):  # noqa: F811
     respond, pairs = completions(local), simulate_pairs(2, seed=1).pairs
 
     def as_llama_cpp(sent):
@@ -81,6 +82,8 @@ def test_log_probabilities_in_the_form_of_chat(local, quirky):  # noqa: F811
             (top,) = choice["logprobs"]["top_logprobs"]
             listed = [{"id": int(key.removeprefix("token_id:")), "token": "x", "logprob": top[key]} for key in top]
             choice["logprobs"] = {"content": [{"token": choice["text"], "top_logprobs": listed}]}
+        if as_list and len(sent["prompt"]) > 1:
+            return status, [{"choices": [choice]} for choice in body["choices"]]
         return status, body
 
     found, expected = served(local, quirky(as_llama_cpp)).probabilities(pairs), local.probabilities(pairs)
