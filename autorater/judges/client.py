@@ -5,12 +5,12 @@ A request ends with a reply that has a text, or is refused: the server rejected 
 an `EndpointError` ends them all: at once for an invalid key, an unknown model or no credit; after many refusals in a
 row; or if every request of a call was refused, none of them because of its prompt, and none was answered before.
 
-Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500, time-outs, broken connections,
-empty replies without a reason and replies of another format (`autorater.judges.replies`). An error in a reply with
-status 200 is treated like the status that it names, and is retried if it names none. No credit with status 429
-is retried too once the server has answered: some servers report a rate limit so. Retry-After is respected; after a 429
-it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are
-not counted, delay one request only, and accept any reply. A server that refuses `max_tokens` or a temperature gets
+Retried, with exponential backoff and jitter: status 408, 409, 425, 429 and >= 500 except 501, time-outs, broken
+connections, empty replies without a reason and replies of another format (`autorater.judges.replies`). An error in a
+reply with status 200 is treated like the status that it names, and is retried if it names none. No credit with status
+429 is retried too once the server has answered: some servers report a rate limit so. Retry-After is respected; after a
+429 it delays all requests, since the rate limit is that of the account. openai's own retries are off: they are not
+counted, delay one request only, and accept any reply. A server that refuses `max_tokens` or a temperature gets
 `max_completion_tokens` or no temperature from then on.
 """
 

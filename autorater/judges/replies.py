@@ -202,7 +202,7 @@ def error_status(body: str, status: int) -> int:
 
 def is_temporary(status: int) -> bool:
     """Whether an error with this status may pass."""
-    return status in (408, 409, 425, 429) or status >= 500
+    return status in (408, 409, 425, 429) or (status >= 500 and status != 501)  # 501: not implemented
 
 
 def error_reason(body: str) -> str:

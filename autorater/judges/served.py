@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 _TOP_LOGPROBS = (200, 20, 5)  # for servers that do not take the tokens by id, as vLLM does (`logprob_token_ids`)
 _UNCHANGED = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """Answers are sampled from the model's distribution as it is; by default vLLM reads the model's generation_config."""
+_NO_SUCH_PATH = (405, 501)  # of a server that has other paths; its 404 ends a session
 _UNSEEN = -60.0  # log-probability of a token that is not among them
 
 
@@ -131,10 +132,13 @@ class ServedJudge(EndpointJudge):
         if not by_ids.problem:
             return partial(self._ask_sampled, sampling)
         by_chat, sampling = self._accepted(self._chat_body(prompt.text), read_reply)
-        if by_chat.problem:
+        prefill, problem = self.prompt_format.prefill, by_chat.problem
+        if prefill and prefill in by_chat.text:
+            problem = f"its reply begins anew: {by_chat.text[:80]!r}"
+        if problem:
             raise EndpointError(
                 f"the server takes no token ids in /v1/completions ({by_ids.problem}) and does not continue an "
-                f"assistant turn ({by_chat.problem}): it cannot be asked as this judge was measured. Leave out "
+                f"assistant turn ({problem}): it cannot be asked as this judge was measured. Leave out "
                 "--judge_format to ask it for a written answer"
             )
         logger.warning(
@@ -183,7 +187,11 @@ class ServedJudge(EndpointJudge):
         try:
             self.post_all(path, [(0, body)], read, lambda _, reply: replies.append(reply))
         except EndpointError as error:
-            if error.status != 404 or path != "/completions":
+            if path != "/completions":
+                raise
+            if replies and replies[0].status in _NO_SUCH_PATH:
+                return replies[0]
+            if error.status != 404:
                 raise
             return Reply(problem=f"it has no such path, or no such model: {error}")
         if not replies:

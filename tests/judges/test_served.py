@@ -102,7 +102,7 @@ def test_the_most_likely_tokens_alone_are_less_and_it_is_said(local, quirky, cap
     assert "at most 20 logprobs" in caplog.text
 
 
-@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("status", [400, 404, 405, 501])
 def test_what_a_server_cannot_do_is_said(local, quirky, caplog, status):  # noqa: F811
     pairs = simulate_pairs(2, seed=1).pairs
     with pytest.raises(UserError, match=r"cannot be read exactly .*--read sampled"):
@@ -123,6 +123,19 @@ def test_what_a_server_cannot_do_is_said(local, quirky, caplog, status):  # noqa
     assert (last["continue_final_message"], last["add_generation_prompt"]) == (True, False)
     with pytest.raises(UserError, match="does not continue an assistant turn"):
         served(local, quirky(lambda sent: (400, {"error": "no"})), read="sampled").probabilities(pairs)
+
+
+def test_a_server_whose_reply_begins_a_new_turn_is_refused(local, quirky):  # noqa: F811
+    def chat(sent):
+        if "prompt" in sent:
+            return 404, {"error": "no such path"}
+        message = {"role": "assistant", "content": "<prob_rb_better>0.7</prob_rb_better>"}
+        return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+    server = quirky(chat)
+    with pytest.raises(UserError, match=r"continue an assistant turn \(its reply begins anew: '<prob_rb_better>0.7"):
+        served(local, server, read="sampled").probabilities(simulate_pairs(9, seed=1).pairs)
+    assert len(server.seen) == 3, "no more than the first request"
 
 
 def test_sampled_answers_are_read_as_a_continuation(local, quirky):  # noqa: F811
