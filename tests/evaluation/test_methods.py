@@ -192,7 +192,8 @@ def test_a_recalibration_is_not_saved_with_the_judge_of_another_prompt(judge, co
     saved = (tmp_path / "autorater.json").read_text()
     others = {"prompt_format": replace(judge.encoder.format, system_prompt="Be fair."), "answer_step": 0.5}
     for name, value in others.items():
-        other = Judge(judge.model, judge.tokenizer, **{"prompt_format": judge.encoder.format, name: value})
+        own = {"prompt_format": judge.encoder.format, "answer_step": 0.1}
+        other = Judge(judge.model, judge.tokenizer, **own | {name: value})
         with pytest.raises(UserError, match=f"is a judge with another {name}; expected its own"):
             save_recalibration("platt", entries, other, tmp_path)
     assert (tmp_path / "autorater.json").read_text() == saved
