@@ -55,6 +55,11 @@ class ResumableTrainer:
         trained.metrics["train_runtime"] += self._earlier_seconds
         return trained
 
+    def _init_training_state(self, max_steps: int, *args) -> tuple[int, int]:
+        begun = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # a checkpoint has those of the run that wrote it
+        return begun
+
     def _run_epoch(self, **kwargs):
         # transformers would take one more step when it resumes after the last
         if self.state.global_step >= self.state.max_steps:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.prompts.templates import PromptFormat
+from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing import resumable
 from autorater.training.checkpointing.checkpoints import CheckpointError, check_checkpoint, checkpoints
 from autorater.training.config import JudgeGRPOConfig
@@ -128,6 +129,21 @@ def test_a_finished_training_continues_with_more_steps(data, tmp_path, case, sch
         assert_same_state(whole, continued)
     else:
         assert rates == pytest.approx([1e-3 * (8 - step) / 8 for step in range(4, 8)]), "the rates of an 8-step run"
+
+
+@pytest.mark.parametrize("as_ratio", [False, True])
+def test_a_resumed_run_logs_saves_and_evaluates_as_often_as_it_is_asked_to(data, tmp_path, as_ratio):
+    options = {"lr_scheduler_type": "constant"}
+    trainer(data, tmp_path, **options, max_steps=4, logging_steps=4, save_steps=4, eval_steps=4).train()
+    steps = {name: size / 12 if as_ratio else size for name, size in {"logging_steps": 1, "save_steps": 3}.items()}
+    resumed = trainer(data, tmp_path, **options, **steps, max_steps=12, eval_steps=2 / 12 if as_ratio else 2)
+    pairs, prompts, _ = data
+    resumed.add_callback(CalibrationCallback(resumed, data[2], pairs, prompts, n_pairs=2))
+    resumed.train(resume_from_checkpoint="auto")
+    logged = [entry for entry in resumed.state.log_history if entry["step"] > 4]
+    assert [entry["step"] for entry in logged if "loss" in entry] == [*range(5, 13)]
+    assert [entry["step"] for entry in logged if "eval_brier" in entry] == [6, 8, 10]
+    assert {path.name for path in checkpoints(tmp_path, None)} == {f"checkpoint-{step}" for step in (4, 6, 9, 12)}
 
 
 class Rates(TrainerCallback):
