@@ -131,7 +131,7 @@ class AlignmentTrainer(ResumableTrainer, Trainer):
         log_mass = self.tree.log_mass(model, inputs["prompt_ids"], inputs["prompt_mask"])
         loss, log = self.objective(log_mass.log_softmax(dim=-1), inputs["shares"])
         for name, values in {**log, "mass": log_mass.detach().exp().sum(dim=-1)}.items():
-            self._logged.setdefault(name, []).append(values.mean().item())
+            self._logged.setdefault(name, []).append(self.accelerator.gather(values).mean().item())
         return self.finite(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

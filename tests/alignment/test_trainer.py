@@ -118,22 +118,45 @@ def test_gradient_of_the_loss_does_not_pass_through_the_adversary():
     torch.testing.assert_close(logits.grad, torch.full((1, 3), 1 / 3) - p)
 
 
-def test_an_evaluation_is_logged_without_the_training_metrics(tmp_path, simulated):
+@pytest.fixture
+def judge(simulated):
     tokenizer = make_tokenizer("split")
-    pairs, items = simulated.pairs[:8], pair_items(simulated.pairs[:8])
-    judge = LabelJudge(make_model("qwen", len(tokenizer)), tokenizer, LabelFormat(items.task, "compact"))
+    task = pair_items(simulated.pairs[:8]).task
+    return LabelJudge(make_model("qwen", len(tokenizer)), tokenizer, LabelFormat(task, "compact"))
+
+
+def alignment_trainer(judge, folder, pairs, **options):
     args = AlignmentConfig(
-        str(tmp_path), report_to="none", use_cpu=True, max_steps=4, logging_steps=2, eval_steps=2, save_strategy="no",
-        per_device_train_batch_size=2,
+        str(folder), report_to="none", use_cpu=True, logging_steps=2, save_strategy="no", disable_tqdm=True,
+        per_device_train_batch_size=2, **options,
     )  # fmt: skip
+    items = pair_items(pairs)
     rows = Dataset.from_list(alignment_rows(items, judge.encode(items)))
-    trainer = AlignmentTrainer(judge.model, args, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
+    return AlignmentTrainer(judge.model, args, judge.tree, judge.tokenizer.pad_token_id, train_dataset=rows)
+
+
+def test_an_evaluation_is_logged_without_the_training_metrics(tmp_path, simulated, judge):
+    pairs = simulated.pairs[:8]
+    trainer = alignment_trainer(judge, tmp_path, pairs, max_steps=4, eval_steps=2)
     trainer.add_callback(CalibrationCallback(trainer, judge, pairs, judge.encoder.encode(pairs), n_pairs=4))
     trainer.train()
     logs = trainer.state.log_history
     assert [(log["step"], "eval_brier" in log, "kl" in log) for log in logs if "train_runtime" not in log] == [
         (2, True, False), (2, False, True), (4, False, True),
     ]  # fmt: skip
+
+
+def test_terms_of_the_loss_are_logged_as_means_over_all_processes(tmp_path, simulated, judge, monkeypatch):
+    trainer = alignment_trainer(judge, tmp_path, simulated.pairs[:8], max_steps=2, learning_rate=0.0)
+    other = 3.0  # the values of a second process
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: torch.cat([own, torch.full_like(own, other)]))
+    trainer.train()
+    log = trainer.state.log_history[0]
+    of_this_process = {name: 2 * log[name] - other for name in ("kl_at_worst", "cross_entropy")}
+    alpha = trainer.args.alpha
+    loss = alpha * of_this_process["kl_at_worst"] + (1 - alpha) * of_this_process["cross_entropy"]
+    assert log["loss"] == pytest.approx(loss, abs=1e-4)
+    assert 0 < 2 * log["mass"] - other < 1
 
 
 @pytest.mark.parametrize(
