@@ -10,6 +10,11 @@ from trl import GRPOConfig, ModelConfig, get_quantization_config
 from autorater.data.errors import UserError
 from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLED, check_compatible
 
+_OF_EVALUATIONS = {  # values that require evaluations by transformers, and what to do instead
+    ("load_best_model_at_end", True): "leave it out; a run saves the model of its last step",
+    ("save_strategy", "best"): "expected no, steps or epoch",
+    ("lr_scheduler_type", "reduce_lr_on_plateau"): "expected another schedule, such as linear or cosine",
+}
 SECRETS = ("hub_token",)  # options that are neither written nor sent; the eos_token of SFT is none
 _LOWEST = {  # of whole numbers
     **dict.fromkeys(("n_eval_pairs", "warm_start_steps"), 0),
@@ -59,6 +64,9 @@ class RunConfig:
         resume = str(self.resume_from_checkpoint).lower()  # a YAML file may hold a truth value
         if resume in ("true", "auto", "false", "none"):
             self.resume_from_checkpoint = resume if resume in ("true", "auto") else None
+        for (name, value), expected in _OF_EVALUATIONS.items():
+            if getattr(self, name) == value:
+                raise UserError(f"{name}: {value}: the evaluations during a training choose nothing; {expected}")
         bf16_by_default(self)
         super().__post_init__()
 

@@ -79,6 +79,23 @@ def test_a_training_of_no_length_is_an_error_at_the_start(tmp_path, config, opti
         config(output_dir=str(tmp_path), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"load_best_model_at_end": True, "metric_for_best_model": "eval_brier"},
+            "load_best_model_at_end: True: the evaluations during a training choose nothing; leave it out",
+        ),
+        ({"save_strategy": "best"}, "save_strategy: best: .* choose nothing; expected no, steps or epoch"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type: reduce_lr_on_plateau: .* such as linear"),
+    ],
+)
+@pytest.mark.parametrize("config", [JudgeGRPOConfig, JudgePPOConfig, JudgeSFTConfig, AlignmentConfig])
+def test_nothing_is_chosen_by_evaluations(tmp_path, config, options, message):
+    with pytest.raises(UserError, match=message):
+        config(output_dir=str(tmp_path), **options)
+
+
 def test_several_gpus_in_one_process_are_refused(tmp_path):
     with pytest.raises(UserError, match="one process sees 8 GPUs; start it with accelerate launch or torchrun"):
         check_run(JudgeArguments(), training(tmp_path, n_gpu=8), ModelConfig())
