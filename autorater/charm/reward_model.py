@@ -93,12 +93,12 @@ class RewardModel:
         name_or_path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("bfloat16" if torch.device(device).type == "cuda" else "float32")
-        revision = {k: v for k, v in model_init_kwargs.items() if k == "revision"}
+        source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
                 name_or_path, num_labels=1, dtype=dtype, **model_init_kwargs
             )
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **revision)
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **source)
         except LOAD_FAILURES as error:
             raise not_loaded(name_or_path, error, "sequence classifier") from error
         return cls(model.to(device), tokenizer, batch_size, max_length)

@@ -96,7 +96,8 @@ def open_judge(
             f"pip install 'autorater-rl[train]', or ask a server: {ENDPOINT}MODEL"
         ) from None
     quiet_libraries()
-    return Judge.from_pretrained(name, prompt_template, **prompt, **local)
+    # else transformers would ask on the terminal whether to execute code of the model's repository
+    return Judge.from_pretrained(name, prompt_template, **prompt, **local, trust_remote_code=False)
 
 
 def judge_options(name: str, args: Namespace) -> dict[str, object]:

@@ -218,6 +218,16 @@ def non_default_settings(*arguments) -> dict[str, object]:
     return changed
 
 
+def refuse_remote_code(arguments) -> None:
+    """Raises a `UserError` if options say that code of a model's repository is to be executed, which no run does."""
+    of_reference = getattr(arguments, "model_init_kwargs", None) or {}
+    if getattr(arguments, "trust_remote_code", False) or of_reference.get("trust_remote_code"):
+        raise UserError(
+            "trust_remote_code: true: a run executes no code of a model's repository; expected a model whose class is "
+            "in transformers"
+        )
+
+
 def without_secrets(arguments) -> dict[str, object]:
     """The attributes of options for pickle: trainers write `training_args.bin`, and upload it with the model."""
     return {name: value for name, value in vars(arguments).items() if name not in SECRETS}
@@ -230,6 +240,7 @@ def model_init_kwargs(config: ModelConfig, use_cpu: bool = False) -> dict:
         "attn_implementation": config.attn_implementation,
         "dtype": config.dtype or ("float32" if use_cpu else None),
         "quantization_config": get_quantization_config(config),
+        "trust_remote_code": False,  # transformers would ask on the terminal
     }
     return {name: value for name, value in kwargs.items() if value is not None}
 

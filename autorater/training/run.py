@@ -48,7 +48,7 @@ from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.checkpointing.stages import EVALUATED, REPORT
 from autorater.training.compatibility import REASONING, is_pointwise
-from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings
+from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings, refuse_remote_code
 from autorater.training.data import TrainingData, prepare_data
 from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
@@ -334,6 +334,7 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             f"one process sees {training.n_gpu} GPUs; start it with accelerate launch or torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
+    refuse_remote_code(training)
     if training.eval_strategy != "no":
         raise UserError(
             f"eval_strategy: {training.eval_strategy.value}: a run judges n_eval_pairs held-out pairs every "

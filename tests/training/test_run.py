@@ -10,12 +10,14 @@ from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
 from autorater.alignment.trainer import AlignmentConfig
+from autorater.charm.reward_model import RewardModel
 from autorater.charm.training import RewardTrainingConfig
 from autorater.data.errors import UserError
+from autorater.judges.opening import open_judge
 from autorater.prompts.templates import PromptFormat
 from autorater.training import run
 from autorater.training.arguments import JudgeArguments
-from autorater.training.config import JudgeGRPOConfig, non_default_settings
+from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.ppo import JudgePPOConfig
 from autorater.training.run import begin_run, check_run, finish_run, open_run, shown_settings
@@ -114,6 +116,30 @@ def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
 def test_an_evaluation_of_transformers_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"eval_strategy: epoch: .* set eval_steps"):
         check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
+
+
+@pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}])
+def test_code_of_a_repository_is_not_executed(tmp_path, options):
+    with pytest.raises(UserError, match="trust_remote_code: true: a run executes no code of a model's repository"):
+        check_run(JudgeArguments(), training(tmp_path, **options), ModelConfig())
+
+
+def test_nobody_is_asked_whether_to_execute_code_of_a_repository(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+    config = {"model_type": "custom", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model" / "code.py").write_text("raise RuntimeError('executed')")
+    start = str(tmp_path / "model")
+    options = JudgeGRPOConfig(str(tmp_path / "run"), report_to="none", use_cpu=True)
+    with pytest.raises(UserError, match="contains custom code"):
+        open_run(JudgeArguments(n_train=8, n_test=3), options, ModelConfig(start), PromptFormat())
+    with pytest.raises(UserError, match="contains custom code"):
+        open_judge(start)
+    with pytest.raises(UserError, match="contains custom code"):
+        RewardModel.from_pretrained(start, **model_init_kwargs(ModelConfig(start)))
+    assert not asked
 
 
 def test_checkpoints_of_transformers_at_sigterm_are_refused(tmp_path):
