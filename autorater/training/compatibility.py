@@ -45,6 +45,10 @@ RULES = (
         "TRL casts the float32 weights to bfloat16 for good",
         lambda c: c.use_transformers_continuous_batching and c.bf16,
     ),
+    Rule(
+        (SAMPLED, REASONING, PPO, RLOO), "generation_kwargs", "rewards are of single samples",
+        lambda c: any((c.generation_kwargs or {}).get(name, 1) != 1 for name in ("num_beams", "num_return_sequences")),
+    ),
     Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
     Rule((EXACT, REASONING, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
     Rule(

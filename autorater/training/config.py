@@ -137,7 +137,12 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
     entropy_coef: float = option(
         0.02, "Weight of the entropy bonus; without it small policies collapse to one answer."
     )
-    loss_type: str = option("dr_grpo", "Loss of sampled answers, see `GRPOConfig`.")
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = option(
+        "dr_grpo", "Loss of sampled answers, see `GRPOConfig`."
+    )
+    importance_sampling_level: Literal["token", "sequence"] = option(
+        "token", "Sampled answers: ratios of single tokens, or their mean over an answer."
+    )
     max_completion_length: int | None = option(
         None, "Longest completion, in tokens; by default 24 for an answer, 512 with reasoning."
     )
@@ -179,7 +184,7 @@ class JudgeGRPOConfig(RunConfig, GRPOConfig):
         if is_single:
             self.generation_batch_size = self.steps_per_generation = 1
         check_compatible(self, self.mode)
-        for name in ("score_scale", "batch_tokens"):
+        for name in ("score_scale", "batch_tokens", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: got {getattr(self, name)}; expected a number above 0")
         if self.max_completion_length is None:

@@ -21,6 +21,7 @@ import torch
 from huggingface_hub import upload_folder
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.utils import is_liger_kernel_available
 from trl import ModelConfig
 from trl.import_utils import is_vllm_available
 
@@ -315,8 +316,8 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
     """Checks the options of a run before anything is loaded or written.
 
     Raises:
-        UserError: If options are not compatible, a tracker or vLLM is not installed, one process sees several GPUs, or
-            the run would overwrite the model that it begins from, its base model or its teacher.
+        UserError: If options are not compatible, a package that they need is not installed, one process sees several
+            GPUs, or the run would overwrite the model that it begins from, its base model or its teacher.
     """
     if args.train_only and model_config.use_peft:
         raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
@@ -335,11 +336,22 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             "CUDA_VISIBLE_DEVICES=0"
         )
     refuse_remote_code(training)
-    if training.eval_strategy != "no":
+    for name, default in {"eval_strategy": "no", "eval_on_start": False}.items():
+        if (value := getattr(training, name, default)) != default:
+            raise UserError(
+                f"{name}: {getattr(value, 'value', value)}: a run judges all held-out pairs before the training and "
+                f"n_eval_pairs of them every eval_steps steps; leave {name} out, and set eval_steps"
+            )
+    if getattr(training, "sync_ref_model", False):
         raise UserError(
-            f"eval_strategy: {training.eval_strategy.value}: a run judges n_eval_pairs held-out pairs every "
-            "eval_steps steps; leave eval_strategy out, and set eval_steps"
+            "sync_ref_model: a run that is stopped could not be resumed, because its checkpoints do not hold the "
+            "reference model"
         )
+    weights = getattr(training, "reward_weights", None)
+    if weights is not None and len(weights) != 1:
+        raise UserError(f"reward_weights: got {len(weights)} numbers; expected one, that of reward")
+    if getattr(training, "use_liger_kernel", False) and not is_liger_kernel_available():
+        raise UserError("use_liger_kernel: liger-kernel is not installed: pip install liger-kernel")
     if getattr(training, "enable_jit_checkpoint", False):
         raise UserError(
             "enable_jit_checkpoint: no effect; a run always saves a checkpoint when SIGTERM or Ctrl-C stops it"

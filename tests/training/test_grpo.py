@@ -1,7 +1,9 @@
 """The GRPO trainers: exact and sampled answers, both orders, shared prompts against TRL's own path, bad options."""
 
 import json
+import re
 import warnings
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainingArguments
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 from autorater.data.errors import UserError
 from autorater.models.answers import AnswerTree
@@ -22,6 +24,7 @@ from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.exact_grpo import ExactGRPOTrainer
 from autorater.training.grpo import grpo_trainer
+from autorater.training.ppo import JudgePPOConfig
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.prompt_groups import PromptGroups, one_prefill
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
@@ -469,6 +472,35 @@ def test_reference_weighs_as_much_as_the_reward(make_reasoner):
 def test_rewards_are_divided_as_trl_says(tmp_path, given, name):
     options = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "answers": "sampled"}
     assert JudgeGRPOConfig(**options, num_generations=4, scale_rewards=given).scale_rewards == name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_type": "cispoo"}, "loss_type: got 'cispoo'; expected one of grpo, dr_grpo, dapo"),
+        ({"importance_sampling_level": "sequenc"}, "importance_sampling_level: got 'sequenc'; expected one of token,"),
+        ({"temperature": 0.0}, "temperature: got 0.0; expected a number above 0"),
+        ({"generation_kwargs": {"num_beams": 2}}, "generation_kwargs: .'num_beams': 2. is not compatible"),
+        ({"generation_kwargs": '{"num_return_sequences": 2}'}, "generation_kwargs: .* rewards are of single samples"),
+    ],
+)
+def test_values_that_generation_or_loss_would_refuse_are_errors_of_the_config(tmp_path, options, message):
+    common = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "num_generations": 4}
+    for kind in ({"answers": "sampled"}, {"reasoning": True}):
+        with pytest.raises(UserError, match=message):
+            JudgeGRPOConfig(**common, **kind, **options)
+    if "loss_type" not in options and "importance_sampling_level" not in options:
+        for algorithm in ("ppo", "rloo"):
+            with pytest.raises(UserError, match=message):
+                JudgePPOConfig(**common, algorithm=algorithm, kl_in="loss", **options)
+
+
+def test_losses_are_those_of_trl(make_trainer):
+    losses = get_args(get_type_hints(JudgeGRPOConfig)["loss_type"])
+    for loss in losses:
+        make_trainer(answers="sampled", loss_type=loss, max_steps=1).train()
+    described = GRPOConfig.__dataclass_fields__["loss_type"].metadata["help"].split(" Supported values are ")[1]
+    assert set(re.findall(r"'(\w+)'", described.split(".")[0])) == set(losses)
 
 
 def test_reasoning_has_room_by_default(tmp_path):

@@ -113,9 +113,32 @@ def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
     check_run(JudgeArguments(), sampled, ModelConfig())
 
 
-def test_an_evaluation_of_transformers_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"eval_strategy: epoch: .* set eval_steps"):
-        check_run(JudgeArguments(), training(tmp_path, eval_strategy=IntervalStrategy.EPOCH), ModelConfig())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_strategy": IntervalStrategy.EPOCH}, "eval_strategy: epoch: .* leave eval_strategy out, and set"),
+        ({"eval_on_start": True}, "eval_on_start: True: .* leave eval_on_start out, and set eval_steps"),
+    ],
+)
+def test_an_evaluation_of_transformers_is_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        check_run(JudgeArguments(), training(tmp_path, **options), ModelConfig())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sync_ref_model": True}, "sync_ref_model: a run that is stopped could not be resumed"),
+        ({"reward_weights": [1.0, 2.0]}, "reward_weights: got 2 numbers; expected one"),
+        ({"reward_weights": []}, "reward_weights: got 0 numbers; expected one"),
+        ({"use_liger_kernel": True}, "use_liger_kernel: liger-kernel is not installed"),
+    ],
+)
+def test_what_would_stop_the_training_is_an_error_at_the_start(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(run, "is_liger_kernel_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        check_run(JudgeArguments(), training(tmp_path, **options), ModelConfig())
+    check_run(JudgeArguments(), training(tmp_path, reward_weights=[2.0]), ModelConfig())
 
 
 @pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}])
