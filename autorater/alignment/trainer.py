@@ -27,6 +27,7 @@ from autorater.data.items import ItemSet
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.checkpointing.resumable import ResumableTrainer
+from autorater.training.compatibility import ALIGNMENT, check_compatible
 from autorater.training.config import RunConfig, check_values, option
 from autorater.training.faults import check_lengths
 
@@ -47,6 +48,7 @@ class AlignmentConfig(RunConfig, TrainingArguments):
 
     def __post_init__(self):
         check_values(self)
+        check_compatible(self, ALIGNMENT)
         ablated = set(self.ablate or [])
         if unknown := sorted(ablated - set(TERMS)):
             raise UserError(f"ablate must be some of {', '.join(TERMS)}; got {unknown[0]!r}")

@@ -7,7 +7,10 @@ from autorater.data.errors import OptionError
 
 EXACT, REASONING, SAMPLED = "exact answers", "exact answers after reasoning", "sampled answers"
 PPO, RLOO, POINTWISE = "ppo", "rloo", "pointwise judgments"
+ALIGNMENT = "distribution alignment"
 _TEXT, _TOKENIZED = ("text",), ("tokenized_brier", "tokenized_log")
+_GRPO = (EXACT, REASONING, SAMPLED, POINTWISE, PPO, RLOO)  # on TRL's trainer of that name
+_OTHERS = (*_TEXT, *_TOKENIZED, ALIGNMENT)
 
 _NOT_SAMPLED = "no answer is sampled"
 _FROM_VOTES = "batches are built from the votes; see batch_tokens"
@@ -32,9 +35,45 @@ class Rule(NamedTuple):
 
 RULES = (
     *(
+        Rule(_GRPO + _OTHERS, name, f"held-out pairs are judged {how}")
+        for name, how in (
+            ("eval_delay", "every eval_steps steps from the first on"),
+            ("fp16_full_eval", "in float32 or bfloat16, see bf16_full_eval"),
+            ("per_device_eval_batch_size", "in batches that the judge makes by their tokens"),
+        )
+    ),
+    Rule(_GRPO, "num_generations_eval", "held-out pairs are judged as the trained judge does it, not sampled"),
+    Rule(_GRPO, "data_seed", "the rows are ordered by seed"),
+    Rule(
+        _OTHERS, "data_seed", "it orders the rows with train_sampling_strategy: random only",
+        lambda c: c.data_seed is not None and c.train_sampling_strategy != "random",
+    ),
+    Rule((*_GRPO, *_TOKENIZED, ALIGNMENT), "label_smoothing_factor", "it is of the likelihood of a text"),
+    Rule(
+        _GRPO, "model_init_kwargs", "it is of the reference model, of which there is none without beta",
+        lambda c: c.model_init_kwargs and c.beta == 0,
+    ),
+    Rule(_TEXT + _TOKENIZED, "model_init_kwargs", "the model is loaded before, with options such as dtype"),
+    Rule(_GRPO, "vllm_mode", "it requires use_vllm", lambda c: _is_changed(c, "vllm_mode") and not c.use_vllm),
+    *(
+        Rule(
+            _GRPO, name, f"it requires loss_type: {loss}",
+            lambda c, name=name, loss=loss: _is_changed(c, name) and c.loss_type != loss,
+        )
+        for loss, names in (
+            ("sapo", ("sapo_temperature_pos", "sapo_temperature_neg")),
+            ("vespo", ("vespo_k_pos", "vespo_k_neg", "vespo_lambda_pos", "vespo_lambda_neg")),
+        )
+        for name in names
+    ),
+    Rule(
+        (EXACT, POINTWISE, *_TOKENIZED), "pad_to_multiple_of", "a batch is as long as its longest prompt",
+        lambda c: c.pad_to_multiple_of not in ("auto", None),
+    ),
+    *(
         Rule((EXACT, POINTWISE), name, _NOT_SAMPLED)
         for name in (
-            "num_generations_eval", "max_completion_length", "temperature", "top_p", "top_k",
+            "max_completion_length", "temperature", "top_p", "top_k",
             "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
             "use_transformers_continuous_batching", "mask_truncated_completions", "loss_type", "epsilon",
             "epsilon_high", "delta", "importance_sampling_level",
@@ -52,8 +91,7 @@ RULES = (
     Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
     Rule((EXACT, REASONING, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
     Rule(
-        (EXACT, REASONING, SAMPLED, POINTWISE, PPO, RLOO), "chat_template_kwargs",
-        "prompts are rendered once, with thinking on or off as `reasoning` says",
+        _GRPO, "chat_template_kwargs", "prompts are rendered once, with thinking on or off as `reasoning` says",
     ),
     Rule((EXACT, POINTWISE), "use_bias_correction_kl", _NOT_SAMPLED),
     Rule((EXACT,), "num_generations", _NOT_SAMPLED),
@@ -140,10 +178,7 @@ RULES = (
     Rule(_TEXT + _TOKENIZED, "assistant_only_loss", "only the answer is learned anyway"),
     Rule(_TEXT + _TOKENIZED, "packing", "rows are never joined or cut"),
     Rule(_TOKENIZED, "padding_free", "its batches are padded"),
-    *(
-        Rule(_TOKENIZED, name, "it is of the likelihood of a text")
-        for name in ("loss_type", "label_smoothing_factor")
-    ),
+    Rule(_TOKENIZED, "loss_type", "it is of the likelihood of a text"),
 )  # fmt: skip
 
 

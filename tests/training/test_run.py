@@ -98,6 +98,51 @@ def test_nothing_is_chosen_by_evaluations(tmp_path, config, options, message):
         config(output_dir=str(tmp_path), **options)
 
 
+_KINDS = {
+    "exact answers": (JudgeGRPOConfig, {}),
+    "exact answers after reasoning": (JudgeGRPOConfig, {"reasoning": True}),
+    "sampled answers": (JudgeGRPOConfig, {"answers": "sampled"}),
+    "pointwise judgments": (JudgeGRPOConfig, {"judgment": "pointwise"}),
+    "ppo": (JudgePPOConfig, {}),
+    "rloo": (JudgePPOConfig, {"algorithm": "rloo"}),
+    "text": (JudgeSFTConfig, {}),
+    "tokenized_brier": (JudgeSFTConfig, {"objective": "tokenized_brier"}),
+    "distribution alignment": (AlignmentConfig, {}),
+}
+_GRPO = [mode for mode, (config, _) in _KINDS.items() if config in (JudgeGRPOConfig, JudgePPOConfig)]
+_WITHOUT_EFFECT = [  # option, value, modes that refuse it, and options with which it has an effect
+    ("eval_delay", 5, list(_KINDS), None),
+    ("fp16_full_eval", True, list(_KINDS), None),
+    ("per_device_eval_batch_size", 2, list(_KINDS), None),
+    ("num_generations_eval", 4, _GRPO, None),
+    ("data_seed", 7, _GRPO, None),
+    ("data_seed", 7, ["text", "tokenized_brier", "distribution alignment"], {"train_sampling_strategy": "random"}),
+    ("label_smoothing_factor", 0.1, [mode for mode in _KINDS if mode != "text"], None),
+    ("model_init_kwargs", {"dtype": "bfloat16"}, ["exact answers", "sampled answers", "ppo"], {"beta": 0.1}),
+    ("model_init_kwargs", {"dtype": "bfloat16"}, ["text", "tokenized_brier"], None),
+    ("vllm_mode", "server", _GRPO, None),
+    ("vllm_mode", "server", ["sampled answers", "exact answers after reasoning", "ppo"], {"use_vllm": True}),
+    ("sapo_temperature_pos", 2.0, _GRPO, None),
+    ("sapo_temperature_neg", 2.0, ["sampled answers"], {"loss_type": "sapo"}),
+    ("vespo_k_pos", 3.0, ["sampled answers"], {"loss_type": "vespo"}),
+    ("pad_to_multiple_of", 64, ["exact answers", "pointwise judgments", "tokenized_brier"], None),
+]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "mode", "effective"),
+    [(option, value, mode, effective) for option, value, modes, effective in _WITHOUT_EFFECT for mode in modes],
+)
+def test_options_without_an_effect_are_refused(tmp_path, option, value, mode, effective):
+    config, options = _KINDS[mode]
+    common = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True} | options
+    with pytest.raises(UserError, match=f"{option}: .* is not compatible with {mode}: "):
+        config(**common, **{option: value})
+    config(**common)
+    if effective:
+        config(**common, **{option: value}, **effective)
+
+
 def test_several_gpus_in_one_process_are_refused(tmp_path):
     with pytest.raises(UserError, match="one process sees 8 GPUs; start it with accelerate launch or torchrun"):
         check_run(JudgeArguments(), training(tmp_path, n_gpu=8), ModelConfig())
