@@ -97,7 +97,7 @@ def open_judge(
         ) from None
     quiet_libraries()
     # else transformers would ask on the terminal whether to execute code of the model's repository
-    return Judge.from_pretrained(name, prompt_template, **prompt, **local, trust_remote_code=False)
+    return Judge.from_pretrained(name, prompt_template, **prompt, **local)
 
 
 def judge_options(name: str, args: Namespace) -> dict[str, object]:

@@ -55,6 +55,7 @@ def load_policy(
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"dtype is {dtype!r}; expected auto or a torch dtype such as float32 or bfloat16")
+    model_init_kwargs.setdefault("trust_remote_code", False)  # if it is left open, transformers asks on the terminal
     source = {
         name: model_init_kwargs[name] for name in (*HUB_OPTIONS, "trust_remote_code") if name in model_init_kwargs
     }
@@ -128,7 +129,7 @@ def not_loaded(name: str, error: Exception, kind: str = "causal language model",
     """
     path, why = Path(name), f"cannot be loaded as a {kind}: {first_line(error)}"
     if "trust_remote_code" in str(error) and "trust_remote_code" not in why:
-        why += " (pass trust_remote_code=True)"
+        why += " (Judge.from_pretrained(…, trust_remote_code=True) in Python executes it)"
     if len(path.parts) > 1 and path.parent.is_dir() and not path.exists():
         return UserError(f"{place}{name}: no such folder or file, and as a Hub name it {why}")
     return UserError(f"{place}{name} {why}")

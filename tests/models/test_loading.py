@@ -185,7 +185,10 @@ def without_tokenizer(folder):
         (with_truncated_weights, "deserializing header"),
         (of_an_unknown_type, "model type `quen`"),
         (without_tokenizer, "has no tokenizer"),
-        (of_its_own_code, r"contains custom code .* \(pass trust_remote_code=True\)$"),
+        (
+            of_its_own_code,
+            r"contains custom code .* \(Judge.from_pretrained\(…, trust_remote_code=True\) in Python executes it\)$",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_loaded_is_named_in_one_line(folder, damage, message, monkeypatch):
