@@ -112,7 +112,10 @@ def _config_arguments(parser: CommandParser, argv: Sequence[str]) -> list[str]:
         if isinstance(value, dict):  # a population
             value = ",".join(f"{key}={share}" for key, share in value.items())
         values = value if isinstance(value, list) else [value]
-        found += [f"--{name}"] if value is True else [] if value in (False, None) else [f"--{name}", *map(str, values)]
+        if value is True:
+            found.append(f"--{name}")
+        elif value is not None and value is not False:  # a 0 is a value
+            found += [f"--{name}", *map(str, values)]
     return found
 
 

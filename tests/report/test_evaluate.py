@@ -229,6 +229,12 @@ def test_a_config_file_and_the_command_line(tmp_path):
     args = parse_arguments(["--config", str(config), "--n_pairs", "7"], "")
     assert (args.judge, args.n_pairs, args.reasoning, args.device) == (["a", "b"], 7, True, None)
     assert args.population == "expert=0.2,lay=0.8"
+    config.write_text("judge: [a]\nn_bootstrap: 0\npanel: false\n")
+    args = parse_arguments(["--config", str(config)], "")
+    assert (args.n_bootstrap, args.panel) == (0, False)
+    config.write_text("judge: [a]\ncalibration_fraction: 0\n")
+    with pytest.raises(UserError, match="calibration_fraction: '0': expected a number between 0 and 1"):
+        parse_arguments(["--config", str(config)], "")
     config.write_text("n_piars: 50\n")
     with pytest.raises(UserError, match=r"unknown option n_piars in .*; did you mean n_pairs"):
         parse_arguments(["--judge", "a", "--config", str(config)], "")
