@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from autorater.data.config_file import check_options, read_config
-from autorater.data.errors import UserError, refuse_ineffective
+from autorater.data.errors import UserError, did_you_mean, refuse_ineffective
 from autorater.judges.options import (
     ENDPOINT,
     JUDGES,
@@ -18,6 +18,7 @@ from autorater.judges.options import (
     add_prompt_options,
     add_server_options,
     check_judge_options,
+    check_methods,
     fraction,
     number,
     parse_given,
@@ -37,7 +38,8 @@ the pairs, split off by topic or prompt, is used to fit recalibrations only. Wri
 report.html and reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a
 stopped run.
 """
-STEPS = ("swap", *RECALIBRATIONS)
+SWAP, NONE = "swap", "none"
+STEPS = (SWAP, *RECALIBRATIONS)
 _SIMULATED = ("n_pairs", "n_votes")
 _DATA = ("split", "allow_odd_responses")
 _ON_THIS_MACHINE = ("methods", "n_samples", "max_reasoning_tokens", "answer_step", "max_prompt_tokens", "device")
@@ -73,7 +75,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--panel", action="store_true", help="also all judges as one, with weights fitted on the calibration pairs")
     methods = f"all, or names out of {', '.join(METHODS)} (default: those with one forward pass)"
     add("--methods", nargs="+", metavar="M", help=methods)
-    add("--variants", nargs="+", metavar="V", help=f"none, or steps joined by + out of {', '.join(STEPS)}")
+    add("--variants", nargs="+", metavar="V", help=f"{NONE}, or steps joined by + out of {', '.join(STEPS)}")
     add(
         "--n_samples", type=count, default=10, metavar="N", help="answers per prompt of self-consistency (default: 10)"
     )
@@ -97,6 +99,16 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     args, given = parse_given(parser, [*_config_arguments(parser, argv), *argv])
     _check(args, given)
     return args
+
+
+def variant_steps(variant: str) -> tuple[str, ...]:
+    """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → (); `UserError` for an unknown step."""
+    steps = () if variant == NONE else tuple(variant.split("+"))
+    for step in steps:
+        if step not in STEPS:
+            known = f"expected {NONE}, {', '.join(STEPS)}{did_you_mean(step, (NONE, *STEPS))}"
+            raise UserError(f"variant {variant!r}: unknown step {step!r}; {known}")
+    return steps
 
 
 def _config_arguments(parser: CommandParser, argv: Sequence[str]) -> list[str]:
@@ -128,6 +140,10 @@ def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
         (not on_this_machine, "no judge runs on this machine", _ON_THIS_MACHINE),
     )
     refuse_ineffective(cases, given)
+    if args.methods != ["all"]:
+        check_methods(args.methods or ())
+    for variant in args.variants or ():
+        variant_steps(variant)
     if args.panel and len(args.judge) < 2:
         raise UserError(f"--panel: got one judge, {args.judge[0]}; expected at least two")
     if args.save_recalibration and args.methods and not {"all", "answer_mean"} & {*args.methods}:

@@ -173,7 +173,7 @@ def cost(
         start = time.perf_counter()
         judge.judge_prompts(timed)
         minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
-        text += f"; about {minutes:.1f} minutes for {', '.join(single)}"
+        text += f"; {'under a minute' if minutes < 1 else f'about {minutes:.1f} minutes'} for {', '.join(single)}"
     if generating or judge.encoder.format.reasoning:
         longest = judge.max_reasoning_tokens or max_reasoning_tokens
         text += f"; up to {longest} generated tokens a prompt where the judge reasons"

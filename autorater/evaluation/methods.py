@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 from autorater.data.errors import UserError
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
+from autorater.evaluation.arguments import NONE, SWAP, variant_steps
 from autorater.evaluation.judge import Evaluation, measure, targets
 from autorater.evaluation.method_judgments import Parts, judge_parts, methods_of
 from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges.calibrators import LogitMap, Recalibration, fit_recalibration
 from autorater.judges.judgments import NamedJudge
-from autorater.judges.options import METHODS, RECALIBRATIONS
+from autorater.judges.options import METHODS, RECALIBRATIONS, check_methods
 from autorater.judges.panel import Panel
 from autorater.metrics.groups import GroupMetrics, group_metrics, length_quartiles
 from autorater.metrics.systems import WinRate, win_rates
@@ -35,7 +36,6 @@ from autorater.metrics.systems import WinRate, win_rates
 if TYPE_CHECKING:
     from autorater.judges import Judge
 
-SWAP, NONE = "swap", "none"
 DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
 """The methods that take one forward pass a prompt and fit nothing."""
 VARIANTS = (NONE, *RECALIBRATIONS, SWAP, "swap+odd_temperature", "swap+isotonic")
@@ -71,17 +71,6 @@ class Entry:
     def key(self) -> str:
         """Its name in `metrics.json`: `judge/method+step+step`, or `method+step+step` for a single judge."""
         return "/".join(filter(None, (self.judge, "+".join((self.method, *self.steps)))))
-
-
-def variant_steps(variant: str) -> tuple[str, ...]:
-    """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → (); `UserError` for an unknown step."""
-    steps = () if variant == NONE else tuple(variant.split("+"))
-    for step in steps:
-        if step not in (SWAP, *RECALIBRATIONS):
-            raise UserError(
-                f"variant {variant!r}: unknown step {step!r}; expected {NONE}, {SWAP}, {', '.join(RECALIBRATIONS)}"
-            )
-    return steps
 
 
 def group_column(pairs: Sequence[Pair]) -> str:
@@ -133,9 +122,7 @@ def compare_methods(
     Raises:
         UserError: If a method or a variant is unknown, or a judge of one method cannot be used.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise UserError(f"unknown judging method {method!r}; expected one of {', '.join(METHODS)}")
+    check_methods(methods)
     chains = [variant_steps(variant) for variant in variants]
     labels = [pair.label for pair in calibration]
     plain = judge.without_recalibration()

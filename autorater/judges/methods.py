@@ -27,7 +27,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
-from autorater.judges.options import METHODS
+from autorater.judges.options import check_methods
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
@@ -64,8 +64,7 @@ def judging_method(
     Raises:
         UserError: If there is no such method, or the model cannot be used with it; the message says why.
     """
-    if name not in METHODS:
-        raise UserError(f"unknown judging method {name!r}; expected one of {', '.join(METHODS)}")
+    check_methods([name])
     judge = judge.without_recalibration()
     if judge.is_pointwise and name not in ("answer_mean", "pointwise", "linear_probe"):
         raise UserError("this judge is pointwise: its scores are answer_mean or pointwise")

@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from autorater.data.config_file import on_command_line
-from autorater.data.errors import UserError, refuse_ineffective
+from autorater.data.errors import UserError, did_you_mean, refuse_ineffective
 from autorater.prompts.templates import BUILT_IN
 
 ENDPOINT, RECORDED = "endpoint:", "recorded:"
@@ -160,6 +160,14 @@ def check_address(name: str, text: str) -> None:
 def without_query_values(address: str) -> str:
     """An address to show or store: the values of its query may be keys, except for the version of an API."""
     return _QUERY_VALUE.sub(r"\1…", address)
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises a `UserError` for a name that is not in `METHODS`."""
+    for name in methods:
+        if name not in METHODS:
+            known = f"expected one of {', '.join(METHODS)}{did_you_mean(name, METHODS)}"
+            raise UserError(f"unknown judging method {name!r}; {known}")
 
 
 def is_address(text: str) -> bool:

@@ -27,7 +27,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, column, evaluate, measure
 from autorater.evaluation.methods import compare_methods
 from autorater.judges import Judge, Judgments
-from autorater.judges.methods import METHODS
+from autorater.judges.options import METHODS
 from autorater.prompts.batching import drop_long
 from autorater.training.arguments import JudgeArguments
 from autorater.training.data import TrainingData

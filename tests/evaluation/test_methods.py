@@ -10,6 +10,7 @@ import pytest
 from autorater.data.errors import UserError
 from autorater.data.pairs import split_by
 from autorater.data.population import simulate_pairs
+from autorater.evaluation.arguments import variant_steps
 from autorater.evaluation.judge import Evaluation
 from autorater.evaluation.methods import (
     ANSWER_MEAN_AS_SAVED,
@@ -22,7 +23,6 @@ from autorater.evaluation.methods import (
     judge_names,
     model_win_rates,
     save_recalibration,
-    variant_steps,
     write_comparison,
 )
 from autorater.judges import Judge, Judgments, LinearProbe

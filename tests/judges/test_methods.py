@@ -11,13 +11,13 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.methods import (
-    METHODS,
     LetterLogits,
     SelfConsistency,
     Verbalized,
     judging_method,
     vote_shares,
 )
+from autorater.judges.options import METHODS
 from autorater.metrics import position_bias
 from autorater.prompts.templates import PromptFormat
 from rewards import parse_probability

@@ -254,6 +254,8 @@ def test_a_config_file_and_the_command_line(tmp_path):
         (["--judge", "runs/a", "--save_recalibration", "platt", "--methods", "verbalized"], "fitted on answer_mean"),
         (["--judge", "runs/a", "--calibration_fraction", "1"], "between 0 and 1"),
         (["--judge", "runs/a", "--panel"], "--panel: got one judge, runs/a; expected at least two"),
+        (["--judge", "runs/a", "--methods", "answer_meen"], "'answer_meen'; .*; did you mean answer_mean\\?"),
+        (["--judge", "runs/a", "--variants", "swap+isotonik"], "step 'isotonik'; .*; did you mean isotonic\\?"),
         ([], "--judge"),
     ],
 )
