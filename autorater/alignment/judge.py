@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from autorater.alignment.labels import LabelFormat, LabelTree
 from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
 from autorater.judges.local import FORMAT_FILE, Judge, read_format, saved_pieces
+from autorater.models.devices import usable_device
 from autorater.models.loading import load_policy
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 
@@ -36,8 +36,9 @@ class LabelJudge(Judge):
         if saved is None:
             raise UserError(f"{name_or_path}: no label_format in {FORMAT_FILE}; expected a judge of recipes/align.py")
         task = Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["task"].items()})
+        device = usable_device(device)
         model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
         label_format = LabelFormat(task, saved["layout"], saved["synonyms"], saved.get("system_prompt"))
         judge = cls(model, tokenizer, label_format, pieces=saved_pieces(file, tokenizer, label_format))
         log_layout_difference(judge.encoder)

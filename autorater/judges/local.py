@@ -31,12 +31,12 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.devices import usable_device
 from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy, resolve_model
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.same_scores import evaluating
 from autorater.models.sharding import in_step, is_sharded
-from autorater.models.shares import gpu_of_process
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import (
@@ -152,8 +152,8 @@ class Judge(NamedJudge):
             model_init_kwargs: As in `load_policy`.
 
         Raises:
-            UserError: If there is no such model, it cannot be loaded, the template does not fit, or an option has no
-                effect on the judgment.
+            UserError: If there is no such model or device, the model cannot be loaded, the template does not fit, or
+                an option has no effect on the judgment.
         """
         saved = read_format(name, **{key: model_init_kwargs[key] for key in HUB_OPTIONS if key in model_init_kwargs})
         judgment = judgment or saved.get("judgment", PAIRWISE)
@@ -177,13 +177,12 @@ class Judge(NamedJudge):
         prompt_format = saved_format.with_options(prompt_template, **options)
         if max_reasoning_tokens is not None and not prompt_format.reasoning:
             raise UserError(f"{name}: max_reasoning_tokens: no effect on a judge that does not reason")
+        usable = usable_device(device)
         model, tokenizer = load_policy(name, **model_init_kwargs)
         if judgment == PAIRWISE and prompt_format.reasoning:
             check_has_end(name, tokenizer)
-        if device is None and not hasattr(model, "hf_device_map"):
-            device = f"cuda:{gpu_of_process()}" if torch.cuda.is_available() else "cpu"
-        if device is not None:
-            model.to(device)
+        if device is not None or not hasattr(model, "hf_device_map"):
+            model.to(usable)
         if not saved:
             log_plain_prompt(name, tokenizer)
         recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None

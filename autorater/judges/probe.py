@@ -38,6 +38,7 @@ from autorater.data.tables import Source
 from autorater.judges.calibrators import fit_recalibration, log_losses
 from autorater.judges.judgments import Judgments
 from autorater.metrics.clusters import cluster_numbers
+from autorater.models.devices import usable_device
 from autorater.models.loading import load_policy
 from autorater.models.response_states import ReadText, ResponseStates
 from autorater.models.shares import in_shares, interleaved
@@ -97,8 +98,9 @@ class LinearProbe:
             UserError: If the model cannot be loaded, a text is too long for it, a pair has no label, or the pairs are
                 too few or too connected to be divided into folds without common texts.
         """
+        device = usable_device(device)
         model, tokenizer = load_policy(model_name_or_path, **model_init_kwargs)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
         return cls.fit_model(model, tokenizer, pairs, seed, name=model_name_or_path, progress=progress)
 
     @classmethod
@@ -189,8 +191,9 @@ class LinearProbe:
         if not description.exists() or not arrays.exists():
             raise UserError(f"{folder} holds no linear probe; expected {' and '.join(_FILES)}")
         saved = json.loads(description.read_text(encoding="utf-8"))
+        device = usable_device(device)
         model, tokenizer = load_policy(saved["model"], **model_init_kwargs)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
         states = ResponseStates(model, tokenizer, [saved["layer"]])
         with np.load(arrays) as columns:
             return cls(states, saved["model"], saved["layer"], saved["strength"], **columns)

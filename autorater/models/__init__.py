@@ -22,6 +22,7 @@ same_scores        whether a faster way gives the log-probabilities of the plain
 token_tree         finitely many strings after a prompt, as a tree of tokens
 answers            the exact distribution over verbalized probabilities
 memory             the memory of a training step, estimated
+devices            the device that a model is moved to
 shares             rows divided among the processes of a run
 sharding           parameters sharded over processes (ZeRO-3, FSDP)
 """
