@@ -30,7 +30,7 @@ from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
 from autorater.training.precision import evaluation_precision
-from autorater.training.run import begin_run, finish_run, open_model, shown_settings, write_pair_run
+from autorater.training.run import FROM_SCRATCH, begin_run, finish_run, open_model, shown_settings, write_pair_run
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
 
@@ -46,14 +46,14 @@ def run_alignment(
     """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
     if model_config.use_peft:
         raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
-    for reason, names in ineffective_for_labels(args, bool(model_config.model_name_or_path), given).items():
+    pretrained = model_config.model_name_or_path
+    for reason, names in ineffective_for_labels(args, bool(pretrained), given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)
-    pretrained = model_config.model_name_or_path
     base = pretrained or record.warm_started_policy(build)
     model, tokenizer = open_model(args, training, model_config, base)
     if pretrained and not read_format(pretrained):
@@ -83,8 +83,15 @@ def run_alignment(
     trainer = AlignmentTrainer(model, training, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
     if of_pairs:
         trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
-    card = {"base_model": base, "prompt_text": label_format.text, "labels": label_format.task.labels}
-    card |= {"settings": shown_settings(settings, training), "warning": data.warning}
+    unused = [name for names in ineffective_for_labels(args, bool(pretrained), settings).values() for name in names]
+    shown = shown_settings(settings, args, training, model_config)
+    card = {
+        "base_model": pretrained or FROM_SCRATCH,
+        "prompt_text": label_format.text,
+        "settings": {name: value for name, value in shown.items() if name not in unused},
+        "labels": label_format.task.labels,
+        "warning": data.warning,
+    }
     write = partial(write_pair_run, title=TITLE, method="alignment") if of_pairs else write_item_run
     finish_run(trainer, judge, record, measure, partial(write, training.output_dir, card, before))
 

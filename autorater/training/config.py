@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -219,7 +220,7 @@ def non_default_settings(*arguments) -> dict[str, object]:
             value = getattr(part, f.name)
             is_shown = f.init and f.name not in SECRETS
             if is_shown and value != default and isinstance(value, str | int | float | bool | list | dict | None):
-                changed[f.name] = value
+                changed[f.name] = value.value if isinstance(value, Enum) else value
     return changed
 
 

@@ -68,6 +68,7 @@ from autorater.training.teaching.teachers import labelled_by
 from autorater.training.tracking import check_trackers, start_tracking
 from autorater.training.warm_start import build_warm_policy, check_warm_start
 
+FROM_SCRATCH = "a small policy from scratch"  # the base model in a card
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -189,9 +190,9 @@ def open_run(
         _reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
     card = {
-        "base_model": base,
+        "base_model": pretrained or FROM_SCRATCH,
         "prompt_text": judge.encoder.format.described,
-        "settings": shown_settings(settings, training),
+        "settings": shown_settings(settings, args, training, model_config),
         "warning": data.warning,
         "pointwise": is_pointwise(training),
     }
@@ -284,10 +285,10 @@ def begin_run(
         AlreadyFinished: If the run to resume is finished.
     """
     check_run(args, training, model_config)
-    pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    options = pretrained, mode, given, training.eval_steps, model_config.use_peft
-    for reason, names in ineffective_options(args, *options).items():
+    for reason, names in _without_effect(args, training, model_config, given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
+    if "run_name" not in given and not {"output_dir", "dataset_name"}.isdisjoint(given):
+        training.run_name = None  # that of the default config is the name of another run
     use_pretrained_defaults(training, model_config, given)
     warn_of_emulation(training)
     prepare_output_dir(training.output_dir)
@@ -306,10 +307,20 @@ def begin_run(
     return record, settings
 
 
-def shown_settings(settings: Mapping[str, object], training: TrainingArguments) -> dict[str, object]:
-    """The settings for report and card: with learning rate and seed also if they are defaults, without empty ones."""
+def _without_effect(
+    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, given: Collection[str]
+) -> dict[str, list[str]]:
+    pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
+    return ineffective_options(args, pretrained, mode, given, training.eval_steps, model_config.use_peft)
+
+
+def shown_settings(
+    settings: Mapping[str, object], args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig
+) -> dict[str, object]:
+    """The settings for report and card: those with an effect, learning rate and seed also if they are defaults."""
     always = {name: getattr(training, name) for name in ("learning_rate", "seed")}
-    return {name: value for name, value in (always | settings).items() if value not in (None, [])}
+    unused = {name for names in _without_effect(args, training, model_config, settings).values() for name in names}
+    return {k: value for k, value in (always | settings).items() if value not in (None, []) and k not in unused}
 
 
 def check_run(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:

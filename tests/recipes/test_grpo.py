@@ -99,6 +99,10 @@ def test_own_votes_and_lora_on_a_saved_policy(tmp_path):
         *TINY, f"--dataset_name={data}", "--split_by=topic", f"--output_dir={tmp_path / 'a'}", "--report_to=none"
     )
     assert first.returncode == 0, first.stderr
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "Trained from a small policy from scratch to read" in card
+    assert "| save\\_strategy | no |" in card
+    assert "n\\_train" not in card
     config = tmp_path / "lora.yaml"
     config.write_text(
         "answers: sampled\nnum_generations: 4\nper_device_train_batch_size: 8\nmax_steps: 1\nbeta: 0.01\n"

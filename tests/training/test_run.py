@@ -324,5 +324,32 @@ def test_reasoning_requires_answers_at_once_before_anything_is_judged(family, tm
 
 def test_report_and_card_show_the_learning_rate_and_nothing_empty():
     settings = {"seed": 3, "debug": [], "beta": 0.0, "n": None}
-    shown = shown_settings(settings, SimpleNamespace(learning_rate=1e-6, seed=3))
+    options = SimpleNamespace(learning_rate=1e-6, seed=3, eval_steps=None)
+    shown = shown_settings(settings, JudgeArguments(), options, ModelConfig())
     assert shown == {"learning_rate": 1e-6, "seed": 3, "beta": 0.0}
+
+
+def test_report_and_card_show_only_what_was_used(tmp_path):
+    """The settings of the default config on the user's own data."""
+    args = JudgeArguments(dataset_name="votes.jsonl", n_train=12_000, n_test=1000)
+    options = JudgeGRPOConfig(str(tmp_path), report_to="none", use_cpu=True, save_strategy="no")
+    settings = non_default_settings(args, options, ModelConfig())
+    shown = shown_settings(settings, args, options, ModelConfig())
+    assert not {"n_train", "n_test"} & set(shown)
+    assert (shown["dataset_name"], str(shown["save_strategy"])) == ("votes.jsonl", "no")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"max_steps"}, "default"),
+        ({"output_dir"}, None),
+        ({"dataset_name"}, None),
+        ({"output_dir", "run_name"}, "default"),
+    ],
+)
+def test_the_name_of_the_default_run_is_not_that_of_another(tmp_path, given, name):
+    args = JudgeArguments(n_train=20, n_test=5)
+    options = JudgeGRPOConfig(str(tmp_path), report_to="none", use_cpu=True, run_name="default")
+    _, settings = begin_run(args, options, ModelConfig(), prepare_data(args, seed=0), given)
+    assert (options.run_name, settings.get("run_name")) == (name, name)
