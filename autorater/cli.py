@@ -15,10 +15,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from enum import EnumType
 from importlib import import_module
 from pathlib import Path
-from types import NoneType
-from typing import NamedTuple, NoReturn, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from autorater.data.config_file import check_options, on_command_line, read_config
 from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError, file_problem
@@ -299,6 +300,12 @@ def _recipe_parser(dataclasses: Sequence[type]):
     class RecipeParser(TrlParser):
         """`TrlParser` with sections in its help, errors of one line, and null as in YAML."""
 
+        def set_defaults_with_config(self, **config: object) -> list[str]:
+            return super().set_defaults_with_config(**{
+                name: _config_value(name, value, types[name]) if name in types else value
+                for name, value in config.items()
+            })  # fmt: skip
+
         def _add_dataclass_arguments(self, dtype: type) -> None:
             for field in fields(dtype):
                 if field.init:
@@ -327,6 +334,19 @@ def _recipe_parser(dataclasses: Sequence[type]):
         dataclasses, usage="%(prog)s [--config FILE] [--option value …]", description=description,
         formatter_class=_HelpFormatter, epilog="--option null unsets an option of the config, as null does in YAML.",
     )  # fmt: skip
+
+
+def _config_value(name: str, value: object, kind: object) -> object:
+    """A value of a YAML file for an option of this type; `UserError` if it is a list or mapping, and should not be."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kinds = {get_origin(part) or part for part in parts}
+    if isinstance(value, list | dict) and type(value) not in kinds:
+        words = {list: "a list", dict: "a mapping"}
+        expected = next((words[part] for part in words if part in kinds), "one value")
+        raise UserError(f"{name}: got {value!r}; expected {expected}")
+    if value is False and any(isinstance(part, EnumType) and "no" in [m.value for m in part] for part in kinds):
+        return "no"  # which YAML reads as a truth value
+    return value
 
 
 def _section_title(dtype: type, name: str) -> str:

@@ -132,6 +132,44 @@ def test_an_option_of_a_config_that_is_not_compatible_is_named_with_its_file(con
     assert training.symmetry_coef == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("max_steps: [1, 2]", r"max_steps: got \[1, 2\]; expected one value"),
+        ("learning_rate: {a: 1}", r"learning_rate: got \{'a': 1\}; expected one value"),
+        ("dataset_name: [a, b]", r"dataset_name: got \['a', 'b'\]; expected one value"),
+        ("model_name_or_path: [a]", r"model_name_or_path: got \['a'\]; expected one value"),
+        ("train_only: {a: 1}", r"train_only: got \{'a': 1\}; expected a list"),
+        ("population: [a]", r"population: got \['a'\]; expected a mapping"),
+    ],
+)
+def test_a_list_or_mapping_in_place_of_one_value(tmp_path, line, message):
+    (tmp_path / "c.yaml").write_text(line)
+    with pytest.raises(UserError, match=f"^{message}$"):
+        parsed_recipe(tmp_path / "c.yaml", tmp_path)
+
+
+def test_lists_mappings_and_an_unquoted_no_in_yaml(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "population: {a: 0.2, b: 0.8}\ntrain_only: [norm]\nlora_target_modules: all-linear\n"
+        "lr_scheduler_kwargs: {a: 1}\nsave_strategy: no\nlogging_strategy: no\neval_strategy: no\nuse_cpu: true\nbf16: no\n"
+    )
+    args, training, model = parsed_recipe(tmp_path / "c.yaml", tmp_path)
+    assert (args.population, args.train_only) == ({"a": 0.2, "b": 0.8}, ["norm"])
+    assert (training.save_strategy, training.logging_strategy, training.eval_strategy) == ("no", "no", "no")
+    assert (training.lr_scheduler_kwargs, training.bf16) == ({"a": 1}, False)
+    assert model.lora_target_modules == "all-linear"
+
+
+def parsed_recipe(config, folder):
+    trl = pytest.importorskip("trl")
+    from autorater.training.arguments import JudgeArguments
+    from autorater.training.config import JudgeGRPOConfig
+
+    argv = ["--config", str(config), "--output_dir", str(folder), "--report_to", "none"]
+    return parse_arguments((JudgeArguments, JudgeGRPOConfig, trl.ModelConfig), config, argv)
+
+
 def test_help_shows_our_options_first(config, capsys):
     trl = pytest.importorskip("trl")
     from autorater.training.config import JudgeGRPOConfig

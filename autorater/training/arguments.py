@@ -32,7 +32,7 @@ class DataArguments:
         "`sparse`: one vote per pair, drawn once by the seed; `dense`: the vote share is the label; `all`: the reward "
         "is the mean of the rewards for every vote.",
     )
-    population: str | None = option(
+    population: dict | str | None = option(  # noqa: RUF009
         None,
         "Annotators to train and measure for: group=share,group=share or a mapping in YAML. Votes are weighted by the "
         "column `group` (of simulated annotators: the persona); see docs/decisions.md.",
