@@ -152,7 +152,8 @@ def test_a_list_or_mapping_in_place_of_one_value(tmp_path, line, message):
 def test_lists_mappings_and_an_unquoted_no_in_yaml(tmp_path):
     (tmp_path / "c.yaml").write_text(
         "population: {a: 0.2, b: 0.8}\ntrain_only: [norm]\nlora_target_modules: all-linear\n"
-        "lr_scheduler_kwargs: {a: 1}\nsave_strategy: no\nlogging_strategy: no\neval_strategy: no\nuse_cpu: true\nbf16: no\n"
+        "lr_scheduler_kwargs: {a: 1}\nsave_strategy: no\n"
+        "logging_strategy: no\neval_strategy: no\nuse_cpu: true\nbf16: no\n"
     )
     args, training, model = parsed_recipe(tmp_path / "c.yaml", tmp_path)
     assert (args.population, args.train_only) == ({"a": 0.2, "b": 0.8}, ["norm"])
