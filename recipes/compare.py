@@ -20,6 +20,7 @@ from autorater.cli import run_script
 from autorater.data.atomic import write_json, write_text
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError, refuse_several_processes
+from autorater.data.tables import check_data_files
 from autorater.evaluation.results import METRICS, prepare_output_dir
 from autorater.judges.identity import contents_of
 from autorater.report.tables import markdown_table
@@ -43,6 +44,9 @@ def main() -> None:
     groups, seeds = plan["groups"] or {"": None}, plan["seeds"]
     jobs = [(group, seed, name) for group in groups for seed in seeds for name in plan["runs"]]
     runs = [_prepared(plan, folder, *job) for job in jobs]
+    for recipe, settings in runs:
+        if not _is_finished(recipe, Path(settings["output_dir"])):
+            check_data_files(settings, args.config)
     results: dict[tuple[str, str], list[dict]] = {}
     for (group, _, name), run in zip(jobs, tqdm(runs, desc="runs", unit="run"), strict=True):
         results.setdefault((group, name), []).append(_metrics(*run))

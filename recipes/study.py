@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the study is in 
 
 from autorater.cli import run_script
 from autorater.data.errors import refuse_several_processes
+from autorater.data.tables import check_data_files
 from autorater.evaluation.results import prepare_output_dir
 from benchmarks.study.page import clock_text, write_study
 from benchmarks.study.plan import read_plan
@@ -50,6 +51,8 @@ def main() -> None:
     runs = [*plan.starts, *plan.runs]
     there = {run for run in runs if recorded(run, folder) is not None}
     print(f"{len(runs)} runs, {len(there)} of them recorded; {plan.processes} at a time")
+    for run in [] if args.finished else [run for run in runs if run not in there]:
+        check_data_files(run.settings, args.config)
     if args.finished and not plan.pretrained:
         plan = plan.finished(there)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's signal acts like Ctrl-C

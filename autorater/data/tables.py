@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from autorater.data.errors import DataError, located
+from autorater.data.errors import DataError, UserError, located
 from autorater.data.fields import Row, with_messages
 from autorater.data.text_files import Rows, SelectColumns, csv_rows, distinct, head_of, json_rows, refuse_other_file
 
-_OTHER_SUFFIXES = (".xlsx", ".zip", ".bz2", ".zst", ".gz", ".txt", ".arrow")  # as those of the readers, of no Hub name
+_JSON, _CSV = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+_OF_FILES = (*_JSON, *_CSV, ".parquet", ".xlsx", ".zip", ".bz2", ".zst", ".gz", ".txt", ".arrow")  # of no Hub name
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?", re.ASCII)
 _TABLE_ROWS = 4096  # rows converted to Python objects at a time
 _SHORT = {
@@ -77,15 +78,13 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
     if not isinstance(source, str | os.PathLike):
         return _memory_rows(source, split, select)
     path, name = Path(source), os.fspath(source).lower()
-    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), json_rows)
-    readers |= {".csv": csv_rows, ".tsv": csv_rows, ".parquet": _parquet_rows}
+    readers = dict.fromkeys(_JSON, json_rows) | dict.fromkeys(_CSV, csv_rows) | {".parquet": _parquet_rows}
     if path.is_dir():
         return _dataset_rows(_loaded(path, split), select)
     if not path.is_file():
         if path.exists():
             raise DataError("is no file but a pipe or device; expected a file: it is opened more than once")
-        is_file_name = name.endswith((*readers, *_OTHER_SUFFIXES))
-        if not isinstance(source, str) or is_file_name or not _HUB_NAME.fullmatch(source):
+        if not isinstance(source, str) or not _is_hub_name(source):
             raise DataError("no such file; expected a file, a folder, or a Hub name such as org/name")
         return _dataset_rows(_loaded(source, split), select)
     for suffix, read in readers.items():
@@ -93,6 +92,20 @@ def _open(source: Source, split: str, select: SelectColumns) -> Rows:
             return read(path, select)
     refuse_other_file(head_of(path))
     raise DataError(f"unknown file type; expected a name that ends in {', '.join(readers)}, .jsonl.gz or .csv.gz")
+
+
+def _is_hub_name(name: str) -> bool:
+    return not name.lower().endswith(_OF_FILES) and _HUB_NAME.fullmatch(name) is not None
+
+
+def check_data_files(settings: Mapping[str, object], config: str | os.PathLike) -> None:
+    """Raises a `UserError` for a `…dataset_name` among the settings of a config that is the name of a missing file."""
+    for option, name in settings.items():
+        is_data = option.endswith("dataset_name") and isinstance(name, str)
+        if is_data and not os.path.exists(name) and not _is_hub_name(name):
+            described = Path(config).read_text(encoding="utf-8").startswith("#")
+            hint = f"; the comments at the top of {config} say how to get it" if described else ""
+            raise UserError(f"{option}: {name}: no such file{hint}")
 
 
 def _memory_rows(source: Any, split: str, select: SelectColumns) -> Rows:

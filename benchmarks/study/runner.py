@@ -53,7 +53,8 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
     results = {run: recorded(run, folder) for run in runs}
     if failed := [run for run, result in results.items() if result is None]:
         names = ", ".join(_name(run) for run in failed[:5])
-        raise UserError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}")
+        left = "--finished writes tables and figures without them"
+        raise UserError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}; {left}")
     return results
 
 

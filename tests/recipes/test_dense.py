@@ -217,6 +217,16 @@ def test_results_of_changed_data_are_not_taken(compared, tmp_path):
     compared()  # a run of an older version
 
 
+def test_a_missing_file_of_a_later_run_is_found_at_the_start(compared, tmp_path):
+    config = tmp_path / "plan.yaml"
+    plan = yaml.safe_load(config.read_text())
+    plan["runs"] |= {"other": plan["runs"]["full"] | {"eval_dataset_name": str(tmp_path / "nowhere.jsonl")}}
+    config.write_text(yaml.safe_dump(plan))
+    with pytest.raises(UserError, match=r"^eval_dataset_name: .*nowhere\.jsonl: no such file$"):
+        compared()
+    assert not list((tmp_path / "out").rglob("log.txt"))
+
+
 def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
     folder = tmp_path / "moved" / "all" / "0" / "full"
     folder.mkdir(parents=True)

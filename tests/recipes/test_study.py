@@ -141,7 +141,17 @@ def test_a_bad_setting_fails_its_runs_and_no_others(finished, spec):
     done = study(write(folder.parent, spec | {"methods": methods}))
     assert done.returncode == 2
     assert "3 runs failed: letters (simulated, seed 0)" in done.stderr
+    assert "; --finished writes tables and figures without them" in done.stderr
     assert "no_such_key" in (folder / "runs" / "simulated" / "0" / "letters.error.txt").read_text()
+
+
+def test_a_missing_file_is_found_at_the_start(spec, tmp_path):
+    config = write(tmp_path, spec | {"output_dir": str(tmp_path / "study")})
+    config.write_text("# The data: see there.\n" + config.read_text().replace("train.jsonl", "nowhere.jsonl"))
+    done = study(config)
+    assert done.returncode == 2
+    assert f"nowhere.jsonl: no such file; the comments at the top of {config} say how to get it\n" in done.stderr
+    assert not runs(tmp_path / "study")
 
 
 @pytest.mark.slow
