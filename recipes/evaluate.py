@@ -11,9 +11,20 @@ The command `autorater evaluate` with the judge of `make train` as default; `--h
 import sys
 from pathlib import Path
 
-from autorater.cli import command, config_arguments
+from autorater.cli import command, config_arguments, run_script
+from autorater.data.config_file import read_config
+from autorater.data.errors import UserError
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "evaluate.yaml"
 
+
+def check_default_judge() -> None:
+    given = {word.split("=")[0] for word in sys.argv[1:]}
+    (judge,) = read_config(DEFAULT_CONFIG)["judge"]
+    if not given & {"--judge", "--config", "-h", "--help"} and not Path(judge).exists():
+        raise UserError(f"{judge}: no such folder; run make train, or name --judge")
+
+
 if __name__ == "__main__":
+    run_script(check_default_judge)
     command(["evaluate", *config_arguments(sys.argv[1:], DEFAULT_CONFIG)])

@@ -1,5 +1,6 @@
 """Environment variables, log levels and warning filters of the training libraries."""
 
+import logging
 import os
 import warnings
 
@@ -32,3 +33,5 @@ def quiet_libraries() -> None:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each of many retries

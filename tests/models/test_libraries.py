@@ -1,5 +1,6 @@
 """Known noise of the libraries is hidden, and no other warning."""
 
+import logging
 import warnings
 
 import pytest
@@ -26,6 +27,21 @@ def test_deprecations_of_the_libraries_are_hidden(shown):
     warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated, use x", FutureWarning, stacklevel=1)
     warnings.warn("`torch.distributed.reduce_scatter_tensor` is deprecated.", FutureWarning, stacklevel=1)
     assert shown == []
+
+
+@pytest.mark.parametrize(("chosen", "level"), [(None, "ERROR"), ("info", "INFO")])
+def test_retries_of_the_hub_are_hidden_unless_they_are_wanted(monkeypatch, shown, chosen, level):
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    monkeypatch.delenv("HF_HUB_VERBOSITY", raising=False)
+    if chosen:
+        monkeypatch.setenv("HF_HUB_VERBOSITY", chosen)
+    hub.setLevel(logging.INFO)  # what the library has read from the environment
+    try:
+        quiet_libraries()
+        assert logging.getLevelName(hub.level) == level
+    finally:
+        hub.setLevel(before)
 
 
 @pytest.mark.parametrize("category", [UserWarning, FutureWarning, DeprecationWarning])

@@ -1,7 +1,10 @@
 """The script as a user runs it, on a small judge: files, table, and user errors in one line."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,15 @@ def test_two_judges_on_own_votes_with_chosen_methods(judge_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {key.rsplit("/", 1)[0] for key in metrics} >= {"other/answer_mean", "other/answer_mean+swap"}
+
+
+def test_without_the_default_judge(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "recipes" / "evaluate.py", "--n_pairs=9"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    message = "error: runs/grpo_simulated: no such folder; run make train, or name --judge\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 @pytest.mark.parametrize(
