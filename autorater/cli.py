@@ -196,7 +196,7 @@ def _reader_has_ended() -> bool:
 def _logging() -> Iterator[None]:
     """Prints what autorater logs, by the main process only: information as plain lines, warnings on stderr.
 
-    A `DataWarning` is such a warning; other Python warnings are shown as always.
+    So is a `DataWarning`, and a `RuntimeWarning` of autorater; other Python warnings are shown as always.
     """
     logger, show = logging.getLogger("autorater"), warnings.showwarning
     information, problems = _Lines(sys.stdout), _Lines(sys.stderr)
@@ -204,11 +204,12 @@ def _logging() -> Iterator[None]:
     problems.setLevel(logging.WARNING)
     problems.setFormatter(logging.Formatter("warning: %(message)s"))
 
-    def show_warning(message: Warning | str, category: type[Warning], *place, **options) -> None:
-        if issubclass(category, DataWarning):
+    def show_warning(message: Warning | str, category: type[Warning], filename: str, *place, **options) -> None:
+        is_ours = issubclass(category, RuntimeWarning) and Path(filename).is_relative_to(Path(__file__).parent)
+        if is_ours or issubclass(category, DataWarning):
             logger.warning(str(message))
         else:
-            show(message, category, *place, **options)
+            show(message, category, filename, *place, **options)
 
     level, handlers, propagate = logger.level, logger.handlers, logger.propagate
     logger.setLevel(logging.INFO)
@@ -311,6 +312,9 @@ def _recipe_parser(dataclasses: Sequence[type]):
                 if field.init:
                     field.type = types[field.name]
                     self._parse_dataclass_field(self._section(dtype, field.name), field)
+            for action in self._actions:
+                if isinstance(action, argparse._StoreFalseAction):  # it has the help of its opposite
+                    action.help = f"Turns off --{action.dest}."
 
         def _get_values(self, action: argparse.Action, words: list[str]) -> object:
             unset = words == ["null"] and action.dest in optional

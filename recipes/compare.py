@@ -23,6 +23,7 @@ from autorater.data.errors import UserError, refuse_several_processes
 from autorater.data.tables import check_data_files
 from autorater.evaluation.results import METRICS, prepare_output_dir
 from autorater.judges.identity import contents_of
+from autorater.judges.options import CommandParser
 from autorater.report.tables import markdown_table
 from autorater.training.checkpointing.stages import is_finished, read_record
 from autorater.training.recipe_process import RESUMABLE, SETTINGS, run_recipe
@@ -33,7 +34,7 @@ CONTENTS = "contents.json"  # in the folder of a run: SHA-256 of the files that 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="The runs to compare, a YAML file.")
     parser.add_argument("--output_dir", help="Overrides the config's.")
     args = parser.parse_args()

@@ -14,11 +14,12 @@ from pathlib import Path
 from autorater.cli import run_script
 from autorater.data.atomic import check_writable, write_json
 from autorater.data.errors import refuse_several_processes
+from autorater.judges.options import CommandParser
 from autorater.models.libraries import quiet_libraries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", required=True, help="Folder of a trained judge.")
     parser.add_argument("--before", help="The model it was trained from, a folder or Hub name.")
     parser.add_argument("--n_pairs", type=int, default=300, help="Number of pairs, at most 1,000.")

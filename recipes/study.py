@@ -26,6 +26,7 @@ from autorater.cli import run_script
 from autorater.data.errors import refuse_several_processes
 from autorater.data.tables import check_data_files
 from autorater.evaluation.results import prepare_output_dir
+from autorater.judges.options import CommandParser
 from benchmarks.study.page import clock_text, write_study
 from benchmarks.study.plan import read_plan
 from benchmarks.study.pretrained_page import write_pretrained_study
@@ -34,7 +35,7 @@ from benchmarks.study.runner import recorded, run_study
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="The study, a YAML file.")
     parser.add_argument("--quick", action="store_true", help="The small version defined in the file.")
     parser.add_argument("--output_dir", help="Overrides the config's.")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from autorater import cli
 from autorater.cli import COMMANDS, config_arguments, parse_arguments, run_script
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError
 from autorater.evaluation.results import prepare_output_dir
@@ -179,6 +181,7 @@ def test_help_shows_our_options_first(config, capsys):
         parse_arguments((Data, JudgeGRPOConfig, trl.ModelConfig), config, ["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
+    assert re.search(r"--no_shared_prefix\s+Turns off --shared_prefix\.", text)
     titles = ["data:", "objective:", "TRL GRPOConfig:", "TRL ModelConfig:", "transformers TrainingArguments:"]
     places = [text.index(f"\n{title}\n") for title in titles]
     assert places == sorted(places)
@@ -310,6 +313,22 @@ def test_a_warning_about_data_is_one_line(capsys):
         warnings.simplefilter("always")
         run_script(main)
     assert capsys.readouterr().err == "warning: votes.jsonl: 3 rows left out\n"
+
+
+@pytest.mark.parametrize(
+    ("category", "package", "is_line"),
+    [(RuntimeWarning, "autorater", True), (RuntimeWarning, "torch", False), (FutureWarning, "autorater", False)],
+)
+def test_a_warning_of_autorater_is_one_line(capsys, category, package, is_line):
+    place = Path(cli.__file__).parents[1] / package / "training" / "grpo.py"
+
+    def main():
+        warnings.warn_explicit("no answer parses", category, str(place), 3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run_script(main)
+    assert (capsys.readouterr().err == "warning: no answer parses\n") == is_line
 
 
 def test_output_dir_is_tried_before_the_run(tmp_path):

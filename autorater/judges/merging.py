@@ -30,6 +30,9 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
         UserError: If the name holds no adapter, the folder is not empty, or a file, or the model cannot be loaded.
     """
     try:
+        from autorater.models.libraries import quiet_libraries
+
+        quiet_libraries()
         from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
         from autorater.models.loading import is_adapter, load_policy
         from autorater.models.saving import make_readable

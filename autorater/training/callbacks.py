@@ -166,7 +166,7 @@ class LogFileCallback(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **record}) + "\n")
         except OSError as error:
             if not self._warned:
-                warnings.warn(f"{self.path} cannot be written, lines are lost: {error}", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{self.path} cannot be written, lines are lost: {error}", RuntimeWarning, stacklevel=1)
             self._warned = True
 
 

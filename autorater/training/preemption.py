@@ -52,8 +52,8 @@ def exit_on_signal() -> Iterator[None]:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[ReceivedSignal]:
-    """Within it a signal is only recorded; a second Ctrl-C raises KeyboardInterrupt."""
+def deferred_signals(then: str = "the run ends after this step, with a checkpoint") -> Iterator[ReceivedSignal]:
+    """Within it a signal is only recorded and `then` printed; a second Ctrl-C raises KeyboardInterrupt."""
     received = ReceivedSignal()
 
     def record(number: int, frame) -> None:
@@ -61,7 +61,7 @@ def deferred_signals() -> Iterator[ReceivedSignal]:
         if received.name is None:
             received.name, received.time = name, time.monotonic()
             if is_main():  # not print(): the signal may have interrupted one
-                os.write(2, f"\n{name}: the run ends after this step, with a checkpoint\n".encode())
+                os.write(2, f"\n{name}: {then}\n".encode())
         elif number == signal.SIGINT:
             seconds = time.monotonic() - received.time
             if "RANK" not in os.environ or seconds >= REPEAT_SECONDS:

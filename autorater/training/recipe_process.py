@@ -39,7 +39,8 @@ def run_recipe(script: Path, options: Mapping[str, object]) -> None:
     write_text(folder / SETTINGS, yaml.safe_dump(dict(options), sort_keys=False))
     command = [sys.executable, str(script), "--config", str(folder / SETTINGS)]
     command += ["--resume_from_checkpoint", "auto"] if script.stem in RESUMABLE else []
-    with (folder / LOG).open("a", encoding="utf-8") as log, deferred_signals() as received:
+    then = "stopping; training saves a checkpoint first"
+    with (folder / LOG).open("a", encoding="utf-8") as log, deferred_signals(then) as received:
         recipe = subprocess.Popen(
             command,
             stdout=log,

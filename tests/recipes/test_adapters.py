@@ -1,6 +1,8 @@
 """Judges that are adapters: training continues them, they merge, and a second one is trained on top."""
 
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -77,6 +79,9 @@ def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
     train(trained, tmp_path / "merged", tmp_path / "second", *LORA)
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "merged")
+    code = "import sys; from autorater.cli import command; command(sys.argv[1:])"
+    again = [sys.executable, "-c", code, "merge", str(trained / "first"), str(tmp_path / "again")]
+    assert subprocess.run(again, capture_output=True, text=True, check=True).stderr == "", "no noise of libraries"
     with pytest.raises(UserError, match="is not empty"):
         merge_adapter(str(trained / "first"), tmp_path / "merged")
     with pytest.raises(UserError, match=r"pairs\.jsonl is not empty, or a file; expected a new folder"):

@@ -52,7 +52,7 @@ def test_a_recipe_that_does_not_resume_begins_again(start):
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
 @pytest.mark.parametrize("ended", [143, 0], ids=["unfinished", "finished"])
-def test_a_signal_reaches_the_recipe(start, tmp_path, capsys, monkeypatch, name, status, ended):
+def test_a_signal_reaches_the_recipe(start, tmp_path, capfd, monkeypatch, name, status, ended):
     ours = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = [signal.getsignal(number) for number in ours]
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # tests may run in background
@@ -67,7 +67,8 @@ def test_a_signal_reaches_the_recipe(start, tmp_path, capsys, monkeypatch, name,
         start(seconds=60, stopped=ended)
     assert "the reason" not in (tmp_path / "out" / "log.txt").read_text(), "it did not run to its end"
     assert stopped.value.code == status
-    assert "stopped; the same command resumes" in capsys.readouterr().err
+    message = f"\n{name}: stopping; training saves a checkpoint first\nstopped; the same command resumes\n"
+    assert capfd.readouterr().err == message
     monkeypatch.undo()
     assert [signal.getsignal(number) for number in ours] == before
 

@@ -142,7 +142,7 @@ class ResumableTrainer:
             from_main(lambda: shutil.rmtree(folder, ignore_errors=True))
         if error is not None:
             message = f"{folder} could not be written, and the training continues without it: {error}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
 
     def _complete_checkpoint(self, folder: Path) -> None:
         complete(folder, self.state.global_step, self.about)
