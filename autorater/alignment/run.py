@@ -69,7 +69,8 @@ def run_alignment(
     else:
         held_out, prompts, n_held_out = _drop_long(judge, data.held_out, longest)
     logger.info(
-        f"dropped for prompts over {longest} tokens: {n_long} training items, {n_held_out} held-out {args.data}"
+        f"dropped because the prompt has more than {longest:,} tokens: {n_long:,} "
+        f"{'prompts of training pairs' if of_pairs else 'training items'}, {n_held_out:,} held-out {args.data}"
     )
     if not (len(train) and len(held_out)):
         raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")

@@ -213,10 +213,10 @@ def _short_enough(
             continue
         *kept, n_long = drop_long(pairs, judge.encoder.encode(pairs), longest)
         short.append(EncodedPairs(*kept))
-        dropped.append(f"{n_long} {name} pairs")
+        dropped.append(f"{n_long:,} {name}")
         if not short[-1].pairs:
             raise UserError(f"no {name} pair has a prompt of at most {longest} tokens")
-    logger.info(f"dropped, over {longest} tokens: {', '.join(dropped)}")
+    logger.info(f"pairs dropped because the prompt has more than {longest:,} tokens: {', '.join(dropped)}")
     return tuple(short)
 
 

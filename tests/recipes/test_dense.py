@@ -82,6 +82,7 @@ def test_align_on_pairs_with_ties(tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"after/mse_dense", "after/symmetry_deviation_abs"} <= set(metrics)
+    assert re.search(r"more than \d+ tokens: 0 prompts of training pairs, 0 held-out pairs\n", done.stdout)
     judge = LabelJudge.from_pretrained(str(tmp_path / "out"))
     assert judge.tree.names == ("A", "tie", "B")
     judgments = judge.probabilities(pairs[:3])
@@ -147,6 +148,14 @@ def test_several_processes_are_refused_before_anything_is_read(tmp_path, monkeyp
         monkeypatch.setenv(name, value)
     error = error_of(recipe, [option, str(tmp_path / "nowhere")], monkeypatch)
     assert "runs in one process, and was started in 2" in error
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option"), [("compare", "--config"), ("study", "--config"), ("objective", "--judge")]
+)
+def test_a_script_without_its_options_is_one_line(monkeypatch, recipe, option):
+    error = error_of(recipe, [], monkeypatch)
+    assert error == f"the following arguments are required: {option}; see {recipe}.py --help"
 
 
 def test_what_a_judge_of_labels_refuses_is_not_in_its_help(monkeypatch, capsys):

@@ -138,7 +138,7 @@ def test_a_signal_ends_a_long_training_with_a_checkpoint(tmp_path, name, status)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["training pairs with", "over 1024 tokens"], ids=["warm start", "evaluation"])
+@pytest.mark.parametrize("text", ["training pairs with", "more than 1,024 tokens"], ids=["warm start", "evaluation"])
 @pytest.mark.parametrize(
     ("name", "status", "message"), [("SIGTERM", 143, "stopped by SIGTERM"), ("SIGINT", 130, "interrupted")]
 )
