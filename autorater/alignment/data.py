@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from autorater.alignment.arguments import AlignmentArguments
-from autorater.data.errors import DataError
+from autorater.data.errors import DataError, counted
 from autorater.data.formats import load_items
 from autorater.data.items import ItemSet, pair_items
 from autorater.data.pairs import Pair, split_by, turns_as_text
@@ -25,7 +25,7 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
         test = simulate_items(args.n_test, population, n_votes=args.n_test_votes, seed=seed, held_out=True)
         verdicts = Population(personas=(GRADER,)).grades(simulated.traits).argmax(axis=1)
         train, held_out, source = simulated.items, test.items, "simulated annotators"
-        votes = f" with {args.n_votes} vote(s) each", f" with {args.n_test_votes}"
+        votes = f" with {counted(args.n_votes, 'vote')} each", f" with {args.n_test_votes}"
     else:
         items, votes, source = load_items(args.dataset_name), ("", ""), args.dataset_name
         if args.eval_dataset_name:
@@ -46,7 +46,8 @@ def prepare_items(args: AlignmentArguments, seed: int) -> TrainingData[ItemSet]:
         train = ItemSet(train.task, sparse)
     labels = ", ".join(train.task.labels)
     summary = (
-        f"{source}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; {labels}"
+        f"{source}: {len(train):,} training items{votes[0]}, {len(held_out):,} held-out items{votes[1]}; "
+        f"labels {labels}"
     )
     return TrainingData(train, held_out, train, verdicts, summary, warning=warning)
 

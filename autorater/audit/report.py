@@ -107,13 +107,16 @@ def planning_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, str, str, 
 
 
 def counts_line(metrics: Mapping[str, float]) -> str:
-    """How many pairs were compared, and how many were left out and why."""
+    """How many pairs were compared, and how many were left out and why, if any."""
     reasons = {"n_unparsed": "unparsed", "n_refused": "refused", "n_not_asked": "not judged"}
     left_out = ", ".join(f"{metrics[key]:,.0f} {reason}" for key, reason in reasons.items())
     answers = f"{metrics['n_unparsed_answers']:,.0f} unparsed and {metrics['n_refused_answers']:,.0f} refused answers"
     again = metrics.get("n_repeated_rows", 0)
     repeated = f" ({again:,.0f} rows show one of them again and are resampled with it)" if again else ""
-    return f"{metrics['n_pairs']:,.0f} pairs compared{repeated}; left out: {left_out} (in total {answers})."
+    compared = f"{metrics['n_pairs']:,.0f} pairs compared{repeated}"
+    if not any(metrics[key] for key in (*reasons, "n_unparsed_answers", "n_refused_answers")):
+        return f"{compared}."
+    return f"{compared}; left out: {left_out} (in total {answers})."
 
 
 def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float]) -> dict[str, object]:
@@ -158,6 +161,7 @@ def _texts(flip: Mapping[str, object]) -> list[tuple[str, str]]:
                 isinstance(part, dict) and set(part) == {"role", "content"} for part in value
             )
             is_text = is_conversation and bool(value)
-            text = plain_text(tuple(Message(**part) for part in value)) if is_text else str(value)
+            number = round(value, 3) if isinstance(value, float) else value
+            text = plain_text(tuple(Message(**part) for part in value)) if is_text else str(number)
             texts.append((_NAMES.get(name, name), text))
     return texts

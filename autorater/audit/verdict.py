@@ -122,7 +122,10 @@ def _caveats(metrics: Mapping[str, float]) -> list[str]:
     if left_out:
         caveats.append(f"{left_out:,.0f} of {left_out + metrics['n_pairs']:,.0f} pairs could not be compared")
     if metrics["parse_rate"] < _HIGH_PARSE_RATE:
-        caveats.append(f"Only {100 * metrics['parse_rate']:.1f} % of its answers parse")
+        share = f"{100 * metrics['parse_rate']:.1f} %"
+        exact = not metrics["n_unparsed_answers"]  # the answers are distributions, of which a part does not parse
+        of_probability = f"On average only {share} of the probability is on answers that parse"
+        caveats.append(of_probability if exact else f"Only {share} of its answers parse")
     if metrics["sharpness"] < _FLAT:
         caveats.append("Its answers hardly vary, so they carry little information about any pair")
     return caveats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autorater.data.errors import refuse_overwriting
+from autorater.data.errors import counted, refuse_overwriting
 from autorater.data.layouts import LAYOUTS, OWN
 from autorater.data.loading import LoadReport, check_pairs_file, load_pairs, write_pairs
 
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> None:
     )
     write_pairs(pairs, args.out)
     votes = sum(pair.n_votes or 0 for pair in pairs)
-    print(f"{args.source}: {report.rows:,} rows in the layout {report.layout}")
+    print(f"{args.source}: {counted(report.rows, 'row')} in the layout {report.layout}")
     for line in report.lines(len(pairs)):
         print(line)
     unlabelled = sum(pair.label is None for pair in pairs)
     without = f", {unlabelled:,} without a label" if unlabelled else ""
-    print(f"{args.out}: {len(pairs):,} pairs with {votes:,} known votes{without}")
+    print(f"{args.out}: {counted(len(pairs), 'pair')} with {counted(votes, 'known vote')}{without}")
 
 
 def named_columns(text: str) -> dict[str, str]:

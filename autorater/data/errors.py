@@ -78,6 +78,11 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 row`, `1,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 @contextmanager
 def located(place: object) -> Iterator[None]:
     """Prefixes a `DataError` raised inside with a place: a file, a line."""

@@ -23,7 +23,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from autorater.data.atomic import check_writable, open_atomic
-from autorater.data.errors import DataError, DataWarning, UserError, located
+from autorater.data.errors import DataError, DataWarning, UserError, counted, located
 from autorater.data.fields import RowIds, bad_value
 from autorater.data.gathering import Gatherer, pair_key
 from autorater.data.layouts import OWN
@@ -60,12 +60,14 @@ class LoadReport:
 
     def lines(self, n_pairs: int) -> list[str]:
         """What is worth saying about a source that gave this many pairs; none if a row is a pair."""
-        left_out = ", ".join(f"{count:,} ({reason})" for reason, count in self.left_out.items())
+        counts = {f"{reason}: {count:,}": reason for reason, count in self.left_out.items()}
+        reasons, kept = ", ".join(counts if len(counts) > 1 else self.left_out), f"{counted(n_pairs, 'pair')} kept"
+        left_out = self.left_out.total()
         odd = ", ".join(f"{count} {kind}" for kind, count in self.odd.items())
         lines = {
-            f"rows left out beside {n_pairs:,} pairs: {left_out}": left_out,
-            f"odd responses among {n_pairs:,} pairs: {odd}": odd,
-            f"{self.gathered:,} rows repeat an earlier pair; their votes are added, {n_pairs:,} pairs": self.gathered,
+            f"{counted(left_out, 'row')} left out ({reasons}); {kept}": left_out,
+            f"odd responses among {counted(n_pairs, 'pair')}: {odd}": odd,
+            f"{counted(self.gathered, 'row')} with the texts of an earlier pair, votes added; {kept}": self.gathered,
             f"{self.repeated:,} of {n_pairs:,} pairs repeat the texts of an earlier one; they are no new evidence and "
             "are resampled together": self.repeated,
         }

@@ -25,7 +25,7 @@ from scipy.optimize import brentq, isotonic_regression, minimize, minimize_scala
 from scipy.special import expit, logit
 from scipy.stats import chi2, norm
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, counted
 from autorater.data.pairs import Pair
 from autorater.judges.options import RECALIBRATIONS
 from autorater.metrics.scores import LOG_CLIP
@@ -72,7 +72,7 @@ class MonotoneMap:
         return np.interp(probabilities, self.answers, self.values)
 
     def __str__(self) -> str:
-        return f"{len(set(self.values))} steps"
+        return counted(len(set(self.values)), "step")
 
 
 Recalibration = LogitMap | MonotoneMap

@@ -82,9 +82,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     """The options of judges behind a server, `SERVER_OPTIONS`; headers are a list of pairs."""
     add = parser.add_argument_group("requests to a server (endpoint:MODEL)").add_argument
     count, natural, amount = number(int, 1), number(int, 0), number(float, 0)
-    add(
-        "--judge_format", metavar="DIR", help="folder of the trained judge behind the server: asked as it was measured"
-    )
+    saved = "folder of the trained judge behind the server: requests use its saved prompt and answers"
+    add("--judge_format", metavar="DIR", help=saved)
     read = "with --judge_format: `exact` sums over all answers, `sampled` lets the server write one (default: exact)"
     add("--read", choices=("exact", "sampled"), help=read)
     add("--base_url", metavar="URL", help="address of the server, up to /v1 (default: OpenAI's)")

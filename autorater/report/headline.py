@@ -135,5 +135,6 @@ def _limitations(after: Evaluation) -> list[str]:
             f"Its answers hardly vary (standard deviation {spread:.3f}): they carry little information."
         )
     if (parse_rate := after.metrics.get("parse_rate", 1.0)) < _PARSE_RATE:
-        limitations.append(f"Only {100 * parse_rate:.1f} % of its answers parse.")
+        share = f"{100 * parse_rate:.1f} %"
+        limitations.append(f"On average only {share} of the probability is on answers that parse.")
     return limitations

@@ -60,7 +60,8 @@ def accuracy_table(accuracy: Mapping[str, float]) -> str:
     rows = [(kind, *(f"{accuracy[f'{when}/{kind}']:.3f}" for when in ("before", "after"))) for kind in kinds]
     table = markdown_table(("", "before", "after"), [*rows, ("**all**", interval("before"), interval("after"))])
     low, high = accuracy["change_low"], accuracy["change_high"]
-    verdict = "lower than before" if high < 0 else "higher than before" if low > 0 else "no change within the interval"
+    unclear = "no clear change: the interval includes 0"
+    verdict = "lower than before" if high < 0 else "higher than before" if low > 0 else unclear
     return f"{table}\n\nchange: {interval('change', '+')}: {verdict}"
 
 

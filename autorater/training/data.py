@@ -17,7 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from autorater.data.curriculum import with_growing_responses
-from autorater.data.errors import UserError, located
+from autorater.data.errors import UserError, counted, located
 from autorater.data.gathering import shown_key
 from autorater.data.loading import load_pairs
 from autorater.data.messages import plain_text
@@ -115,7 +115,7 @@ def _simulated(args: JudgeArguments, seed: int) -> TrainingData:
     shown = _with_labels(train.pairs, args.labels, seed)
     pairs, mix = (shown, "") if shares is None else _to_learn_from(train.pairs, args, seed, args.labels)
     summary = (
-        f"simulated annotators: {args.n_train:,} training pairs with {args.n_votes} vote(s) each, "
+        f"simulated annotators: {args.n_train:,} training pairs with {counted(args.n_votes, 'vote')} each, "
         f"{args.n_test:,} held-out pairs with {args.n_test_votes}{mix}"
     )
     return TrainingData(pairs, test.pairs, shown, verdicts, summary)

@@ -8,7 +8,7 @@ import pytest
 
 from autorater.audit.plots import prepare_deviations, prepare_winners
 from autorater.audit.predictions import recorded_predictions
-from autorater.audit.report import _texts, audit_summary, write_audit_report
+from autorater.audit.report import _texts, audit_summary, counts_line, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
 from autorater.audit.verdict import audit_verdict, bias_state, trait_verdicts
 from autorater.judges.recorded import JudgedPair
@@ -86,6 +86,10 @@ def test_a_conversation_is_shown_turn_by_turn():
     assert list(shown.values()) == ["User: Why?\n\nAssistant: So.", "['no', 'turns']"]
 
 
+def test_a_label_has_three_digits():
+    assert _texts({"probe": "swap", "label": 1 / 3}) == [("Label", "0.333")]
+
+
 def test_a_megabyte_is_folded_and_cut(answers, tmp_path):
     html, _, _ = page_of(tmp_path, recorded(*answers, other="<" * 1_000_000))
     assert len(html) < 1_000_000
@@ -140,13 +144,20 @@ def test_states_and_caveats():
     metrics = {
         "n_pairs": 90.0, "n_repeats": 1.0, "flip_rate": 0.2, "symmetry_deviation_abs": 0.1, "sharpness": 0.0001,
         "symmetry_deviation_mean": 0.0, "preference_fairness": 0.0, "p_value_verdicts": 0.5, "parse_rate": 0.9,
-        "n_unparsed": 8.0, "n_refused": 1.0, "n_not_asked": 1.0,
+        "n_unparsed": 8.0, "n_refused": 1.0, "n_not_asked": 1.0, "n_unparsed_answers": 9.0, "n_refused_answers": 1.0,
     }  # fmt: skip
     assert bias_state(metrics) == "inconclusive"
     sentence = audit_verdict(metrics)
     assert "No side is favoured (p = 0.500)" in sentence
     assert "10 of 100 pairs could not be compared" in sentence
     assert "Only 90.0 % of its answers parse" in sentence
+    none = dict.fromkeys(("n_unparsed", "n_refused", "n_not_asked", "n_unparsed_answers", "n_refused_answers"), 0.0)
+    exact = "On average only 90.0 % of the probability is on answers that parse"
+    assert exact in audit_verdict(metrics | none)
+    assert counts_line(metrics | none) == "90 pairs compared."
+    assert counts_line(metrics) == (
+        "90 pairs compared; left out: 8 unparsed, 1 refused, 1 not judged (in total 9 unparsed and 1 refused answers)."
+    )
     assert "hardly vary" in sentence
     repeated = {"n_repeats": 3.0, "p_value_any_slot": 0.2, "repeated_flip_rate": 0.0}
     assert bias_state(metrics | repeated | {"repeated_spread": 0.2}) == "noisy"

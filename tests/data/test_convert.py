@@ -32,9 +32,9 @@ def test_any_layout_becomes_jsonl_and_what_happened_is_said(tmp_path, capsys):
     assert load_pairs(source) == [pair]
     assert capsys.readouterr().out.splitlines() == [
         f"{source}: 4 rows in the layout alpaca_eval",
-        "rows left out beside 1 pairs: 1 (preference is null)",
-        "2 rows repeat an earlier pair; their votes are added, 1 pairs",
-        f"{out}: 1 pairs with 3 known votes",
+        "1 row left out (preference is null); 1 pair kept",
+        "2 rows with the texts of an earlier pair, votes added; 1 pair kept",
+        f"{out}: 1 pair with 3 known votes",
     ]
 
 
@@ -70,7 +70,7 @@ def test_columns_layout_and_pairs_without_labels(tmp_path, capsys):
         "pairs",
     )
     assert [(pair.prompt, pair.label) for pair in load_pairs(out, labelled=False)] == [("Tea?", None)]
-    assert "1 pairs with 0 known votes, 1 without a label" in capsys.readouterr().out
+    assert "1 pair with 0 known votes, 1 without a label" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

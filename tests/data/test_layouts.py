@@ -743,8 +743,8 @@ def test_what_is_left_out_is_said():
         (pair,) = load_pairs(rows)
     assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (1, 1, 1)
     assert [str(w.message) for w in caught] == [
-        "list of 5 rows: rows left out beside 1 pairs: 1 (winner is null), 1 (winner is 'error')",
-        "list of 5 rows: 2 rows repeat an earlier pair; their votes are added, 1 pairs",
+        "list of 5 rows: 2 rows left out (winner is null: 1, winner is 'error': 1); 1 pair kept",
+        "list of 5 rows: 2 rows with the texts of an earlier pair, votes added; 1 pair kept",
     ]
     with pytest.raises(DataError, match=r"list of 1 rows: no vote \(winner is null\)"):
         load_pairs([row | {"winner": None}])

@@ -34,7 +34,7 @@ def test_accuracy_and_its_change():
     assert found["change_low"] < 0 < found["change_high"]
     assert found["before_low"] < 0.75 < found["before_high"]
     assert np.mean([found[f"before/{kind}"] for kind in {p.topic for p in PAIRS}]) == pytest.approx(0.75)
-    assert "no change within the interval" in accuracy_table(found)
+    assert "no clear change: the interval includes 0" in accuracy_table(found)
     worse = accuracy_change(PAIRS, judgments(LABELS), judgments(1 - LABELS))
     assert "lower than before" in accuracy_table(worse)
 

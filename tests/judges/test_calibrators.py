@@ -306,6 +306,7 @@ def test_content_free_pairs_have_identical_responses():
 
 
 def test_monotone_map_is_constant_beyond_its_ends():
+    assert (str(MonotoneMap((0.2, 0.6), (0.1, 0.9))), str(MonotoneMap((0.2,), (0.5,)))) == ("2 steps", "1 step")
     np.testing.assert_allclose(MonotoneMap((0.2, 0.6), (0.1, 0.9))(np.array([0.0, 0.4, 1.0])), [0.1, 0.5, 0.9])
 
 

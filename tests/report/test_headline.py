@@ -176,4 +176,6 @@ def test_collapse_is_named(judge):
 
 
 def test_unparsed_answers_are_named(judge):
-    assert headline(judge(3), judge(1, valid=0.6)).endswith(" Only 60.0 % of its answers parse.")
+    assert headline(judge(3), judge(1, valid=0.6)).endswith(
+        " On average only 60.0 % of the probability is on answers that parse."
+    )

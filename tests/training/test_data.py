@@ -325,3 +325,11 @@ def test_recalibration_pairs_have_single_votes_and_overlaps_are_named(votes_file
     again = prepare_data(JudgeArguments(**options, recalibration_dataset_name=votes_file), seed=5)
     assert "response texts are in" in again.summary
     assert prepare_data(JudgeArguments(**options), seed=5).recalibration is None
+
+
+@pytest.mark.parametrize(("n", "votes"), [(1, "1 vote each"), (3, "3 votes each")])
+def test_the_votes_of_simulated_pairs_are_said(n, votes):
+    summary = prepare_data(JudgeArguments(n_train=9, n_test=4, n_votes=n), 0).summary
+    assert f"9 training pairs with {votes}, 4 held-out pairs with 10" in summary
+    items = prepare_items(AlignmentArguments(n_train=9, n_test=4, n_votes=n, labels="dense"), 0).summary
+    assert re.search(f"9 training items with {votes}, 4 held-out items with 10; labels .+, ", items)
