@@ -138,7 +138,8 @@ def _parse_judging(parser: CommandParser, argv: Sequence[str]) -> argparse.Names
 def _add_data_and_prompt(add: Callable) -> None:
     add("--split", default="train", help="split of a Hub dataset (default: train)")
     add("--max_pairs", type=number(int, 1), metavar="N", help="judge only the first N pairs")
-    add("--allow_odd_responses", action="store_true", help="judge blank responses too, and those that are not text")
+    odd = "judge blank responses too, those that are not text, and half characters"
+    add("--allow_odd_responses", action="store_true", help=odd)
     add_local_options(add)
     add_prompt_options(add)
 

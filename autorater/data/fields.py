@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 _MESSAGES = re.compile(r"\[\s*{\s*['\"]")
 _CONTENT = {"content", "text", "value", "parts", "tool_calls", "function_call"}
-_SHAREGPT = {"human", "gpt", "system", "user", "assistant", "tool", "observation", "function_call"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_COMMA = re.compile(r"""['"}\]]\s+['"{\[]""")
 _NUMBERS = re.compile(r"\[(?:[-+.\de\s]|nan)+\]", re.ASCII)  # as numpy prints them
 _SHARE_WITH_COMMA = re.compile(r"[01]?,\d+", re.ASCII)
@@ -97,8 +97,9 @@ def with_messages(value: object) -> Any:
 
 
 def _is_message(part: Row) -> bool:
-    """Whether a mapping is a chat message; others with a role, such as people with their professions, are data."""
-    return bool("role" in part and _CONTENT & set(part)) or ("value" in part and part.get("from") in _SHAREGPT)
+    """Whether a mapping is a chat message; others, such as people with their roles and edges of a graph, are data."""
+    of_sharegpt = isinstance(part.get("from"), str) and isinstance(part.get("value"), str) and "to" not in part
+    return of_sharegpt or ("role" in part and not _CONTENT.isdisjoint(part))
 
 
 def mappings_in(row: Row, column: str) -> list[Mapping[str, Any]]:
@@ -127,9 +128,16 @@ def check_unicode(value: str, column: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        expected = "text without lone surrogates (autorater convert --allow_odd_responses reads U+FFFD for them)"
+        expected = "text without lone surrogates (--allow_odd_responses reads U+FFFD for those in pairs)"
         raise bad_value(column, value, expected) from None
     return value
+
+
+def has_surrogates(value: Any) -> bool:
+    """Whether a text, or one in lists and mappings, has a lone surrogate."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return any(map(has_surrogates, value)) if isinstance(value, list) else bool(_SURROGATE.search(str(value)))
 
 
 def without_surrogates(value: Any) -> Any:

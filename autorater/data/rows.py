@@ -21,6 +21,7 @@ from autorater.data.fields import (
     count_in,
     decoded,
     given_in,
+    has_surrogates,
     name_in,
     number_of,
     probability_in,
@@ -134,7 +135,8 @@ class RowReader:
             if self._from_text:
                 row = of_text(row)
             if self._odd is not None:
-                row = {name: self._encodable(value) for name, value in row.items()}
+                read = row if self._layout else OUR_COLUMNS
+                row = {name: self._encodable(value) if name in read else value for name, value in row.items()}
             found = (
                 [self._as_named(ours, row) for ours in self._layout.rows(row)] if self._layout else [self._own(row)]
             )
@@ -288,13 +290,16 @@ class RowReader:
         )
 
     def _encodable(self, value: object) -> object:
-        """The value with U+FFFD for lone surrogates, also of a list that a layout spells in a text."""
-        found = decoded(value) if self._layout else value
-        encodable = without_surrogates(found)
-        if encodable == found:
+        """The value with U+FFFD for lone surrogates, also of a list of turns that a layout spells in a text."""
+        spelled_turns = decoded(value) if self._layout and isinstance(value, str) else None
+        found = spelled_turns if is_turns(spelled_turns) else value
+        if not has_surrogates(found):
             return value
         self._odd["with a lone surrogate, read as U+FFFD"] += 1
-        return encodable
+        encodable = without_surrogates(found)
+        return (
+            json.dumps(encodable, ensure_ascii=False) if isinstance(value, str) and found is not value else encodable
+        )
 
     def _response(self, value: object, column: str) -> Text:
         """A response; odd ones are counted if they are allowed."""

@@ -104,7 +104,7 @@ def check_data_files(settings: Mapping[str, object], config: str | os.PathLike) 
         is_data = option.endswith("dataset_name") and isinstance(name, str)
         if is_data and not os.path.exists(name) and not _is_hub_name(name):
             described = Path(config).read_text(encoding="utf-8").startswith("#")
-            hint = f"; the comments at the top of {config} say how to get it" if described else ""
+            hint = f"; see the comments at the top of {config}" if described else ""
             raise UserError(f"{option}: {name}: no such file{hint}")
 
 

@@ -40,6 +40,7 @@ _NUMBERS = (
     *("label", "votes_a", "votes_b", "votes_tie", "n_votes", "true_probability", "weight", "p_ab", "p_ba"),
     "probability",
 )
+_VERDICTS = {"label", "votes_a", "votes_b", "vote", "winner", "preference"}
 _NULLS = ("nan", "na", "n/a", "<na>", "null", "none")  # in columns of numbers
 _NO_NAMES = ("NA", "<NA>")  # null of R and pandas, in columns of names
 _WHOLE = re.compile(r"-?\d+[.,]0", re.ASCII)
@@ -250,17 +251,23 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
 def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> None:
     """Raises a DataError if a text that only begins with a quote has taken in the rows below it.
 
-    Then the text ends its row, and its lines are rows, whose last fields are not all blank. Commas are not looked at:
-    prose has them too.
+    Then the lines of the text have the fields of rows, and the fields of verdicts, or else the last ones, are not all
+    blank. Commas are not looked at: prose has them too.
     """
     if separator == ",":
         return
     last = len(header) - 1
+    verdicts = [i for i, name in enumerate(header) if spelled(name) in _VERDICTS]
     for index, (name, text) in enumerate(zip(header, values, strict=True)):
         *rows, rest = text.split("\n")
         n_separators = [line.count(separator) for line in (*rows, rest)]
         are_rows = rows and n_separators == [last - index, *[last] * (len(rows) - 1), index]
-        if are_rows and any(row.rpartition(separator)[2].strip() for row in rows):
+        if are_rows and any(
+            fields[i - last - 1].strip()
+            for fields in (row.split(separator) for row in rows)
+            for i in (verdicts or [last])
+            if i > index
+        ):
             expected = "a field of one row, but a quote took in whole rows; write a quote in a text twice, in quotes"
             raise bad_value(name, text, expected)
 

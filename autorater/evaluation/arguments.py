@@ -59,7 +59,8 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument_group("judges and pairs").add_argument
     add("--judge", nargs="+", metavar="JUDGE", required=True, help=f"one or several: {JUDGES}")
     add("--dataset_name", metavar="DATA", help="pairs with votes or labels (docs/data.md); default: simulated pairs")
-    add("--allow_odd_responses", action="store_true", help="keep blank responses, and count them")
+    odd = "keep blank responses, those that are not text, and half characters; they are counted"
+    add("--allow_odd_responses", action="store_true", help=odd)
     add("--split", default="test", help="split of a Hub dataset (default: test)")
     add("--n_pairs", type=count, default=1000, metavar="N", help="number of simulated pairs (default: 1000)")
     add("--n_votes", type=count, default=10, metavar="N", help="simulated votes per pair (default: 10)")

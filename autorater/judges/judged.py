@@ -80,6 +80,12 @@ def judged_in_both_orders(path: str | os.PathLike[str]) -> Callable[[], Iterable
     return lambda: pairs
 
 
+def check_method(methods: Sequence[str], pairs: Iterable[JudgedPair]) -> None:
+    """Raises a UserError if a method is named, and no file of these pairs has methods."""
+    if methods and not any("probabilities" in pair.row for pair in pairs):
+        raise UserError("--method: no effect, because the judged pairs have no column probabilities")
+
+
 def labels_of(pairs: Sequence[JudgedPair]) -> np.ndarray:
     """Labels, shape (N,), NaN without votes.
 
@@ -149,7 +155,11 @@ def _method_of(path: str | os.PathLike[str], row: Row, methods: Sequence[str]) -
     names = [*decoded(row["probabilities"])]
     found = next((method for method in methods if method in names), None)
     if found is None:
-        expected = f"one of {', '.join(methods)}" if methods else "one of them to be named, such as --method"
+        expected = (
+            f"one of {', '.join(methods)}"
+            if methods
+            else "one of them, which --method of winrate, defer and gate names"
+        )
         few = f"{', '.join(names[:3])}, …" if len(names) > 4 else ", ".join(names)
         raise DataError(f"{os.fspath(path)}: has {len(names)} methods ({few}); expected {expected}")
     return found

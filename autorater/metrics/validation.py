@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 DECIMALS = 9
-LEAST_VALID = 1e-12  # probability that an answer parses, below which there is no answer
 """Probabilities that agree to this many decimals are the same answer; arithmetic noise is near 1e-16."""
+LEAST_VALID = 1e-12
+"""Below this probability that an answer parses there is no answer."""
 
 
 def check_probabilities(name: str, values: ArrayLike) -> np.ndarray:

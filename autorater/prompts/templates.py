@@ -6,7 +6,7 @@
 
 `{{name}}` is the literal text `{name}`; braces around anything but a name, such as JSON, are literal text. Without
 `{how_to_answer}` a template asks for the answer tag itself, or the instruction is appended. One that ends with the
-opening tag has no instruction at all.
+opening tag has the instruction only where `{how_to_answer}` stands.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def parse_template(
     pieces[-1] += text[end:]
 
     names = "|".join(map(re.escape, known))
-    others = re.compile(rf"\{{(?![ \t]*(?:{names})[ \t]*\}})[^{{}}\n]*\}}")  # closed, and more than a name
+    others = re.compile(r"\{[^{}\n]*\w,?[ \t]+\w[^{}\n]*\}")  # closed, and several words
     blanked = text
     for pattern in (_SLOT, others):
         blanked = pattern.sub(lambda found: " " * len(found[0]), blanked)

@@ -17,6 +17,9 @@ def test_markdown_is_removed():
     assert as_prose("***") == ""
     assert as_prose("4. Because two plus two is four.") == "4. Because two plus two is four."
     assert as_prose("The answer is\n42. That is all.") == "The answer is 42. That is all."
+    assert as_prose("1. One.\n1. Two.\n1. Three.") == "One. Two. Three."
+    assert as_prose("- 1. One.\n- 2. Two.") == "One. Two."
+    assert as_markdown("4. Because two plus two is four.") == "## 4. Because two plus two is four."
     assert as_prose("> 1. One.\n> 2) Two.\n\n- 7. Seven.") == "One. Two.\n\n7. Seven."
 
 

@@ -382,6 +382,11 @@ def test_a_quote_that_takes_in_rows_is_named(tmp_path):
     path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"Yes he is\tb\t1\nR\tx"\ty\t0\n')
     with pytest.raises(DataError, match=r"line 2: column 'response_a': .*whole rows"):
         load_pairs(path)
+    path.write_text(
+        'prompt\tresponse_a\tresponse_b\tlabel\ttopic\nQ\t"Yes, it is\tb\t1\t\nR\tabout 5"\ty\t0\t\nS\tx\ty\t1\t\n'
+    )
+    with pytest.raises(DataError, match=r"line 2: column 'response_a': .*whole rows"):
+        load_pairs(path)
     path.write_text('prompt\tresponse_a\tresponse_b\tlabel\nQ\t"one\ttab\nand a line"\tb\t1\n')
     assert load_pairs(path)[0].response_a == "one\ttab\nand a line"
     for separator, text in (

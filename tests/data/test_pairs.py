@@ -690,6 +690,25 @@ def test_lone_surrogates_are_replaced_on_request(tmp_path):
     assert plain_text(pair.response_a) == "Yes \ufffd"
 
 
+def test_what_is_no_surrogate_stays_as_it_is(tmp_path):
+    rows = [{"prompt": "Q", "chosen": r'{"a": "\ud83d"}', "rejected": "no"}]  # an answer that is JSON
+    assert load_pairs(rows, allow_odd_responses=True) == load_pairs(rows)
+    report = loading.LoadReport()
+    rows = [ROW | {"weight": float("nan"), "comment": "\ud83d"}, ROW | {"topic": pytest.importorskip("pandas").NA}]
+    load_pairs(rows[:1], allow_odd_responses=True, report=report)
+    assert not report.odd
+
+
+@pytest.mark.parametrize("sender", ["Human", "USER", "GPT", "human"])
+def test_chats_of_sharegpt_in_text(tmp_path, sender):
+    chat = json.dumps([{"from": sender, "value": "Tea?"}])
+    write_csv(tmp_path / "a.csv", [ROW | {"prompt": chat}], list(ROW))
+    (pair,) = load_pairs(tmp_path / "a.csv")
+    assert pair.prompt[0].content == "Tea?"
+    write_csv(tmp_path / "a.csv", [ROW | {"prompt": chat.replace(sender, "bing")}], list(ROW))
+    error_of(tmp_path / "a.csv", "'prompt[0]': got 'bing'; expected a role out of")
+
+
 @pytest.mark.parametrize("value", [True, 0.5, 3])
 def test_groups_and_topics_may_be_truth_values_and_numbers(value):
     (pair,) = load_pairs([ROW | {"is_code": value, "share": value}], {"topic": "is_code", "group": "share"})

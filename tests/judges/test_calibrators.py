@@ -198,7 +198,9 @@ def test_after_the_shift_the_mean_position_bias_is_zero(rows, slope):
     p_ab, p_ba = np.array(rows).T
     fitted = LogitMap("platt", slope, fit_shift(slope, p_ab, p_ba))
     assert (fitted(p_ab) + fitted(p_ba)).mean() == pytest.approx(1, abs=1e-9)
-    other = LogitMap("platt", slope, fit_shift(slope, p_ba, p_ab))  # far from 1/2 the shift itself is hardly determined
+    other = LogitMap(
+        "platt", slope, fit_shift(slope, p_ba, p_ab)
+    )  # far from 1/2 the shift itself is hardly determined
     np.testing.assert_allclose(other(p_ab), fitted(p_ab), atol=1e-9)
 
 

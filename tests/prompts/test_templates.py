@@ -97,6 +97,8 @@ def test_braces_that_are_no_slots_are_text(template):
         ),
         ("{Prompt}\n" + SLOTS, r"line 1: unknown slot \{Prompt\}"),
         ("{prompt}\n{ response_a }\n{response_b}", r"line 2: '\{ response_a' is not a slot; expected \{response_a\}"),
+        (SLOTS + "{criteria | trim}", r"line 4: '\{criteria' is not a slot"),
+        (SLOTS + "{criteria.}", r"line 4: '\{criteria' is not a slot"),
         ("{prompt}\n{response_a\n{response_b}", r"line 2: '\{response_a' is not a slot"),
         ("{prompt}\nresponse_a}\n{response_b}", r"line 2: 'response_a\}' is not a slot"),
         ("", r"slot \{prompt\} is missing"),

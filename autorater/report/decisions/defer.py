@@ -15,7 +15,7 @@ import numpy as np
 from autorater.data.atomic import open_atomic, write_json
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
-from autorater.judges.judged import labels_of, read_judged
+from autorater.judges.judged import check_method, labels_of, read_judged
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
 from autorater.metrics.validation import DECIMALS
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """
     folder = prepare_output_dir(args.output_dir)
     pairs = read_judged(args.judged, args.votes, methods=args.methods)
+    check_method(args.methods, pairs)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
     voted = ~np.isnan(labels)
     study = judged[voted], 1 - labels[voted], labels[voted]

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from autorater.data.atomic import write_json, write_text
 from autorater.data.errors import DataError, UserError
 from autorater.evaluation.results import PREDICTIONS, prepare_output_dir
-from autorater.judges.judged import clusters_of, read_judged, warn_of_weights
+from autorater.judges.judged import check_method, clusters_of, read_judged, warn_of_weights
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics.gate import Change, compare_with_baseline, gate_fails
 from autorater.report.decisions.page import gate_figure, write_page
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     folder = prepare_output_dir(args.output_dir)
     baseline, current = (predictions_of(run) if Path(run).is_dir() else run for run in (args.baseline, args.current))
     sides = (read_judged(baseline, methods=args.methods), read_judged(current, args.votes, methods=args.methods))
+    check_method(args.methods, chain(*sides))
     before, after = _same_pairs(*sides, baseline, current)
     warn_of_weights(after)
     clusters = clusters_of(after, args.cluster_by)

@@ -17,7 +17,7 @@ import numpy as np
 from autorater.data.atomic import write_text
 from autorater.data.errors import UserError
 from autorater.evaluation.results import prepare_output_dir
-from autorater.judges.judged import clusters_of, column_of, labels_of, read_judged
+from autorater.judges.judged import check_method, clusters_of, column_of, labels_of, read_judged
 from autorater.judges.recorded import JudgedPair
 from autorater.metrics import estimate_win_rate, rank_systems, votes_for_width, votes_only_win_rate
 from autorater.metrics.clusters import cluster_numbers
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     """
     folder = prepare_output_dir(args.output_dir)
     pairs = read_judged(args.judged, args.votes, methods=args.methods)
+    check_method(args.methods, pairs)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
     if not np.isnan(labels).any():
         raise UserError(f"all {len(pairs):,} pairs have votes, so that the judge adds nothing; expected some without")

@@ -256,7 +256,14 @@ def test_one_method_of_an_evaluation_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(["gate", judged, judged, *output])
     error = capsys.readouterr().err
-    assert "has 5 methods (answer_mean, tokens, probe, …); expected one of them to be named, such as --method" in error
+    assert "has 5 methods (answer_mean, tokens, probe, …); expected one of them, which --method of winrate" in error
+    plain = write(
+        tmp_path / "plain.jsonl", [{"id": i, "p_ab": 0.4, "p_ba": 0.5, "label": 1 - i % 2} for i in range(3)]
+    )
+    for argv in (["winrate", plain], ["defer", plain], ["gate", plain, plain]):
+        with pytest.raises(SystemExit, match="2"):
+            command([*argv, *output, "--method", "tokens"])
+        assert "--method: no effect, because the judged pairs have no column probabilities" in capsys.readouterr().err
     for argv in (["winrate", judged, "--confidence", "0.999"], ["defer", judged, "--delta", "0.001"]):
         command([*argv, *output, "--method", "tokens"])
         page = (tmp_path / f"{argv[0]}.html").read_text()
