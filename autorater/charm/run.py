@@ -38,7 +38,7 @@ from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import adapter_config
 from autorater.training.checkpointing.record import from_main
-from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code
+from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
 from autorater.training.precision import evaluation_precision
 
 ORIGINAL = "original"
@@ -47,9 +47,10 @@ logger = logging.getLogger(__name__)
 
 
 class CharmRun:
-    """A run of `recipes/charm.py` with its options; errors as in `prepare_charm` and `refuse_remote_code`."""
+    """A run of `recipes/charm.py` with its options; errors as in `prepare_charm` and `check_run`."""
 
     def __init__(self, args: CharmArguments, training: RewardTrainingConfig, model_config: ModelConfig):
+        refuse_several_gpus(training)
         refuse_remote_code(training)
         self.args, self.training, self.model_config = args, training, model_config
         self.folder, self.data = Path(training.output_dir), prepare_charm(args, training.seed)

@@ -1,9 +1,14 @@
-"""The device that a model on this machine is moved to."""
+"""The device that a model on this machine is moved to, and whether it computes in bfloat16."""
 
 import torch
 
 from autorater.data.errors import UserError, first_line
 from autorater.models.shares import gpu_of_process
+
+
+def gpu_has_bf16() -> bool:
+    """Whether there is a GPU that computes bfloat16; older ones, such as T4 and V100, emulate it, which is slow."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def usable_device(device: str | torch.device | None = None) -> str | torch.device:

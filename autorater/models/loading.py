@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from autorater.data.errors import UserError, first_line
+from autorater.models.devices import gpu_has_bf16
 from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
@@ -39,8 +40,8 @@ def load_policy(
     Args:
         name_or_path: A Hub name, a folder written by `save_pretrained`, or a GGUF file. For an adapter its base model
             is loaded too, and a `PeftModel` is returned whose adapter can be trained further.
-        dtype: A torch dtype name or `auto`; by default bfloat16 on a GPU and float32 elsewhere. Its older name
-            `torch_dtype` is the same.
+        dtype: A torch dtype name or `auto`; by default bfloat16 on a GPU that computes it and float32 elsewhere. Its
+            older name `torch_dtype` is the same.
         model_init_kwargs: Passed to `from_pretrained` (revision, attn_implementation, quantization_config, …).
 
     Raises:
@@ -52,7 +53,7 @@ def load_policy(
             raise UserError(f"dtype is {dtype!r} and torch_dtype, its older name, {older!r}; expected dtype alone")
         dtype = older
     if dtype is None:
-        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+        dtype = "bfloat16" if gpu_has_bf16() else "float32"
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"dtype is {dtype!r}; expected auto or a torch dtype such as float32 or bfloat16")
     model_init_kwargs.setdefault("trust_remote_code", False)  # if it is left open, transformers asks on the terminal

@@ -25,4 +25,10 @@ def text_only(model: PreTrainedModel) -> PreTrainedModel:
     text_model.model, text_model.lm_head = parts
     text_model.generation_config = model.generation_config
     text_model.name_or_path = text_model.config._name_or_path = model.name_or_path
+    text_model.taken_out = True
     return text_model.train(model.training)
+
+
+def is_taken_out(model: torch.nn.Module) -> bool:
+    """Whether a model, or the base of an adapter, is the text model of a wrapper, whose name it still has."""
+    return any(getattr(module, "taken_out", False) for module in model.modules())

@@ -9,6 +9,7 @@ import torch
 from trl import GRPOConfig, ModelConfig, get_quantization_config
 
 from autorater.data.errors import UserError
+from autorater.models.devices import gpu_has_bf16
 from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLED, check_compatible
 
 _OF_EVALUATIONS = {  # values that require evaluations by transformers, and what to do instead
@@ -208,7 +209,7 @@ def bf16_by_default(arguments) -> None:
     """Sets bf16 if it is not set (TRL's default is slow on a CPU) and, without an accelerator, `use_cpu`."""
     arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
     if arguments.bf16 is None and not arguments.fp16:
-        arguments.bf16 = torch.cuda.is_available() and not arguments.use_cpu
+        arguments.bf16 = gpu_has_bf16() and not arguments.use_cpu
 
 
 def non_default_settings(*arguments) -> dict[str, object]:
@@ -222,6 +223,15 @@ def non_default_settings(*arguments) -> dict[str, object]:
             if is_shown and value != default and isinstance(value, str | int | float | bool | list | dict | None):
                 changed[f.name] = value.value if isinstance(value, Enum) else value
     return changed
+
+
+def refuse_several_gpus(arguments) -> None:
+    """Raises a `UserError` if this process would train on several GPUs: transformers then uses `DataParallel`."""
+    if arguments.n_gpu > 1:
+        raise UserError(
+            f"one process sees {arguments.n_gpu} GPUs; start it with accelerate launch or torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def refuse_remote_code(arguments) -> None:

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 from trl import ModelConfig
 
+from autorater.models.devices import gpu_has_bf16
 from autorater.models.loading import is_adapter
 from autorater.models.sharding import SHARDING_SWITCHES
 
@@ -45,13 +46,14 @@ def cpu_has_bf16() -> bool:
 
 
 def warn_of_emulation(training: TrainingArguments) -> None:
-    """Warns if bfloat16 is asked for on a CPU that computes it by conversions: 8 times as long on an AMD Zen 3."""
+    """Warns if bfloat16 is asked for where it is computed by conversions: 8 times as long on an AMD Zen 3."""
     asked = [name for name in ("bf16", "bf16_full_eval") if getattr(training, name)]
-    if asked and training.device.type == "cpu" and not cpu_has_bf16():
+    device = training.device.type
+    if asked and not {"cpu": cpu_has_bf16, "cuda": gpu_has_bf16}.get(device, lambda: True)():
         options = " and ".join(f"--{name} false" for name in asked)
         logger.warning(
-            f"{' and '.join(asked)}: this CPU has no bfloat16 instructions, so that products take several times as "
-            f"long as in float32 ({options})"
+            f"{' and '.join(asked)}: this {'CPU' if device == 'cpu' else 'GPU'} has no bfloat16 instructions, so that "
+            f"products take several times as long as in float32 ({options})"
         )
 
 

@@ -7,6 +7,7 @@
 again, uses the scores that it has, and writes `metrics.json` last.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ _POLL_SECONDS = 0.2
 
 
 def run_recipe(script: Path, options: Mapping[str, object]) -> None:
-    """Executes a recipe in its `output_dir`, or resumes it.
+    """Executes a recipe in its `output_dir`, or resumes it, on the first GPU if there are several.
 
     SIGTERM, SIGUSR1 or Ctrl-C reaches the recipe, which saves a checkpoint; this process exits when it has ended.
 
@@ -39,12 +40,14 @@ def run_recipe(script: Path, options: Mapping[str, object]) -> None:
     write_text(folder / SETTINGS, yaml.safe_dump(dict(options), sort_keys=False))
     command = [sys.executable, str(script), "--config", str(folder / SETTINGS)]
     command += ["--resume_from_checkpoint", "auto"] if script.stem in RESUMABLE else []
+    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # a recipe refuses several in one process
     then = "stopping; training saves a checkpoint first"
     with (folder / LOG).open("a", encoding="utf-8") as log, deferred_signals(then) as received:
         recipe = subprocess.Popen(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": one_gpu},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # workers ignore Ctrl-C
         )
         while recipe.poll() is None and received.name is None:

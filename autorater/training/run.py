@@ -38,6 +38,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import base_of, check_has_end, is_adapter, load_policy, train_only
 from autorater.models.saving import replacing_weights
 from autorater.models.sharding import gathered, is_sharded
+from autorater.models.text_only import is_taken_out
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
@@ -49,7 +50,13 @@ from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.checkpointing.stages import EVALUATED, REPORT
 from autorater.training.compatibility import REASONING, is_pointwise
-from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings, refuse_remote_code
+from autorater.training.config import (
+    JudgeGRPOConfig,
+    model_init_kwargs,
+    non_default_settings,
+    refuse_remote_code,
+    refuse_several_gpus,
+)
 from autorater.training.data import TrainingData, prepare_data
 from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import LOW_MASS, format_warm_up
@@ -341,11 +348,7 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
             f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
             "revision and name its folder, or set beta: 0"
         )
-    if training.n_gpu > 1:
-        raise UserError(
-            f"one process sees {training.n_gpu} GPUs; start it with accelerate launch or torchrun, or set "
-            "CUDA_VISIBLE_DEVICES=0"
-        )
+    refuse_several_gpus(training)
     refuse_remote_code(training)
     for name, default in {"eval_strategy": "no", "eval_on_start": False}.items():
         if (value := getattr(training, name, default)) != default:
@@ -404,6 +407,11 @@ def open_model(
     """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     check_has_end(base, tokenizer)
+    if getattr(training, "use_vllm", False) and is_taken_out(model):
+        raise UserError(
+            f"use_vllm: {base} reads images too, and its text model is trained, whose weights have other names than "
+            "those in vLLM; save that with Judge.from_pretrained(…).model.save_pretrained and name its folder"
+        )
     if args.train_only and isinstance(model, PeftModel):
         raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
     if args.train_only:

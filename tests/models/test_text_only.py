@@ -1,12 +1,19 @@
 """A model that reads images too, as a judge: its text model, with the same logits, trained, saved and adapted."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForCausalLM
+from trl import ModelConfig
 
+from autorater.data.errors import UserError
 from autorater.models.loading import load_policy
 from autorater.models.split_attention import supports_shared_prefix
+from autorater.models.text_only import is_taken_out
+from autorater.training.arguments import JudgeArguments
+from autorater.training.run import open_model
 from tests.conftest import make_model, make_tokenizer
 
 IDS = torch.arange(5, 25)[None]
@@ -40,6 +47,7 @@ def test_the_text_model_is_loaded(folder, logits, tmp_path):
     model, tokenizer = load_policy(folder)
     assert isinstance(model, Gemma3ForCausalLM)
     assert model.name_or_path == folder
+    assert is_taken_out(model)
     assert supports_shared_prefix(model) == (True, "")
     with torch.no_grad():
         assert torch.equal(model(IDS).logits, logits)
@@ -50,6 +58,10 @@ def test_the_text_model_is_loaded(folder, logits, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, logits)
+    assert not is_taken_out(load_policy(str(tmp_path))[0])
+    training = SimpleNamespace(use_vllm=True, use_cpu=True)
+    with pytest.raises(UserError, match=r"use_vllm: .* reads images too"):
+        open_model(JudgeArguments(), training, ModelConfig(model_name_or_path=folder), folder)
 
 
 @pytest.mark.parametrize("of_wrapper", [False, True])

@@ -2,15 +2,18 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from trl import ModelConfig
 
+from autorater.models.devices import gpu_has_bf16
+from autorater.models.loading import load_policy
 from autorater.training import precision
-from autorater.training.config import JudgeGRPOConfig
+from autorater.training.config import JudgeGRPOConfig, bf16_by_default
 from autorater.training.precision import movable_share, use_pretrained_defaults, warn_of_emulation, warn_of_rounding
-from tests.conftest import make_model
+from tests.conftest import make_model, make_tokenizer
 
 
 def config(folder, **options):
@@ -61,9 +64,31 @@ def test_emulated_bfloat16_is_named(tmp_path, monkeypatch, caplog):
     (message,) = caplog.messages
     assert message.startswith("bf16 and bf16_full_eval: this CPU has no bfloat16 instructions")
     assert message.endswith("(--bf16 false and --bf16_full_eval false)")
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
-    warn_of_emulation(config(tmp_path, bf16=True))
-    assert len(caplog.messages) == 1
+    for kind, has_bf16 in (("cpu", "cpu_has_bf16"), ("cuda", "gpu_has_bf16")):
+        for native in (True, False):
+            caplog.clear()
+            monkeypatch.setattr(precision, has_bf16, lambda native=native: native)
+            on_device = SimpleNamespace(bf16=True, bf16_full_eval=False, device=torch.device(kind))
+            warn_of_emulation(on_device)
+            assert [f"this {'CPU' if kind == 'cpu' else 'GPU'} has no" in text for text in caplog.messages] == [
+                True
+            ] * (not native)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_emulates_bfloat16_is_used_in_float32(monkeypatch, model_folder, native):
+    """T4 and V100; torch says that they support it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
+    )
+    assert gpu_has_bf16() == native
+    make_tokenizer("split").save_pretrained(model_folder)
+    arguments = SimpleNamespace(use_cpu=False, bf16=None, fp16=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    bf16_by_default(arguments)
+    assert arguments.bf16 == native
+    assert load_policy(model_folder)[0].dtype == (torch.bfloat16 if native else torch.float32)
 
 
 def test_movable_share_is_that_of_an_adamw_step():

@@ -12,13 +12,14 @@ from autorater.data.errors import UserError
 from autorater.training.recipe_process import run_recipe
 
 RECIPE = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 place = pathlib.Path(sys.argv[sys.argv.index("--config") + 1]).parent
 signal.signal(signal.SIGTERM, lambda *_: sys.exit({stopped}))
 print("started with", sys.argv[3:], flush=True)
 (place / "started").touch()
 time.sleep({seconds})
 print("the reason")
+(place / "gpu").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 sys.exit({status})
 """
 
@@ -44,6 +45,15 @@ def test_a_recipe_is_executed_in_its_folder(start, tmp_path):
     with pytest.raises(UserError, match=r"^grpo\.py failed with status 2; see .*out/log\.txt$"):
         start(status=2)
     assert start() == 3 * log, "the log has all starts"
+
+
+@pytest.mark.parametrize(("visible", "used"), [(None, "0"), ("3,1", "3"), ("", "")])
+def test_a_recipe_has_one_gpu(start, tmp_path, monkeypatch, visible, used):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    start()
+    assert (tmp_path / "out" / "gpu").read_text() == used
 
 
 def test_a_recipe_that_does_not_resume_begins_again(start):
