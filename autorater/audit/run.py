@@ -31,7 +31,7 @@ from autorater.judges.endpoint import EndpointJudge, missing_answers
 from autorater.judges.judged import judged_in_both_orders, warn_of_weights
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, judge_settings, open_judge
-from autorater.judges.options import RECORDED, without_query_values
+from autorater.judges.options import RECORDED, without_secret_values
 from autorater.judges.recorded import JudgedPair
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def run_audit(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     if args.header:  # their values may be secret
         settings["header"] = ", ".join(name for name, _ in args.header)
     if args.base_url:
-        settings["base_url"] = without_query_values(args.base_url)
+        settings["base_url"] = without_secret_values(args.base_url)
     write_audit_report(folder, data.predictions, metrics, groups, worst, n_flips, title=title, settings=settings)
     logger.info(f"\n{audit_summary(metrics, groups)}\n\nreport: {folder / 'report.html'}")
     if data.n_missing:

@@ -32,10 +32,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit, urlunsplit
 
 from autorater.data.errors import UserError
-from autorater.judges.options import check_address, without_query_values
+from autorater.judges.options import check_address, without_secret_values
 from autorater.judges.replies import Reply, error_reason, error_status, is_temporary, tokens_in
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class ServerClient:
         """`address` without secrets, with where it comes from if it is not `base_url`."""
         if self.address is None:
             return f"{_OPENAI} (no base_url)"
-        return without_query_values(self.address) + ("" if self.base_url else " (OPENAI_BASE_URL)")
+        return without_secret_values(self.address) + ("" if self.base_url else " (OPENAI_BASE_URL)")
 
     def without_secrets(self, text: str) -> str:
         """A text of the server with `…` for the key and the values of headers and of the address's query.
@@ -213,11 +213,13 @@ class ServerClient:
         """
         query = parse_qsl(urlsplit(self.address or "").query)
         secrets = [os.environ.get(self.api_key_env, ""), *(value for name, value in query if name != "api-version")]
+        secrets += [value.replace(" ", "+") for value in secrets]  # a plus in a query is read as a blank
         for value in self.headers.values():
             secrets += [value, value.partition(" ")[2]]  # Basic …, Bearer …
         secrets = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)
         for secret in secrets:
-            in_url, in_json = (quote(secret), quote(secret, safe="")), secret.replace("/", r"\/")
+            in_url = quote(secret), quote(secret, safe=""), quote_plus(secret)
+            in_json = secret.replace("/", r"\/")
             for spelled in (secret, *in_url, in_json):
                 text = text.replace(spelled, "…")
         return text
@@ -364,6 +366,10 @@ class _Session:
         sent = {"model": client.model, **body} | client.adapted | dict(client.extra_body)
         sent = {name: value for name, value in sent.items() if value is not None}
         try:
+            json.dumps(sent, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise _FailedAttempt(f"the request is not text in UTF-8 ({error})", retry=False) from None
+        try:
             # the raw text: openai's types do not check what is in a reply
             text = await asyncio.wait_for(server.post(self.path, cast_to=str, body=sent), client.timeout)
         except openai.APIStatusError as error:
@@ -397,7 +403,7 @@ class _Session:
         cause = str(getattr(causes[-1], "message", "") or causes[-1])
         cause = self.client.without_secrets(" ".join(cause.split()))
         if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
-            where = without_query_values(self.client.address or _OPENAI)
+            where = without_secret_values(self.client.address or _OPENAI)
             return f"cannot connect to {where} ({cause}); is the server running, is base_url right?"
         if any(isinstance(cause, TimeoutError) for cause in causes):
             return f"no reply within {self.client.timeout:g} s"
@@ -454,7 +460,7 @@ class _Session:
         """Raises an `EndpointError` if an error with this status meets every request."""
         if status in _FATAL:
             address = urlsplit(self.client.address or _OPENAI)
-            url = without_query_values(address._replace(path=address.path.rstrip("/") + self.path).geturl())
+            url = without_secret_values(address._replace(path=address.path.rstrip("/") + self.path).geturl())
             about = f"model {self.client.model!r}, address {url}, key from {self.client.api_key_env}"
             raise EndpointError(f"{_FATAL[status]}: {problem} ({about})", status) from None
 

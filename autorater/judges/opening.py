@@ -26,7 +26,7 @@ from autorater.judges.options import (
     PROMPT_OPTIONS,
     RECORDED,
     SERVED_OPTIONS,
-    without_query_values,
+    without_secret_values,
 )
 from autorater.judges.recorded_judge import RecordedJudge
 from autorater.prompts.templates import PromptFormat
@@ -96,7 +96,6 @@ def open_judge(
             f"pip install 'autorater-rl[train]', or ask a server: {ENDPOINT}MODEL"
         ) from None
     quiet_libraries()
-    # else transformers would ask on the terminal whether to execute code of the model's repository
     return Judge.from_pretrained(name, prompt_template, **prompt, **local)
 
 
@@ -125,7 +124,7 @@ def judge_settings(name: str, judge: NamedJudge) -> dict[str, object]:
         return {"judge": name, "judgments": model_digest(judge.path)}
     if isinstance(judge, EndpointJudge):
         content = ("temperature", "max_answer_tokens", "extra_body")
-        address = judge.address and without_query_values(judge.address)  # also that of the environment
+        address = judge.address and without_secret_values(judge.address)  # also that of the environment
         settings = {"prompt": judge.prompt_format.described, "base_url": address}
         settings |= {option: getattr(judge, option) for option in content}
         return {"judge": name} | settings | judge.served_settings()

@@ -42,7 +42,7 @@ PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")
 LOCAL_OPTIONS = ("dtype", "judgment")
 PAIRWISE, POINTWISE = "pairwise", "pointwise"
 _USER = re.compile(r"([^/?#]*//)?[^/?#]*@")
-_QUERY_VALUE = re.compile(r"([?&](?!api-version=)[^=&#]+=)[^&#]+")
+_SECRET_VALUE = re.compile(r"([?&][^=&#]*(?:key|token|sig|secret|auth|pass|code|cred)[^=&#]*=)[^&#]+", re.IGNORECASE)
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 
 
@@ -153,12 +153,12 @@ def check_address(name: str, text: str) -> None:
             "--header 'Authorization: Basic $X' with the base64 of user:password in the environment variable X"
         )
     if not is_address(text):
-        raise UserError(f"{name} {without_query_values(text)}: expected an address such as http://localhost:8000/v1")
+        raise UserError(f"{name} {without_secret_values(text)}: expected an address such as http://localhost:8000/v1")
 
 
-def without_query_values(address: str) -> str:
-    """An address to show or store: the values of its query may be keys, except for the version of an API."""
-    return _QUERY_VALUE.sub(r"\1…", address)
+def without_secret_values(address: str) -> str:
+    """An address to show or store, with `…` for values of its query whose names say that they are secret."""
+    return _SECRET_VALUE.sub(r"\1…", address)
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder"
 LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
 """What `from_pretrained` of transformers raises; an ImportError for a package that an option needs."""
 _SCALES = re.compile(r"(weight|proj)_scale(_2|_inv)?$|\.(qweight|qzeros|scales)$")
+_NOT_TEXT = re.compile("vision|visual|image|audio")  # parts that a judge does not have
 _LAYER = re.compile(r"(.*?\.)(\d+)\.")  # the first number in a name
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,6 @@ def _load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{name_or_path}: its tokenizer, {type(tokenizer).__name__}, is slow: written in Python, it does not say "
-            "where tokens stand in a text; expected a fast one, with a file tokenizer.json"
-        )
     if tokenizer.chat_template is None and (file := _file_of(name_or_path, _TEMPLATE_OF_PROCESSOR, **source)):
         tokenizer.chat_template = _field(file, "chat_template")
     return tokenizer
@@ -111,7 +107,8 @@ def _end_of_sequence(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     configs = model.generation_config, model.config.get_text_config()
     named = next((config.eos_token_id for config in configs if config.eos_token_id is not None), None)
     first = named[0] if isinstance(named, list) else named
-    return None if first is None else tokenizer.convert_ids_to_tokens(first)
+    is_token = first is not None and 0 <= first < len(tokenizer)
+    return tokenizer.convert_ids_to_tokens(first) if is_token else None
 
 
 def check_has_end(name_or_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -145,7 +142,8 @@ def _whole_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
     """As transformers loads it; it would draw weights at random that the files lack or have in another shape."""
     options = model_init_kwargs | {"ignore_mismatched_sizes": True}  # else an error that names no weight
     model, report = AutoModelForCausalLM.from_pretrained(name_or_path, output_loading_info=True, **options)
-    _check_unread(name_or_path, model, sorted(report["unexpected_keys"]))
+    fewer_layers = not {"num_hidden_layers", "config"}.isdisjoint(model_init_kwargs)  # on purpose
+    _check_unread(name_or_path, model, sorted(report["unexpected_keys"]), fewer_layers)
     if other := sorted(report["mismatched_keys"]):
         weight, got, expected = other[0]
         raise UserError(
@@ -160,18 +158,18 @@ def _whole_model(name_or_path: str, **model_init_kwargs) -> PreTrainedModel:
     return model
 
 
-def _check_unread(name_or_path: str, model: PreTrainedModel, unread: Sequence[str]) -> None:
+def _check_unread(name_or_path: str, model: PreTrainedModel, unread: Sequence[str], fewer_layers: bool) -> None:
     """Refuses weights in the files that a model cannot do without; a warning about others."""
     beyond = _beyond_last_layer(model, unread)
     fields = model.config.get_text_config().to_dict()
-    predicts_further = any(value and re.search("mtp|nextn", field) for field, value in fields.items())
+    predicts_further = fewer_layers or any(value and re.search("mtp|nextn", field) for field, value in fields.items())
     if beyond and not predicts_further and not any("mtp" in name or "eh_proj" in name for name in beyond):
         raise UserError(
             f"{name_or_path} has {len(beyond)} weights of layers that its config leaves out, such as {beyond[0]}; "
             "expected as many layers in the config (num_hidden_layers) as in the files"
         )
     others = [name for name in unread if name not in beyond and "mtp" not in name]
-    if scales := [name for name in others if _SCALES.search(name)]:
+    if scales := [name for name in others if _SCALES.search(name) and not _NOT_TEXT.search(name)]:
         raise UserError(
             f"{name_or_path} has weights that are quantized in a way that transformers does not read: {len(scales)} "
             f"scales, such as {scales[0]}, are not part of the model; expected weights that are not quantized, or a "
@@ -214,23 +212,36 @@ def _load_adapter(
     except LOAD_FAILURES as error:
         raise not_loaded(base, error, place=f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
     model = text_only(whole)
-    names = load_peft_weights(name_or_path, device="cpu", revision=revision).keys()
-    if any("language_model." in name for name in names):
+    weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
+    if any("language_model." in name for name in weights):
         model = whole  # an adapter that was made elsewhere may be for the model that reads images
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings and _adapts_tokens(model, names):
-        model.resize_token_embeddings(len(tokenizer))  # as before the adapter was made, for tokens that were added
-    adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+    if n_tokens := _adapted_tokens(model, weights, len(tokenizer)):
+        model.resize_token_embeddings(n_tokens)  # as before the adapter was made
+    try:
+        adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+    except RuntimeError as error:  # weights of another shape
+        raise not_loaded(name_or_path, error, f"LoRA adapter of {base}") from error
     for adapter in adapted.peft_config.values():  # it may be saved to another folder
         adapter.base_model_name_or_path = base
     adapted.loaded_from = name_or_path  # its `name_or_path` is that of the base model
     return adapted, tokenizer
 
 
-def _adapts_tokens(model: PreTrainedModel, names: Collection[str]) -> bool:
-    """Whether weights of an adapter, by their names, are those of tokens."""
+def _adapted_tokens(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], n_tokens: int) -> int | None:
+    """The tokens that a model had when its adapter was made; None if the adapter does not say, or it has as many.
+
+    Of embeddings or a head in the adapter it is the number of their rows, of single trained tokens that of the
+    tokenizer, `n_tokens`, if it has more than the model.
+    """
     of_tokens = model.get_input_embeddings(), model.get_output_embeddings()
     paths = [path for path, module in model.named_modules() if any(module is other for other in of_tokens)]
-    return any(f".{path}." in name for path in paths for name in names)
+    adapted = {name: weight for name, weight in weights.items() for path in paths if f".{path}." in name}
+    present = model.get_input_embeddings().num_embeddings
+    rows = [
+        len(weight) for name, weight in adapted.items() if name.endswith(tuple(f".{path}.weight" for path in paths))
+    ]
+    wanted = rows[0] if rows else max(n_tokens, present) if adapted else present
+    return wanted if wanted != present else None
 
 
 def resolve_model(name_or_path: str) -> str:

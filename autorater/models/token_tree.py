@@ -17,6 +17,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from autorater.data.errors import UserError
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
 from autorater.models.repeated_cache import Beginning, logits_along_and_behind, read_nodes, repeats_cache
@@ -186,7 +187,16 @@ class TokenTree:
 
 
 def tokens_after(tokenizer: PreTrainedTokenizerBase, context: str, text: str, closing: str = "") -> list[int]:
-    """Tokens of a text after a context; with `closing`, including the first token that extends into it."""
+    """Tokens of a text after a context; with `closing`, including the first token that extends into it.
+
+    Raises:
+        UserError: If the tokenizer is slow.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"the tokenizer, {type(tokenizer).__name__}, is slow: written in Python, it does not say where tokens "
+            "stand in a text; expected a fast one, with a file tokenizer.json, or a pointwise judge"
+        )
     for front in (context, anchor(tokenizer), ""):  # the tokenizer may merge across the end of the fixed prompt
         before = tokenizer(front, add_special_tokens=False)["input_ids"] if front else []
         encoded = tokenizer(front + text + closing, add_special_tokens=False, return_offsets_mapping=True)

@@ -54,7 +54,6 @@ RULES = (
         lambda c: c.model_init_kwargs and c.beta == 0,
     ),
     Rule(_TEXT + _TOKENIZED, "model_init_kwargs", "the model is loaded before, with options such as dtype"),
-    Rule(_GRPO, "vllm_mode", "it requires use_vllm", lambda c: _is_changed(c, "vllm_mode") and not c.use_vllm),
     *(
         Rule(
             _GRPO, name, f"it requires loss_type: {loss}",

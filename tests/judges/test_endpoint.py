@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -498,7 +499,7 @@ def test_keys_and_headers_that_cannot_be_sent(quirky, monkeypatch):
     assert not server.seen
 
 
-SECRETS = {"KEY": "gsk_a/secret+key", "HEADER": "dXNlcjpwYXNz==", "QUERY": "of-the-address"}
+SECRETS = {"KEY": "gsk_a/secret+key", "HEADER": "dXNlcjpwYXNz==", "QUERY": "of+the+address=="}
 
 
 @pytest.fixture
@@ -525,8 +526,25 @@ def test_secrets_that_a_server_repeats_are_in_no_reason(quirky, secret, caplog, 
     assert not [name for name, value in SECRETS.items() if value[:6] in shown]
     assert status != 401 or "?api-version=2024-10-21&subscription-key=…, key from OPENAI_API_KEY" in shown
     path, headers, _ = server.seen[0]
-    assert path.endswith(f"&subscription-key={SECRETS['QUERY']}")
+    assert parse_qs(urlsplit(path).query)["subscription-key"] == ["of the address=="]
     assert headers["authorization"].endswith(SECRETS["HEADER"])
+
+
+def test_a_query_in_the_form_that_was_sent_is_in_no_reason(quirky, caplog):
+    server = quirky(lambda sent: (400, {"error": f"bad request {server.seen[-1][0]}"}))
+    judge = EndpointJudge("m", base_url=f"{server.url}/v1?key=abc+def==&a=1", max_retries=0)
+    answers = []
+    judge.ask([(0, "x")], lambda key, answer: answers.append(answer.error))
+    assert "?key=…&a=1" in answers[0]
+    assert "abc" not in "".join([*answers, caplog.text])
+
+
+def test_a_prompt_that_is_no_unicode_is_not_sent_again(quirky, caplog):
+    server = quirky(lambda sent: (200, chat()))
+    with pytest.raises(EndpointError, match="the request is not text in UTF-8"):
+        EndpointJudge("m", base_url=f"{server.url}/v1").ask([(0, "q \ud83d")], lambda *_: None)
+    assert not server.seen
+    assert "repeated" not in caplog.text
 
 
 def test_secrets_are_in_no_reason_of_a_broken_connection(secret, raw):

@@ -14,6 +14,7 @@ from autorater.judges import Judge
 from autorater.judges.merging import merge_adapter
 from autorater.models.loading import check_has_end, load_policy, not_loaded, resolve_model, train_only
 from autorater.models.tiny import build_policy
+from autorater.models.token_tree import tokens_after
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
 
@@ -122,6 +123,7 @@ def test_a_tokenizer_without_an_end_of_sequence_token_takes_that_of_the_model(po
     loaded = load_policy(str(folder))[1]
     assert loaded.eos_token == loaded.pad_token == tokenizer.eos_token
     edit(folder / named, eos_token_id=None)
+    edit(folder / named, eos_token_id=-1)
     loaded = load_policy(str(folder))[1]
     with pytest.raises(UserError, match=r"no eos_token in its tokenizer, nor eos_token_id in .*; expected the token"):
         check_has_end(str(folder), loaded)
@@ -147,13 +149,14 @@ class Bytes(PreTrainedTokenizer):
 """
 
 
-def test_a_slow_tokenizer_is_refused(folder):
+def test_a_slow_tokenizer_is_refused_for_answers_of_several_tokens(folder):
     without_tokenizer(folder)
     (folder / "tokenization_bytes.py").write_text(SLOW)
     of_class = {"tokenizer_class": "Bytes", "auto_map": {"AutoTokenizer": ["tokenization_bytes.Bytes", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(of_class))
-    with pytest.raises(UserError, match=r"its tokenizer, Bytes, is slow: .*; expected a fast one"):
-        load_policy(str(folder), trust_remote_code=True)
+    _, tokenizer = load_policy(str(folder), trust_remote_code=True)
+    with pytest.raises(UserError, match=r"the tokenizer, Bytes, is slow: .*; expected a fast one, .* or a pointwise"):
+        tokens_after(tokenizer, "x", "0.5")
 
 
 def without_weights(folder):
@@ -239,6 +242,8 @@ def test_layers_that_the_config_leaves_out_are_refused(folder):
     change(folder, {"num_hidden_layers": 1, "layer_types": ["full_attention"]}, lambda weights: weights)
     with pytest.raises(UserError, match=r"has 12 weights of layers that its config leaves out, such as .*layers\.1\."):
         load_policy(str(folder))
+    change(folder, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, lambda weights: weights)
+    assert len(load_policy(str(folder), num_hidden_layers=1)[0].model.layers) == 1, "on purpose"
 
 
 @pytest.mark.parametrize(
@@ -247,15 +252,18 @@ def test_layers_that_the_config_leaves_out_are_refused(folder):
         ({"num_nextn_predict_layers": 1}, ["2.input_layernorm.weight", "2.mlp.up_proj.weight_scale_inv"]),
         ({}, ["2.input_layernorm.weight", "2.eh_proj.weight"]),
         ({}, ["0.self_attn.k_scale", "0.mlp.up_proj.input_scale"]),
+        ({}, ["0.visual.qkv.weight_scale_inv"]),
     ],
-    ids=["mtp in the config", "mtp in the names", "scales of activations"],
+    ids=["mtp in the config", "mtp in the names", "scales of activations", "an image encoder"],
 )
 def test_other_weights_that_a_model_does_not_have_are_said(folder, config, names, caplog):
     change(folder, config, lambda weights: with_layers(weights, *names))
     with caplog.at_level(logging.INFO, "autorater"):
         load_policy(str(folder))
     (line,) = [record.message for record in caplog.records if record.name.startswith("autorater")]
-    assert line.startswith(f"{folder}: 2 weights in its files are not part of the model and are left out, such as")
+    assert line.startswith(
+        f"{folder}: {len(names)} weights in its files are not part of the model and are left out, such as"
+    )
 
 
 def test_weights_of_another_shape_are_named(folder):
@@ -340,6 +348,32 @@ def test_an_adapter_with_added_tokens(policy, tmp_path, of_tokens, tied):
         with torch.no_grad():
             logits = load_policy(folder)[0].eval()(ids).logits
         torch.testing.assert_close(logits, expected)
+
+
+def test_an_adapter_of_a_model_with_fewer_or_more_rows(policy, tmp_path):
+    """Spare rows are cut by TRL's clone_chat_template, and `pad_to_multiple_of` adds some."""
+    from peft import LoraConfig, get_peft_model
+
+    tokenizer, base = policy[1], str(tmp_path / "base")
+    for rows in (len(tokenizer) - 3, 512):
+        model = copy.deepcopy(policy[0])
+        model.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+        model.name_or_path = base
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        adapter = str(tmp_path / str(rows))
+        adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        adapted.save_pretrained(adapter, save_embedding_layers=True)
+        with torch.no_grad():
+            expected = adapted.eval()(torch.tensor([[3, 4]])).logits
+            torch.testing.assert_close(load_policy(adapter)[0].eval()(torch.tensor([[3, 4]])).logits, expected)
+    weights = load_file(f"{adapter}/adapter_model.safetensors")
+    save_file(
+        {n: w[:, :5].contiguous() if "lora_A" in n else w for n, w in weights.items()},
+        f"{adapter}/adapter_model.safetensors",
+    )
+    with pytest.raises(UserError, match="cannot be loaded as a LoRA adapter of"):
+        load_policy(adapter)
 
 
 def test_a_relative_base_model_is_in_the_working_directory_or_beside_the_adapter(policy, tmp_path, monkeypatch):

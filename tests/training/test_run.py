@@ -120,8 +120,6 @@ _WITHOUT_EFFECT = [  # option, value, modes that refuse it, and options with whi
     ("label_smoothing_factor", 0.1, [mode for mode in _KINDS if mode != "text"], None),
     ("model_init_kwargs", {"dtype": "bfloat16"}, ["exact answers", "sampled answers", "ppo"], {"beta": 0.1}),
     ("model_init_kwargs", {"dtype": "bfloat16"}, ["text", "tokenized_brier"], None),
-    ("vllm_mode", "server", _GRPO, None),
-    ("vllm_mode", "server", ["sampled answers", "exact answers after reasoning", "ppo"], {"use_vllm": True}),
     ("sapo_temperature_pos", 2.0, _GRPO, None),
     ("sapo_temperature_neg", 2.0, ["sampled answers"], {"loss_type": "sapo"}),
     ("vespo_k_pos", 3.0, ["sampled answers"], {"loss_type": "vespo"}),

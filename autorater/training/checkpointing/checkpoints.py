@@ -32,6 +32,8 @@ LENGTHS = ("max_steps", "num_train_epochs")  # settings that may increase when a
 _CHANGEABLE = {
     "output_dir", "run_name", "report_to", "project", "resume_from_checkpoint", "num_completions_to_print",
     "disable_tqdm", "eval_steps", "n_eval_pairs", "untrained_judgments_dir", "push_to_hub", "dataloader_num_workers",
+    # without effect, and refused; runs that began before that are resumed without them
+    "per_device_eval_batch_size", "eval_delay", "fp16_full_eval", "num_generations_eval", "trust_remote_code",
 }  # fmt: skip
 _CHANGEABLE_PREFIXES = ("log_", "logging_", "save_", "hub_", "trackio_")
 _LARGEST_HASHED = 2**20  # bytes
