@@ -113,7 +113,7 @@ class CharmRun:
         if not prompts[0] & prompts[1]:
             raise UserError(
                 f"{overvalued} and {reference} answered no common held-out prompt; expected at least one to measure "
-                "the calibration on"
+                "the calibration on; --reference names another model"
             )
 
     def train(self, version: str, calibration: Calibration) -> None:

@@ -251,9 +251,9 @@ class Judge(NamedJudge):
         """
         return self.judge_prompts(self.encoder.encode(as_pairs(pairs)), progress=progress)
 
-    def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
+    def rank(self, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> Ranking:
         """Ranks K responses to a prompt by all pairs in both orders; see `autorater.judges.ranking.rank`."""
-        return rank(self, prompt, responses)
+        return rank(self, prompt, responses, **shown)
 
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
         """Raises UserError: only a `PointwiseJudge` scores single responses."""

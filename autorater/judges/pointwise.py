@@ -97,9 +97,10 @@ class PointwiseJudge(Judge):
         probs = self.read_digits(self.encoder.encode_responses(*texts_of(prompt, responses)), progress=progress)
         return expected_scores(probs)
 
-    def rank(self, prompt: Text, responses: Sequence[Text]) -> Ranking:
+    def rank(self, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> Ranking:
         """As in `Judge`, from one forward pass per distinct response."""
-        return replace(super().rank(prompt, responses), n_judgments=len({str(text) for text in responses}))
+        n_judgments = len({str(text) for text in responses})
+        return replace(super().rank(prompt, responses, **shown), n_judgments=n_judgments)
 
     def judge_prompts(
         self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False

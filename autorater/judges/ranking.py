@@ -44,17 +44,18 @@ class Ranking:
     n_judgments: int
 
 
-def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text]) -> Ranking:
+def rank(judge: PairJudge, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> Ranking:
     """Ranks K responses to a prompt. An answer that is missing counts as 1/2, with a warning.
 
     Args:
         prompt, responses: Texts or messages.
+        shown: What else the judge's prompt shows: `criteria`, `reference` and `group`.
 
     Raises:
         UserError: If there is no response, or as in the judge's `probabilities`.
     """
     prompt, responses = texts_of(prompt, responses)
-    pairs = pairs_to_rank("", prompt, responses)
+    pairs = pairs_to_rank("", prompt, responses, **shown)
     if not pairs:
         return ranking_of([], len(responses))
     judgments = judge.probabilities(pairs)
@@ -73,10 +74,7 @@ def texts_of(prompt: Text, responses: Sequence[Text]) -> tuple[Text, list[Text]]
 
 
 def pairs_to_rank(id: str, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> list[Pair]:
-    """Every two of K responses, in the order of `combinations`; ids begin with `id`.
-
-    `shown` are what else a prompt may show: `criteria`, `reference` and `group`.
-    """
+    """Every two of K responses, in the order of `combinations`; ids begin with `id`; `shown` as in `rank`."""
     both = combinations(range(len(responses)), 2)
     return [Pair(f"{id}{i}-{j}", prompt, responses[i], responses[j], label=None, **shown) for i, j in both]
 

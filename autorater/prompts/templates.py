@@ -124,7 +124,7 @@ class TemplateFormat:
         for source in (pair, self):
             value = getattr(source, slot, None) if value is None else value
         if value is None:
-            also = "" if slot == "group" else f", or {slot} for all pairs"
+            also = "; a population has none" if slot == "group" else f", or {slot} for all pairs"
             raise UserError(
                 f"pair {pair.id!r} has no {slot}, which {self._place} shows; expected a value in the column {slot}"
                 f"{also}"

@@ -47,8 +47,8 @@ def test_a_row_has_criteria_of_its_own(model_dir, tmp_path):  # noqa: F811
     options = ["--prompt_template", "criteria", "--criteria", "Be right."]
     autorater(["rank", str(path), "--judge", str(model_dir), "--out", str(out), *options])
     for row, criteria in zip(lines(out), ("Be brief.", "Be right."), strict=True):
-        judge = Judge.from_pretrained(str(model_dir), prompt_template="criteria", criteria=criteria)
-        expected = judge.rank(ROWS[1]["prompt"], ROWS[1]["responses"])
+        judge = Judge.from_pretrained(str(model_dir), prompt_template="criteria", criteria="Be kind.")
+        expected = judge.rank(ROWS[1]["prompt"], ROWS[1]["responses"], criteria=criteria)
         np.testing.assert_allclose(row["probabilities"], expected.probabilities, atol=1e-5)
     assert lines(out)[0]["probabilities"] != lines(out)[1]["probabilities"]
 
