@@ -150,7 +150,7 @@ def test_a_missing_file_is_found_at_the_start(spec, tmp_path):
     config.write_text("# The data: see there.\n" + config.read_text().replace("train.jsonl", "nowhere.jsonl"))
     done = study(config)
     assert done.returncode == 2
-    assert f"nowhere.jsonl: no such file; the comments at the top of {config} say how to get it\n" in done.stderr
+    assert f"nowhere.jsonl: no such file; see the comments at the top of {config}\n" in done.stderr
     assert not runs(tmp_path / "study")
 
 
