@@ -32,7 +32,7 @@ from autorater.charm.responses import Response, load_responses
 from autorater.data.atomic import write_text
 from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
-from autorater.models.devices import gpu_has_bf16
+from autorater.models.devices import gpu_has_bf16, usable_device
 from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.prompts.batching import longest_prompt, pad_prompts
@@ -92,7 +92,7 @@ class RewardModel:
         options are those of transformers. A `UserError` if the model cannot be loaded, or as in `RewardModel`.
         """
         name_or_path = resolve_model(name_or_path)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = usable_device(device)
         dtype = dtype or ("bfloat16" if torch.device(device).type == "cuda" and gpu_has_bf16() else "float32")
         source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
         try:

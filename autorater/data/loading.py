@@ -60,9 +60,9 @@ class LoadReport:
 
     def lines(self, n_pairs: int) -> list[str]:
         """What is worth saying about a source that gave this many pairs; none if a row is a pair."""
-        counts = {f"{reason}: {count:,}": reason for reason, count in self.left_out.items()}
-        reasons, kept = ", ".join(counts if len(counts) > 1 else self.left_out), f"{counted(n_pairs, 'pair')} kept"
-        left_out = self.left_out.total()
+        counts = [f"{reason}: {count:,}" for reason, count in self.left_out.items()]
+        reasons, left_out = ", ".join(counts if len(counts) > 1 else self.left_out), self.left_out.total()
+        kept = f"{counted(n_pairs, 'pair')} kept"
         odd = ", ".join(f"{count} {kind}" for kind, count in self.odd.items())
         lines = {
             f"{counted(left_out, 'row')} left out ({reasons}); {kept}": left_out,

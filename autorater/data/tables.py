@@ -190,8 +190,11 @@ def _named(table: Any, class_names: Mapping[str, Sequence[str]]) -> Any:
 def _class_names_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
     """The names of each `datasets.ClassLabel` that `datasets` notes in a Parquet file."""
     features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    is_class = {name: isinstance(kind, dict) and kind.get("_type") == "ClassLabel" for name, kind in features.items()}
-    return {name: kind["names"] for name, kind in features.items() if is_class[name]}
+    return {
+        name: kind["names"]
+        for name, kind in features.items()
+        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+    }
 
 
 def _parquet_rows(path: Path, select: SelectColumns) -> Rows:

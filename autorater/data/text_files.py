@@ -259,15 +259,11 @@ def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> N
     last = len(header) - 1
     verdicts = [i for i, name in enumerate(header) if spelled(name) in _VERDICTS]
     for index, (name, text) in enumerate(zip(header, values, strict=True)):
-        *rows, rest = text.split("\n")
-        n_separators = [line.count(separator) for line in (*rows, rest)]
-        are_rows = rows and n_separators == [last - index, *[last] * (len(rows) - 1), index]
-        if are_rows and any(
-            fields[i - last - 1].strip()
-            for fields in (row.split(separator) for row in rows)
-            for i in (verdicts or [last])
-            if i > index
-        ):
+        lines = [line.split(separator) for line in text.split("\n")]
+        n_separators = [len(fields) - 1 for fields in lines]
+        are_rows = len(lines) > 1 and n_separators == [last - index, *[last] * (len(lines) - 2), index]
+        ends = [i - last - 1 for i in verdicts or [last] if i > index]  # counted from the end of a row
+        if are_rows and any(fields[end].strip() for fields in lines[:-1] for end in ends):
             expected = "a field of one row, but a quote took in whole rows; write a quote in a text twice, in quotes"
             raise bad_value(name, text, expected)
 

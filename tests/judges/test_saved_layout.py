@@ -136,8 +136,8 @@ def test_a_prompt_that_is_no_chat_is_said_of_a_model_that_was_not_trained_here(t
         assert not caplog.records
         (tmp_path / FORMAT_FILE).unlink()
         load(tmp_path)
-    said = [] if template else [f"{tmp_path} has no chat template; its prompt is plain text"]
-    assert caplog.messages == said
+    logged = [] if template else [f"{tmp_path} has no chat template; its prompt is plain text"]
+    assert caplog.messages == logged
 
 
 def test_criteria_that_no_slot_shows_are_said_once(tmp_path, caplog):

@@ -256,7 +256,7 @@ def test_layers_that_the_config_leaves_out_are_refused(folder):
     ],
     ids=["mtp in the config", "mtp in the names", "scales of activations", "an image encoder"],
 )
-def test_other_weights_that_a_model_does_not_have_are_said(folder, config, names, caplog):
+def test_other_weights_that_a_model_does_not_have_are_logged(folder, config, names, caplog):
     change(folder, config, lambda weights: with_layers(weights, *names))
     with caplog.at_level(logging.INFO, "autorater"):
         load_policy(str(folder))
