@@ -2,11 +2,13 @@
 
 import json
 import os
+from functools import cache as cache_results
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gguf import get_tensor_name_map
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -219,7 +221,9 @@ def test_a_file_has_the_logits_of_its_model(cache, tmp_path, rope):
     ],
     ids=["starcoder2", "phi3", "phi3-full", "gemma2-27b"],
 )
-def test_base_window_and_scale_are_those_of_the_file(cache, tmp_path, config, fields):
+def test_base_window_and_scale_are_those_of_the_file(cache, tmp_path, monkeypatch, config, fields):
+    # transformers asks for the same map of names once for each module: half a minute with 46 layers
+    monkeypatch.setattr("gguf.get_tensor_name_map", cache_results(get_tensor_name_map))
     model = untrained(config)
     file = write_gguf(tmp_path / "m.gguf", model, fields=[("add_pad_token_id", 0), *fields])
     loaded, _ = load_policy(file)

@@ -119,16 +119,17 @@ def test_memory_estimate_counts_published_sizes(monkeypatch):
     ],
 )
 def test_config_runs_with_a_small_model_of_its_family(tmp_path, name, family, digits):
-    """As with the large model, in bfloat16 too, except for paths, vLLM and the number of steps."""
+    """As with the large model, in bfloat16 too, except for paths, vLLM and the numbers of steps and answers."""
     tokenizer = make_tokenizer(digits, chat=True)
     make_model(family, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    write_pairs(simulate_pairs(40, n_votes=3, seed=0).pairs, tmp_path / "votes.jsonl")
+    write_pairs(simulate_pairs(16, n_votes=3, seed=0).pairs, tmp_path / "votes.jsonl")
+    fewer = ("--per_device_train_batch_size=8", "--num_generations=8")
     done = run_forked(
         "grpo", "--config", f"recipes/configs/{name}.yaml", "--max_steps=1",
         f"--model_name_or_path={tmp_path / 'model'}", f"--dataset_name={tmp_path / 'votes.jsonl'}",
         f"--output_dir={tmp_path / 'out'}", "--use_vllm=false", "--report_to=none", "--use_cpu", "--bf16=true",
-        "--save_strategy=no", "--max_prompt_tokens=900",
+        "--save_strategy=no", "--max_prompt_tokens=900", *(fewer if name.startswith("paper") else ()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()
