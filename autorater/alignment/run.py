@@ -29,8 +29,10 @@ from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_d
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
+from autorater.training.policy import open_model
 from autorater.training.precision import evaluation_precision
-from autorater.training.run import FROM_SCRATCH, begin_run, finish_run, open_model, shown_settings, write_pair_run
+from autorater.training.results import write_pair_run
+from autorater.training.run import FROM_SCRATCH, begin_run, finish_run, shown_settings
 from autorater.training.tracking import start_tracking
 from autorater.training.warm_start import warm_started
 

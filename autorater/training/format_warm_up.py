@@ -10,6 +10,7 @@ every answer keeps enough probability to be found by its reward. Supervised lear
 in two peaks, at 0 and 1, without mass between them.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,20 +18,57 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import Trainer, TrainingArguments
+from trl import ModelConfig
 
+from autorater.evaluation.judge import Evaluation
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
-from autorater.models.sharding import unsharded
+from autorater.models.sharding import is_sharded, unsharded
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.training.adapters import with_new_adapter
+from autorater.training.adapters import new_adapter, with_new_adapter
 from autorater.training.arguments import PolicyArguments
 from autorater.training.callbacks import show_progress
+from autorater.training.checkpointing.record import RunRecord
+from autorater.training.compatibility import is_pointwise
+from autorater.training.policy import reopen
 from autorater.training.warm_start import save_warm_start, warm_start_options
 
 LOW_MASS = 0.05
 """Probability of all answers together below which rewards teach next to nothing."""
 _BATCH_SIZE, _RATE, _ADAPTER_RATE = 4, 5e-5, 1e-3  # all prompts have the same target, so few are enough
+logger = logging.getLogger(__name__)
+
+
+def teach_format(
+    judge: Judge,
+    prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
+    before: Evaluation,
+    args: PolicyArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+) -> None:
+    """Says how much probability a pretrained judge has on the answer grid; if it is little, warms it up or warns."""
+    mass = float(before.judgments.valid.mean())
+    logger.info(f"before training {mass:.2g} of the probability is on the answer grid")
+    if mass >= LOW_MASS:
+        if args.warm_start_steps:
+            logger.info(f"warm_start_steps: not needed, because this is at least {LOW_MASS:g}")
+    elif args.warm_start_steps:
+        config = new_adapter(judge.model, model_config)
+        folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
+        reopen(judge, args, training, model_config, folder)
+        mass = judge.judge_prompts(prompts[:8]).valid.mean()
+        log = logger.info if mass >= LOW_MASS else logger.warning
+        log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
+    elif getattr(training, "objective", "") != "text":  # which teaches the format itself
+        warmed_up = not (is_pointwise(training) or getattr(training, "reasoning", False) or is_sharded(judge.model))
+        way = "add --warm_start_steps 40, which teaches the format without using labels"
+        other = "choose a prompt that the model answers so (--prompt_template, --system_prompt), or another model"
+        logger.warning(
+            f"rewards teach next to nothing where so few answers can be rewarded; {way if warmed_up else other}"
+        )
 
 
 def format_warm_up(

@@ -16,6 +16,7 @@ from autorater.data.errors import AlreadyFinished
 from autorater.training.arguments import JudgeArguments
 from autorater.training.base_trainer import JudgeTrainer
 from autorater.training.checkpointing.record import RECORD
+from autorater.training.checks import check_run
 from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, RLOO, SAMPLED
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
@@ -24,7 +25,7 @@ from autorater.training.pointwise import PointwiseTrainer, vote_rows
 from autorater.training.ppo import JudgePPOTrainer
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
 from autorater.training.rloo import JudgeRLOOTrainer
-from autorater.training.run import check_run, open_run
+from autorater.training.run import open_run
 from autorater.training.sampled_grpo import SampledGRPOTrainer
 from autorater.training.teaching.pointwise_teacher import taught_by, teacher_run
 

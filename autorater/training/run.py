@@ -4,76 +4,60 @@
     trainer = …Trainer(run.judge.model, …)              differs by recipe
     run.finish(trainer, title="…", method="…")          trained, evaluated again, saved and reported
 
-`autorater.alignment.run` uses its parts: `begin_run`, `open_model`, `finish_run`. The same command with
+`autorater.alignment.run` uses its parts, `begin_run` and `finish_run`. The same command with
 `--resume_from_checkpoint auto` resumes a run that was stopped. A signal stops it after a checkpoint
 (`autorater.training.preemption`).
 """
 
-import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub import upload_folder
-from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.utils import is_liger_kernel_available
+from peft import PeftConfig
+from transformers import Trainer, TrainingArguments
 from trl import ModelConfig
-from trl.import_utils import is_vllm_available
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
-from autorater.evaluation.results import prepare_output_dir, write_run
+from autorater.evaluation.results import prepare_output_dir
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
 from autorater.judges.identity import CONTENTS_OF, contents_of
 from autorater.judges.local import Judge, log_plain_prompt, pieces_of, read_format
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.loading import base_of, check_has_end, is_adapter, load_policy, train_only
 from autorater.models.saving import replacing_weights
-from autorater.models.sharding import gathered, is_sharded
-from autorater.models.text_only import is_taken_out
+from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
-from autorater.report import summary_table, write_model_card, write_report
 from autorater.training.adapters import new_adapter
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.checkpointing.stages import EVALUATED, REPORT
+from autorater.training.checks import check_run
 from autorater.training.compatibility import REASONING, is_pointwise
-from autorater.training.config import (
-    JudgeGRPOConfig,
-    model_init_kwargs,
-    non_default_settings,
-    refuse_remote_code,
-    refuse_several_gpus,
-)
+from autorater.training.config import JudgeGRPOConfig, non_default_settings
 from autorater.training.data import TrainingData, prepare_data
 from autorater.training.faults import check_batch
-from autorater.training.format_warm_up import LOW_MASS, format_warm_up
+from autorater.training.format_warm_up import teach_format
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
-from autorater.training.precision import (
-    evaluation_precision,
-    use_pretrained_defaults,
-    warn_of_emulation,
-    warn_of_rounding,
-)
+from autorater.training.policy import open_model, reopen
+from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_emulation
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
+from autorater.training.results import upload, write_pair_run
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.teaching.teachers import labelled_by
-from autorater.training.tracking import check_trackers, start_tracking
-from autorater.training.warm_start import build_warm_policy, check_warm_start
+from autorater.training.tracking import start_tracking
+from autorater.training.warm_start import build_warm_policy
 
 FROM_SCRATCH = "a small policy from scratch"  # the base model in a card
 Prompts = tuple[EncodedPrompt, EncodedPrompt]
@@ -190,11 +174,11 @@ def open_run(
     if warm_up and args.teacher:
         config = new_adapter(judge.model, model_config)
         folder = learn_from_teacher(judge, train.pairs, args, training, record, base, longest, config, data.warm_start)
-        _reopen(judge, args, training, model_config, folder)
+        reopen(judge, args, training, model_config, folder)
     elif warm_up:
         teach_format(judge, train.prompts, before, args, training, model_config, record)
     elif pretrained and not is_evaluated:
-        _reopen(judge, args, training, model_config, record.warm_start)
+        reopen(judge, args, training, model_config, record.warm_start)
     start_tracking(training, settings, record.run)
     card = {
         "base_model": pretrained or FROM_SCRATCH,
@@ -330,138 +314,6 @@ def shown_settings(
     return {k: value for k, value in (always | settings).items() if value not in (None, []) and k not in unused}
 
 
-def check_run(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
-    """Checks the options of a run before anything is loaded or written.
-
-    Raises:
-        UserError: If options are not compatible, a package that they need is not installed, one process sees several
-            GPUs, or the run would overwrite the model that it begins from, its base model or its teacher.
-    """
-    if args.train_only and model_config.use_peft:
-        raise UserError("train_only selects parameters of the model; for an adapter set lora_target_modules")
-    if (
-        getattr(training, "beta", 0)
-        and not model_config.use_peft
-        and model_config.model_revision not in (None, "main")
-    ):
-        raise UserError(
-            f"beta: TRL loads the reference model as revision main, not {model_config.model_revision}; download that "
-            "revision and name its folder, or set beta: 0"
-        )
-    refuse_several_gpus(training)
-    refuse_remote_code(training)
-    for name, default in {"eval_strategy": "no", "eval_on_start": False}.items():
-        if (value := getattr(training, name, default)) != default:
-            raise UserError(
-                f"{name}: {getattr(value, 'value', value)}: a run judges all held-out pairs before the training and "
-                f"n_eval_pairs of them every eval_steps steps; leave {name} out, and set eval_steps"
-            )
-    if getattr(training, "sync_ref_model", False):
-        raise UserError(
-            "sync_ref_model: a run that is stopped could not be resumed, because its checkpoints do not hold the "
-            "reference model"
-        )
-    weights = getattr(training, "reward_weights", None)
-    if weights is not None and len(weights) != 1:
-        raise UserError(f"reward_weights: got {len(weights)} numbers; expected one, that of reward")
-    if getattr(training, "use_liger_kernel", False) and not is_liger_kernel_available():
-        raise UserError("use_liger_kernel: liger-kernel is not installed: pip install liger-kernel")
-    if getattr(training, "enable_jit_checkpoint", False):
-        raise UserError(
-            "enable_jit_checkpoint: no effect; a run always saves a checkpoint when SIGTERM or Ctrl-C stops it"
-        )
-    if getattr(training, "save_only_model", False):
-        raise UserError(
-            "save_only_model: its checkpoints cannot be resumed; save_total_limit: 1 keeps only the last one, and "
-            "save_strategy: no saves one only when a signal stops the run"
-        )
-    check_warm_start(args, training, bool(model_config.model_name_or_path))
-    judges_pairs = args.teacher == "pointwise" or (args.teacher and Path(args.teacher).is_dir())
-    if args.temperature_labels == "teacher" and not judges_pairs:
-        raise UserError(
-            "recalibration_labels: teacher requires a teacher that judges any pair, warm_start_verdicts: pointwise or "
-            f"the folder of a trained judge; got {args.warm_start_verdicts}"
-        )
-    check_trackers(training)
-    if getattr(training, "use_vllm", False) and not is_vllm_available():
-        raise UserError(
-            "use_vllm: vLLM is not installed; it requires other versions than constraints.txt has: "
-            'pip install ".[train]" vllm==0.31.0'
-        )
-    start, output_dir = model_config.model_name_or_path, Path(training.output_dir)
-    folders = {"model_name_or_path": start, "warm_start_verdicts": args.teacher}
-    if start and Path(start).is_dir() and is_adapter(start):
-        folders["the base model of its adapter"] = base_of(
-            start, PeftConfig.from_pretrained(start).base_model_name_or_path
-        )
-    for name, folder in folders.items():
-        if folder and Path(folder).is_dir() and output_dir.is_dir() and output_dir.samefile(folder):
-            raise UserError(
-                f"output_dir: {output_dir} is the folder of {name}, which this run would overwrite; choose another"
-            )
-
-
-def open_model(
-    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, base: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
-    model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
-    check_has_end(base, tokenizer)
-    if getattr(training, "use_vllm", False) and is_taken_out(model):
-        raise UserError(
-            f"use_vllm: {base} reads images too, and its text model is trained, whose weights have other names than "
-            "those in vLLM; save that with Judge.from_pretrained(…).model.save_pretrained and name its folder"
-        )
-    if args.train_only and isinstance(model, PeftModel):
-        raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
-    if args.train_only:
-        train_only(model, args.train_only)
-    if not model_config.use_peft:  # its new weights are float32
-        warn_of_rounding(model, training)
-    return model.to(training.device), tokenizer
-
-
-def _reopen(
-    judge: Judge, args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, folder: str
-) -> None:
-    """Gives a judge the model in a folder, after its own has left the memory: a trainer refers to itself."""
-    judge.model = None
-    gc.collect()
-    torch.cuda.empty_cache()
-    judge.model, _ = open_model(args, training, model_config, folder)
-
-
-def teach_format(
-    judge: Judge,
-    prompts: Sequence[Prompts],
-    before: Evaluation,
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    record: RunRecord,
-) -> None:
-    """Says how much probability a pretrained judge has on the answer grid; if it is little, warms it up or warns."""
-    mass = float(before.judgments.valid.mean())
-    logger.info(f"before training {mass:.2g} of the probability is on the answer grid")
-    if mass >= LOW_MASS:
-        if args.warm_start_steps:
-            logger.info(f"warm_start_steps: not needed, because this is at least {LOW_MASS:g}")
-    elif args.warm_start_steps:
-        config = new_adapter(judge.model, model_config)
-        folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
-        _reopen(judge, args, training, model_config, folder)
-        mass = judge.judge_prompts(prompts[:8]).valid.mean()
-        log = logger.info if mass >= LOW_MASS else logger.warning
-        log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
-    elif getattr(training, "objective", "") != "text":  # which teaches the format itself
-        warmed_up = not (is_pointwise(training) or getattr(training, "reasoning", False) or is_sharded(judge.model))
-        way = "add --warm_start_steps 40, which teaches the format without using labels"
-        other = "choose a prompt that the model answers so (--prompt_template, --system_prompt), or another model"
-        logger.warning(
-            f"rewards teach next to nothing where so few answers can be rewarded; {way if warmed_up else other}"
-        )
-
-
 def finish_run(
     trainer: Trainer, judge, record: RunRecord, evaluate: Callable[[], T], write: Callable[[T, float], None]
 ) -> None:
@@ -490,40 +342,5 @@ def finish_run(
             judge.save_format(folder)  # with the recalibration
             write(after, trained.metrics["train_runtime"])
         if trainer.args.push_to_hub:
-            _upload(trainer)
+            upload(trainer)
     record.mark(REPORT)
-
-
-def _upload(trainer: Trainer) -> None:
-    """Uploads the judge with its format, card and report; `Trainer.push_to_hub` would write a card of its own."""
-    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*", "run.json", "training_args.bin"]
-    args = trainer.args
-    where = {"repo_id": trainer.hub_model_id, "revision": args.hub_revision, "token": args.hub_token}
-    upload_folder(**where, folder_path=args.output_dir, ignore_patterns=others, commit_message="Trained judge")
-    logger.info(f"uploaded to {trainer.hub_model_id}")
-
-
-def write_pair_run(
-    folder: str,
-    card: Mapping[str, object],
-    before: Evaluation,
-    after: Evaluation,
-    seconds: float,
-    *,
-    title: str,
-    method: str,
-) -> None:
-    """Writes metrics, predictions, report and model card of a judge of pairs, evaluated on the same pairs.
-
-    Args:
-        card: `base_model`, `prompt_text`, `settings`, `warning` and optional `pointwise` and `labels` of
-            `write_model_card`.
-        seconds: Duration of the training.
-        title: Heading of the report.
-        method: Tag of the model card, see `autorater.report.card.METHODS`.
-    """
-    write_run(folder, before, after, training_seconds=seconds)
-    about = {name: card[name] for name in ("settings", "warning", "pointwise") if name in card}
-    write_report(folder, before, after, title=title, **about)
-    write_model_card(folder, before=before, after=after, method=method, **card)
-    logger.info(f"\n{summary_table(before, after)}\n\nreport: {Path(folder, 'report.html')}")

@@ -13,7 +13,7 @@ from autorater.models.loading import load_policy
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.text_only import is_taken_out
 from autorater.training.arguments import JudgeArguments
-from autorater.training.run import open_model
+from autorater.training.policy import open_model
 from tests.conftest import make_model, make_tokenizer
 
 IDS = torch.arange(5, 25)[None]

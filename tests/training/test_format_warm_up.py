@@ -22,9 +22,8 @@ from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import JudgeArguments, PolicyArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
-from autorater.training.format_warm_up import format_warm_up
+from autorater.training.format_warm_up import format_warm_up, teach_format
 from autorater.training.grpo import train_on_votes
-from autorater.training.run import teach_format
 from autorater.training.warm_start import warm_start_options
 from tests.conftest import make_model, make_tokenizer
 

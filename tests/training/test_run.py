@@ -15,12 +15,13 @@ from autorater.charm.training import RewardTrainingConfig
 from autorater.data.errors import UserError
 from autorater.judges.opening import open_judge
 from autorater.prompts.templates import PromptFormat
-from autorater.training import run
+from autorater.training import checks, results, run
 from autorater.training.arguments import JudgeArguments
+from autorater.training.checks import check_run
 from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
 from autorater.training.ppo import JudgePPOConfig
-from autorater.training.run import begin_run, check_run, finish_run, open_run, shown_settings
+from autorater.training.run import begin_run, finish_run, open_run, shown_settings
 from autorater.training.sft import JudgeSFTConfig
 from tests.conftest import full_disk, make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
@@ -148,11 +149,11 @@ def test_several_gpus_in_one_process_are_refused(tmp_path):
 
 def test_a_missing_vllm_is_an_error_at_the_start(tmp_path, monkeypatch):
     sampled = training(tmp_path, use_vllm=True)
-    monkeypatch.setattr(run, "is_vllm_available", lambda: False)
+    monkeypatch.setattr(checks, "is_vllm_available", lambda: False)
     with pytest.raises(UserError, match=r"^use_vllm: vLLM is not installed; .* pip install .* vllm=="):
         check_run(JudgeArguments(), sampled, ModelConfig())
     check_run(JudgeArguments(), training(tmp_path, use_vllm=False), ModelConfig())
-    monkeypatch.setattr(run, "is_vllm_available", lambda: True)
+    monkeypatch.setattr(checks, "is_vllm_available", lambda: True)
     check_run(JudgeArguments(), sampled, ModelConfig())
 
 
@@ -178,7 +179,7 @@ def test_an_evaluation_of_transformers_is_refused(tmp_path, options, message):
     ],
 )
 def test_what_would_stop_the_training_is_an_error_at_the_start(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(run, "is_liger_kernel_available", lambda: False)
+    monkeypatch.setattr(checks, "is_liger_kernel_available", lambda: False)
     with pytest.raises(UserError, match=message):
         check_run(JudgeArguments(), training(tmp_path, **options), ModelConfig())
     check_run(JudgeArguments(), training(tmp_path, reward_weights=[2.0]), ModelConfig())
@@ -275,7 +276,7 @@ def test_the_whole_judge_is_uploaded_once(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(run, "run_training", lambda *_: SimpleNamespace(metrics={"train_runtime": 1.0}))
     monkeypatch.setattr(run, "evaluation_precision", nullcontext)
-    monkeypatch.setattr(run, "upload_folder", lambda **options: done.append(options))
+    monkeypatch.setattr(results, "upload_folder", lambda **options: done.append(options))
     args = training(
         tmp_path, process_index=0, push_to_hub=True, hub_token="t", hub_revision=None
     )  # fmt: skip

@@ -20,7 +20,7 @@ from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
-from autorater.training import run
+from autorater.training import policy, run
 from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
@@ -59,7 +59,7 @@ def teacher_file(pairs, tmp_path):
 @pytest.fixture
 def opened_models(monkeypatch):
     """How many models of a run are in memory whenever one is opened."""
-    alive, models, load = [], [], run.load_policy
+    alive, models, load = [], [], policy.load_policy
 
     def loaded(*args, **options):
         alive.append(sum(model() is not None for model in models))
@@ -67,7 +67,7 @@ def opened_models(monkeypatch):
         models.append(weakref.ref(model))
         return model, tokenizer
 
-    monkeypatch.setattr(run, "load_policy", loaded)
+    monkeypatch.setattr(policy, "load_policy", loaded)
     return alive
 
 

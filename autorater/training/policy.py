@@ -1,0 +1,46 @@
+"""The policy of a run: opened from its name or folder, and again after a warm-up has saved another."""
+
+import gc
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from trl import ModelConfig
+
+from autorater.data.errors import UserError
+from autorater.judges import Judge
+from autorater.models.loading import check_has_end, load_policy, train_only
+from autorater.models.text_only import is_taken_out
+from autorater.training.arguments import PolicyArguments
+from autorater.training.config import model_init_kwargs
+from autorater.training.precision import warn_of_rounding
+
+
+def open_model(
+    args: PolicyArguments, training: TrainingArguments, model_config: ModelConfig, base: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
+    model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
+    check_has_end(base, tokenizer)
+    if getattr(training, "use_vllm", False) and is_taken_out(model):
+        raise UserError(
+            f"use_vllm: {base} reads images too, and its text model is trained, whose weights have other names than "
+            "those in vLLM; save that with Judge.from_pretrained(…).model.save_pretrained and name its folder"
+        )
+    if args.train_only and isinstance(model, PeftModel):
+        raise UserError(f"train_only: {base} is an adapter, of which all parameters are trained")
+    if args.train_only:
+        train_only(model, args.train_only)
+    if not model_config.use_peft:  # its new weights are float32
+        warn_of_rounding(model, training)
+    return model.to(training.device), tokenizer
+
+
+def reopen(
+    judge: Judge, args: PolicyArguments, training: TrainingArguments, model_config: ModelConfig, folder: str
+) -> None:
+    """Gives a judge the model in a folder, after its own has left the memory: a trainer refers to itself."""
+    judge.model = None
+    gc.collect()
+    torch.cuda.empty_cache()
+    judge.model, _ = open_model(args, training, model_config, folder)
