@@ -22,14 +22,13 @@ from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, align
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
 from autorater.evaluation.judge import evaluate
-from autorater.judges.local import log_plain_prompt, pieces_of, read_format
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
-from autorater.training.policy import open_model
+from autorater.training.policy import open_policy
 from autorater.training.precision import evaluation_precision
 from autorater.training.results import write_pair_run
 from autorater.training.run import FROM_SCRATCH, begin_run, finish_run, shown_settings
@@ -56,11 +55,7 @@ def run_alignment(
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_label_policy, args, training, data, label_format)
-    base = pretrained or record.warm_started_policy(build)
-    model, tokenizer = open_model(args, training, model_config, base)
-    if pretrained and not read_format(pretrained):
-        log_plain_prompt(pretrained, tokenizer)
-    pieces = record.prompt_pieces(label_format, lambda: pieces_of(base, tokenizer, label_format))
+    model, tokenizer, pieces = open_policy(args, training, model_config, record, build, label_format)
     judge = LabelJudge(model, tokenizer, label_format, pieces=pieces)
     log_layout_difference(judge.encoder)
 

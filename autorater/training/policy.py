@@ -1,6 +1,7 @@
 """The policy of a run: opened from its name or folder, and again after a warm-up has saved another."""
 
 import gc
+from collections.abc import Callable, Sequence
 
 import torch
 from peft import PeftModel
@@ -9,11 +10,39 @@ from trl import ModelConfig
 
 from autorater.data.errors import UserError
 from autorater.judges import Judge
+from autorater.judges.local import log_plain_prompt, pieces_of, read_format
 from autorater.models.loading import check_has_end, load_policy, train_only
 from autorater.models.text_only import is_taken_out
+from autorater.prompts.templates import SlotFormat
 from autorater.training.arguments import PolicyArguments
+from autorater.training.checkpointing.record import RunRecord
+from autorater.training.checkpointing.stages import EVALUATED
 from autorater.training.config import model_init_kwargs
 from autorater.training.precision import warn_of_rounding
+
+
+def open_policy(
+    args: PolicyArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+    build: Callable[[], object],
+    prompt_format: SlotFormat,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Sequence[str]]:
+    """The model to train, its tokenizer and its rendered prompt layout.
+
+    Args:
+        record: The run; once its first evaluation is completed, a warmed-up model is opened.
+        build: Builds the policy of a run from scratch, as in `RunRecord.warm_started_policy`.
+    """
+    pretrained = model_config.model_name_or_path
+    base = pretrained or record.warm_started_policy(build)
+    is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
+    model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
+    if pretrained and not read_format(pretrained):
+        log_plain_prompt(pretrained, tokenizer)
+    pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
+    return model, tokenizer, pieces
 
 
 def open_model(

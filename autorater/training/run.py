@@ -27,7 +27,7 @@ from autorater.evaluation.results import prepare_output_dir
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
 from autorater.judges.identity import CONTENTS_OF, contents_of
-from autorater.judges.local import Judge, log_plain_prompt, pieces_of, read_format
+from autorater.judges.local import Judge
 from autorater.judges.opening import judge_settings
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.saving import replacing_weights
@@ -49,7 +49,7 @@ from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import teach_format
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
-from autorater.training.policy import open_model, reopen
+from autorater.training.policy import open_policy, reopen
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_emulation
 from autorater.training.prefix_sharing import check_answers_at_once
 from autorater.training.recalibration import fit_platt, fit_temperature
@@ -142,13 +142,7 @@ def open_run(
         check_batch(len(data.train) * (1 if training.orders == "coupled" else 2), training)
     record, settings = begin_run(args, training, model_config, data, given)
     build = partial(build_warm_policy, args, training, data)
-    pretrained = model_config.model_name_or_path
-    base = pretrained or record.warm_started_policy(build)
-    is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
-    model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
-    if pretrained and not read_format(pretrained):
-        log_plain_prompt(pretrained, tokenizer)
-    pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
+    model, tokenizer, pieces = open_policy(args, training, model_config, record, build, prompt_format)
     if is_pointwise(training):
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
@@ -167,13 +161,16 @@ def open_run(
             some_prompt = train.prompts[0][0].ids
             check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
     log_memory(judge, train.prompts, training, model_config)
+    pretrained, is_evaluated = model_config.model_name_or_path, EVALUATED in record.completed
     warm_up = pretrained and record.warm_start is None
     if warm_up and args.warm_start_steps:
         warn_of_warm_up(judge, training, model_config)
     before = _judged_before(judge, held_out, args, training, model_config, record)
     if warm_up and args.teacher:
         config = new_adapter(judge.model, model_config)
-        folder = learn_from_teacher(judge, train.pairs, args, training, record, base, longest, config, data.warm_start)
+        folder = learn_from_teacher(
+            judge, train.pairs, args, training, record, pretrained, longest, config, data.warm_start
+        )
         reopen(judge, args, training, model_config, folder)
     elif warm_up:
         teach_format(judge, train.prompts, before, args, training, model_config, record)
