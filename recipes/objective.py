@@ -33,7 +33,8 @@ def main() -> None:
     from autorater.alignment.judge import LabelJudge
     from autorater.data.objective import objective_pairs
     from autorater.evaluation import objective
-    from autorater.judges.local import Judge, read_format
+    from autorater.judges.local import Judge
+    from autorater.judges.saved import read_format
     from autorater.report.tables import accuracy_table
 
     base = args.before or objective.trained_from(args.judge)

@@ -13,7 +13,8 @@ from autorater.alignment.labels import LabelFormat, LabelTree
 from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet, Task, label_values, pair_task
-from autorater.judges.local import FORMAT_FILE, Judge, read_format, saved_pieces
+from autorater.judges.local import Judge
+from autorater.judges.saved import FORMAT_FILE, read_format, saved_pieces
 from autorater.models.devices import usable_device
 from autorater.models.loading import load_policy
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference

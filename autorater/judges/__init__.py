@@ -2,6 +2,7 @@
 
 judgments    the interface of all judges, the base class of those with a name, and the arrays they return
 local        `Judge`: a language model on this machine, its answer distribution computed exactly
+saved        what is saved with a judge beside its weights
 pointwise    `PointwiseJudge`: scores single responses; a pair's probability follows from two scores
 methods      judging methods by name: verbalized, self-consistency, letter logits, answer mean; add a new one here
 probe        `LinearProbe`: logistic regression on a frozen model's states, one forward pass per response

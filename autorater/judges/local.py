@@ -6,19 +6,18 @@ rendered it, and a fitted recalibration are saved with the model (`autorater.jso
 of answers; scores of single responses (`autorater.judges.pointwise`).
 """
 
-import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from autorater.data.atomic import write_json
 from autorater.data.errors import UserError
@@ -26,13 +25,14 @@ from autorater.data.loading import as_pairs
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
 from autorater.data.tables import Source
-from autorater.judges.calibrators import Recalibration, from_dict
+from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
+from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, read_format, read_json
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.devices import usable_device
-from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy, resolve_model
+from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.same_scores import evaluating
@@ -47,14 +47,11 @@ from autorater.prompts.batching import (
     similar_lengths,
 )
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
-from autorater.prompts.pointwise import ScoreFormat
 from autorater.prompts.reasoning import close_reasoning
-from autorater.prompts.rendering import render_layout
 from autorater.prompts.templates import PromptFormat, SlotFormat
 from autorater.prompts.tokens import inside
 from rewards.answer import OPEN_TAG, THINK_CLOSE
 
-FORMAT_FILE = "autorater.json"
 _LEAST_BATCH = 16  # prompts of equal length for which a GPU saves more by a common beginning than it loses
 logger = logging.getLogger(__name__)
 
@@ -155,10 +152,8 @@ class Judge(NamedJudge):
             UserError: If there is no such model or device, the model cannot be loaded, the template does not fit, or
                 an option has no effect on the judgment.
         """
-        saved = read_format(name, **{key: model_init_kwargs[key] for key in HUB_OPTIONS if key in model_init_kwargs})
-        judgment = judgment or saved.get("judgment", PAIRWISE)
-        if judgment not in (PAIRWISE, POINTWISE):
-            raise UserError(f"judgment is {judgment!r}; expected {PAIRWISE} or {POINTWISE}")
+        hub = {option: model_init_kwargs[option] for option in HUB_OPTIONS if option in model_init_kwargs}
+        saved = SavedJudge.of(name, read_format(name, **hub), judgment)
         pairwise = {
             "reasoning": reasoning,
             "answer_step": answer_step,
@@ -166,53 +161,36 @@ class Judge(NamedJudge):
             "n_reasonings": n_reasonings if n_reasonings != 1 else None,
         }
         without_effect = [option for option, value in pairwise.items() if value is not None]
-        if judgment == POINTWISE and without_effect:
+        if saved.judgment == POINTWISE and without_effect:
             raise UserError(f"{name}: {', '.join(without_effect)} has no effect on a pointwise judge")
-        if judgment != saved.get("judgment", PAIRWISE):
-            saved = {}  # the format and the recalibration of the other judgment
-        kind = PromptFormat if judgment == PAIRWISE else ScoreFormat
-        saved_format = kind.from_dict(saved.get("prompt_format", {}))
-        options = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference}
-        options |= {"reasoning": reasoning} if judgment == PAIRWISE else {}
-        prompt_format = saved_format.with_options(prompt_template, **options)
-        if max_reasoning_tokens is not None and not prompt_format.reasoning:
-            raise UserError(f"{name}: max_reasoning_tokens: no effect on a judge that does not reason")
+        prompt = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference, "reasoning": reasoning}
+        requested = saved.with_options(prompt_template, answer_step, max_reasoning_tokens, **prompt)
         usable = usable_device(device)
         model, tokenizer = load_policy(name, **model_init_kwargs)
-        if judgment == PAIRWISE and prompt_format.reasoning:
+        if requested.prompt_format.reasoning:
             check_has_end(name, tokenizer)
         if device is not None or not hasattr(model, "hf_device_map"):
             model.to(usable)
-        if not saved:
+        if not saved.file:
             log_plain_prompt(name, tokenizer)
-        recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
-        if recalibration is not None and prompt_format != saved_format:
-            logger.warning(
-                f"{name}: its recalibration ({recalibration.kind}, {recalibration}) is not applied, because "
-                "it was fitted on answers to another prompt"
-            )
-            recalibration = None
-        pieces = saved_pieces(saved, tokenizer, saved_format) if prompt_format == saved_format else None
-        if judgment == POINTWISE:
-            of_scores = import_module("autorater.judges.pointwise").PointwiseJudge
-            scale = saved.get("score_scale", 1.0)
-            judge = of_scores(model, tokenizer, scale, max_batch_tokens, recalibration, prompt_format, pieces)
+        options = {"max_batch_tokens": max_batch_tokens}
+        if saved.judgment == POINTWISE:  # its module imports this one
+            kind = import_module("autorater.judges.pointwise").PointwiseJudge
         else:
-            step, max_tokens = saved.get("answer_step", 0.01), saved.get("max_reasoning_tokens", 512)
-            judge = cls(
-                model,
-                tokenizer,
-                prompt_format,
-                step if answer_step is None else answer_step,
-                max_tokens if max_reasoning_tokens is None else max_reasoning_tokens,
-                n_reasonings,
-                max_batch_tokens,
-                recalibration,
-                pieces,
-            )
-        if pieces is not None:
+            kind, options = cls, options | {"n_reasonings": n_reasonings}
+        judge = kind.from_saved(requested, model, tokenizer, **options)
+        if requested.file:
             log_layout_difference(judge.encoder)
         return judge
+
+    @classmethod
+    def from_saved(
+        cls, saved: SavedJudge, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, **options: int
+    ) -> Self:
+        """A saved judge with its model, or None for a judge of a server; `options` as in `Judge`."""
+        answers = saved.answer_step, saved.max_reasoning_tokens
+        layout = {"recalibration": saved.recalibration, "pieces": saved.pieces(tokenizer)}
+        return cls(model, tokenizer, saved.prompt_format, *answers, **layout, **options)
 
     def save_format(self, folder: str | Path) -> None:
         """Writes the prompt format, the rendered layout and the recalibration to the folder of the weights."""
@@ -394,46 +372,3 @@ class Judge(NamedJudge):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:
                 raise UserError(f"{row} {i}: its prompt has {longest} tokens; this model has room for {limit}")
-
-
-def log_plain_prompt(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Logs that the prompt is no chat, for a model without a chat template; judges saved here were trained so."""
-    if tokenizer.chat_template is None:
-        logger.info(f"{name} has no chat template; its prompt is plain text")
-
-
-def pieces_of(name_or_path: str, tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat) -> tuple[str, ...]:
-    """The rendered layout to train a model with: that of the saved judge, if it has this format; else rendered now."""
-    saved = read_format(name_or_path)
-    same = json.loads(json.dumps(prompt_format.to_dict())) in (saved.get("prompt_format"), saved.get("label_format"))
-    return saved_pieces(saved, tokenizer, prompt_format) if same else render_layout(tokenizer, prompt_format)
-
-
-def saved_pieces(
-    saved: Mapping[str, object], tokenizer: PreTrainedTokenizerBase, prompt_format: SlotFormat
-) -> tuple[str, ...] | None:
-    """The rendered layout of a judge's `autorater.json`; older files have none, and their judges did not look for the
-    place of the answer."""
-    if "pieces" in saved:
-        return tuple(saved["pieces"])
-    return render_layout(tokenizer, prompt_format, find_answer=False) if saved else None
-
-
-def read_format(name_or_path: str, **hub: object) -> dict:
-    """The content of a model's `autorater.json`, or an empty one; UserError if it is no JSON or there is no model.
-
-    `hub`: options of `HUB_OPTIONS`.
-    """
-    try:
-        path = cached_file(resolve_model(name_or_path), FORMAT_FILE, **hub)
-    except OSError:  # the folder has no such file, or the Hub has no such file or model
-        return {}
-    return read_json(path)
-
-
-def read_json(path: str | Path) -> dict:
-    """The content of a JSON file; UserError if it is none."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None

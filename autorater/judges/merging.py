@@ -33,7 +33,7 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
         from autorater.models.libraries import quiet_libraries
 
         quiet_libraries()
-        from autorater.judges.local import FORMAT_FILE, read_format  # torch, which help must not wait for
+        from autorater.judges.saved import FORMAT_FILE, read_format  # torch, which help must not wait for
         from autorater.models.loading import is_adapter, load_policy
         from autorater.models.saving import make_readable
     except ImportError as error:

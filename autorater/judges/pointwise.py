@@ -12,6 +12,7 @@ Deliberately left out: reasoning, and digits that are sampled.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import Judge
 from autorater.judges.options import POINTWISE
 from autorater.judges.ranking import Ranking, texts_of
+from autorater.judges.saved import SavedJudge
 from autorater.models.answers import AnswerDistribution
 from autorater.models.shared_beginning import last_logits
 from autorater.models.token_tree import TokenTree
@@ -91,6 +93,14 @@ class PointwiseJudge(Judge):
 
     def _options_to_save(self) -> dict[str, object]:
         return {"judgment": POINTWISE, "score_scale": self.scale}
+
+    @classmethod
+    def from_saved(
+        cls, saved: SavedJudge, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, **options: int
+    ) -> Self:
+        """As in `Judge`."""
+        layout = {"prompt_format": saved.prompt_format, "pieces": saved.pieces(tokenizer)}
+        return cls(model, tokenizer, saved.score_scale, recalibration=saved.recalibration, **layout, **options)
 
     def scores(self, prompt: Text, responses: Sequence[Text], *, progress: bool = False) -> np.ndarray:
         """The scores of K responses to a prompt, shape (K,), in [0, 9]; arguments and errors as in `rank`."""

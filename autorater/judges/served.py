@@ -31,19 +31,19 @@ from transformers import AutoTokenizer
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.judges.calibrators import Recalibration, from_dict
+from autorater.judges.calibrators import Recalibration
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.endpoint import EndpointJudge, written_answer
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
-from autorater.judges.local import FORMAT_FILE, Judge, read_json, saved_pieces
-from autorater.judges.options import PAIRWISE, POINTWISE
+from autorater.judges.local import Judge
+from autorater.judges.options import POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import TOKEN_ID, Reply, next_tokens_in, read_completions, read_reply
+from autorater.judges.saved import FORMAT_FILE, SavedJudge, read_json
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
-from autorater.prompts.pointwise import ScoreFormat
-from autorater.prompts.templates import PromptFormat, Wording
+from autorater.prompts.templates import Wording
 from autorater.prompts.tokens import inside
 
 if TYPE_CHECKING:
@@ -283,32 +283,12 @@ def open_format(folder: str | Path) -> Judge:
     path = Path(folder, FORMAT_FILE)
     if not path.is_file():
         raise UserError(f"{folder}: no {FORMAT_FILE}; expected the folder of a trained judge")
-    saved = read_json(path)
+    saved = SavedJudge.of(str(folder), read_json(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no tokenizer ({str(error).splitlines()[0][:200]})") from None
-    recalibration = from_dict(saved["recalibration"]) if "recalibration" in saved else None
-    if saved.get("judgment", PAIRWISE) == POINTWISE:
-        score_format = ScoreFormat.from_dict(saved.get("prompt_format", {}))
-        return PointwiseJudge(
-            None,
-            tokenizer,
-            saved.get("score_scale", 1.0),
-            recalibration=recalibration,
-            prompt_format=score_format,
-            pieces=saved_pieces(saved, tokenizer, score_format),
-        )
-    prompt_format = PromptFormat.from_dict(saved.get("prompt_format", {}))
-    return Judge(
-        None,
-        tokenizer,
-        prompt_format,
-        saved.get("answer_step", 0.01),
-        saved.get("max_reasoning_tokens", 512),
-        recalibration=recalibration,
-        pieces=saved_pieces(saved, tokenizer, prompt_format),
-    )
+    return (PointwiseJudge if saved.judgment == POINTWISE else Judge).from_saved(saved, None, tokenizer)
 
 
 def _next_tokens(prompts: Sequence[Sequence[int]], way: Mapping[str, object]) -> dict[str, object]:

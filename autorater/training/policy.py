@@ -10,7 +10,7 @@ from trl import ModelConfig
 
 from autorater.data.errors import UserError
 from autorater.judges import Judge
-from autorater.judges.local import log_plain_prompt, pieces_of, read_format
+from autorater.judges.saved import log_plain_prompt, pieces_of, read_format
 from autorater.models.loading import check_has_end, load_policy, train_only
 from autorater.models.text_only import is_taken_out
 from autorater.prompts.templates import SlotFormat

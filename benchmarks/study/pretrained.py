@@ -30,8 +30,8 @@ from autorater.evaluation.objective import as_shown, untrained
 from autorater.evaluation.stored_judgments import judge_in_parts
 from autorater.judges import Judge, Judgments, LinearProbe
 from autorater.judges.identity import model_digest
-from autorater.judges.local import read_format
 from autorater.judges.methods import LetterLogits, Verbalized
+from autorater.judges.saved import read_format
 from autorater.models.loading import load_policy
 from autorater.prompts.batching import drop_long
 from autorater.training.checkpointing.stages import RECORD, read_record

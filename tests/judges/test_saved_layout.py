@@ -12,7 +12,7 @@ import transformers.utils.chat_template_utils as chat_templates
 from autorater import Judge
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
-from autorater.judges.local import FORMAT_FILE
+from autorater.judges.saved import FORMAT_FILE
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import CHAT_TEMPLATE, make_model, make_tokenizer
 

@@ -8,7 +8,7 @@ import torch
 from autorater.alignment.judge import LabelJudge
 from autorater.data.errors import UserError
 from autorater.judges import Judge, LinearProbe
-from autorater.judges.local import FORMAT_FILE
+from autorater.judges.saved import FORMAT_FILE
 from autorater.models.devices import usable_device
 
 TASK = {"labels": ["x", "y"], "titles": ["Text"], "question": "Which?", "ordinal": False}

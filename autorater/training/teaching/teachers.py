@@ -30,8 +30,8 @@ from autorater.data.tables import iter_rows
 from autorater.evaluation.judge import judge_all
 from autorater.judges import Judge, LinearProbe
 from autorater.judges.calibrators import Recalibration
-from autorater.judges.local import read_format
 from autorater.judges.pointwise import PointwiseJudge, expected_scores
+from autorater.judges.saved import read_format
 from autorater.models.shares import in_shares, interleaved
 from autorater.training.teaching.texts import TrainingTexts
 
