@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,44 @@ if TYPE_CHECKING:
 
 _TIMED_PROMPTS = 16
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComparedPairs:
+    """The pairs of a comparison.
+
+    Attributes:
+        measured: N pairs to measure on.
+        calibration: Pairs to fit recalibrations on; they share no prompt with `measured`.
+        train: Pairs to fit the linear probe on; by default the calibration pairs, on which its variants then use its
+            out-of-fold probabilities.
+        unvoted: Pairs without votes, to judge only.
+        clusters: N names; pairs with equal ones are resampled together.
+    """
+
+    measured: Sequence[Pair]
+    calibration: Sequence[Pair]
+    train: Sequence[Pair] | None = None
+    unvoted: Sequence[Pair] = ()
+    clusters: Sequence[Hashable] | None = None
+
+    @property
+    def parts(self) -> list[Sequence[Pair]]:
+        """The pairs to judge: those to measure on, to calibrate on and without votes."""
+        return [self.measured, self.calibration, self.unvoted]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where judgments are stored as they come, and read from if they are there.
+
+    Attributes:
+        folder: A folder of judgments of any judges.
+        model: What identifies the model, such as the `model_digest` of its folder, or its name on a server.
+    """
+
+    folder: Path
+    model: str
 
 
 @dataclass(frozen=True)
@@ -69,12 +107,8 @@ def methods_of(judge: NamedJudge, methods: Sequence[str], name: str, *, say: boo
 def judge_parts(
     method: str,
     judge: NamedJudge,
-    pairs: Sequence[Pair],
-    calibration: Sequence[Pair],
-    train: Sequence[Pair] | None,
-    unvoted: Sequence[Pair],
-    folder: Path | None,
-    model: str,
+    pairs: ComparedPairs,
+    storage: Storage | None,
     progress: bool,
     ask_refused_again: bool = False,
     **options: int,
@@ -83,28 +117,28 @@ def judge_parts(
     is_recorded, content_free = isinstance(judge, RecordedJudge), []
     if not is_recorded:
         content_free = without_content(content_free_pairs(), judge.prompt_format.slots)
-    parts = [pairs, calibration, unvoted, content_free]
+    parts = [*pairs.parts, content_free]
     everything = [pair for part in parts for pair in part]
     cross_fitted = None
-    if is_recorded or (judge.method and folder is None):
+    if is_recorded or (judge.method and storage is None):
         judgments = judge.probabilities(everything, progress=progress)
     elif judge.method:
         judgments = judge_in_store(
             judge,
             everything,
-            folder,
-            judge_settings(model, judge),
+            storage.folder,
+            judge_settings(storage.model, judge),
             ask_refused_again=ask_refused_again,
             progress=progress,
         )
     else:
-        fit_on = calibration if train is None else train
-        judgments, cross_fitted = _judge_locally(method, judge, everything, fit_on, folder, model, progress, **options)
+        fit_on = pairs.calibration if pairs.train is None else pairs.train
+        judgments, cross_fitted = _judge_locally(method, judge, everything, fit_on, storage, progress, **options)
     found, start = [], 0
     for part in parts:
         found.append(judgments[start : start + len(part)])
         start += len(part)
-    if cross_fitted is not None and train is None:
+    if cross_fitted is not None and pairs.train is None:
         found[1] = cross_fitted
     return Parts(*found[:3], found[3] if content_free else None)
 
@@ -114,8 +148,7 @@ def _judge_locally(
     judge: Judge,
     pairs: Sequence[Pair],
     fit_on: Sequence[Pair],
-    folder: Path | None,
-    model: str,
+    storage: Storage | None,
     progress: bool,
     **options: int,
 ) -> tuple[Judgments, Judgments | None]:
@@ -124,13 +157,13 @@ def _judge_locally(
 
     open_method = partial(judging_method, method, judge, fit_on, progress=progress, **options)
     is_fitted = method == "linear_probe"
-    if folder is None:
+    if storage is None:
         pair_judge = open_method()
         judgments = pair_judge.probabilities(pairs, progress=progress)
         return judgments, pair_judge.cross_fitted if is_fitted else None
     encoder = judge.encoder
     about = (encoder.format, encoder.pieces, judge.tree.step, str(judge.model.dtype))
-    depends_on = (model, method, *about, sorted(options.items()))
+    folder, depends_on = storage.folder, (storage.model, method, *about, sorted(options.items()))
     if not is_fitted:
         return judge_in_parts(open_method(), pairs, folder, depends_on, progress=progress), None
     depends_on = (*depends_on, [(pair.prompt, pair.response_a, pair.response_b, pair.label) for pair in fit_on])

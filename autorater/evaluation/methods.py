@@ -24,7 +24,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.arguments import NONE, SWAP, variant_steps
 from autorater.evaluation.judge import Evaluation, measure, targets
-from autorater.evaluation.method_judgments import Parts, judge_parts, methods_of
+from autorater.evaluation.method_judgments import ComparedPairs, Parts, Storage, judge_parts, methods_of
 from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges.calibrators import LogitMap, Recalibration, fit_recalibration
 from autorater.judges.judgments import NamedJudge
@@ -81,18 +81,13 @@ def group_column(pairs: Sequence[Pair]) -> str:
 
 def compare_methods(
     judge: NamedJudge,
-    pairs: Sequence[Pair],
-    calibration: Sequence[Pair],
-    train: Sequence[Pair] | None = None,
+    pairs: ComparedPairs,
     *,
     methods: Sequence[str] = METHODS,
     variants: Sequence[str] = VARIANTS,
     name: str = "",
-    unvoted: Sequence[Pair] = (),
-    clusters: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
-    folder: Path | None = None,
-    model: str = "",
+    storage: Storage | None = None,
     progress: bool = False,
     **options: int,
 ) -> list[Entry]:
@@ -100,19 +95,12 @@ def compare_methods(
 
     Args:
         judge: A judge of `autorater.judges.opening`: a model with its prompt format, one behind a server, or a file.
-        pairs: N pairs to measure on.
-        calibration: Pairs to fit recalibrations on; they share no prompt with `pairs`.
-        train: Pairs to fit the linear probe on; by default the calibration pairs, on which its variants then use its
-            out-of-fold probabilities.
+        pairs: The pairs to measure on and the others.
         methods: Names of `METHODS`; a judge that has one method only is judged by that.
         variants: As in `variant_steps`.
         name: Name of the judge in the entries; empty for a single judge.
-        unvoted: Pairs without votes, to judge only.
-        clusters: N names; pairs with equal ones are resampled together.
         n_bootstrap: Rounds of the bootstrap; 0 for no intervals.
-        folder: Where judgments are stored as they come, and read from if they are there; None for nowhere.
-        model: What identifies the model, such as the `model_digest` of its folder, or its name on a server; required
-            with `folder`.
+        storage: Where judgments are stored; None for nowhere.
         progress: Show progress bars.
         options: As in `judging_method`, and `ask_refused_again` for a judge behind a server.
 
@@ -124,15 +112,15 @@ def compare_methods(
     """
     check_methods(methods)
     chains = [variant_steps(variant) for variant in variants]
-    labels = [pair.label for pair in calibration]
+    labels = [pair.label for pair in pairs.calibration]
     plain = judge.without_recalibration()
-    chosen = methods_of(judge, methods, name or model)
+    chosen = methods_of(judge, methods, name)
     entries = []
     for i, method in enumerate(chosen, 1):
         if progress:
             logger.info(f"{f'{name}: ' if name else ''}{method} ({i} of {len(chosen)} methods)")
         try:
-            parts = judge_parts(method, plain, pairs, calibration, train, unvoted, folder, model, progress, **options)
+            parts = judge_parts(method, plain, pairs, storage, progress, **options)
         except UserError as error:
             if judge.method is not None:  # a budget, a server, a file
                 raise
@@ -147,7 +135,8 @@ def compare_methods(
             as_saved = parts.map(lambda part: part.recalibrated(judge.recalibration))
             variants_of_method.append((ANSWER_MEAN_AS_SAVED, (), as_saved, judge.recalibration))
         for method_name, steps, processed, recalibration in variants_of_method:
-            measured = measure(pairs, processed.measured, clusters=clusters, n_bootstrap=n_bootstrap)
+            clusters = pairs.clusters
+            measured = measure(pairs.measured, processed.measured, clusters=clusters, n_bootstrap=n_bootstrap)
             entries.append(Entry(method_name, steps, name, measured, recalibration, processed))
     return entries
 

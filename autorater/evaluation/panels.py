@@ -33,7 +33,7 @@ def panel_entries(
         members: The entry of each judge, with its judgments of the calibration pairs.
         calibration: M pairs with labels, on which the weights are fitted.
         groups: M values; pairs with equal ones are in one fold of the cross-validation.
-        clusters, n_bootstrap: As in `compare_methods`.
+        clusters, n_bootstrap: As in `ComparedPairs` and `compare_methods`.
         seed: Seed of the folds.
 
     Raises:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from autorater.data.errors import UserError, located, refuse_several_processes
 from autorater.data.loading import load_pairs
@@ -16,7 +17,7 @@ from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
 from autorater.evaluation import methods
-from autorater.evaluation.method_judgments import cost, methods_of
+from autorater.evaluation.method_judgments import ComparedPairs, Storage, cost, methods_of
 from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.identity import model_digest
@@ -41,11 +42,40 @@ def run(args: argparse.Namespace) -> None:
     folder = prepare_output_dir(args.output_dir)
     if args.baseline is not None:
         predictions_of(args.baseline, folder)  # before anything is judged
-    pairs, unvoted, split_column = _load(args)
+    loaded = _load(args)
     paths = methods.judge_names(args.judge)
     judges = {name: _open(path, args) for name, path in paths.items()}
+    pairs, column, summary = _compared_pairs(args, *loaded, judges.values())
+    entries = _judge(args, judges, paths, pairs, folder)
+    compared = methods.headline_entries(entries)
+    if args.panel:
+        options = {"clusters": pairs.clusters, "n_bootstrap": args.n_bootstrap, "seed": args.seed}
+        groups = [getattr(pair, column) for pair in pairs.calibration]
+        panel = panel_entries(compared, pairs.calibration, groups=groups, **options)
+        logger.info(panel_line(panel[0].recalibration))
+        entries, compared = [*entries, *panel], [*compared, *panel]
+    _write(folder, entries, compared, pairs, args.n_bootstrap, summary)
+    if args.save_recalibration:
+        for name, judge in judges.items():
+            saved = methods.save_recalibration(args.save_recalibration, entries, judge, paths[name], name)
+            logger.info(f"saved with {paths[name]}: {saved.kind}, {saved}")
+    if args.baseline is not None:
+        methods_compared = (compared[0].key, methods.ANSWER_MEAN_AS_SAVED, methods.ANSWER_MEAN)
+        logger.info(f"\n{compared[0].key}, against {args.baseline}:")
+        if gate_run(args.baseline, folder, methods=methods_compared, clusters=pairs.clusters):
+            sys.exit(FAILED)
+
+
+def _compared_pairs(
+    args: argparse.Namespace,
+    pairs: Sequence[Pair],
+    unvoted: Sequence[Pair],
+    split_column: str | None,
+    judges: Iterable[NamedJudge],
+) -> tuple[ComparedPairs, str, str]:
+    """The pairs that all judges are evaluated on, the column that they are split by, and a sentence about them."""
     total = len(pairs)
-    for judge in judges.values():  # all judges are evaluated on the same pairs
+    for judge in judges:
         pairs, unvoted = (_short_enough(judge, some, args.max_prompt_tokens) for some in (pairs, unvoted))
     column = split_column or methods.group_column(pairs)
     with located(args.dataset_name or "simulated annotators"):
@@ -60,10 +90,20 @@ def run(args: argparse.Namespace) -> None:
     logger.info(summary)
     calibration = drawn_by_weight(calibration, args.seed)
     clusters = cluster_numbers([getattr(pair, column) for pair in measured])
+    return ComparedPairs(measured, calibration, train, unvoted, clusters), column, summary
 
+
+def _judge(
+    args: argparse.Namespace,
+    judges: Mapping[str, NamedJudge],
+    paths: Mapping[str, str],
+    pairs: ComparedPairs,
+    folder: Path,
+) -> list[methods.Entry]:
+    """The entries of all judges, after a line about the cost of each."""
     chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
     prices = {"price_in": args.price_in, "price_out": args.price_out}
-    everything = [*measured, *calibration, *unvoted]
+    everything = [pair for part in pairs.parts for pair in part]
     longest_reasoning = args.max_reasoning_tokens or 512
     for name, judge in judges.items():
         applicable = methods_of(judge, chosen, name or paths[name], say=args.methods not in (None, ["all"]))
@@ -71,34 +111,35 @@ def run(args: argparse.Namespace) -> None:
     if args.save_recalibration:  # before anything is judged
         for name, judge in judges.items():
             judge.check_saved_as(paths[name])
+    served = {"ask_refused_again": args.ask_refused_again}
+    local = {"n_samples": args.n_samples, "max_reasoning_tokens": longest_reasoning, "seed": args.seed}
     entries = []
     for name, judge in judges.items():
-        served = {"ask_refused_again": args.ask_refused_again} if judge.method else {}
-        local = {"n_samples": args.n_samples, "max_reasoning_tokens": longest_reasoning, "seed": args.seed}
+        model = paths[name] if judge.method else model_digest(paths[name], judge.model)
         entries += methods.compare_methods(
             judge,
-            measured,
-            calibration,
-            train,
+            pairs,
             methods=chosen,
             variants=args.variants or methods.VARIANTS,
             name=name,
-            unvoted=unvoted,
-            clusters=clusters,
             n_bootstrap=args.n_bootstrap,
-            folder=folder / "judgments",
-            model=paths[name] if judge.method else model_digest(paths[name], judge.model),
+            storage=Storage(folder / "judgments", model),
             progress=True,
-            **(served or local),
+            **(served if judge.method else local),
         )
-    compared = methods.headline_entries(entries)
-    if args.panel:
-        options = {"clusters": clusters, "n_bootstrap": args.n_bootstrap, "seed": args.seed}
-        groups = [getattr(pair, column) for pair in calibration]
-        panel = panel_entries(compared, calibration, groups=groups, **options)
-        logger.info(panel_line(panel[0].recalibration))
-        entries, compared = [*entries, *panel], [*compared, *panel]
-    systems = win_rates_of_systems(compared[0], calibration, unvoted)
+    return entries
+
+
+def _write(
+    folder: Path,
+    entries: Sequence[methods.Entry],
+    compared: Sequence[methods.Entry],
+    pairs: ComparedPairs,
+    n_bootstrap: int,
+    summary: str,
+) -> None:
+    """Writes metrics, predictions and report; prints the win rates of systems, if there are any, and the table."""
+    systems = win_rates_of_systems(compared[0], pairs.calibration, pairs.unvoted)
     section = systems.section() if systems else None
     methods.write_comparison(folder, entries, systems.metrics if systems else None)
     best = methods.best_entry(entries)
@@ -107,8 +148,8 @@ def run(args: argparse.Namespace) -> None:
         entries,
         best,
         compared,
-        groups=methods.grouped(best.evaluation, n_bootstrap=args.n_bootstrap),
-        win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=args.n_bootstrap),
+        groups=methods.grouped(best.evaluation, n_bootstrap=n_bootstrap),
+        win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=n_bootstrap),
         systems=section,
         title="Judging methods compared",
         summary=summary,
@@ -116,15 +157,6 @@ def run(args: argparse.Namespace) -> None:
     if section:
         logger.info(f"\nBy {full_name(compared[0])}: {section['answer']}")
     logger.info(f"\n{comparison_table(entries, best)}\n\nreport: {folder / 'report.html'}")
-    if args.save_recalibration:
-        for name, judge in judges.items():
-            saved = methods.save_recalibration(args.save_recalibration, entries, judge, paths[name], name)
-            logger.info(f"saved with {paths[name]}: {saved.kind}, {saved}")
-    if args.baseline is not None:
-        methods_compared = (compared[0].key, methods.ANSWER_MEAN_AS_SAVED, methods.ANSWER_MEAN)
-        logger.info(f"\n{compared[0].key}, against {args.baseline}:")
-        if gate_run(args.baseline, folder, methods=methods_compared, clusters=clusters):
-            sys.exit(FAILED)
 
 
 def _open(name: str, args: argparse.Namespace) -> NamedJudge:

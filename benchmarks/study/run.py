@@ -25,6 +25,7 @@ from transformers import set_seed
 
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, column, evaluate, measure
+from autorater.evaluation.method_judgments import ComparedPairs
 from autorater.evaluation.methods import compare_methods
 from autorater.judges import Judge, Judgments
 from autorater.judges.options import METHODS
@@ -121,7 +122,8 @@ def _compared(
     """Predictions on the test by several judging methods; post-processing is fitted on other pairs."""
     calibration = calibration_pairs(args, study, seed)
     calibration, _, _ = drop_long(calibration, judge.encoder.encode(calibration), args.max_prompt_tokens)
-    entries = compare_methods(judge, pairs, calibration, methods=methods, variants=variants, seed=seed, n_bootstrap=0)
+    compared = ComparedPairs(pairs, calibration)
+    entries = compare_methods(judge, compared, methods=methods, variants=variants, seed=seed, n_bootstrap=0)
     return {
         entry.key: {TEST: {"reason": entry.reason} if entry.evaluation is None else record(entry.evaluation)}
         for entry in entries

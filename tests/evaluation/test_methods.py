@@ -12,6 +12,7 @@ from autorater.data.pairs import split_by
 from autorater.data.population import simulate_pairs
 from autorater.evaluation.arguments import variant_steps
 from autorater.evaluation.judge import Evaluation
+from autorater.evaluation.method_judgments import ComparedPairs, Storage
 from autorater.evaluation.methods import (
     ANSWER_MEAN_AS_SAVED,
     VARIANTS,
@@ -46,7 +47,7 @@ def pairs():
 def compared(judge, pairs):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
     methods = ["verbalized_reasoning", "letter_logits", "answer_mean"]
-    entries = compare_methods(judge, measured, calibration, methods=methods, n_bootstrap=20)
+    entries = compare_methods(judge, ComparedPairs(measured, calibration), methods=methods, n_bootstrap=20)
     return calibration, measured, entries
 
 
@@ -82,13 +83,13 @@ def test_recalibrations_are_fitted_on_the_calibration_pairs_alone(judge, compare
 def test_the_probe_is_calibrated_on_predictions_it_was_not_fitted_on(judge, pairs):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
     options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0}
-    raw, platt = compare_methods(judge, measured, calibration, **options)
+    raw, platt = compare_methods(judge, ComparedPairs(measured, calibration), **options)
     fitted = LinearProbe.fit_model(judge.model, judge.tokenizer, calibration)
     np.testing.assert_allclose(raw.evaluation.judgments.p_ab, fitted.probabilities(measured).p_ab, atol=1e-9)
     expected = fit_recalibration("platt", fitted.out_of_fold, 1 - fitted.out_of_fold, [p.label for p in calibration])
     assert platt.recalibration.slope == pytest.approx(expected.slope, rel=1e-3)
 
-    raw, platt = compare_methods(judge, measured[:5], calibration, measured[5:], **options)
+    raw, platt = compare_methods(judge, ComparedPairs(measured[:5], calibration, measured[5:]), **options)
     other = LinearProbe.fit_model(judge.model, judge.tokenizer, measured[5:])
     np.testing.assert_allclose(raw.evaluation.judgments.p_ab, other.probabilities(measured[:5]).p_ab, atol=1e-9)
     p = other.probabilities(calibration)
@@ -109,7 +110,7 @@ def test_variants_and_methods_are_checked_before_anything_is_judged(judge, pairs
     with pytest.raises(UserError, match="variant 'swap\\+magic': unknown step 'magic'"):
         variant_steps("swap+magic")
     with pytest.raises(UserError, match="unknown judging method 'magic'"):
-        compare_methods(judge, pairs, pairs, methods=["magic"])
+        compare_methods(judge, ComparedPairs(pairs, pairs), methods=["magic"])
 
 
 def test_best_entry_has_the_lowest_score(compared):
@@ -173,7 +174,11 @@ def test_saved_recalibration_is_measured_and_saved(judge, compared, tmp_path):
     saved = save_recalibration("odd_temperature", entries, judge, tmp_path)
     assert json.loads((tmp_path / "autorater.json").read_text())["recalibration"]["slope"] == saved.slope
     again = compare_methods(
-        judge, measured, calibration, methods=["answer_mean"], variants=["none", "odd_temperature"], n_bootstrap=0
+        judge,
+        ComparedPairs(measured, calibration),
+        methods=["answer_mean"],
+        variants=["none", "odd_temperature"],
+        n_bootstrap=0,
     )
     assert [entry.method for entry in again] == ["answer_mean", "answer_mean", ANSWER_MEAN_AS_SAVED]
     np.testing.assert_allclose(
@@ -203,28 +208,30 @@ def test_a_recalibration_is_not_saved_with_the_judge_of_another_prompt(judge, co
 
 def test_a_probe_is_fitted_once(judge, pairs, tmp_path, monkeypatch):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
-    options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0, "folder": tmp_path}
-    first = compare_methods(judge, measured, calibration, model="m", **options)
+    options = {"methods": ["linear_probe"], "variants": ["none", "platt"], "n_bootstrap": 0}
+    options["storage"] = Storage(tmp_path, "m")
+    first = compare_methods(judge, ComparedPairs(measured, calibration), **options)
     fit = LinearProbe.fit_model
     monkeypatch.setattr(LinearProbe, "fit_model", lambda *args, **kwargs: pytest.fail("fitted again"))
-    again = compare_methods(judge, measured, calibration, model="m", **options)
+    again = compare_methods(judge, ComparedPairs(measured, calibration), **options)
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.evaluation.judgments.mean, other.evaluation.judgments.mean)
         assert one.recalibration == other.recalibration
     monkeypatch.setattr(LinearProbe, "fit_model", fit)
     other_labels = [replace(pair, label=1 - pair.label) for pair in calibration]
-    other = compare_methods(judge, measured, other_labels, model="m", **options)
+    other = compare_methods(judge, ComparedPairs(measured, other_labels), **options)
     assert (other[0].evaluation.judgments.mean != first[0].evaluation.judgments.mean).any(), "nothing stale is used"
 
 
 def test_a_damaged_file_of_a_probe_is_made_again(judge, pairs, tmp_path, caplog):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
-    options = {"methods": ["linear_probe"], "variants": ["none"], "n_bootstrap": 0, "folder": tmp_path}
-    (first,) = compare_methods(judge, measured, calibration, model="m", **options)
+    options = {"methods": ["linear_probe"], "variants": ["none"], "n_bootstrap": 0}
+    options["storage"] = Storage(tmp_path, "m")
+    (first,) = compare_methods(judge, ComparedPairs(measured, calibration), **options)
     for path in tmp_path.glob("*/all.npz"):
         content = path.read_bytes()
         path.write_bytes(content[:50])
-        (again,) = compare_methods(judge, measured, calibration, model="m", **options)
+        (again,) = compare_methods(judge, ComparedPairs(measured, calibration), **options)
         np.testing.assert_array_equal(again.evaluation.judgments.mean, first.evaluation.judgments.mean)
         assert path.read_bytes() == content
     assert caplog.text.count("its pairs are judged again") == 2
