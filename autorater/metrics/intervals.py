@@ -27,6 +27,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.validation import check_at_least, check_equal_lengths
@@ -263,13 +264,4 @@ def _effective_number(weights: np.ndarray) -> float:
 
 def _half_width(n_units: float) -> float:
     """Half-width of a 95 % interval in standard errors of the mean of n units (their variance divided by n)."""
-    z, freedom = _Z, n_units - 1
-    # Student's t, Abramowitz and Stegun 26.7.5; accurate to 1 % from 4 units on.
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    t = z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
-    return t * float(np.sqrt(n_units / freedom))
+    return float(stdtrit(n_units - 1, _UPPER) * np.sqrt(n_units / (n_units - 1)))

@@ -18,8 +18,8 @@ def test_width_of_a_mean_is_that_of_the_normal_interval():
 
 
 def test_half_widths_are_those_of_students_t():
-    for n in (4, 5, 8, 20, 400):
-        assert _half_width(n) == pytest.approx(t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1)), rel=0.002)
+    for n in (2, 2.5, 3, 4, 8, 20, 400):
+        assert _half_width(n) == pytest.approx(t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1)), rel=1e-9)
 
 
 def test_large_units_count_for_more():
