@@ -10,14 +10,13 @@ command resumes a stopped comparison, also within a run. Writes one folder per r
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from autorater.cli import run_script
-from autorater.data.atomic import write_json, write_text
+from autorater.data.atomic import read_json, write_json, write_text
 from autorater.data.config_file import as_list, as_mapping, read_config
 from autorater.data.errors import UserError, refuse_several_processes
 from autorater.data.tables import check_data_files
@@ -31,6 +30,7 @@ from autorater.training.recipe_process import RESUMABLE, SETTINGS, run_recipe
 RECIPES = Path(__file__).parent
 KEYS = {"output_dir", "seeds", "columns", "before", "common", "groups", "runs"}
 CONTENTS = "contents.json"  # in the folder of a run: SHA-256 of the files that its settings name
+UNREADABLE = "move its folder away, and the run is executed again"
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
     if finished or (recipe in RESUMABLE and read_record(output_dir)):
         used, now = read_config(output_dir / SETTINGS), settings
         if (output_dir / CONTENTS).exists():  # older versions wrote none
-            used, now = used | _read_json(output_dir / CONTENTS), now | contents_of(settings)
+            used, now = used | read_json(output_dir / CONTENTS, UNREADABLE), now | contents_of(settings)
         if changed := sorted(k for k in (used | now).keys() - places if used.get(k) != now.get(k)):
             values = f"{changed[0]} was {used.get(changed[0])!r}, is {now.get(changed[0])!r}"
             what = "the results" if finished else "an unfinished run"
@@ -104,15 +104,6 @@ def _is_finished(recipe: str, output_dir: Path) -> bool:
     return is_finished(output_dir) if recipe in RESUMABLE else (output_dir / METRICS).exists()
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); move its folder away, and the run is executed again"
-        ) from None
-
-
 def _metrics(recipe: str, settings: dict) -> dict:
     """Metrics of one run, which is executed or resumed if it is not finished."""
     output_dir = Path(settings["output_dir"])
@@ -120,7 +111,7 @@ def _metrics(recipe: str, settings: dict) -> dict:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / CONTENTS, contents_of(settings))
         run_recipe(RECIPES / f"{recipe}.py", settings)
-    return _read_json(output_dir / METRICS)
+    return read_json(output_dir / METRICS, UNREADABLE)
 
 
 def _table(columns: dict[str, str], before: str | None, results: dict[tuple[str, str], list[dict]]) -> str:

@@ -1,4 +1,7 @@
-"""Files that are written in one step: after a crash, or on a full disk, a file has its old content or the new one."""
+"""Files that are written in one step: after a crash, or on a full disk, a file has its old content or the new one.
+
+`read_json` reads what `write_json` wrote.
+"""
 
 import errno
 import json
@@ -9,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from autorater.data.errors import UNWRITABLE
+from autorater.data.errors import UNWRITABLE, UserError
 
 
 @contextmanager
@@ -73,6 +76,17 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: Mapping) -> None:
     """Writes an indented JSON file in one step."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | Path, advice: str = "expected a JSON object") -> dict:
+    """The JSON object in a file; UserError, which ends with the advice, if there is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is {content!r:.60}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {advice}") from None
+    return content
 
 
 def flush_to_disk(path: str | Path) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from autorater.data.atomic import open_atomic, write_json
+from autorater.data.atomic import open_atomic, read_json, write_json
 from autorater.data.errors import DataError, UserError
 
 JUDGMENTS_FILE, SETTINGS_FILE = "judgments.jsonl", "settings.json"
@@ -202,10 +202,7 @@ def _check_settings(path: Path, settings: Mapping[str, object], has_records: boo
     if not has_records:
         write_json(path, settings)
         return
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); choose another output folder") from None
+    earlier = read_json(path, "choose another output folder")
     settings = json.loads(json.dumps(settings))
     for name in (*settings, *earlier):
         if earlier.get(name) != settings.get(name):

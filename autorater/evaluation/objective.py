@@ -4,13 +4,13 @@ The verdict is that of both orders averaged; an answer of 1/2 is half right. Bot
 difference is paired.
 """
 
-import json
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 
 import numpy as np
 
+from autorater.data.atomic import read_json
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.method_judgments import without_content
@@ -71,7 +71,7 @@ def accuracy_change(
 def trained_from(folder: str | Path) -> str:
     """The model that a training run began with, from the `run.json` in its folder; `UserError` if it names none."""
     file = Path(folder, "run.json")
-    settings = json.loads(file.read_text(encoding="utf-8"))["settings"] if file.exists() else {}
+    settings = read_json(file, "name the untrained model with --before").get("settings", {}) if file.exists() else {}
     base = settings.get("model_name_or_path") or next(iter(map(str, Path(folder).glob("warm_start"))), None)
     if base is None:
         raise UserError(f"{file} names no model that the judge was trained from; name it with --before")

@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.data.atomic import write_json
+from autorater.data.atomic import read_json, write_json
 from autorater.data.errors import UserError
 from autorater.data.loading import as_pairs
 from autorater.data.messages import Text
@@ -29,7 +29,7 @@ from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
-from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, read_format, read_json
+from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, read_format
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.devices import usable_device
 from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy

@@ -18,7 +18,6 @@ together: they divide the texts and the layers among them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from autorater.data.atomic import write_json
+from autorater.data.atomic import read_json, write_json
 from autorater.data.errors import UserError
 from autorater.data.loading import as_pairs, labelled_pairs
 from autorater.data.messages import plain_text
@@ -190,7 +189,9 @@ class LinearProbe:
         description, arrays = (Path(folder, file) for file in _FILES)
         if not description.exists() or not arrays.exists():
             raise UserError(f"{folder} holds no linear probe; expected {' and '.join(_FILES)}")
-        saved = json.loads(description.read_text(encoding="utf-8"))
+        saved = read_json(description)
+        if missing := {"model", "layer", "strength"} - saved.keys():
+            raise UserError(f"{description}: no {', '.join(sorted(missing))}; expected what LinearProbe.save writes")
         device = usable_device(device)
         model, tokenizer = load_policy(saved["model"], **model_init_kwargs)
         model.to(device)

@@ -9,11 +9,11 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from autorater.data.atomic import read_json
 from autorater.data.errors import UserError
 from autorater.judges.calibrators import Recalibration, from_dict
 from autorater.judges.options import PAIRWISE, POINTWISE
@@ -140,11 +140,3 @@ def read_format(name_or_path: str, **hub: object) -> dict:
     except OSError:  # the folder has no such file, or the Hub has no such file or model
         return {}
     return read_json(path)
-
-
-def read_json(path: str | Path) -> dict:
-    """The content of a JSON file; UserError if it is none."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from autorater.data.atomic import read_json
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.calibrators import Recalibration
@@ -40,7 +41,7 @@ from autorater.judges.local import Judge
 from autorater.judges.options import POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import TOKEN_ID, Reply, next_tokens_in, read_completions, read_reply
-from autorater.judges.saved import FORMAT_FILE, SavedJudge, read_json
+from autorater.judges.saved import FORMAT_FILE, SavedJudge
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import Wording

@@ -3,7 +3,6 @@
 Deliberately left out: quantization and device maps, which `model_init_kwargs` passes through to transformers.
 """
 
-import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from autorater.data.atomic import read_json
 from autorater.data.errors import UserError, first_line
 from autorater.models.devices import gpu_has_bf16
 from autorater.models.gguf import plain_model
@@ -83,7 +83,7 @@ def _load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
     if tokenizer.chat_template is None and (file := _file_of(name_or_path, _TEMPLATE_OF_PROCESSOR, **source)):
-        tokenizer.chat_template = _field(file, "chat_template")
+        tokenizer.chat_template = read_json(file).get("chat_template")
     return tokenizer
 
 
@@ -93,13 +93,6 @@ def _file_of(name_or_path: str, file: str, **source) -> str | None:
         return cached_file(name_or_path, file, **{key: source[key] for key in HUB_OPTIONS if key in source})
     except OSError:
         return None
-
-
-def _field(path: str | Path, name: str) -> object:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8")).get(name)
-    except (ValueError, AttributeError):
-        raise UserError(f"{path} is not a JSON object") from None
 
 
 def _end_of_sequence(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -260,7 +253,7 @@ def resolve_model(name_or_path: str) -> str:
         if _is_local(name_or_path):
             raise UserError(f"{path}: no such folder or file")
     elif adapter.exists():
-        base_of(path, _field(adapter, "base_model_name_or_path"))
+        base_of(path, read_json(adapter).get("base_model_name_or_path"))
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
     return name_or_path

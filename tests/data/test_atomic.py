@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from autorater.data.atomic import check_writable, open_atomic, write_json
+from autorater.data.atomic import check_writable, open_atomic, read_json, write_json
+from autorater.data.errors import UserError
 from tests.conftest import ROOT, full_disk
 
 
@@ -86,6 +87,17 @@ def test_links_modes_and_devices_stay(tmp_path):
     assert real.stat().st_mode & 0o777 == 0o600
     write_json("/dev/null", {"a": 1})
     assert not os.path.isfile("/dev/null")
+
+
+def test_what_holds_no_json_object_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    for content, reason in ((None, "No such file"), ("{", "Expecting"), (b"\xff", "decode"), ("[3]", r"it is \[3\]")):
+        if content is not None:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        with pytest.raises(UserError, match=rf"a\.json cannot be read \(.*{reason}.*\); expected a JSON object$"):
+            read_json(path)
+    write_json(path, {"a": "é"})
+    assert read_json(path) == {"a": "é"}
 
 
 def test_the_package_writes_every_other_file_in_one_step():

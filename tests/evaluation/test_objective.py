@@ -64,6 +64,13 @@ def test_both_models_read_the_same_prompts(trained):
     np.testing.assert_allclose(judge_objective(before, PAIRS[:6]).mean, plain.probabilities(PAIRS[:6]).mean, atol=1e-6)
     with pytest.raises(UserError, match="name it with --before"):
         trained_from(trained / "base")
+    record = trained / "judge" / "run.json"
+    record.write_text('{"run": 1}')
+    with pytest.raises(UserError, match="name it with --before"):
+        trained_from(trained / "judge")
+    record.write_text('{"settings": {')
+    with pytest.raises(UserError, match=r"run\.json cannot be read .*; name the untrained model with --before"):
+        trained_from(trained / "judge")
     tokenizer = make_tokenizer("merged")
     tokenizer.save_pretrained(trained / "base")
     with pytest.raises(UserError, match="another tokenizer"):

@@ -170,7 +170,7 @@ def test_missing_model_is_named(tmp_path):
 def test_a_broken_format_file_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / FORMAT_FILE).write_text("{")
-    with pytest.raises(UserError, match=r"autorater\.json is no JSON"):
+    with pytest.raises(UserError, match=r"autorater\.json cannot be read .*expected a JSON object"):
         read_format(str(tmp_path))
 
 

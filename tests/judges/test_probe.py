@@ -235,6 +235,13 @@ def test_saved_and_loaded(parts, pairs, fitted, tmp_path):
     assert (loaded.layer, loaded.strength) == (fitted.layer, fitted.strength)
     with pytest.raises(UserError, match="holds no linear probe"):
         LinearProbe.load(tmp_path / "model")
+    description = tmp_path / "runs" / "probe" / "probe.json"
+    description.write_text('{"model": "m"}')
+    with pytest.raises(UserError, match=r"probe\.json: no layer, strength"):
+        LinearProbe.load(description.parent)
+    description.write_text('{"model": "m"')
+    with pytest.raises(UserError, match=r"probe\.json cannot be read"):
+        LinearProbe.load(description.parent)
 
 
 def test_pairs_that_cannot_be_divided(parts, pairs):

@@ -301,7 +301,7 @@ def test_an_adapter_whose_base_model_was_moved(tmp_path):
     with pytest.raises(UserError, match="which is not there"):
         resolve_model(str(tmp_path))
     config.write_text("[]")
-    with pytest.raises(UserError, match="is not a JSON object"):
+    with pytest.raises(UserError, match="expected a JSON object"):
         resolve_model(str(tmp_path))
 
 
