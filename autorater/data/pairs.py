@@ -14,7 +14,6 @@ from itertools import compress
 from autorater.data.errors import DataError, UserError
 from autorater.data.messages import Text, plain_text
 
-SWAP_SUFFIX = "#ba"
 GROUP_COLUMNS = ("topic", "prompt", "model_a", "model_b", "response_a", "response_b", "id", "group", "criteria")
 
 
@@ -92,8 +91,8 @@ def sparse_label(pair: Pair, seed: int) -> float:
 
     With votes, one of them is drawn at random, and a fair coin decides a tie vote; without, the draw is
     Bernoulli(label). The randomness is a hash of the seed and the id, so the vote is the same in every epoch, after a
-    resume and in any order of the rows. The swapped pair, with or without the id suffix of `with_swaps`, has the
-    complementary vote, unless A and B are equal in responses, models and votes.
+    resume and in any order of the rows. The swapped pair has the complementary vote, unless A and B are equal in
+    responses, models and votes.
 
     Returns:
         1.0 where the vote prefers B, else 0.0. Its mean over seeds is the vote share.
@@ -106,7 +105,7 @@ def sparse_label(pair: Pair, seed: int) -> float:
 
 
 def _vote_for_b(pair: Pair, seed: int) -> float:
-    pick, coin = divmod(_bits(seed, pair.id.removesuffix(SWAP_SUFFIX)), 2**64)
+    pick, coin = divmod(_bits(seed, pair.id), 2**64)
     if pair.votes_a is None:
         return float((pick >> 11) * 2.0**-53 < pair.label)
     vote = pick * (pair.votes_a + pair.votes_b + pair.votes_tie) >> 64
@@ -141,20 +140,6 @@ def with_sparse_labels(pairs: Iterable[Pair], seed: int) -> list[Pair]:
     return [sparse(pair) for pair in pairs]
 
 
-def with_swaps(pairs: Iterable[Pair]) -> list[Pair]:
-    """Adds the swap of every pair, with an id that ends in `#ba`: 2 N pairs, ab, ba, ab, ba, …
-
-    Raises:
-        DataError: If an id already ends in `#ba`.
-    """
-    both = []
-    for pair in pairs:
-        if pair.id.endswith(SWAP_SUFFIX):
-            raise DataError(f"pair {pair.id!r} is already a swap; expected ids that do not end in {SWAP_SUFFIX!r}")
-        both += (pair, replace(pair.swapped(), id=pair.id + SWAP_SUFFIX))
-    return both
-
-
 def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Splits pairs by whole groups: no value of `column` is on both sides.
 
@@ -163,7 +148,7 @@ def split_by(pairs: Sequence[Pair], column: str, fraction: float, seed: int) -> 
 
     Args:
         pairs: N pairs; both sides keep their order.
-        column: One of `GROUP_COLUMNS`. Split before `with_swaps` if the column differs between the orders.
+        column: One of `GROUP_COLUMNS`.
         fraction: Target share of held-out pairs, in (0, 1).
         seed: Any integer.
 

@@ -10,7 +10,7 @@ from autorater.data.errors import DataError
 from autorater.data.items import pair_items
 from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.messages import Message, common_beginning, plain_text, transcript
-from autorater.data.pairs import leaked_responses, sparse_label, split_by, with_swaps
+from autorater.data.pairs import leaked_responses, sparse_label, split_by
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tea?"}]
 PROMPT = (Message("system", "Be brief."), Message("user", "Tea?"))
@@ -97,7 +97,7 @@ def test_conversations_work_where_texts_do():
     train, held_out = split_by(pairs, "prompt", 0.5, 0)
     assert (len(train), len(held_out), leaked_responses(train, held_out)) == (3, 3, 2)
     assert pair_items(pairs).items[1].texts == ("System: Be brief.\n\nUser: Tea 0?", "No.", "Yes.")
-    assert with_swaps(pairs)[1].response_b == (Message("assistant", "Yes."),)
+    assert pairs[0].swapped().response_b == (Message("assistant", "Yes."),)
     assert {sparse_label(pair, 0) for pair in pairs} == {0.0}
     assert {pair.response_b for pair in with_growing_responses(pairs, 12, 0)} <= {"No.", "Yes."}
 

@@ -25,7 +25,6 @@ from autorater.data.pairs import (
     split_by,
     vote_share,
     with_sparse_labels,
-    with_swaps,
 )
 from autorater.data.tables import iter_rows
 from tests.conftest import DATA, needs_data
@@ -436,7 +435,7 @@ def test_written_pairs_are_read_back(tmp_path_factory, pairs):
 
 def test_swapped_and_sparse_pairs_are_read_back(tmp_path):
     pairs = [voted_pair(1, 1, 1), voted_pair(2, 1, id="q"), a_pair(id="r", label=1 / 3)]
-    for derived in (with_swaps(pairs), with_sparse_labels(pairs, 0)):
+    for derived in ([pair.swapped() for pair in pairs], with_sparse_labels(pairs, 0)):
         write_pairs(derived, tmp_path / "a.jsonl")
         assert load_pairs(tmp_path / "a.jsonl") == derived
 
@@ -468,16 +467,6 @@ def test_swap_is_an_involution(pair):
     twice = pair.swapped().swapped()
     assert twice.label == pytest.approx(pair.label, abs=1e-15)
     assert replace(twice, label=pair.label, true_probability=pair.true_probability) == pair
-
-
-def test_with_swaps_follows_each_pair_by_its_swap():
-    pairs = [a_pair(), a_pair(id="q", label=1.0)]
-    both = with_swaps(pairs)
-    assert [(pair.id, pair.label) for pair in both] == [("p", 0.25), ("p#ba", 0.75), ("q", 1.0), ("q#ba", 0.0)]
-    assert both[::2] == pairs
-    assert (both[1].response_a, both[1].response_b) == ("No.", "Yes.")
-    with pytest.raises(ValueError, match="'p#ba' is already a swap"):
-        with_swaps(both)
 
 
 # Sparse labels.
@@ -533,7 +522,8 @@ def test_the_swap_has_the_complementary_draw(pair, seed):
 def test_swaps_and_sparse_labels_commute():
     pairs = [voted_pair(2, 2, 1, id=f"p{i}", response_b=f"{'AZ'[i % 2]}{i}") for i in range(200)]
     pairs += [a_pair(label=0.5, id=f"q{i}", response_b=f"{'AZ'[i % 2]}{i}") for i in range(200)]
-    assert with_sparse_labels(with_swaps(pairs), 5) == with_swaps(with_sparse_labels(pairs, 5))
+    swapped = [pair.swapped() for pair in pairs]
+    assert with_sparse_labels(swapped, 5) == [pair.swapped() for pair in with_sparse_labels(pairs, 5)]
 
 
 def test_sparse_pairs_keep_the_one_vote_only():
@@ -624,8 +614,6 @@ def test_convincing_arguments(part, size):
     assert all(pair.topic for pair in pairs)
     if part == "test":
         assert np.mean((labels - 0.5) ** 2) == pytest.approx(0.1156, abs=5e-5)
-        swapped = np.array([pair.label for pair in with_swaps(pairs)])
-        assert swapped.mean() == pytest.approx(0.5)
 
 
 @needs_data("convincing_train", "convincing_test")
