@@ -24,17 +24,16 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from autorater.data.atomic import open_atomic
 from autorater.data.errors import DataError, DataWarning, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, mappings_in, name_in, text_in
 from autorater.data.items import Item, ItemSet, Task, check_counts
 from autorater.data.layouts.arenas import BATTLE, judged_turns
 from autorater.data.layouts.votes import votes_in
 from autorater.data.messages import plain_text
-from autorater.data.tables import iter_rows, write_rows
+from autorater.data.tables import iter_rows
 from autorater.data.text_files import is_text, of_text
 
 _NLI = Task(
@@ -120,15 +119,6 @@ def load_items(source: str | os.PathLike[str]) -> ItemSet:
         if count:
             warnings.warn(f"{source}: {count:,} rows {rows} left out", DataWarning, stacklevel=2)
     return ItemSet(task, list(items.values()))
-
-
-def write_items(items: ItemSet, path: str | os.PathLike[str]) -> None:
-    """Writes items as JSONL in our own columns, which `load_items` reads back as equal items."""
-    task = items.task.to_dict()
-    titles = task.pop("titles")
-    rows = (asdict(item) | {"texts": dict(zip(titles, item.texts, strict=True))} | task for item in items.items)
-    with open_atomic(path) as file:
-        write_rows(rows, file)
 
 
 def _layout(row: Row) -> Callable[[Row, int], tuple[Task, list[Item]]]:

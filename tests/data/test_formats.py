@@ -3,13 +3,14 @@
 import csv
 import gzip
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from autorater import load_pairs
 from autorater.data.errors import DataError, DataWarning
-from autorater.data.formats import load_items, write_items
+from autorater.data.formats import load_items
 from autorater.data.items import ItemSet, Task, pair_items
 from autorater.data.loading import LoadReport
 from autorater.data.pairs import Pair
@@ -139,7 +140,9 @@ def test_mt_bench_as_parquet(tmp_path):
 
 def test_own_columns_as_jsonl_and_csv(tmp_path):
     simulated = simulate_items(5, n_votes=3, seed=1).items
-    write_items(simulated, tmp_path / "own.jsonl")
+    task = simulated.task.to_dict()
+    rows = [asdict(item) | {"texts": dict(zip(task["titles"], item.texts, strict=True))} for item in simulated.items]
+    write(tmp_path / "own.jsonl", *(row | task for row in rows))
     assert load_items(tmp_path / "own.jsonl") == ItemSet(simulated.task, list(simulated.items))
     with (tmp_path / "own.csv").open("w", newline="") as file:
         writer = csv.writer(file)

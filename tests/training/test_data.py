@@ -11,11 +11,9 @@ import pytest
 from autorater.alignment.arguments import AlignmentArguments, ineffective_for_labels
 from autorater.alignment.data import prepare_items, prepare_pair_items
 from autorater.data.errors import DataError, UserError
-from autorater.data.formats import write_items
-from autorater.data.items import ItemSet
 from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import Pair, sparse_label
-from autorater.data.population import Population, simulate_items, simulate_pairs
+from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.compatibility import EXACT, POINTWISE
 from autorater.training.data import prepare_data
@@ -168,12 +166,11 @@ def test_repeated_pairs_on_both_sides_of_a_split(tmp_path):
 
 
 def test_items_that_are_held_out_and_trained_on(tmp_path):
-    simulated = simulate_items(12, n_votes=3, seed=0).items
-    files = []
-    for name, items in (("train", simulated.items[:10]), ("test", simulated.items[7:])):
-        files.append(str(tmp_path / f"{name}.jsonl"))
-        write_items(ItemSet(simulated.task, items), files[-1])
-    args = AlignmentArguments(dataset_name=files[0], eval_dataset_name=files[1])
+    rows = [json.dumps({"id": i, "prompt": f"p{i}", "labels": ["no", "yes"], "counts": [1, 2]}) for i in range(12)]
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    train.write_text("\n".join(rows[:10]))
+    test.write_text("\n".join(rows[7:]))
+    args = AlignmentArguments(dataset_name=str(train), eval_dataset_name=str(test))
     assert prepare_items(args, seed=0).warning.startswith("3 of 5 held-out items are training items")
 
 
