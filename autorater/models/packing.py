@@ -42,12 +42,11 @@ class Packing:
     plain_cost: float
 
     @classmethod
-    def of(cls, model: nn.Module, prompts: Sequence[list[int]], n_suffix: int, row_tokens: int | None = None):
-        """Packs prompts with `n_suffix` tokens after each.
+    def of(cls, model: nn.Module, prompts: Sequence[list[int]], n_suffix: int):
+        """Packs prompts with `n_suffix` tokens after each into rows of the cheapest size.
 
         Args:
             model: Its hidden size decides how expensive attention is; bare or wrapped.
-            row_tokens: Tokens of a row, unless a prompt alone has more; by default the cheapest number.
         """
         free_keys = _KEYS_PER_HIDDEN_SIZE * transformer_of(model).config.hidden_size
 
@@ -58,13 +57,9 @@ class Packing:
         rest = [prompt[len(beginning) :] for prompt in prompts]
         longest = max(map(len, prompts)) + n_suffix
         plain = cost(len(prompts), longest)
-        if row_tokens is None:
-            each = longest - len(beginning)
-            sizes = {each * 2**k for k in range(len(prompts).bit_length())}
-        else:
-            sizes = {row_tokens}
+        each = longest - len(beginning)
         options = []
-        for rows, size in (_rows(rest, n_suffix, size) for size in sorted(sizes)):
+        for rows, size in (_rows(rest, n_suffix, each * 2**k) for k in range(len(prompts).bit_length())):
             total = cost(1, len(beginning)) + cost(len(rows), size, len(beginning))
             options.append(cls(beginning, rows, size, total, plain))
         return min(options, key=lambda packing: packing.cost)

@@ -68,19 +68,18 @@ def packed_logits(
     return packing.logits(model, prompts, suffixes)
 
 
-def last_logits(model: nn.Module, prompts: Sequence[list[int]], row_tokens: int | None = None) -> torch.Tensor:
+def last_logits(model: nn.Module, prompts: Sequence[list[int]]) -> torch.Tensor:
     """Next-token logits at the end of N prompts, in one module call, with gradients.
 
     Args:
         model: A causal language model, bare or wrapped; one that cannot share reads padded rows.
         prompts: Token ids of the prompts.
-        row_tokens: As in `Packing.of`.
 
     Returns:
         Logits of shape (N, V).
     """
     if supports_shared_prefix(model)[0] and len(prompts) > 1:
-        packing = Packing.of(model, prompts, 0, row_tokens)
+        packing = Packing.of(model, prompts, 0)
         if shares_beginnings(model) is None and _any_process(bool(packing.beginning), model):
             few = prompts[:_CHECKED_PROMPTS]
             _check(model, lambda bare: Packing.of(bare, few, 0).logits(bare, few), lambda bare: _at_end(bare, few))

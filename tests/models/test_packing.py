@@ -12,7 +12,7 @@ from autorater.models.packing import Packing, _rows
 from autorater.models.shared_beginning import last_logits, share_beginnings, shares_beginnings
 from autorater.models.shared_prefix import shared_prefix_logps, suffix_logits
 from autorater.models.suffixes import tree_suffixes
-from autorater.prompts.batching import pad_prompts
+from autorater.prompts.batching import common_beginning, pad_prompts
 from tests.conftest import make_model
 
 FAMILIES = ["qwen", "llama", "gemma", "gpt2"]
@@ -44,6 +44,13 @@ def assert_same_gradients(got, expected):
         assert (got[name] - gradient).abs().max() <= 1e-5 * scale, name
 
 
+def in_rows_of(row_tokens):
+    """`PROMPTS` packed without regard to cost."""
+    beginning = common_beginning([prompt[:-1] for prompt in PROMPTS])
+    rows, size = _rows([prompt[len(beginning) :] for prompt in PROMPTS], 0, row_tokens)
+    return Packing(beginning, rows, size, cost=0.0, plain_cost=0.0)
+
+
 def own_rows(model, prompts=PAIRS):
     """Logits after every prompt and every node of `TREE`, one sequence at a time, with nothing but token ids."""
     paths = [[], *(TREE.input_ids[seen].tolist() for seen in TREE.visible)]
@@ -57,7 +64,7 @@ def own_rows(model, prompts=PAIRS):
 def test_logits_and_gradients_are_those_of_single_prompts(family, row_tokens):
     model = make_model(family, 40)
     single = torch.cat([model(torch.tensor([prompt])).logits[:, -1] for prompt in PROMPTS])
-    packed = last_logits(model, PROMPTS, row_tokens)
+    packed = in_rows_of(row_tokens).logits(model, PROMPTS)[:, 0] if row_tokens else last_logits(model, PROMPTS)
     torch.testing.assert_close(packed, single, rtol=1e-4, atol=1e-5)
     assert_same_gradients(gradients(model, packed), gradients(model, single))
 
@@ -171,9 +178,8 @@ def test_autocast_has_the_tolerance_of_bfloat16():
 
 def test_one_call_reads_every_distinct_token_once():
     model, shapes = make_model("qwen", 40), []
-    share_beginnings(model, True)  # without the check
     model.register_forward_pre_hook(lambda _, a, kw: shapes.append(kw["input_ids"].shape), with_kwargs=True)
-    last_logits(model, PROMPTS, 512)
+    in_rows_of(512).logits(model, PROMPTS)
     distinct = {tuple(prompt[:i]) for prompt in PROMPTS for i in range(1, len(prompt) + 1)}
     assert shapes == [(1, len(distinct))]
 
