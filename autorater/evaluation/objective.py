@@ -45,9 +45,7 @@ def as_shown(judge: Judge, pairs: Sequence[Pair]) -> list[Pair]:
     return without_content(pairs, getattr(judge.encoder.format, "slots", ()))
 
 
-def accuracy_change(
-    pairs: Sequence[Pair], before: Judgments, after: Judgments, n_bootstrap: int = 2000
-) -> dict[str, float]:
+def accuracy_change(pairs: Sequence[Pair], before: Judgments, after: Judgments) -> dict[str, float]:
     """Accuracies in [0, 1] and their difference, each with `…_low` and `…_high` (95 %), as flat keys.
 
     Args:
@@ -62,7 +60,7 @@ def accuracy_change(
     statistics = {name: Share(credit, np.ones(len(pairs))) for name, credit in right.items()}
     change = right["after"] - right["before"]
     found = {name: float(credit.mean()) for name, credit in right.items()} | {"change": float(change.mean())}
-    found |= bootstrap(statistics | {"change": Mean(change)}, n_bootstrap)
+    found |= bootstrap(statistics | {"change": Mean(change)}, n_rounds=2000)
     for kind in dict.fromkeys(kinds):
         found |= {f"{name}/{kind}": float(credit[kinds == kind].mean()) for name, credit in right.items()}
     return found

@@ -21,6 +21,7 @@ import numpy as np
 
 _STEPS = 1000  # of the grid, per unit
 _MAX_OPERATIONS = 5e8  # a second or two
+_ROUNDS = 1999  # of permutations
 _MAX_SPLITS = 252  # all ways to divide 10 answers into two fives
 
 
@@ -48,11 +49,11 @@ def sign_flip_test(deviations: np.ndarray) -> float:
     return min(1.0, float(chances[extreme].sum()))
 
 
-def any_slot_test(first: np.ndarray, second: np.ndarray, n_rounds: int = 1999, seed: int = 0) -> float:
-    """p-value, in [1/(n_rounds + 1), 1], of the hypothesis that no pair's answers depend on its order.
+def any_slot_test(first: np.ndarray, second: np.ndarray, seed: int = 0) -> float:
+    """p-value, in [1/2000, 1], of the hypothesis that no pair's answers depend on its order.
 
-    `first` and `second`, shape (N, R), R >= 2, are Pr[B better] in R repetitions of each order. The `n_rounds`
-    permutations of a pair are drawn from all divisions of its 2 R answers for R <= 5, else from 252 random ones.
+    `first` and `second`, shape (N, R), R >= 2, are Pr[B better] in R repetitions of each order. The permutations of
+    a pair are drawn from all divisions of its 2 R answers for R <= 5, else from 252 random ones.
     """
     answers = np.concatenate([first, second], axis=1)
     n_pairs, n_answers = answers.shape
@@ -67,9 +68,9 @@ def any_slot_test(first: np.ndarray, second: np.ndarray, n_rounds: int = 1999, s
     observed = float(((first - second).sum(axis=1) ** 2).sum())
     rows = np.arange(n_pairs)
     at_least = sum(
-        squares[rows, generator.integers(len(splits), size=n_pairs)].sum() >= observed - 1e-9 for _ in range(n_rounds)
+        squares[rows, generator.integers(len(splits), size=n_pairs)].sum() >= observed - 1e-9 for _ in range(_ROUNDS)
     )
-    return (1 + int(at_least)) / (1 + n_rounds)
+    return (1 + int(at_least)) / (1 + _ROUNDS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

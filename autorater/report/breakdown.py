@@ -10,18 +10,21 @@ from autorater.evaluation.judge import Evaluation
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import brier_scores
 
+_MAX_TOPICS = 30
+_N_WORST = 10
 
-def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[dict]:
+
+def topic_rows(evaluation: Evaluation) -> list[dict]:
     """Calibration by topic of the two orders averaged, the largest gap first; pairs without a topic are left out.
 
     A row has the `topic`, `n_pairs`, `brier`, the means `answer` and `vote` for the response that the judge prefers,
     and their difference `gap`, above 0 if it is overconfident; means are weighted by the pairs' weights. With more
-    than `max_topics` topics, or fewer than two, there is no row; topics of weight 0 do not count.
+    than 30 topics, or fewer than two, there is no row; topics of weight 0 do not count.
     """
     topics = np.array([pair.topic or "" for pair in evaluation.pairs], dtype=object)
     weights = np.ones(topics.size) if evaluation.weights is None else evaluation.weights[: topics.size]
     distinct = sorted(set(topics[weights > 0]) - {""})
-    if not 2 <= len(distinct) <= max_topics:
+    if not 2 <= len(distinct) <= _MAX_TOPICS:
         return []
     answers, labels = evaluation.judgments.p_sym, evaluation.labels[: topics.size]
     sides = verdicts(answers)  # 1: prefers B, −1: prefers A, 0: tie
@@ -38,8 +41,8 @@ def topic_rows(evaluation: Evaluation, max_topics: int = 30) -> list[dict]:
     return sorted(rows, key=lambda row: -abs(row["gap"]))
 
 
-def worst_pairs(before: Evaluation, after: Evaluation, n: int = 10) -> list[dict]:
-    """The n pairs with the largest |p_sym − p*| after training, worst first; |p_sym − label| if p* is unknown.
+def worst_pairs(before: Evaluation, after: Evaluation) -> list[dict]:
+    """The ten pairs with the largest |p_sym − p*| after training, worst first; |p_sym − label| if p* is unknown.
 
     A row has the `pair` and Pr[B preferred] as `answer`, averaged over both orders, `answer_ab`, `answer_ba` and
     `answer_before`.
@@ -52,5 +55,5 @@ def worst_pairs(before: Evaluation, after: Evaluation, n: int = 10) -> list[dict
         "answer_ba": 1 - judgments.p_ba,
         "answer_before": before.judgments.p_sym,
     }
-    shown = np.argsort(-errors, kind="stable")[:n]
+    shown = np.argsort(-errors, kind="stable")[:_N_WORST]
     return [{"pair": after.pairs[i]} | {name: float(c[i]) for name, c in columns.items()} for i in shown]

@@ -35,6 +35,7 @@ _SHOWN = {  # metrics of a progress line: name in the log, label and format
     "answers/parsed_reward": ("reward if parsed", ".4f"),
     "learning_rate": ("learning rate", ".2e"),
 }
+_PATIENCE = 3  # logged steps without a gradient
 _LINE_SECONDS = 10.0  # least time between two lines with metrics
 _SILENT_SECONDS = 30.0  # most time without a line, if steps are logged less often
 logger = logging.getLogger(__name__)
@@ -180,26 +181,26 @@ def _logged_until(line: str, step: int) -> bool:
 
 
 class NoGradientCallback(TrainerCallback):
-    """Warns once if no gradient of the reward flows, in `n_logs` logged steps in a row.
+    """Warns once if no gradient of the reward flows, in three logged steps in a row.
 
     The gradient norm is 0, or all sampled answers of every group have the same reward: an entropy bonus and a KL term
     then still have a gradient, and nothing is learned from the votes.
     """
 
-    def __init__(self, n_logs: int = 3):
-        self.n_logs, self._n_zero = n_logs, 0
+    def __init__(self):
+        self._n_zero = 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "grad_norm" not in (logs or {}) or self._n_zero >= self.n_logs:
+        if "grad_norm" not in (logs or {}) or self._n_zero >= _PATIENCE:
             return
         in_groups = getattr(args, "mode", "") in (SAMPLED, RLOO)  # others have a value head, or learn V(c)
         without_reward = logs["grad_norm"] == 0 or (in_groups and logs.get("frac_reward_zero_std") == 1)
         self._n_zero = self._n_zero + 1 if without_reward else 0
-        if self._n_zero == self.n_logs and state.is_world_process_zero:
+        if self._n_zero == _PATIENCE and state.is_world_process_zero:
             parse_rate = logs.get("answers/parse_rate")
             parsed = "" if parse_rate is None else f"; the parse rate is {parse_rate:.3g}"
             logger.warning(
-                f"step {state.global_step}: no gradient of the reward in the last {self.n_logs} logged steps, so "
+                f"step {state.global_step}: no gradient of the reward in the last {_PATIENCE} logged steps, so "
                 f"nothing is learned from the votes{parsed}. All answers of a group have the same reward, or the "
                 "parameters are frozen"
             )

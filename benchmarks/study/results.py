@@ -130,20 +130,18 @@ class Results:
         method: str,
         of_pair: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
         prediction: str = MEAN,
-        n_bootstrap: int = 2000,
     ) -> Estimate:
         """A mean over the pairs that all seeds share, with its bootstrap interval over pairs.
 
         Args:
             dataset, method, prediction: As in `estimate`.
             of_pair: Maps `p_ab`, `p_ba` and labels to one number per pair.
-            n_bootstrap: Rounds.
         """
         by_seed = np.stack(
             [of_pair(p_ab, p_ba, label) for p_ab, p_ba, label, _ in self.answers(dataset, method, TEST, prediction)]
         )
         pairs = by_seed.mean(axis=0)
-        ends = bootstrap({"it": Mean(pairs)}, n_bootstrap)
+        ends = bootstrap({"it": Mean(pairs)}, n_rounds=2000)
         return Estimate(float(pairs.mean()), ends["it_low"], ends["it_high"], tuple(by_seed.mean(axis=1).tolist()))
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from autorater.report import breakdown
 from autorater.report.breakdown import topic_rows, worst_pairs
 
 
@@ -31,7 +32,7 @@ def test_topics_are_weighted_by_their_pairs(make_pairs, make_evaluation):
     assert tea["brier"] == pytest.approx(0.9 * 0.09 + 0.1 * 0.49)
 
 
-def test_no_topics_no_table(make_pairs, make_evaluation):
+def test_no_topics_no_table(make_pairs, make_evaluation, monkeypatch):
     pairs = make_pairs([0.0, 1.0, 1.0])
     answers = [0.2, 0.8, 0.9], [0.8, 0.2, 0.1]
     assert topic_rows(make_evaluation(pairs, *answers)) == []
@@ -39,7 +40,8 @@ def test_no_topics_no_table(make_pairs, make_evaluation):
     assert topic_rows(make_evaluation(alike, *answers)) == []
     distinct = [replace(pair, topic=pair.id) for pair in pairs]
     assert len(topic_rows(make_evaluation(distinct, *answers))) == 3
-    assert topic_rows(make_evaluation(distinct, *answers), max_topics=2) == []
+    monkeypatch.setattr(breakdown, "_MAX_TOPICS", 2)
+    assert topic_rows(make_evaluation(distinct, *answers)) == []
 
 
 def test_worst_pairs_are_far_from_the_votes(make_pairs, make_evaluation):
@@ -48,11 +50,11 @@ def test_worst_pairs_are_far_from_the_votes(make_pairs, make_evaluation):
         make_evaluation(pairs, p_ab, p_ba)
         for p_ab, p_ba in (([0.5] * 3, [0.5] * 3), ([0.9, 0.8, 0.4], [0.1, 0.6, 0.2]))
     )
-    worst = worst_pairs(before, after, n=2)
-    assert [row["pair"].id for row in worst] == ["pair-1", "pair-2"]
+    worst = worst_pairs(before, after)
+    assert [row["pair"].id for row in worst[:2]] == ["pair-1", "pair-2"]
     assert (worst[0]["answer"], worst[0]["answer_ab"], worst[0]["answer_ba"]) == pytest.approx((0.6, 0.8, 0.4))
     assert worst[0]["answer_before"] == 0.5
-    assert len(worst_pairs(before, after)) == 3
+    assert len(worst) == 3
 
 
 def test_worst_pairs_are_far_from_the_truth_where_it_is_known(make_pairs, make_evaluation):

@@ -29,6 +29,7 @@ from autorater.report.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 FAILED = 3
+_LEVEL = 0.05  # of the gate at the end of a run
 _NAMES = {
     "brier": "Brier score",
     "agreement": "Agreement",
@@ -68,7 +69,6 @@ def gate_run(
     *,
     methods: Sequence[str] = (),
     clusters: Sequence[Hashable] | None = None,
-    level: float = 0.05,
 ) -> bool:
     """Compares the predictions of a run with those of an earlier one about the same pairs; whether it is worse.
 
@@ -81,7 +81,6 @@ def gate_run(
         methods: For runs of `autorater evaluate`: names of the methods to compare, the first that a run has.
         clusters: Dependent pairs, in the order of this run, have equal values; by default a column `prompt` or
             `cluster` of the predictions.
-        level: As in `compare_with_baseline`.
 
     Raises:
         UserError: If the predictions are missing or about other pairs.
@@ -99,8 +98,8 @@ def gate_run(
         )
     clusters = clusters_of(after) if clusters is None else clusters
     answered = [[pair.id not in ids for pair in after] for ids in silent]
-    settings = {"baseline": baseline, "level": level}
-    return _write_gate(folder, before, after, paths[1], clusters, level, settings, answered)
+    settings = {"baseline": baseline, "level": _LEVEL}
+    return _write_gate(folder, before, after, paths[1], clusters, _LEVEL, settings, answered)
 
 
 def predictions_of(run: str | os.PathLike[str], folder: Path | None = None) -> Path:
