@@ -77,7 +77,7 @@ def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
     if not metrics["n_pairs"]:
         return "No result: no pair has a parsed answer for both presentations."
     change = GLOSSARY["probes"][probe]["change"]
-    flips = f"the winner changes in {_percent(metrics, 'flip_rate')} of pairs when {change}"
+    flips = f"the winner changes in {_flip_rate(metrics)} of pairs when {change}"
     repeated = f"in {100 * metrics.get('repeated_flip_rate', 0):.1f} % when the same request is repeated"
     shift = f", a shift of {metrics['logit_shift']:+.2f} in log-odds" if "logit_shift" in metrics else ""
     p_value = p_text(min(corrected_p_values(metrics).values()))
@@ -131,8 +131,8 @@ def _caveats(metrics: Mapping[str, float]) -> list[str]:
     return caveats
 
 
-def _percent(metrics: Mapping[str, float], key: str) -> str:
-    text = f"{100 * metrics[key]:.1f} %"
-    if f"{key}_low" in metrics:
-        text += f" [{100 * metrics[f'{key}_low']:.1f}, {100 * metrics[f'{key}_high']:.1f}]"
+def _flip_rate(metrics: Mapping[str, float]) -> str:
+    text = f"{100 * metrics['flip_rate']:.1f} %"
+    if "flip_rate_low" in metrics:
+        text += f" [{100 * metrics['flip_rate_low']:.1f}, {100 * metrics['flip_rate_high']:.1f}]"
     return text

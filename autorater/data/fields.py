@@ -213,14 +213,14 @@ def probability_in(row: Row, column: str, for_words: str = "") -> float | None:
     return number
 
 
-def amount_in(row: Row, column: str) -> float | None:
-    """A finite number, at least 0, in an optional column."""
-    value = given_in(row, column)
+def weight_in(row: Row) -> float | None:
+    """A finite number, at least 0, in the optional column `weight`."""
+    value = given_in(row, "weight")
     if value is None:
         return None
     number = _amount(value)
     if not 0 <= number < math.inf:
-        raise bad_value(column, value, "a number, 0 or more, or null")
+        raise bad_value("weight", value, "a number, 0 or more, or null")
     return number
 
 

@@ -15,7 +15,6 @@ from autorater.data.errors import DataError, UserError, did_you_mean, nearest
 from autorater.data.fields import (
     Row,
     RowIds,
-    amount_in,
     bad_value,
     category_in,
     count_in,
@@ -26,6 +25,7 @@ from autorater.data.fields import (
     number_of,
     probability_in,
     shortened,
+    weight_in,
     without_surrogates,
 )
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
@@ -285,7 +285,7 @@ class RowReader:
             model_b=name_in(row, "model_b"),
             true_probability=probability_in(row, "true_probability"),
             **shown_in(row),
-            weight=amount_in(row, "weight"),
+            weight=weight_in(row),
             **votes,
         )
 

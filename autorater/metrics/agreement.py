@@ -74,7 +74,7 @@ def three_way_agreement(
         judge or the votes give at least once. Both in [0, 1].
     """
     predicted, truth = map(three_verdicts, check_predictions(probabilities, labels))
-    weights = check_weights("weights", weights, len(predicted))
+    weights = check_weights(weights, len(predicted))
     return {
         "agreement_three_way": float(np.average((predicted * truth).sum(axis=1), weights=weights)),
         "macro_f1": macro_f1(predicted, truth, weights),

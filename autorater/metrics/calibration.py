@@ -46,7 +46,7 @@ def reliability_curve(
     `expected_calibration_error`.
     """
     probabilities, labels = check_predictions(probabilities, labels)
-    weights = check_weights("weights", weights, labels.size)
+    weights = check_weights(weights, labels.size)
     return _curve(probabilities, labels, bin_indices(probabilities, n_bins, strategy), weights)
 
 
@@ -77,7 +77,7 @@ def expected_calibration_error(
         0.16666666666666666
     """
     probabilities, labels = check_predictions(probabilities, labels)
-    weights = check_weights("weights", weights, labels.size)
+    weights = check_weights(weights, labels.size)
     return _binned_error(probabilities, labels, bin_indices(probabilities, n_bins, strategy), weights)
 
 
@@ -120,7 +120,7 @@ def calibration_metrics(
     if units is not None:
         units = cluster_numbers(units)
         check_equal_lengths(probabilities=probabilities, units=units)
-    weights = check_weights("weights", weights, labels.size)
+    weights = check_weights(weights, labels.size)
 
     def mean(values: np.ndarray) -> float:
         return float(np.average(values, weights=weights))
@@ -156,7 +156,7 @@ def calibration_metrics(
             probabilities[decided], (1 + majority[decided]) / 2, uniform[decided], weights[decided]
         )
     if n_votes is not None:
-        votes = check_votes("n_votes", n_votes, labels.size)
+        votes = check_votes(n_votes, labels.size)
         several = votes > 1
         if weights[several].any():
             noise = (labels * (1 - labels))[several] / (votes[several] - 1)

@@ -22,7 +22,7 @@ from autorater.metrics.agreement import macro_f1
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.scores import LOG_CLIP, brier_scores
-from autorater.metrics.validation import DECIMALS, check_at_least, check_counts, check_distributions
+from autorater.metrics.validation import DECIMALS, check_at_least, check_class_counts, check_distributions
 
 _FLOOR_ROUNDS = 20
 
@@ -68,7 +68,7 @@ def class_metrics(
         0.25
     """
     predicted = check_distributions("predicted", predicted)
-    counts = check_counts("counts", counts, predicted.shape)
+    counts = check_class_counts("counts", counts, predicted.shape)
     check_at_least("n_bootstrap", n_bootstrap, 0)
     votes = counts.sum(axis=1)
     shares = counts / votes[:, None]

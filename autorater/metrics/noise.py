@@ -48,8 +48,8 @@ def ece_noise_floor(
             answers of both orders.
     """
     probabilities = check_probabilities("probabilities", probabilities)
-    votes = check_votes("n_votes", n_votes, probabilities.size)
-    weights = check_weights("weights", weights, probabilities.size)
+    votes = check_votes(n_votes, probabilities.size)
+    weights = check_weights(weights, probabilities.size)
     check_at_least("n_rounds", n_rounds, 1)
     bins = bin_indices(probabilities, N_BINS, strategy)
     spread = probabilities * (1 - probabilities)
@@ -84,14 +84,14 @@ def noise_floors(
     Args and errors as in `ece_noise_floor`.
     """
     probabilities = check_probabilities("probabilities", probabilities)
-    weights = check_weights("weights", weights, probabilities.size)
+    weights = check_weights(weights, probabilities.size)
     floors = {
         "brier": float(np.average(brier_scores(probabilities, probabilities), weights=weights)),
         "log_loss": float(np.average(log_scores(probabilities, probabilities), weights=weights)),
     }
     if n_votes is None:
         return floors
-    votes = check_votes("n_votes", n_votes, probabilities.size)
+    votes = check_votes(n_votes, probabilities.size)
     options = {"seed": seed, "weights": weights, "both_orders": both_orders}
     return floors | {
         "mse_dense": float(np.average(probabilities * (1 - probabilities) / votes, weights=weights)),

@@ -115,7 +115,7 @@ def judge_metrics(
     checked = {name: check_probabilities(name, values) for name, values in named.items() if values is not None}
     label, truth = checked.get("labels"), checked.get("true_probability")
     clusters = None if targets.clusters is None else cluster_numbers(targets.clusters)
-    weights = check_weights("weights", targets.weights, answers.shape[1])
+    weights = check_weights(targets.weights, answers.shape[1])
     check_equal_lengths(answers=answers[0], valid=valid[0], mode=mode[0], **checked, clusters=clusters)
     check_at_least("n_bootstrap", n_bootstrap, 0)
     p_ab, p_ba = answers
@@ -133,7 +133,7 @@ def judge_metrics(
         report["n_pairs_effective"] = float(weights.sum() ** 2 / (weights**2).sum())
     statistics: dict[str, Statistic] = {}
     if label is not None:
-        votes = None if targets.n_votes is None else check_votes("n_votes", targets.n_votes, label.size)
+        votes = None if targets.n_votes is None else check_votes(targets.n_votes, label.size)
         report |= _calibration(answers, label, votes, clusters, weights, seed)
         both = np.stack([label, 1 - label])  # (2, N)
         for name, score in {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}.items():

@@ -127,7 +127,7 @@ def win_rates(
     names_a, names_b = _check_names("model_a", model_a), _check_names("model_b", model_b)
     clusters = None if clusters is None else cluster_numbers(clusters)
     check_equal_lengths(p_sym=judged, labels=voted, model_a=names_a, model_b=names_b, clusters=clusters)
-    weights = check_weights("weights", weights, judged.size)
+    weights = check_weights(weights, judged.size)
     if elo is not None:
         check_rated(elo, {*names_a, *names_b})
 

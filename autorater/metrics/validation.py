@@ -45,27 +45,27 @@ def check_numbers(name: str, values: ArrayLike, low: float = -np.inf) -> np.ndar
     return array
 
 
-def check_votes(name: str, values: ArrayLike, length: int) -> np.ndarray:
+def check_votes(n_votes: ArrayLike, length: int) -> np.ndarray:
     """Whole numbers of votes, at least 1, shape (length,); a single number applies to all rows."""
-    array = _vector(name, np.atleast_1d(np.asarray(values)))
-    if np.ndim(values) == 0:
+    array = _vector("n_votes", np.atleast_1d(np.asarray(n_votes)))
+    if np.ndim(n_votes) == 0:
         array = np.repeat(array, length)
     wrong = ~np.isfinite(array) | (array < 1) | (array != np.floor(array))
-    reject(name, array, wrong, "a whole number of votes, at least 1")
+    reject("n_votes", array, wrong, "a whole number of votes, at least 1")
     if array.size != length:
-        raise ValueError(f"{name} has length {array.size}; expected length {length}, or one number for all")
+        raise ValueError(f"n_votes has length {array.size}; expected length {length}, or one number for all")
     return array
 
 
-def check_weights(name: str, values: ArrayLike | None, length: int) -> np.ndarray:
+def check_weights(weights: ArrayLike | None, length: int) -> np.ndarray:
     """Weights of `length` rows, at least 0 and not all 0; ones for None."""
-    if values is None:
+    if weights is None:
         return np.ones(length)
-    array = check_numbers(name, values, low=0)
+    array = check_numbers("weights", weights, low=0)
     if array.size != length:
-        raise ValueError(f"{name} has length {array.size}; expected length {length}")
+        raise ValueError(f"weights has length {array.size}; expected length {length}")
     if not array.any():
-        raise ValueError(f"{name} are all 0; expected some above 0")
+        raise ValueError("weights are all 0; expected some above 0")
     return array
 
 
@@ -80,7 +80,7 @@ def check_distributions(name: str, values: ArrayLike) -> np.ndarray:
     return table / sums[:, None]
 
 
-def check_counts(name: str, values: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+def check_class_counts(name: str, values: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     """Votes or vote shares per class, of the given shape, at least 0; every row has a positive sum."""
     table = _table(name, values)
     if table.shape != shape:
