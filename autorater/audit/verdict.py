@@ -46,7 +46,7 @@ def bias_state(metrics: Mapping[str, float]) -> State:
     return "noisy" if noise > _CONSISTENT_DEVIATION else "inconclusive"
 
 
-def favoured_side(metrics: Mapping[str, float], probe: str = "swap") -> str:
+def favoured_side(metrics: Mapping[str, float], probe: str) -> str:
     """The side that a biased judge favours, in words, by the test with the smaller p-value."""
     p_values = corrected_p_values(metrics)
     by_verdicts = p_values["p_value_verdicts"] <= p_values.get("p_value_probabilities", 1.0)
@@ -54,7 +54,7 @@ def favoured_side(metrics: Mapping[str, float], probe: str = "swap") -> str:
     return GLOSSARY["probes"][probe]["favoured" if direction > 0 else "other"]
 
 
-def finding(metrics: Mapping[str, float], probe: str = "swap") -> str:
+def finding(metrics: Mapping[str, float], probe: str) -> str:
     """The state in a few words, for a table."""
     if not metrics["n_pairs"]:
         return "nothing to compare"
@@ -72,7 +72,7 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def audit_verdict(metrics: Mapping[str, float], probe: str = "swap") -> str:
+def audit_verdict(metrics: Mapping[str, float], probe: str) -> str:
     """The result of a probe in a sentence, from its metrics."""
     if not metrics["n_pairs"]:
         return "No result: no pair has a parsed answer for both presentations."

@@ -135,7 +135,6 @@ class CharmRun:
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
             write_text(note, made_from)
-            shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)  # of the model before
 
     def evaluate(self, version: str) -> RewardEvaluation:
         """The metrics of a scored version on the held-out prompts."""
@@ -202,6 +201,7 @@ class CharmRun:
         # constructed, not copied: this makes accelerate forget the trainer before, which DeepSpeed requires
         training = replace(training, output_dir=str(self.folder / version))
         train_reward_model(reward_model, preferences, training, **options)
+        # those of the model before
         from_main(lambda: shutil.rmtree(self.folder / "scores" / version, ignore_errors=True))
 
     def _load(self, name: str) -> RewardModel:

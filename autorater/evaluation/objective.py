@@ -42,7 +42,7 @@ def judge_objective(judge: Judge, pairs: Sequence[Pair], *, progress: bool = Fal
 
 def as_shown(judge: Judge, pairs: Sequence[Pair]) -> list[Pair]:
     """Pairs as `judge_objective` shows them to a judge."""
-    return without_content(pairs, getattr(judge.encoder.format, "slots", ()))
+    return without_content(pairs, judge.encoder.format.slots)
 
 
 def accuracy_change(pairs: Sequence[Pair], before: Judgments, after: Judgments) -> dict[str, float]:

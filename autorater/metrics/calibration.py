@@ -164,7 +164,7 @@ def calibration_metrics(
     return report
 
 
-def smooth_error(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+def smooth_error(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
     """Smooth ECE (Błasiok and Nakkiran, arXiv 2309.12236), in [0, 1]: the fixed point smECE_s = s of
 
         smECE_s = ∫₀¹ | mean_i (y_i − p_i) K_s(p_i, t) | dt,   K_s a reflected Gaussian of width s.
@@ -172,7 +172,6 @@ def smooth_error(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndar
     The cosine transform multiplies coefficient k of K_s by exp(−s² π² k² / 2). So the residuals are spread on a grid
     of step 1e-4 and transformed once; each trial width then costs one FFT.
     """
-    weights = np.ones(labels.size) if weights is None else weights
     coefficients = _cosine_coefficients(probabilities, weights * (labels - probabilities) / weights.sum())
     frequencies = np.pi * np.arange(coefficients.size)
 
@@ -242,11 +241,10 @@ def _debiased_square(
     probabilities: np.ndarray,
     labels: np.ndarray,
     bins: np.ndarray,
-    units: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
+    units: np.ndarray | None,
+    weights: np.ndarray,
 ) -> float | None:
     """Kumar's estimate of the mean squared gap, which may be below 0; None if no bin holds two units."""
-    weights = np.ones(labels.size) if weights is None else weights
     variance = _variances_of_means(labels, bins, units, weights)
     usable = ~np.isnan(variance)
     if not usable.any():
@@ -261,9 +259,8 @@ def _decomposition(
     labels: np.ndarray,
     bins: np.ndarray,
     units: np.ndarray | None,
-    weights: np.ndarray | None = None,
+    weights: np.ndarray,
 ) -> dict[str, float]:
-    weights = np.ones(labels.size) if weights is None else weights
     probability, label, mass = _curve(probabilities, labels, bins, weights).values()
     base_rate = np.average(labels, weights=weights)
     reliability = float(np.average((probability - label) ** 2, weights=mass))

@@ -33,7 +33,7 @@ def check(n_judges):
     return {
         "recovered": np.mean([m["logit_shift_low"] <= SHIFT <= m["logit_shift_high"] for m in shifted]),
         "called biased": np.mean([bias_state(m) == "biased" for m in shifted]),
-        "right side": np.mean([favoured_side(m) == "the response shown second" for m in shifted]),
+        "right side": np.mean([favoured_side(m, "swap") == "the response shown second" for m in shifted]),
         "called noisy": np.mean([bias_state(m) == "noisy" for m in noisy]),
         "called consistent": np.mean([bias_state(m) == "consistent" for m in symmetric]),
     }

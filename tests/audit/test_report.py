@@ -46,7 +46,7 @@ def answers():
 def test_contents(answers, tmp_path):
     html, metrics, groups = page_of(tmp_path, recorded(*answers), settings={"judge": "m", "api_key": "secret"})
     text = Page(html).text
-    assert audit_verdict(metrics) in text
+    assert audit_verdict(metrics, "swap") in text
     assert "The judge favours the response shown second (p < 0.001)" in text
     assert f"{metrics['consistency']:.3f}" in text
     assert f"[{metrics['consistency_low']:.3f}, {metrics['consistency_high']:.3f}]" in text
@@ -147,13 +147,13 @@ def test_states_and_caveats():
         "n_unparsed": 8.0, "n_refused": 1.0, "n_not_asked": 1.0, "n_unparsed_answers": 9.0, "n_refused_answers": 1.0,
     }  # fmt: skip
     assert bias_state(metrics) == "inconclusive"
-    sentence = audit_verdict(metrics)
+    sentence = audit_verdict(metrics, "swap")
     assert "No side is favoured (p = 0.500)" in sentence
     assert "10 of 100 pairs could not be compared" in sentence
     assert "Only 90.0 % of its answers parse" in sentence
     none = dict.fromkeys(("n_unparsed", "n_refused", "n_not_asked", "n_unparsed_answers", "n_refused_answers"), 0.0)
     exact = "On average only 90.0 % of the probability is on answers that parse"
-    assert exact in audit_verdict(metrics | none)
+    assert exact in audit_verdict(metrics | none, "swap")
     assert counts_line(metrics | none) == "90 pairs compared."
     assert counts_line(metrics) == (
         "90 pairs compared; left out: 8 unparsed, 1 refused, 1 not judged (in total 9 unparsed and 1 refused answers)."
@@ -165,4 +165,4 @@ def test_states_and_caveats():
     assert bias_state(metrics | {"flip_rate": 0, "symmetry_deviation_abs": 0}) == "consistent"
     assert bias_state(metrics | {"p_value_verdicts": 0.03, "p_value_probabilities": 0.03}) == "inconclusive", "Holm"
     assert bias_state(metrics | {"p_value_verdicts": 0.02, "p_value_probabilities": 0.03}) == "biased"
-    assert "No result: no pair" in audit_verdict(metrics | {"n_pairs": 0.0})
+    assert "No result: no pair" in audit_verdict(metrics | {"n_pairs": 0.0}, "swap")

@@ -152,7 +152,9 @@ def test_debiased_square_is_unbiased():
     """Every answer 0.6, every truth 0.75: the squared error is 0.0225, and the plug-in shows 0.75 · 0.25 / 20 more."""
     generator = np.random.default_rng(0)
     answers, bins = np.full(20, 0.6), np.zeros(20, dtype=int)
-    squares = [_debiased_square(answers, (generator.random(20) < 0.75) * 1.0, bins) for _ in range(4000)]
+    squares = [
+        _debiased_square(answers, (generator.random(20) < 0.75) * 1.0, bins, None, np.ones(20)) for _ in range(4000)
+    ]
     plug_in = 0.0225 + 0.75 * 0.25 / 20
     assert np.mean(squares) == pytest.approx(0.0225, abs=3 * np.std(squares) / np.sqrt(4000))
     assert 3 * np.std(squares) / np.sqrt(4000) < 0.2 * (plug_in - 0.0225)
@@ -165,11 +167,11 @@ def test_rows_of_one_unit_are_dependent():
     together, alone = [], []
     for _ in range(2000):
         labels = ((generator.random(20) < 0.75) * 1.0)[topics]
-        together.append(_debiased_square(answers, labels, bins, topics))
-        alone.append(_debiased_square(answers, labels, bins))
+        together.append(_debiased_square(answers, labels, bins, topics, np.ones(100)))
+        alone.append(_debiased_square(answers, labels, bins, None, np.ones(100)))
     assert np.mean(together) == pytest.approx(0.0225, abs=3 * np.std(together) / np.sqrt(2000))
     assert np.mean(alone) > 0.0225 + 0.6 * 0.75 * 0.25 / 20
-    one_each = _debiased_square(answers, labels, bins, np.random.default_rng(1).permutation(100))
+    one_each = _debiased_square(answers, labels, bins, np.random.default_rng(1).permutation(100), np.ones(100))
     assert one_each == pytest.approx(alone[-1], abs=1e-12)
 
 
@@ -202,7 +204,8 @@ def test_corrected_decomposition_is_unbiased(both_orders):
         if both_orders:
             # The judge ignores the responses: equal answers in both orders, whose two labels in a bin add up to 1.
             answers, labels, units = np.tile(answers, 2), np.r_[labels, 1 - labels], np.tile(units, 2)
-        reports.append(_decomposition(answers, labels, bin_indices(answers, 10, "distinct"), units))
+        bins = bin_indices(answers, 10, "distinct")
+        reports.append(_decomposition(answers, labels, bins, units, np.ones(units.size)))
     mean_label = np.full(3, 0.5) if both_orders else chance
     rate = mean_label.mean()
     truth = {
