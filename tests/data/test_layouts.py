@@ -758,7 +758,7 @@ def test_what_is_left_out_is_said():
         ("B", ("b", "model_b", 2, "right", "second", "B>A", "[[B>>A]]", "answer2")),
         ("tie", ("tie", "Tie", "tie (bothbad)", "both_bad", "tie (inconsistent)", "A=B", "[[C]]", "draw")),
         ("tie", ("tie (both good)", "[[A=B]]")),
-        (None, ("error", "", "null")),
+        (None, ("error", "", "null", "-", "--")),
     ],
 )  # fmt: skip
 def test_words_for_a_winner(winner, words):
@@ -766,7 +766,11 @@ def test_words_for_a_winner(winner, words):
 
 
 @pytest.mark.parametrize(
-    "word", [0, True, "C", "c", 3, -1, "-1", -2.0, "- 1", 0.5, "gpt-4", "ab", "A>", "A is better than or equal to B"]
+    "word",
+    [
+        *(0, True, "C", "c", 3, -1, "-1", -2.0, "- 1", 0.5, "gpt-4", "ab", "A>", "A is better than or equal to B"),
+        *("A-", "B--", "-A", "[[A-]]", "tie -", "- model_a"),
+    ],
 )
 def test_other_words_are_refused(word):
     with pytest.raises(DataError, match=r"column 'winner'.*expected A, B or tie"):

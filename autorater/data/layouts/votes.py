@@ -8,8 +8,9 @@
 
 The name of a model in `model_a` or `model_b` is a vote for it.
 
-Case, blanks, hyphens and underscores do not count. Numbers other than 1 and 2 are errors: 0 is A in some files and a
-tie in others, and negative numbers are strengths, whose direction differs.
+Case, blanks, underscores and hyphens inside a word do not count; a hyphen at an end ("A-", "-A") is an error. Numbers
+other than 1 and 2 are errors: 0 is A in some files and a tie in others, and negative numbers are strengths, whose
+direction differs.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def winner_of(value: object, column: str) -> str | None:
         if number not in (1, 2) or str(value).lstrip().startswith("+"):  # "+1" is a strength
             raise bad_value(column, value, _EXPECTED)
         return "A" if number == 1 else "B"
-    word = re.sub(r"[\s_-]", "", str(value).lower())
-    bare = word.strip("[]")
+    word = re.sub(r"[\s_]", "", str(value).lower())
+    bare = re.sub(r"(?<!^)-(?!$)", "", word.strip("[]"))  # "-A" and "A-" may be votes against A
     if word in _TIES or bare in _TIES:
         return "tie"
-    if bare in _NONE:
+    if bare.strip("-") in _NONE:
         return None
     bare = match[match.lastindex] if (match := _BETTER.fullmatch(bare)) else bare
     winner = _ORDERS.get(bare) or _SIDES.get(_SIDE.fullmatch(bare)[1] if _SIDE.fullmatch(bare) else "")
