@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 _CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
-_TIES = {"tie", "ties", "draw", "draws", "votes_ties", "votes_draw", "votes_both", "votes_neither"}
+_COUNT = "(n|nums?|numbers?|of|total|votes?|counts?)"
+_TIES = re.compile(rf"({_COUNT}_?)*(tied?|ties|draws?|both(_?(bad|good))?|neither|equal)(_?{_COUNT})*")
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
 _SYSTEM = ("system", "system_prompt")
@@ -384,11 +386,13 @@ def _check_columns(names: Collection[str], labelled: bool, renamed: Mapping[str,
 
 def _check_ties(names: Collection[str]) -> None:
     """Raises a DataError if there are counts of ties under another name: without them the share of votes is wrong."""
-    ties = sorted(name for name in names if spelled(name) in _TIES)
-    if ties and "votes_a" in names and "votes_tie" not in names:
+    ties = sorted(name for name in names if name != "votes_tie" and _TIES.fullmatch(spelled(name)))
+    if ties and "votes_a" in names:
+        named = f"columns={{'votes_tie': {ties[0]!r}}} to read it"
+        way = "it to be added to votes_tie" if "votes_tie" in names else named
         raise DataError(
-            f"column {ties[0]!r} is beside votes_a and is not read; expected columns={{'votes_tie': {ties[0]!r}}} to "
-            "read it, or another name if it does not count ties"
+            f"column {ties[0]!r} is beside votes_a and is not read; expected {way}, or another name if it does not "
+            "count ties"
         )
 
 

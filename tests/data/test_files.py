@@ -231,7 +231,9 @@ def test_columns_in_another_case_and_names_as_floats(tmp_path):
     assert load_pairs(path)[0].label == 0
 
 
-@pytest.mark.parametrize("name", ["Ties", "tie", "Votes Both", "draws"])
+@pytest.mark.parametrize(
+    "name", ["Ties", "Votes Both", "draws", "votes_bothbad", "votes_draws", "n_ties", "Tie Count", "neither_votes"]
+)
 def test_counts_of_ties_under_another_name_are_an_error(tmp_path, name):
     path = tmp_path / "a.csv"
     path.write_text(f"prompt,response_a,response_b,Votes A,Votes B,{name}\nTea?,Yes.,No.,1,2,3\n")
@@ -241,6 +243,9 @@ def test_counts_of_ties_under_another_name_are_an_error(tmp_path, name):
     assert (pair.n_votes, pair.label) == (6, 3.5 / 6)
     assert load_pairs(path, {"votes_tie": name, "topic": name})[0].topic == "3"
     assert load_pairs(path, {"topic": name})[0].n_votes == 3
+    path.write_text(f"prompt,response_a,response_b,votes_a,votes_b,votes_tie,{name}\nTea?,Yes.,No.,1,2,0,3\n")
+    with pytest.raises(DataError, match=f"column '{name}' .* expected it to be added to votes_tie, or another name"):
+        load_pairs(path)
 
 
 def test_columns_of_a_layout_in_another_case(tmp_path):
