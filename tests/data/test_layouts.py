@@ -579,6 +579,23 @@ def test_label_studio():
     assert dict(report.left_out) == {"repeats a row of the same annotator": 1}
 
 
+def test_several_choices_of_label_studio_are_no_vote():
+    several, flat = choice("A", kind="choices"), TASK["data"] | {"annotation_id": 1, "annotator": 1}
+    several["result"][0]["value"]["choices"].append("B")
+    rows = [flat | {"choice": choices} for choices in ({"choices": ["A", "B"]}, '["A", "B"]')]
+    for row in (TASK | {"annotations": [several]}, *rows):
+        with pytest.raises(DataError, match=r"column '(annotations|choice)': got \['A', 'B'\]; expected A, B or tie"):
+            read([row])
+    assert read([flat | {"choice": ["B"]}])[0][0].label == 1
+
+
+def test_questions_of_json_min_are_named():
+    row = TASK["data"] | {"annotation_id": 1, "annotator": 1, "pairwise": "left", "preference": "B"}
+    with pytest.raises(DataError, match=r"the questions \['pairwise', 'preference'\]; expected one, or columns"):
+        read([row])
+    assert read([row], columns={"vote": "preference"})[0][0].label == 1
+
+
 HIT = {"HITId": "h", "Title": "Compare", "AssignmentId": "1", "WorkerId": "u", "AssignmentStatus": "Approved"}
 HIT |= {"Input.prompt": "Tea?", "Input.response_a": "Yes.", "Input.response_b": "No."}
 
@@ -612,6 +629,8 @@ def test_mturk_with_several_answers():
     assert read([row], columns={"vote": "Answer.harmless"})[0][0].label == 1
     with pytest.raises(DataError, match=r"no vote .Answer.best is null"):
         read([HIT | {"Answer.best": ""}])
+    with pytest.raises(DataError, match=r"column 'Answer.best': got \['A', 'B'\]; expected A, B or tie"):
+        read([HIT | {"Answer.best.A": "true", "Answer.best.B": "true"}])
     named = {name.replace("response", "story"): value for name, value in row.items()}
     columns = {"response_a": "Input.story_a", "response_b": "Input.story_b", "vote": "Answer.helpful"}
     with pytest.raises(DataError, match="no column is known to be the two responses"):
@@ -695,6 +714,30 @@ def test_argilla(answers):
     (pair,), report = read([FLAT | answers])
     assert (report.layout, pair.id, pair.prompt) == ("argilla", "r1", "Tea?")
     assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (1, 1, 0)
+
+
+def ranks(*ranked):
+    return [{"value": f"response-{i}", "rank": rank} for i, rank in enumerate(ranked, 1)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        (["B"], 1), (["response_1"], 0), (["response-2", "response-1"], 1), (ranks(2, 1), 1), (ranks(1, 1), 0.5),
+        ([{"value": "B", "rank": 1}, {"value": "A", "rank": 2}], 1),
+        (["A", "B"], None), (["response_1", "tie"], None), (["response_1", "response_1"], None),
+        (ranks(1, 2, 2), None), (ranks(1, None), None), (ranks(1), None),
+    ],
+)  # fmt: skip
+def test_an_answer_of_argilla_is_one_label_or_a_ranking_of_both(answer, label):
+    row = FLAT | {"response_3": "Maybe.", "good.responses": [answer], "good.responses.status": ["submitted"]}
+    if label is not None:
+        assert read([row])[0][0].label == label
+        return
+    with pytest.raises(DataError, match=r"column 'good': got .* a ranking of response_1 and response_2|expected A, B"):
+        read([row])
+    with pytest.raises(DataError, match=r"no vote .good has no submitted answer"):
+        read([row | {"good.responses.status": ["draft"]}])
 
 
 def test_argilla_nested_with_several_questions():

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
+from math import nan
 from typing import Any
 
 from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in
+from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
 from autorater.data.layouts.layout import PROMPTS, Layout
-from autorater.data.layouts.votes import summed, votes_in, winner_of
+from autorater.data.layouts.votes import signs, summed, votes_in, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
@@ -57,17 +58,22 @@ def _selected(value: object) -> object:
     """The choice in the value of a result; None if there is none."""
     if not isinstance(value, Mapping):
         return None
-    choices = decoded(value.get("choices"))
-    return value.get("selected") or (choices[0] if isinstance(choices, list) and choices else None)
+    return value.get("selected") or _single(value.get("choices"))
+
+
+def _single(choices: object) -> object:
+    """The only one of a list, None of an empty one; several stay a list, which is no word for a winner."""
+    choices = decoded(choices)
+    return choices if not isinstance(choices, list) or len(choices) > 1 else next(iter(choices), None)
 
 
 def argilla(row: Row) -> Iterator[Row]:
     """Answers to one question, a label (A, B, tie) or a ranking of the two responses."""
     texts = _texts(row)
     values, statuses, question = _answers(row)
-    winners = [_argilla_winner(value, question, texts) for value in values]
-    submitted = [winner for winner, status in zip(winners, statuses, strict=True) if status in ("submitted", None)]
-    yield _filled(row, texts) | summed([w for w in submitted if w], f"{question} has no submitted answer")
+    answered = [value for value, status in zip(values, statuses, strict=True) if status in ("submitted", None)]
+    winners = [_argilla_winner(row, _single(value), question, texts) for value in answered]
+    yield _filled(row, texts) | summed([w for w in winners if w], f"{question} has no submitted answer")
 
 
 def label_studio(row: Row) -> Iterator[Row]:
@@ -88,8 +94,10 @@ def label_studio_min(row: Row) -> Iterator[Row]:
     names = [name for name in _CHOICES if name in row]
     if not names:
         raise DataError(f"no column with the choice; expected columns={{'vote': …}} with one of {list(row)}")
+    if "vote" not in row and len(names) > 1:
+        raise _several(names)
     value = decoded(given_in(row, names[0]))
-    value = _selected(value) if isinstance(value, Mapping) else value
+    value = _selected(value) if isinstance(value, Mapping) else _single(value)
     winner = None if value is None else winner_of(value, names[0])
     yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
 
@@ -123,7 +131,7 @@ def _worker_choice(row: Row) -> tuple[str, object]:
     value = answers[names[0]]
     if isinstance(value, Mapping):
         is_on = [name for name, state in value.items() if state is True]
-        value = value["label"] if "label" in value else is_on[0] if len(is_on) == 1 else None
+        value = value["label"] if "label" in value else _single(is_on)
     return names[0], value
 
 
@@ -190,20 +198,32 @@ def _is_answers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "value" in v for v in value)
 
 
-def _argilla_winner(value: Any, question: str, texts: Mapping[str, str]) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, list) and value:  # a ranking: names in order, or mappings with a rank
-        if isinstance(value[0], Mapping):
-            ranks = {part.get("value"): part.get("rank") for part in value}
-            if len(set(ranks.values())) < len(ranks):
-                return "tie"
-            value = sorted(ranks, key=ranks.__getitem__)
-        value = value[0]
+def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str]) -> str | None:
+    """The winner of a label or of a ranking of both responses: names of columns in order, or mappings with ranks.
+
+    Two labels of a question with several are a list as well; words such as A and B in it are refused for that.
+    """
+    if not isinstance(value, list):
+        return None if value is None else _side(value, question, texts)
+    columns = {name.replace("-", "_") for name in row}
+    parts = [
+        (part.get("value"), part.get("rank")) if isinstance(part, Mapping) else (part, i)
+        for i, part in enumerate(value)
+        if isinstance(part, Mapping) or str(part).replace("-", "_") in columns
+    ]
+    ranks = {_side(name, question, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
+    strength = ranks.get("A", nan) - ranks.get("B", nan)
+    if strength != strength:
+        both = f"{texts['response_a']} and {texts['response_b']}"
+        raise bad_value(question, value, f"one choice, or a ranking of {both}")
+    return signs([strength])[0]
+
+
+def _side(name: object, question: str, texts: Mapping[str, str]) -> str | None:
     for winner, column in (("A", "response_a"), ("B", "response_b")):
-        if str(value).replace("-", "_") == texts[column].replace("-", "_"):
+        if str(name).replace("-", "_") == texts[column].replace("-", "_"):
             return winner
-    return winner_of(value, question)
+    return winner_of(name, question)
 
 
 LAYOUTS = (
