@@ -29,7 +29,7 @@ from autorater.data.gathering import Gatherer, pair_key
 from autorater.data.layouts import OWN
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
-from autorater.data.rows import COLUMNS, NOT_TEXT, ReadPair, RowReader
+from autorater.data.rows import COLUMNS, CRITERIA, NOT_TEXT, ReadPair, RowReader
 from autorater.data.tables import Source, iter_rows, source_name, write_rows
 from autorater.data.text_files import is_text
 
@@ -47,7 +47,7 @@ class LoadReport:
         odd: Odd responses by kind, if they are allowed.
         gathered: Rows whose votes were added to those of an earlier row with the same texts.
         repeated: Pairs with the texts of an earlier one that are no votes and cannot be added.
-        unread: Columns that are not read but look like criteria, a system prompt, images or tools.
+        unread: Columns that are not read but look like criteria, a part of the prompt, images or tools.
     """
 
     layout: str = "pairs"
@@ -77,9 +77,10 @@ class LoadReport:
 def _unread(column: str) -> str:
     if column.lower() in NOT_TEXT:
         return f"column {column!r} is not read; a judge sees the texts alone"
-    is_system = column.startswith("system")
-    way = "a system message in the prompt is" if is_system else f"columns={{'criteria': {column!r}}} reads it"
-    return f"column {column!r} is not read; {way}"
+    if column.lower() in CRITERIA:
+        return f"column {column!r} is not read; columns={{'criteria': {column!r}}} reads it"
+    is_system = column.lower().startswith("system")
+    return f"column {column!r} is not read; {'a system message in' if is_system else 'only'} the prompt is"
 
 
 def load_pairs(

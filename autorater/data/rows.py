@@ -32,7 +32,7 @@ from autorater.data.fields import (
 from autorater.data.layouts import OWN, layout_named, layout_of, lifted
 from autorater.data.layouts.arenas import is_turns, turn_lists
 from autorater.data.layouts.exports import usual_responses
-from autorater.data.layouts.layout import PROMPTS
+from autorater.data.layouts.layout import PROMPTS, SYSTEM
 from autorater.data.layouts.votes import VOTE_COLUMNS, VOTES, counts, votes_in, winner_of
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
@@ -44,13 +44,12 @@ NOT_TEXT = ("image", "images", "image_path", "image_url", "video", "videos", "au
 """Columns that a judge of texts does not see."""
 _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
-_CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
+CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
 _COUNT = "(n|nums?|numbers?|of|total|votes?|counts?)"
 _TIES = re.compile(rf"({_COUNT}_?)*(tied?|ties|draws?|both(_?(bad|good))?|neither|equal)(_?{_COUNT})*")
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
-_SYSTEM = ("system", "system_prompt")
 _RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --judge recorded:FILE reads, and no pairs"
 _NO_PAIRS = {
     ("prompt", "completion", "label"): "one response a row with a label (KTO); expected two responses a row",
@@ -85,7 +84,7 @@ class RowReader:
     Attributes:
         layout_name: Name of the layout, known after the first row.
         left_out: Reasons of the rows without a vote since it was last cleared.
-        unread: Columns that are not read but look like criteria, a system prompt, images or tools.
+        unread: Columns that are not read but look like criteria, a part of the prompt, images or tools.
     """
 
     def __init__(
@@ -199,9 +198,11 @@ class RowReader:
             _check_columns(renamed, self._labelled, self._names)
             if not set(VOTE_COLUMNS) & self._chosen:
                 _check_ties(set(renamed) - set(self._names.values()))
-        self.unread = [name for name in names if name.lower() in _CRITERIA and "criteria" not in renamed]
+        self.unread = [name for name in names if name.lower() in CRITERIA and "criteria" not in renamed]
         self.unread += [name for name in names if name.lower() in NOT_TEXT]
-        self.unread += [name for name in _SYSTEM if name in renamed and self.layout_name in (OWN, "preference")]
+        optional = self._layout.optional if self._layout else ()
+        read = {self._names.get(name, name) for name in (*_TEXTS, "criteria", "reference", *expected, *optional)}
+        self.unread += [name for name in names if spelled(name) in (*SYSTEM, "history") and name not in read]
         self._found = True
 
     def _as_named(self, ours: Row, row: Row) -> Row:

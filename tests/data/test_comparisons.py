@@ -152,6 +152,7 @@ def test_preference_collection_has_criteria():
     ("layout", "prompt", "chosen", "rejected"),
     [
         ("argilla_dpo", "instruction", "chosen_response", "rejected_response"),
+        ("dpo_en_zh", "question", "response_chosen", "response_rejected"),
         ("stack_exchange_paired", "question", "response_j", "response_k"),
         ("cvalues", "prompt", "pos_resp", "neg_resp"),
         ("litbench", "prompt", "chosen_story", "rejected_story"),
@@ -170,6 +171,26 @@ def test_preference_data_with_other_names(layout, prompt, chosen, rejected):
             read([row | {column: " "}])
 
 
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ("instruction", "chosen_response", "rejected_response"),
+        ("question", "response_chosen", "response_rejected"),
+    ],
+)
+def test_preference_data_with_other_names_has_a_system_message_and_earlier_turns(prompt, chosen, rejected):
+    before = {"system": "Be kind.", "history": [["Hi?", "Hello."]]}
+    row = before | {prompt: "Tea?", chosen: "Yes, I do.", rejected: "Yes or no."}
+    (pair,), report = read([row | {"context": "A shop."}])
+    contents = ["Be kind.", "Hi?", "Hello.", "Tea?"]
+    assert ([message.content for message in pair.prompt], report.unread) == (contents, ["context"])
+    (pair,), report = read([row], columns={"prompt": prompt})
+    assert (pair.prompt, report.unread) == ("Tea?", ["system", "history"])
+    if prompt == "instruction":
+        (pair,), report = read([{"input": "With milk?"} | row | dict.fromkeys(before)])
+        assert (pair.prompt, report.unread) == ("Tea?\n\nWith milk?", [])
+
+
 @pytest.mark.parametrize("wrap", [lambda turns: {"messages": turns, "tools": []}, list])
 def test_openai_has_messages_of_a_preferred_output(wrap):
     outputs = [[{"role": "assistant", "content": text}] for text in ("Yes.", "No.")]
@@ -181,6 +202,9 @@ def test_openai_has_messages_of_a_preferred_output(wrap):
     assert (pair.response_a, pair.response_b) == ((Message("assistant", "Yes."),), (Message("assistant", "No."),))
     with pytest.raises(DataError, match="column 'preferred_output': got None"):
         read([row | {"preferred_output": None}])
+    assert report.unread == []
+    _, report = read([row | {"input": {"messages": [{"role": "user", "content": "Tea?"}], "tools": [{"type": "f"}]}}])
+    assert report.unread == ["tools"]
 
 
 def test_rmb():

@@ -418,8 +418,13 @@ def test_orca_has_a_system_message(layout, column):
     shared = {name: f"\n\nHuman: Milk?\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
     (pair,), report = read([row | shared])
     assert (pair.prompt, report.unread) == (messages("Milk?"), ["system"])
-    for (pair,), report in (read([row | {"prompt": "Milk?"}]), read([row], columns={"prompt": "system"})):
-        assert (report.layout, pair.prompt in ("Milk?", "Be kind."), report.unread) == ("preference", True, ["system"])
+    (pair,), report = read([row | {"prompt": "Milk?"}])
+    assert (report.layout, pair.prompt, report.unread) == ("preference", "Milk?", ["system"])
+    (pair,), report = read([row], columns={"prompt": "system"})
+    assert (report.layout, pair.prompt, report.unread) == ("preference", "Be kind.", [])
+    (pair,), report = read([row | {"history": [["Hi?", "Hello."]], "context": "A shop."}])
+    assert pair.prompt == (Message("system", "Be kind."), *messages("Hi?", "Hello.", "Tea?"))
+    assert report.lines(1) == ["column 'context' is not read; only the prompt is"]
 
 
 def test_llama_factory_has_an_instruction_and_an_input():
@@ -1100,8 +1105,14 @@ def test_gpt_4_as_annotator_is_a_list():
 
 
 def test_a_system_column_is_not_ignored_in_silence():
-    _, report = read([LIKED | {"system": "Be kind."}])
-    assert report.lines(1) == ["column 'system' is not read; a system message in the prompt is"]
+    liked = {"prompt": "Tea?", "pos_resp": "Yes.", "neg_resp": "No."}
+    rated = {"instruction": "Tea?", "output_1": "Yes.", "output_2": "No.", "preference": 1}
+    for row in (LIKED, PREFERENCES["binarized"], liked, rated):
+        _, report = read([row | {"System": "Be kind.", "history": [["Hi?", "Hello."]]}])
+        assert report.lines(1) == [
+            "column 'System' is not read; a system message in the prompt is",
+            "column 'history' is not read; only the prompt is",
+        ]
 
 
 @pytest.mark.parametrize("wrap", [str, lambda text: [{"role": "assistant", "content": text}]])

@@ -7,7 +7,7 @@ benchmarks   HelpSteer 2 and 3, SHP, JudgeBench, AlpacaEval, Auto-J, JudgeLM, Pa
 exports      Argilla, Label Studio and Mechanical Turk
 comparisons  PKU-SafeRLHF, MultiPref, OpenAI's summaries and WebGPT, OffsetBias, LLMBar, Preference Collection, RMB,
              and preference data with other names: Argilla's, Stack Exchange in pairs, CValues, LitBench,
-             OpenAI's fine-tuning, ms-swift
+             OpenAI's fine-tuning, ms-swift, DPO-En-Zh
 rankings     K ranked responses: Nectar, Stack Exchange, UltraFeedback before it was binarized, PRISM, OpenAssistant,
              Community Alignment, CoVal
 votes        the words for a winner

@@ -6,12 +6,12 @@ response; the better one is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
 from autorater.data.layouts.benchmarks import gold, instruction_in
-from autorater.data.layouts.layout import Layout
-from autorater.data.layouts.preferences import KEPT, preference
+from autorater.data.layouts.layout import Layout, ReadRow
+from autorater.data.layouts.preferences import BEFORE, KEPT, llama_factory, orca, preference
 from autorater.data.layouts.votes import VOTE_COLUMNS, numbered_vote, signs, summed, votes_in, winner_of
 
 
@@ -89,16 +89,25 @@ def swift(row: Row) -> Iterator[Row]:
     yield from preference({"chosen": messages, "rejected": [*messages[:-1], rejected]})
 
 
-def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str) -> Layout:
-    """Preference data with other names of its three columns. The prompt may be a mapping with its `messages`."""
+def openai(row: Row) -> Iterator[Row]:
+    """The prompt is `input`: messages, or a mapping with `messages`, whose `tools` are not read."""
+    asked = decoded(row["input"])
+    asked = asked if isinstance(asked, Mapping) else {}
+    sides = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    for found in preference({"prompt": asked.get("messages", row["input"]), **sides} | row):
+        yield {"unread": ["tools"] if decoded(asked.get("tools")) else []} | found
 
-    def read(row: Row) -> Iterator[Row]:
-        asked = decoded(row[prompt])
-        asked = asked["messages"] if isinstance(asked, Mapping) and "messages" in asked else row[prompt]
-        yield from preference({"prompt": asked, "chosen": row[chosen], "rejected": row[rejected]} | row)
+
+def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str, read_as: ReadRow | None = None) -> Layout:
+    """Preference data with other names of its columns; `read_as` has its own column with the prompt, and more."""
+    asked = {} if read_as else {"prompt": prompt}
+    theirs = {**asked, "chosen": chosen, "rejected": rejected}
+
+    def read(row: Row) -> Iterable[Row]:
+        return (read_as or preference)({ours: row[name] for ours, name in theirs.items()} | row)
 
     named = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "response_a": chosen, "response_b": rejected}
-    return Layout(name, (prompt, chosen, rejected), source, read, KEPT, named)
+    return Layout(name, (prompt, chosen, rejected), source, read, KEPT, named, optional=BEFORE if read_as else ())
 
 
 _ANNOTATIONS = ("normal_worker_annotations", "expert_worker_annotations")
@@ -127,7 +136,11 @@ LAYOUTS = (
     ),
     renamed(
         "argilla_dpo", f"{_HUB}/argilla/ultrafeedback-binarized-preferences", "instruction", "chosen_response",
-        "rejected_response",
+        "rejected_response", llama_factory,
+    ),
+    renamed(
+        "dpo_en_zh", f"{_HUB}/shibing624/DPO-En-Zh-20k-Preference", "question", "response_chosen",
+        "response_rejected", orca,
     ),
     renamed(
         "stack_exchange_paired", f"{_HUB}/lvwerra/stack-exchange-paired", "question", "response_j", "response_k"
@@ -143,9 +156,11 @@ LAYOUTS = (
         {"chosen": "messages", "response_a": "messages", "response_b": "rejected_response"}, unless=("chosen",),
     ),
     renamed("litbench", f"{_HUB}/SAA-Lab/LitBench-Train", "prompt", "chosen_story", "rejected_story"),
-    renamed(
-        "openai_dpo", "https://platform.openai.com/docs/guides/direct-preference-optimization", "input",
-        "preferred_output", "non_preferred_output",
+    Layout(
+        "openai_dpo", ("input", "preferred_output", "non_preferred_output"),
+        "https://platform.openai.com/docs/guides/direct-preference-optimization", openai, KEPT,
+        {"prompt": "input", "chosen": "preferred_output", "rejected": "non_preferred_output",
+         "response_a": "preferred_output", "response_b": "non_preferred_output"},
     ),
     renamed("cvalues", "https://github.com/X-PLUG/CValues", "prompt", "pos_resp", "neg_resp"),
     Layout(

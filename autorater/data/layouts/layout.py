@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from autorater.data.fields import Row
+from autorater.data.fields import Row, decoded, given_in
 
 ReadRow = Callable[[Row], Iterable[Row]]
 PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query")
 """Usual names of the column with the prompt."""
+SYSTEM = ("system", "system_prompt")
+"""Usual names of the column with a system message."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Layout:
         named: Our columns that `read` fills from another column, for errors: our name to theirs.
         reads_vote: Whether `read` takes a column `vote` that the caller named.
         unless: Columns that a file of this layout does not have.
+        optional: Columns that `read` takes too if they are there.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Layout:
     named: Mapping[str, str] = field(default_factory=dict)
     reads_vote: bool = False
     unless: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def fits(self, columns: Collection[str]) -> bool:
         """Whether a file with these columns is of this layout."""
@@ -49,3 +53,9 @@ class Layout:
         copied = {ours: row.get(theirs) for ours, theirs in self.names.items()}
         for found in self.read(row):
             yield copied | found
+
+
+def unread_in(row: Row, prompt: object, read: Collection[str]) -> list[str]:
+    """Columns that by their names belong to the prompt, but are neither read nor equal to it."""
+    given = {name: decoded(given_in(row, name)) for name in (*SYSTEM, *PROMPTS) if name not in read}
+    return [name for name, value in given.items() if value and str(value) != str(decoded(prompt))]

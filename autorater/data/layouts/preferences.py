@@ -8,14 +8,14 @@ called chosen was drawn by chance.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
 from autorater.data.layouts.arenas import is_turns
 from autorater.data.layouts.benchmarks import instruction_in
-from autorater.data.layouts.layout import PROMPTS, Layout
+from autorater.data.layouts.layout import PROMPTS, Layout, unread_in
 from autorater.data.layouts.votes import counts
 from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
 
@@ -72,38 +72,41 @@ def every_right_with_every_wrong(row: Row) -> Iterator[Row]:
 
 
 def orca(row: Row) -> Iterator[Row]:
-    """The prompt is `question` or `input`, after a message with `system` if that is not blank."""
+    """The prompt is `question` or `input`, after `system` and the turns of `history`, if given and not blank."""
     column = "question" if "question" in row else "input"
-    yield from _asked(row, column, given_in(row, column))
+    yield from _asked(row, given_in(row, column), column)
 
 
 def llama_factory(row: Row) -> Iterator[Row]:
     """The prompt is `instruction` and the `input` below it, after `system` and the turns of `history`, if given."""
-    history = decoded(given_in(row, "history")) or []
-    history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
-    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
-        raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
-    yield from _asked(row, "instruction", instruction_in(row), history)
+    yield from _asked(row, instruction_in(row), "instruction", "input")
 
 
-def _asked(row: Row, column: str, question: object, history: Iterable[Sequence[object]] = ()) -> Iterator[Row]:
-    """Preference data with a question in this column, after `system` and earlier questions and answers.
+def _asked(row: Row, question: object, column: str, *further: str) -> Iterator[Row]:
+    """Preference data with a question in these columns, after `system` and earlier questions and answers.
 
-    Conversations have the prompt in them: they are read as elsewhere, and `system` is reported as unread.
+    Conversations have the prompt in them, and so has a prompt that the caller named: they are read as elsewhere, and
+    `system` and `history` are reported as unread.
     """
-    if not _are_texts(row):
-        unread = {"unread": ["system"]} if "system" in row else {}
-        yield from (unread | found for found in preference(row))
+    if not _are_texts(row) or _prompt_column(row):
+        unread = [name for name in BEFORE if decoded(given_in(row, name))]
+        yield from ({"unread": unread} | found for found in preference(row))
         return
     if question is None:
         raise bad_value(column, row[column], "the prompt of chosen and rejected, which are texts")
     system = given_in(row, "system")
     if not isinstance(system, str | None):
         raise bad_value("system", system, "text, or null")
+    history = decoded(given_in(row, "history")) or []
+    history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
+    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
+        raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
     turns = [] if system is None or system.isspace() else [{"role": "system", "content": system}]
     for asked, answered in history:
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    yield from preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row)
+    unread = unread_in(row, question, (*BEFORE, column, *further))
+    for found in preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row):
+        yield {"unread": unread} | found
 
 
 def ultrainteract(row: Row) -> Iterator[Row]:
@@ -174,6 +177,8 @@ _SCORES = [
     for form in (f"{name}_{{}}", f"{{}}_{name}", f"{{}}-{name}")
 ]
 KEPT = {column: column for column in ("id", "topic", "criteria", "reference", "group", "weight", "annotator")}
+BEFORE = ("system", "history")
+"""Columns that some layouts read into the prompt."""
 _PROMPTS = ("prompt", "conversations")
 _SPELLED = re.compile(r"""\{\s*["'](role|content|from|value)["']""")
 _NAMED = {"response_a": "chosen", "response_b": "rejected"}
@@ -196,16 +201,16 @@ LAYOUTS = (
     ),
     Layout(
         "orca_dpo", ("system", "question", "chosen", "rejected"), f"{_HUB}/Intel/orca_dpo_pairs", orca, KEPT,
-        {"prompt": "question", **_NAMED}, unless=_PROMPTS,
+        {"prompt": "question", **_NAMED}, unless=_PROMPTS, optional=BEFORE,
     ),
     Layout(
         "distilabel_orca", ("system", "input", "chosen", "rejected"),
         f"{_HUB}/argilla/distilabel-intel-orca-dpo-pairs", orca, KEPT, {"prompt": "input", **_NAMED},
-        unless=(*_PROMPTS, "instruction"),
+        unless=(*_PROMPTS, "instruction"), optional=BEFORE,
     ),
     Layout(
         "llama_factory", ("instruction", "chosen", "rejected"), _LLAMA_FACTORY, llama_factory, KEPT,
-        {"prompt": "instruction", **_NAMED}, unless=_PROMPTS,
+        {"prompt": "instruction", **_NAMED}, unless=_PROMPTS, optional=BEFORE,
     ),
     Layout(
         "ultrainteract", ("trajectory", "chosen", "rejected", "task", "dataset"),
