@@ -233,6 +233,17 @@ def test_swift_has_the_preferred_answer_in_its_messages():
         read([{"messages": turns, "rejected_response": None}])
 
 
+def test_swift_has_the_rejected_conversation_too():
+    chosen, rejected = (
+        [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": text}] for text in ("Yes.", "No.")
+    )
+    (pair,), report = read([{"messages": chosen, "rejected_messages": rejected}])
+    assert (report.layout, pair.prompt) == ("swift_messages", (Message("user", "Tea?"),))
+    assert (pair if pair.label == 0 else pair.swapped()).response_a == (Message("assistant", "Yes."),)
+    with pytest.raises(DataError, match="column 'rejected_messages': got None"):
+        read([{"messages": chosen, "rejected_messages": None}])
+
+
 def test_a_prompt_that_is_json_stays_text():
     row = {"prompt": '{"sum": [1, 2]}', "pos_resp": "3", "neg_resp": "4"}
     assert read([row])[0][0].prompt == '{"sum": [1, 2]}'

@@ -89,6 +89,11 @@ def swift(row: Row) -> Iterator[Row]:
     yield from preference({"chosen": messages, "rejected": [*messages[:-1], rejected]})
 
 
+def swift_messages(row: Row) -> Iterable[Row]:
+    """The conversation `messages` is preferred to `rejected_messages`."""
+    return preference({"chosen": row["messages"], "rejected": row["rejected_messages"]} | row)
+
+
 def openai(row: Row) -> Iterator[Row]:
     """The prompt is `input`: messages, or a mapping with `messages`, whose `tools` are not read."""
     asked = decoded(row["input"])
@@ -154,6 +159,12 @@ LAYOUTS = (
         "swift", ("messages", "rejected_response"),
         "https://swift.readthedocs.io/en/latest/Customization/Custom-dataset.html", swift, KEPT,
         {"chosen": "messages", "response_a": "messages", "response_b": "rejected_response"}, unless=("chosen",),
+    ),
+    Layout(
+        "swift_messages", ("messages", "rejected_messages"),
+        "https://swift.readthedocs.io/en/latest/Customization/Custom-dataset.html", swift_messages, KEPT,
+        {"chosen": "messages", "rejected": "rejected_messages", "response_a": "messages",
+         "response_b": "rejected_messages"}, unless=("chosen",),
     ),
     renamed("litbench", f"{_HUB}/SAA-Lab/LitBench-Train", "prompt", "chosen_story", "rejected_story"),
     Layout(
