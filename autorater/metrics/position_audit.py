@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.chance_agreement import Kappa
 from autorater.metrics.clusters import cluster_numbers
-from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
+from autorater.metrics.intervals import Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
@@ -91,70 +91,98 @@ def audit_metrics(
     Raises:
         ValueError: another shape, values outside [0, 1], or no pair with both answers.
     """
-    shape, answers = np.shape(answers), np.asarray(answers, dtype=np.float64)
-    answers = answers[:, :, None] if answers.ndim == 2 else answers
-    if answers.ndim != 3 or answers.shape[1] != 2 or answers.shape[2] == 0:
-        raise ValueError(f"answers have shape {shape}; expected (pairs, 2) or (pairs, 2, repeats)")
-    reject("answers", answers, (answers < 0) | (answers > 1), "a value in [0, 1]")
-    counted = compared(answers)
-    kept = counted.any(axis=1)
+    answers = _in_repeats(answers)
+    kept = compared(answers).any(axis=1)
     if not kept.any():
         raise ValueError("no pair has an answer in both orders; expected at least one to compare")
-    answers, counted = answers[kept], counted[kept]
+    answers = answers[kept]
+    counted = compared(answers)
     first, second = (np.where(counted, answers[:, side], np.nan) for side in (0, 1))
     n_rows, n_repeats = counted.shape
     members = np.arange(n_rows) if clusters is None else cluster_numbers(cluster_numbers(clusters)[kept])
     n_pairs = int(members.max()) + 1
-    terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
-    both = verdicts(first) + verdicts(second)
-    primacy, recency = (_mean_of_repeats(np.where(counted, sign * both > 0, np.nan)) for sign in (-1, 1))
-    deviation = terms["deviation"]
-
-    statistics = {
-        "consistency": Share(terms["consistent"]),
-        "flip_rate": Share(1 - terms["consistent"]),
-        "primacy_share": Share(primacy),
-        "recency_share": Share(recency),
-        "preference_fairness": Mean(recency - primacy),
-        "symmetry_deviation_mean": Mean(deviation),
-        "symmetry_deviation_abs": Mean(_mean_of_repeats(np.abs(first + second - 1))),
-    }
-    if terms["decided"].any():
-        statistics["first_slot_share"] = Share(terms["first"], terms["decided"])
-        statistics["second_slot_share"] = Share(terms["decided"] - terms["first"], terms["decided"])
     known = None if labels is None else np.asarray(labels, dtype=np.float64)[kept]
-    if known is not None:
-        right, right_twice, has_winner = _right(first, second, known)
-        if has_winner.any():
-            statistics["accuracy"] = Share(right, has_winner)
-            statistics["position_consistent_accuracy"] = Share(right_twice, has_winner)
-            both_orders = np.stack(pair_means(answers)), np.nan_to_num(np.stack([known, 1 - known]), nan=0.5)
-            statistics["cohen_kappa"] = Kappa(*both_orders, (~np.isnan(known)).astype(float))
-    preferences = symmetrize(_mean_of_repeats(first), _mean_of_repeats(second))
-    for name, trait in (traits or {}).items():
-        statistics |= trait_statistics(name, np.asarray(trait, dtype=np.float64)[kept], preferences, known)
-    has_probabilities = not only_verdicts(first, second)
-    if has_probabilities:
-        statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
+    differences = {name: np.asarray(trait, dtype=np.float64)[kept] for name, trait in (traits or {}).items()}
+    statistics = _statistics(first, second, known, differences)
 
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
     if n_rows > n_pairs:
         report["n_repeated_rows"] = float(n_rows - n_pairs)
     values = {name: point_estimate(statistic) for name, statistic in statistics.items()}
     report |= {name: value for name, value in values.items() if not np.isnan(value)}
-    for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
-        report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
-    report["sharpness"] = float(np.nanvar(np.stack([first, second])))
-    report["sharpness_symmetrized"] = float(preferences.var())
-    report["p_value_verdicts"] = sign_flip_test(_mean_of_members(_mean_of_repeats(both / 2), members))
-    if has_probabilities:
-        report["p_value_probabilities"] = sign_flip_test(_mean_of_members(deviation, members))
+    report |= _distributions(first, second) | _tests(first, second, members)
     complete = counted.all(axis=1)
     if n_repeats > 1 and complete.any():
         report |= repetition_metrics(answers[complete], seed)
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, members)
     return report
+
+
+def _in_repeats(answers: ArrayLike) -> np.ndarray:
+    """The answers, checked, shape (N, 2, R)."""
+    shape, answers = np.shape(answers), np.asarray(answers, dtype=np.float64)
+    answers = answers[:, :, None] if answers.ndim == 2 else answers
+    if answers.ndim != 3 or answers.shape[1] != 2 or answers.shape[2] == 0:
+        raise ValueError(f"answers have shape {shape}; expected (pairs, 2) or (pairs, 2, repeats)")
+    reject("answers", answers, (answers < 0) | (answers > 1), "a value in [0, 1]")
+    return answers
+
+
+def _statistics(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray | None, traits: Mapping[str, np.ndarray]
+) -> dict[str, Statistic]:
+    """The means and shares over pairs, from the two answers, (N, R) each, NaN unless a repetition has both."""
+    counted = ~np.isnan(first)
+    terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
+    both = verdicts(first) + verdicts(second)
+    primacy, recency = (_mean_of_repeats(np.where(counted, sign * both > 0, np.nan)) for sign in (-1, 1))
+    statistics = {
+        "consistency": Share(terms["consistent"]),
+        "flip_rate": Share(1 - terms["consistent"]),
+        "primacy_share": Share(primacy),
+        "recency_share": Share(recency),
+        "preference_fairness": Mean(recency - primacy),
+        "symmetry_deviation_mean": Mean(terms["deviation"]),
+        "symmetry_deviation_abs": Mean(_mean_of_repeats(np.abs(first + second - 1))),
+    }
+    if terms["decided"].any():
+        statistics["first_slot_share"] = Share(terms["first"], terms["decided"])
+        statistics["second_slot_share"] = Share(terms["decided"] - terms["first"], terms["decided"])
+    means = np.stack([_mean_of_repeats(first), _mean_of_repeats(second)])
+    if labels is not None:
+        right, right_twice, has_winner = _right(first, second, labels)
+        if has_winner.any():
+            statistics["accuracy"] = Share(right, has_winner)
+            statistics["position_consistent_accuracy"] = Share(right_twice, has_winner)
+            both_labels = np.nan_to_num(np.stack([labels, 1 - labels]), nan=0.5)
+            statistics["cohen_kappa"] = Kappa(means, both_labels, (~np.isnan(labels)).astype(float))
+    for name, trait in traits.items():
+        statistics |= trait_statistics(name, trait, symmetrize(*means), labels)
+    if not only_verdicts(first, second):
+        statistics["logit_shift"] = Mean(_mean_of_repeats(logit_shifts(first, second)))
+    return statistics
+
+
+def _distributions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Quantiles of the deviation over pairs, and variances; arguments as in `_statistics`."""
+    deviation, report = _mean_of_repeats(first + second - 1), {}
+    for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
+        report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
+    report["sharpness"] = float(np.nanvar(np.stack([first, second])))
+    report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
+    return report
+
+
+def _tests(first: np.ndarray, second: np.ndarray, members: np.ndarray) -> dict[str, float]:
+    """The sign-flip tests over clusters, whose numbers are `members`; other arguments as in `_statistics`."""
+    favoured = {"verdicts": (verdicts(first) + verdicts(second)) / 2}
+    if not only_verdicts(first, second):
+        favoured["probabilities"] = first + second - 1
+    return {
+        f"p_value_{name}": sign_flip_test(_mean_of_members(_mean_of_repeats(values), members))
+        for name, values in favoured.items()
+    }
 
 
 def repetition_metrics(answers: np.ndarray, seed: int = 0) -> dict[str, float]:

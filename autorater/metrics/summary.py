@@ -31,6 +31,9 @@ from autorater.metrics.validation import (
     check_weights,
 )
 
+Measured = tuple[dict[str, float], dict[str, Statistic]]
+"""Values of metrics, and the statistics that have intervals."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -113,102 +116,120 @@ def judge_metrics(
     mode = answers if mode is None else check_orders("mode", mode)
     named = {"labels": targets.labels, "true_probability": targets.true_probability}
     checked = {name: check_probabilities(name, values) for name, values in named.items() if values is not None}
-    label, truth = checked.get("labels"), checked.get("true_probability")
     clusters = None if targets.clusters is None else cluster_numbers(targets.clusters)
     weights = check_weights(targets.weights, answers.shape[1])
     check_equal_lengths(answers=answers[0], valid=valid[0], mode=mode[0], **checked, clusters=clusters)
     check_at_least("n_bootstrap", n_bootstrap, 0)
-    p_ab, p_ba = answers
-    symmetrized = symmetrize(p_ab, p_ba)
+    targets = replace(targets, clusters=clusters, **checked)
     parsed = (valid[0] + valid[1]) / 2
-    answered = (valid > LEAST_VALID).all(axis=0)
-    answered = answered if answered.any() else ~answered
 
-    def weighted(values: np.ndarray) -> Mean:
-        return Mean(weights * values, weights)
-
-    report = {"n_pairs": float(p_ab.size), "parse_rate": float(parsed.mean())}
-    report |= position_bias(p_ab[answered], p_ba[answered])
+    report = {"n_pairs": float(answers.shape[1]), "parse_rate": float(parsed.mean())}
+    positions, of_positions = _of_positions(answers, valid)
+    report |= positions
     if targets.weights is not None:
         report["n_pairs_effective"] = float(weights.sum() ** 2 / (weights**2).sum())
     statistics: dict[str, Statistic] = {}
-    if label is not None:
-        votes = None if targets.n_votes is None else check_votes(targets.n_votes, label.size)
-        report |= _calibration(answers, label, votes, clusters, weights, seed)
-        both = np.stack([label, 1 - label])  # (2, N)
-        for name, score in {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}.items():
-            statistics[name] = weighted(score(answers, both).mean(axis=0))
-            report[f"{name}_symmetrized"] = point_estimate(weighted(score(symmetrized, label)))
-            if name != "log_loss":
-                rates = {"constant": 0.5, "base_rate": point_estimate(weighted(label))}
-                for kind, rate in rates.items():
-                    of_rate = score(np.full(label.size, rate), label)
-                    report[f"{name}_{kind}"] = point_estimate(weighted(of_rate))
-        statistics["ece"] = _calibration_gap(answers, both, weights)
-        report["ece_symmetrized"] = expected_calibration_error(symmetrized, label, weights=weights)
-
-        statistics["gap"] = weighted((verdicts(answers) * (answers - both)).mean(axis=0))
-        report["gap"] = point_estimate(statistics["gap"])
-
-        credit, counted = agreement_credits(answers, both)
-        statistics["agreement"] = Share(weights * credit.sum(axis=0), weights * counted.sum(axis=0))
-        if (weights * counted).any():
-            report["agreement"] = point_estimate(statistics["agreement"])
-            of_both = weights @ agreement_credits(symmetrized, label)[0]
-            report["agreement_symmetrized"] = float(of_both / (weights @ counted[0]))
-
-        same = verdicts(answers, TIE_BAND) == verdicts(both, TIE_BAND)
-        statistics["agreement_three_way"] = Share(weights * same.mean(axis=0), weights)
-        report |= three_way_agreement(answers.ravel(), both.ravel(), np.tile(weights, 2))
-        beyond_chance: dict[str, Statistic] = {"cohen_kappa": Kappa(answers, both, weights)}
-        if targets.counts is not None and targets.weights is None:
-            beyond_chance |= annotator_statistics(np.asarray(targets.counts, dtype=np.float64), symmetrized)
-        statistics |= beyond_chance
-        values = {name: point_estimate(statistic) for name, statistic in beyond_chance.items()}
-        report |= {name: value for name, value in values.items() if not np.isnan(value)}
-
-    if truth is not None:
-        excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)
-        statistics["excess_brier"] = weighted(excess)
-        report["excess_brier"] = point_estimate(statistics["excess_brier"])
-        others = {"constant": np.full(truth.size, 0.5), "symmetrized": symmetrized}
-        if label is not None:
-            others["base_rate"] = np.full(truth.size, point_estimate(weighted(label)))
-        for kind, other in others.items():
-            report[f"excess_brier_{kind}"] = point_estimate(weighted(squared_errors(other, truth)))
-
+    if targets.labels is not None:
+        values, of_votes = _against_votes(answers, targets, weights, seed)
+        report, statistics = report | values, statistics | of_votes
+    if targets.true_probability is not None:
+        values, of_truth = _against_truth(answers, targets, weights)
+        report, statistics = report | values, statistics | of_truth
     report["distinct_answers"] = float(np.unique(mode.round(DECIMALS)).size)
     report["sharpness"] = float(answers.var())
-
-    terms = position_terms(p_ab, p_ba)
-    statistics |= {
-        "consistency": Share(answered * terms["consistent"], answered),
-        "flip_rate": Share(answered * (1 - terms["consistent"]), answered),
-        "first_slot_share": Share(answered * terms["first"], answered * terms["decided"]),
-        "symmetry_deviation_mean": Mean(answered * terms["deviation"], answered),
-        "symmetry_deviation_abs": Mean(answered * np.abs(terms["deviation"]), answered),
-        "parse_rate": Share(parsed),
-    }
+    statistics |= of_positions | {"parse_rate": Share(parsed)}
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, clusters)
     return report
 
 
-def _calibration(
-    answers: np.ndarray,
-    label: np.ndarray,
-    votes: np.ndarray | None,
-    clusters: np.ndarray | None,
-    weights: np.ndarray,
-    seed: int,
-) -> dict[str, float]:
+def _of_positions(answers: np.ndarray, valid: np.ndarray) -> Measured:
+    """Position bias and consistency of the pairs with an answer in both orders, or of all if there is none."""
+    p_ab, p_ba = answers
+    answered = (valid > LEAST_VALID).all(axis=0)
+    answered = answered if answered.any() else ~answered
+    terms = position_terms(p_ab, p_ba)
+    return position_bias(p_ab[answered], p_ba[answered]), {
+        "consistency": Share(answered * terms["consistent"], answered),
+        "flip_rate": Share(answered * (1 - terms["consistent"]), answered),
+        "first_slot_share": Share(answered * terms["first"], answered * terms["decided"]),
+        "symmetry_deviation_mean": Mean(answered * terms["deviation"], answered),
+        "symmetry_deviation_abs": Mean(answered * np.abs(terms["deviation"]), answered),
+    }
+
+
+def _against_votes(answers: np.ndarray, targets: Targets, weights: np.ndarray, seed: int) -> Measured:
+    """What is measured against the labels and the votes."""
+    label = targets.labels
+    both = np.stack([label, 1 - label])  # (2, N)
+    references = _references(answers, label, weights)
+    report, statistics = _calibration(answers, targets, weights, seed), {}
+    for name, score in {"brier": brier_scores, "log_loss": log_scores, "mse_dense": squared_errors}.items():
+        statistics[name] = _weighted(score(answers, both).mean(axis=0), weights)
+        for kind in ("symmetrized",) if name == "log_loss" else ("symmetrized", "constant", "base_rate"):
+            report[f"{name}_{kind}"] = point_estimate(_weighted(score(references[kind], label), weights))
+    statistics["ece"] = _calibration_gap(answers, both, weights)
+    report["ece_symmetrized"] = expected_calibration_error(references["symmetrized"], label, weights=weights)
+    statistics["gap"] = _weighted((verdicts(answers) * (answers - both)).mean(axis=0), weights)
+    report["gap"] = point_estimate(statistics["gap"])
+    agreement, of_agreement = _agreement(answers, targets, weights)
+    return report | agreement, statistics | of_agreement
+
+
+def _agreement(answers: np.ndarray, targets: Targets, weights: np.ndarray) -> Measured:
+    """Agreement with the majority of the votes, with and without ties, and beyond chance."""
+    label, symmetrized = targets.labels, symmetrize(*answers)
+    both = np.stack([label, 1 - label])  # (2, N)
+    report, statistics = {}, {}
+    credit, counted = agreement_credits(answers, both)
+    statistics["agreement"] = Share(weights * credit.sum(axis=0), weights * counted.sum(axis=0))
+    if (weights * counted).any():
+        report["agreement"] = point_estimate(statistics["agreement"])
+        of_both = weights @ agreement_credits(symmetrized, label)[0]
+        report["agreement_symmetrized"] = float(of_both / (weights @ counted[0]))
+
+    same = verdicts(answers, TIE_BAND) == verdicts(both, TIE_BAND)
+    statistics["agreement_three_way"] = Share(weights * same.mean(axis=0), weights)
+    report |= three_way_agreement(answers.ravel(), both.ravel(), np.tile(weights, 2))
+    beyond_chance: dict[str, Statistic] = {"cohen_kappa": Kappa(answers, both, weights)}
+    if targets.counts is not None and targets.weights is None:
+        beyond_chance |= annotator_statistics(np.asarray(targets.counts, dtype=np.float64), symmetrized)
+    values = {name: point_estimate(statistic) for name, statistic in beyond_chance.items()}
+    report |= {name: value for name, value in values.items() if not np.isnan(value)}
+    return report, statistics | beyond_chance
+
+
+def _against_truth(answers: np.ndarray, targets: Targets, weights: np.ndarray) -> Measured:
+    """The excess Brier score of the answers and of what they are compared with."""
+    truth = targets.true_probability
+    excess = squared_errors(answers, np.stack([truth, 1 - truth])).mean(axis=0)
+    statistics = {"excess_brier": _weighted(excess, weights)}
+    report = {"excess_brier": point_estimate(statistics["excess_brier"])}
+    for kind, reference in _references(answers, targets.labels, weights).items():
+        report[f"excess_brier_{kind}"] = point_estimate(_weighted(squared_errors(reference, truth), weights))
+    return report, statistics
+
+
+def _references(answers: np.ndarray, label: np.ndarray | None, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """What single answers are compared with, shape (N,) each: always 1/2, p_sym and, with labels, their mean."""
+    references = {"constant": np.full(answers.shape[1], 0.5), "symmetrized": symmetrize(*answers)}
+    if label is not None:
+        references["base_rate"] = np.full(label.size, point_estimate(_weighted(label, weights)))
+    return references
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> Mean:
+    return Mean(weights * values, weights)
+
+
+def _calibration(answers: np.ndarray, targets: Targets, weights: np.ndarray, seed: int) -> dict[str, float]:
     """`calibration_metrics` of the 2N answers with their noise floors."""
-    targets = np.concatenate([label, 1 - label])
-    units = np.tile(np.arange(label.size) if clusters is None else clusters, 2)
+    label = targets.labels
+    votes = None if targets.n_votes is None else check_votes(targets.n_votes, label.size)
+    both = np.concatenate([label, 1 - label])
+    units = np.tile(np.arange(label.size) if targets.clusters is None else targets.clusters, 2)
     weights = np.tile(weights, 2)
-    report = calibration_metrics(
-        answers.ravel(), targets, None if votes is None else np.tile(votes, 2), units, weights
-    )
+    report = calibration_metrics(answers.ravel(), both, None if votes is None else np.tile(votes, 2), units, weights)
     if votes is None and np.isin(label, [0, 0.5, 1]).all():
         votes = np.ones(label.size)
     votes = None if votes is None else np.tile(votes, 2)
