@@ -1,7 +1,9 @@
 """Training of judges.
 
-arguments, config    options of a run and of its trainer; `compatibility`: options that a mode refuses
+arguments, config    options of a run and of its trainer
+compatibility        options that a mode refuses; `checks`: those that every run refuses
 data                 training, held-out and warm-start pairs
+policy               the model to train, opened from its folder or name
 warm_start           a policy from scratch learns to answer as raw LLM judges do
 format_warm_up       a pretrained model learns the format, without labels
 teaching             a pretrained model learns from a teacher: a probe, a judge, recorded probabilities
@@ -20,6 +22,7 @@ memory               of a step, estimated before it is taken
 prefix_sharing       trainers whose model processes a prompt once for all answers
 faults               rewards that are not finite, prompts that do not fit
 run                  a run from its data to its report, shared by all recipes; `interruptible`: the training itself
+results              files of the output folder, and their upload
 callbacks, tracking  evaluation and progress during training; Weights & Biases
 preemption           a checkpoint after SIGTERM or Ctrl-C
 recipe_process       a recipe in a process of its own
