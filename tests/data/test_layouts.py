@@ -601,6 +601,32 @@ def test_questions_of_json_min_are_named():
     assert read([row], columns={"vote": "preference"})[0][0].label == 1
 
 
+def test_exports_have_an_instruction_and_an_input():
+    fields = {"instruction": "Shorten.", "input": "A text.", "answer1": "Yes.", "answer2": "No."}
+    rows = (
+        {"id": 1, "data": fields, "annotations": [choice("left")]},
+        fields | {"annotation_id": 1, "annotator": 1, "pairwise": "left"},
+        fields | {"best.responses": ["A"]},
+        HIT | {f"Input.{name}": value for name, value in fields.items()} | {"Input.prompt": "", "Answer.best": "A"},
+    )
+    for row in rows:
+        (pair,), report = read([row])
+        assert (pair.prompt, report.unread) == ("Shorten.\n\nA text.", [])
+
+
+def test_exports_report_what_may_belong_to_the_prompt():
+    fields = {"prompt": "Tea?", "query": "Tea?", "context": "A shop.", "system": "Be kind.", "history": []}
+    row = fields | {"answer1": "Yes.", "answer2": "No.", "best.responses": ["A"]}
+    (pair,), report = read([row])
+    assert (pair.prompt, report.unread) == ("Tea?", ["system", "context"])
+    _, report = read([HIT | {"Input.system": "Be kind.", "Answer.best": "A"}])
+    assert report.unread == ["system"]
+    fields = {"answer1": "Yes.", "answer2": "No.", "best.responses": ["A"], "history": "Tea?"}
+    for columns in ({"prompt": "history"}, None):
+        (pair,), report = read([fields], columns=columns)
+        assert (pair.prompt, report.unread) == ("Tea?", [])
+
+
 HIT = {"HITId": "h", "Title": "Compare", "AssignmentId": "1", "WorkerId": "u", "AssignmentStatus": "Approved"}
 HIT |= {"Input.prompt": "Tea?", "Input.response_a": "Yes.", "Input.response_b": "No."}
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
-from autorater.data.layouts.layout import PROMPTS, Layout
+from autorater.data.layouts.benchmarks import instruction_in
+from autorater.data.layouts.layout import PROMPTS, Layout, unread_in
 from autorater.data.layouts.votes import signs, summed, votes_in, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
@@ -153,7 +154,12 @@ def _texts(row: Row) -> dict[str, str]:
 
 
 def _filled(row: Row, texts: Mapping[str, str]) -> Row:
-    return {ours: row[theirs] for ours, theirs in texts.items()}
+    """The texts; an instruction has the input below it, as in other layouts."""
+    filled, read = {ours: row[theirs] for ours, theirs in texts.items()}, [texts["prompt"]]
+    if read == ["instruction"]:
+        filled["prompt"] = instruction_in(row)
+        read.append("input")
+    return filled | {"unread": unread_in(row, filled["prompt"], read)}
 
 
 def _answers(row: Row) -> tuple[list, list, str]:
@@ -226,24 +232,26 @@ def _side(name: object, question: str, texts: Mapping[str, str]) -> str | None:
     return winner_of(name, question)
 
 
+_HISTORY = ("history",)  # the prompt of some projects
+
 LAYOUTS = (
     Layout(
         "mturk", ("HITId", "WorkerId", "AssignmentStatus"),
         "https://docs.aws.amazon.com/AWSMechTurk/latest/AWSMechanicalTurkRequester/RetrievingResults.html", mturk,
-        {"id": "HITId", "annotator": "WorkerId", "topic": "topic"}, reads_vote=True,
+        {"id": "HITId", "annotator": "WorkerId", "topic": "topic"}, reads_vote=True, optional=_HISTORY,
     ),
     Layout(
         "label_studio", ("data", "annotations"), "https://labelstud.io/guide/task_format", label_studio,
-        {"id": "id", "topic": "topic"}, reads_vote=True,
+        {"id": "id", "topic": "topic"}, reads_vote=True, optional=_HISTORY,
     ),
     Layout(
         "label_studio_min", ("annotation_id", "annotator"),
         "https://labelstud.io/guide/export#JSON-MIN", label_studio_min, {"annotator": "annotator", "topic": "topic"},
-        reads_vote=True,
+        reads_vote=True, optional=_HISTORY,
     ),
     Layout(
         "argilla", ("external_id", "metadata"),  # of Argilla 1; Argilla 2 has columns that end in .responses
         "https://github.com/argilla-io/argilla/blob/develop/argilla/src/argilla/records/_io/_generic.py", argilla,
-        {"id": "id", "topic": "topic"}, reads_vote=True,
+        {"id": "id", "topic": "topic"}, reads_vote=True, optional=_HISTORY,
     ),
 )  # fmt: skip
