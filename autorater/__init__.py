@@ -13,6 +13,7 @@ alignment   judges that match a distribution over labels
 charm       reward models calibrated by Elo ratings
 integrations  the judge as a reward (TRL, verl) and in tools: Inspect, alpaca_eval, promptfoo, Argilla, Label Studio
 projection  the nearest distribution within a given distance of another
+progress    progress bars of judging, reading and scoring
 cli         arguments, logging and exit status of the scripts
 
 Data flows in one direction: pairs → prompts → answers → rewards → update → metrics → report. The package `rewards`

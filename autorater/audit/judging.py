@@ -10,8 +10,6 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from autorater.audit.plan import Plan, Request
 from autorater.audit.probes import Presentation
 from autorater.audit.processes import ALONE, Processes
@@ -20,6 +18,7 @@ from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import answer_record
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Answer
+from autorater.progress import progress_bar
 
 if TYPE_CHECKING:
     from autorater.judges import Judge
@@ -50,9 +49,7 @@ def judge_remaining(
         stored: Requests that have a judgment; by default those in the store.
     """
     total, there = plan.n_requests // processes.size, len(store) // processes.size
-    hidden = None if progress else True  # None: hidden without a terminal
-    bar = tqdm(total=total, initial=there, desc="judging", unit="request", disable=hidden, leave=False)
-    with bar:
+    with progress_bar(total, "judging", "request", progress, initial=there) as bar:
 
         def receive(request: Request, answer: Answer) -> None:
             store.append(request.number, _record(request, answer))

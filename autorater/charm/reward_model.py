@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -35,6 +34,7 @@ from autorater.data.tables import write_rows
 from autorater.models.devices import gpu_has_bf16, usable_device
 from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
 from autorater.models.tiny import build_tokenizer, small_config
+from autorater.progress import progress_bar
 from autorater.prompts.batching import longest_prompt, pad_prompts
 from autorater.prompts.tokens import DataTokenizer, inside
 
@@ -157,13 +157,7 @@ class RewardModel:
         path = folder / f"part-{state.process_index:03d}.jsonl"
         with (
             path.open("a", encoding="utf-8") as file,
-            tqdm(
-                total=len(mine),
-                desc="scoring",
-                unit="response",
-                disable=not state.is_main_process or None,
-                leave=False,
-            ) as bar,
+            progress_bar(len(mine), "scoring", "response", state.is_main_process) as bar,
         ):
             for start in range(0, len(mine), _CHUNK):
                 chunk = mine[start : start + _CHUNK]

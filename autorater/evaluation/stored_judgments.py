@@ -14,7 +14,6 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
@@ -23,6 +22,7 @@ from autorater.judges.client import EndpointError
 from autorater.judges.endpoint import EndpointJudge, missing_answers
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer, Judgments, PairJudge
+from autorater.progress import progress_bar
 from autorater.prompts.templates import AS_IT_IS
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,7 @@ def judge_in_store(
     store = JudgmentStore(folder, 2 * len(pairs), number_of, settings, is_refused, ask_refused_again)
     shown = ((2 * i + o, p) for i, pair in enumerate(pairs) for o, p in enumerate((pair, pair.swapped())))
     mean, valid = np.full((2, len(pairs), 2), 0.5)
-    hidden = None if progress else True  # None: hidden without a terminal
-    with closing(store), tqdm(
-        total=mean.size, initial=len(store), desc="judging", unit="request", disable=hidden, leave=False
-    ) as bar:  # fmt: skip
+    with closing(store), progress_bar(mean.size, "judging", "request", progress, initial=len(store)) as bar:
 
         def receive(number: int, answer: Answer) -> None:
             store.append(number, {"number": number} | answer_record(answer))

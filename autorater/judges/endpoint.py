@@ -20,7 +20,6 @@ from itertools import chain
 from typing import TypeVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from autorater.data.errors import UserError
 from autorater.data.loading import as_pairs
@@ -29,6 +28,7 @@ from autorater.data.tables import Source
 from autorater.judges.client import EndpointError, ServerClient
 from autorater.judges.judgments import Answer, Judgments, NamedJudge
 from autorater.judges.replies import Reply, read_reply
+from autorater.progress import progress_bar
 from autorater.prompts.markers import shown_texts, without_control_tokens
 from autorater.prompts.templates import AS_IT_IS, PromptFormat, Wording
 from rewards.answer import OPEN_TAG, THINK_CLOSE, parse_probability
@@ -115,8 +115,7 @@ class EndpointJudge(ServerClient, NamedJudge):
         pairs = as_pairs(pairs)
         mean, valid = np.full((2, len(pairs), 2), np.nan)
         missing: list[Mapping[str, object]] = []
-        hidden = None if progress else True  # None: hidden without a terminal
-        with tqdm(total=mean.size, desc="judging", unit="request", disable=hidden, leave=False) as bar:
+        with progress_bar(mean.size, "judging", "request", progress) as bar:
 
             def receive(entry: tuple[int, int], answer: Answer) -> None:
                 valid[entry] = answer.probability is not None

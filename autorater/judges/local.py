@@ -16,7 +16,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.atomic import read_json, write_json
@@ -39,6 +38,7 @@ from autorater.models.same_scores import evaluating
 from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
+from autorater.progress import progress_bar
 from autorater.prompts.batching import (
     batches_by_beginning,
     common_beginning,
@@ -316,11 +316,7 @@ class Judge(NamedJudge):
         Of a sharded model a batch may come twice (`in_step`).
         """
         self.check_lengths([(prompt,) for prompt in prompts], "prompt")
-        hidden = None if progress else True  # None: hidden without a terminal
-        with (
-            evaluating(self.model),
-            tqdm(total=len(prompts), desc="judging", unit="prompt", disable=hidden, leave=False) as bar,
-        ):
+        with evaluating(self.model), progress_bar(len(prompts), "judging", "prompt", progress) as bar:
             for rows in in_step(batches, self.model):
                 yield rows, [prompts[i].ids for i in rows]
                 bar.update(len(rows))

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
@@ -19,6 +18,7 @@ from autorater.data.messages import Text, plain_text
 from autorater.models.same_scores import evaluating
 from autorater.models.shares import in_shares, interleaved
 from autorater.models.split_attention import transformer_of
+from autorater.progress import progress_bar
 from autorater.prompts.batching import longest_prompt, pad_prompts, prompt_positions, similar_lengths
 from autorater.prompts.encoder import DataTokenizer
 
@@ -85,8 +85,7 @@ class ResponseStates:
     def _read(self, rows: Sequence[tuple[list[int], int]], *, progress: bool) -> np.ndarray:
         """Means over the last tokens of N sequences, given with their number; shape (N, layers, width)."""
         states: list = [None] * len(rows)
-        bar = tqdm(total=len(rows), desc="reading", unit="text", disable=None if progress else True, leave=False)
-        with bar, evaluating(self.model):
+        with progress_bar(len(rows), "reading", "text", progress) as bar, evaluating(self.model):
             padded = not transformer_of(self.model)._is_stateful
             for batch in similar_lengths([len(ids) for ids, _ in rows], self.max_batch_tokens, padded=padded):
                 read = self._forward(*zip(*(rows[i] for i in batch), strict=True))
