@@ -1,4 +1,4 @@
-"""Rows with equal values, such as the pairs of one prompt: their numbers and their rows."""
+"""Rows with equal values, such as the pairs of one prompt: their numbers, their rows, their effective number."""
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
@@ -35,3 +35,8 @@ def rows_by_number(numbers: np.ndarray) -> list[np.ndarray]:
     """The rows of each number that occurs among N, ascending, by one sort instead of a pass for every number."""
     order = np.argsort(numbers, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def effective_number(weights: np.ndarray) -> float:
+    """The number of clusters or rows of equal weight with the same noise, Kish (1965); weights are at least 0."""
+    return float(weights.sum() ** 2 / (weights**2).sum())

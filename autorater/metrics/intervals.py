@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from autorater.metrics.clusters import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers, effective_number
 from autorater.metrics.validation import check_at_least, check_equal_lengths
 
 _MAX_UNITS = 1 << 14
@@ -95,7 +95,7 @@ class Mean:
                 return float(values.max() if shifted > 0 else values.min())
             return float(np.quantile(values, _NORMAL.cdf(bias + shifted / shrunk)))
 
-        z = _half_width(_effective_number(units[:, 1]))
+        z = _half_width(effective_number(units[:, 1]))
         return min(quantile(-z), estimate), max(quantile(z), estimate)
 
     def _influence(self, units: np.ndarray) -> tuple[float, np.ndarray]:
@@ -117,7 +117,7 @@ class Share(Mean):
             n_trials = estimate * (1 - estimate) / variance
         else:
             n_trials = np.count_nonzero(units[:, 1]) if estimate in (0, 1) else np.inf
-        low, high = wilson_interval(estimate, n_trials, _half_width(_effective_number(units[:, 1])))
+        low, high = wilson_interval(estimate, n_trials, _half_width(effective_number(units[:, 1])))
         return float(low), float(high)
 
 
@@ -146,7 +146,7 @@ class BinnedGap:
         estimate = float(np.abs(gaps).sum())
         sums = sums[sums[:, -1] > 0]  # a resample may have drawn pairs of weight 0 alone
         noise = sums[:, :-1] / sums[:, -1:] - gaps
-        noise *= _half_width(_effective_number(units[:, -1])) / _Z
+        noise *= _half_width(effective_number(units[:, -1])) / _Z
 
         def scale(tail: float) -> float:
             """The scale of the gaps at which the estimate is this quantile; 0 if it is below the quantile already."""
@@ -184,7 +184,7 @@ def percentile_interval(values: np.ndarray, n_units: float) -> tuple[float, floa
     values = values[~np.isnan(values)]
     if values.size == 0:
         return None
-    z = _half_width(max(2.0, n_units))
+    z = _half_width(n_units)
     low, high = np.quantile(values, [_NORMAL.cdf(-z), _NORMAL.cdf(z)])
     return float(low), float(high)
 
@@ -257,11 +257,10 @@ def _resampled_sums(units: np.ndarray, n_rounds: int, generator: np.random.Gener
     return sums
 
 
-def _effective_number(weights: np.ndarray) -> float:
-    """The number of units of equal weight with the same noise, at least 2, Kish (1965)."""
-    return max(2.0, float(weights.sum() ** 2 / (weights**2).sum()))
-
-
 def _half_width(n_units: float) -> float:
-    """Half-width of a 95 % interval in standard errors of the mean of n units (their variance divided by n)."""
+    """Half-width of a 95 % interval in standard errors of the mean of n units (their variance divided by n).
+
+    Fewer than two effective units count as two.
+    """
+    n_units = max(2.0, n_units)
     return float(stdtrit(n_units - 1, _UPPER) * np.sqrt(n_units / (n_units - 1)))

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import stdtrit
 
+from autorater.metrics.clusters import effective_number
 from autorater.metrics.intervals import Mean
 
 _OF_INTERVAL = (1.959964 + 0.841621) / (2 * 1.959964)  # for 80 % power in a two-sided test at 5 %
@@ -36,7 +37,7 @@ class Slope(Mean):
         estimate = total / weight
         moved = (units[:, 0] - estimate * units[:, 1]) / (weight - units[:, 1])  # by leaving out each unit
         error = np.sqrt((len(units) - 1) / len(units) * (moved**2).sum())
-        n_effective = max(2.0, weight**2 / (units[:, 1] ** 2).sum())
+        n_effective = max(2.0, effective_number(units[:, 1]))
         half = float(stdtrit(n_effective - 1, 0.975) * error)
         return float(estimate) - half, float(estimate) + half
 

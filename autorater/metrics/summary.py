@@ -15,7 +15,7 @@ from autorater.metrics.agreement import TIE_BAND, agreement_credits, three_way_a
 from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
 from autorater.metrics.chance_agreement import Kappa, annotator_statistics
-from autorater.metrics.clusters import cluster_numbers
+from autorater.metrics.clusters import cluster_numbers, effective_number
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
 from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
@@ -127,7 +127,7 @@ def judge_metrics(
     positions, of_positions = _of_positions(answers, valid)
     report |= positions
     if targets.weights is not None:
-        report["n_pairs_effective"] = float(weights.sum() ** 2 / (weights**2).sum())
+        report["n_pairs_effective"] = effective_number(weights)
     statistics: dict[str, Statistic] = {}
     if targets.labels is not None:
         values, of_votes = _against_votes(answers, targets, weights, seed)

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.clusters import as_values, cluster_numbers
+from autorater.metrics.clusters import as_values, cluster_numbers, effective_number
 from autorater.metrics.intervals import wilson_interval
 from autorater.metrics.validation import check_equal_lengths, check_probabilities, check_share
 
@@ -197,8 +197,7 @@ class _Study:
     @property
     def freedom(self) -> float:
         """Effective number of clusters of the votes, Kish (1965), less one."""
-        sizes = self.sizes
-        return max(1.0, sizes.sum() ** 2 / (sizes**2).sum() - 1)
+        return max(1.0, effective_number(self.sizes) - 1)
 
     def quantile(self, freedom: float) -> float:
         return float(stdtrit(freedom, (1 + self.confidence) / 2))

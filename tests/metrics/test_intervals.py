@@ -6,7 +6,8 @@ from scipy.stats import binomtest, norm, t
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from autorater.metrics import BinnedGap, Mean, Share, bootstrap, intervals
-from autorater.metrics.intervals import _effective_number, _half_width, wilson_interval
+from autorater.metrics.clusters import effective_number
+from autorater.metrics.intervals import _half_width, wilson_interval
 
 
 def test_width_of_a_mean_is_that_of_the_normal_interval():
@@ -18,15 +19,16 @@ def test_width_of_a_mean_is_that_of_the_normal_interval():
 
 
 def test_half_widths_are_those_of_students_t():
+    assert _half_width(1.4) == _half_width(2)
     for n in (2, 2.5, 3, 4, 8, 20, 400):
         assert _half_width(n) == pytest.approx(t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1)), rel=1e-9)
 
 
 def test_large_units_count_for_more():
-    assert _effective_number(np.ones(30)) == pytest.approx(30)
-    assert _effective_number(np.r_[np.ones(30), np.zeros(9)]) == pytest.approx(30), "those that do not count"
-    assert _effective_number(np.array([10.0, 1, 1, 1, 1])) == 2
-    assert _effective_number(np.array([3.0, 1, 1, 1])) == pytest.approx(3)
+    assert effective_number(np.ones(30)) == pytest.approx(30)
+    assert effective_number(np.r_[np.ones(30), np.zeros(9)]) == pytest.approx(30), "those that do not count"
+    assert effective_number(np.array([10.0, 1, 1, 1, 1])) == pytest.approx(196 / 104)
+    assert effective_number(np.array([3.0, 1, 1, 1])) == pytest.approx(3)
 
 
 def test_a_mean_has_the_bca_interval_of_scipy():
