@@ -13,8 +13,13 @@ from autorater.audit.probes import PROBES
 from autorater.audit.verdict import TESTS, audit_verdict, corrected_p_values, finding, p_text, trait_verdicts
 from autorater.data.atomic import write_text
 from autorater.data.messages import Message, plain_text
-from autorater.metrics.position import deviation_by_length, deviation_by_margin
-from autorater.metrics.position_audit import compared, only_verdicts, pair_means
+from autorater.metrics.position_audit import (
+    compared,
+    deviation_by_length,
+    deviation_by_margin,
+    only_verdicts,
+    pair_means,
+)
 from autorater.metrics.preferences import pairs_for_effect
 from autorater.report.glossary import GLOSSARY, FormattedValue, Metric, metrics_of
 from autorater.report.rendering import data_uri, png, render
@@ -120,7 +125,7 @@ def counts_line(metrics: Mapping[str, float]) -> str:
 
 
 def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float]) -> dict[str, object]:
-    p_ab, p_ba, _ = _compared_means(predictions)
+    p_ab, p_ba = pair_means(_compared(predictions)[0])
     return {
         "title": f"{probe.capitalize()}: {GLOSSARY['probes'][probe]['change']}",
         "verdict": audit_verdict(metrics, probe),
@@ -129,17 +134,18 @@ def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float])
     }
 
 
-def _compared_means(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _compared(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """The answers and lengths of the pairs with a repetition in both orders."""
     kept = compared(predictions.answers).any(axis=1)
-    return *pair_means(predictions.answers[kept]), predictions.pairs.lengths[kept]
+    return predictions.answers[kept], predictions.pairs.lengths[kept]
 
 
 def _strata(predictions: Predictions) -> tuple[list[dict], list[dict]]:
-    p_ab, p_ba, lengths = _compared_means(predictions)
-    if not len(p_ab):
+    answers, lengths = _compared(predictions)
+    if not len(answers):
         return [], []
-    by_margin = [] if only_verdicts(p_ab, p_ba) else deviation_by_margin(p_ab, p_ba)
-    return by_margin, deviation_by_length(p_ab, p_ba, *lengths.T) if (lengths > 0).all() else []
+    by_margin = [] if only_verdicts(answers) else deviation_by_margin(answers)
+    return by_margin, deviation_by_length(answers, *lengths.T) if (lengths > 0).all() else []
 
 
 def _group_values(metrics: Mapping[str, float], probe: str) -> list[FormattedValue]:

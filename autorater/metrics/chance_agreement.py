@@ -44,8 +44,9 @@ class Kappa:
         return np.concatenate(parts, axis=2).mean(axis=0) * self.weights[:, None]
 
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
-        """Column sums of shape (R, 8) to values of shape (R,); NaN if all verdicts are the same."""
-        shares = sums[:, :7] / sums[:, 7:]
+        """Column sums of shape (R, 8) to values of shape (R,); NaN if all verdicts are the same or no pair counts."""
+        totals = sums[:, 7:]
+        shares = np.divide(sums[:, :7], totals, out=np.full((len(sums), 7), np.nan), where=totals > 0)
         chance = (shares[:, :3] * shares[:, 3:6]).sum(axis=1)
         return np.divide(shares[:, 6] - chance, 1 - chance, out=np.full(len(sums), np.nan), where=chance < 1 - 1e-12)
 

@@ -11,18 +11,13 @@ move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|.
 2306.05685).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logit
 
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.scores import LOG_CLIP
-from autorater.metrics.validation import DECIMALS, check_equal_lengths, check_probabilities
-
-_MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-_RATIOS = (1.0, 1.1, 1.5, 2.0, 4.0, float("inf"))
+from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 
 def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
@@ -85,27 +80,3 @@ def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
     """
     return (logit(p_ab.clip(LOG_CLIP, 1 - LOG_CLIP)) + logit(p_ba.clip(LOG_CLIP, 1 - LOG_CLIP))) / 2
-
-
-def deviation_by_margin(p_ab: np.ndarray, p_ba: np.ndarray) -> list[dict[str, float]]:
-    """`position_bias` and `n_pairs` by |p_sym − 1/2|, in (`low`, `high`]; the lowest includes `low`; none is empty.
-
-    Near ties contradict themselves easily; a bias far from 1/2 changes verdicts that matter.
-    """
-    return _strata(np.abs(symmetrize(p_ab, p_ba) - 0.5), _MARGINS, p_ab, p_ba)
-
-
-def deviation_by_length(
-    p_ab: np.ndarray, p_ba: np.ndarray, length_a: np.ndarray, length_b: np.ndarray
-) -> list[dict[str, float]]:
-    """The same by the ratio of the longer to the shorter response, whose lengths, shape (N,), are above 0."""
-    return _strata(np.maximum(length_a, length_b) / np.minimum(length_a, length_b), _RATIOS, p_ab, p_ba)
-
-
-def _strata(values: np.ndarray, edges: Sequence[float], p_ab: np.ndarray, p_ba: np.ndarray) -> list[dict[str, float]]:
-    indices = np.searchsorted(edges, values.round(DECIMALS)).clip(1) - 1
-    members = [(index, indices == index) for index in np.unique(indices)]
-    return [
-        {"low": edges[i], "high": edges[i + 1], "n_pairs": int(here.sum())} | position_bias(p_ab[here], p_ba[here])
-        for i, here in members
-    ]

@@ -14,7 +14,7 @@ and R answers y_k in the other, all as Pr[B better], the slot effect is the root
 (E x − E y)², estimated without bias from the products (x_k − y_k)(x_l − y_l), k ≠ l, whose noises are independent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,8 +26,10 @@ from autorater.metrics.intervals import Mean, Share, Statistic, bootstrap, point
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
-from autorater.metrics.validation import reject
+from autorater.metrics.validation import DECIMALS, reject
 
+_MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+_RATIOS = (1.0, 1.1, 1.5, 2.0, 4.0, float("inf"))
 _QUANTILES = {"symmetry_deviation": (5, 25, 50, 75, 95), "symmetry_deviation_abs": (50, 95)}
 
 
@@ -85,7 +87,7 @@ def audit_metrics(
         - with R > 1, over pairs with all their answers, and over presentations: `repetition_stability`, mean share of
           the commonest verdict among R answers, in [1/3, 1]; `repeated_flip_rate`, how often two of them differ in
           verdict, in [0, 1]; `repeated_spread`, root of their mean variance; `slot_effect`, in [0, 1], 0 if the
-          estimate of its square is negative; `p_value_any_slot`, see `any_slot_test`.
+          estimate of its square is negative; `p_value_any_slot`, see `any_slot_test`, of one row a cluster.
         - `<key>_low` and `<key>_high`, 95 % over pairs, of every mean and share; a single pair has none.
 
     Raises:
@@ -113,7 +115,9 @@ def audit_metrics(
     report |= _distributions(first, second) | _tests(first, second, members)
     complete = counted.all(axis=1)
     if n_repeats > 1 and complete.any():
-        report |= repetition_metrics(answers[complete], seed)
+        report |= repetition_metrics(answers[complete])
+        once = answers[complete][np.unique(members[complete], return_index=True)[1]]
+        report["p_value_any_slot"] = any_slot_test(once[:, 0], 1 - once[:, 1], seed=seed)
     if n_bootstrap:
         report |= bootstrap(statistics, n_bootstrap, seed, members)
     return report
@@ -166,9 +170,10 @@ def _statistics(
 
 def _distributions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """Quantiles of the deviation over pairs, and variances; arguments as in `_statistics`."""
-    deviation, report = _mean_of_repeats(first + second - 1), {}
-    for name, values in (("symmetry_deviation", deviation), ("symmetry_deviation_abs", np.abs(deviation))):
-        report |= {f"{name}_q{q:02d}": float(np.quantile(values, q / 100)) for q in _QUANTILES[name]}
+    deviations, report = first + second - 1, {}
+    for name, values in (("symmetry_deviation", deviations), ("symmetry_deviation_abs", np.abs(deviations))):
+        quantiles = np.quantile(_mean_of_repeats(values), np.array(_QUANTILES[name]) / 100)
+        report |= {f"{name}_q{q:02d}": float(value) for q, value in zip(_QUANTILES[name], quantiles, strict=True)}
     report["sharpness"] = float(np.nanvar(np.stack([first, second])))
     report["sharpness_symmetrized"] = float(symmetrize(_mean_of_repeats(first), _mean_of_repeats(second)).var())
     return report
@@ -185,8 +190,8 @@ def _tests(first: np.ndarray, second: np.ndarray, members: np.ndarray) -> dict[s
     }
 
 
-def repetition_metrics(answers: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """The metrics of `audit_metrics` that require repetitions; answers of shape (N, 2, R), R >= 2, none missing."""
+def repetition_metrics(answers: np.ndarray) -> dict[str, float]:
+    """The means of `audit_metrics` that require repetitions; answers of shape (N, 2, R), R >= 2, none missing."""
     first, second = answers[:, 0], answers[:, 1]
     n_repeats = answers.shape[2]
     n_ordered = n_repeats * (n_repeats - 1)
@@ -199,8 +204,39 @@ def repetition_metrics(answers: np.ndarray, seed: int = 0) -> dict[str, float]:
         "repeated_flip_rate": float((1 - ((counts**2).sum(axis=0) - n_repeats) / n_ordered).mean()),
         "repeated_spread": float(np.sqrt(repeated.var(axis=1, ddof=1).mean())),
         "slot_effect": float(np.sqrt(max(0.0, products.mean()))),
-        "p_value_any_slot": any_slot_test(first, 1 - second, seed=seed),
     }
+
+
+def deviation_by_margin(answers: np.ndarray) -> list[dict[str, float]]:
+    """Position bias by |p_sym − 1/2|, in (`low`, `high`]; the lowest includes `low`; none is empty.
+
+    Near ties contradict themselves easily; a bias far from 1/2 changes verdicts that matter. `answers`, shape
+    (N, 2, R), have a compared repetition of every pair; p_sym is that of the means. Each has `n_pairs`, `consistency`,
+    `symmetry_deviation_mean` and `symmetry_deviation_abs` as in `audit_metrics`.
+    """
+    return _strata(np.abs(symmetrize(*pair_means(answers)) - 0.5), _MARGINS, answers)
+
+
+def deviation_by_length(answers: np.ndarray, length_a: np.ndarray, length_b: np.ndarray) -> list[dict[str, float]]:
+    """The same by the ratio of the longer to the shorter response, whose lengths, shape (N,), are above 0."""
+    return _strata(np.maximum(length_a, length_b) / np.minimum(length_a, length_b), _RATIOS, answers)
+
+
+def _strata(values: np.ndarray, edges: Sequence[float], answers: np.ndarray) -> list[dict[str, float]]:
+    terms = position_terms(answers[:, 0], answers[:, 1])
+    terms = {
+        "consistency": terms["consistent"],
+        "symmetry_deviation_mean": terms["deviation"],
+        "symmetry_deviation_abs": np.abs(terms["deviation"]),
+    }
+    counted = compared(answers)
+    pairs = {name: _mean_of_repeats(np.where(counted, term, np.nan)) for name, term in terms.items()}
+    indices = np.searchsorted(edges, values.round(DECIMALS)).clip(1) - 1
+    return [
+        {"low": edges[i], "high": edges[i + 1], "n_pairs": int((indices == i).sum())}
+        | {name: float(of_pairs[indices == i].mean()) for name, of_pairs in pairs.items()}
+        for i in np.unique(indices)
+    ]
 
 
 def _mean_of_members(values: np.ndarray, members: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """κ against scikit-learn, α against a sum over pairs of votes and a published example; coverage of their intervals."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -100,3 +102,10 @@ def test_without_several_votes_or_with_weights_there_is_no_alpha():
     assert "alpha_annotators" not in judge_metrics(
         answers, Targets(labels, counts=[[2, 0, 0], [0, 0, 2]], weights=[1, 2]), n_bootstrap=10
     )
+
+
+def test_a_resample_in_which_no_pair_counts_has_no_kappa():
+    kappa = Kappa(np.array([[0.2, 0.7]]), np.array([[0.0, 1.0]]), np.array([0.0, 1.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(kappa.evaluate(kappa.columns[:1])).all()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorater.metrics import position_bias
-from autorater.metrics.position import deviation_by_length, deviation_by_margin, logit_shifts, symmetrize
+from autorater.metrics.position import logit_shifts, symmetrize
 
 tenths = st.integers(0, 10).map(lambda k: k / 10)
 reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=40).map(lambda pairs: np.array(pairs).T)
@@ -80,24 +80,6 @@ def test_order_of_pairs_and_whole_copies_do_not_matter(data):
     assert position_bias(*data[:, ::-1]) == pytest.approx(report, abs=1e-12)
     assert position_bias(*np.tile(data, 3)) == pytest.approx(report, abs=1e-12)
     assert all(type(value) is float and np.isfinite(value) for value in report.values())
-
-
-def test_deviation_by_margin():
-    strata = deviation_by_margin(np.array([0.9, 0.6, 0.5, 1.0]), np.array([0.1, 0.6, 0.5, 0.2]))
-    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == [(0.0, 0.1, 2), (0.3, 0.4, 2)]
-    assert strata[0]["symmetry_deviation_abs"] == pytest.approx(0.1)
-    assert strata[0]["consistency"] == 0.5
-
-
-def test_deviation_by_length():
-    strata = deviation_by_length(
-        np.full(4, 0.6), np.full(4, 0.5), np.array([10, 10, 30, 1]), np.array([10, 11, 10, 1000])
-    )
-    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == [
-        (1.0, 1.1, 2),
-        (2.0, 4.0, 1),
-        (4.0, float("inf"), 1),
-    ]
 
 
 def test_logit_shifts_recover_a_constant_shift():

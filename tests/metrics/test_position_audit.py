@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autorater.metrics import position_bias
-from autorater.metrics.position_audit import audit_metrics, repetition_metrics
+from autorater.metrics.position_audit import (
+    audit_metrics,
+    deviation_by_length,
+    deviation_by_margin,
+    repetition_metrics,
+)
 
 tenths = st.integers(0, 10).map(lambda k: k / 10)
 reads = st.lists(st.tuples(tenths, tenths), min_size=1, max_size=30).map(np.array)
@@ -93,3 +98,40 @@ def test_slot_effect_excludes_the_noise():
     assert slot_effect(effects + draw.normal(0, 0.2, (4000, 3))) == pytest.approx(0.1, abs=0.01)
     assert slot_effect(np.full((5, 2), 0.3)) == pytest.approx(0.3)
     assert slot_effect(np.array([[0.1, -0.1]])) == 0
+
+
+def test_deviation_by_margin():
+    strata = deviation_by_margin(np.array([[0.9, 0.1], [0.6, 0.6], [0.5, 0.5], [1.0, 0.2]])[:, :, None])
+    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == [(0.0, 0.1, 2), (0.3, 0.4, 2)]
+    assert strata[0]["symmetry_deviation_abs"] == pytest.approx(0.1)
+    assert strata[0]["consistency"] == 0.5
+
+
+def test_deviation_by_length():
+    answers = np.tile([[[0.6], [0.5]]], (4, 1, 1))
+    strata = deviation_by_length(answers, np.array([10, 10, 30, 1]), np.array([10, 11, 10, 1000]))
+    expected = [(1.0, 1.1, 2), (2.0, 4.0, 1), (4.0, float("inf"), 1)]
+    assert [(s["low"], s["high"], s["n_pairs"]) for s in strata] == expected
+
+
+def test_strata_and_quantiles_are_of_the_pairs_behind_the_means():
+    """With repetitions a pair is the mean of its repetitions, whose deviations do not cancel in |d|."""
+    answers = np.random.default_rng(0).choice([0.2, 0.8], size=(200, 2, 10))
+    answers[:20, 0, 0] = np.nan
+    metrics = audit_metrics(answers, n_bootstrap=0)
+    strata = deviation_by_margin(answers)
+    assert len(strata) > 1
+    for key in ("consistency", "symmetry_deviation_mean", "symmetry_deviation_abs"):
+        mean = sum(stratum["n_pairs"] * stratum[key] for stratum in strata) / 200
+        assert mean == pytest.approx(metrics[key]), key
+    low, high = metrics["symmetry_deviation_abs_q50"], metrics["symmetry_deviation_abs_q95"]
+    assert low < metrics["symmetry_deviation_abs"] * 1.1 < high
+    sizes = np.nanmean(np.abs(answers.sum(axis=1) - 1), axis=1)
+    assert high == pytest.approx(np.quantile(sizes, 0.95))
+
+
+def test_copies_of_a_pair_are_one_pair_for_the_test_of_any_slot():
+    answers = np.random.default_rng(3).choice([0.2, 0.8], size=(8, 2, 4))
+    once = audit_metrics(answers, n_bootstrap=0)["p_value_any_slot"]
+    copies = audit_metrics(np.repeat(answers, 5, axis=0), clusters=np.repeat(np.arange(8), 5), n_bootstrap=0)
+    assert copies["p_value_any_slot"] == once
