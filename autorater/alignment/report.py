@@ -46,7 +46,8 @@ def write_item_run(
     picture = png(item_reliability_figure(before, after))
     about = {name: card[name] for name in ("settings", "warning")}
     write_report_page(folder, title=TITLE, picture=picture, **about, **shown)
-    write_card(folder, measured_on=f"{len(after.items):,} held-out items", method="alignment", **card, **shown)
+    about_items = {"measured_on": f"{len(after.items):,} held-out items", "simulated": after.truth is not None}
+    write_card(folder, method="alignment", **about_items, **card, **shown)
     table = [("", "before", "after"), *((row.metric.label, row.before.text, row.after.text) for row in rows)]
     logger.info(f"\n{fixed_width(table)}\n\nreport: {Path(folder, 'report.html')}")
 

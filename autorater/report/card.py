@@ -39,6 +39,7 @@ def write_model_card(
         method=method,
         of_pairs=True,
         pointwise=pointwise,
+        simulated=after.truth is not None,
         **values,
     )
 
@@ -55,6 +56,7 @@ def write_card(
     method: str,
     of_pairs: bool = False,
     pointwise: bool = False,
+    simulated: bool = False,
     labels: Sequence[str] = (),
     warning: str = "",
 ) -> None:
@@ -68,6 +70,7 @@ def write_card(
         method: The training method, one of `METHODS`; it becomes a tag.
         of_pairs: Whether the judge compares the two responses of a pair.
         pointwise: Whether it scores single responses.
+        simulated: Whether the annotators of the held-out data are simulated.
         labels: The labels of a judge that answers with a distribution over labels (`LabelJudge`).
 
     Raises:
@@ -93,6 +96,7 @@ def write_card(
         settings=markdown_table(("setting", "value"), settings) if settings else "",
         of_pairs=of_pairs,
         pointwise=pointwise,
+        simulated=simulated,
         warning=warning,
         labels=labels,
     )

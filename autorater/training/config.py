@@ -50,6 +50,11 @@ class RunConfig:
     )
     remove_unused_columns: bool | None = option(False, "Must be off: labels are columns.")
     gradient_checkpointing: bool = option(False, "Trade compute for memory.")
+    eval_steps: float | None = option(
+        None,
+        "Update steps between evaluations on `n_eval_pairs` held-out pairs, or below 1 a share of all steps; without it the "
+        "judge is measured before and after training only.",
+    )
     bf16: bool | None = option(
         None,
         "bfloat16 autocast; by default on with a GPU, and for a pretrained model on a CPU with bfloat16 instructions.",

@@ -135,3 +135,19 @@ def test_the_fence_is_longer_than_any_in_the_prompt(card, ticks):
     fence = "`" * max(3, ticks + 1)
     assert f"\n{fence}text\nbefore\n{'`' * ticks}\n# not a heading\n{'`' * ticks}\n{fence}\n" in text
     assert not re.search(rf"`{{{len(fence) + 1}}}", text)
+
+
+def test_simulated_annotators_are_named(card, judged):
+    before, after = judged
+    assert ("The annotators are simulated" in card()) == (after.truth is not None)
+
+
+def test_the_example_of_a_judge_of_items_reads_a_file(tmp_path):
+    write_card(
+        tmp_path, headline="x", groups={}, measured_on="x", base_model="x", prompt_text="x", settings={},
+        method="alignment", labels=["a", "b"], simulated=True,
+    )  # fmt: skip
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "load_items(" in text
+    assert "The annotators are simulated" in text
+    compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
