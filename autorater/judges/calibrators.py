@@ -22,13 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, isotonic_regression, minimize, minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import chi2, norm
 
 from autorater.data.errors import UserError, counted
 from autorater.data.pairs import Pair
 from autorater.judges.options import RECALIBRATIONS
-from autorater.metrics.scores import LOG_CLIP
+from autorater.metrics.scores import clipped_logit
 from autorater.metrics.validation import DECIMALS, check_equal_lengths, check_probabilities
 
 _MAX_SLOPE = 50.0
@@ -49,7 +49,7 @@ class LogitMap:
     intercept: float = 0.0
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
-        return expit(self.slope * _logit(probabilities) + self.intercept)
+        return expit(self.slope * clipped_logit(probabilities) + self.intercept)
 
     def __str__(self) -> str:
         slope = f"T = {1 / self.slope:.2f}" if "temperature" in self.kind else f"slope {self.slope:.2f}"
@@ -97,11 +97,11 @@ def fit_recalibration(
     p_ab, p_ba, labels = arrays.values()
     answers, targets = np.concatenate([p_ab, p_ba]), np.concatenate([labels, 1 - labels])
     if kind == "temperature":
-        return LogitMap(kind, _slope(_logit(answers), targets))
+        return LogitMap(kind, _slope(clipped_logit(answers), targets))
     if kind == "odd_temperature":
         return LogitMap(kind, _slope(odd_logits(p_ab, p_ba), labels))
     if kind == "platt":
-        return LogitMap(kind, *_slope_and_intercept(_logit(answers), targets))
+        return LogitMap(kind, *_slope_and_intercept(clipped_logit(answers), targets))
     if kind == "isotonic":
         return _isotonic(answers.round(DECIMALS), targets)
     if kind == "contextual":
@@ -110,7 +110,7 @@ def fit_recalibration(
         answers = check_probabilities("content_free", content_free)
     elif kind != "batch":
         raise ValueError(f"unknown recalibration {kind!r}; expected one of {', '.join(RECALIBRATIONS)}")
-    return LogitMap(kind, intercept=-float(_logit(answers.mean())))
+    return LogitMap(kind, intercept=-float(clipped_logit(answers.mean())))
 
 
 def shrunken_temperature(
@@ -180,7 +180,7 @@ def fit_shift(slope: float, p_ab: ArrayLike, p_ba: ArrayLike) -> float:
         slope: The slope of the map, above 0.
         p_ab, p_ba: As in `fit_recalibration`.
     """
-    logits = slope * np.concatenate([_logit(p_ab), _logit(p_ba)])
+    logits = slope * np.concatenate([clipped_logit(p_ab), clipped_logit(p_ba)])
     end = np.abs(logits).max()
     return brentq(lambda shift: expit(logits + shift).mean() - 0.5, -end, end, xtol=1e-12) if end else 0.0
 
@@ -235,13 +235,9 @@ def from_dict(saved: Mapping[str, object]) -> Recalibration:
     return MonotoneMap(tuple(answers.tolist()), tuple(values.tolist()))
 
 
-def _logit(probabilities: ArrayLike) -> np.ndarray:
-    return logit(np.asarray(probabilities, dtype=np.float64).clip(LOG_CLIP, 1 - LOG_CLIP))
-
-
 def odd_logits(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     """The logits of both orders averaged, in which a position bias that is the same for all pairs cancels."""
-    return (_logit(p_ab) - _logit(p_ba)) / 2
+    return (clipped_logit(p_ab) - clipped_logit(p_ba)) / 2
 
 
 def log_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

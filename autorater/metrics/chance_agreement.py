@@ -63,23 +63,24 @@ class Alpha:
     @property
     def columns(self) -> np.ndarray:
         """One row per pair, shape (N, 4): its observed disagreement and its counts; 0 with fewer than two votes."""
-        n_votes = self.counts.sum(axis=1)
-        several = n_votes > 1
-        spread = self.counts @ VALUES**2 - (self.counts @ VALUES) ** 2 / np.maximum(n_votes, 1)
-        observed = 2 * n_votes * spread / np.maximum(n_votes - 1, 1)
-        return np.concatenate([observed[:, None], self.counts], axis=1) * several[:, None]
+        several = self.counts.sum(axis=1) > 1
+        return np.concatenate([_disagreement(self.counts)[:, None], self.counts], axis=1) * several[:, None]
 
     def evaluate(self, sums: np.ndarray) -> np.ndarray:
         """Column sums of shape (R, 4) to values of shape (R,); NaN if all votes are the same."""
-        counts = sums[:, 1:]
-        n_votes = counts.sum(axis=1)
-        spread = counts @ VALUES**2 - (counts @ VALUES) ** 2 / np.maximum(n_votes, 1)
-        expected = 2 * n_votes * spread / np.maximum(n_votes - 1, 1)
+        expected = _disagreement(sums[:, 1:])
         ratio = np.divide(sums[:, 0], expected, out=np.full(len(sums), np.nan), where=expected > 1e-12)
         return 1 - ratio
 
     def interval(self, units: np.ndarray, sums: np.ndarray) -> tuple[float, float] | None:
         return percentile_interval(self.evaluate(sums), np.count_nonzero(units[:, 1:].any(axis=1)))
+
+
+def _disagreement(counts: np.ndarray) -> np.ndarray:
+    """Mean squared difference of a vote from the others, times the votes; shape (N,), from counts of shape (N, 3)."""
+    n_votes = counts.sum(axis=1)
+    spread = counts @ VALUES**2 - (counts @ VALUES) ** 2 / np.maximum(n_votes, 1)
+    return 2 * n_votes * spread / np.maximum(n_votes - 1, 1)
 
 
 def cohen_kappa(probabilities: ArrayLike, labels: ArrayLike) -> float:

@@ -40,9 +40,7 @@ _LOWER, _UPPER = (1 - 0.95) / 2, (1 + 0.95) / 2  # tails of a 95 % interval
 _Z = _NORMAL.inv_cdf(_UPPER)
 
 
-def wilson_interval(
-    share: np.ndarray | float, n: np.ndarray | float, z: float = 1.959964
-) -> tuple[np.ndarray, np.ndarray]:
+def wilson_interval(share: np.ndarray | float, n: np.ndarray | float, z: float = _Z) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's (1927) interval `(low, high)` of a share in [0, 1] of n trials, z standard errors to each side.
 
     Numbers or arrays; n, above 0, need not be whole. The interval has a width even for the shares 0 and 1.

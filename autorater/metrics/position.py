@@ -13,10 +13,9 @@ move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|.
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logit
 
 from autorater.metrics.agreement import verdicts
-from autorater.metrics.scores import LOG_CLIP
+from autorater.metrics.scores import clipped_logit
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
 
@@ -79,4 +78,4 @@ def logit_shifts(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
     If the judge answers σ(l + b) in order ab and σ(−l + b) in order ba, this is b for any l, while d shrinks as |l|
     grows. Answers are clipped to [0.001, 0.999] first, as in the log reward.
     """
-    return (logit(p_ab.clip(LOG_CLIP, 1 - LOG_CLIP)) + logit(p_ba.clip(LOG_CLIP, 1 - LOG_CLIP))) / 2
+    return (clipped_logit(p_ab) + clipped_logit(p_ba)) / 2

@@ -10,6 +10,8 @@ are the ordinary scores. Lower is better. Brier (1950); Gneiting and Raftery (20
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logit
 
 LOG_CLIP = 1e-3
 """Answers can be exactly 0 or 1, where the log loss is infinite. The log reward uses the same clip, so evaluation and
@@ -30,3 +32,8 @@ def log_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def squared_errors(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Squared distance to the target probability, shape (N,)."""
     return (probabilities - targets) ** 2
+
+
+def clipped_logit(probabilities: ArrayLike) -> np.ndarray:
+    """Log-odds of p′, in float64 and of the same shape."""
+    return logit(np.asarray(probabilities, dtype=np.float64).clip(LOG_CLIP, 1 - LOG_CLIP))

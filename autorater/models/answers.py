@@ -22,6 +22,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
+from autorater.metrics.validation import LEAST_VALID
 from autorater.models.token_tree import TokenTree, tokens_after
 from rewards.answer import CLOSE_TAG
 
@@ -151,8 +152,8 @@ class AnswerDistribution:
     def mean(self) -> torch.Tensor:
         """Expected answer, given that it is valid; 0.5 without valid mass. Shape (B,)."""
         valid = self.valid
-        mean = (self.probs * self.values).sum(dim=-1) / valid.clamp_min(1e-12)
-        return torch.where(valid > 1e-12, mean, torch.full_like(mean, 0.5))
+        mean = (self.probs * self.values).sum(dim=-1) / valid.clamp_min(LEAST_VALID)
+        return torch.where(valid > LEAST_VALID, mean, torch.full_like(mean, 0.5))
 
     @property
     def mode(self) -> torch.Tensor:
@@ -163,7 +164,7 @@ class AnswerDistribution:
     @property
     def spread(self) -> torch.Tensor:
         """Standard deviation of the answer, given that it is valid. Shape (B,)."""
-        weights = self.probs / self.valid.clamp_min(1e-12)[:, None]
+        weights = self.probs / self.valid.clamp_min(LEAST_VALID)[:, None]
         return (weights * (self.values - self.mean[:, None]) ** 2).sum(dim=-1).sqrt()
 
     @property

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autorater.metrics.validation import LEAST_VALID
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.training.faults import finite_values
 from rewards.functions import Reward
@@ -111,7 +112,7 @@ class ExactLoss:
         loss = -gain.mean() - self.entropy_coef * entropy.mean()
         log = {"reward": value, "reward_std": deviation, "entropy": entropy, "answers/parse_rate": answers.valid}
         unparsed = answers.outside * self.reward.of_invalid(labels)
-        log["answers/parsed_reward"] = (value - unparsed) / answers.valid.clamp_min(1e-12)
+        log["answers/parsed_reward"] = (value - unparsed) / answers.valid.clamp_min(LEAST_VALID)
         if self.beta:
             kl = _kl(answers.probs, answers.outside, reference_probs)
             loss = loss + self.beta * kl.mean()

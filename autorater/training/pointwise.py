@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.judges.pointwise import DigitTree
+from autorater.metrics.validation import LEAST_VALID
 from autorater.models.answers import AnswerDistribution
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.base_trainer import JudgeTrainer
@@ -78,7 +79,7 @@ class PointwiseLoss:
     ) -> torch.Tensor:
         """The expected reward where both scores are digits, shape (P,), from the `value` of all."""
         valid, invalid = self._unparsed(answers, a, b, labels)
-        return (value - invalid) / valid.clamp_min(1e-12)
+        return (value - invalid) / valid.clamp_min(LEAST_VALID)
 
     def _unparsed(
         self, answers: AnswerDistribution, a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor
