@@ -20,7 +20,7 @@ from scipy.special import entr
 
 from autorater.metrics.agreement import macro_f1
 from autorater.metrics.binning import N_BINS, bin_indices
-from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate, point_estimates
 from autorater.metrics.scores import LOG_CLIP, brier_scores
 from autorater.metrics.validation import DECIMALS, check_at_least, check_class_counts, check_distributions
 
@@ -73,8 +73,8 @@ def class_metrics(
     votes = counts.sum(axis=1)
     shares = counts / votes[:, None]
     statistics = _statistics(predicted, shares, ordinal)
-    values = {name: point_estimate(statistic) for name, statistic in statistics.items()}
-    report = {"n_items": float(len(predicted)), "n_classes": float(predicted.shape[1])} | values
+    report = {"n_items": float(len(predicted)), "n_classes": float(predicted.shape[1])}
+    report |= point_estimates(statistics)
 
     top = _likeliest(predicted)
     majority = _likeliest(shares)
@@ -152,5 +152,5 @@ def _noise_floors(predicted: np.ndarray, votes: np.ndarray, ordinal: bool, seed:
     rounds = []
     for _ in range(_FLOOR_ROUNDS):
         shares = generator.multinomial(votes.astype(np.int64), predicted) / votes[:, None]
-        rounds.append({name: point_estimate(s) for name, s in _statistics(predicted, shares, ordinal).items()})
+        rounds.append(point_estimates(_statistics(predicted, shares, ordinal)))
     return {f"{name}_noise_floor": float(np.mean([r[name] for r in rounds])) for name in rounds[0]}

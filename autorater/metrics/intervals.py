@@ -192,6 +192,11 @@ def point_estimate(statistic: Statistic) -> float:
     return float(statistic.evaluate(statistic.columns.sum(axis=0, keepdims=True))[0])
 
 
+def point_estimates(statistics: Mapping[str, Statistic]) -> dict[str, float]:
+    """The `point_estimate` of every metric."""
+    return {name: point_estimate(statistic) for name, statistic in statistics.items()}
+
+
 def bootstrap(
     statistics: Mapping[str, Statistic],
     n_rounds: int = 1000,

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.chance_agreement import Kappa
 from autorater.metrics.clusters import cluster_numbers
-from autorater.metrics.intervals import Mean, Share, Statistic, bootstrap, point_estimate
+from autorater.metrics.intervals import Mean, Share, Statistic, bootstrap, point_estimates
 from autorater.metrics.position import logit_shifts, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
@@ -110,7 +110,7 @@ def audit_metrics(
     report = {"n_pairs": float(n_pairs), "n_repeats": float(n_repeats)}
     if n_rows > n_pairs:
         report["n_repeated_rows"] = float(n_rows - n_pairs)
-    values = {name: point_estimate(statistic) for name, statistic in statistics.items()}
+    values = point_estimates(statistics)
     report |= {name: value for name, value in values.items() if not np.isnan(value)}
     report |= _distributions(first, second) | _tests(first, second, members)
     complete = counted.all(axis=1)

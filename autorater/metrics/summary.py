@@ -16,7 +16,7 @@ from autorater.metrics.binning import N_BINS, bin_indices
 from autorater.metrics.calibration import calibration_metrics, expected_calibration_error
 from autorater.metrics.chance_agreement import Kappa, annotator_statistics
 from autorater.metrics.clusters import cluster_numbers, effective_number
-from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate
+from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate, point_estimates
 from autorater.metrics.noise import noise_floors
 from autorater.metrics.position import position_bias, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
@@ -194,7 +194,7 @@ def _agreement(answers: np.ndarray, targets: Targets, weights: np.ndarray) -> Me
     beyond_chance: dict[str, Statistic] = {"cohen_kappa": Kappa(answers, both, weights)}
     if targets.counts is not None and targets.weights is None:
         beyond_chance |= annotator_statistics(np.asarray(targets.counts, dtype=np.float64), symmetrized)
-    values = {name: point_estimate(statistic) for name, statistic in beyond_chance.items()}
+    values = point_estimates(beyond_chance)
     report |= {name: value for name, value in values.items() if not np.isnan(value)}
     return report, statistics | beyond_chance
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from autorater.metrics.clusters import cluster_numbers, rows_by_number
-from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimate
+from autorater.metrics.intervals import Mean, Share, bootstrap, point_estimates
 from autorater.metrics.validation import check_equal_lengths, check_numbers, check_probabilities, check_weights
 
 
@@ -148,7 +148,7 @@ def win_rates(
             name: (Share if name == "voted" else Mean)(weights[here] * column, weights[here])
             for name, column in columns.items()
         }
-        row = {name: point_estimate(statistic) for name, statistic in statistics.items()}
+        row = point_estimates(statistics)
         if n_bootstrap:
             row |= bootstrap(statistics, n_bootstrap, clusters=None if clusters is None else clusters[here])
         expected = None if elo is None else expected_win_rate(elo[model], elo[opponent])
