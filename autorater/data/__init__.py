@@ -5,6 +5,7 @@ messages    texts that may be conversations
 loading     reads pairs from files, folders, the Hub and tables in memory; writes them as JSONL
 rows        one row as pairs: finds the layout, checks the values
 layouts     published layouts of pairs, one file a family
+load_report  what became of the rows of a source
 gathering   rows that repeat a pair
 post_stratification   votes weighted to the groups of another population
 convert     the command `autorater convert`

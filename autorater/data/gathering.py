@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from autorater.data.load_report import LoadReport
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair, vote_share
-
-if TYPE_CHECKING:
-    from autorater.data.loading import LoadReport
 
 
 def texts_key(prompt: Text, response_a: Text, response_b: Text) -> Hashable:

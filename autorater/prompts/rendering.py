@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autorater.data.errors import UserError
+from autorater.prompts.batching import shared_length
 from autorater.prompts.templates import SlotFormat
 from rewards.answer import THINK_CLOSE
 
@@ -181,7 +182,7 @@ class _Chat:
         _, thinking = self._split(self._render(generate=True, thinks=True))
         if thinking == opening:
             return None
-        both = _BEGUN_TAG.sub("", opening[: _shared(opening, turn)])
+        both = _BEGUN_TAG.sub("", opening[: shared_length(opening, turn)])
         if any(_is_same_place(start, turn) for start in (both, thinking)):
             return ""
         opens = thinking.startswith(both) and _OTHER_THOUGHT.search(thinking)
@@ -228,10 +229,5 @@ def first_difference(pieces: Sequence[str], others: Sequence[str]) -> tuple[str,
     one, other = "\u2045\u2046".join(pieces), "\u2045\u2046".join(others)
     if one == other:
         return None
-    i = _shared(one, other)
+    i = shared_length(one, other)
     return one[max(0, i - 20) : i + 20], other[max(0, i - 20) : i + 20]
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts share at their beginning."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
