@@ -92,11 +92,14 @@ class Judge(NamedJudge):
             if value < 1:
                 raise UserError(f"{option} is {value}; expected at least 1")
         self.model, self.tokenizer = model, tokenizer
-        self.encoder = PromptEncoder(tokenizer, prompt_format, pieces)
+        self.encoder = self._build_encoder(prompt_format, pieces)
         self.tree = self._build_tree(answer_step)
         self.max_reasoning_tokens = max_reasoning_tokens if self.encoder.format.reasoning else 0
         self.n_reasonings, self.max_batch_tokens = n_reasonings, max_batch_tokens
         self.recalibration = recalibration
+
+    def _build_encoder(self, prompt_format: PromptFormat | None, pieces: Sequence[str] | None) -> PromptEncoder:
+        return PromptEncoder(self.tokenizer, prompt_format, pieces)
 
     def _build_tree(self, answer_step: float) -> AnswerTree:
         return AnswerTree(self.tokenizer, self.encoder.context, answer_step)

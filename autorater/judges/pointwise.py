@@ -85,11 +85,15 @@ class PointwiseJudge(Judge):
         prompt_format: ScoreFormat | None = None,
         pieces: Sequence[str] | None = None,
     ):
-        self.model, self.tokenizer = model, tokenizer
-        self.encoder = ScoreEncoder(tokenizer, prompt_format, pieces)
-        self.tree = DigitTree(self.encoder.digits)
-        self.scale, self.max_batch_tokens, self.recalibration = scale, max_batch_tokens, recalibration
-        self.max_reasoning_tokens = 0
+        options = {"max_batch_tokens": max_batch_tokens, "recalibration": recalibration, "pieces": pieces}
+        super().__init__(model, tokenizer, prompt_format, **options)
+        self.scale = scale
+
+    def _build_encoder(self, prompt_format: ScoreFormat | None, pieces: Sequence[str] | None) -> ScoreEncoder:
+        return ScoreEncoder(self.tokenizer, prompt_format, pieces)
+
+    def _build_tree(self, answer_step: float) -> DigitTree:
+        return DigitTree(self.encoder.digits)
 
     def _options_to_save(self) -> dict[str, object]:
         return {"judgment": POINTWISE, "score_scale": self.scale}

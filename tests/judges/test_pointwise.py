@@ -52,6 +52,13 @@ def digit_probabilities(judge, prompt, response):
     return np.array(probs)
 
 
+def test_options_are_checked_as_those_of_any_judge():
+    tokenizer = make_tokenizer("split")
+    with pytest.raises(UserError, match="max_batch_tokens is 0; expected at least 1"):
+        make_judge(tokenizer, max_batch_tokens=0)
+    assert make_judge(tokenizer).n_reasonings == 1
+
+
 def test_digits_continue_the_prompt(judge):
     (prompt,) = judge.encoder.encode_responses("Which colour?", ["blue"])
     assert prompt.text.endswith("Score: ")
