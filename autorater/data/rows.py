@@ -364,25 +364,31 @@ def _check_columns(names: Collection[str], labelled: bool, renamed: Mapping[str,
     voted = "label" not in names and ("votes_a" in names or "votes_b" in names)
     single = any(name in names for name in VOTE_COLUMNS)
     label = ("votes_a", "votes_b") if voted else () if single or not labelled else ("label",)
-    for column in ("prompt", "response_a", "response_b", *label):
-        if column not in names:
-            for columns, reason in _NO_PAIRS.items():
-                if set(columns) <= set(names):
-                    raise DataError(f"the columns {', '.join(columns)} are {reason}")
-            also = (
-                " (or the columns votes_a and votes_b, or vote; labelled=False, or --unlabelled of autorater convert, "
-                "reads pairs to judge)"
-            )
-            if column != "label":
-                others = [name for name in names if name not in (*OUR_COLUMNS, *renamed.values())]
-                named = {ours: renamed.get(name, name) for ours, name in _suggested(column, names, others).items()}
-                option = quote(",".join(f"{ours}={theirs}" for ours, theirs in named.items()))
-                also = (
-                    f" (or columns={named} to name it, on the command line autorater convert FILE OUT.jsonl --columns "
-                    f"{option}, or a layout of docs/data.md)"
-                )
-            theirs = [name for name in names if renamed.get(name, name) == name]
-            raise DataError(f"column {column!r} is missing; expected it{also} among {shortened(theirs, 200)}")
+    required = ("prompt", "response_a", "response_b", *label)
+    missing = next((column for column in required if column not in names), None)
+    if missing is not None:
+        raise DataError(_why_missing(missing, names, renamed))
+
+
+def _why_missing(column: str, names: Collection[str], renamed: Mapping[str, str]) -> str:
+    for columns, reason in _NO_PAIRS.items():
+        if set(columns) <= set(names):
+            return f"the columns {', '.join(columns)} are {reason}"
+    if column == "label":
+        also = (
+            " (or the columns votes_a and votes_b, or vote; labelled=False, or --unlabelled of autorater convert, "
+            "reads pairs to judge)"
+        )
+    else:
+        others = [name for name in names if name not in (*OUR_COLUMNS, *renamed.values())]
+        named = {ours: renamed.get(name, name) for ours, name in _suggested(column, names, others).items()}
+        option = quote(",".join(f"{ours}={theirs}" for ours, theirs in named.items()))
+        also = (
+            f" (or columns={named} to name it, on the command line autorater convert FILE OUT.jsonl --columns "
+            f"{option}, or a layout of docs/data.md)"
+        )
+    theirs = [name for name in names if renamed.get(name, name) == name]
+    return f"column {column!r} is missing; expected it{also} among {shortened(theirs, 200)}"
 
 
 def _check_ties(names: Collection[str]) -> None:

@@ -200,39 +200,27 @@ def csv_rows(path: Path, select: SelectColumns) -> Rows:
 
 def _csv_rows(path: Path, select: SelectColumns) -> Rows:
     lines = _lines(path)
-    skipped, first, separator = 0, "", None
-    for skipped, first in lines:  # noqa: B007
-        line = first.rstrip("\r\n").strip('"')
-        if line.lower().startswith("sep=") and separator is None:  # a line by which Excel names the separator
-            separator = line[4:5] or ","
-        elif not first.isspace():
-            break
-    else:
+    start, first, separator = _first_line(lines)
+    if not first:
         return
-    if first.lstrip().startswith(("{", "[{")):
-        raise DataError(f"line {skipped}: begins like JSON; expected a header of CSV, or a name that ends in .jsonl")
-    separator = separator or _separator(first)
     has_blanks = f"{separator} " in first
     reader = csv.reader(
         chain([first], (text for _, text in lines)), strict=True, delimiter=separator, skipinitialspace=has_blanks
     )
-    header: list[str] | None = None
-    start, base = skipped, skipped - 1
+    base = start - 1
     try:
+        header = [name.strip() for name in next(reader)]
+        with located(f"line {start}"):
+            used = set(select([name for name in header if name]))
+        columns = [(i, name) for i, name in enumerate(header) if name in used]
+        start = base + reader.line_num + 1
         for values in reader:
-            if not values:
-                pass
-            elif header is None:
-                header = [name.strip() for name in values]
-                with located(f"line {start}"):
-                    used = set(select([name for name in header if name]))
-                    columns = [(i, name) for i, name in enumerate(header) if name in used]
-            elif len(values) != len(header):
+            if values and len(values) != len(header):
                 raise DataError(
                     f"line {start}: {len(values)} fields; expected {len(header)}, as in the header "
                     f"(separated by {_SEPARATORS.get(separator, separator)})"
                 )
-            else:
+            if values:
                 with located(f"line {start}"):
                     _refuse_swallowed(values, header, separator)
                 texts = {name: values[i] for i, name in columns}
@@ -246,6 +234,22 @@ def _csv_rows(path: Path, select: SelectColumns) -> Rows:
             f"line {start}: not CSV ({error}); expected quotes around fields with "
             f"{_SEPARATORS.get(separator, separator)}, and a quote inside them written twice, without a backslash"
         ) from error
+
+
+def _first_line(lines: Iterator[tuple[int, str]]) -> tuple[int, str, str]:
+    """The number and the text of the header, and the separator; an empty text without a header."""
+    separator = None
+    for number, text in lines:
+        line = text.rstrip("\r\n").strip('"')
+        if line.lower().startswith("sep=") and separator is None:  # a line by which Excel names the separator
+            separator = line[4:5] or ","
+        elif text.lstrip().startswith(("{", "[{")):
+            raise DataError(
+                f"line {number}: begins like JSON; expected a header of CSV, or a name that ends in .jsonl"
+            )
+        elif not text.isspace():
+            return number, text, separator or _separator(text)
+    return 0, "", ""
 
 
 def _refuse_swallowed(values: list[str], header: list[str], separator: str) -> None:
