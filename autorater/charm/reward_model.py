@@ -33,6 +33,7 @@ from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
 from autorater.models.devices import gpu_has_bf16, usable_device
 from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
+from autorater.models.modes import evaluating
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.progress import progress_bar
 from autorater.prompts.batching import longest_prompt, pad_prompts
@@ -119,17 +120,15 @@ class RewardModel:
             if len(ids) > self.max_length:
                 expected = f"expected at most {self.max_length}"
                 raise UserError(f"a response by {response.model!r} has {len(ids)} tokens with its prompt; {expected}")
-        was_training = self.model.training
-        self.model.eval()
         scores = np.zeros(len(encoded))
         device = next(self.model.parameters()).device
         by_length = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))  # little padding
-        for start in range(0, len(by_length), self.batch_size):
-            rows = by_length[start : start + self.batch_size]
-            ids, mask = pad_prompts([encoded[i] for i in rows], self.tokenizer.pad_token_id, device, side="right")
-            logits = self.model(input_ids=ids, attention_mask=mask).logits  # (B, 1)
-            scores[rows] = logits[:, 0].cpu().double().numpy()
-        self.model.train(was_training)
+        with evaluating(self.model):
+            for start in range(0, len(by_length), self.batch_size):
+                rows = by_length[start : start + self.batch_size]
+                ids, mask = pad_prompts([encoded[i] for i in rows], self.tokenizer.pad_token_id, device, side="right")
+                logits = self.model(input_ids=ids, attention_mask=mask).logits  # (B, 1)
+                scores[rows] = logits[:, 0].cpu().double().numpy()
         return scores
 
     def score_file(self, responses: Iterable[Response], folder: str | Path, name: str) -> dict[Response, float]:

@@ -32,9 +32,9 @@ from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, re
 from autorater.models.answers import AnswerDistribution, AnswerTree
 from autorater.models.devices import usable_device
 from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy
+from autorater.models.modes import evaluating
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
-from autorater.models.same_scores import evaluating
 from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree

@@ -18,6 +18,7 @@ shared_generation  G samples per prompt with one prefill
 repeated_cache     models that cannot hold a prompt's suffixes in one row: its cache is repeated
 checkpointed_cache gradient checkpointing of layers that fill a cache
 cache_copies       copies of a cache that leave the original as it is
+modes              a model without dropout, or without autocast, for a while
 same_scores        whether a faster way gives the log-probabilities of the plain one
 token_tree         finitely many strings after a prompt, as a tree of tokens
 answers            the exact distribution over verbalized probabilities

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
 from autorater.data.messages import Text, plain_text
-from autorater.models.same_scores import evaluating
+from autorater.models.modes import evaluating
 from autorater.models.shares import in_shares, interleaved
 from autorater.models.split_attention import transformer_of
 from autorater.progress import progress_bar

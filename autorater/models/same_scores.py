@@ -4,45 +4,18 @@ Under autocast they are compared twice. In half precision the kernels are those 
 rounded to a multiple of 0.25 in bfloat16, so only a large mistake shows. In float32 a small one does.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autorater.models.modes import evaluating, without_autocast
 from autorater.models.sharding import largest
 from autorater.models.split_attention import transformer_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Mean absolute difference of log-probabilities (nats) that counts as rounding, whatever the logits."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it, a model has no dropout; afterwards every module is in the mode that it had."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
-
-
-@contextmanager
-def without_autocast(model: nn.Module) -> Iterator[None]:
-    """Within it, a model with float32 weights computes in float32."""
-    # accelerate puts autocast around the forward pass, and the one without it here
-    prepared = [(module, module.forward) for module in model.modules() if "_original_forward" in vars(module)]
-    for module, _ in prepared:
-        module.forward = module._original_forward
-    try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
-            yield
-    finally:
-        for module, forward in prepared:
-            module.forward = forward
 
 
 def difference(

@@ -88,7 +88,10 @@ def gathered(rows: Sequence[T]) -> tuple[list[T], range]:
 
 @cache
 def _on_cpus(world: ProcessGroup) -> ProcessGroup:
-    """A group of all processes that needs no GPU: NCCL takes that of the thread, which may be another one."""
+    """A group of all processes that needs no GPU: NCCL takes that of the thread, which may be another one.
+
+    `world` is the key of the cache alone: a process group that is set up again requires a new one.
+    """
     return sys.modules["torch.distributed"].new_group(backend="gloo")
 
 

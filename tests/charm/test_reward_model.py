@@ -29,6 +29,18 @@ def test_scores_do_not_depend_on_the_batch(reward_model):
     assert together.std() > 0
 
 
+def test_every_module_keeps_its_mode_even_after_an_error(reward_model, monkeypatch):
+    reward_model.model.train()
+    reward_model.model.score.eval()  # as a frozen part of a model that is trained
+    reward_model.score(RESPONSES)
+    assert reward_model.model.model.training
+    assert not reward_model.model.score.training
+    monkeypatch.setattr(reward_model.model, "forward", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reward_model.score(RESPONSES)
+    assert reward_model.model.training
+
+
 def test_the_score_is_the_output_at_the_last_token_of_the_text(reward_model):
     (ids,) = reward_model.encode(RESPONSES[:1])
     model = reward_model.model.eval()
