@@ -43,8 +43,8 @@ def shortened(value: object, length: int = 80) -> str:
 def given_in(row: Row, column: str) -> Any:
     """The value of an optional column; null, the empty string and NaN are None."""
     value = row.get(column)
-    is_null = value is None or (isinstance(value, str | float | Decimal) and (value == "" or value != value))
-    return None if is_null else value
+    is_nan = isinstance(value, float | Decimal) and math.isnan(value)
+    return None if is_nan or (isinstance(value, str) and not value) else value
 
 
 def decoded(value: object) -> Any:
@@ -208,7 +208,7 @@ def probability_in(row: Row, column: str, for_words: str = "") -> float | None:
         value = value.replace(",", ".")
     number = number_of(value)
     if not 0 <= number <= 1:
-        is_word = for_words and isinstance(value, str) and number != number and "%" not in value
+        is_word = for_words and isinstance(value, str) and math.isnan(number) and "%" not in value
         raise bad_value(column, value, "a number in [0, 1], or null" + (f"; {for_words}" if is_word else ""))
     return number
 

@@ -7,6 +7,7 @@ The meaning of the columns is left to the caller (`autorater.data.loading`, `aut
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -152,7 +153,7 @@ def _lengthen(rows: list[Row], types: Mapping[str, Any]) -> None:
     for name, kind in ((name, _SHORT[str(type)]) for name, type in types.items() if str(type) in _SHORT):
         numbers = np.array([row[name] for row in rows], kind).astype(str).astype(float)
         for row, number in zip(rows, numbers.tolist(), strict=True):
-            row[name] = None if number != number else number
+            row[name] = None if math.isnan(number) else number
 
 
 def _nested(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -47,7 +48,7 @@ def gold(row: Row) -> Iterator[Row]:
     """`label` says which response is objectively right: a label of 0 or 1, not a vote."""
     value = given_in(row, "label")
     number = number_of(value)
-    if number == number and number not in (1, 2):
+    if not math.isnan(number) and number not in (1, 2):
         raise bad_value("label", value, f"1 (the first response is right), 2 or A>B, …, or {_OWN}")
     winner = None if value is None else winner_of(value, "label")
     if winner is None:
@@ -87,7 +88,7 @@ def judgelm(row: Row) -> Iterator[Row]:
         yield {"no_vote": "score is null"}
         return
     ratings = [number_of(score) for score in scores] if isinstance(scores, list) else []
-    if len(ratings) != 2 or not all(rating == rating for rating in ratings):
+    if len(ratings) != 2 or any(map(math.isnan, ratings)):
         raise bad_value("score", row["score"], "two numbers, the ratings of both answers")
     first, second = ratings
     yield summed([] if -1 in ratings else signs([second - first]), "score is -1, not parsed")

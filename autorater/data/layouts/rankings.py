@@ -6,6 +6,7 @@ Two answers with the same text are no pair, whatever their ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
@@ -148,7 +149,7 @@ def _message(role: str, part: Row) -> Row:
 
 def _score(answer: Row, column: str) -> float:
     number = number_of(answer[column])
-    if number != number:
+    if math.isnan(number):
         raise bad_value(column, answer[column], "a number")
     return number
 

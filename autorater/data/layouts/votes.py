@@ -15,6 +15,7 @@ direction differs.
 
 from __future__ import annotations
 
+import math
 import re
 
 from autorater.data.errors import DataError
@@ -49,7 +50,7 @@ def winner_of(value: object, column: str) -> str | None:
         DataError: If the value is none of the words above.
     """
     number = number_of("".join(value.split()) if isinstance(value, str) else value)
-    if number == number:
+    if not math.isnan(number):
         if number not in (1, 2) or str(value).lstrip().startswith("+"):  # "+1" is a strength
             raise bad_value(column, value, _EXPECTED)
         return "A" if number == 1 else "B"
@@ -94,7 +95,7 @@ def numbered_vote(row: Row, column: str) -> Row:
     number = number_of(given_in(row, column))
     if number in (0, 1):
         return counts(*VOTES["B" if number else "A"])
-    if number == number:
+    if not math.isnan(number):
         raise bad_value(column, row[column], "0 (the first response) or 1 (the second)")
     return votes_in(row, column)
 
