@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
 from autorater.metrics.position_audit import only_verdicts
-from autorater.report.plots import GREY, blank_figure, grid, plot_order_swap, prepare_order_swap
+from autorater.report.plots import BLUE, GREY, ORANGE, blank_figure, grid, plot_order_swap, prepare_order_swap
 
 _BINS = 41  # odd: one bin is centred at 0
 _OUTCOMES = ("A", "tie", "B")
@@ -28,9 +28,9 @@ def prepare_deviations(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, np.ndarray
 
 def plot_deviations(axes: Axes, prepared: dict[str, np.ndarray]) -> None:
     """Draws the result of `prepare_deviations`."""
-    axes.stairs(prepared["share"], prepared["edges"], fill=True, color="#0072B2", alpha=0.85)
+    axes.stairs(prepared["share"], prepared["edges"], fill=True, color=BLUE, alpha=0.85)
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
-    axes.axvline(prepared["mean"], color="#D55E00", linewidth=1.6, label=f"mean {prepared['mean']:+.3f}")
+    axes.axvline(prepared["mean"], color=ORANGE, linewidth=1.6, label=f"mean {prepared['mean']:+.3f}")
     axes.set_title("Symmetry deviation", **_TITLE)
     axes.set_xlabel("−1: favours the first response, +1: favours the second", fontsize=10)
     axes.set_ylabel("fraction of pairs", fontsize=10)

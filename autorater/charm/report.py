@@ -15,13 +15,13 @@ from autorater.charm.elo import Rating
 from autorater.charm.evaluation import RewardEvaluation
 from autorater.data.atomic import write_text
 from autorater.report.glossary import Metric
-from autorater.report.plots import blank_figure, unit_square
+from autorater.report.plots import BLUE, ORANGE, blank_figure, unit_square
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import markdown_table, settings_rows
 
 Table = list[tuple[str, ...]]
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-_OTHERS, _OVERVALUED = "#0072B2", "#D55E00"
+_OTHERS, _OVERVALUED = BLUE, ORANGE
 ALIGN = "lr"
 
 

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from autorater.evaluation.judge import Evaluation
 from autorater.metrics.groups import GroupMetrics
-from autorater.report.plots import GREY, blank_figure, grid
+from autorater.report.plots import BLUE, GREY, ORANGE, blank_figure, grid
 from autorater.report.text import visible_line
 
 # Okabe and Ito: distinguishable by colour-blind readers; without their yellow, invisible on white
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _WIDTH, _ROW = 10.0, 0.3  # inches
 
 

@@ -38,7 +38,9 @@ def test_versions_has_the_name_of_the_distribution():
 
 
 def test_configs_that_the_entrypoint_chooses_exist():
-    for name in re.findall(r"name=(\w+)$", ENTRYPOINT, re.MULTILINE):
+    names = re.findall(r"name=(\w+)$", ENTRYPOINT, re.MULTILINE)
+    assert len(names) == 3
+    for name in names:
         assert (ROOT / "recipes" / "accelerate" / f"{name}.yaml").exists(), name
 
 

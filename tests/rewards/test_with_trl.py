@@ -90,6 +90,7 @@ def test_every_reward_trains(train, reward, conversational):
 @pytest.mark.parametrize("conversational", [False, True], ids=["text", "chat"])
 def test_unparsed_answers_are_scored(train, conversational):
     history = train(log_reward, dataset(conversational), [])
+    assert len(history) == 2
     for entry in history:
         assert entry["answers/parse_rate"] == 0.0
         assert entry["rewards/log_reward/mean"] == pytest.approx(math.log(1e-3))

@@ -8,10 +8,8 @@ from autorater.judges.options import fraction
 def add_winrate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `autorater winrate`."""
     _add_input(parser)
+    _add_clusters(parser)
     add = parser.add_argument
-    add(
-        "--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt or cluster, if all have it)"
-    )
     add("--confidence", type=fraction, default=0.95, metavar="C", help="coverage of the intervals (default: 0.95)")
     add("--width", type=fraction, metavar="W", help="also say how many more votes make an interval this narrow")
 
@@ -34,10 +32,8 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     level = "chance of a false verdict in any metric (default: 0.05)"
     _add_method(parser)
     add("--level", type=fraction, default=0.05, metavar="L", help=level)
-    add(
-        "--cluster_by", metavar="COLUMN", help="column of dependent pairs (default: prompt or cluster, if all have it)"
-    )
-    add("--output_dir", default=".", metavar="DIR", help="folder of the results (default: the current one)")
+    _add_clusters(parser)
+    _add_output_dir(parser)
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +43,15 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         "--votes", metavar="FILE", help="file with votes and the same ids; default: JUDGED has the votes"
     )
     _add_method(parser)
+    _add_output_dir(parser)
+
+
+def _add_clusters(parser: argparse.ArgumentParser) -> None:
+    clusters = "column of dependent pairs (default: prompt or cluster, if all have it)"
+    parser.add_argument("--cluster_by", metavar="COLUMN", help=clusters)
+
+
+def _add_output_dir(parser: argparse.ArgumentParser) -> None:
     folder = "folder of the results (default: the current one)"
     parser.add_argument("--output_dir", default=".", metavar="DIR", help=folder)
 

@@ -11,12 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from autorater.data.atomic import write_text
 from autorater.metrics.gate import BETTER, HIGHER_IS_BETTER, UNCLEAR, WORSE, Change
-from autorater.report.plots import GREY, blank_figure, grid
+from autorater.report.plots import BLUE, GREY, ORANGE, blank_figure, grid
 from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import settings_rows
 
 _WIDTH = 5.2  # inches; text of 11 points is legible on a phone
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
 def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -27,7 +26,7 @@ def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
     """
     figure = blank_figure((_WIDTH, 1.7 + 0.7 * len(rates)))
     axes = figure.subplots()
-    styles = (("", "votes and judge", _BLUE, "o"), ("votes_only_", "votes alone", GREY, "s"))
+    styles = (("", "votes and judge", BLUE, "o"), ("votes_only_", "votes alone", GREY, "s"))
     for offset, (prefix, label, color, marker) in zip((0.14, -0.14), styles, strict=True):
         value, low, high = (
             np.array([r[f"{prefix}{end}"] for r in rates.values()]) for end in ("value", "low", "high")
@@ -36,7 +35,7 @@ def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
         bars = {"fmt": marker, "color": color, "markersize": 6, "linewidth": 2.4 if not prefix else 1.4, "capsize": 3}
         axes.errorbar(value, y, xerr=[value - low, high - value], label=label, **bars)
     judged = [rate["judge_only_value"] for rate in rates.values()]
-    axes.scatter(judged, -np.arange(len(rates)), marker="x", color=_ORANGE, s=34, label="judge alone", zorder=3)
+    axes.scatter(judged, -np.arange(len(rates)), marker="x", color=ORANGE, s=34, label="judge alone", zorder=3)
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle="--", zorder=0)
     names = [name if len(name) <= 20 else f"{name[:19]}…" for name in rates]
     axes.set_yticks(-np.arange(len(rates)), names, fontsize=11, parse_math=False)
@@ -57,10 +56,10 @@ def deferral_figure(shares: np.ndarray, risks: np.ndarray, alpha: float, share: 
     """
     figure = blank_figure((_WIDTH, 4.2))
     axes = figure.subplots()
-    axes.step(shares, risks, where="pre", color=_BLUE, linewidth=1.8, label="disagreement on the pairs with votes")
-    axes.axhline(alpha, color=_ORANGE, linewidth=1.4, linestyle="--", label=f"accepted: {alpha:g}")
+    axes.step(shares, risks, where="pre", color=BLUE, linewidth=1.8, label="disagreement on the pairs with votes")
+    axes.axhline(alpha, color=ORANGE, linewidth=1.4, linestyle="--", label=f"accepted: {alpha:g}")
     if share:
-        axes.axvspan(0, share, color=_BLUE, alpha=0.1, linewidth=0, label=f"may stand: {share:.0%}")
+        axes.axvspan(0, share, color=BLUE, alpha=0.1, linewidth=0, label=f"may stand: {share:.0%}")
     axes.set(xlim=(0, 1), ylim=(0, max(2 * alpha, 1.1 * risks[shares >= 0.05].max())))
     axes.set_xlabel("share of pairs left to the judge, the clearest first", fontsize=11)
     axes.set_ylabel("disagreement with the majority", fontsize=11)
@@ -78,7 +77,7 @@ def gate_figure(changes: Sequence[Change], labels: Sequence[str]) -> Figure:
     """
     figure = blank_figure((_WIDTH, 1.5 + 0.6 * len(changes)))
     axes = figure.subplots()
-    colors = {WORSE: _ORANGE, BETTER: _BLUE, UNCLEAR: GREY}
+    colors = {WORSE: ORANGE, BETTER: BLUE, UNCLEAR: GREY}
     for y, change in enumerate(changes):
         sign = 1 if HIGHER_IS_BETTER[change.metric] else -1
         half = (change.high - change.low) / 2
