@@ -52,8 +52,8 @@ class RunConfig:
     gradient_checkpointing: bool = option(False, "Trade compute for memory.")
     eval_steps: float | None = option(
         None,
-        "Update steps between evaluations on `n_eval_pairs` held-out pairs, or below 1 a share of all steps; without it "
-        "the judge is measured before and after training only.",
+        "Update steps between evaluations on `n_eval_pairs` held-out pairs, or below 1 a share of all steps; by "
+        "default the judge is measured before and after training only.",
     )
     bf16: bool | None = option(
         None,

@@ -138,8 +138,7 @@ def test_the_fence_is_longer_than_any_in_the_prompt(card, ticks):
 
 
 def test_simulated_annotators_are_named(card, judged):
-    before, after = judged
-    assert ("The annotators are simulated" in card()) == (after.truth is not None)
+    assert ("The annotators are simulated" in card()) == (judged[1].truth is not None)
 
 
 def test_the_example_of_a_judge_of_items_reads_a_file(tmp_path):
