@@ -68,6 +68,10 @@ _STATUS_OF = {  # of errors that have a word in place of a status
     404: re.compile("unexpected endpoint or method", re.IGNORECASE),  # LM Studio
     400: re.compile("invalid_request_error|invalid_argument|BadRequestError", re.IGNORECASE),
 }
+_CREDIT_USED = re.compile(  # in the reason of errors with status 400, 403 or 429
+    "credit balance is too low to access|has either used all available credits",  # Anthropic, xAI
+    re.IGNORECASE,
+)
 _STATUS = re.compile(r"[45]\d\d")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _LONGEST_HEAD = 2000  # characters of a page in which its title is looked for: the time grows with their square
@@ -208,12 +212,16 @@ def is_temporary(status: int) -> bool:
 def error_reason(body: str) -> str:
     """The reason in the body of an error, at most 300 characters of one line."""
     title = _TITLE.search(body[:_LONGEST_HEAD])  # of a page of a proxy
-    try:
-        reason = reason_in(_json_of(body))
-    except RecursionError:
-        reason = ""
-    reason = reason or (title[1] if title else body)
+    reason = _shallow_reason_in(_json_of(body)) or (title[1] if title else body)
     return " ".join(reason.split())[:300] or "no reason"
+
+
+def _shallow_reason_in(body: object) -> str:
+    """`reason_in`; empty for a body that is nested too deeply."""
+    try:
+        return reason_in(body)
+    except RecursionError:
+        return ""
 
 
 def reason_in(body: object) -> str:
@@ -351,13 +359,13 @@ def _failure_in(body: object) -> dict[str, object]:
 
 
 def _status_in(body: object) -> int | None:
-    """The status that an error gives as a number or a word; None if it gives none."""
+    """The status that an error gives as a number or a word, or 402 by its reason; None if it gives none."""
     if not isinstance(body, Mapping):
         return None
     parts = [part for part in (body.get("error"), body) if isinstance(part, Mapping)]
     values = [part.get(name) for part in parts for name in ("code", "status", "type", "error")]
     words = [str(value) for value in values if isinstance(value, str | int)]
     found = [status for status, word in _STATUS_OF.items() if any(map(word.match, words))]
-    if _NO_CREDIT in found:
+    if _NO_CREDIT in found or _CREDIT_USED.search(_shallow_reason_in(body)):
         return _NO_CREDIT
     return next((int(word) for word in words if _STATUS.fullmatch(word)), found[0] if found else None)

@@ -271,6 +271,19 @@ def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
         ),
         (402, {"message": "pay"}, "the account has no credit: the server replied 402: pay"),
         (200, {"message": "pay", "code": "insufficient_quota"}, "the account has no credit: the server replied: pay"),
+        (
+            400,
+            {
+                "type": "invalid_request_error",
+                "message": "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing.",
+            },
+            "the account has no credit: the server replied 400: Your credit balance is too low",
+        ),
+        (
+            403,
+            "Your team 1-2 has either used all available credits or reached its monthly spending limit.",
+            "the account has no credit: the server replied 403: Your team",
+        ),
         (200, {"message": "wrong key", "code": 401}, "the key was not accepted: the server replied: wrong key"),
         (200, "Unexpected endpoint or method. (POST /v1/x)", r"no such model or address: .*/v1/chat/completions, key"),
     ],
@@ -456,6 +469,41 @@ def test_a_deadline_of_a_proxy_is_no_fault_of_a_prompt(quirky):
     with pytest.raises(EndpointError, match="20 requests in a row were refused"):
         ask(server, 60, concurrency=1)
     assert len(server.seen) == 20
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "llama runner process has terminated: error loading model: failed to initialize the context: failed to "
+        "allocate compute pp buffers",  # Ollama
+        "CUDA error: context is destroyed",
+        "the tensor is too large for this device",
+    ],
+)
+def test_a_dead_server_is_noticed_whatever_its_words(quirky, status, reason):
+    server = quirky(lambda sent: (status, {"error": reason}))
+    with pytest.raises(EndpointError, match="20 requests in a row were refused"):
+        ask(server, 60, concurrency=1, max_retries=0)
+    assert len(server.seen) == 20
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Context size has been exceeded.",  # llama.cpp
+        "the context window is full",
+        "input length and max_tokens exceed context limit",
+        "input is too large to process",
+        "Request too large for m on tokens per min (TPM): Limit 30, requested 40",  # OpenAI
+    ],
+)
+def test_a_run_does_not_end_for_prompts_that_are_too_long(quirky, monkeypatch, status, reason):
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE", 0.0)
+    server = quirky(lambda sent: (200, chat()) if "message 0" in str(sent) else (status, {"error": reason}))
+    answers = ask(server, 30, concurrency=1, max_retries=0)[1]
+    assert [answer.probability for answer in answers] == [0.7] + [None] * 29
 
 
 def test_refusals_in_a_row_are_those_of_all_calls(quirky):
