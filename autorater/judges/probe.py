@@ -38,7 +38,7 @@ from autorater.judges.calibrators import fit_recalibration, log_losses
 from autorater.judges.judgments import Judgments
 from autorater.metrics.clusters import cluster_numbers
 from autorater.models.devices import usable_device
-from autorater.models.loading import load_policy
+from autorater.models.loading import load_policy, named_model
 from autorater.models.response_states import ReadText, ResponseStates
 from autorater.models.shares import in_shares, interleaved
 
@@ -185,7 +185,10 @@ class LinearProbe:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None, **model_init_kwargs) -> LinearProbe:
-        """Loads a saved probe and its model; UserError if either is missing."""
+        """Loads a saved probe and its model; UserError if either is missing.
+
+        A relative path of the model is one from the working directory, or from the folder.
+        """
         description, arrays = (Path(folder, file) for file in _FILES)
         if not description.exists() or not arrays.exists():
             raise UserError(f"{folder} holds no linear probe; expected {' and '.join(_FILES)}")
@@ -193,11 +196,12 @@ class LinearProbe:
         if missing := {"model", "layer", "strength"} - saved.keys():
             raise UserError(f"{description}: no {', '.join(sorted(missing))}; expected what LinearProbe.save writes")
         device = usable_device(device)
-        model, tokenizer = load_policy(saved["model"], **model_init_kwargs)
+        name = named_model(description, "model", saved["model"])
+        model, tokenizer = load_policy(name, **model_init_kwargs)
         model.to(device)
         states = ResponseStates(model, tokenizer, [saved["layer"]])
         with np.load(arrays) as columns:
-            return cls(states, saved["model"], saved["layer"], saved["strength"], **columns)
+            return cls(states, name, saved["layer"], saved["strength"], **columns)
 
 
 def text_folds(pairs: Sequence[Pair], texts: Sequence[ReadText], seed: int) -> np.ndarray:

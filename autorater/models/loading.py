@@ -260,28 +260,30 @@ def resolve_model(name_or_path: str) -> str:
 
 
 def base_of(adapter: str | Path, base: object) -> str:
-    """The base model that an adapter names: a path from the working directory, or a Hub name.
+    """The base model that an adapter names, as in `named_model`."""
+    return named_model(Path(adapter, _ADAPTER), "base_model_name_or_path", base, "base model")
 
-    A path that was found from the adapter's folder is absolute.
+
+def named_model(file: Path, field: str, name: object, kind: str = "model") -> str:
+    """The model that a field of a JSON file names: a path from the working directory, or a Hub name.
+
+    A path that was found from the file's folder is absolute.
 
     Raises:
         UserError: If it is no text, or a path that does not exist.
     """
-    config = Path(adapter, _ADAPTER)
-    if not isinstance(base, str) or not base:
-        raise UserError(
-            f"{config}: base_model_name_or_path is {base!r}; expected the Hub name or the folder of the base model"
-        )
-    if Path(base).exists():
-        return base
-    if (beside := Path(adapter, base)).exists():
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{file}: {field} is {name!r}; expected the Hub name or the folder of the {kind}")
+    if Path(name).exists():
+        return name
+    if (beside := file.parent / name).exists():
         return str(beside.resolve())
-    if _is_local(base):
+    if _is_local(name):
         raise UserError(
-            f"{config} names the base model {base}, which is not there; move it back, or change "
-            "base_model_name_or_path in that file to its new place"
+            f"{file} names the {kind} {name}, which is not there; move it back, or change {field} in that file to its "
+            "new place"
         )
-    return base
+    return name
 
 
 def _is_local(name_or_path: str) -> bool:

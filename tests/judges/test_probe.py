@@ -244,6 +244,19 @@ def test_saved_and_loaded(parts, pairs, fitted, tmp_path):
         LinearProbe.load(description.parent)
 
 
+def test_a_probe_whose_model_was_moved(parts, fitted, tmp_path):
+    for part in parts:
+        part.save_pretrained(tmp_path / "model")
+    named = replace(fitted, name="../model")  # as from another working directory
+    named.save(tmp_path / "probe")
+    loaded = LinearProbe.load(tmp_path / "probe", device="cpu")
+    assert loaded.name == str(tmp_path / "model")
+    replace(fitted, name="/scratch/old/llama").save(tmp_path / "probe")
+    message = f"{tmp_path}/probe/probe.json names the model /scratch/old/llama, which is not there; move it back, or"
+    with pytest.raises(UserError, match=f"^{message} change model in that file to its new place$"):
+        LinearProbe.load(tmp_path / "probe")
+
+
 def test_pairs_that_cannot_be_divided(parts, pairs):
     with pytest.raises(UserError, match="5 or more distinct responses, got 2"):
         LinearProbe.fit_model(*parts, [pairs[0]] * 9)
