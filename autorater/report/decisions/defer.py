@@ -13,6 +13,7 @@ import logging
 import numpy as np
 
 from autorater.data.atomic import open_atomic, write_json
+from autorater.data.errors import refuse_overwriting
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
 from autorater.judges.judged import check_method, labels_of, read_judged
@@ -24,6 +25,7 @@ from autorater.report.tables import percent
 
 logger = logging.getLogger(__name__)
 
+_FOR_PEOPLE = "for_people.jsonl"
 _CAPTION = "Disagreement of the judge with the majority of votes, for every share of pairs that could be left to it."
 
 
@@ -31,9 +33,11 @@ def run(args: argparse.Namespace) -> None:
     """Reads, decides, writes and prints.
 
     Raises:
-        UserError: If a file or an option is invalid, or no pair has votes.
+        UserError: If a file or an option is invalid, no pair has votes, or `for_people.jsonl` is a file to read.
     """
     folder = prepare_output_dir(args.output_dir)
+    for source in (args.judged, args.votes):
+        refuse_overwriting(source, folder / _FOR_PEOPLE)  # votes may have been added to it
     pairs = read_judged(args.judged, args.votes, methods=args.methods)
     check_method(args.methods, pairs)
     labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= round(threshold, DECIMALS)
     order = np.argsort(margins, kind="stable")
     for_people = [i for i in order if not (voted[i] or stands[i])]
-    with open_atomic(folder / "for_people.jsonl") as file:
+    with open_atomic(folder / _FOR_PEOPLE) as file:
         write_rows(({**pairs[i].row, "id": pairs[i].id, "probability": float(judged[i])} for i in for_people), file)
     share = float(stands[voted].mean())
     results = {
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     figure = deferral_figure(*risk_curve(*study), args.alpha, share)
     write_page(folder / "defer.html", "Deferral", answer, figure, _CAPTION, ("", "Pairs"), rows, vars(args))
-    logger.info("%s, %s", folder / "defer.html", folder / "for_people.jsonl")
+    logger.info("%s, %s", folder / "defer.html", folder / _FOR_PEOPLE)
 
 
 def _answer(results: dict) -> str:

@@ -110,6 +110,20 @@ def test_pairs_for_people_are_the_least_certain_first(tmp_path, rows, capsys):
     assert f"{results['n_standing']} of {(~voted).sum()} judgments may stand" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["judged", "--votes"])
+def test_votes_that_people_filled_in_are_not_overwritten(tmp_path, rows, capsys, option):
+    judged, people = write(tmp_path / "judged.jsonl", rows), tmp_path / "for_people.jsonl"
+    write(people, [row | {"votes_a": 1, "votes_b": 2} for row in rows])
+    filled_in = people.read_text()
+    sources = [str(people)] if option == "judged" else [judged, option, str(people)]
+    with pytest.raises(SystemExit, match="2"):
+        command(["defer", *sources, "--alpha", "0.2", "--output_dir", str(tmp_path)])
+    assert f"{people} would be overwritten, and it is the file to read; choose another" in capsys.readouterr().err
+    assert people.read_text() == filled_in
+    assert not (tmp_path / "defer.json").exists()
+    command(["defer", *sources, "--alpha", "0.2", "--output_dir", str(tmp_path / "again")])
+
+
 def test_answers_on_the_grid_stand_on_both_sides_of_a_half(tmp_path, rows):
     """In binary 0.7 − 0.5 is below 0.5 − 0.3, the threshold of these votes."""
     texts = {name: rows[0][name] for name in ("prompt", "response_a", "response_b")}
