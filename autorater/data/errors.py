@@ -51,7 +51,9 @@ def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:
     if not isinstance(source, str | os.PathLike) or not (os.path.exists(source) and os.path.exists(out)):
         return
     if os.path.samefile(source, out):
-        raise UserError(f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name")
+        raise UserError(
+            f"{os.fspath(out)} would be overwritten, and it is the file to read; choose another name or folder"
+        )
 
 
 def refuse_several_processes() -> None:

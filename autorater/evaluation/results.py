@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autorater.data.atomic import open_atomic, write_json
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, refuse_overwriting
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation
+from autorater.judges.options import RECORDED
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+TRAINING = "run.json"  # the record of a training run, beside its results
 
 
 def prepare_output_dir(path: str | Path) -> Path:
@@ -24,6 +26,18 @@ def prepare_output_dir(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"output_dir {str(path)!r} cannot be written: {error.strerror or error}") from None
     return path
+
+
+def refuse_results_of_judges(judges: Iterable[str], folder: Path) -> None:
+    """UserError if results in a folder would replace recorded judgments to read, or those of a judge's training."""
+    for judge in judges:
+        if judge.startswith(RECORDED):
+            refuse_overwriting(judge.removeprefix(RECORDED), folder / PREDICTIONS)
+        elif Path(judge, TRAINING).exists() and folder.samefile(judge):
+            raise UserError(
+                f"--output_dir: {folder} is the folder of {judge}, whose {METRICS} and {PREDICTIONS} would be "
+                "overwritten; choose another"
+            )
 
 
 def write_run(folder: str | Path, before: Evaluation, after: Evaluation, *, training_seconds: float) -> None:

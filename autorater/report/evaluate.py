@@ -19,7 +19,7 @@ from autorater.data.post_stratification import drawn_by_weight, parse_population
 from autorater.evaluation import methods
 from autorater.evaluation.method_judgments import ComparedPairs, Storage, cost, methods_of
 from autorater.evaluation.panels import panel_entries, panel_line
-from autorater.evaluation.results import prepare_output_dir
+from autorater.evaluation.results import prepare_output_dir, refuse_results_of_judges
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     """
     refuse_several_processes()
     folder = prepare_output_dir(args.output_dir)
+    refuse_results_of_judges(args.judge, folder)
     if args.baseline is not None:
         predictions_of(args.baseline, folder)  # before anything is judged
     loaded = _load(args)
