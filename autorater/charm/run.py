@@ -120,8 +120,8 @@ class CharmRun:
         """Continues the training of the original on a preference set; `stage: evaluate` uses an existing model."""
         folder, preferences = self.folder / version, calibration.sets[version]
         note, made_from = folder / _MADE_FROM, f"{calibration.overvalued}, {digest(preferences)}\n"
-        if self.args.stage == "evaluate" and any(folder.glob("*config.json")):
-            if note.exists() and note.read_text(encoding="utf-8") != made_from:
+        if self.args.stage == "evaluate" and note.exists():  # written last, when the model is complete
+            if note.read_text(encoding="utf-8") != made_from:
                 raise UserError(
                     f"{folder} was trained on other preferences, {note.read_text(encoding='utf-8').strip()}; now they "
                     f"are {made_from.strip()}: train it again, or use the options of that run"
@@ -198,11 +198,15 @@ class CharmRun:
         training: RewardTrainingConfig,
         **options,
     ) -> None:
+        from_main(lambda: self._forget(version))
         # constructed, not copied: this makes accelerate forget the trainer before, which DeepSpeed requires
         training = replace(training, output_dir=str(self.folder / version))
         train_reward_model(reward_model, preferences, training, **options)
-        # those of the model before
-        from_main(lambda: shutil.rmtree(self.folder / "scores" / version, ignore_errors=True))
+
+    def _forget(self, version: str) -> None:
+        """Removes what is known of the model of a version, before another one is written over it."""
+        (self.folder / version / _MADE_FROM).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)
 
     def _load(self, name: str) -> RewardModel:
         return RewardModel.from_pretrained(

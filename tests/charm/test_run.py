@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from trl import ModelConfig
 
 from autorater.charm import expected_win_rate
 from autorater.charm.arena import Arena
@@ -13,7 +15,10 @@ from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
 from autorater.charm.responses import Response
+from autorater.charm.run import CharmRun
+from autorater.charm.training import RewardTrainingConfig
 from autorater.data.loading import write_pairs
+from tests.conftest import full_disk
 
 ELO = {"ada": 1000.0, "bob": 1000.0}
 
@@ -141,3 +146,38 @@ def test_a_reward_model_that_scores_all_alike_is_warned_about():
     with pytest.warns(RuntimeWarning, match="all 3 score differences are 0"):
         calibration = calibrate(*scored([1.0] * 3, [1.0] * 3), {"ada": 900.0, "bob": 1000.0}, "ada", "bob")
     assert np.isfinite(calibration.offset)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains the calibrated version in a folder, without a model: `save` is called in place of the training."""
+    calibration = calibrate(*scored([3.0, 2.0, 0.0, 1.0], [1.0, 1.5, 1.0, 1.0]), ELO, "ada", "bob")
+    monkeypatch.setattr(CharmRun, "_load", lambda run, name: SimpleNamespace(model=None))
+
+    def train(save, stage="all", **options):
+        monkeypatch.setattr("autorater.charm.run.train_reward_model", save)
+        training = RewardTrainingConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", **options)
+        args = CharmArguments(stage=stage, n_pairs=20, n_prompts=5, n_test_prompts=5, n_test_pairs=5)
+        CharmRun(args, training, ModelConfig(model_name_or_path="org/m")).train("calibrated", calibration)
+
+    return train
+
+
+def saved(reward_model, preferences, config, **options):
+    Path(config.output_dir).mkdir(exist_ok=True)
+    Path(config.output_dir, "config.json").write_text("{}")
+
+
+def test_nothing_is_known_of_a_model_whose_training_failed(train, tmp_path, capsys):
+    """Its folder may hold new weights with the scores of the earlier ones."""
+    train(saved)
+    scores = tmp_path / "scores" / "calibrated" / "part-000.jsonl"
+    scores.parent.mkdir(parents=True)
+    scores.write_text("{}\n")
+    train(full_disk, stage="evaluate")
+    assert scores.exists(), "nothing was trained"
+    with pytest.raises(OSError, match="No space"):
+        train(full_disk)
+    assert not scores.exists()
+    with pytest.raises(OSError, match="No space"):
+        train(full_disk, stage="evaluate")
