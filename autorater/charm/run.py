@@ -37,12 +37,15 @@ from autorater.judges.identity import digest, model_digest
 from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import adapter_config
+from autorater.training.checkpointing.checkpoints import lasting
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
 from autorater.training.precision import evaluation_precision
 
 ORIGINAL = "original"
 _MADE_FROM = "made_from.txt"
+# options of a training that say where it is executed, and the model that scored the preferences
+_OF_THE_MACHINE = {"use_cpu", "bf16", "tf32", "attn_implementation", "model_name_or_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -119,12 +122,15 @@ class CharmRun:
     def train(self, version: str, calibration: Calibration) -> None:
         """Continues the training of the original on a preference set; `stage: evaluate` uses an existing model."""
         folder, preferences = self.folder / version, calibration.sets[version]
-        note, made_from = folder / _MADE_FROM, f"{calibration.overvalued}, {digest(preferences)}\n"
+        note, made_from = folder / _MADE_FROM, self._made_from(calibration.overvalued, preferences)
         if self.args.stage == "evaluate" and note.exists():  # written last, when the model is complete
-            if note.read_text(encoding="utf-8") != made_from:
+            earlier, now = note.read_text(encoding="utf-8").splitlines(), made_from.splitlines()
+            if earlier != now:
+                changes = [[line for line in old if line not in new] for old, new in ((earlier, now), (now, earlier))]
+                before, after = (", ".join(lines) or "the defaults" for lines in changes)
                 raise UserError(
-                    f"{folder} was trained on other preferences, {note.read_text(encoding='utf-8').strip()}; now they "
-                    f"are {made_from.strip()}: train it again, or use the options of that run"
+                    f"{folder} was trained with {before}, and now it is {after}: train it again, or use the options "
+                    "of that run"
                 )
             logger.info(f"{version}: using the reward model in {folder}")
             return
@@ -135,6 +141,13 @@ class CharmRun:
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
             write_text(note, made_from)
+
+    def _made_from(self, overvalued: str, preferences: list[Preference]) -> str:
+        """What a version with continued training depends on, a line each."""
+        options = lasting(non_default_settings(self.training, self.model_config))
+        settings = {name: value for name, value in options.items() if name not in _OF_THE_MACHINE}
+        made_from = {"overvalued": overvalued, "preferences": digest(preferences)} | dict(sorted(settings.items()))
+        return _lines(made_from)
 
     def evaluate(self, version: str) -> RewardEvaluation:
         """The metrics of a scored version on the held-out prompts."""
@@ -165,7 +178,7 @@ class CharmRun:
         preferences = voted_preferences(self.data.pairs)
         made_from |= {"seed": self.training.seed, "max_length": self.training.max_length}
         made_from |= {"preferences": digest(preferences)}  # the held-out prompts decide which they are
-        note, text = folder / _MADE_FROM, "".join(f"{name}: {value}\n" for name, value in made_from.items())
+        note, text = folder / _MADE_FROM, _lines(made_from)
         if note.exists() and note.read_text(encoding="utf-8") == text:
             logger.info(f"original: using the reward model in {folder}")
             return str(folder)
@@ -216,6 +229,10 @@ class CharmRun:
             max_length=self.training.max_length,
             **model_init_kwargs(self.model_config, self.training.use_cpu),
         )
+
+
+def _lines(values: Mapping[str, object]) -> str:
+    return "".join(f"{name}: {value}\n" for name, value in values.items())
 
 
 def _write_preferences(path: Path, preferences: list[Preference]) -> None:

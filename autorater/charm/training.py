@@ -41,6 +41,11 @@ class RewardTrainingConfig(RewardConfig):
 
     def __post_init__(self):
         check_values(self)
+        if str(self.resume_from_checkpoint).lower() not in ("none", "false"):  # a YAML file may hold a truth value
+            raise UserError(
+                f"resume_from_checkpoint: got {self.resume_from_checkpoint}; expected none, because a run has several "
+                "trainings, which begin again, and keeps its scores: start the same command without it"
+            )
         bf16_by_default(self)
         super().__post_init__()
 
@@ -77,7 +82,7 @@ def train_reward_model(
         peft_config=peft_config,
     )
     show_progress(trainer)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.train()
     with replacing_weights(config.output_dir, config.should_save):
         trainer.save_model(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

@@ -168,7 +168,7 @@ def saved(reward_model, preferences, config, **options):
     Path(config.output_dir, "config.json").write_text("{}")
 
 
-def test_nothing_is_known_of_a_model_whose_training_failed(train, tmp_path, capsys):
+def test_nothing_is_known_of_a_model_whose_training_failed(train, tmp_path):
     """Its folder may hold new weights with the scores of the earlier ones."""
     train(saved)
     scores = tmp_path / "scores" / "calibrated" / "part-000.jsonl"
@@ -180,4 +180,16 @@ def test_nothing_is_known_of_a_model_whose_training_failed(train, tmp_path, caps
         train(full_disk)
     assert not scores.exists()
     with pytest.raises(OSError, match="No space"):
+        train(full_disk, stage="evaluate")
+
+
+def test_an_evaluation_has_the_options_of_the_training(train, tmp_path):
+    """The report shows them."""
+    train(saved, learning_rate=0.05)
+    assert "learning_rate: 0.05\n" in (tmp_path / "calibrated" / "made_from.txt").read_text()
+    train(full_disk, stage="evaluate", learning_rate=0.05, per_device_eval_batch_size=2, logging_steps=3)
+    message = "calibrated was trained with learning_rate: 0.05, and now it is "
+    with pytest.raises(ValueError, match=f"{message}learning_rate: 0.07: train it again"):
+        train(full_disk, stage="evaluate", learning_rate=0.07)
+    with pytest.raises(ValueError, match=f"{message}the defaults: train it again"):
         train(full_disk, stage="evaluate")

@@ -118,6 +118,7 @@ def test_votes_give_elo_and_a_lora_adapter_is_trained(tmp_path):
         (["--overvalued=nobody", *TINY], "no Elo for 'nobody'"),
         (["--dataset_name=votes.jsonl", "--n_pairs=5"], "n_pairs: no effect, because the data is read"),
         (["--model_name_or_path=org/m", "--base_epochs=1"], "base_epochs: no effect, because the reward model is"),
+        (["--resume_from_checkpoint=auto", *TINY], "keeps its scores: start the same command without it"),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, arguments, message):
