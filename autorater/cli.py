@@ -22,7 +22,7 @@ from types import NoneType, UnionType
 from typing import NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from autorater.data.config_file import check_options, on_command_line, read_config
-from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError, file_problem
+from autorater.data.errors import AlreadyFinished, DataWarning, OptionError, UserError, disk_problem
 from autorater.judges.options import CommandParser
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
@@ -135,7 +135,7 @@ def _imported(place: str) -> Callable:
 def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> None:
     """Runs `main`. Ctrl-C becomes the line `interrupted` and status 130; an error of the user, a line and status 2.
 
-    Errors of the user are a `UserError`, and an `OSError` of a disk or of the name of a file.
+    Errors of the user are a `UserError`, and those of a disk or of the name of a file (`disk_problem`).
     """
     with _standard_streams():
         try:
@@ -152,8 +152,8 @@ def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> No
             if not _reader_has_ended():
                 raise
             sys.exit(NO_READER)
-        except OSError as error:
-            if (problem := file_problem(error)) is None:
+        except Exception as error:
+            if (problem := disk_problem(error)) is None:
                 raise
             _fail(problem)
         except KeyboardInterrupt:

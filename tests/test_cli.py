@@ -214,6 +214,11 @@ def test_an_unusable_file_or_disk_is_one_line(tmp_path, capsys):
     assert message(tmp_path.read_text) == f"error: {tmp_path}: Is a directory\n"
     assert message(full_disk) == "error: No space left on device\n"
 
+    def full_disk_of_tokenizers():
+        raise Exception("No space left on device (os error 28)")
+
+    assert message(full_disk_of_tokenizers) == "error: No space left on device\n"
+
 
 def output_of(code, **options):
     """The ended process of a script whose `main` is the code, with buffered output."""

@@ -20,6 +20,7 @@ from autorater.data.errors import UserError
 from autorater.models.saving import replacing_weights
 from autorater.training.arguments import option
 from autorater.training.callbacks import show_progress
+from autorater.training.checkpointing.checkpoints import writes_to
 from autorater.training.config import bf16_by_default, check_values, without_secrets
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def train_reward_model(
     )
     show_progress(trainer)
     trainer.train()
-    with replacing_weights(config.output_dir, config.should_save):
+    again = "start the same command again"
+    with writes_to(config.output_dir, again), replacing_weights(config.output_dir, config.should_save):
         trainer.save_model(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

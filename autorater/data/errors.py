@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 UNWRITABLE = _OF_DISKS | {errno.EROFS, errno.EACCES, errno.EPERM}
 """Errors of a disk or a folder that cannot be written, such as a full one."""
 _OF_NAMES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+
+_OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")  # torch.save on a full disk
 
 
 class UserError(ValueError):
@@ -44,6 +47,17 @@ def file_problem(error: OSError) -> str | None:
     if error.filename and error.errno in UNWRITABLE | _OF_NAMES:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return error.strerror if error.errno in _OF_DISKS else None
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """As `file_problem`, for all errors: Rust libraries (safetensors, tokenizers) and torch raise no OSError."""
+    if isinstance(error, OSError):
+        return file_problem(error)
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number and int(number[1]) in UNWRITABLE:
+        return os.strerror(int(number[1]))
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_TORCH)
+    return first_line(error) if of_torch else None
 
 
 def refuse_overwriting(source: object, out: str | os.PathLike[str]) -> None:

@@ -1,10 +1,11 @@
 """`autorater merge`: an adapter merged into its base model, a judge that loads and trains as any plain model."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 from autorater.data.atomic import write_json
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, disk_problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,8 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     The weights are merged and saved in float32. A second adapter can then be trained on top.
 
     Raises:
-        UserError: If the name holds no adapter, the folder is not empty, or a file, or the model cannot be loaded.
+        UserError: If the name holds no adapter, the folder is not empty, a file, or cannot be written, or the model
+            cannot be loaded.
     """
     try:
         from autorater.models.libraries import quiet_libraries
@@ -45,8 +47,15 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     if not is_adapter(name_or_path):
         raise UserError(f"{name_or_path} has no adapter_config.json, so there is no adapter to merge")
     model, tokenizer = load_policy(name_or_path, dtype="float32")
-    model.merge_and_unload().save_pretrained(folder)
-    make_readable(folder)
-    tokenizer.save_pretrained(folder)
-    if saved:
-        write_json(Path(folder, FORMAT_FILE), saved)
+    merged = model.merge_and_unload()
+    try:
+        merged.save_pretrained(folder)
+        make_readable(folder)
+        tokenizer.save_pretrained(folder)
+        if saved:
+            write_json(Path(folder, FORMAT_FILE), saved)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it was new, and the same command must find it so again
+        if (problem := disk_problem(error)) is None:
+            raise
+        raise UserError(f"{folder} cannot be written ({problem})") from error

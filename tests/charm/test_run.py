@@ -14,9 +14,11 @@ from autorater.charm.arena import Arena
 from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
-from autorater.charm.responses import Response
+from autorater.charm.responses import Preference, Response
+from autorater.charm.reward_model import build_reward_model
 from autorater.charm.run import CharmRun
-from autorater.charm.training import RewardTrainingConfig
+from autorater.charm.training import RewardTrainingConfig, train_reward_model
+from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from tests.conftest import full_disk
 
@@ -193,3 +195,12 @@ def test_an_evaluation_has_the_options_of_the_training(train, tmp_path):
         train(full_disk, stage="evaluate", learning_rate=0.07)
     with pytest.raises(ValueError, match=f"{message}the defaults: train it again"):
         train(full_disk, stage="evaluate")
+
+
+def test_a_full_disk_says_to_start_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.RewardTrainer.save_model", full_disk)
+    preferences = [Preference(Response("q", "ada", "yes"), Response("q", "bob", "no"))]
+    options = {"max_steps": 1, "use_cpu": True, "report_to": "none", "save_strategy": "no"}
+    model = build_reward_model(["q yes no"], hidden_size=32, num_layers=1)
+    with pytest.raises(UserError, match=r"written \(No space.*\); once it can, start the same command again"):
+        train_reward_model(model, preferences, RewardTrainingConfig(output_dir=str(tmp_path), **options))

@@ -21,10 +21,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from autorater.data.atomic import flush_to_disk, write_json
-from autorater.data.errors import UNWRITABLE, UserError, first_line
+from autorater.data.errors import UserError, disk_problem
 
 MANIFEST = "manifest.json"
 FROM_START = "auto"  # resume from the last checkpoint, or from the start if none was ever completed
@@ -49,17 +47,14 @@ class IncompleteCheckpoint(CheckpointError):
 
 
 @contextmanager
-def writes_to(folder: str | Path) -> Iterator[None]:
+def writes_to(folder: str | Path, advice: str = "resume the run with --resume_from_checkpoint auto") -> Iterator[None]:
     """Within it an error of writing, as on a full disk, is a CheckpointError that says how to resume the run."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+    except Exception as error:
+        if (problem := disk_problem(error)) is None:
             raise
-        raise CheckpointError(
-            f"{folder} cannot be written ({first_line(error)}); once it can, resume the run with "
-            "--resume_from_checkpoint auto"
-        ) from error
+        raise CheckpointError(f"{folder} cannot be written ({problem}); once it can, {advice}") from error
 
 
 def complete(folder: str | Path, step: int, about: Mapping) -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object, send_to_device
-from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from autorater.data.errors import disk_problem
 from autorater.models.saving import make_readable
 from autorater.training.checkpointing.checkpoints import CheckpointError, choose_checkpoint, complete, remove_older
 from autorater.training.checkpointing.record import from_main
@@ -174,7 +174,9 @@ def _error_of(write: Callable[[], None]) -> Exception | None:
     """Calls a function that writes files, and returns the error that stopped it."""
     try:
         write()
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError) and disk_problem(error) is None:
+            raise
         return error
     return None
 

@@ -209,7 +209,14 @@ def test_a_damaged_first_evaluation_is_repeated(tmp_path, caplog, n_kept):
     np.testing.assert_array_equal(opened(tmp_path).judgments_before(pytest.fail).mean, judgments.mean)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        Exception("No space left on device (os error 28)"),  # of tokenizers
+    ],
+)
 def test_a_full_disk_says_how_to_resume(tmp_path, monkeypatch, error):
     record = opened(tmp_path)
 

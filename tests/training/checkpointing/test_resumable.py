@@ -223,6 +223,18 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(data, tmp_path):
     assert check_checkpoint(tmp_path / "c" / "checkpoint-3")["step"] == 3
 
 
+def test_a_full_disk_that_only_the_tokenizer_meets_costs_no_more(data, tmp_path, monkeypatch):
+    full = trainer(data, tmp_path, save_steps=3, max_steps=4)
+
+    def save(*_, **__):
+        raise Exception("No space left on device (os error 28)")  # as tokenizers does
+
+    monkeypatch.setattr(full.processing_class, "save_pretrained", save)
+    with pytest.warns(RuntimeWarning, match=r"checkpoint-3 could not be written, and the training continues"):
+        full.train()
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("kind", [{}, {"objective": "tokenized_brier"}], ids=["grpo", "sft"])
 def test_a_value_that_is_not_finite_stops_before_the_weights_change(data, tmp_path, monkeypatch, where, kind):
