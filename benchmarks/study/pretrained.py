@@ -33,13 +33,12 @@ from autorater.judges.identity import model_digest
 from autorater.judges.methods import LetterLogits, Verbalized
 from autorater.judges.saved import read_format
 from autorater.models.loading import load_policy
-from autorater.prompts.batching import drop_long
 from autorater.training.checkpointing.stages import RECORD, read_record
 from autorater.training.recipe_process import run_recipe
 from benchmarks.study.data import TEST, StudyArguments, prepare_dataset
 from benchmarks.study.plan import METHOD, Run
 from benchmarks.study.results import BEFORE, LETTERS, MEAN, OBJECTIVE, VERBALIZED
-from benchmarks.study.run import known_targets, record, text_baselines
+from benchmarks.study.run import fitting_tests, known_targets, record, text_baselines
 from benchmarks.study.training import parse_settings
 
 RECIPES = {"grpo": "grpo", "ppo": "ppo", "sft": "sft", "alignment": "align"}
@@ -60,12 +59,7 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
     model, tokenizer = load_policy(base, dtype="float32")
     prompt_format = args.prompt_format.with_options(study.zero_shot_template)
     judge = Judge(model, tokenizer, prompt_format, float(start.settings["answer_step"]))
-    kept = {
-        name: drop_long(pairs, judge.encoder.encode(pairs), args.max_prompt_tokens) for name, pairs in tests.items()
-    }
-    tests, left_out = {name: k[0] for name, k in kept.items()}, {name: k[2] for name, k in kept.items()}
-    result: dict = {"dataset": run.dataset, "seed": run.seed, "method": run.method, "trainer": run.trainer}
-    result |= {"hash": run.hash, "settings": dict(run.settings), "data": data.summary, "left_out": left_out}
+    tests, result = fitting_tests(run, data, tests, judge, args.max_prompt_tokens)
     result["pairs"] = {name: known_targets(pairs) for name, pairs in tests.items()}
     judgments = Path(folder, "judgments")
     if run.trainer == "warm_start":

@@ -63,12 +63,7 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
         Path(folder, run.path).unlink(missing_ok=True)  # its policy is overwritten, also if this run is stopped
         build_warm_policy(args, training, data)
     judge = open_judge("grpo", policy, args, answer_step, ties=False)
-    kept = {
-        name: drop_long(pairs, judge.encoder.encode(pairs), args.max_prompt_tokens) for name, pairs in tests.items()
-    }
-    tests, left_out = {name: k[0] for name, k in kept.items()}, {name: k[2] for name, k in kept.items()}
-    result: dict = {"dataset": run.dataset, "seed": run.seed, "method": run.method, "trainer": run.trainer}
-    result |= {"hash": run.hash, "settings": dict(run.settings), "data": data.summary, "left_out": left_out}
+    tests, result = fitting_tests(run, data, tests, judge, args.max_prompt_tokens)
 
     if run.trainer == "warm_start":
         predicted = _predict(judge, tests, study.n_bootstrap)
@@ -93,6 +88,17 @@ def train_and_evaluate(run: Run, folder: str | Path) -> dict:
             result["predictions"] |= _compared(judge, args, study, tests[TEST], run.seed, **only)
     clocks = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     return result | {name: round(value, 1) for name, value in clocks.items()}
+
+
+def fitting_tests(
+    run: Run, data: TrainingData, tests: dict[str, list[Pair]], judge: Judge, max_prompt_tokens: int
+) -> tuple[dict[str, list[Pair]], dict]:
+    """The test pairs whose prompts fit, and the result of a run as far as it is known before its predictions."""
+    kept = {name: drop_long(pairs, judge.encoder.encode(pairs), max_prompt_tokens) for name, pairs in tests.items()}
+    result = {"dataset": run.dataset, "seed": run.seed, "method": run.method, "trainer": run.trainer}
+    result |= {"hash": run.hash, "settings": dict(run.settings), "data": data.summary}
+    result["left_out"] = {name: left_out for name, (_, _, left_out) in kept.items()}
+    return {name: pairs for name, (pairs, _, _) in kept.items()}, result
 
 
 def _predict(judge: Judge, tests: dict[str, list[Pair]], n_bootstrap: int) -> dict:
