@@ -627,6 +627,13 @@ def test_exports_report_what_may_belong_to_the_prompt():
         assert (pair.prompt, report.unread) == ("Tea?", [])
 
 
+def test_an_empty_history_is_no_prompt():
+    fields = {"answer1": "Yes.", "answer2": "No.", "best.responses": ["A"], "history": [], "query": "Tea?"}
+    for history in ([], "[]"):
+        (pair,), report = read([fields | {"history": history}])
+        assert (pair.prompt, report.unread) == ("Tea?", [])
+
+
 HIT = {"HITId": "h", "Title": "Compare", "AssignmentId": "1", "WorkerId": "u", "AssignmentStatus": "Approved"}
 HIT |= {"Input.prompt": "Tea?", "Input.response_a": "Yes.", "Input.response_b": "No."}
 
@@ -769,6 +776,26 @@ def test_an_answer_of_argilla_is_one_label_or_a_ranking_of_both(answer, label):
         read([row])
     with pytest.raises(DataError, match=r"no vote .good has no submitted answer"):
         read([row | {"good.responses.status": ["draft"]}])
+
+
+@pytest.mark.parametrize("word", ["response_1", "response-1", "Response 1"])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_an_answer_by_the_name_of_a_column_is_for_its_text(word, swapped):
+    texts = {"prompt": "Tea?", "response_1": "Yes.", "response_2": "No."}
+    hit = {"HITId": "h", "WorkerId": "u", "AssignmentStatus": "Approved"}
+    rows = [
+        texts | {"best.responses": [word]},
+        texts | {"best.responses": [[{"value": "response_1", "rank": 1}, {"value": "response_2", "rank": 2}]]},
+        {"id": 1, "data": texts, "annotations": [choice(word, kind="choices")]},
+        texts | {"annotation_id": 1, "annotator": 1, "choice": word},
+        hit | {f"Input.{name}": text for name, text in texts.items()} | {"Answer.best": word},
+    ]
+    for row in rows:
+        prefix = "Input." * ("HITId" in row)
+        names = {"response_a": f"{prefix}response_2", "response_b": f"{prefix}response_1"} if swapped else None
+        ((pair,), _) = read([row], columns=names)
+        preferred = pair.response_b if pair.label else pair.response_a
+        assert (preferred, pair.response_a) == ("Yes.", "No." if swapped else "Yes.")
 
 
 def test_argilla_nested_with_several_questions():

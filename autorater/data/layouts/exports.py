@@ -7,6 +7,7 @@ questions, `columns={"vote": "preference"}` names the one to read. Only submitte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from math import nan
@@ -84,10 +85,11 @@ def label_studio(row: Row) -> Iterator[Row]:
         questions = [named]
     if len(questions) > 1:
         raise _several([name.removesuffix(_RESULTS) for name in questions])
-    winners = [winner_of(choice, "annotations") for name in questions for choice in row[name]]
+    texts = _texts(row)
+    winners = [_side(choice, "annotations", row, texts) for name in questions for choice in row[name]]
     others = ", ".join(row["unread_types"])
     why_none = f"annotated with {others}, not <Pairwise> or <Choices>" if others else "no completed annotation"
-    yield _filled(row, _texts(row)) | summed([w for w in winners if w], why_none)
+    yield _filled(row, texts) | summed([w for w in winners if w], why_none)
 
 
 def label_studio_min(row: Row) -> Iterator[Row]:
@@ -99,19 +101,21 @@ def label_studio_min(row: Row) -> Iterator[Row]:
         raise _several(names)
     value = decoded(given_in(row, names[0]))
     value = _selected(value) if isinstance(value, Mapping) else _single(value)
-    winner = None if value is None else winner_of(value, names[0])
-    yield _filled(row, _texts(row)) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
+    texts = _texts(row)
+    winner = None if value is None else _side(value, names[0], row, texts)
+    yield _filled(row, texts) | summed([winner] if winner else [], f"{names[0]} is {value!r}")
 
 
 def mturk(row: Row) -> Iterator[Row]:
     """Batch results: `Input.` columns are the task's, `Answer.` ones the worker's. Rejected work is no vote."""
     task = {name.removeprefix("Input."): value for name, value in row.items() if name.startswith("Input.")} | row
-    texts = _filled(task, _texts(task))
+    texts = _texts(task)
+    filled = _filled(task, texts)
     if str(row["AssignmentStatus"]).lower() == "rejected":
-        yield texts | {"no_vote": "AssignmentStatus is 'Rejected'"}
+        yield filled | {"no_vote": "AssignmentStatus is 'Rejected'"}
         return
     question, value = _worker_choice(row)
-    yield texts | votes_in({question: value}, question)
+    yield filled | votes_in({question: _named_side(value, task, texts) or value}, question)
 
 
 def _worker_choice(row: Row) -> tuple[str, object]:
@@ -143,8 +147,8 @@ def usual_responses(names: Collection[str]) -> tuple[str, ...] | None:
 
 
 def _texts(row: Row) -> dict[str, str]:
-    """Our text columns to theirs."""
-    prompt = next((name for name in PROMPTS if given_in(row, name) is not None), None)
+    """Our text columns to theirs; an empty list, as in `history`, is no prompt."""
+    prompt = next((name for name in PROMPTS if decoded(given_in(row, name)) not in (None, [])), None)
     responses = usual_responses(row)
     if prompt is None or responses is None:
         missing = "the prompt" if prompt is None else "the two responses"
@@ -210,14 +214,14 @@ def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str
     Two labels of a question with several are a list as well; words such as A and B in it are refused for that.
     """
     if not isinstance(value, list):
-        return None if value is None else _side(value, question, texts)
+        return None if value is None else _side(value, question, row, texts)
     columns = {name.replace("-", "_") for name in row}
     parts = [
         (part.get("value"), part.get("rank")) if isinstance(part, Mapping) else (part, i)
         for i, part in enumerate(value)
         if isinstance(part, Mapping) or str(part).replace("-", "_") in columns
     ]
-    ranks = {_side(name, question, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
+    ranks = {_side(name, question, row, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
     strength = ranks.get("A", nan) - ranks.get("B", nan)
     if strength != strength:
         both = f"{texts['response_a']} and {texts['response_b']}"
@@ -225,11 +229,21 @@ def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str
     return signs([strength])[0]
 
 
-def _side(name: object, question: str, texts: Mapping[str, str]) -> str | None:
-    for winner, column in (("A", "response_a"), ("B", "response_b")):
-        if str(name).replace("-", "_") == texts[column].replace("-", "_"):
-            return winner
-    return winner_of(name, question)
+def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> str | None:
+    return _named_side(name, row, texts) or winner_of(name, question)
+
+
+def _named_side(name: object, row: Row, texts: Mapping[str, str]) -> str | None:
+    """The side of a response that is named by its column; `columns` may have put `response_1` on side B."""
+    bare = _bare(name)
+    named = [decoded(row[column]) for column in row if _bare(column) == bare]
+    is_a, is_b = (decoded(row[texts[side]]) in named for side in ("response_a", "response_b"))
+    return None if is_a == is_b else "A" if is_a else "B"
+
+
+def _bare(name: object) -> str:
+    """A name without what does not count in `winner_of` either."""
+    return re.sub(r"[\s_-]", "", str(name).lower())
 
 
 _HISTORY = ("history",)  # the prompt of some projects
