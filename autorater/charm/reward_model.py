@@ -55,7 +55,7 @@ class RewardModel:
         max_length: Longest text, in tokens; at most the context of the model, which is the default.
 
     Raises:
-        UserError: If the model has several outputs, or the template does not render each turn exactly once.
+        UserError: If the model has several outputs, or the template fails or does not render each turn exactly once.
     """
 
     def __init__(
@@ -177,7 +177,11 @@ class RewardModel:
             between = inside(self.tokenizer, "\n\n")
             return [self._data.beginning(), between, [] if eos is None else [eos]]
         turns = [{"role": role, "content": mark} for role, mark in zip(("user", "assistant"), _MARKS, strict=True)]
-        before, *others = self.tokenizer.apply_chat_template(turns, tokenize=False).split(_MARKS[0])
+        try:
+            rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception as error:  # a template is a program: it may raise anything
+            raise UserError(f"the chat template cannot render a user's and an assistant's turn: {error}") from None
+        before, *others = rendered.split(_MARKS[0])
         pieces = [before, *(piece for other in others for piece in other.split(_MARKS[1]))]
         if len(others) != 1 or len(pieces) != 3:
             raise UserError("the chat template does not render a user's turn and then an assistant's once each")

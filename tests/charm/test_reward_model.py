@@ -71,6 +71,20 @@ def test_a_response_cannot_contain_control_tokens(chat):
         assert tokenizer.decode(plain) == text
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('system first') }}", "cannot render a user's and an assistant's turn: system first"),
+        ("{{ messages[2].content }}", "cannot render a user's and an assistant's turn: "),
+        ("{{ messages[0].content }}", "does not render a user's turn and then an assistant's once each"),
+    ],
+)
+def test_a_chat_template_that_fails_is_named(reward_model, template, message):
+    reward_model.tokenizer.chat_template = template
+    with pytest.raises(UserError, match=f"the chat template {message}"):
+        RewardModel(reward_model.model, reward_model.tokenizer)
+
+
 def test_long_texts_are_never_truncated(reward_model, tmp_path, caplog):
     long = Response("q", "wordy", "word " * 100)
     with caplog.at_level("INFO", "autorater"):
