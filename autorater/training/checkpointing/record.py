@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from autorater.training.checkpointing.checkpoints import (
 from autorater.training.checkpointing.stages import EVALUATED, RECORD, REPORT, WARM_START, read_record
 
 BEFORE = "before.npz"
+REPLACED = f"{RECORD}.before"  # the record of a finished run that a new one will replace
 T = TypeVar("T")
 _LOCK = "_lock"  # what begins so is not pushed to the Hub
 _held: list[int] = []  # the open lock files of the runs of this process
@@ -114,6 +116,7 @@ class RunRecord:
         self.completed.append(stage)
         if PartialState().is_main_process:
             self.write()
+            (self.folder / REPLACED).unlink(missing_ok=True)  # the files that it describes are those of this run now
             if stage == REPORT:
                 _release(self.folder)
 
@@ -192,9 +195,11 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
                 resumed = "auto" if teaching else left[0]
                 logger.warning(f"a new run begins; --resume_from_checkpoint {resumed} resumes the earlier one")
         if earlier and REPORT in earlier["completed"] and settings != earlier["settings"]:
+            shutil.copyfile(folder / RECORD, folder / REPLACED)
             logger.warning(
                 f"{folder} holds a finished run with other settings, whose judge will be replaced; to keep it, choose "
-                "another output_dir"
+                f"another output_dir (until the new run has completed a stage, {REPLACED} is the earlier {RECORD}: "
+                "rename it to get the run back)"
             )
         record = RunRecord(folder, secrets.token_hex(4), settings, [])
     record.write()
