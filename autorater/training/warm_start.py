@@ -209,7 +209,7 @@ def warm_started(
     """Builds a policy from scratch, teaches it the `rows` for its tokenizer and saves it; returns its folder.
 
     The tokenizer is trained on the texts of the training data and the layout around them. A reference model or a LoRA
-    adapter uses the folder, `output_dir/warm_start`, as base.
+    adapter uses the folder, `output_dir/warm_start`, as base. `UserError` if there are no rows to teach.
     """
     some = texts[:: max(1, len(texts) // _TOKENIZER_TEXTS)]  # from the whole file, which may be sorted
     model, tokenizer = build_policy(
@@ -223,7 +223,10 @@ def warm_started(
         seed=training.seed,
     )
     if args.warm_start_steps:
-        learn_answers(model, tokenizer, rows(tokenizer), args, training)
+        fitting = rows(tokenizer)
+        if not fitting:
+            raise UserError(f"no training pair or item has a prompt of at most {args.max_prompt_tokens} tokens")
+        learn_answers(model, tokenizer, fitting, args, training)
     return save_warm_start(model, tokenizer, training)
 
 

@@ -15,7 +15,13 @@ from autorater.models.tiny import build_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
 from autorater.training.arguments import PolicyArguments
-from autorater.training.warm_start import learn_answers, raw_answer_rows, raw_answers, save_warm_start
+from autorater.training.warm_start import (
+    learn_answers,
+    raw_answer_rows,
+    raw_answers,
+    save_warm_start,
+    warm_started,
+)
 from rewards import CLOSE_TAG, OPEN_TAG
 from tests.conftest import full_disk
 
@@ -73,6 +79,14 @@ def test_a_full_disk_at_the_warm_start_says_how_to_resume(tmp_path):
     model = SimpleNamespace(save_pretrained=full_disk)
     with pytest.raises(UserError, match=r"warm_start cannot be written .*No space.* --resume_from_checkpoint auto"):
         save_warm_start(model, None, SimpleNamespace(output_dir=str(tmp_path)))
+
+
+def test_a_limit_that_no_prompt_meets_is_named(tmp_path):
+    policy, training = settings(tmp_path, steps=1)
+    policy.max_prompt_tokens = 3
+    with pytest.raises(UserError, match="no training pair or item has a prompt of at most 3 tokens"):
+        warm_started(policy, training, [["a", "b", "c"]], "0123456789", lambda tokenizer: [])
+    assert not (tmp_path / "warm_start").exists()
 
 
 @pytest.mark.parametrize("growing", [True, False])
