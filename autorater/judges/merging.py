@@ -1,11 +1,16 @@
 """`autorater merge`: an adapter merged into its base model, a judge that loads and trains as any plain model."""
 
 import argparse
+import copy
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autorater.data.atomic import write_json
 from autorater.data.errors import UserError, disk_problem
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +30,8 @@ def run(args: argparse.Namespace) -> None:
 def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     """Writes an adapter and its base model as one model, with the prompt format of the judge, to a new folder.
 
-    The weights are merged and saved in float32. A second adapter can then be trained on top.
+    The weights are merged and saved in float32. A second adapter can then be trained on top. Embeddings and output
+    head that share their weights, one of them adapted, become two matrices.
 
     Raises:
         UserError: If the name holds no adapter, the folder is not empty, a file, or cannot be written, or the model
@@ -47,6 +53,7 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
     if not is_adapter(name_or_path):
         raise UserError(f"{name_or_path} has no adapter_config.json, so there is no adapter to merge")
     model, tokenizer = load_policy(name_or_path, dtype="float32")
+    _untie_adapted(model)
     merged = model.merge_and_unload()
     try:
         merged.save_pretrained(folder)
@@ -59,3 +66,14 @@ def merge_adapter(name_or_path: str, folder: str | Path) -> None:
         if (problem := disk_problem(error)) is None:
             raise
         raise UserError(f"{folder} cannot be written ({problem})") from error
+
+
+def _untie_adapted(model: "PeftModel") -> None:
+    """Copies the weights that embeddings and head share if one of them is adapted: PEFT would merge it into both."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    is_adapted = isinstance(embeddings, BaseTunerLayer) or isinstance(head, BaseTunerLayer)
+    if is_adapted and head.weight is embeddings.weight:
+        plain = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+        plain.weight, model.config.tie_word_embeddings = copy.deepcopy(plain.weight), False
