@@ -81,23 +81,30 @@ def _prepared(plan: dict, folder: Path, group: str, seed: int, name: str) -> tup
     output_dir = place / name.replace(" ", "_")
     settings = read_config(RECIPES / "configs" / base) if base else {}
     settings |= {**options, "output_dir": str(output_dir), "run_name": f"{seed} {name}"}
-    places = {"output_dir"}  # a folder of results can be moved
     if start is not None:
         names = list(plan["runs"])
         if start not in names[: names.index(name)]:
             raise UserError(f"run {name!r}: start_from: {start!r} is not a run before it")
         settings["model_name_or_path"] = str(place / start.replace(" ", "_") / "warm_start")
-        places.add("model_name_or_path")
     finished = _is_finished(recipe, output_dir)
     if finished or (recipe in RESUMABLE and read_record(output_dir)):
         used, now = read_config(output_dir / SETTINGS), settings
         if (output_dir / CONTENTS).exists():  # older versions wrote none
             used, now = used | read_json(output_dir / CONTENTS, UNREADABLE), now | contents_of(settings)
-        if changed := sorted(k for k in (used | now).keys() - places if used.get(k) != now.get(k)):
+        if start is not None:
+            used, now = _with_start(used), _with_start(now)
+        # a folder of results can be moved
+        if changed := sorted(k for k in (used | now).keys() - {"output_dir"} if used.get(k) != now.get(k)):
             values = f"{changed[0]} was {used.get(changed[0])!r}, is {now.get(changed[0])!r}"
             what = "the results" if finished else "an unfinished run"
             raise UserError(f"{output_dir} has {what} of other settings ({values}); move it or set --output_dir")
     return recipe, settings
+
+
+def _with_start(settings: dict) -> dict:
+    """Settings with the name of the run that a run starts from, in place of a folder that can be moved."""
+    model = Path(str(settings.get("model_name_or_path")))
+    return settings | {"model_name_or_path": model.parent.name} if model.name == "warm_start" else settings
 
 
 def _is_finished(recipe: str, output_dir: Path) -> bool:

@@ -226,6 +226,26 @@ def test_results_of_changed_data_are_not_taken(compared, tmp_path):
     compared()  # a run of an older version
 
 
+def test_results_of_another_start_are_not_taken(compared, tmp_path, monkeypatch):
+    config = tmp_path / "plan.yaml"
+    plan = yaml.safe_load(config.read_text())
+    plan["runs"] = {"full": {}, "other run": {}, "third": {"start_from": "full"}}
+
+    def compare_with(**runs):
+        config.write_text(yaml.safe_dump(plan | {"runs": plan["runs"] | runs}, sort_keys=False))
+        compared()
+
+    compare_with()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], str(tmp_path / "moved")])
+    compare_with()
+    assert not (tmp_path / "out").exists(), "a folder of results can be moved"
+    with pytest.raises(UserError, match=r"third has .* \(model_name_or_path was 'full', is 'other_run'\)"):
+        compare_with(third={"start_from": "other run"})
+    with pytest.raises(UserError, match=r"other_run has .* \(model_name_or_path was None, is 'full'\)"):
+        compare_with(**{"other run": {"start_from": "full"}})
+
+
 def test_a_missing_file_of_a_later_run_is_found_at_the_start(compared, tmp_path):
     config = tmp_path / "plan.yaml"
     plan = yaml.safe_load(config.read_text())
