@@ -32,12 +32,14 @@ def as_mapping(value: object, where: str) -> dict[str, object]:
     """A part of a config that has names; an empty part (null) has none.
 
     Raises:
-        UserError: If it is something else; `where` says what.
+        UserError: If it is something else, or a name is no text; `where` says what.
     """
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected `name: value` lines, got {type(value).__name__} {value!r:.60}")
+    if others := [name for name in value if not isinstance(name, str)]:
+        raise UserError(f"{where}: got {others[0]!r} as a name, which YAML does not read as text; put it in quotes")
     return value
 
 

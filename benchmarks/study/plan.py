@@ -303,5 +303,5 @@ def _check_names(plan: Plan, path: str | Path) -> None:
                 raise UserError(f"{path}: {name}: unknown dataset {dataset!r}; known: {', '.join(plan.datasets)}")
     if plan.figures.dataset not in plan.datasets:
         raise UserError(f"{path}: figures: unknown dataset {plan.figures.dataset!r}")
-    if missing := sorted(plan.figures.named - {WARM_START} - set(plan.methods)):
+    if missing := sorted(plan.figures.named - {WARM_START} - set(plan.methods), key=str):
         raise UserError(f"{path}: figures: unknown method {missing[0]!r}; known: {', '.join(plan.methods)}")

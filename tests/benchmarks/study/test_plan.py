@@ -160,6 +160,8 @@ def test_a_method_depends_on_the_one_whose_judge_it_names(write):
         ({"methods": {"ours": {"title": "x", "trainer": "grpo", "datasets": "easy"}}},
          "ours: datasets: expected a list, got str 'easy'"),
         ({"datasets": {"easy": "votes.jsonl"}}, "datasets: easy: expected `name: value` lines, got str"),
+        ({"datasets": {1: {"title": "one"}}}, r"study\.yaml: datasets: got 1 as a name, .*; put it in quotes"),
+        ({"figures": {"dataset": "easy", "ours": 5, "usual": "hers"}}, "unknown method 5"),
         ({"seeds": 1}, "seeds: expected a list, got int 1"),
         ({"figures": {"dataset": "flat", "ours": "ours", "usual": "ours"}}, "unknown dataset 'flat'"),
     ],
