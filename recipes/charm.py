@@ -9,7 +9,8 @@
 
 Stages: `score` (can be resumed), `diagnose`, `train` (without and with calibration), `evaluate`; `all` executes all of
 them, and a stage includes the stages that it requires. Without a model, a small one is trained on the votes. It writes
-to --output_dir: scores/, preferences, the models uncalibrated/ and calibrated/, metrics.json, report.md, report.html.
+to --output_dir: scores/, preferences, the models uncalibrated/ and calibrated/, metrics.json, report.md, report.html,
+and layouts.json, the prompts as the chat template rendered them at first: it may write the date.
 """
 
 from pathlib import Path

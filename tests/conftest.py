@@ -1,5 +1,6 @@
 """Toy tokenizers of both kinds, two-layer models of four families, and pairs, all built on the spot."""
 
+import datetime
 import errno
 import os
 import random
@@ -61,6 +62,25 @@ def pytest_runtest_setup(item):
     np.random.seed(0)  # noqa: NPY002  (that of libraries)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHAT_TEMPLATE
+
+
+@pytest.fixture
+def on_day(monkeypatch):
+    """Sets the day that chat templates write."""
+    from transformers.utils import chat_template_utils
+
+    def set_day(day):
+        class Day(datetime.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.datetime.fromisoformat(day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Day)
+
+    return set_day
 
 
 def full_disk(*_, **__):

@@ -4,6 +4,12 @@ It is loaded from a folder or the Hub, or built small from scratch. A response i
 control token (`autorater.prompts.tokens.DataTokenizer`). Training and scoring use the same token ids. Texts are never
 truncated: those that are too long are left out.
 
+The layout of the texts is saved with the weights as the chat template rendered it, in `reward_model.json`:
+
+    {"pieces": ["…", "…", "…"]}    before the prompt, between prompt and response, after the response
+
+A template may write the date, which would change the scores of a saved model overnight.
+
 Scoring can be resumed: `score_file` appends to a file and skips the responses in it. Several processes divide the
 responses; each has a file of its own in the same folder.
 """
@@ -28,17 +34,19 @@ from transformers import (
 )
 
 from autorater.charm.responses import Response, load_responses
-from autorater.data.atomic import write_text
+from autorater.data.atomic import read_json, write_json, write_text
 from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
+from autorater.judges.identity import digest
 from autorater.models.devices import gpu_has_bf16, usable_device
-from autorater.models.loading import LOAD_FAILURES, not_loaded, resolve_model
+from autorater.models.loading import LOAD_FAILURES, file_of, not_loaded, resolve_model
 from autorater.models.modes import evaluating
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.progress import progress_bar
 from autorater.prompts.batching import longest_prompt, pad_prompts
 from autorater.prompts.tokens import DataTokenizer, inside
 
+LAYOUT_FILE = "reward_model.json"
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
 _CHUNK = 512  # responses scored between two writes
 logger = logging.getLogger(__name__)
@@ -53,6 +61,8 @@ class RewardModel:
             assistant; without, they are two paragraphs and the end-of-sequence token.
         batch_size: Responses in one forward pass.
         max_length: Longest text, in tokens; at most the context of the model, which is the default.
+        pieces: The rendered chat layout, of another day or tokenizer; by default the template renders it now. It is
+            None without a template.
 
     Raises:
         UserError: If the model has several outputs, or the template fails or does not render each turn exactly once.
@@ -64,6 +74,7 @@ class RewardModel:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 32,
         max_length: int | None = None,
+        pieces: Sequence[str] | None = None,
     ):
         if model.config.num_labels != 1:
             raise UserError(f"the model has {model.config.num_labels} outputs; expected a reward model with 1")
@@ -74,7 +85,8 @@ class RewardModel:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.max_length = longest_prompt(model, 0, max_length)
         self._data = DataTokenizer(tokenizer)
-        self._layout = self._render_layout()
+        self.pieces = self._rendered_pieces() if pieces is None else tuple(pieces)
+        self._layout = self._encoded_layout()
 
     @classmethod
     def from_pretrained(
@@ -89,8 +101,9 @@ class RewardModel:
     ) -> RewardModel:
         """Loads a sequence classifier with one output, or its LoRA adapter, from the Hub or a folder.
 
-        By default it is on the GPU, if there is one, and in bfloat16 if that computes it, else in float32. Further
-        options are those of transformers. A `UserError` if the model cannot be loaded, or as in `RewardModel`.
+        By default it is on the GPU, if there is one, and in bfloat16 if that computes it, else in float32. A layout
+        that was saved with it is used again. Further options are those of transformers. A `UserError` if the model
+        cannot be loaded, or as in `RewardModel`.
         """
         name_or_path = resolve_model(name_or_path)
         device = usable_device(device)
@@ -103,7 +116,17 @@ class RewardModel:
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, **source)
         except LOAD_FAILURES as error:
             raise not_loaded(name_or_path, error, "sequence classifier") from error
-        return cls(model.to(device), tokenizer, batch_size, max_length)
+        layout = file_of(name_or_path, LAYOUT_FILE, **model_init_kwargs)
+        pieces = read_json(layout).get("pieces") if layout else None
+        return cls(model.to(device), tokenizer, batch_size, max_length, pieces)
+
+    def save_layout(self, folder: str | Path) -> None:
+        """Writes the rendered layout, if there is one, beside the weights in a folder."""
+        path = Path(folder, LAYOUT_FILE)
+        if self.pieces is None:
+            path.unlink(missing_ok=True)  # of a model that was there before
+        else:
+            write_json(path, {"pieces": self.pieces})
 
     def encode(self, responses: Sequence[Response]) -> list[list[int]]:
         """Token ids of prompts with their responses."""
@@ -137,15 +160,15 @@ class RewardModel:
         Args:
             responses: Those longer than `max_length` with their prompts are left out, and counted in the log.
             folder: Holds one `.jsonl` file per process, in the format of `load_responses`.
-            name: Name of this reward model; a folder holds scores of one reward model.
+            name: Name of this reward model; a folder holds scores of one reward model with one rendered layout.
 
         Raises:
-            UserError: If the folder holds scores of another reward model, or a score is NaN or infinite.
+            UserError: If the folder holds scores of another reward model or layout, or a score is NaN or infinite.
         """
         state = PartialState()
         folder = Path(folder)
         with state.main_process_first():
-            _claim(folder, name)
+            _claim(folder, name if self.pieces is None else f"{name}, layout {digest(self.pieces)}")
         done = _scores_in(folder)
         state.wait_for_everyone()  # no process writes before all have read
         todo = [response for response in dict.fromkeys(responses) if response not in done]
@@ -170,23 +193,29 @@ class RewardModel:
         state.wait_for_everyone()
         return _scores_in(folder)
 
-    def _render_layout(self) -> list[list[int]]:
-        """Token ids before the prompt, between prompt and response, and after the response."""
+    def _rendered_pieces(self) -> tuple[str, ...] | None:
+        """The texts before the prompt, between prompt and response, and after the response."""
         if self.tokenizer.chat_template is None:
-            eos = self.tokenizer.eos_token_id
-            between = inside(self.tokenizer, "\n\n")
-            return [self._data.beginning(), between, [] if eos is None else [eos]]
+            return None
         turns = [{"role": role, "content": mark} for role, mark in zip(("user", "assistant"), _MARKS, strict=True)]
         try:
             rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
         except Exception as error:  # a template is a program: it may raise anything
             raise UserError(f"the chat template cannot render a user's and an assistant's turn: {error}") from None
         before, *others = rendered.split(_MARKS[0])
-        pieces = [before, *(piece for other in others for piece in other.split(_MARKS[1]))]
+        pieces = (before, *(piece for other in others for piece in other.split(_MARKS[1])))
         if len(others) != 1 or len(pieces) != 3:
             raise UserError("the chat template does not render a user's turn and then an assistant's once each")
-        first = self.tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
-        return [first, *(inside(self.tokenizer, piece) for piece in pieces[1:])]
+        return pieces
+
+    def _encoded_layout(self) -> list[list[int]]:
+        """Token ids of the pieces; without a template of two paragraphs."""
+        if self.pieces is None:
+            eos = self.tokenizer.eos_token_id
+            return [self._data.beginning(), inside(self.tokenizer, "\n\n"), [] if eos is None else [eos]]
+        before, *others = self.pieces
+        first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+        return [first, *(inside(self.tokenizer, piece) for piece in others)]
 
 
 def build_reward_model(

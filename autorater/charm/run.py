@@ -1,6 +1,7 @@
 """The stages of a CHARM run, and their files in its output folder.
 
     original/                    the reward model, if it is trained here on the votes
+    layouts.json                 the rendered chat layout by reward model, used again when the run is repeated
     scores/VERSION/              scores of the responses by a version
     preferences_VERSION.jsonl    the preference sets, with the columns of `trl.RewardTrainer`
     uncalibrated/, calibrated/   the reward models after continued training, without and with calibration
@@ -12,7 +13,7 @@ A stage may be repeated: scoring is resumed, and the scores of a model that is t
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -29,7 +30,7 @@ from autorater.charm.report import ALIGN, versions_table, write_charm_report
 from autorater.charm.responses import Preference, Scores, responses_of, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
-from autorater.data.atomic import open_atomic, write_text
+from autorater.data.atomic import open_atomic, read_json, write_json, write_text
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
@@ -44,6 +45,7 @@ from autorater.training.precision import evaluation_precision
 
 ORIGINAL = "original"
 _MADE_FROM = "made_from.txt"
+_LAYOUTS = "layouts.json"
 # options of a training that say where it is executed, and the model that scored the preferences
 _OF_THE_MACHINE = {"use_cpu", "bf16", "tf32", "attn_implementation", "model_name_or_path"}
 logger = logging.getLogger(__name__)
@@ -86,13 +88,9 @@ class CharmRun:
             scores = {response: response.score for response in responses if response.score is not None}
         if missing := [response for response in responses if response not in scores]:
             model = self.base if version == ORIGINAL else str(self.folder / version)
-            # models in the output folder are identified by their version, since the folder may be moved
-            name = version if Path(model).parent == self.folder else model
-            if name == model and Path(model).is_dir():
-                name = f"{model}, {model_digest(model)}"  # it may be trained again there
             loaded = self._load(model)
             with gathered(loaded.model), evaluation_precision(self.training):
-                scores |= loaded.score_file(missing, self.folder / "scores" / version, name)
+                scores |= loaded.score_file(missing, self.folder / "scores" / version, self._name_of(model))
         self._scores[version] = scores
 
     def calibrate(self) -> Calibration:
@@ -221,14 +219,34 @@ class CharmRun:
         (self.folder / version / _MADE_FROM).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)
 
-    def _load(self, name: str) -> RewardModel:
-        return RewardModel.from_pretrained(
-            name,
+    def _name_of(self, model: str) -> str:
+        """What identifies a reward model in the files of the run."""
+        path = Path(model)
+        if path.parent == self.folder:
+            return path.name  # its version, since the output folder may be moved
+        return f"{model}, {model_digest(model)}" if path.is_dir() else model  # it may be trained again there
+
+    def _load(self, model: str) -> RewardModel:
+        loaded = RewardModel.from_pretrained(
+            model,
             device=self.training.device,
             batch_size=self.training.per_device_eval_batch_size,
             max_length=self.training.max_length,
             **model_init_kwargs(self.model_config, self.training.use_cpu),
         )
+        if loaded.pieces is None or model != self.base:  # a version is saved with its layout
+            return loaded
+        pieces = from_main(lambda: self._recorded_layout(self._name_of(model), loaded.pieces))
+        return RewardModel(loaded.model, loaded.tokenizer, loaded.batch_size, loaded.max_length, pieces)
+
+    def _recorded_layout(self, name: str, pieces: Sequence[str]) -> Sequence[str]:
+        """The layout of the first time that this run loaded a model: the template may write the date."""
+        path = self.folder / _LAYOUTS
+        layouts = read_json(path) if path.exists() else {}
+        if name not in layouts:
+            layouts[name] = pieces
+            write_json(path, layouts)
+        return layouts[name]
 
 
 def _lines(values: Mapping[str, object]) -> str:

@@ -61,7 +61,8 @@ def train_reward_model(
     *,
     peft_config: PeftConfig | None = None,
 ) -> None:
-    """Trains a reward model in place, or adapters of it, and saves it with its tokenizer in `config.output_dir`.
+    """Trains a reward model in place, or adapters of it, and saves it with its tokenizer and layout in
+    `config.output_dir`.
 
     Preferences with a text that is too long are dropped and counted in the log; `UserError` if none is left.
     """
@@ -87,4 +88,6 @@ def train_reward_model(
     again = "start the same command again"
     with writes_to(config.output_dir, again), replacing_weights(config.output_dir, config.should_save):
         trainer.save_model(config.output_dir)
+        if config.should_save:
+            reward_model.save_layout(config.output_dir)
     reward_model.model = trainer.accelerator.unwrap_model(trainer.model)

@@ -82,12 +82,12 @@ def _load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
-    if tokenizer.chat_template is None and (file := _file_of(name_or_path, _TEMPLATE_OF_PROCESSOR, **source)):
+    if tokenizer.chat_template is None and (file := file_of(name_or_path, _TEMPLATE_OF_PROCESSOR, **source)):
         tokenizer.chat_template = read_json(file).get("chat_template")
     return tokenizer
 
 
-def _file_of(name_or_path: str, file: str, **source) -> str | None:
+def file_of(name_or_path: str, file: str, **source) -> str | None:
     """The path of a file of a model; None if it has none."""
     try:
         return cached_file(name_or_path, file, **{key: source[key] for key in HUB_OPTIONS if key in source})
@@ -195,7 +195,7 @@ def _load_adapter(
     config = PeftConfig.from_pretrained(name_or_path, revision=revision)
     base = base_of(name_or_path, config.base_model_name_or_path)
     tokenizer = None
-    if _file_of(name_or_path, TOKENIZER_CONFIG_FILE, **source):
+    if file_of(name_or_path, TOKENIZER_CONFIG_FILE, **source):
         tokenizer = _load_tokenizer(name_or_path, **source)
     try:
         place = resolve_model(base)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2ForSequenceClassification
 from trl import RewardConfig
 
 from autorater.charm import reward_model as module
@@ -12,7 +13,8 @@ from autorater.charm.responses import Preference, Response, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import train_reward_model
 from autorater.data.errors import UserError
-from tests.conftest import TEXTS, make_tokenizer
+from autorater.models.tiny import small_config
+from tests.conftest import DATED, TEXTS, make_tokenizer
 
 RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
 
@@ -53,10 +55,6 @@ def test_the_score_is_the_output_at_the_last_token_of_the_text(reward_model):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_response_cannot_contain_control_tokens(chat):
-    from transformers import Qwen2ForSequenceClassification
-
-    from autorater.models.tiny import small_config
-
     tokenizer = make_tokenizer(chat=chat)
     model = Qwen2ForSequenceClassification(small_config(tokenizer, 32, 1, 4, 128, num_labels=1))
     reward_model = RewardModel(model, tokenizer)
@@ -141,6 +139,34 @@ def test_training_prefers_what_is_chosen_and_is_saved(reward_model, tmp_path, ca
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
     with pytest.raises(ValueError, match="none of 1 preferences fits into 64 tokens"):
         train_reward_model(reward_model, [too_long], config)
+
+
+def chat_model(template=DATED):
+    tokenizer = make_tokenizer(chat=True)
+    tokenizer.chat_template = template
+    model = Qwen2ForSequenceClassification(small_config(tokenizer, 32, 1, 4, 128, num_labels=1))
+    return RewardModel(model, tokenizer)
+
+
+def test_a_saved_reward_model_scores_the_same_tomorrow(tmp_path, on_day):
+    on_day("2026-11-27")
+    reward_model, preferences = chat_model(), [Preference(RESPONSES[0], RESPONSES[1])]
+    assert "27 Nov 2026" in reward_model.pieces[0]
+    config = RewardConfig(
+        output_dir=str(tmp_path / "rm"), max_steps=1, use_cpu=True, bf16=False, report_to="none", save_strategy="no",
+    )  # fmt: skip
+    train_reward_model(reward_model, preferences, config)
+    scores = reward_model.score_file(RESPONSES[:4], tmp_path / "scores", "toy")
+    on_day("2026-11-28")
+    loaded = RewardModel.from_pretrained(str(tmp_path / "rm"), device="cpu")
+    assert loaded.pieces == reward_model.pieces
+    again = loaded.score_file(RESPONSES, tmp_path / "scores", "toy")
+    np.testing.assert_allclose([again[r] for r in scores], list(scores.values()), atol=1e-5)
+    of_today = RewardModel(loaded.model, loaded.tokenizer)
+    with pytest.raises(UserError, match=r"holds scores of 'toy, layout .*', not of 'toy, layout .*'; remove it"):
+        of_today.score_file(RESPONSES, tmp_path / "scores", "toy")
+    build_reward_model(TEXTS).save_layout(tmp_path / "rm")  # it has no chat template
+    assert RewardModel.from_pretrained(str(tmp_path / "rm"), device="cpu").pieces == of_today.pieces
 
 
 def test_majorities_are_preferences_and_splits_are_none():

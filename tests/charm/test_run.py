@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from transformers import Qwen2ForSequenceClassification
 from trl import ModelConfig
 
 from autorater.charm import expected_win_rate
@@ -15,12 +16,13 @@ from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
 from autorater.charm.responses import Preference, Response
-from autorater.charm.reward_model import build_reward_model
+from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.run import CharmRun
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
-from tests.conftest import full_disk
+from autorater.models.tiny import small_config
+from tests.conftest import DATED, full_disk, make_tokenizer
 
 ELO = {"ada": 1000.0, "bob": 1000.0}
 
@@ -204,3 +206,32 @@ def test_a_full_disk_says_to_start_again(tmp_path, monkeypatch):
     model = build_reward_model(["q yes no"], hidden_size=32, num_layers=1)
     with pytest.raises(UserError, match=r"written \(No space.*\); once it can, start the same command again"):
         train_reward_model(model, preferences, RewardTrainingConfig(output_dir=str(tmp_path), **options))
+
+
+def test_a_run_has_the_chat_layout_of_its_first_day(tmp_path, on_day):
+    """A chat template may write the date."""
+    tokenizer = make_tokenizer(chat=True)
+    tokenizer.chat_template = DATED
+    config = small_config(tokenizer, 32, 1, 4, 256, num_labels=1)
+    for part in (Qwen2ForSequenceClassification(config), tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    out = tmp_path / "out"
+    out.mkdir()
+    args = CharmArguments(n_pairs=20, n_prompts=5, n_test_prompts=5, n_test_pairs=5)
+    training = RewardTrainingConfig(output_dir=str(out), use_cpu=True, max_steps=1, report_to="none")
+
+    def run():
+        return CharmRun(args, training, ModelConfig(model_name_or_path=str(tmp_path / "base")))
+
+    on_day("2026-11-27")
+    first = run()
+    first.score("original")
+    part = out / "scores" / "original" / "part-000.jsonl"
+    lines = part.read_text().splitlines(keepends=True)
+    part.write_text("".join(lines[:20]))  # killed
+    on_day("2026-11-28")
+    again = run()
+    again.score("original")
+    assert again._scores["original"] == pytest.approx(first._scores["original"], abs=1e-6)
+    again.train("calibrated", again.calibrate())
+    assert "27 Nov 2026" in RewardModel.from_pretrained(str(out / "calibrated")).pieces[0]

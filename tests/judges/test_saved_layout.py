@@ -1,37 +1,21 @@
 """The prompt as a chat template rendered it belongs to a saved judge: it answers the same on another day."""
 
-import datetime
 import json
 import logging
 
 import numpy as np
 import pandas as pd
 import pytest
-import transformers.utils.chat_template_utils as chat_templates
 
 from autorater import Judge
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.judges.saved import FORMAT_FILE
 from autorater.prompts.templates import PromptFormat
-from tests.conftest import CHAT_TEMPLATE, make_model, make_tokenizer
+from tests.conftest import CHAT_TEMPLATE, DATED, make_model, make_tokenizer
 
-DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHAT_TEMPLATE
 SLOTS = "{criteria}\n{prompt}\n{response_a}\n{response_b}\n"
 PAIRS = [Pair("1", "Why?", "Because.", "No idea.", None, criteria="Be kind.")]
-
-
-@pytest.fixture
-def on_day(monkeypatch):
-    def set_day(day):
-        class Day(datetime.datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return datetime.datetime.fromisoformat(day)
-
-        monkeypatch.setattr(chat_templates, "datetime", Day)
-
-    return set_day
 
 
 def saved_judge(folder, format=None, template=DATED):
