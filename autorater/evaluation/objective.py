@@ -74,4 +74,5 @@ def trained_from(folder: str | Path) -> str:
     base = settings.get("model_name_or_path") or next(iter(map(str, Path(folder).glob("warm_start"))), None)
     if base is None:
         raise UserError(f"{file} names no model that the judge was trained from; name it with --before")
-    return base
+    inside = Path(folder, base)  # as a run names a model in its own folder, which can be moved
+    return str(inside) if inside.is_dir() else base

@@ -77,6 +77,15 @@ def test_both_models_read_the_same_prompts(trained):
         untrained(judge, base)
 
 
+def test_a_base_in_the_folder_of_the_run_is_found_from_anywhere(trained):
+    """A pointwise judge begins from the teacher that its run trained."""
+    record = trained / "judge" / "run.json"
+    record.write_text('{"settings": {"model_name_or_path": "teacher"}}')
+    assert trained_from(trained / "judge") == "teacher"
+    (trained / "judge" / "teacher").mkdir()
+    assert trained_from(trained / "judge") == str(trained / "judge" / "teacher")
+
+
 def test_the_recipe_prints_and_writes_them(trained):
     output = trained / "accuracy.json"
     done = run_forked("objective", "--judge", trained / "judge", "--n_pairs", 12, "--output", output)
