@@ -52,8 +52,8 @@ def main() -> None:
     for (group, _, name), run in zip(jobs, tqdm(runs, desc="runs", unit="run"), strict=True):
         results.setdefault((group, name), []).append(_metrics(*run))
     table = _table(plan["columns"], plan.get("before"), results)
-    write_text(folder / "comparison.md", table + "\n")
     print(table)
+    write_text(folder / "comparison.md", table + "\n")
 
 
 def _read_plan(path: Path) -> dict:

@@ -2,7 +2,7 @@
 
 A run whose file holds its hash is not executed again. A file is written in one step, so it is always complete; after
 Ctrl-C the same command resumes the study. A failed run writes its traceback next to its file, and the others continue,
-also if the process of the run was killed.
+also if the process of the run was killed, or the disk is full.
 
 Every worker imports the training libraries once and uses one thread: a second thread does not help a small policy.
 """
@@ -25,7 +25,7 @@ from threading import RLock
 from tqdm import tqdm
 
 from autorater.data.atomic import write_text
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, first_line
 from autorater.models.libraries import quiet_libraries
 from benchmarks.study.plan import Plan, Run
 
@@ -54,7 +54,8 @@ def run_study(plan: Plan, folder: str | Path) -> dict[Run, dict]:
     if failed := [run for run, result in results.items() if result is None]:
         names = ", ".join(_name(run) for run in failed[:5])
         left = "--finished writes tables and figures without them"
-        raise UserError(f"{len(failed)} runs failed: {names}; see {_failure(failed[0], folder)}; {left}")
+        see = f"see {failure}; " if (failure := _failure(failed[0], folder)).exists() else ""
+        raise UserError(f"{len(failed)} runs failed: {names}; {see}{left}")
     return results
 
 
@@ -83,10 +84,10 @@ def _execute(runs: Sequence[Run], processes: int, folder: Path) -> None:
                 for worker in [worker for worker in workers if worker.run is None][: len(ready)]:
                     worker.begin(ready.pop(0))
                 for worker in wait([worker for worker in workers if worker.run is not None]):
-                    run, seconds, failed = worker.end()
+                    run, seconds, problem = worker.end()
                     clock.done(run, seconds)
-                    if failed:
-                        bar.write(f"failed: {_name(run)}")
+                    if problem is not None:
+                        bar.write(f"failed: {_name(run)}: {problem}")
                         for other in [other for other in _dependents(run, missing) if other in clock.waiting]:
                             clock.done(other, 0.0)
                             bar.write(f"not run, because it needs that: {_name(other)}")
@@ -133,19 +134,18 @@ class _Worker:
         with suppress(BrokenPipeError):  # the process was killed; `end` returns that
             self.connection.send(run)
 
-    def end(self) -> tuple[Run, float, bool]:
-        """The run that has ended, its seconds and whether it failed; starts another process if this one has ended."""
+    def end(self) -> tuple[Run, float, str | None]:
+        """The run that has ended, its seconds and why it failed; starts another process if this one has ended."""
         run, self.run = self.run, None
         try:
             return run, *self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join()
         status = f"status {self.process.exitcode} (143: stopped; -9: killed, often for lack of memory)"
-        path = _failure(run, self.folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"the process of this run ended with {status}\n", encoding="utf-8")
+        problem = f"the process of this run ended with {status}"
+        _keep_failure(run, self.folder, problem + "\n")
         self._start()
-        return run, 0.0, True
+        return run, 0.0, problem
 
 
 def _dependents(run: Run, missing: Mapping[Run, set[Run]]) -> list[Run]:
@@ -218,26 +218,34 @@ def _serve(connection: Connection, folder: Path) -> None:
             connection.send(_work(connection.recv(), folder))
 
 
-def _work(run: Run, folder: Path) -> tuple[float, bool]:
-    """Executes a run and writes its file; returns its seconds and whether it failed."""
+def _work(run: Run, folder: Path) -> tuple[float, str | None]:
+    """Executes a run and writes its file; returns its seconds and why it failed."""
     began, path = time.perf_counter(), folder / run.path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if run.pretrained:
             from benchmarks.study.pretrained import train_and_evaluate
         else:
             from benchmarks.study.run import train_and_evaluate
 
         write_text(path, json.dumps(train_and_evaluate(run, folder)) + "\n")
-    except Exception:  # any failure: the other runs continue, and the traceback is kept
-        _failure(run, folder).write_text(traceback.format_exc(), encoding="utf-8")
-        return time.perf_counter() - began, True
+    except Exception as error:  # any failure: the other runs continue, and the traceback is kept
+        _keep_failure(run, folder, traceback.format_exc())
+        return time.perf_counter() - began, f"{type(error).__name__}: {first_line(error)}"
     _failure(run, folder).unlink(missing_ok=True)
-    return time.perf_counter() - began, False
+    return time.perf_counter() - began, None
 
 
 def _name(run: Run) -> str:
     return f"{run.method} ({run.dataset}, seed {run.seed})"
+
+
+def _keep_failure(run: Run, folder: Path, text: str) -> None:
+    """Writes why a run failed, unless this fails too, as on a full disk: its line in the terminal has the reason."""
+    path = _failure(run, folder)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
 
 
 def _failure(run: Run, folder: Path) -> Path:

@@ -217,6 +217,16 @@ def test_a_run_is_finished_when_its_run_json_says_so(compared, capsys):
         compared()
 
 
+def test_the_table_is_printed_also_where_it_cannot_be_written(compared, capsys, tmp_path):
+    compared()
+    (tmp_path / "out" / "comparison.md").unlink()
+    (tmp_path / "out" / "comparison.md").mkdir()
+    capsys.readouterr()
+    with pytest.raises(IsADirectoryError):
+        compared()
+    assert "| full | 4.0000 |" in capsys.readouterr().out
+
+
 def test_results_of_changed_data_are_not_taken(compared, tmp_path):
     folder = compared()
     (tmp_path / "votes.jsonl").write_text("[]")

@@ -67,6 +67,20 @@ def test_a_run_whose_process_ends_has_failed_and_the_others_continue(plan, tmp_p
     assert "no_such_key" in errors["warm_start"]
 
 
+def test_runs_that_cannot_be_written_have_failed_and_the_others_continue(plan, tmp_path, capsys):
+    """In place of a full disk a file where the folder of the runs should be."""
+    (tmp_path / "runs").touch()
+    datasets = {"contested": replace(plan.datasets["contested"], seeds=[0])}
+    methods = {"ours": replace(plan.methods["ours"], settings={"ends": Ends(signal.raise_signal, signal.SIGKILL)})}
+    plan = replace(plan, datasets=datasets, methods=methods, common={"model_name_or_path": ""}, processes=1)
+    with pytest.raises(UserError, match=r"^2 runs failed: warm start .*, ours \(contested, seed 0\); --finished"):
+        run_study(plan, tmp_path)
+    printed = capsys.readouterr().out
+    assert "failed: ours (contested, seed 0): the process of this run ended with status -9" in printed
+    assert "failed: warm start (contested, seed 0): " in printed
+    assert "Error: [Errno " in printed
+
+
 def test_a_study_needs_a_process(plan, tmp_path):
     with pytest.raises(UserError, match="processes: got 0; expected at least 1"):
         run_study(replace(plan, processes=0), tmp_path)
