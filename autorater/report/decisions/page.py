@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -41,7 +42,7 @@ def win_rate_figure(rates: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.set_yticks(-np.arange(len(rates)), names, fontsize=11, parse_math=False)
     axes.set(xlim=(-0.01, 1.01), ylim=(0.6 - len(rates), 0.6))
     axes.set_xlabel("win rate by people's votes, 0 to 1", fontsize=11)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+    _legend_below(figure, axes)
     grid(axes, "x")
     return figure
 
@@ -56,14 +57,15 @@ def deferral_figure(shares: np.ndarray, risks: np.ndarray, alpha: float, share: 
     """
     figure = blank_figure((_WIDTH, 4.2))
     axes = figure.subplots()
-    axes.step(shares, risks, where="pre", color=BLUE, linewidth=1.8, label="disagreement on the pairs with votes")
+    axes.step(shares, risks, where="pre", color=BLUE, linewidth=1.8, label="measured")
     axes.axhline(alpha, color=ORANGE, linewidth=1.4, linestyle="--", label=f"accepted: {alpha:g}")
     if share:
         axes.axvspan(0, share, color=BLUE, alpha=0.1, linewidth=0, label=f"may stand: {share:.0%}")
-    axes.set(xlim=(0, 1), ylim=(0, max(2 * alpha, 1.1 * risks[shares >= 0.05].max())))
+    highest = max(2 * alpha, 1.1 * risks[shares >= 0.05].max())
+    axes.set(xlim=(0, 1), ylim=(-0.02 * highest, highest))  # below 0: a curve of zeros is not on the axis
     axes.set_xlabel("share of pairs left to the judge, the clearest first", fontsize=11)
     axes.set_ylabel("disagreement with the majority", fontsize=11)
-    axes.legend(loc="upper left", fontsize=10, framealpha=0.9)
+    _legend_below(figure, axes)
     grid(axes)
     return figure
 
@@ -91,6 +93,10 @@ def gate_figure(changes: Sequence[Change], labels: Sequence[str]) -> Figure:
     axes.set_xlabel("← worse    change    better →", fontsize=11)
     grid(axes, "x")
     return figure
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
 
 
 def write_page(

@@ -11,6 +11,7 @@ from autorater.cli import command
 from autorater.data.errors import DataError
 from autorater.judges.judged import judged_in_both_orders, read_judged
 from autorater.metrics import compare_with_baseline, deferral_threshold, estimate_win_rate, rank_systems
+from autorater.report.decisions.page import deferral_figure
 
 
 def write(path, rows):
@@ -152,6 +153,17 @@ def test_defer_says_that_every_pair_has_votes(tmp_path, rows, capsys, alpha, ans
     assert f"ll {len(voted)} pairs have votes, so none is left to decide on" in printed
     assert answer in printed
     assert " 0 " not in printed
+
+
+@pytest.mark.parametrize("risks", [np.linspace(0.4, 0.2, 100), np.zeros(100)])
+def test_the_curve_of_a_deferral_is_visible(risks):
+    figure = deferral_figure(np.linspace(0.01, 1, 100), risks, 0.05, share=1.0)
+    figure.draw_without_rendering()
+    (legend,), (axes,) = figure.legends, figure.axes
+    shown = legend.get_window_extent()
+    assert not shown.overlaps(axes.get_window_extent())
+    assert 0 <= shown.x0 < shown.x1 <= figure.bbox.width
+    assert axes.get_ylim()[0] < risks.min(), "a curve of zeros is not on the axis"
 
 
 def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
