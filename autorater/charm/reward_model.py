@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,6 @@ import torch
 from accelerate import PartialState
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2ForSequenceClassification,
@@ -39,7 +39,15 @@ from autorater.data.errors import DataError, UserError
 from autorater.data.tables import write_rows
 from autorater.judges.identity import digest
 from autorater.models.devices import gpu_has_bf16, usable_device
-from autorater.models.loading import LOAD_FAILURES, file_of, not_loaded, resolve_model
+from autorater.models.loading import (
+    LOAD_FAILURES,
+    file_of,
+    is_adapter,
+    load_adapter,
+    load_tokenizer,
+    not_loaded,
+    resolve_model,
+)
 from autorater.models.modes import evaluating
 from autorater.models.tiny import build_tokenizer, small_config
 from autorater.progress import progress_bar
@@ -48,6 +56,7 @@ from autorater.prompts.tokens import DataTokenizer, inside
 
 LAYOUT_FILE = "reward_model.json"
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
+_KIND = "sequence classifier"
 _CHUNK = 512  # responses scored between two writes
 logger = logging.getLogger(__name__)
 
@@ -99,7 +108,7 @@ class RewardModel:
         dtype: str | None = None,
         **model_init_kwargs,
     ) -> RewardModel:
-        """Loads a sequence classifier with one output, or its LoRA adapter, from the Hub or a folder.
+        """Loads a sequence classifier with one output, or a LoRA adapter and its base, from the Hub or a folder.
 
         By default it is on the GPU, if there is one, and in bfloat16 if that computes it, else in float32. A layout
         that was saved with it is used again. Further options are those of transformers. A `UserError` if the model
@@ -109,13 +118,18 @@ class RewardModel:
         device = usable_device(device)
         dtype = dtype or ("bfloat16" if torch.device(device).type == "cuda" and gpu_has_bf16() else "float32")
         source = {k: v for k, v in model_init_kwargs.items() if k in ("revision", "trust_remote_code")}
+        load = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1)
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                name_or_path, num_labels=1, dtype=dtype, **model_init_kwargs
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **source)
+            if is_adapter(name_or_path, source.get("revision")):
+                model, tokenizer = load_adapter(name_or_path, source, load, _KIND, dtype=dtype, **model_init_kwargs)
+            else:
+                model = load(name_or_path, dtype=dtype, **model_init_kwargs)
+                tokenizer = load_tokenizer(name_or_path, **source)
+        except UserError:
+            raise
         except LOAD_FAILURES as error:
-            raise not_loaded(name_or_path, error, "sequence classifier") from error
+            raise not_loaded(name_or_path, error, _KIND) from error
+        tokenizer.padding_side = "right"
         layout = file_of(name_or_path, LAYOUT_FILE, **model_init_kwargs)
         pieces = read_json(layout).get("pieces") if layout else None
         return cls(model.to(device), tokenizer, batch_size, max_length, pieces)

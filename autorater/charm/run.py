@@ -37,7 +37,7 @@ from autorater.evaluation.results import write_metrics
 from autorater.judges.identity import digest, model_digest
 from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
-from autorater.training.adapters import adapter_config
+from autorater.training.adapters import new_adapter
 from autorater.training.checkpointing.checkpoints import lasting
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
@@ -135,7 +135,7 @@ class CharmRun:
         n_equal = calibration.n_prompts - len(preferences)
         logger.info(f"{version}: training on {len(preferences):,} preferences; equal scores: {n_equal}")
         model = self._load(self.base)
-        peft_config = adapter_config(model.model, self.model_config)
+        peft_config = new_adapter(model.model, self.model_config)
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
             write_text(note, made_from)

@@ -5,7 +5,7 @@ Deliberately left out: quantization and device maps, which `model_init_kwargs` p
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder"
 """Options of `from_pretrained` that say where the files are."""
 LOAD_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
 """What `from_pretrained` of transformers raises; an ImportError for a package that an option needs."""
+CAUSAL = "causal language model"
 _SCALES = re.compile(r"(weight|proj)_scale(_2|_inv)?$|\.(qweight|qzeros|scales)$")
 _NOT_TEXT = re.compile("vision|visual|image|audio")  # parts that a judge does not have
 _LAYER = re.compile(r"(.*?\.)(\d+)\.")  # the first number in a name
@@ -63,9 +64,9 @@ def load_policy(
     }
     try:
         if is_adapter(name_or_path, source.get("revision")):
-            model, tokenizer = _load_adapter(name_or_path, source, dtype=dtype, **model_init_kwargs)
+            model, tokenizer = load_adapter(name_or_path, source, dtype=dtype, **model_init_kwargs)
         else:
-            tokenizer = _load_tokenizer(name_or_path, **source)
+            tokenizer = load_tokenizer(name_or_path, **source)
             model = text_only(_whole_model(name_or_path, dtype=dtype, **model_init_kwargs))
     except UserError:
         raise
@@ -78,7 +79,8 @@ def load_policy(
     return model, tokenizer
 
 
-def _load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, padded on the left; UserError if it has none."""
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", **source)
     if len(tokenizer) == len(tokenizer.all_special_tokens):  # transformers builds an empty one if there are no files
         raise UserError(f"{name_or_path} has no tokenizer; expected the files that its save_pretrained writes")
@@ -113,7 +115,7 @@ def check_has_end(name_or_path: str, tokenizer: PreTrainedTokenizerBase) -> None
         )
 
 
-def not_loaded(name: str, error: Exception, kind: str = "causal language model", place: str = "") -> UserError:
+def not_loaded(name: str, error: Exception, kind: str = CAUSAL, place: str = "") -> UserError:
     """The error about a model of this kind, one of `LOAD_FAILURES` being the reason, in one line.
 
     `place` says where the name was found. A name in an existing folder may be a mistyped path.
@@ -183,12 +185,27 @@ def _beyond_last_layer(model: PreTrainedModel, names: Collection[str]) -> list[s
     return [name for name, layer in numbered if layer[0] in stacks and layer not in layers]
 
 
-def _load_adapter(
-    name_or_path: str, source: Mapping[str, object], revision: str | None = None, **model_init_kwargs
+def load_adapter(
+    name_or_path: str,
+    source: Mapping[str, object],
+    load_base: Callable[..., PreTrainedModel] = _whole_model,
+    kind: str = CAUSAL,
+    *,
+    revision: str | None = None,
+    **model_init_kwargs,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A `PeftModel`; transformers would load the adapter frozen, in a form that peft neither trains nor merges.
 
     The tokenizer is that of the base model if peft saved the adapter without one.
+
+    Args:
+        name_or_path: A Hub name or folder, from `resolve_model`.
+        source: Options of `from_pretrained` that say where the files are, and `trust_remote_code`.
+        load_base: Loads the base model, a model of this `kind`, from its name with `revision` and `model_init_kwargs`.
+
+    Raises:
+        UserError: If the base model cannot be loaded, or the adapter is not one of it. Other problems with the files
+            raise one of `LOAD_FAILURES`.
     """
     from peft import PeftConfig, PeftModel, load_peft_weights
 
@@ -196,22 +213,24 @@ def _load_adapter(
     base = base_of(name_or_path, config.base_model_name_or_path)
     tokenizer = None
     if file_of(name_or_path, TOKENIZER_CONFIG_FILE, **source):
-        tokenizer = _load_tokenizer(name_or_path, **source)
+        tokenizer = load_tokenizer(name_or_path, **source)
     try:
         place = resolve_model(base)
         if tokenizer is None:
-            tokenizer = _load_tokenizer(place, **{**source, "revision": config.revision})
-        whole = _whole_model(place, revision=config.revision, **model_init_kwargs)
+            tokenizer = load_tokenizer(place, **{**source, "revision": config.revision})
+        whole = load_base(place, revision=config.revision, **model_init_kwargs)
     except LOAD_FAILURES as error:
-        raise not_loaded(base, error, place=f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
+        raise not_loaded(base, error, kind, f"{Path(name_or_path, _ADAPTER)}: the base model ") from error
     model = text_only(whole)
     weights = load_peft_weights(name_or_path, device="cpu", revision=revision)
     if any("language_model." in name for name in weights):
         model = whole  # an adapter that was made elsewhere may be for the model that reads images
     if n_tokens := _adapted_tokens(model, weights, len(tokenizer)):
         model.resize_token_embeddings(n_tokens)  # as before the adapter was made
+    if not hasattr(model, "prepare_inputs_for_generation") and config.task_type == "CAUSAL_LM":
+        config.task_type = None  # of a classifier, by an older transformers, in which every model could generate
     try:
-        adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, revision=revision)
+        adapted = PeftModel.from_pretrained(model, name_or_path, is_trainable=True, config=config, revision=revision)
     except RuntimeError as error:  # weights of another shape
         raise not_loaded(name_or_path, error, f"LoRA adapter of {base}") from error
     for adapter in adapted.peft_config.values():  # it may be saved to another folder

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import Qwen2ForSequenceClassification
 from trl import RewardConfig
 
@@ -14,7 +15,7 @@ from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import train_reward_model
 from autorater.data.errors import UserError
 from autorater.models.tiny import small_config
-from tests.conftest import DATED, TEXTS, make_tokenizer
+from tests.conftest import CHAT_TEMPLATE, DATED, TEXTS, make_tokenizer
 
 RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
 
@@ -182,8 +183,54 @@ def test_models_with_several_outputs_are_refused(reward_model):
         RewardModel(reward_model.model, reward_model.tokenizer)
 
 
+@pytest.fixture
+def adapter(tmp_path):
+    """A LoRA adapter whose base model stands beside it."""
+    reward_model = chat_model(CHAT_TEMPLATE)
+    for part in (reward_model.model, reward_model.tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(reward_model.model, config)
+    adapted.peft_config["default"].base_model_name_or_path = "../base"
+    adapted.save_pretrained(tmp_path / "lora")
+    return tmp_path / "lora", RewardModel(adapted, reward_model.tokenizer)
+
+
+def test_a_lora_adapter_has_its_base_beside_it_and_its_tokenizer_there(adapter, tmp_path):
+    folder, saved = adapter
+    loaded = RewardModel.from_pretrained(str(folder), device="cpu")
+    np.testing.assert_allclose(loaded.score(RESPONSES), saved.score(RESPONSES), atol=1e-6)
+    config = RewardConfig(
+        output_dir=str(tmp_path / "further"), max_steps=1, use_cpu=True, bf16=False, report_to="none",
+        save_strategy="no", learning_rate=0.1,
+    )  # fmt: skip
+    train_reward_model(loaded, [Preference(*RESPONSES[:2])], config)
+    further = RewardModel.from_pretrained(str(tmp_path / "further"), device="cpu")
+    np.testing.assert_allclose(further.score(RESPONSES), loaded.score(RESPONSES), atol=1e-6)
+    assert np.abs(further.score(RESPONSES) - saved.score(RESPONSES)).max() > 1e-3
+    description = folder / "adapter_config.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps(content | {"task_type": "CAUSAL_LM"}))  # the default of TRL's options
+    older = RewardModel.from_pretrained(str(folder), device="cpu")
+    np.testing.assert_allclose(older.score(RESPONSES), saved.score(RESPONSES), atol=1e-6)
+    for base, message in (
+        ("/scratch/old/rm", f"{description} names the base model /scratch/old/rm, which is not there; move it back"),
+        ("runs/base", f"{description}: the base model runs/base cannot be loaded as a sequence classifier: "),
+    ):
+        description.write_text(json.dumps(content | {"base_model_name_or_path": base}))
+        with pytest.raises(UserError, match=f"^{message}") as caught:
+            RewardModel.from_pretrained(str(folder))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_reward_model_without_a_tokenizer_is_refused(reward_model, tmp_path):
+    reward_model.model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"^{tmp_path} has no tokenizer; expected the files"):
+        RewardModel.from_pretrained(str(tmp_path))
+
+
 def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "runs/base"}))
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=f"^{tmp_path} cannot be loaded as a sequence classifier: .*") as caught:
         RewardModel.from_pretrained(str(tmp_path))
     assert "\n" not in str(caught.value)
