@@ -41,7 +41,7 @@ from autorater.training.adapters import new_adapter
 from autorater.training.checkpointing.checkpoints import lasting
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
-from autorater.training.precision import evaluation_precision
+from autorater.training.precision import evaluation_precision, warn_of_emulation, warn_of_rounding
 
 ORIGINAL = "original"
 _MADE_FROM = "made_from.txt"
@@ -57,6 +57,7 @@ class CharmRun:
     def __init__(self, args: CharmArguments, training: RewardTrainingConfig, model_config: ModelConfig):
         refuse_several_gpus(training)
         refuse_remote_code(training)
+        warn_of_emulation(training)
         self.args, self.training, self.model_config = args, training, model_config
         self.folder, self.data = Path(training.output_dir), prepare_charm(args, training.seed)
         self._scores: dict[str, Scores] = {}
@@ -136,6 +137,8 @@ class CharmRun:
         logger.info(f"{version}: training on {len(preferences):,} preferences; equal scores: {n_equal}")
         model = self._load(self.base)
         peft_config = new_adapter(model.model, self.model_config)
+        if peft_config is None:  # its new weights are float32
+            warn_of_rounding(model.model, self.training)
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
             write_text(note, made_from)

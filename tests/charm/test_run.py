@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from transformers import Qwen2ForSequenceClassification
 from trl import ModelConfig
 
@@ -156,7 +157,7 @@ def test_a_reward_model_that_scores_all_alike_is_warned_about():
 def train(tmp_path, monkeypatch):
     """Trains the calibrated version in a folder, without a model: `save` is called in place of the training."""
     calibration = calibrate(*scored([3.0, 2.0, 0.0, 1.0], [1.0, 1.5, 1.0, 1.0]), ELO, "ada", "bob")
-    monkeypatch.setattr(CharmRun, "_load", lambda run, name: SimpleNamespace(model=None))
+    monkeypatch.setattr(CharmRun, "_load", lambda run, name: SimpleNamespace(model=torch.nn.Linear(9, 1)))
 
     def train(save, stage="all", **options):
         monkeypatch.setattr("autorater.charm.run.train_reward_model", save)
@@ -185,6 +186,21 @@ def test_nothing_is_known_of_a_model_whose_training_failed(train, tmp_path):
     assert not scores.exists()
     with pytest.raises(OSError, match="No space"):
         train(full_disk, stage="evaluate")
+
+
+def test_weights_in_half_precision_are_warned_about(train, monkeypatch, caplog):
+    train(saved)
+    assert not caplog.records
+    half = torch.nn.Linear(9, 1).to(torch.bfloat16)
+    monkeypatch.setattr(CharmRun, "_load", lambda run, name: SimpleNamespace(model=half))
+    train(saved)
+    assert "bfloat16 weights: a step of learning_rate 2e-06 can move 0.0% of them" in caplog.text
+
+
+def test_bfloat16_that_is_emulated_is_warned_about(train, monkeypatch, caplog):
+    monkeypatch.setattr("autorater.training.precision.cpu_has_bf16", lambda: False)
+    train(saved, bf16=True)
+    assert "bf16: this CPU has no bfloat16 instructions" in caplog.text
 
 
 def test_an_evaluation_has_the_options_of_the_training(train, tmp_path):
