@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object, send_to_device
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from autorater.data.errors import disk_problem
@@ -60,16 +61,23 @@ class ResumableTrainer:
         self.state.compute_steps(self.args, max_steps)  # a checkpoint has those of the run that wrote it
         return begun
 
+    def _get_train_sampler(self, *args):
+        sampler = super()._get_train_sampler(*args)
+        if isinstance(sampler, LengthGroupedSampler):
+            # else torch's own generator draws, which dropout moves apart between processes on CPUs
+            sampler.generator = torch.Generator().manual_seed(self.args.seed)
+        return sampler
+
     def _run_epoch(self, **kwargs):
         # transformers would take one more step when it resumes after the last
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        self._generator = _sampler_generator(kwargs["train_dataloader"])
+        self._sampler = _sampler_of(kwargs["train_dataloader"])
         checkpoint = kwargs["resume_from_checkpoint"]
         if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
             self._restore_order(checkpoint, within_epoch=kwargs["steps_trained_in_current_epoch"] > 0)
-        self._order = {"torch_at_start": torch.get_rng_state(), "sampler_at_start": _state(self._generator)}
+        self._order = {"torch_at_start": torch.get_rng_state(), "sampler_at_start": _state(self._sampler)}
         super()._run_epoch(**kwargs)
 
     def _restore_order(self, checkpoint: str, within_epoch: bool) -> None:
@@ -79,15 +87,17 @@ class ResumableTrainer:
             torch.set_rng_state(order["torch_at_start"])
         else:
             self._load_rng_state(checkpoint)
-        sampler = order["sampler_at_start" if within_epoch else "sampler"]
-        if self._generator is not None and sampler is not None:
-            self._generator.set_state(sampler)
+        state, generator = order["sampler_at_start" if within_epoch else "sampler"], _generator(self._sampler)
+        if generator is not None and state is not None:
+            generator.set_state(state)
+        elif generator is not None:
+            self._sampler.generator = None  # the run began when torch's own generator drew the order
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         progress = {
             "seconds": self._earlier_seconds + time.monotonic() - self._began,
-            "order": self._order | {"sampler": _state(self._generator)},
+            "order": self._order | {"sampler": _state(self._sampler)},
             "attributes": {name: getattr(self, name) for name in _ATTRIBUTES if hasattr(self, name)},
             "metrics": {mode: dict(metrics) for mode, metrics in getattr(self, "_metrics", {}).items()},
             "logs": {name: _as_lists(values) for name, values in getattr(self, "_logs", {}).items()},
@@ -185,11 +195,17 @@ def _as_lists(values):
     return {k: list(v) for k, v in values.items()} if isinstance(values, dict) else list(values)
 
 
-def _sampler_generator(dataloader) -> torch.Generator | None:
+def _sampler_of(dataloader) -> object:
+    """What orders the rows; None if nothing does."""
     batches = dataloader.batch_sampler
     batches = getattr(batches, "batch_sampler", batches)  # within accelerate's sampler of one process
-    return getattr(getattr(batches, "sampler", batches), "generator", None)
+    return getattr(batches, "sampler", batches)
 
 
-def _state(generator: torch.Generator | None) -> torch.Tensor | None:
+def _generator(sampler: object) -> torch.Generator | None:
+    return getattr(sampler, "generator", None)
+
+
+def _state(sampler: object) -> torch.Tensor | None:
+    generator = _generator(sampler)
     return None if generator is None else generator.get_state()

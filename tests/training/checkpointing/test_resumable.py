@@ -112,6 +112,31 @@ def test_resumed_is_uninterrupted(data, tmp_path, case):
     assert trained.metrics["train_runtime"] > 0
 
 
+def test_processes_whose_dropout_differs_draw_the_same_order(data, tmp_path):
+    def two_epochs(seed):
+        sampler = trainer(data, tmp_path, objective="text")._get_train_sampler()
+        epochs = []
+        for epoch in range(2):
+            torch.manual_seed(seed + epoch)
+            epochs.append(list(sampler))
+        return epochs
+
+    first, second = two_epochs(seed=1)
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert two_epochs(seed=3) == [first, second]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_order(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:  # torch's own generator drew the order
+        earlier.delattr(resumable.ResumableTrainer, "_get_train_sampler")
+        whole = trainer(data, tmp_path, objective="text")
+        whole.train()
+    resumed = trainer(data, tmp_path, objective="text")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    assert_same_state(whole, resumed)
+
+
 @pytest.mark.filterwarnings("ignore:step 1")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
