@@ -137,11 +137,12 @@ def setup_of(model: PreTrainedModel, training: TrainingArguments, *, sharded: bo
     elif sharded and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         reshards = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "full_shard", "1")
         stage = 3 if reshards else 2
-    element = 2 if deepspeed and training.bf16 else next(model.parameters()).element_size()
+    mixed = training.mixed_precision != "no"
+    element = 2 if deepspeed and mixed else next(model.parameters()).element_size()
     optimizer = str(getattr(training.optim, "value", training.optim))
     return Setup(
         element=element,
-        autocast=bool(training.bf16 or training.fp16) and element == 4,
+        autocast=mixed and element == 4,
         checkpointing=training.gradient_checkpointing,
         eager=model.config.get_text_config()._attn_implementation == "eager",
         zero_stage=stage,

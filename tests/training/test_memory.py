@@ -82,6 +82,15 @@ def test_fsdp_divides_the_states(judge, tmp_path, monkeypatch, reshards, stage):
     assert memory.setup_of(judge.model, config(tmp_path)).zero_stage == stage
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_precision_of_the_launcher_counts(judge, tmp_path, monkeypatch, precision):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    training = config(tmp_path)
+    assert memory.setup_of(judge.model, training).autocast
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert memory.setup_of(judge.model, training).element == 2
+
+
 def test_a_repeated_prompt_is_processed_once_also_by_parameters_that_are_sharded(tmp_path, monkeypatch):
     """ZeRO-3 leaves empty weights, which a stand-in gathers here."""
     tokenizer = make_tokenizer()

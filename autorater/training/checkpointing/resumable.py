@@ -170,7 +170,7 @@ class ResumableTrainer:
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
-        scaled = self.args.fp16  # its loss scaling overflows now and then, and skips that step
+        scaled = self.args.mixed_precision == "fp16"  # its loss scaling overflows now and then, and skips that step
         if norm is not None and not scaled and not math.isfinite(norm):
             self._stop(f"the norm of the gradient is {float(norm)}")
         return norm

@@ -280,3 +280,11 @@ def test_a_value_that_is_not_finite_stops_before_the_weights_change(data, tmp_pa
     with pytest.raises(TrainingFault, match=f"step 3: {problem}; the weights are still those of step 2"):
         bad.train()
     assert_same_weights(good, bad)
+
+
+def test_a_scaled_loss_may_overflow(data, tmp_path):
+    scaled, norm = trainer(data, tmp_path), torch.tensor(torch.inf)
+    with pytest.raises(TrainingFault, match="the norm of the gradient is inf"):
+        scaled._get_grad_norm(scaled.model, norm)
+    scaled.args.mixed_precision = "fp16"  # all that `accelerate launch --mixed_precision fp16` sets
+    assert scaled._get_grad_norm(scaled.model, norm) == norm
