@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from peft import PeftConfig
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.utils import is_liger_kernel_available
 from trl import ModelConfig
 from trl.import_utils import is_vllm_available
 
-from autorater.data.errors import UserError
+from autorater.data.errors import UserError, first_line
 from autorater.models.loading import base_of, is_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.config import refuse_remote_code, refuse_several_gpus
@@ -22,6 +22,8 @@ _REFUSED = {  # options that no run may set, and the reason
     "save_only_model": "its checkpoints cannot be resumed; save_total_limit: 1 keeps only the last one, and "
     "save_strategy: no saves one only when a signal stops the run",
 }
+
+_BUILT_FROM_MODEL = ("galore", "apollo", "lomo")  # in names of optimizers of which only the package is checked
 
 
 def check_run(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
@@ -47,6 +49,7 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
     _check_recalibration(args)
     check_trackers(training)
     _check_packages(training)
+    _check_optimizer(training)
     _check_output_dir(args, training, model_config)
 
 
@@ -86,6 +89,16 @@ def _check_packages(training: TrainingArguments) -> None:
             "use_vllm: vLLM is not installed; it requires other versions than constraints.txt has: "
             'pip install ".[train]" vllm==0.31.0'
         )
+
+
+def _check_optimizer(training: TrainingArguments) -> None:
+    name = training.optim.value
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(training)
+    except (ImportError, ValueError) as error:
+        if isinstance(error, ImportError) or not any(part in name for part in _BUILT_FROM_MODEL):
+            settings = f"optim: {name}" + (f", optim_args: {training.optim_args}" if training.optim_args else "")
+            raise UserError(f"{settings}: {first_line(error)}") from None
 
 
 def _check_output_dir(args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig) -> None:

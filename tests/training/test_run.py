@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import trainer_optimizer
 from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
 from trl import ModelConfig
 
 from autorater.alignment.trainer import AlignmentConfig
@@ -28,9 +30,10 @@ from tests.models.test_repeated_cache import CONFIGS, WITHOUT, build
 
 
 def training(folder, **options):
-    return SimpleNamespace(
-        **{"output_dir": str(folder), "report_to": [], "eval_strategy": IntervalStrategy.NO, "n_gpu": 0} | options
-    )
+    of_optimizer = {"optim": OptimizerNames.ADAMW_TORCH, "optim_args": None, "learning_rate": 1e-3}
+    of_optimizer |= {"adam_beta1": 0.9, "adam_beta2": 0.99, "adam_epsilon": 1e-8}
+    defaults = {"output_dir": str(folder), "report_to": [], "eval_strategy": IntervalStrategy.NO, "n_gpu": 0}
+    return SimpleNamespace(**defaults | of_optimizer | options)
 
 
 @pytest.fixture
@@ -176,13 +179,21 @@ def test_an_evaluation_of_transformers_is_refused(tmp_path, options, message):
         ({"reward_weights": [1.0, 2.0]}, "reward_weights: got 2 numbers; expected one"),
         ({"reward_weights": []}, "reward_weights: got 0 numbers; expected one"),
         ({"use_liger_kernel": True}, "use_liger_kernel: liger-kernel is not installed"),
+        ({"optim": OptimizerNames.PAGED_ADAMW_8BIT}, "optim: paged_adamw_8bit: You need to install `bitsandbytes`"),
+        ({"optim": OptimizerNames.GALORE_ADAMW}, "optim: galore_adamw: You need to install `galore_torch`"),
+        ({"optim": OptimizerNames.GROKADAMW}, "optim: grokadamw: Please install grokadamw"),
+        ({"optim": OptimizerNames.SGD, "optim_args": "momentum=x"}, "optim: sgd, optim_args: momentum=x: could not"),
     ],
 )
 def test_what_would_stop_the_training_is_an_error_at_the_start(tmp_path, monkeypatch, options, message):
     monkeypatch.setattr(checks, "is_liger_kernel_available", lambda: False)
+    for package in ("bitsandbytes", "galore_torch", "grokadamw"):
+        monkeypatch.setattr(trainer_optimizer, f"is_{package}_available", lambda: False)
     with pytest.raises(UserError, match=message):
         check_run(JudgeArguments(), training(tmp_path, **options), ModelConfig())
     check_run(JudgeArguments(), training(tmp_path, reward_weights=[2.0]), ModelConfig())
+    monkeypatch.setattr(trainer_optimizer, "is_lomo_available", lambda: True)
+    check_run(JudgeArguments(), training(tmp_path, optim=OptimizerNames.LOMO), ModelConfig())  # needs the model
 
 
 @pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}])
