@@ -148,13 +148,16 @@ class JudgePPOTrainer(SampledGRPOTrainer):
         self._forward_passes: list[tuple[torch.Tensor, torch.Tensor]] = []  # log-probabilities and values of each
 
     def create_optimizer(self, model=None):
+        is_given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
+        head = list(self.policy.value_head.parameters())
         if self.args.value_learning_rate is not None:
-            head = list(self.policy.value_head.parameters())
             for group in optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if all(p is not of_head for of_head in head)]
             options = {"lr": self.args.value_learning_rate, "weight_decay": self.args.weight_decay}
             optimizer.add_param_group({"params": head} | options)
+        elif is_given and not any(p is head[0] for group in optimizer.param_groups for p in group["params"]):
+            optimizer.param_groups[0]["params"].extend(head)  # made before the head; a new group may have no schedule
         return optimizer
 
     def _get_per_token_logps_and_entropies(

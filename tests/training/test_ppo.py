@@ -31,7 +31,7 @@ def half_full(completions, label, **_):
 
 @pytest.fixture
 def make_trainer(tmp_path, simulated):
-    def make(model=None, reward=half_full, peft_config=None, out="out", **options):
+    def make(model=None, reward=half_full, peft_config=None, out="out", optimizers=(None, None), **options):
         tokenizer = make_tokenizer("split")
         encoder = PromptEncoder(tokenizer, PromptFormat("compact"))
         pairs = simulated.pairs[:16]
@@ -47,6 +47,7 @@ def make_trainer(tmp_path, simulated):
             train_dataset=Dataset.from_list(training_rows(pairs, encoder.encode(pairs), args.orders)),
             processing_class=tokenizer,
             peft_config=peft_config,
+            optimizers=optimizers,
         )
 
     return make
@@ -248,6 +249,16 @@ def test_the_head_learns_a_constant_reward_so_advantages_vanish(make_trainer):
     advantages = by_row(rollout(trainer))["advantages"]
     assert advantages.abs().mean() < 0.1
     assert [group["lr"] for group in trainer.optimizer.param_groups][::2] == [1e-4, 2e-2]
+
+
+def test_an_optimizer_of_the_caller_trains_the_head_too(make_trainer):
+    model = make_model("qwen", len(make_tokenizer("split")))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    trainer = make_trainer(model, optimizers=(optimizer, schedule))
+    before = trainable(trainer)
+    trainer.train()
+    assert all((before[name] != parameter).any() for name, parameter in trainable(trainer).items())
 
 
 def test_several_updates_on_a_rollout_and_gradient_checkpointing(make_trainer):
