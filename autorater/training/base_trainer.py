@@ -35,7 +35,7 @@ class JudgeTrainer(PrefixSharing, ResumableTrainer, GRPOTrainer):
         self._prompt_ids: list[list[int]] = []
         self._start_sharing(args.shared_prefix)
         for column in ("prompt_ids", "swapped_prompt_ids"):
-            if column in self.train_dataset.column_names:
+            if column in (self.train_dataset.column_names or ()):  # None: a stream of unknown columns
                 check_lengths(self.model, self.train_dataset[column], self.suffix_length, column)
 
     @property

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from datasets.iterable_dataset import IterableColumn
 from transformers import PreTrainedModel
 from trl.trainer.utils import is_async_callable
 
@@ -112,7 +113,12 @@ def check_batch(n_rows: int, training: JudgeGRPOConfig) -> None:
 
 
 def check_lengths(model: PreTrainedModel, prompts: Iterable[Sequence[int]], suffix_length: int, column: str) -> None:
-    """Raises UserError if a prompt and an answer of `suffix_length` tokens exceed the context of the model."""
+    """Raises UserError if a prompt and an answer of `suffix_length` tokens exceed the context of the model.
+
+    The column of a streamed dataset is not checked: all of it would be read before the training, if it ends at all.
+    """
+    if isinstance(prompts, IterableColumn):
+        return
     limit = longest_prompt(model, suffix_length)
     for row, ids in enumerate(prompts):
         if len(ids) > limit:

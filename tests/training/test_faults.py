@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
@@ -145,6 +145,29 @@ def test_any_batch_size_is_accepted_without_groups(tmp_path, size, accumulation,
     default = config.__dataclass_fields__["num_generations"].default
     assert (args.num_generations, args.steps_per_generation) == (default, accumulation)
     assert args.generation_batch_size == size * accumulation
+
+
+@pytest.mark.filterwarnings("ignore:step 1: no answer")
+@pytest.mark.parametrize("has_known_columns", [False, True])
+@pytest.mark.parametrize("answers", ["exact", "sampled"])
+def test_a_streamed_dataset_is_not_read_before_the_training(data, tmp_path, answers, has_known_columns):
+    pairs, prompts, judge = data
+    args = JudgeGRPOConfig(output_dir=str(tmp_path), **OPTIONS | (SAMPLED if answers == "sampled" else {}))
+    rows, reads = training_rows(pairs, prompts, args.orders), []
+
+    def stream():
+        reads.append(1)
+        yield from rows
+
+    dataset = IterableDataset.from_generator(stream, Dataset.from_list(rows).features if has_known_columns else None)
+    model = make_model("qwen", len(judge.tokenizer))
+    streaming = grpo_trainer(
+        model, brier_reward, args, judge.tree, train_dataset=dataset, processing_class=judge.tokenizer
+    )
+    assert not reads
+    streaming.train()
+    assert reads
+    assert streaming.state.global_step == args.max_steps
 
 
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
