@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from transformers import (
 
 from autorater.charm.responses import Response, load_responses
 from autorater.data.atomic import read_json, write_json, write_text
-from autorater.data.errors import DataError, UserError
+from autorater.data.errors import DataError, UserError, counted
 from autorater.data.tables import write_rows
 from autorater.judges.identity import digest
 from autorater.models.devices import gpu_has_bf16, usable_device
@@ -123,7 +123,8 @@ class RewardModel:
             if is_adapter(name_or_path, source.get("revision")):
                 model, tokenizer = load_adapter(name_or_path, source, load, _KIND, dtype=dtype, **model_init_kwargs)
             else:
-                model = load(name_or_path, dtype=dtype, **model_init_kwargs)
+                model, report = load(name_or_path, dtype=dtype, output_loading_info=True, **model_init_kwargs)
+                _check_head(name_or_path, report["missing_keys"])
                 tokenizer = load_tokenizer(name_or_path, **source)
         except UserError:
             raise
@@ -230,6 +231,15 @@ class RewardModel:
         before, *others = self.pieces
         first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
         return [first, *(inside(self.tokenizer, piece) for piece in others)]
+
+
+def _check_head(name_or_path: str, missing: Collection[str]) -> None:
+    """Refuses a model without weights of its own for the score, which transformers would draw at random."""
+    if missing:
+        raise UserError(
+            f"{name_or_path} lacks {counted(len(missing), 'weight')} of a reward model, such as {min(missing)}; is it "
+            "a causal language model?"
+        )
 
 
 def build_reward_model(

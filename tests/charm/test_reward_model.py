@@ -15,7 +15,7 @@ from autorater.charm.reward_model import RewardModel, build_reward_model
 from autorater.charm.training import train_reward_model
 from autorater.data.errors import UserError
 from autorater.models.tiny import small_config
-from tests.conftest import CHAT_TEMPLATE, DATED, TEXTS, make_tokenizer
+from tests.conftest import CHAT_TEMPLATE, DATED, TEXTS, make_model, make_tokenizer
 
 RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)) for i in range(9)]
 
@@ -234,3 +234,12 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(UserError, match=f"^{tmp_path} cannot be loaded as a sequence classifier: .*") as caught:
         RewardModel.from_pretrained(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_causal_model_is_no_reward_model(tmp_path):
+    """transformers would draw the weights of its score at random."""
+    tokenizer = make_tokenizer()
+    for part in (make_model("llama", len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lacks 1 weight of a reward model, such as score\.weight; is it a causal"):
+        RewardModel.from_pretrained(str(tmp_path))
