@@ -147,7 +147,7 @@ def test_any_batch_size_is_accepted_without_groups(tmp_path, size, accumulation,
     assert args.generation_batch_size == size * accumulation
 
 
-@pytest.mark.filterwarnings("ignore:step 1: no answer")
+@pytest.mark.filterwarnings("ignore:step 1")
 @pytest.mark.parametrize("has_known_columns", [False, True])
 @pytest.mark.parametrize("answers", ["exact", "sampled"])
 def test_a_streamed_dataset_is_not_read_before_the_training(data, tmp_path, answers, has_known_columns):
