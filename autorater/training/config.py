@@ -15,7 +15,10 @@ from autorater.training.compatibility import EXACT, POINTWISE, REASONING, SAMPLE
 _OF_EVALUATIONS = {  # values that require evaluations by transformers, and what to do instead
     ("load_best_model_at_end", True): "leave it out; a run saves the model of its last step",
     ("save_strategy", "best"): "expected no, steps or epoch",
-    ("lr_scheduler_type", "reduce_lr_on_plateau"): "expected another schedule, such as linear or cosine",
+    **dict.fromkeys(
+        (("lr_scheduler_type", "reduce_lr_on_plateau"), ("lr_scheduler_type", "greedy")),
+        "expected another schedule, such as linear or cosine",
+    ),
 }
 SECRETS = ("hub_token",)  # options that are neither written nor sent; the eos_token of SFT is none
 _LOWEST = {  # of whole numbers

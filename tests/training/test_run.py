@@ -94,6 +94,7 @@ def test_a_training_of_no_length_is_an_error_at_the_start(tmp_path, config, opti
         ),
         ({"save_strategy": "best"}, "save_strategy: best: .* choose nothing; expected no, steps or epoch"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type: reduce_lr_on_plateau: .* such as linear"),
+        ({"lr_scheduler_type": "greedy"}, "lr_scheduler_type: greedy: .* such as linear"),
     ],
 )
 @pytest.mark.parametrize("config", [JudgeGRPOConfig, JudgePPOConfig, JudgeSFTConfig, AlignmentConfig])
