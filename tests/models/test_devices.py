@@ -31,7 +31,7 @@ def test_the_device_is_checked_before_a_model_is_loaded(tmp_path):
     label_format = {"label_format": {"task": TASK, "layout": "", "synonyms": {}}}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / FORMAT_FILE).write_text(json.dumps(label_format))
-    (tmp_path / "probe.json").write_text(json.dumps({"model": str(tmp_path)}))
+    (tmp_path / "probe.json").write_text(json.dumps({"model": str(tmp_path), "layer": 1, "strength": 1.0}))
     (tmp_path / "probe.npz").touch()
     for load in (
         lambda: Judge.from_pretrained(str(tmp_path), device="gpu"),
