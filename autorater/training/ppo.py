@@ -152,6 +152,10 @@ class JudgePPOTrainer(SampledGRPOTrainer):
         optimizer = super().create_optimizer(model)
         head = list(self.policy.value_head.parameters())
         if self.args.value_learning_rate is not None:
+            if is_given and self.lr_scheduler is not None:
+                raise UserError(
+                    "value_learning_rate: the schedule was made for other groups of weights; leave one of them out"
+                )
             for group in optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if all(p is not of_head for of_head in head)]
             options = {"lr": self.args.value_learning_rate, "weight_decay": self.args.weight_decay}

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from autorater.data.errors import UserError
 from autorater.models.loading import load_policy
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat
@@ -259,6 +260,10 @@ def test_an_optimizer_of_the_caller_trains_the_head_too(make_trainer):
     before = trainable(trainer)
     trainer.train()
     assert all((before[name] != parameter).any() for name, parameter in trainable(trainer).items())
+
+    trainer = make_trainer(model, optimizers=(optimizer, schedule), value_learning_rate=1e-3)
+    with pytest.raises(UserError, match=r"^value_learning_rate: the schedule was made for other groups"):
+        trainer.train()
 
 
 def test_several_updates_on_a_rollout_and_gradient_checkpointing(make_trainer):

@@ -194,13 +194,14 @@ def _begin_or_resume(folder: Path, settings: dict, resume: str | None) -> RunRec
             if left or teaching:
                 resumed = "auto" if teaching else left[0]
                 logger.warning(f"a new run begins; --resume_from_checkpoint {resumed} resumes the earlier one")
-        if earlier and REPORT in earlier["completed"] and settings != earlier["settings"]:
+        if earlier and REPORT in earlier["completed"]:
             shutil.copyfile(folder / RECORD, folder / REPLACED)
-            logger.warning(
-                f"{folder} holds a finished run with other settings, whose judge will be replaced; to keep it, choose "
-                f"another output_dir (until the new run has completed a stage, {REPLACED} is the earlier {RECORD}: "
-                "rename it to get the run back)"
-            )
+            if settings != earlier["settings"]:
+                logger.warning(
+                    f"{folder} holds a finished run with other settings, whose judge will be replaced; to keep it, "
+                    f"choose another output_dir (until the new run has completed a stage, {REPLACED} is the earlier "
+                    f"{RECORD}: rename it to get the run back)"
+                )
         record = RunRecord(folder, secrets.token_hex(4), settings, [])
     record.write()
     return record

@@ -170,13 +170,15 @@ def test_a_new_run_in_the_folder_of_a_finished_one_says_that_it_replaces_the_jud
     assert f"{tmp_path} holds a finished run with other settings, whose judge will be replaced" in caplog.text
 
 
-def test_a_new_run_that_fails_at_its_start_leaves_the_record_of_a_finished_one(tmp_path, caplog):
-    first, other = opened(tmp_path), SETTINGS | {"seed": 5}
+@pytest.mark.parametrize("seed", [SETTINGS["seed"], 5], ids=["same", "other"])
+def test_a_new_run_that_fails_at_its_start_leaves_the_record_of_a_finished_one(tmp_path, caplog, seed):
+    first, other = opened(tmp_path), SETTINGS | {"seed": seed}
     first.mark("report")
     finished = (tmp_path / "run.json").read_text()
     for _ in range(2):
         opened(tmp_path, other, resume=None)  # and stopped in its warm start
-    assert "until the new run has completed a stage, run.json.before is the earlier run.json" in caplog.text
+    says = "until the new run has completed a stage, run.json.before is the earlier run.json" in caplog.text
+    assert says == (other != SETTINGS)
     assert (tmp_path / "run.json.before").read_text() == finished
     (tmp_path / "run.json.before").rename(tmp_path / "run.json")
     assert opened(tmp_path, max_steps=8).run == first.run
