@@ -69,7 +69,8 @@ _STATUS_OF = {  # of errors that have a word in place of a status
     400: re.compile("invalid_request_error|invalid_argument|BadRequestError", re.IGNORECASE),
 }
 _CREDIT_USED = re.compile(  # in the reason of errors with status 400, 403 or 429
-    "credit balance is too low to access|has either used all available credits",  # Anthropic, xAI
+    "credit balance is too low to access"  # Anthropic
+    "|has either used all available credits|doesn't have any credits",  # xAI
     re.IGNORECASE,
 )
 _STATUS = re.compile(r"[45]\d\d")

@@ -284,6 +284,11 @@ def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
             "Your team 1-2 has either used all available credits or reached its monthly spending limit.",
             "the account has no credit: the server replied 403: Your team",
         ),
+        (
+            403,
+            "Your newly created team doesn't have any credits or licenses yet. You can purchase those on https://x.",
+            "the account has no credit: the server replied 403: Your newly",
+        ),
         (200, {"message": "wrong key", "code": 401}, "the key was not accepted: the server replied: wrong key"),
         (200, "Unexpected endpoint or method. (POST /v1/x)", r"no such model or address: .*/v1/chat/completions, key"),
     ],
