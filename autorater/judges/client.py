@@ -51,13 +51,13 @@ _OPENAI = "https://api.openai.com/v1"
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
 _OF_THE_REQUEST = (200, 400, 413, 422)  # statuses of a refusal that may be about the prompt
-_OF_THE_PROMPT = re.compile(
-    r"context(?! (?:deadline|cancell?ed))|too long|too large|content.?(filter|policy|management)|moderation",
-    re.IGNORECASE,
-)
+_FILTERED = r"content.?(filter|policy|management)|moderation"
+_OF_THE_PROMPT = re.compile(rf"context(?! (?:deadline|cancell?ed))|too long|too large|{_FILTERED}", re.IGNORECASE)
 # in an error that may pass, as of a server whose model does not start, "context" alone is not about the prompt
-_TOO_LONG = re.compile(
-    r"context.{0,20}(length|size|window|limit|exceed)|(input|prompt|request)( is)? too (long|large)", re.IGNORECASE
+_OF_THE_PROMPT_IF_TEMPORARY = re.compile(
+    r"context.{0,20}(length|size|window|limit|exceed)"
+    rf"|(input|prompt|request|context)( is)? too (long|large)|{_FILTERED}",
+    re.IGNORECASE,
 )
 _NOT_IN_HEADERS = re.compile(r"[^ -~]")
 CHARACTERS_PER_TOKEN = 4  # of English, roughly
@@ -292,7 +292,7 @@ class _Session:
             self.n_replies += 1
             if not reply.problem:
                 self.client.refused_in_a_row, self.client.usage.answered = 0, True
-            elif not (_TOO_LONG if reply.retry else _OF_THE_PROMPT).search(reply.problem):
+            elif not (_OF_THE_PROMPT_IF_TEMPORARY if reply.retry else _OF_THE_PROMPT).search(reply.problem):
                 # else another prompt may be accepted
                 self.client.refused_in_a_row += 1
                 self.unavailable[reply.problem] += reply.status not in _OF_THE_REQUEST

@@ -502,9 +502,12 @@ def test_a_dead_server_is_noticed_whatever_its_words(quirky, status, reason):
         "input length and max_tokens exceed context limit",
         "input is too large to process",
         "Request too large for m on tokens per min (TPM): Limit 30, requested 40",  # OpenAI
+        "context too long",
+        {"message": "Prompt blocked by content policy", "code": "content_policy_violation"},
+        "flagged by moderation",
     ],
 )
-def test_a_run_does_not_end_for_prompts_that_are_too_long(quirky, monkeypatch, status, reason):
+def test_a_run_does_not_end_for_prompts_that_are_too_long_or_filtered(quirky, monkeypatch, status, reason):
     monkeypatch.setattr(client_module, "_FIRST_PAUSE", 0.0)
     server = quirky(lambda sent: (200, chat()) if "message 0" in str(sent) else (status, {"error": reason}))
     answers = ask(server, 30, concurrency=1, max_retries=0)[1]
