@@ -778,24 +778,73 @@ def test_an_answer_of_argilla_is_one_label_or_a_ranking_of_both(answer, label):
         read([row | {"good.responses.status": ["draft"]}])
 
 
-@pytest.mark.parametrize("word", ["response_1", "response-1", "Response 1"])
-@pytest.mark.parametrize("swapped", [True, False])
-def test_an_answer_by_the_name_of_a_column_is_for_its_text(word, swapped):
-    texts = {"prompt": "Tea?", "response_1": "Yes.", "response_2": "No."}
+def answered(texts, word):
+    """Rows of all tools with an answer to one question."""
     hit = {"HITId": "h", "WorkerId": "u", "AssignmentStatus": "Approved"}
-    rows = [
+    return [
         texts | {"best.responses": [word]},
-        texts | {"best.responses": [[{"value": "response_1", "rank": 1}, {"value": "response_2", "rank": 2}]]},
         {"id": 1, "data": texts, "annotations": [choice(word, kind="choices")]},
         texts | {"annotation_id": 1, "annotator": 1, "choice": word},
         hit | {f"Input.{name}": text for name, text in texts.items()} | {"Answer.best": word},
     ]
-    for row in rows:
-        prefix = "Input." * ("HITId" in row)
-        names = {"response_a": f"{prefix}response_2", "response_b": f"{prefix}response_1"} if swapped else None
-        ((pair,), _) = read([row], columns=names)
+
+
+def sides(row, a, b):
+    """`columns` of a row whose response A is in the column `a` and response B in `b`."""
+    prefix = "Input." * ("HITId" in row)
+    return {"response_a": f"{prefix}{a}", "response_b": f"{prefix}{b}"}
+
+
+THREE = {"prompt": "Tea?", "response_1": "Yes.", "response_2": "No.", "response_3": "Maybe."}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "response_1",
+        "response-1",
+        "Response 1",
+        "Response 1 is better",
+        "prefer response 1",
+        "Response 1 is much better than 2",
+    ],
+)
+@pytest.mark.parametrize("swapped", [True, False])
+def test_an_answer_by_the_name_of_a_column_is_for_its_text(word, swapped):
+    texts = {"prompt": "Tea?", "response_1": "Yes.", "response_2": "No."}
+    ranking = texts | {"best.responses": [[{"value": "response_1", "rank": 1}, {"value": "response_2", "rank": 2}]]}
+    for row in [ranking, *answered(texts, word)]:
+        ((pair,), _) = read([row], columns=sides(row, "response_2", "response_1") if swapped else None)
         preferred = pair.response_b if pair.label else pair.response_a
         assert (preferred, pair.response_a) == ("Yes.", "No." if swapped else "Yes.")
+
+
+@pytest.mark.parametrize(
+    ("word", "a", "b"),
+    [
+        *((word, 2, 3) for word in ("response_1", "Response 1 is better", "prefer response 1", "1", "2")),
+        *((word, 1, 3) for word in ("response_2", "Response 2", "2", 2.0, "prefer 2")),
+        *((word, 2, 1) for word in ("1", "2", "1 is better", "option 1")),
+    ],
+)
+def test_an_answer_that_names_another_response_is_an_error(word, a, b):
+    for row in answered(THREE, word):
+        with pytest.raises(DataError, match="expected one of the two responses, by a name that is for no other"):
+            read([row], columns=sides(row, f"response_{a}", f"response_{b}"))
+
+
+def test_a_ranking_with_a_third_response_is_an_error():
+    row = THREE | {"best.responses": [["response_1", "response_3"]]}
+    with pytest.raises(DataError, match="expected one of the two responses"):
+        read([row], columns=sides(row, "response_2", "response_3"))
+
+
+@pytest.mark.parametrize(("word", "votes"), [("model_a", 1), ("1", 1), ("A is better", 1), ("response_2", 0)])
+def test_other_columns_are_no_responses(word, votes):
+    others = {"model_a": "gpt", "model_b": "claude", "text_1": "A heading.", "text_2": "Another."}
+    for row in answered(THREE | others, word):
+        ((pair,), _) = read([row])
+        assert pair.votes_a == votes
 
 
 def test_argilla_nested_with_several_questions():

@@ -17,7 +17,7 @@ from autorater.data.errors import DataError
 from autorater.data.fields import Row, bad_value, decoded, given_in, mappings_in, number_of
 from autorater.data.layouts.benchmarks import instruction_in
 from autorater.data.layouts.layout import PROMPTS, Layout, unread_in
-from autorater.data.layouts.votes import signs, summed, votes_in, winner_of
+from autorater.data.layouts.votes import bare_word, preferred_in, signs, summed, votes_in, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
 _RESULTS = ".results"
@@ -115,7 +115,7 @@ def mturk(row: Row) -> Iterator[Row]:
         yield filled | {"no_vote": "AssignmentStatus is 'Rejected'"}
         return
     question, value = _worker_choice(row)
-    yield filled | votes_in({question: _named_side(value, task, texts) or value}, question)
+    yield filled | votes_in({question: _side(value, question, task, texts) or value}, question)
 
 
 def _worker_choice(row: Row) -> tuple[str, object]:
@@ -230,20 +230,33 @@ def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str
 
 
 def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> str | None:
-    return _named_side(name, row, texts) or winner_of(name, question)
+    """The side of the column that an answer names, else of its word; `columns` may have put `response_1` on side B.
+
+    Raises:
+        DataError: If the answer is for a side, but the column of its name or number has another text.
+    """
+    sides = _sides(row, texts)
+    named = [bare := bare_word(name), preferred_in(bare)]
+    for word in named:
+        if len(found := sides.get(word, ())) == 1:
+            return next(iter(found))
+    winner = winner_of(name, question)
+    number = number_of(re.sub("^[a-z]+", "", named[-1]))
+    if number in (1, 2):  # it may be that of a column, if such columns are those of the two responses
+        named += [f"{stem}{number:g}" for stem in _STEMS if sides.get(f"{stem}1") or sides.get(f"{stem}2")]
+    if winner in ("A", "B") and any(winner not in sides.get(word, winner) for word in named):
+        raise bad_value(question, name, "one of the two responses, by a name that is for no other column")
+    return winner
 
 
-def _named_side(name: object, row: Row, texts: Mapping[str, str]) -> str | None:
-    """The side of a response that is named by its column; `columns` may have put `response_1` on side B."""
-    bare = _bare(name)
-    named = [decoded(row[column]) for column in row if _bare(column) == bare]
-    is_a, is_b = (decoded(row[texts[side]]) in named for side in ("response_a", "response_b"))
-    return None if is_a == is_b else "A" if is_a else "B"
-
-
-def _bare(name: object) -> str:
-    """A name without what does not count in `winner_of` either."""
-    return re.sub(r"[\s_-]", "", str(name).lower())
+def _sides(row: Row, texts: Mapping[str, str]) -> dict[str, set[str]]:
+    """The sides with the text of a column, by its bare name; without `model_a` and `model_b`, the names of models."""
+    of_sides = [("A", decoded(row[texts["response_a"]])), ("B", decoded(row[texts["response_b"]]))]
+    sides: dict[str, set[str]] = {}
+    for column in row:
+        text = decoded(row[column])
+        sides.setdefault(bare_word(column), set()).update(side for side, own in of_sides if own == text)
+    return {word: found for word, found in sides.items() if word not in ("modela", "modelb")}
 
 
 _HISTORY = ("history",)  # the prompt of some projects

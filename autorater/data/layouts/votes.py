@@ -43,6 +43,20 @@ _ORDERS = {"a>b": "A", "a>>b": "A", "b<a": "A", "b<<a": "A", "b>a": "B", "b>>a":
 _NONE = {"", "error", "none", "null", "nan", "na", "n/a", "<na>", "invalid"}
 
 
+def bare_word(value: object) -> str:
+    """A word without what does not count in it: case, blanks, underscores, hyphens inside it, brackets around it."""
+    return re.sub(r"(?<!^)-(?!$)", "", _unspaced(value).strip("[]"))  # "-A" and "A-" may be votes against A
+
+
+def _unspaced(value: object) -> str:
+    return re.sub(r"[\s_]", "", str(value).lower())
+
+
+def preferred_in(bare: str) -> str:
+    """What a bare word prefers: `response1` in `response1isbetter`; the word itself if it only names something."""
+    return match[match.lastindex] if (match := _BETTER.fullmatch(bare)) else bare
+
+
 def winner_of(value: object, column: str) -> str | None:
     """ "A", "B", "tie", or None where there is no verdict.
 
@@ -54,13 +68,12 @@ def winner_of(value: object, column: str) -> str | None:
         if number not in (1, 2) or str(value).lstrip().startswith("+"):  # "+1" is a strength
             raise bad_value(column, value, _EXPECTED)
         return "A" if number == 1 else "B"
-    word = re.sub(r"[\s_]", "", str(value).lower())
-    bare = re.sub(r"(?<!^)-(?!$)", "", word.strip("[]"))  # "-A" and "A-" may be votes against A
+    word, bare = _unspaced(value), bare_word(value)
     if word in _TIES or bare in _TIES:
         return "tie"
     if bare.strip("-") in _NONE:
         return None
-    bare = match[match.lastindex] if (match := _BETTER.fullmatch(bare)) else bare
+    bare = preferred_in(bare)
     winner = _ORDERS.get(bare) or _SIDES.get(_SIDE.fullmatch(bare)[1] if _SIDE.fullmatch(bare) else "")
     if winner is None or isinstance(value, bool):
         raise bad_value(column, value, _EXPECTED)
