@@ -235,28 +235,26 @@ def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> st
     Raises:
         DataError: If the answer is for a side, but the column of its name or number has another text.
     """
-    sides = _sides(row, texts)
+    columns: dict[str, list[str]] = {}
+    for column in row:
+        columns.setdefault(bare_word(column), []).append(column)
+
+    def sides_of(word: str) -> list[str]:
+        found = [decoded(row[column]) for column in columns.get(word, ())]
+        return [side for side in "AB" if decoded(row[texts[f"response_{side.lower()}"]]) in found]
+
     named = [bare := bare_word(name), preferred_in(bare)]
     for word in named:
-        if len(found := sides.get(word, ())) == 1:
-            return next(iter(found))
+        if len(sides := sides_of(word)) == 1:
+            return sides[0]
     winner = winner_of(name, question)
     number = number_of(re.sub("^[a-z]+", "", named[-1]))
     if number in (1, 2):  # it may be that of a column, if such columns are those of the two responses
-        named += [f"{stem}{number:g}" for stem in _STEMS if sides.get(f"{stem}1") or sides.get(f"{stem}2")]
-    if winner in ("A", "B") and any(winner not in sides.get(word, winner) for word in named):
+        named += [f"{stem}{number:g}" for stem in _STEMS if sides_of(f"{stem}1") or sides_of(f"{stem}2")]
+    others = set(columns) - {"modela", "modelb"}  # those have the names of models
+    if winner in ("A", "B") and any(word in others and winner not in sides_of(word) for word in named):
         raise bad_value(question, name, "one of the two responses, by a name that is for no other column")
     return winner
-
-
-def _sides(row: Row, texts: Mapping[str, str]) -> dict[str, set[str]]:
-    """The sides with the text of a column, by its bare name; without `model_a` and `model_b`, the names of models."""
-    of_sides = [("A", decoded(row[texts["response_a"]])), ("B", decoded(row[texts["response_b"]]))]
-    sides: dict[str, set[str]] = {}
-    for column in row:
-        text = decoded(row[column])
-        sides.setdefault(bare_word(column), set()).update(side for side, own in of_sides if own == text)
-    return {word: found for word, found in sides.items() if word not in ("modela", "modelb")}
 
 
 _HISTORY = ("history",)  # the prompt of some projects
