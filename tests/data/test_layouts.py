@@ -839,6 +839,15 @@ def test_a_ranking_with_a_third_response_is_an_error():
         read([row], columns=sides(row, "response_2", "response_3"))
 
 
+def test_an_answer_for_one_of_two_equal_texts_is_a_tie():
+    texts = {"prompt": "Tea?", "gpt": "Yes.", "claude": "Yes."}
+    for row in [texts | {"best.responses": [["claude", "gpt"]]}, *answered(texts, "claude")]:
+        ((pair,), _) = read([row], columns=sides(row, "claude", "gpt"))
+        assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (0, 0, 1)
+    for row in answered({"prompt": "Tea?", "response_1": "Yes.", "response_2": "Yes."}, "response_1"):
+        assert read([row])[0][0].votes_a == 1
+
+
 @pytest.mark.parametrize(("word", "votes"), [("model_a", 1), ("1", 1), ("A is better", 1), ("response_2", 0)])
 def test_other_columns_are_no_responses(word, votes):
     others = {"model_a": "gpt", "model_b": "claude", "text_1": "A heading.", "text_2": "Another."}

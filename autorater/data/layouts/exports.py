@@ -222,6 +222,8 @@ def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str
         if isinstance(part, Mapping) or str(part).replace("-", "_") in columns
     ]
     ranks = {_side(name, question, row, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
+    if set(ranks) == {"tie"}:  # both columns have the same text
+        return "tie"
     strength = ranks.get("A", nan) - ranks.get("B", nan)
     if strength != strength:
         both = f"{texts['response_a']} and {texts['response_b']}"
@@ -243,10 +245,13 @@ def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> st
         found = [decoded(row[column]) for column in columns.get(word, ())]
         return [side for side in "AB" if decoded(row[texts[f"response_{side.lower()}"]]) in found]
 
+    own = {bare_word(texts["response_a"]): "A", bare_word(texts["response_b"]): "B"}
     named = [bare := bare_word(name), preferred_in(bare)]
     for word in named:
         if len(sides := sides_of(word)) == 1:
             return sides[0]
+        if sides:  # the texts are equal: only a name that `columns` did not change tells which one
+            return own.get(word, "tie")
     winner = winner_of(name, question)
     number = number_of(re.sub("^[a-z]+", "", named[-1]))
     if number in (1, 2):  # it may be that of a column, if such columns are those of the two responses
