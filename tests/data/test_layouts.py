@@ -844,6 +844,9 @@ def test_an_answer_for_one_of_two_equal_texts_is_a_tie():
     for row in [texts | {"best.responses": [["claude", "gpt"]]}, *answered(texts, "claude")]:
         ((pair,), _) = read([row], columns=sides(row, "claude", "gpt"))
         assert (pair.votes_a, pair.votes_b, pair.votes_tie) == (0, 0, 1)
+    row = texts | {"best.responses": [["claude", "tie"]]}
+    with pytest.raises(DataError, match="a ranking of"):
+        read([row], columns=sides(row, "claude", "gpt"))
     for row in answered({"prompt": "Tea?", "response_1": "Yes.", "response_2": "Yes."}, "response_1"):
         assert read([row])[0][0].votes_a == 1
 

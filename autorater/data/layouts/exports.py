@@ -222,7 +222,7 @@ def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str
         if isinstance(part, Mapping) or str(part).replace("-", "_") in columns
     ]
     ranks = {_side(name, question, row, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
-    if set(ranks) == {"tie"}:  # both columns have the same text
+    if len(parts) == 2 and set(ranks) == {"tie"}:  # both columns have the same text
         return "tie"
     strength = ranks.get("A", nan) - ranks.get("B", nan)
     if strength != strength:
