@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -121,7 +121,7 @@ class RewardModel:
         load = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1)
         try:
             if is_adapter(name_or_path, source.get("revision")):
-                model, tokenizer = load_adapter(name_or_path, source, load, _KIND, dtype=dtype, **model_init_kwargs)
+                model, tokenizer = _load_adapter(name_or_path, source, load, dtype=dtype, **model_init_kwargs)
             else:
                 model, report = load(name_or_path, dtype=dtype, output_loading_info=True, **model_init_kwargs)
                 _check_head(name_or_path, report["missing_keys"])
@@ -233,12 +233,32 @@ class RewardModel:
         return [first, *(inside(self.tokenizer, piece) for piece in others)]
 
 
+def _load_adapter(
+    name_or_path: str, source: Mapping[str, object], load: Callable[..., tuple[PreTrainedModel, dict]], **options
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_adapter`; the base model may be a causal language model if the adapter has the weights of the score."""
+    from peft import load_peft_weights
+
+    missing = []
+
+    def load_base(place: str, **options) -> PreTrainedModel:
+        model, report = load(place, output_loading_info=True, **options)
+        missing.extend(report["missing_keys"])
+        return model
+
+    loaded = load_adapter(name_or_path, source, load_base, _KIND, **options)
+    if missing:
+        adapted = load_peft_weights(name_or_path, device="cpu", revision=source.get("revision"))
+        _check_head(name_or_path, [key for key in missing if not any(name.endswith(f".{key}") for name in adapted)])
+    return loaded
+
+
 def _check_head(name_or_path: str, missing: Collection[str]) -> None:
     """Refuses a model without weights of its own for the score, which transformers would draw at random."""
     if missing:
         raise UserError(
             f"{name_or_path} lacks {counted(len(missing), 'weight')} of a reward model, such as {min(missing)}; is it "
-            "a causal language model?"
+            "a causal language model or an adapter of one?"
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen2ForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen2ForSequenceClassification
 from trl import RewardConfig
 
 from autorater.charm import reward_model as module
@@ -236,10 +236,37 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_causal_model_is_no_reward_model(tmp_path):
-    """transformers would draw the weights of its score at random."""
+@pytest.fixture
+def causal(tmp_path):
+    """The folder of a causal language model."""
     tokenizer = make_tokenizer()
     for part in (make_model("llama", len(tokenizer)), tokenizer):
-        part.save_pretrained(tmp_path)
+        part.save_pretrained(tmp_path / "causal")
+    return str(tmp_path / "causal")
+
+
+def test_a_causal_model_is_no_reward_model(causal):
+    """transformers would draw the weights of its score at random."""
     with pytest.raises(UserError, match=r"lacks 1 weight of a reward model, such as score\.weight; is it a causal"):
-        RewardModel.from_pretrained(str(tmp_path))
+        RewardModel.from_pretrained(causal)
+
+
+def test_an_adapter_of_a_causal_model_is_no_reward_model(causal, tmp_path):
+    """As a LoRA judge: the score would be drawn at random."""
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(causal), config).save_pretrained(tmp_path / "lora")
+    with pytest.raises(UserError, match=r"lora lacks 1 weight of a reward model, such as score\.weight; .*adapter"):
+        RewardModel.from_pretrained(str(tmp_path / "lora"), device="cpu")
+
+
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", "CAUSAL_LM"])  # the second is the default of TRL's options
+def test_an_adapter_of_a_causal_model_with_a_score_is_a_reward_model(causal, tmp_path, task_type):
+    base = AutoModelForSequenceClassification.from_pretrained(causal, num_labels=1)
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    adapted.save_pretrained(tmp_path / "lora")
+    description = tmp_path / "lora" / "adapter_config.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"task_type": task_type}))
+    loaded = RewardModel.from_pretrained(str(tmp_path / "lora"), device="cpu")
+    saved = RewardModel(adapted, loaded.tokenizer)
+    np.testing.assert_allclose(loaded.score(RESPONSES), saved.score(RESPONSES), atol=1e-6)
