@@ -38,7 +38,6 @@ from autorater.judges.identity import digest, model_digest
 from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import new_adapter
-from autorater.training.checkpointing.checkpoints import lasting
 from autorater.training.checkpointing.record import from_main
 from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
 from autorater.training.precision import evaluation_precision, warn_of_emulation, warn_of_rounding
@@ -46,8 +45,16 @@ from autorater.training.precision import evaluation_precision, warn_of_emulation
 ORIGINAL = "original"
 _MADE_FROM = "made_from.txt"
 _LAYOUTS = "layouts.json"
-# options of a training that say where it is executed, and the model that scored the preferences
-_OF_THE_MACHINE = {"use_cpu", "bf16", "tf32", "attn_implementation", "model_name_or_path"}
+_OF_THE_WEIGHTS = {  # options of a training that its weights depend on; not those that say where it is executed
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "auto_find_batch_size", "gradient_accumulation_steps", "dataloader_drop_last",
+    "train_sampling_strategy", "seed", "data_seed", "optim", "optim_args", "optim_target_modules", "weight_decay",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_noise_alpha", "disable_dropout",
+    "center_rewards_coefficient", "max_length", "chat_template_path", "eos_token", "pad_token", "model_revision",
+    "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters",
+    "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "load_in_8bit", "load_in_4bit",
+    "bnb_4bit_quant_type", "use_bnb_nested_quant",
+}  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -145,10 +152,16 @@ class CharmRun:
 
     def _made_from(self, overvalued: str, preferences: list[Preference]) -> str:
         """What a version with continued training depends on, a line each."""
-        options = lasting(non_default_settings(self.training, self.model_config))
-        settings = {name: value for name, value in options.items() if name not in _OF_THE_MACHINE}
-        made_from = {"overvalued": overvalued, "preferences": digest(preferences)} | dict(sorted(settings.items()))
-        return _lines(made_from)
+        options = non_default_settings(self.training, self.model_config)
+        settings = {name: value for name, value in sorted(options.items()) if name in _OF_THE_WEIGHTS}
+        made_from = {"overvalued": overvalued, "preferences": digest(preferences), "base": self._identity_of_base()}
+        return _lines(made_from | settings)
+
+    def _identity_of_base(self) -> str:
+        path = Path(self.base)
+        if (note := path / _MADE_FROM).exists():  # a copy of the output folder may have other times of the files
+            return digest(note.read_text(encoding="utf-8"))
+        return model_digest(self.base) if path.exists() else self._name_of(self.base)
 
     def evaluate(self, version: str) -> RewardEvaluation:
         """The metrics of a scored version on the held-out prompts."""

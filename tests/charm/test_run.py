@@ -1,7 +1,7 @@
 """Arguments, data and preference sets of a CHARM run; the run itself is in tests/recipes."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
 from autorater.charm.responses import Preference, Response
 from autorater.charm.reward_model import RewardModel, build_reward_model
-from autorater.charm.run import CharmRun
+from autorater.charm.run import _OF_THE_WEIGHTS, CharmRun
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
@@ -159,11 +159,11 @@ def train(tmp_path, monkeypatch):
     calibration = calibrate(*scored([3.0, 2.0, 0.0, 1.0], [1.0, 1.5, 1.0, 1.0]), ELO, "ada", "bob")
     monkeypatch.setattr(CharmRun, "_load", lambda run, name: SimpleNamespace(model=torch.nn.Linear(9, 1)))
 
-    def train(save, stage="all", **options):
+    def train(save, stage="all", model="org/m", **options):
         monkeypatch.setattr("autorater.charm.run.train_reward_model", save)
         training = RewardTrainingConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", **options)
         args = CharmArguments(stage=stage, n_pairs=20, n_prompts=5, n_test_prompts=5, n_test_pairs=5)
-        CharmRun(args, training, ModelConfig(model_name_or_path="org/m")).train("calibrated", calibration)
+        CharmRun(args, training, ModelConfig(model_name_or_path=model)).train("calibrated", calibration)
 
     return train
 
@@ -206,13 +206,38 @@ def test_bfloat16_that_is_emulated_is_warned_about(train, monkeypatch, caplog):
 def test_an_evaluation_has_the_options_of_the_training(train, tmp_path):
     """The report shows them."""
     train(saved, learning_rate=0.05)
-    assert "learning_rate: 0.05\n" in (tmp_path / "calibrated" / "made_from.txt").read_text()
     train(full_disk, stage="evaluate", learning_rate=0.05, per_device_eval_batch_size=2, logging_steps=3)
     message = "calibrated was trained with learning_rate: 0.05, and now it is "
     with pytest.raises(ValueError, match=f"{message}learning_rate: 0.07: train it again"):
         train(full_disk, stage="evaluate", learning_rate=0.07)
     with pytest.raises(ValueError, match=f"{message}the defaults: train it again"):
         train(full_disk, stage="evaluate")
+
+
+def test_an_evaluation_has_the_base_of_the_training(train, tmp_path):
+    """If the responses have scores, the preferences do not depend on it."""
+    train(saved)
+    with pytest.raises(ValueError, match="was trained with base: org/m, and now it is base: org/other: train it"):
+        train(full_disk, stage="evaluate", model="org/other")
+    for name, made_from in (("weights", "config.json"), ("trained", "made_from.txt")):
+        base = tmp_path / name
+        base.mkdir()
+        (base / made_from).write_text("learning_rate: 0.1")
+        train(saved, model=str(base))
+        train(full_disk, stage="evaluate", model=str(base))
+        (base / made_from).write_text("learning_rate: 0.02")
+        with pytest.raises(ValueError, match=r"was trained with base: [0-9a-f]{32}, and now it is base: [0-9a-f]"):
+            train(full_disk, stage="evaluate", model=str(base))
+
+
+def test_an_evaluation_may_be_on_another_machine(train, tmp_path):
+    """Without a GPU transformers changes options such as dataloader_pin_memory."""
+    train(saved, learning_rate=0.05)
+    lines = (tmp_path / "calibrated" / "made_from.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["overvalued", "preferences", "base", "learning_rate"]
+    train(full_disk, stage="evaluate", learning_rate=0.05, bf16_full_eval=True, dataloader_pin_memory=True)
+    options = {field.name for part in (RewardTrainingConfig, ModelConfig) for field in fields(part)}
+    assert not _OF_THE_WEIGHTS - options, "no longer options: what they are called now is to be in the list"
 
 
 def test_a_full_disk_says_to_start_again(tmp_path, monkeypatch):
