@@ -183,7 +183,7 @@ class RewardModel:
         state = PartialState()
         folder = Path(folder)
         with state.main_process_first():
-            _claim(folder, name if self.pieces is None else f"{name}, layout {digest(self.pieces)}")
+            _claim(folder, name, self.pieces)
         done = _scores_in(folder)
         state.wait_for_everyone()  # no process writes before all have read
         todo = [response for response in dict.fromkeys(responses) if response not in done]
@@ -278,13 +278,17 @@ def build_reward_model(
     return RewardModel(Qwen2ForSequenceClassification(config), tokenizer)
 
 
-def _claim(folder: Path, name: str) -> None:
+def _claim(folder: Path, name: str, pieces: Sequence[str] | None) -> None:
     """Marks the folder as holding scores of `name`, and removes the incomplete last line of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "reward_model.txt"
-    if owner.exists() and (other := owner.read_text(encoding="utf-8").strip()) != name:
-        raise UserError(f"{folder} holds scores of {other!r}, not of {name!r}; remove it or choose another output_dir")
-    write_text(owner, name + "\n")
+    owner, claim = folder / "reward_model.txt", name if pieces is None else f"{name}, layout {digest(pieces)}"
+    if owner.exists() and (other := owner.read_text(encoding="utf-8").strip()) != claim:
+        if other != name:
+            raise UserError(
+                f"{folder} holds scores of {other!r}, not of {claim!r}; remove it or choose another output_dir"
+            )
+        logger.warning(f"{folder}: its scores are used; an older version did not note their chat layout")
+    write_text(owner, claim + "\n")
     if PartialState().is_main_process:
         for path in folder.glob("part-*.jsonl"):
             os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # in place: written anew, a full disk loses all

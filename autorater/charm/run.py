@@ -131,6 +131,10 @@ class CharmRun:
         note, made_from = folder / _MADE_FROM, self._made_from(calibration.overvalued, preferences)
         if self.args.stage == "evaluate" and note.exists():  # written last, when the model is complete
             earlier, now = note.read_text(encoding="utf-8").splitlines(), made_from.splitlines()
+            if not any(line.startswith("base: ") for line in earlier):
+                raise UserError(
+                    f"{folder} was trained by an older version, which did not note its base model: train it again"
+                )
             if earlier != now:
                 changes = [[line for line in old if line not in new] for old, new in ((earlier, now), (now, earlier))]
                 before, after = (", ".join(lines) or "the defaults" for lines in changes)

@@ -170,6 +170,20 @@ def test_a_saved_reward_model_scores_the_same_tomorrow(tmp_path, on_day):
     assert RewardModel.from_pretrained(str(tmp_path / "rm"), device="cpu").pieces == of_today.pieces
 
 
+def test_scores_without_a_noted_layout_are_used(tmp_path, caplog):
+    """As an older version wrote them."""
+    reward_model = chat_model()
+    scores = reward_model.score_file(RESPONSES, tmp_path, "org/rm")
+    owner = tmp_path / "reward_model.txt"
+    claim = owner.read_text()
+    owner.write_text("org/rm\n")
+    assert reward_model.score_file(RESPONSES, tmp_path, "org/rm") == scores
+    assert "an older version did not note their chat layout" in caplog.text
+    assert owner.read_text() == claim
+    with pytest.raises(UserError, match=r"holds scores of 'org/rm, layout .*', not of 'org/other, layout .*'; remove"):
+        reward_model.score_file(RESPONSES, tmp_path, "org/other")
+
+
 def test_majorities_are_preferences_and_splits_are_none():
     from autorater.data.pairs import Pair
 

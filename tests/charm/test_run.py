@@ -240,6 +240,14 @@ def test_an_evaluation_may_be_on_another_machine(train, tmp_path):
     assert not _OF_THE_WEIGHTS - options, "no longer options: what they are called now is to be in the list"
 
 
+@pytest.mark.parametrize("note", ["ada, a1ed5c\n", "overvalued: ada\npreferences: a1ed5c\nlearning_rate: 0.05\n"])
+def test_a_model_of_an_older_version_is_trained_again(train, tmp_path, note):
+    train(saved)
+    (tmp_path / "calibrated" / "made_from.txt").write_text(note)
+    with pytest.raises(ValueError, match="by an older version, which did not note its base model: train it again"):
+        train(full_disk, stage="evaluate")
+
+
 def test_a_full_disk_says_to_start_again(tmp_path, monkeypatch):
     monkeypatch.setattr("trl.RewardTrainer.save_model", full_disk)
     preferences = [Preference(Response("q", "ada", "yes"), Response("q", "bob", "no"))]
