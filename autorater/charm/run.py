@@ -50,8 +50,8 @@ _OF_THE_WEIGHTS = {  # options of a training that its weights depend on; not tho
     "per_device_train_batch_size", "auto_find_batch_size", "gradient_accumulation_steps", "dataloader_drop_last",
     "train_sampling_strategy", "seed", "data_seed", "optim", "optim_args", "optim_target_modules", "weight_decay",
     "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_noise_alpha", "disable_dropout",
-    "center_rewards_coefficient", "max_length", "chat_template_path", "eos_token", "pad_token", "model_revision",
-    "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters",
+    "center_rewards_coefficient", "max_length", "chat_template_path", "eos_token", "pad_token", "dtype",
+    "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters",
     "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "load_in_8bit", "load_in_4bit",
     "bnb_4bit_quant_type", "use_bnb_nested_quant",
 }  # fmt: skip
@@ -244,7 +244,11 @@ class CharmRun:
         path = Path(model)
         if path.parent == self.folder:
             return path.name  # its version, since the output folder may be moved
-        return f"{model}, {model_digest(model)}" if path.is_dir() else model  # it may be trained again there
+        if path.is_dir():
+            return f"{model}, {model_digest(model)}"  # it may be trained again there
+        revision = self.model_config.model_revision
+        is_default = path.exists() or revision in (None, ModelConfig.model_revision)
+        return model if is_default else f"{model}@{revision}"
 
     def _load(self, model: str) -> RewardModel:
         loaded = RewardModel.from_pretrained(

@@ -230,6 +230,25 @@ def test_an_evaluation_has_the_base_of_the_training(train, tmp_path):
             train(full_disk, stage="evaluate", model=str(base))
 
 
+def test_a_revision_of_the_hub_is_a_model_of_its_own(tmp_path, monkeypatch):
+    """Scores and layout of another revision are not used."""
+    tokenizer = make_tokenizer(chat=True)
+    config = small_config(tokenizer, 32, 1, 4, 256, num_labels=1)
+    loaded = RewardModel(Qwen2ForSequenceClassification(config), tokenizer)
+    monkeypatch.setattr(RewardModel, "from_pretrained", lambda name, **options: loaded)
+    args = CharmArguments(n_pairs=20, n_prompts=2, n_test_prompts=2, n_test_pairs=2)
+    training = RewardTrainingConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+    def score(**options):
+        CharmRun(args, training, ModelConfig(model_name_or_path="org/rm", **options)).score("original")
+
+    score(model_revision="v1")
+    score(model_revision="v1")
+    with pytest.raises(UserError, match=r"holds scores of 'org/rm@v1, layout .*', not of 'org/rm@v2, layout .*"):
+        score(model_revision="v2")
+    assert list(json.loads((tmp_path / "layouts.json").read_text())) == ["org/rm@v1", "org/rm@v2"]
+
+
 def test_an_evaluation_may_be_on_another_machine(train, tmp_path):
     """Without a GPU transformers changes options such as dataloader_pin_memory."""
     train(saved, learning_rate=0.05)
