@@ -18,6 +18,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig
@@ -130,18 +131,13 @@ class CharmRun:
         folder, preferences = self.folder / version, calibration.sets[version]
         note, made_from = folder / _MADE_FROM, self._made_from(calibration.overvalued, preferences)
         if self.args.stage == "evaluate" and note.exists():  # written last, when the model is complete
-            earlier, now = note.read_text(encoding="utf-8").splitlines(), made_from.splitlines()
-            if not any(line.startswith("base: ") for line in earlier):
+            earlier = note.read_text(encoding="utf-8")
+            if "\nbase: " not in earlier:
                 raise UserError(
                     f"{folder} was trained by an older version, which did not note its base model: train it again"
                 )
-            if earlier != now:
-                changes = [[line for line in old if line not in new] for old, new in ((earlier, now), (now, earlier))]
-                before, after = (", ".join(lines) or "the defaults" for lines in changes)
-                raise UserError(
-                    f"{folder} was trained with {before}, and now it is {after}: train it again, or use the options "
-                    "of that run"
-                )
+            if earlier != made_from:
+                _refuse_change(folder, earlier, made_from)
             logger.info(f"{version}: using the reward model in {folder}")
             return
         n_equal = calibration.n_prompts - len(preferences)
@@ -200,6 +196,8 @@ class CharmRun:
         if note.exists() and note.read_text(encoding="utf-8") == text:
             logger.info(f"original: using the reward model in {folder}")
             return str(folder)
+        if self.args.stage == "evaluate" and note.exists():
+            _refuse_change(folder, note.read_text(encoding="utf-8"), text)
         if not preferences:
             raise UserError("there are no votes to train a reward model on; give model_name_or_path or dataset_name")
         if is_deepspeed_zero3_enabled():
@@ -271,6 +269,15 @@ class CharmRun:
             layouts[name] = pieces
             write_json(path, layouts)
         return layouts[name]
+
+
+def _refuse_change(folder: Path, earlier: str, now: str) -> NoReturn:
+    """UserError that names the lines in which two notes of what a model was made from differ."""
+    notes = earlier.splitlines(), now.splitlines()
+    before, after = (", ".join(line for line in a if line not in b) or "the defaults" for a, b in (notes, notes[::-1]))
+    raise UserError(
+        f"{folder} was trained with {before}, and now it is {after}: train it again, or use the options of that run"
+    )
 
 
 def _lines(values: Mapping[str, object]) -> str:

@@ -46,8 +46,9 @@ _RENAMED = (*OUR_COLUMNS, "chosen", "rejected")
 _TEXTS = {"prompt", "response_a", "response_b"}
 CRITERIA = ("rubric", "rubrics", "criterion", "guidelines")
 _LABELS = {"label", "votes_a", "votes_b", *VOTE_COLUMNS}
-_COUNT = "(n|nums?|numbers?|of|total|votes?|counts?)"
-_TIES = re.compile(rf"({_COUNT}_?)*(tied?|ties|draws?|both(_?(bad|good))?|neither|equal)(_?{_COUNT})*")
+_COUNT = "(#|nb?|nums?|numbers?|of|total|votes?|counts?)"
+_TIE = "(tied?|ties|draws?|both(_?(bad|good))?|neither|equal|neutral|same|no_?preference)"
+_TIES = re.compile(rf"({_COUNT}_?)*{_TIE}(_?{_COUNT})*")
 _VERDICTS = {*_LABELS, "votes_tie", "n_votes"}
 _EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
 _RECORDED = "verdicts in both orders, which recipes/audit_position_bias.py --judge recorded:FILE reads, and no pairs"
@@ -168,7 +169,7 @@ class RowReader:
         if self._found:
             return
         for ours, theirs in self._names.items():
-            is_question = ours == "vote" and "annotations" in names  # of Label Studio, in those who answered it
+            is_question = ours in VOTE_COLUMNS and "annotations" in names  # of Label Studio, in those who answered it
             if theirs not in names and not is_question and not any(n.startswith(f"{theirs}.") for n in names):
                 option = "--split_by or columns" if ours == "topic" else "columns"  # see `grouping`
                 raise DataError(
@@ -219,12 +220,16 @@ class RowReader:
         if not self._names:
             return row
         renamed = dict(row)
-        for ours, theirs in self._names.items():
+        reads_vote = bool(self._layout and self._layout.reads_vote)
+        chosen = {
+            "vote" if reads_vote and name in VOTE_COLUMNS else name: theirs for name, theirs in self._names.items()
+        }
+        for ours, theirs in chosen.items():
             if theirs in row:
                 renamed[ours] = row[theirs]
             for name in [name for name in row if name.startswith(f"{theirs}.")]:  # Argilla's preference.responses
                 renamed[ours + name.removeprefix(theirs)] = row[name]
-        if "vote" in self._names and "annotations" in row:
+        if "vote" in chosen and "annotations" in row:
             renamed.setdefault("vote.results", [])  # an annotation without an answer to the question
         return renamed
 

@@ -55,7 +55,7 @@ _FILTERED = r"content.?(filter|policy|management)|moderation"
 _OF_THE_PROMPT = re.compile(rf"context(?! (?:deadline|cancell?ed))|too long|too large|{_FILTERED}", re.IGNORECASE)
 # in an error that may pass, as of a server whose model does not start, "context" alone is not about the prompt
 _OF_THE_PROMPT_IF_TEMPORARY = re.compile(
-    r"context.{0,20}(length|size|window|limit|exceed)"
+    r"context(?! (?:deadline|cancell?ed)).{0,20}(length|size|window|limit|exceed)"
     rf"|(input|prompt|request|context)( is)? too (long|large)|{_FILTERED}",
     re.IGNORECASE,
 )

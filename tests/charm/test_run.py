@@ -303,3 +303,14 @@ def test_a_run_has_the_chat_layout_of_its_first_day(tmp_path, on_day):
     assert again._scores["original"] == pytest.approx(first._scores["original"], abs=1e-6)
     again.train("calibrated", again.calibrate())
     assert "27 Nov 2026" in RewardModel.from_pretrained(str(out / "calibrated")).pieces[0]
+
+
+def test_an_evaluation_with_other_options_does_not_train_the_original_again(tmp_path):
+    note = tmp_path / "original" / "made_from.txt"
+    note.parent.mkdir()
+    note.write_text("max_length: 900\n")
+    args = CharmArguments(stage="evaluate", n_pairs=20, n_prompts=5, n_test_prompts=5, n_test_pairs=5)
+    run = CharmRun(args, RewardTrainingConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none"), ModelConfig())
+    with pytest.raises(UserError, match=r"original was trained with max_length: 900, and now it is base_batch_size"):
+        _ = run.base
+    assert note.read_text() == "max_length: 900\n"

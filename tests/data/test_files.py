@@ -232,7 +232,8 @@ def test_columns_in_another_case_and_names_as_floats(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["Ties", "Votes Both", "draws", "votes_bothbad", "votes_draws", "n_ties", "Tie Count", "neither_votes"]
+    "name",
+    ["Ties", "Votes Both", "draws", "votes_bothbad", "votes_draws", "n_ties", "Tie Count", "neither_votes", "neutral"],
 )
 def test_counts_of_ties_under_another_name_are_an_error(tmp_path, name):
     path = tmp_path / "a.csv"

@@ -437,8 +437,13 @@ def test_llama_factory_has_an_instruction_and_an_input():
     (pair,), report = read([row | {"input": "A text."} | earlier])
     assert (report.layout, report.unread) == ("llama_factory", [])
     assert pair.prompt == (Message("system", "Be kind."), *messages("Hi?", "Hello.", "Shorten.\n\nA text."))
-    with pytest.raises(DataError, match=r"column 'history': got .*; expected a list of pairs"):
-        read([row | {"history": ["Hi?"]}])
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+    (pair,), _ = read([row | {"history": chat}])
+    assert pair.prompt == messages("Hi?", "Hello.", "Shorten.")
+    for history in (["Hi?"], "Hi?", [["Hi?", None]]):
+        with pytest.raises(DataError, match=r"column 'history': got .*; expected a list of messages, or of pairs"):
+            read([row | {"history": history}])
+        assert read([row | {"history": history}], columns={"prompt": "instruction"})[0][0].prompt == "Shorten."
     with pytest.raises(DataError, match="column 'instruction': got ''; expected the prompt of chosen and rejected"):
         read([row | {"instruction": ""}])
 
@@ -598,7 +603,9 @@ def test_questions_of_json_min_are_named():
     row = TASK["data"] | {"annotation_id": 1, "annotator": 1, "pairwise": "left", "preference": "B"}
     with pytest.raises(DataError, match=r"the questions \['pairwise', 'preference'\]; expected one, or columns"):
         read([row])
-    assert read([row], columns={"vote": "preference"})[0][0].label == 1
+    for ours in ("vote", "winner", "preference"):
+        assert read([row], columns={ours: "preference"})[0][0].label == 1, ours
+        assert read([row], columns={ours: "pairwise"})[0][0].label == 0, ours
 
 
 def test_exports_have_an_instruction_and_an_input():
@@ -1196,8 +1203,9 @@ def test_label_studio_with_several_questions():
     with pytest.raises(DataError, match=r"the questions \['helpful', 'harmless'\]; expected one, or columns"):
         read(tasks)
     for question, found in (("helpful", [("5", 0)]), ("harmless", [("4", 1), ("5", 1)])):
-        pairs, _ = read(tasks, columns={"vote": question})
-        assert [(pair.id, pair.label) for pair in pairs] == found
+        for ours in ("vote", "winner"):
+            pairs, _ = read(tasks, columns={ours: question})
+            assert [(pair.id, pair.label) for pair in pairs] == found
 
 
 def test_the_test_file_of_kaggle_has_no_votes(tmp_path):

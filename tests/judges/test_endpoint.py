@@ -468,11 +468,12 @@ def test_one_answer_shows_that_the_server_is_there(quirky):
         ask(server, 3)
 
 
-def test_a_deadline_of_a_proxy_is_no_fault_of_a_prompt(quirky):
+@pytest.mark.parametrize("status", [400, 500, 504])
+def test_a_deadline_of_a_proxy_is_no_fault_of_a_prompt(quirky, status):
     error = {"error": "Post http://model:8000: context deadline exceeded"}
-    server = quirky(lambda sent: (400, error))
+    server = quirky(lambda sent: (status, error))
     with pytest.raises(EndpointError, match="20 requests in a row were refused"):
-        ask(server, 60, concurrency=1)
+        ask(server, 60, concurrency=1, max_retries=0)
     assert len(server.seen) == 20
 
 

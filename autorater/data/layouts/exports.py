@@ -162,7 +162,7 @@ def _filled(row: Row, texts: Mapping[str, str]) -> Row:
     filled, read = {ours: row[theirs] for ours, theirs in texts.items()}, [texts["prompt"]]
     if read == ["instruction"]:
         filled["prompt"] = instruction_in(row)
-        read.append("input")
+        read += [] if filled["prompt"] is row["instruction"] else ["input"]
     return filled | {"unread": unread_in(row, filled["prompt"], read)}
 
 

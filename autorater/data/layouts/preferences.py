@@ -99,11 +99,15 @@ def _asked(row: Row, question: object, column: str, *further: str) -> Iterator[R
         raise bad_value("system", system, "text, or null")
     history = decoded(given_in(row, "history")) or []
     history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
-    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
-        raise bad_value("history", row["history"], "a list of pairs, each of a question and its answer")
     turns = [] if system is None or system.isspace() else [{"role": "system", "content": system}]
-    for asked, answered in history:
-        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    if all(isinstance(turn, Mapping) for turn in history):
+        turns += history
+    elif all(isinstance(turn, list | tuple) and [type(text) for text in turn] == [str, str] for turn in history):
+        for asked, answered in history:
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    else:
+        expected = "a list of messages, or of pairs of a question and its answer; columns={'prompt': …} leaves it out"
+        raise bad_value("history", row["history"], expected)
     unread = unread_in(row, question, (*BEFORE, column, *further))
     for found in preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row):
         yield {"unread": unread} | found
