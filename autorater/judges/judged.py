@@ -25,7 +25,7 @@ from functools import partial
 
 import numpy as np
 
-from autorater.data.errors import DataError, UserError, located
+from autorater.data.errors import DataError, UserError, counted, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.pairs import Pair
 from autorater.data.rows import share_beside
@@ -256,6 +256,9 @@ def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[J
         raise DataError(
             f"{os.fspath(path)}: {len(unknown):,} ids are not among the judged pairs, first {min(unknown)!r}"
         )
+    others = sum(pair.id not in labels and not math.isnan(pair.label) for pair in pairs)
+    if others:
+        logger.warning(f"the votes of {counted(others, 'judged pair')} are not used beside those of {os.fspath(path)}")
     return [replace(pair, label=labels.get(pair.id, math.nan)) for pair in pairs]
 
 

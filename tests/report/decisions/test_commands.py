@@ -166,7 +166,7 @@ def test_the_curve_of_a_deferral_is_visible(risks):
     assert axes.get_ylim()[0] < risks.min(), "a curve of zeros is not on the axis"
 
 
-def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
+def test_predictions_of_a_run_with_votes_in_another_file(tmp_path, caplog):
     judged = write(
         tmp_path / "predictions.jsonl",
         [
@@ -180,6 +180,7 @@ def test_predictions_of_a_run_with_votes_in_another_file(tmp_path):
     assert (y.probability, y.label) == pytest.approx((0.6, 0.8))
     votes = write(tmp_path / "votes.jsonl", [{"id": "y", "votes_a": 1, "votes_b": 2, "votes_tie": 1}])
     x, y = read_judged(judged, votes)
+    assert f"the votes of 1 judged pair are not used beside those of {votes}" in caplog.text
     assert np.isnan(x.label)
     assert y.label == pytest.approx(2.5 / 4)
 
