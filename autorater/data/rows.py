@@ -190,6 +190,8 @@ class RowReader:
                 used = set(self._names.values())
                 self._names |= {ours: theirs for ours, theirs in found.items() if theirs not in used}
                 renamed = list(self._renamed(dict.fromkeys(names)))
+        if self._layout and self._layout.reads_vote and "vote" not in self._names:  # it reads no other name of ours
+            self._names = {"vote" if ours in VOTE_COLUMNS else ours: theirs for ours, theirs in self._names.items()}
         expected = self._layout.columns if self._layout else ()
         if not self._labelled:
             expected = [name for name in expected if not name.startswith("winner")]
@@ -220,16 +222,12 @@ class RowReader:
         if not self._names:
             return row
         renamed = dict(row)
-        reads_vote = bool(self._layout and self._layout.reads_vote)
-        chosen = {
-            "vote" if reads_vote and name in VOTE_COLUMNS else name: theirs for name, theirs in self._names.items()
-        }
-        for ours, theirs in chosen.items():
+        for ours, theirs in self._names.items():
             if theirs in row:
                 renamed[ours] = row[theirs]
             for name in [name for name in row if name.startswith(f"{theirs}.")]:  # Argilla's preference.responses
                 renamed[ours + name.removeprefix(theirs)] = row[name]
-        if "vote" in chosen and "annotations" in row:
+        if "vote" in self._names and "annotations" in row:
             renamed.setdefault("vote.results", [])  # an annotation without an answer to the question
         return renamed
 

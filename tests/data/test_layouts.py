@@ -606,6 +606,8 @@ def test_questions_of_json_min_are_named():
     for ours in ("vote", "winner", "preference"):
         assert read([row], columns={ours: "preference"})[0][0].label == 1, ours
         assert read([row], columns={ours: "pairwise"})[0][0].label == 0, ours
+        with pytest.raises(DataError, match="column 'pairwise': got 'up'; expected A, B or tie"):
+            read([row | {"pairwise": "up"}], columns={ours: "pairwise"})
 
 
 def test_exports_have_an_instruction_and_an_input():
