@@ -14,7 +14,7 @@ from autorater.data.atomic import read_json
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.method_judgments import without_content
-from autorater.evaluation.results import TRAINING
+from autorater.evaluation.results import RECORD
 from autorater.judges import Judge, Judgments
 from autorater.metrics.agreement import agreement_credits
 from autorater.metrics.intervals import Mean, Share, bootstrap
@@ -69,7 +69,7 @@ def accuracy_change(pairs: Sequence[Pair], before: Judgments, after: Judgments) 
 
 def trained_from(folder: str | Path) -> str:
     """The model that a training run began with, from the `run.json` in its folder; `UserError` if it names none."""
-    file = Path(folder, TRAINING)
+    file = Path(folder, RECORD)
     settings = read_json(file, "name the untrained model with --before").get("settings", {}) if file.exists() else {}
     base = settings.get("model_name_or_path") or next(iter(map(str, Path(folder).glob("warm_start"))), None)
     if base is None:

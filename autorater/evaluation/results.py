@@ -12,7 +12,7 @@ from autorater.evaluation.judge import Evaluation
 from autorater.judges.options import RECORDED
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
-TRAINING = "run.json"  # the record of a training run, beside its results
+RECORD = "run.json"  # the record of a training run, beside its results
 
 
 def prepare_output_dir(path: str | Path) -> Path:
@@ -33,7 +33,7 @@ def refuse_results_of_judges(judges: Iterable[str], folder: Path) -> None:
     for judge in judges:
         if judge.startswith(RECORDED):
             refuse_overwriting(judge.removeprefix(RECORDED), folder / PREDICTIONS)
-        elif Path(judge, TRAINING).exists() and folder.samefile(judge):
+        elif Path(judge, RECORD).exists() and folder.samefile(judge):
             raise UserError(
                 f"--output_dir: {folder} is the folder of {judge}, whose {METRICS} and {PREDICTIONS} would be "
                 "overwritten; choose another"

@@ -8,7 +8,7 @@ from huggingface_hub import upload_folder
 from transformers import Trainer
 
 from autorater.evaluation.judge import Evaluation
-from autorater.evaluation.results import write_run
+from autorater.evaluation.results import RECORD, write_run
 from autorater.report import summary_table, write_model_card, write_report
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def write_pair_run(
 
 def upload(trainer: Trainer) -> None:
     """Uploads the judge with its format, card and report; `Trainer.push_to_hub` would write a card of its own."""
-    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*", "run.json", "training_args.bin"]
+    others = ["_*", "checkpoint-*", "warm_start/*", "teacher/*", RECORD, "training_args.bin"]
     args = trainer.args
     where = {"repo_id": trainer.hub_model_id, "revision": args.hub_revision, "token": args.hub_token}
     upload_folder(**where, folder_path=args.output_dir, ignore_patterns=others, commit_message="Trained judge")

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from autorater.evaluation.results import RECORD
 from autorater.training.checkpointing.checkpoints import CheckpointError
 
-RECORD = "run.json"
 WARM_START, EVALUATED, REPORT = "warm_start", "before", "report"
 
 
