@@ -200,7 +200,7 @@ class RowReader:
         if not self._layout:
             _check_columns(renamed, self._labelled, self._names)
             if not set(VOTE_COLUMNS) & self._chosen:
-                _check_ties(set(renamed) - set(self._names.values()))
+                check_ties(set(renamed) - set(self._names.values()))
         self.unread = [name for name in names if name.lower() in CRITERIA and "criteria" not in renamed]
         self.unread += [name for name in names if name.lower() in NOT_TEXT]
         optional = self._layout.optional if self._layout else ()
@@ -394,11 +394,16 @@ def _why_missing(column: str, names: Collection[str], renamed: Mapping[str, str]
     return f"column {column!r} is missing; expected it{also} among {shortened(theirs, 200)}"
 
 
-def _check_ties(names: Collection[str]) -> None:
-    """Raises a DataError if there are counts of ties under another name: without them the share of votes is wrong."""
+def check_ties(names: Collection[str], renames: bool = True) -> None:
+    """Raises a DataError if there are counts of ties under another name: without them the share of votes is wrong.
+
+    Args:
+        names: Columns of the file.
+        renames: Whether it can be read with `columns`.
+    """
     ties = sorted(name for name in names if name != "votes_tie" and _TIES.fullmatch(spelled(name)))
     if ties and "votes_a" in names:
-        named = f"columns={{'votes_tie': {ties[0]!r}}} to read it"
+        named = f"columns={{'votes_tie': {ties[0]!r}}} to read it" if renames else "the name votes_tie"
         way = "it to be added to votes_tie" if "votes_tie" in names else named
         raise DataError(
             f"column {ties[0]!r} is beside votes_a and is not read; expected {way}, or another name if it does not "

@@ -28,7 +28,7 @@ import numpy as np
 from autorater.data.errors import DataError, UserError, counted, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.pairs import Pair
-from autorater.data.rows import share_beside
+from autorater.data.rows import check_ties, share_beside
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def read_judged(
     Raises:
         DataError: If a file cannot be read, a value is wrong, or an id is repeated, half judged or unknown.
     """
-    _, first = next(iter(recorded_rows(path)))
+    first = _first_row(path, with_votes=votes is None)
     recorded = _has_verdicts(first)
     method = _method_of(path, first, methods) if not recorded and "probabilities" in first else None
     if not recorded and "probability" not in first and method is None:
@@ -73,8 +73,7 @@ def judged_in_both_orders(path: str | os.PathLike[str]) -> Callable[[], Iterable
     Raises:
         DataError: As `read_judged`; pairs without an answer are none.
     """
-    _, first = next(iter(recorded_rows(path)))
-    if _has_verdicts(first):
+    if _has_verdicts(_first_row(path)):
         return partial(_with_shares, path)
     pairs = read_judged(path, unanswered=True, both_orders=True)
     return lambda: pairs
@@ -129,6 +128,15 @@ def clusters_of(pairs: Sequence[JudgedPair], column: str | None = None) -> list[
     if found is None:
         raise UserError(f"--cluster_by: a pair has no {column!r}; expected a value in every pair")
     return found
+
+
+def _first_row(path: str | os.PathLike[str], with_votes: bool = True) -> Row:
+    """The first row; a DataError if its votes would be read without their ties."""
+    _, row = next(iter(recorded_rows(path)))
+    if with_votes:
+        with located(os.fspath(path)):
+            check_ties(row, renames=False)
+    return row
 
 
 def _has_verdicts(row: Row) -> bool:
@@ -244,6 +252,7 @@ def _share(row: Row, label: float) -> float:
 
 
 def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:
+    _first_row(path)
     labels = {}
     for place, row in recorded_rows(path):
         with located(f"{os.fspath(path)}: {place}"):

@@ -6,7 +6,7 @@ import pytest
 
 from autorater.data.errors import DataError
 from autorater.data.loading import load_pairs
-from autorater.judges.judged import read_judged
+from autorater.judges.judged import judged_in_both_orders, read_judged
 from autorater.judges.recorded import iter_recorded
 
 
@@ -107,6 +107,21 @@ def test_votes_of_text_files_have_the_same_ids(tmp_path):
     (tmp_path / "r.csv").write_text("id,p_ab,p_ba\n1.0,0.3,0.6\n2.0,0.4,0.5\n")
     (tmp_path / "v.csv").write_text("id,votes_a,votes_b\n1.0,3,1\n2.0,0,4\n")
     assert [pair.label for pair in read_judged(tmp_path / "r.csv", votes=tmp_path / "v.csv")] == [0.25, 1.0]
+
+
+@pytest.mark.parametrize("column", ["n_ties", "votes_bothbad"])
+def test_counts_of_ties_under_another_name_are_an_error(tmp_path, column):
+    judged, votes = tmp_path / "r.csv", tmp_path / "v.csv"
+    judged.write_text(f"id,p_ab,p_ba,votes_a,votes_b,{column}\n1,0.3,0.6,1,1,8\n")
+    votes.write_text(f"id,votes_a,votes_b,{column}\n1,1,1,8\n")
+    expected = f"column {column!r} is beside votes_a and is not read; expected the name votes_tie, "
+    for read in (lambda: read_judged(judged), lambda: judged_in_both_orders(judged)):
+        with pytest.raises(DataError, match=rf"r\.csv: {expected}"):
+            read()
+    with pytest.raises(DataError, match=rf"v\.csv: {expected}"):
+        read_judged(judged, votes=votes)
+    votes.write_text("id,votes_a,votes_b,votes_tie\n1,1,1,8\n")
+    assert read_judged(judged, votes=votes)[0].label == 0.5  # the counts beside the judgments are not used
 
 
 def test_csv_in_any_case_and_with_words_for_null(tmp_path):
