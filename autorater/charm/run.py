@@ -40,6 +40,7 @@ from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import new_adapter
 from autorater.training.checkpointing.record import from_main
+from autorater.training.checks import check_optimizer
 from autorater.training.config import model_init_kwargs, non_default_settings, refuse_remote_code, refuse_several_gpus
 from autorater.training.precision import evaluation_precision, warn_of_emulation, warn_of_rounding
 
@@ -65,6 +66,7 @@ class CharmRun:
     def __init__(self, args: CharmArguments, training: RewardTrainingConfig, model_config: ModelConfig):
         refuse_several_gpus(training)
         refuse_remote_code(training)
+        check_optimizer(training)
         warn_of_emulation(training)
         self.args, self.training, self.model_config = args, training, model_config
         self.folder, self.data = Path(training.output_dir), prepare_charm(args, training.seed)

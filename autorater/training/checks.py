@@ -49,7 +49,7 @@ def check_run(args: JudgeArguments, training: TrainingArguments, model_config: M
     _check_recalibration(args)
     check_trackers(training)
     _check_packages(training)
-    _check_optimizer(training)
+    check_optimizer(training)
     _check_output_dir(args, training, model_config)
 
 
@@ -91,7 +91,8 @@ def _check_packages(training: TrainingArguments) -> None:
         )
 
 
-def _check_optimizer(training: TrainingArguments) -> None:
+def check_optimizer(training: TrainingArguments) -> None:
+    """Raises a UserError if the package of an optimizer is not installed, or its options are wrong."""
     name = training.optim.value
     try:
         Trainer.get_optimizer_cls_and_kwargs(training)

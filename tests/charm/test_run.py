@@ -314,3 +314,9 @@ def test_an_evaluation_with_other_options_does_not_train_the_original_again(tmp_
     with pytest.raises(UserError, match=r"original was trained with max_length: 900, and now it is base_batch_size"):
         _ = run.base
     assert note.read_text() == "max_length: 900\n"
+
+
+def test_an_optimizer_whose_package_is_missing_is_an_error_at_the_start(tmp_path):
+    training = RewardTrainingConfig(output_dir=str(tmp_path), optim="grokadamw", use_cpu=True, report_to="none")
+    with pytest.raises(UserError, match=r"^optim: grokadamw: Please install grokadamw"):
+        CharmRun(CharmArguments(dataset_name="none.jsonl"), training, ModelConfig())
