@@ -260,8 +260,8 @@ def resolve_model(name_or_path: str) -> str:
     """The Hub name or the folder to load: itself, or for a GGUF file the folder of its plain model.
 
     Raises:
-        UserError: If a path holds no model, a GGUF file cannot be converted, or an adapter's local base model does not
-            exist.
+        UserError: If a path holds no model, a GGUF file cannot be converted, or an adapter is of no kind that peft has
+            or its local base model does not exist.
     """
     name_or_path = plain_model(name_or_path)
     path = Path(name_or_path)
@@ -272,7 +272,12 @@ def resolve_model(name_or_path: str) -> str:
         if _is_local(name_or_path):
             raise UserError(f"{path}: no such folder or file")
     elif adapter.exists():
-        base_of(path, read_json(adapter).get("base_model_name_or_path"))
+        from peft import PeftType
+
+        settings = read_json(adapter)
+        if (kind := settings.get("peft_type")) not in [*PeftType]:
+            raise UserError(f"{adapter}: peft_type is {kind!r}; expected one of {', '.join(PeftType)}")
+        base_of(path, settings.get("base_model_name_or_path"))
     elif not (path / "config.json").exists():
         raise UserError(f"{path}: no config.json or adapter_config.json, so this folder holds no model")
     return name_or_path

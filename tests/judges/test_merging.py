@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_no_part_of_a_model(tmp_path, monkeypatch):
     model = SimpleNamespace(merge_and_unload=lambda: SimpleNamespace(save_pretrained=save_pretrained))
     monkeypatch.setattr("autorater.judges.merging._untie_adapted", lambda _: None)
     monkeypatch.setattr("autorater.models.loading.load_policy", lambda *_, **__: (model, None))
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
     with pytest.raises(UserError, match=r"merged cannot be written \(No space left on device\)"):
         merge_adapter(str(tmp_path), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

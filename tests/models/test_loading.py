@@ -284,6 +284,15 @@ def test_an_unknown_hub_name_is_named(name):
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"), [('{"base_model_name_or_path": "x"}', "None"), ('{"peft_type": "NEW"}', "'NEW'")]
+)
+def test_an_adapter_of_an_unknown_kind(tmp_path, content, kind):
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(UserError, match=rf"adapter_config\.json: peft_type is {kind}; expected one of .*LORA"):
+        load_policy(str(tmp_path))
+
+
 def test_an_adapter_whose_base_model_was_moved(tmp_path):
     config = tmp_path / "adapter_config.json"
     config.write_text(json.dumps({"base_model_name_or_path": "/scratch/old/llama", "peft_type": "LORA"}))
