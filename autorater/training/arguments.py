@@ -210,6 +210,7 @@ def ineffective_options(
     given: Collection[str],
     eval_steps: float | None = None,
     use_peft: bool = False,
+    use_vllm: bool = False,
 ) -> dict[str, list[str]]:
     """Names of the `given` options that have no effect in a run, by the reason why; `mode` as in `compatibility`."""
     recorded, split = args.dataset_name is not None, ("split_by", "held_out_fraction")
@@ -234,6 +235,7 @@ def ineffective_options(
         (args.n_eval_pairs and not eval_steps, "eval_steps is not set", ("n_eval_pairs",)),
         (mode == RLOO, "rloo has no value head", VALUE_HEAD),
         (not use_peft, "use_peft is not set", [name for name in given if name.startswith("lora_")]),
+        (not use_vllm, "use_vllm is not set", [name for name in given if name.startswith("vllm_")]),
         (
             mode == POINTWISE and args.prompt_template in BUILT_IN,
             "a pointwise judge reads one response and has a template of its own",

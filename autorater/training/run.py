@@ -299,7 +299,8 @@ def _without_effect(
     args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, given: Collection[str]
 ) -> dict[str, list[str]]:
     pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
-    return ineffective_options(args, pretrained, mode, given, training.eval_steps, model_config.use_peft)
+    use_vllm = getattr(training, "use_vllm", False)
+    return ineffective_options(args, pretrained, mode, given, training.eval_steps, model_config.use_peft, use_vllm)
 
 
 def shown_settings(

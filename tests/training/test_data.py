@@ -15,7 +15,7 @@ from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import Pair, sparse_label
 from autorater.data.population import Population, simulate_pairs
 from autorater.training.arguments import JudgeArguments, ineffective_options
-from autorater.training.compatibility import EXACT, POINTWISE
+from autorater.training.compatibility import EXACT, POINTWISE, SAMPLED
 from autorater.training.data import prepare_data
 
 
@@ -298,6 +298,13 @@ def test_a_shift_has_no_effect_on_a_pointwise_judge(kind, mode, expected):
 def test_an_evaluation_during_training_takes_pairs_and_steps(n_eval_pairs, eval_steps, expected):
     args = JudgeArguments(n_eval_pairs=n_eval_pairs)
     assert ineffective_options(args, False, EXACT, {"n_eval_pairs"}, eval_steps) == expected
+
+
+@pytest.mark.parametrize("switch", ["use_peft", "use_vllm"])
+def test_options_of_adapters_and_of_vllm_require_their_switch(switch):
+    options, given = {"use_peft": ["lora_r"], "use_vllm": ["vllm_mode"]}, ["lora_r", "vllm_mode"]
+    found = ineffective_options(JudgeArguments(), True, SAMPLED, given, **{switch: True})
+    assert found == {f"{name} is not set": options[name] for name in options if name != switch}
 
 
 def test_unknown_kinds_of_recalibration_are_refused():
