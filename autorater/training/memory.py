@@ -45,8 +45,8 @@ def log_memory(
         prompts: Training prompts: both orders of a pair, or the one of an item.
     """
     sizes = [len(prompt.ids) for both in prompts for prompt in both]
-    batch, setup, peft = micro_batch(judge, sizes, training), setup_of(judge.model, training), model_config.use_peft
-    parts = _estimate(judge.model, batch, setup, model_config, peft)
+    batch, setup = micro_batch(judge, sizes, training), setup_of(judge.model, training)
+    parts = _estimate(judge.model, batch, setup, model_config)
     loaded, free = _loaded_and_free(judge.model)
     names = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
     text = f"memory of a training step: about {_size(sum(parts.values()))} a process ({names}); "
@@ -54,7 +54,7 @@ def log_memory(
     if sum(parts.values()) - loaded <= free:
         logger.info(text)
         return
-    lower = _what_to_lower(judge, batch, setup, training, model_config, peft)
+    lower = _what_to_lower(judge, batch, setup, training, model_config)
     logger.warning(f"{text}: it may not fit; {lower}")
 
 
@@ -63,7 +63,7 @@ def warn_of_warm_up(judge: Judge, training: TrainingArguments, model_config: Mod
     if not setup_of(judge.model, training).zero_stage:
         return
     setup = setup_of(judge.model, training, sharded=False)
-    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), setup, model_config, model_config.use_peft)
+    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), setup, model_config)
     needed, (loaded, free) = sum(parts.values()), _loaded_and_free(judge.model)
     if needed - loaded > free:
         logger.warning(
@@ -82,41 +82,70 @@ def _loaded_and_free(model: PreTrainedModel) -> tuple[float, float]:
 
 def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
     """The largest micro-batch of a run whose training prompts have these numbers of tokens."""
-    mode, rows, longest = getattr(training, "mode", ""), training.per_device_train_batch_size, max(sizes)
+    mode, longest, shared = getattr(training, "mode", ""), max(sizes), supports_shared_prefix(judge.model)[0]
     if is_pointwise(training):
-        tokens = max(training.batch_tokens, longest)
-        scored = -(-tokens * len(sizes) // sum(sizes)) * (1 + len(judge.tree.tokens))
-        return MicroBatch(1, 0, tokens, scored)
-    nodes = len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
-    coupled = getattr(training, "orders", "") == "coupled"
-    shared = supports_shared_prefix(judge.model)[0]
-    reasoned = training.max_completion_length if mode == REASONING and not shared else 0  # each in a row of its own
-    copied = None if shared else _bytes_of_copies(judge, longest + reasoned)
-    if mode == EXACT:
-        rows *= 2 if coupled else 1
-    elif mode and not reasoned:  # sampled answers or reasonings of a prompt, which is read once for all of them
-        answers = training.num_generations // 2 if coupled and mode not in (PPO, RLOO) else training.num_generations
-        if mode == SAMPLED and not ((shared or copied is not None) and training.shared_prefix):
-            length = longest + training.max_completion_length  # off a GPU, TRL computes the logits of the prompt too
-            scored = 1 + training.max_completion_length if torch.cuda.is_available() else length
-            return MicroBatch(rows, length, 0, rows * scored, _SAMPLED_LOGIT_BYTES)
-        prompts = max(1, rows // max(1, answers))
-        group = -(-rows // prompts)
-        suffix = group * (training.max_completion_length + (nodes if mode == REASONING else 0))
-        caches = prompts * group * (copied or 0)
-        return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES, caches)
+        return _of_responses(judge, sizes, training)
     if getattr(training, "objective", "") == "text":
-        nodes = judge.tree.longest
-        if not shared:  # `SFTTrainer` computes the logits of all positions
-            return MicroBatch(rows, longest + nodes, 0, rows * (longest + nodes), LOGIT_BYTES + 4)
+        return _of_text(judge, longest, training, shared)
+    if mode in (SAMPLED, PPO, RLOO) or (mode == REASONING and shared):
+        return _of_sampled(judge, longest, training, shared)
+    return _of_tree(judge, longest, training, shared)
+
+
+def _of_responses(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
+    """As many responses as fit into `batch_tokens`, each with the tree of its scores."""
+    tokens = max(training.batch_tokens, *sizes)
+    scored = -(-tokens * len(sizes) // sum(sizes)) * (1 + len(judge.tree.tokens))
+    return MicroBatch(1, 0, tokens, scored)
+
+
+def _of_text(judge: Judge, longest: int, training: TrainingArguments, shared: bool) -> MicroBatch:
+    """One answer after every prompt."""
+    rows, answer = training.per_device_train_batch_size, judge.tree.longest
     if shared:
+        return MicroBatch(rows, longest, answer, rows * (1 + answer))
+    length = longest + answer  # `SFTTrainer` computes the logits of all positions
+    return MicroBatch(rows, length, 0, rows * length, LOGIT_BYTES + 4)
+
+
+def _of_sampled(judge: Judge, longest: int, training: TrainingArguments, shared: bool) -> MicroBatch:
+    """Sampled answers, or reasonings with the tree of the answers; a prompt is read once for all of its own."""
+    rows, completion = training.per_device_train_batch_size, training.max_completion_length
+    copied = None if shared else _bytes_of_copies(judge, longest)
+    once = training.shared_prefix and (shared or copied is not None)
+    if training.mode == SAMPLED and not once:
+        length = longest + completion  # off a GPU, TRL computes the logits of the prompt too
+        scored = 1 + completion if torch.cuda.is_available() else length
+        return MicroBatch(rows, length, 0, rows * scored, _SAMPLED_LOGIT_BYTES)
+    both_orders = training.mode not in (PPO, RLOO) and training.orders == "coupled"
+    answers = training.num_generations // 2 if both_orders else training.num_generations
+    prompts = max(1, rows // max(1, answers))
+    group = -(-rows // prompts)
+    suffix = group * (completion + (_nodes(judge) if training.mode == REASONING else 0))
+    caches = prompts * group * (copied or 0)
+    return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES, caches)
+
+
+def _of_tree(judge: Judge, longest: int, training: TrainingArguments, shared: bool) -> MicroBatch:
+    """The tree of all answers after every prompt, or after a reasoning that has a row of its own."""
+    mode, rows, leaves = getattr(training, "mode", ""), training.per_device_train_batch_size, judge.tree.leaf_paths
+    if mode == EXACT and training.orders == "coupled":
+        rows *= 2
+    if shared:
+        nodes = _nodes(judge)
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
-    leaves = len(judge.tree.leaf_paths)
-    if copied is not None:
-        suffix, logit_bytes = leaves * (judge.tree.depth - 1), _SAMPLED_LOGIT_BYTES if reasoned else LOGIT_BYTES
-        positions = rows * (1 + reasoned + suffix)
-        return MicroBatch(rows, longest + reasoned, suffix, positions, logit_bytes, caches=rows * leaves * copied)
-    return MicroBatch(rows * leaves, longest + judge.tree.depth, 0, rows * leaves * (1 + judge.tree.depth))
+    reasoned = training.max_completion_length if mode == REASONING else 0
+    copied = _bytes_of_copies(judge, longest + reasoned)
+    if copied is None:
+        answers, length = rows * len(leaves), judge.tree.depth
+        return MicroBatch(answers, longest + length, 0, answers * (1 + length))
+    suffix, logit_bytes = len(leaves) * (judge.tree.depth - 1), _SAMPLED_LOGIT_BYTES if reasoned else LOGIT_BYTES
+    positions = rows * (1 + reasoned + suffix)
+    return MicroBatch(rows, longest + reasoned, suffix, positions, logit_bytes, caches=rows * len(leaves) * copied)
+
+
+def _nodes(judge: Judge) -> int:
+    return len(judge.tree.tokens) + getattr(judge.tree, "closing_tokens", 0)  # labels have none
 
 
 def _bytes_of_copies(judge: Judge, longest: int) -> float | None:
@@ -152,53 +181,40 @@ def setup_of(model: PreTrainedModel, training: TrainingArguments, *, sharded: bo
     )
 
 
-def _estimate(
-    model: PreTrainedModel, batch: MicroBatch, setup: Setup, model_config: ModelConfig, peft: bool
-) -> dict[str, float]:
+def _estimate(model: PreTrainedModel, batch: MicroBatch, setup: Setup, model_config: ModelConfig) -> dict[str, float]:
     parameters, trained = count_parameters(model)
-    if peft and not isinstance(model, PeftModel):
+    if model_config.use_peft and not isinstance(model, PeftModel):
         setup = replace(setup, reference=False)
         with torch.device("meta"):
-            adapter = get_peft_model(
-                type(model)(model.config), adapter_config(model, replace(model_config, use_peft=True))
-            )
+            adapter = get_peft_model(type(model)(model.config), adapter_config(model, model_config))
         parameters, trained = count_parameters(adapter)
     return step_memory(model.config, parameters, trained, batch, setup)
 
 
 def _what_to_lower(
-    judge: Judge,
-    batch: MicroBatch,
-    setup: Setup,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    peft: bool,
+    judge: Judge, batch: MicroBatch, setup: Setup, training: TrainingArguments, model_config: ModelConfig
 ) -> str:
     """What each option would bring, as text."""
-    pointwise = is_pointwise(training)
-    halved = (
-        replace(batch, suffix=batch.suffix // 2, positions=batch.positions // 2)
-        if pointwise
-        else replace(
-            batch, prompts=max(1, batch.prompts // 2), positions=batch.positions // 2, caches=batch.caches / 2
-        )
-    )
-    half = training.batch_tokens // 2 if pointwise else max(1, training.per_device_train_batch_size // 2)
-    size = f"{'batch_tokens' if pointwise else 'per_device_train_batch_size'}: {half}"
-    options = {f"{size} with twice the gradient_accumulation_steps": (halved, setup, peft)}
-    if not pointwise:
-        options["half of max_prompt_tokens"] = (replace(batch, longest=batch.longest // 2), setup, peft)
+    half_positions = batch.positions // 2
+    if is_pointwise(training):
+        smaller = f"batch_tokens: {training.batch_tokens // 2}"
+        halved = replace(batch, suffix=batch.suffix // 2, positions=half_positions)
+    else:
+        smaller = f"per_device_train_batch_size: {max(1, training.per_device_train_batch_size // 2)}"
+        halved = replace(batch, prompts=max(1, batch.prompts // 2), positions=half_positions, caches=batch.caches / 2)
+    options = {f"{smaller} with twice the gradient_accumulation_steps": (halved, setup, model_config)}
+    if not is_pointwise(training):
+        options["half of max_prompt_tokens"] = (replace(batch, longest=batch.longest // 2), setup, model_config)
     if not setup.checkpointing:
-        options["gradient_checkpointing: true"] = (batch, replace(setup, checkpointing=True), peft)
-    if not peft:
-        options["use_peft: true"] = (batch, setup, True)
-    sizes = {}
-    for name, (size, how, adapter) in options.items():
+        options["gradient_checkpointing: true"] = (batch, replace(setup, checkpointing=True), model_config)
+    if not model_config.use_peft:
+        options["use_peft: true"] = (batch, setup, replace(model_config, use_peft=True))
+    needed = {}
+    for name, option in options.items():
         with suppress(ValueError):  # PEFT may refuse the lora_target_modules
-            sizes[name] = sum(_estimate(judge.model, size, how, model_config, adapter).values())
-    now = sum(_estimate(judge.model, batch, setup, model_config, peft).values())
-    lower = [f"{name} ({_size(size)})" for name, size in sizes.items() if size < now]
-    return "what would lower it: " + ", ".join(lower)
+            needed[name] = sum(_estimate(judge.model, *option).values())
+    now = sum(_estimate(judge.model, batch, setup, model_config).values())
+    return "what would lower it: " + ", ".join(f"{name} ({_size(n)})" for name, n in needed.items() if n < now)
 
 
 def _size(size: float) -> str:

@@ -171,9 +171,7 @@ def test_a_warm_up_holds_all_states_where_training_divides_them(judge, tmp_path,
 
 def test_the_weights_of_an_adapter_are_counted_before_it_exists(judge):
     lora = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
-    parts = memory._estimate(
-        judge.model, MicroBatch(1, 1, 1, 1), memory.Setup(), ModelConfig(use_peft=True, **lora), peft=True
-    )
+    parts = memory._estimate(judge.model, MicroBatch(1, 1, 1, 1), memory.Setup(), ModelConfig(use_peft=True, **lora))
     tokenizer = make_tokenizer()
     model = get_peft_model(make_model("llama", len(tokenizer)), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     _, trained = count_parameters(model)
