@@ -161,21 +161,13 @@ def open_run(
             some_prompt = train.prompts[0][0].ids
             check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
     log_memory(judge, train.prompts, training, model_config)
-    pretrained, is_evaluated = model_config.model_name_or_path, EVALUATED in record.completed
-    warm_up = pretrained and record.warm_start is None
-    if warm_up and args.warm_start_steps:
+    pretrained = model_config.model_name_or_path
+    if pretrained and record.warm_start is None and args.warm_start_steps:
         warn_of_warm_up(judge, training, model_config)
+    is_warm = not pretrained or (record.warm_start is not None and EVALUATED in record.completed)  # as it was opened
     before = _judged_before(judge, held_out, args, training, model_config, record)
-    if warm_up and args.teacher:
-        config = new_adapter(judge.model, model_config)
-        folder = learn_from_teacher(
-            judge, train.pairs, args, training, record, pretrained, longest, config, data.warm_start
-        )
-        reopen(judge, args, training, model_config, folder)
-    elif warm_up:
-        teach_format(judge, train.prompts, before, args, training, model_config, record)
-    elif pretrained and not is_evaluated:
-        reopen(judge, args, training, model_config, record.warm_start)
+    if not is_warm:
+        _warm_up(judge, train, data.warm_start, before, longest, args, training, model_config, record)
     start_tracking(training, settings, record.run)
     card = {
         "base_model": pretrained or FROM_SCRATCH,
@@ -223,6 +215,26 @@ def _judged_before(
         judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out.pairs, args, training, model_config)
     with gathered(judge.model), evaluation_precision(training):
         return measure(held_out.pairs, record.judgments_before(judge_held_out))
+
+
+def _warm_up(
+    judge: Judge,
+    train: EncodedPairs,
+    loaded: Sequence[Pair],
+    before: Evaluation,
+    longest: int,
+    args: JudgeArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+    record: RunRecord,
+) -> None:
+    """Gives a pretrained judge the weights that training begins from, after it was evaluated without them."""
+    if record.warm_start is not None:
+        reopen(judge, args, training, model_config, record.warm_start)
+    elif args.teacher:
+        learn_from_teacher(judge, train.pairs, args, training, model_config, record, longest, loaded)
+    else:
+        teach_format(judge, train.prompts, before, args, training, model_config, record)
 
 
 def _judge_or_read(

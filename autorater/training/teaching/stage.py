@@ -5,18 +5,21 @@ import shutil
 from collections.abc import Sequence
 
 import numpy as np
+from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import TrainingArguments
+from trl import ModelConfig
 
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.models.sharding import unsharded
 from autorater.prompts.batching import common_beginning
-from autorater.training.adapters import with_new_adapter
+from autorater.training.adapters import new_adapter, with_new_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.interruptible import run_training
+from autorater.training.policy import reopen
 from autorater.training.precision import evaluation_precision
 from autorater.training.teaching.teachers import Teacher, find_teacher
 from autorater.training.teaching.texts import TrainingTexts
@@ -34,33 +37,38 @@ def learn_from_teacher(
     pairs: list[Pair],
     args: JudgeArguments,
     training: TrainingArguments,
+    model_config: ModelConfig,
     record: RunRecord,
-    base: str,
     longest: int,
-    peft_config: PeftConfig | None = None,
     loaded: Sequence[Pair] = (),
-) -> str:
-    """Teaches `judge.model` what `warm_start_verdicts` names, once in a run; returns the folder `warm_start`.
+) -> None:
+    """Teaches `judge.model` what `warm_start_verdicts` names, and opens it again from the folder `warm_start`.
 
     Args:
         judge: A pairwise judge without reasoning, or a pointwise judge.
         pairs: Training pairs, with the labels that the run may use.
         args: The options `warm_start_…`.
         training: Seed, precision and output folder, and `batch_tokens` of a pointwise judge.
+        model_config: The model, and the adapter to train; a model that is an adapter is trained further.
         record: The run; an interrupted teaching is resumed.
-        base: The name or folder of the model.
         longest: Most tokens of a prompt.
-        peft_config: Train an adapter of this kind; a model that is an adapter is trained further.
         loaded: As in `TrainingTexts`.
 
     Raises:
         UserError: If there is no such teacher.
     """
-    folder = record.warm_started_policy(
-        lambda: _teach(judge, TrainingTexts.of(pairs, loaded), args, training, record, base, longest, peft_config)
-    )
-    from_main(lambda: [shutil.rmtree(old) for old in checkpoints(folder, record.run)])
-    return folder
+    base, adapter = model_config.model_name_or_path, new_adapter(judge.model, model_config)
+
+    def teach() -> None:
+        _teach(judge, TrainingTexts.of(pairs, loaded), args, training, record, base, longest, adapter)
+
+    def remove_checkpoints() -> None:
+        for old in checkpoints(folder, record.run):
+            shutil.rmtree(old)
+
+    folder = record.warm_started_policy(teach)
+    from_main(remove_checkpoints)
+    reopen(judge, args, training, model_config, folder)
 
 
 @unsharded()
@@ -72,7 +80,7 @@ def _teach(
     record: RunRecord,
     base: str,
     longest: int,
-    peft_config: PeftConfig | None,
+    adapter: PeftConfig | None,
 ) -> None:
     progress = training.process_index == 0 and not training.disable_tqdm
     with evaluation_precision(training):
@@ -81,13 +89,38 @@ def _teach(
     chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
     logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
 
-    if peft_config is not None:
-        judge.model = with_new_adapter(judge.model, peft_config, training.seed)
-    alone = texts.alone(judge)
-    lengths = np.array([len(prompt) for prompt in alone])
+    if adapter is not None:
+        judge.model = with_new_adapter(judge.model, adapter, training.seed)
     clusters_a_step = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)
     accumulation = training.gradient_accumulation_steps if judge.is_pointwise else clusters_a_step
-    n_rows = args.warm_start_steps * accumulation * training.world_size
+    alone = texts.alone(judge)
+    rows = _rows(judge, texts, alone, teacher, args, training, longest, accumulation)
+    weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
+    trainer = TeachingTrainer(judge, texts, rows, _options(judge, args, training, accumulation), *weights)
+    n_targets = sum(map(len, rows["target"]))
+    size = "" if judge.is_pointwise else f" of {clusters_a_step * PROMPTS_A_ROW * training.world_size} prompts"
+    left_out = f"; pairs over {longest} tokens are left out" if max(map(len, alone)) > longest else ""
+    logger.info(
+        f"teaching: {args.warm_start_steps} steps{size}, {n_targets:,} targets among {len(texts):,} texts{left_out}"
+    )
+    run_training(trainer, record, "teaching")
+    judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    logger.info(f"after teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
+    save_warm_start(judge.model, judge.tokenizer, training)
+
+
+def _rows(
+    judge: Judge,
+    texts: TrainingTexts,
+    alone: Sequence[Sequence[int]],
+    teacher: Teacher,
+    args: JudgeArguments,
+    training: TrainingArguments,
+    longest: int,
+    accumulation: int,
+) -> Dataset:
+    """The rows of all steps; `alone` holds the token ids of every text in a prompt of its own."""
+    lengths = np.array([len(prompt) for prompt in alone])
     if judge.is_pointwise:
         costs, budget, pairs_a_row = lengths - len(common_beginning(alone)), training.batch_tokens, None
     else:
@@ -99,9 +132,13 @@ def _teach(
     sharpness = args.warm_start_sharpness
     if sharpness is None:
         sharpness = 1.0 if judge.is_pointwise else _SHARPNESS
-    rows = teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits, sharpness)
+    n_rows = args.warm_start_steps * accumulation * training.world_size
+    return teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits, sharpness)
+
+
+def _options(judge: Judge, args: JudgeArguments, training: TrainingArguments, accumulation: int) -> TrainingArguments:
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
-    options = warm_start_options(
+    return warm_start_options(
         args,
         training,
         training.world_size,
@@ -116,18 +153,6 @@ def _teach(
         save_total_limit=training.save_total_limit,
         resume_from_checkpoint="auto" if training.resume_from_checkpoint else None,
     )
-    weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
-    trainer = TeachingTrainer(judge, texts, rows, options, *weights)
-    n_targets = sum(map(len, rows["target"]))
-    size = "" if judge.is_pointwise else f" of {clusters_a_step * PROMPTS_A_ROW * training.world_size} prompts"
-    logger.info(
-        f"teaching: {args.warm_start_steps} steps{size}, {n_targets:,} targets among {len(texts):,} texts"
-        f"{'' if (lengths <= longest).all() else f'; pairs over {longest} tokens are left out'}"
-    )
-    run_training(trainer, record, "teaching")
-    judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    logger.info(f"after teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
-    save_warm_start(judge.model, judge.tokenizer, training)
 
 
 def compare(judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.ndarray) -> str:

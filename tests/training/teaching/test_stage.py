@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from trl import ModelConfig
 
 from autorater.data.errors import AlreadyFinished, UserError
@@ -25,7 +25,7 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import train_on_votes
-from autorater.training.teaching import trainer
+from autorater.training.teaching import stage, trainer
 from autorater.training.teaching.pointwise_teacher import teacher_run
 from autorater.training.teaching.stage import learn_from_teacher
 from autorater.training.teaching.teachers import PairTeacher, ScoreTeacher
@@ -81,7 +81,7 @@ def make_judge(kind):
     )
 
 
-def taught(kind, pairs, folder, teacher, peft=None, run="run", judge=None, resume=None, steps=10, **options):
+def taught(kind, pairs, folder, teacher, model=None, run="run", judge=None, resume=None, steps=10, **options):
     folder.mkdir(exist_ok=True)
     args = JudgeArguments(
         warm_start_verdicts=teacher,
@@ -96,11 +96,13 @@ def taught(kind, pairs, folder, teacher, peft=None, run="run", judge=None, resum
     )  # fmt: skip
     judge = judge or make_judge(kind)
     record = RunRecord(folder, run, {}, [])
-    return learn_from_teacher(judge, pairs, args, training, record, "model", 1000, peft), judge
+    learn_from_teacher(judge, pairs, args, training, model or ModelConfig("model"), record, 1000)
+    return record.warm_start, judge
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
-def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_file, caplog):
+def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_file, monkeypatch, caplog):
+    monkeypatch.setattr(stage, "reopen", lambda *_: None)  # the judge that was taught, not its copy
     caplog.set_level(logging.INFO, "autorater")
     folder, judge = taught(kind, pairs, tmp_path / "run", teacher_file, steps=80)
     distances = [
@@ -167,9 +169,9 @@ def test_an_adapter_learns(pairs, tmp_path, teacher_file):
     judge.model.save_pretrained(tmp_path / "base")
     judge.tokenizer.save_pretrained(tmp_path / "base")
     judge.model, _ = load_policy(str(tmp_path / "base"))
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    folder, _ = taught("pairwise", pairs, tmp_path / "run", teacher_file, lora, judge=judge, steps=2)
-    assert isinstance(load_policy(folder)[0], PeftModel)
+    model = ModelConfig(str(tmp_path / "base"), use_peft=True, lora_r=4, lora_target_modules=["all-linear"])
+    taught("pairwise", pairs, tmp_path / "run", teacher_file, model, judge=judge, steps=2)
+    assert isinstance(judge.model, PeftModel), "opened again from the folder of its warm start"
 
 
 def test_rows_hold_every_text_once_an_epoch(pairs):
