@@ -28,6 +28,7 @@ from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_d
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.data import TrainingData
 from autorater.training.memory import log_memory
+from autorater.training.options import RunOptions
 from autorater.training.policy import open_policy
 from autorater.training.precision import evaluation_precision
 from autorater.training.results import write_pair_run
@@ -47,15 +48,15 @@ def run_alignment(
     """Trains a judge and evaluates it before and after; arguments and exceptions as in `autorater.training.run`."""
     if model_config.use_peft:
         raise UserError("use_peft is not supported by recipes/align.py, which trains the parameters of the model")
-    pretrained = model_config.model_name_or_path
-    for reason, names in ineffective_for_labels(args, bool(pretrained), given).items():
+    options = RunOptions(args, training, model_config, given)
+    for reason, names in ineffective_for_labels(args, bool(options.pretrained), given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
-    record, settings = begin_run(args, training, model_config, data, given)
+    record, settings = begin_run(options, data)
     build = partial(build_warm_label_policy, args, training, data, label_format)
-    model, tokenizer, pieces = open_policy(args, training, model_config, record, build, label_format)
+    model, tokenizer, pieces = open_policy(options, record, build, label_format)
     judge = LabelJudge(model, tokenizer, label_format, pieces=pieces)
     log_layout_difference(judge.encoder)
 
@@ -81,10 +82,11 @@ def run_alignment(
     trainer = AlignmentTrainer(model, training, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
     if of_pairs:
         trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
-    unused = [name for names in ineffective_for_labels(args, bool(pretrained), settings).values() for name in names]
-    shown = shown_settings(settings, args, training, model_config)
+    ineffective = ineffective_for_labels(args, bool(options.pretrained), settings)
+    unused = [name for names in ineffective.values() for name in names]
+    shown = shown_settings(settings, options)
     card = {
-        "base_model": pretrained or FROM_SCRATCH,
+        "base_model": options.pretrained or FROM_SCRATCH,
         "prompt_text": label_format.text,
         "settings": {name: value for name, value in shown.items() if name not in unused},
         "labels": label_format.task.labels,

@@ -18,7 +18,6 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import Trainer, TrainingArguments
-from trl import ModelConfig
 
 from autorater.evaluation.judge import Evaluation
 from autorater.judges import Judge
@@ -31,6 +30,7 @@ from autorater.training.arguments import PolicyArguments
 from autorater.training.callbacks import show_progress
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.compatibility import is_pointwise
+from autorater.training.options import RunOptions
 from autorater.training.policy import reopen
 from autorater.training.warm_start import save_warm_start, warm_start_options
 
@@ -44,12 +44,11 @@ def teach_format(
     judge: Judge,
     prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]],
     before: Evaluation,
-    args: PolicyArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
+    options: RunOptions,
     record: RunRecord,
 ) -> None:
     """Says how much probability a pretrained judge has on the answer grid; if it is little, warms it up or warns."""
+    args, training, model_config, _ = options
     mass = float(before.judgments.valid.mean())
     logger.info(f"before training {mass:.2g} of the probability is on the answer grid")
     if mass >= LOW_MASS:
@@ -58,7 +57,7 @@ def teach_format(
     elif args.warm_start_steps:
         config = new_adapter(judge.model, model_config)
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
-        reopen(judge, args, training, model_config, folder)
+        reopen(judge, options, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()
         log = logger.info if mass >= LOW_MASS else logger.warning
         log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")

@@ -4,7 +4,6 @@ import gc
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from autorater.training.compatibility import EXACT, POINTWISE, PPO, REASONING, R
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.exact_grpo import ExactGRPOTrainer
+from autorater.training.options import RunOptions
 from autorater.training.pointwise import PointwiseTrainer, vote_rows
 from autorater.training.ppo import JudgePPOTrainer
 from autorater.training.reasoning_grpo import ReasoningGRPOTrainer
@@ -53,7 +53,7 @@ def train_on_votes(
     Arguments and exceptions as in `open_run`; `method` (`grpo`, `ppo` or `rloo`) is for the report and the model card.
     """
     if args.teacher == "pointwise":
-        args, model_config = _train_teacher(args, training, model_config, given)
+        args, _, model_config, _ = _train_teacher(RunOptions(args, training, model_config, given))
     pointwise = training.mode == POINTWISE
     prompt_format = args.score_format if pointwise else replace(args.prompt_format, reasoning=training.reasoning)
     run = open_run(args, training, model_config, prompt_format, training.max_completion_length, given)
@@ -76,17 +76,16 @@ def train_on_votes(
     run.finish(trainer, title=title, method=method)
 
 
-def _train_teacher(
-    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig, given: Collection[str]
-) -> tuple[JudgeArguments, ModelConfig]:
-    """Trains the teacher of `warm_start_verdicts: pointwise`; returns the arguments of the judge that it teaches."""
+def _train_teacher(options: RunOptions) -> RunOptions:
+    """Trains the teacher of `warm_start_verdicts: pointwise`; returns the options of the judge that it teaches."""
+    args, training, model_config, _ = options
     check_run(args, training, model_config)
-    of_teacher = teacher_run(args, training, model_config)
-    folder = of_teacher[1].output_dir
+    of_teacher = teacher_run(options)
+    folder = of_teacher.training.output_dir
     logger.info(f"first the teacher, a pointwise judge on the same votes: {folder}")
     if training.resume_from_checkpoint == "true" and Path(folder, RECORD).exists():
         training.resume_from_checkpoint = "auto"  # the run may have been stopped before its own record was written
     with suppress(AlreadyFinished):
-        train_on_votes(*of_teacher, copy(model_config), {*given} & {"bf16", "fp16"}, method="grpo")
+        train_on_votes(*of_teacher, method="grpo")
     gc.collect()  # its trainer
-    return taught_by(folder, args, model_config)
+    return taught_by(folder, options)

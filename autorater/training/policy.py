@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from trl import ModelConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
 from autorater.judges import Judge
@@ -14,17 +13,15 @@ from autorater.judges.saved import log_plain_prompt, pieces_of, read_format
 from autorater.models.loading import check_has_end, load_policy, train_only
 from autorater.models.text_only import is_taken_out
 from autorater.prompts.templates import SlotFormat
-from autorater.training.arguments import PolicyArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.checkpointing.stages import EVALUATED
 from autorater.training.config import model_init_kwargs
+from autorater.training.options import RunOptions
 from autorater.training.precision import warn_of_rounding
 
 
 def open_policy(
-    args: PolicyArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
+    options: RunOptions,
     record: RunRecord,
     build: Callable[[], object],
     prompt_format: SlotFormat,
@@ -35,20 +32,19 @@ def open_policy(
         record: The run; once its first evaluation is completed, a warmed-up model is opened.
         build: Builds the policy of a run from scratch, as in `RunRecord.warm_started_policy`.
     """
-    pretrained = model_config.model_name_or_path
+    pretrained = options.pretrained
     base = pretrained or record.warm_started_policy(build)
     is_evaluated = EVALUATED in record.completed  # if its file is lost, even a warmed-up model is evaluated as it was
-    model, tokenizer = open_model(args, training, model_config, (is_evaluated and record.warm_start) or base)
+    model, tokenizer = open_model(options, (is_evaluated and record.warm_start) or base)
     if pretrained and not read_format(pretrained):
         log_plain_prompt(pretrained, tokenizer)
     pieces = record.prompt_pieces(prompt_format, lambda: pieces_of(base, tokenizer, prompt_format))
     return model, tokenizer, pieces
 
 
-def open_model(
-    args: PolicyArguments, training: TrainingArguments, model_config: ModelConfig, base: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_model(options: RunOptions, base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, from its name or folder, and its tokenizer; an adapter is trained further."""
+    args, training, model_config, _ = options
     model, tokenizer = load_policy(base, **model_init_kwargs(model_config, training.use_cpu))
     check_has_end(base, tokenizer)
     if getattr(training, "use_vllm", False) and is_taken_out(model):
@@ -65,11 +61,9 @@ def open_model(
     return model.to(training.device), tokenizer
 
 
-def reopen(
-    judge: Judge, args: PolicyArguments, training: TrainingArguments, model_config: ModelConfig, folder: str
-) -> None:
+def reopen(judge: Judge, options: RunOptions, folder: str) -> None:
     """Gives a judge the model in a folder, after its own has left the memory: a trainer refers to itself."""
     judge.model = None
     gc.collect()
     torch.cuda.empty_cache()
-    judge.model, _ = open_model(args, training, model_config, folder)
+    judge.model, _ = open_model(options, folder)

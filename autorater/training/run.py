@@ -49,6 +49,7 @@ from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import teach_format
 from autorater.training.interruptible import run_training
 from autorater.training.memory import log_memory, warn_of_warm_up
+from autorater.training.options import RunOptions
 from autorater.training.policy import open_policy, reopen
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_emulation
 from autorater.training.prefix_sharing import check_answers_at_once
@@ -85,9 +86,7 @@ class JudgeRun:
         card: As in `write_pair_run`.
     """
 
-    args: JudgeArguments
-    training: TrainingArguments
-    model_config: ModelConfig
+    options: RunOptions
     record: RunRecord
     judge: Judge
     train: EncodedPairs
@@ -99,23 +98,25 @@ class JudgeRun:
     @property
     def peft_config(self) -> PeftConfig | None:
         """The adapter to add; None if the model already is one, which training continues."""
-        return new_adapter(self.judge.model, self.model_config)
+        return new_adapter(self.judge.model, self.options.model_config)
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""
         held_out = self.held_out.pairs, self.held_out.prompts
-        trainer.add_callback(CalibrationCallback(trainer, self.judge, *held_out, self.args.n_eval_pairs))
-        write = partial(write_pair_run, self.training.output_dir, self.card, self.before, title=title, method=method)
+        trainer.add_callback(CalibrationCallback(trainer, self.judge, *held_out, self.options.args.n_eval_pairs))
+        folder = self.options.training.output_dir
+        write = partial(write_pair_run, folder, self.card, self.before, title=title, method=method)
         finish_run(trainer, self.judge, self.record, self._evaluate, write)
 
     def _evaluate(self) -> Evaluation:
-        progress = not self.training.disable_tqdm
+        args, training = self.options.args, self.options.training
+        progress = not training.disable_tqdm
         if self.recalibration is not None:
             pairs = self.recalibration.pairs
             judgments = judge_all(self.judge, pairs, self.recalibration.prompts, progress=progress)
-            with_shift = self.args.recalibration == "platt" and not is_pointwise(self.training)
+            with_shift = args.recalibration == "platt" and not is_pointwise(training)
             fit = fit_platt if with_shift else fit_temperature
-            self.judge.recalibration = fit(judgments, pairs, self.args.temperature_labels)
+            self.judge.recalibration = fit(judgments, pairs, args.temperature_labels)
         return evaluate(self.judge, self.held_out.pairs, self.held_out.prompts, progress=progress)
 
 
@@ -130,19 +131,20 @@ def open_run(
     """Loads the data, loads or builds the policy, evaluates it and, if asked to, warms it up.
 
     Args:
-        args, training, model_config, given: As in `begin_run`; `training` has an `answer_step`.
+        args, training, model_config, given: As in `RunOptions`; `training` has an `answer_step`.
         prompt_format: That of the judge, which is pointwise if the mode of `training` is.
         max_reasoning_tokens: As in `Judge`; without effect on a pointwise judge.
 
     Raises:
         UserError, AlreadyFinished: If a row is invalid, no pair fits, or as in `begin_run`.
     """
+    options = RunOptions(args, training, model_config, given)
     data = prepare_data(args, training.seed)
     if isinstance(training, JudgeGRPOConfig) and not is_pointwise(training):  # later also of the pairs that fit
         check_batch(len(data.train) * (1 if training.orders == "coupled" else 2), training)
-    record, settings = begin_run(args, training, model_config, data, given)
+    record, settings = begin_run(options, data)
     build = partial(build_warm_policy, args, training, data)
-    model, tokenizer, pieces = open_policy(args, training, model_config, record, build, prompt_format)
+    model, tokenizer, pieces = open_policy(options, record, build, prompt_format)
     if is_pointwise(training):
         judge = PointwiseJudge(model, tokenizer, training.score_scale, prompt_format=prompt_format, pieces=pieces)
     else:
@@ -161,24 +163,21 @@ def open_run(
             some_prompt = train.prompts[0][0].ids
             check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
     log_memory(judge, train.prompts, training, model_config)
-    pretrained = model_config.model_name_or_path
-    if pretrained and record.warm_start is None and args.warm_start_steps:
+    if options.pretrained and record.warm_start is None and args.warm_start_steps:
         warn_of_warm_up(judge, training, model_config)
-    is_warm = not pretrained or (record.warm_start is not None and EVALUATED in record.completed)  # as it was opened
-    before = _judged_before(judge, held_out, args, training, model_config, record)
-    if not is_warm:
-        _warm_up(judge, train, data.warm_start, before, longest, args, training, model_config, record)
+    opened_warm = record.warm_start is not None and EVALUATED in record.completed
+    before = _judged_before(judge, held_out, options, record)
+    if options.pretrained and not opened_warm:  # a policy from scratch was warmed up when it was built
+        _warm_up(judge, train, data.warm_start, before, longest, options, record)
     start_tracking(training, settings, record.run)
     card = {
-        "base_model": pretrained or FROM_SCRATCH,
+        "base_model": options.pretrained or FROM_SCRATCH,
         "prompt_text": judge.encoder.format.described,
-        "settings": shown_settings(settings, args, training, model_config),
+        "settings": shown_settings(settings, options),
         "warning": data.warning,
         "pointwise": is_pointwise(training),
     }
-    return JudgeRun(
-        args, training, model_config, record, judge, train, held_out, recalibration, before=before, card=card
-    )
+    return JudgeRun(options, record, judge, train, held_out, recalibration, before, card)
 
 
 def _short_enough(
@@ -200,53 +199,28 @@ def _short_enough(
     return tuple(short)
 
 
-def _judged_before(
-    judge: Judge,
-    held_out: EncodedPairs,
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    record: RunRecord,
-) -> Evaluation:
+def _judged_before(judge: Judge, held_out: EncodedPairs, options: RunOptions, record: RunRecord) -> Evaluation:
     """The evaluation before training, from the judgments that the run or another one has stored, if there are any."""
-    progress = not training.disable_tqdm
-    judge_held_out = partial(judge_all, judge, held_out.pairs, held_out.prompts, progress=progress)
-    if model_config.model_name_or_path and args.untrained_judgments_dir:
-        judge_held_out = partial(_judge_or_read, judge_held_out, judge, held_out.pairs, args, training, model_config)
-    with gathered(judge.model), evaluation_precision(training):
-        return measure(held_out.pairs, record.judgments_before(judge_held_out))
+
+    def judge_held_out() -> Judgments:
+        progress = not options.training.disable_tqdm
+        return judge_all(judge, held_out.pairs, held_out.prompts, progress=progress)
+
+    def judge_or_read() -> Judgments:
+        if options.pretrained and options.args.untrained_judgments_dir:
+            return _kept_judgments(judge, held_out.pairs, options, judge_held_out)
+        return judge_held_out()
+
+    with gathered(judge.model), evaluation_precision(options.training):
+        return measure(held_out.pairs, record.judgments_before(judge_or_read))
 
 
-def _warm_up(
-    judge: Judge,
-    train: EncodedPairs,
-    loaded: Sequence[Pair],
-    before: Evaluation,
-    longest: int,
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    record: RunRecord,
-) -> None:
-    """Gives a pretrained judge the weights that training begins from, after it was evaluated without them."""
-    if record.warm_start is not None:
-        reopen(judge, args, training, model_config, record.warm_start)
-    elif args.teacher:
-        learn_from_teacher(judge, train.pairs, args, training, model_config, record, longest, loaded)
-    else:
-        teach_format(judge, train.prompts, before, args, training, model_config, record)
-
-
-def _judge_or_read(
-    judge_held_out: Callable[[], Judgments],
-    judge: Judge,
-    held_out: list[Pair],
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
+def _kept_judgments(
+    judge: Judge, held_out: list[Pair], options: RunOptions, judge_held_out: Callable[[], Judgments]
 ) -> Judgments:
     """The judgments of an untrained judge from `untrained_judgments_dir`; they are made and kept there if missing."""
-    settings = judge_settings(model_config.model_name_or_path, judge), model_config.model_revision
+    args, training, model_config, _ = options
+    settings = judge_settings(options.pretrained, judge), model_config.model_revision
     answers = judge.max_reasoning_tokens, getattr(judge, "scale", None)
     precision = torch.is_autocast_enabled(training.device.type)
     quantized = model_config.load_in_4bit, model_config.load_in_8bit
@@ -263,18 +237,32 @@ def _judge_or_read(
     return judgments
 
 
-def begin_run(
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
-    data: TrainingData,
-    given: Collection[str] = (),
-) -> tuple[RunRecord, dict[str, object]]:
+def _warm_up(
+    judge: Judge,
+    train: EncodedPairs,
+    loaded: Sequence[Pair],
+    before: Evaluation,
+    longest: int,
+    options: RunOptions,
+    record: RunRecord,
+) -> None:
+    """Gives a pretrained judge the weights that training begins from, after it was evaluated without them."""
+    if record.warm_start is not None:
+        reopen(judge, options, record.warm_start)
+    elif options.args.teacher:
+        learn_from_teacher(judge, train.pairs, options, record, longest, loaded)
+    else:
+        teach_format(judge, train.prompts, before, options, record)
+
+
+def begin_run(options: RunOptions, data: TrainingData) -> tuple[RunRecord, dict[str, object]]:
     """Checks options, libraries and output folder, and begins a run or resumes it.
 
+    A warning names the options that the user set and that have no effect.
+
     Args:
+        options: The options; some of `training` may change.
         data: The rows of the run.
-        given: Names of the options that the user set; a warning names those without an effect.
 
     Returns:
         The completed stages, and all settings that are not defaults.
@@ -284,8 +272,9 @@ def begin_run(
             settings.
         AlreadyFinished: If the run to resume is finished.
     """
+    args, training, model_config, given = options
     check_run(args, training, model_config)
-    for reason, names in _without_effect(args, training, model_config, given).items():
+    for reason, names in _without_effect(options).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
     if "run_name" not in given and not {"output_dir", "dataset_name"}.isdisjoint(given):
         training.run_name = None  # that of the default config is the name of another run
@@ -307,20 +296,18 @@ def begin_run(
     return record, settings
 
 
-def _without_effect(
-    args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig, given: Collection[str]
-) -> dict[str, list[str]]:
-    pretrained, mode = bool(model_config.model_name_or_path), getattr(training, "mode", "")
+def _without_effect(options: RunOptions) -> dict[str, list[str]]:
+    args, training, model_config, given = options
+    pretrained, mode = bool(options.pretrained), getattr(training, "mode", "")
     use_vllm = getattr(training, "use_vllm", False)
     return ineffective_options(args, pretrained, mode, given, training.eval_steps, model_config.use_peft, use_vllm)
 
 
-def shown_settings(
-    settings: Mapping[str, object], args: JudgeArguments, training: TrainingArguments, model_config: ModelConfig
-) -> dict[str, object]:
+def shown_settings(settings: Mapping[str, object], options: RunOptions) -> dict[str, object]:
     """The settings for report and card: those with an effect, learning rate and seed also if they are defaults."""
-    always = {name: getattr(training, name) for name in ("learning_rate", "seed")}
-    unused = {name for names in _without_effect(args, training, model_config, settings).values() for name in names}
+    always = {name: getattr(options.training, name) for name in ("learning_rate", "seed")}
+    without_effect = _without_effect(options._replace(given=settings))
+    unused = {name for names in without_effect.values() for name in names}
     return {k: value for k, value in (always | settings).items() if value not in (None, []) and k not in unused}
 
 

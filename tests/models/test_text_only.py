@@ -13,6 +13,7 @@ from autorater.models.loading import load_policy
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.text_only import is_taken_out
 from autorater.training.arguments import JudgeArguments
+from autorater.training.options import RunOptions
 from autorater.training.policy import open_model
 from tests.conftest import make_model, make_tokenizer
 
@@ -61,7 +62,7 @@ def test_the_text_model_is_loaded(folder, logits, tmp_path):
     assert not is_taken_out(load_policy(str(tmp_path))[0])
     training = SimpleNamespace(use_vllm=True, use_cpu=True)
     with pytest.raises(UserError, match=r"use_vllm: .* reads images too"):
-        open_model(JudgeArguments(), training, ModelConfig(model_name_or_path=folder), folder)
+        open_model(RunOptions(JudgeArguments(), training, ModelConfig(folder)), folder)
 
 
 @pytest.mark.parametrize("of_wrapper", [False, True])

@@ -24,6 +24,7 @@ from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.format_warm_up import format_warm_up, teach_format
 from autorater.training.grpo import train_on_votes
+from autorater.training.options import RunOptions
 from autorater.training.warm_start import warm_start_options
 from tests.conftest import make_model, make_tokenizer
 
@@ -81,7 +82,7 @@ def warmed_up(judge: Judge, pairs: list[Pair], folder) -> None:
     before = measure(pairs, judge.judge_prompts(prompts), n_bootstrap=0)
     record = RunRecord(folder, "run", {}, [])
     policy.train_only = None
-    teach_format(judge, prompts, before, policy, training, ModelConfig(), record)
+    teach_format(judge, prompts, before, RunOptions(policy, training, ModelConfig()), record)
     assert record.warm_start == str(folder / "warm_start")
 
 
@@ -110,9 +111,9 @@ def test_little_mass_is_said_and_the_option_named(judge, prompts, simulated, tmp
     pairs = simulated.pairs[:20]
     judgments = judge.judge_prompts(prompts)
     low = measure(pairs, judgments, n_bootstrap=0)
-    arguments = (ModelConfig(), RunRecord(tmp_path, "run", {}, []))
+    record = RunRecord(tmp_path, "run", {}, [])
     policy, training = options(tmp_path, steps=0)
-    teach_format(judge, prompts, low, policy, training, *arguments)
+    teach_format(judge, prompts, low, RunOptions(policy, training, ModelConfig()), record)
     assert "is on the answer grid" in caplog.records[0].message
     assert "add --warm_start_steps" in caplog.records[1].message
     assert caplog.records[1].levelname == "WARNING"
@@ -121,7 +122,7 @@ def test_little_mass_is_said_and_the_option_named(judge, prompts, simulated, tmp
     enough = measure(pairs, replace(judgments, valid=np.full_like(judgments.valid, 0.3)), n_bootstrap=0)
     policy, training = options(tmp_path, steps=9)
     before = {name: weight.clone() for name, weight in judge.model.state_dict().items()}
-    teach_format(judge, prompts, enough, policy, training, *arguments)
+    teach_format(judge, prompts, enough, RunOptions(policy, training, ModelConfig()), record)
     assert "not needed" in caplog.records[1].message
     assert all(torch.equal(weight, before[name]) for name, weight in judge.model.state_dict().items())
 

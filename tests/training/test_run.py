@@ -22,6 +22,7 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.checks import check_run
 from autorater.training.config import JudgeGRPOConfig, model_init_kwargs, non_default_settings
 from autorater.training.data import prepare_data
+from autorater.training.options import RunOptions
 from autorater.training.ppo import JudgePPOConfig
 from autorater.training.run import begin_run, finish_run, open_run, shown_settings
 from autorater.training.sft import JudgeSFTConfig
@@ -238,7 +239,7 @@ def test_a_run_is_not_resumed_on_changed_votes(tmp_path, simulated):
         (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, rows)))
         args = JudgeArguments(dataset_name=str(tmp_path / "votes.jsonl"), labels="dense", split_by="id")
         options = JudgeGRPOConfig(str(tmp_path / "run"), report_to="none", use_cpu=True, resume_from_checkpoint="auto")
-        return begin_run(args, options, ModelConfig(), prepare_data(args, seed=0))[0]
+        return begin_run(RunOptions(args, options, ModelConfig()), prepare_data(args, seed=0))[0]
 
     assert begun(3, 1).run == begun(3, 1).run
     with pytest.raises(UserError, match=r"run with other settings: contents of the data was '\w+' and is '\w+'"):
@@ -336,7 +337,7 @@ def test_reasoning_requires_answers_at_once_before_anything_is_judged(family, tm
 def test_report_and_card_show_the_learning_rate_and_nothing_empty():
     settings = {"seed": 3, "debug": [], "beta": 0.0, "n": None}
     options = SimpleNamespace(learning_rate=1e-6, seed=3, eval_steps=None)
-    shown = shown_settings(settings, JudgeArguments(), options, ModelConfig())
+    shown = shown_settings(settings, RunOptions(JudgeArguments(), options, ModelConfig()))
     assert shown == {"learning_rate": 1e-6, "seed": 3, "beta": 0.0}
 
 
@@ -345,7 +346,7 @@ def test_report_and_card_show_only_what_was_used(tmp_path):
     args = JudgeArguments(dataset_name="votes.jsonl", n_train=12_000, n_test=1000)
     options = JudgeGRPOConfig(str(tmp_path), report_to="none", use_cpu=True, save_strategy="no")
     settings = non_default_settings(args, options, ModelConfig())
-    shown = shown_settings(settings, args, options, ModelConfig())
+    shown = shown_settings(settings, RunOptions(args, options, ModelConfig()))
     assert not {"n_train", "n_test"} & set(shown)
     assert (shown["dataset_name"], str(shown["save_strategy"])) == ("votes.jsonl", "no")
 
@@ -362,5 +363,5 @@ def test_report_and_card_show_only_what_was_used(tmp_path):
 def test_the_name_of_the_default_run_is_not_that_of_another(tmp_path, given, name):
     args = JudgeArguments(n_train=20, n_test=5)
     options = JudgeGRPOConfig(str(tmp_path), report_to="none", use_cpu=True, run_name="default")
-    _, settings = begin_run(args, options, ModelConfig(), prepare_data(args, seed=0), given)
+    _, settings = begin_run(RunOptions(args, options, ModelConfig(), given), prepare_data(args, seed=0))
     assert (options.run_name, settings.get("run_name")) == (name, name)

@@ -79,12 +79,13 @@ def test_a_missing_tracker_is_an_error_before_anything_is_written(tmp_path, monk
     from trl import ModelConfig
 
     from autorater.training.arguments import JudgeArguments
+    from autorater.training.options import RunOptions
     from autorater.training.run import begin_run
 
     monkeypatch.setattr("transformers.integrations.integration_utils.is_mlflow_available", lambda: False)
     training = SimpleNamespace(report_to=["mlflow"], output_dir=str(tmp_path / "out"), eval_strategy="no", n_gpu=0)
     with pytest.raises(UserError, match="mlflow is not installed"):
-        begin_run(JudgeArguments(), training, ModelConfig(), SimpleNamespace(summary="3 pairs"))
+        begin_run(RunOptions(JudgeArguments(), training, ModelConfig()), SimpleNamespace(summary="3 pairs"))
     assert not (tmp_path / "out").exists()
 
 

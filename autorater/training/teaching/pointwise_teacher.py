@@ -9,13 +9,12 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from trl import ModelConfig
-
 from autorater.data.errors import UserError
 from autorater.models.loading import is_adapter
 from autorater.training.arguments import JudgeArguments
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import JudgeGRPOConfig
+from autorater.training.options import RunOptions
 from autorater.training.warm_start import OF_MEMORY
 
 FOLDER = "teacher"
@@ -39,18 +38,16 @@ _OF_TEACHING = (
 )
 
 
-def teacher_run(
-    args: JudgeArguments, training: JudgeGRPOConfig, model_config: ModelConfig
-) -> tuple[JudgeArguments, JudgeGRPOConfig]:
-    """The arguments of the run that trains the teacher.
+def teacher_run(options: RunOptions) -> RunOptions:
+    """The options of the run that trains the teacher.
 
     Raises:
         UserError: If the judge would be its own teacher.
     """
+    args, training, model_config, given = options
     if training.mode == POINTWISE:
         raise UserError("warm_start_verdicts: pointwise teaches a pairwise judge, and judgment is pointwise")
-    base = model_config.model_name_or_path
-    adapts = model_config.use_peft or is_adapter(base, model_config.model_revision)
+    adapts = model_config.use_peft or is_adapter(options.pretrained, model_config.model_revision)
     rate = {} if adapts else {"learning_rate": _LEARNING_RATE}
     shared = {name: getattr(training, name) for name in _SHARED}
     resume = "auto" if training.resume_from_checkpoint else None
@@ -60,11 +57,11 @@ def teacher_run(
     untaught = {name: JudgeArguments.__dataclass_fields__[name].default for name in _OF_TEACHING}
     if args.recalibration_labels == "teacher":
         untaught["recalibration_labels"] = None
-    return replace(args, **untaught), of_teacher
+    return RunOptions(replace(args, **untaught), of_teacher, copy(model_config), {*given} & {"bf16", "fp16"})
 
 
-def taught_by(folder: str, args: JudgeArguments, model_config: ModelConfig) -> tuple[JudgeArguments, ModelConfig]:
-    """The arguments of the judge that begins from the teacher in a folder and learns from it."""
-    model_config = copy(model_config)
+def taught_by(folder: str, options: RunOptions) -> RunOptions:
+    """The options of the judge that begins from the teacher in a folder and learns from it."""
+    model_config = copy(options.model_config)
     model_config.model_name_or_path, model_config.model_revision = folder, None
-    return replace(args, warm_start_verdicts=folder), model_config
+    return options._replace(args=replace(options.args, warm_start_verdicts=folder), model_config=model_config)

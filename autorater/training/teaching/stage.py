@@ -8,17 +8,16 @@ import numpy as np
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import TrainingArguments
-from trl import ModelConfig
 
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.models.sharding import unsharded
 from autorater.prompts.batching import common_beginning
 from autorater.training.adapters import new_adapter, with_new_adapter
-from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
 from autorater.training.interruptible import run_training
+from autorater.training.options import RunOptions
 from autorater.training.policy import reopen
 from autorater.training.precision import evaluation_precision
 from autorater.training.teaching.teachers import Teacher, find_teacher
@@ -35,9 +34,7 @@ logger = logging.getLogger(__name__)
 def learn_from_teacher(
     judge: Judge,
     pairs: list[Pair],
-    args: JudgeArguments,
-    training: TrainingArguments,
-    model_config: ModelConfig,
+    options: RunOptions,
     record: RunRecord,
     longest: int,
     loaded: Sequence[Pair] = (),
@@ -47,9 +44,8 @@ def learn_from_teacher(
     Args:
         judge: A pairwise judge without reasoning, or a pointwise judge.
         pairs: Training pairs, with the labels that the run may use.
-        args: The options `warm_start_…`.
-        training: Seed, precision and output folder, and `batch_tokens` of a pointwise judge.
-        model_config: The model, and the adapter to train; a model that is an adapter is trained further.
+        options: `warm_start_…`; seed, precision and output folder, and `batch_tokens` of a pointwise judge; the model,
+            and the adapter to train. A model that is an adapter is trained further.
         record: The run; an interrupted teaching is resumed.
         longest: Most tokens of a prompt.
         loaded: As in `TrainingTexts`.
@@ -57,10 +53,10 @@ def learn_from_teacher(
     Raises:
         UserError: If there is no such teacher.
     """
-    base, adapter = model_config.model_name_or_path, new_adapter(judge.model, model_config)
+    adapter = new_adapter(judge.model, options.model_config)
 
     def teach() -> None:
-        _teach(judge, TrainingTexts.of(pairs, loaded), args, training, record, base, longest, adapter)
+        _teach(judge, TrainingTexts.of(pairs, loaded), options, record, longest, adapter)
 
     def remove_checkpoints() -> None:
         for old in checkpoints(folder, record.run):
@@ -68,23 +64,22 @@ def learn_from_teacher(
 
     folder = record.warm_started_policy(teach)
     from_main(remove_checkpoints)
-    reopen(judge, args, training, model_config, folder)
+    reopen(judge, options, folder)
 
 
 @unsharded()
 def _teach(
     judge: Judge,
     texts: TrainingTexts,
-    args: JudgeArguments,
-    training: TrainingArguments,
+    options: RunOptions,
     record: RunRecord,
-    base: str,
     longest: int,
     adapter: PeftConfig | None,
 ) -> None:
+    args, training = options.args, options.training
     progress = training.process_index == 0 and not training.disable_tqdm
     with evaluation_precision(training):
-        found = find_teacher(args.warm_start_verdicts, texts, judge, base, training.seed, progress)
+        found = find_teacher(args.warm_start_verdicts, texts, judge, options.pretrained, training.seed, progress)
     teacher = from_main(lambda: found)  # equal to the last digit, whatever the kernels of a process
     chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
     logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
@@ -94,9 +89,9 @@ def _teach(
     clusters_a_step = max(1, (args.warm_start_batch_size or _PROMPTS) // PROMPTS_A_ROW // training.world_size)
     accumulation = training.gradient_accumulation_steps if judge.is_pointwise else clusters_a_step
     alone = texts.alone(judge)
-    rows = _rows(judge, texts, alone, teacher, args, training, longest, accumulation)
+    rows = _rows(judge, texts, alone, teacher, options, longest, accumulation)
     weights = (getattr(training, name, 0.0) for name in ("symmetry_coef", "entropy_coef"))
-    trainer = TeachingTrainer(judge, texts, rows, _options(judge, args, training, accumulation), *weights)
+    trainer = TeachingTrainer(judge, texts, rows, _trainer_options(judge, options, accumulation), *weights)
     n_targets = sum(map(len, rows["target"]))
     size = "" if judge.is_pointwise else f" of {clusters_a_step * PROMPTS_A_ROW * training.world_size} prompts"
     left_out = f"; pairs over {longest} tokens are left out" if max(map(len, alone)) > longest else ""
@@ -114,13 +109,12 @@ def _rows(
     texts: TrainingTexts,
     alone: Sequence[Sequence[int]],
     teacher: Teacher,
-    args: JudgeArguments,
-    training: TrainingArguments,
+    options: RunOptions,
     longest: int,
     accumulation: int,
 ) -> Dataset:
     """The rows of all steps; `alone` holds the token ids of every text in a prompt of its own."""
-    lengths = np.array([len(prompt) for prompt in alone])
+    args, training, lengths = options.args, options.training, np.array([len(prompt) for prompt in alone])
     if judge.is_pointwise:
         costs, budget, pairs_a_row = lengths - len(common_beginning(alone)), training.batch_tokens, None
     else:
@@ -136,7 +130,8 @@ def _rows(
     return teaching_rows(texts, teacher, costs, budget, n_rows, training.seed, pairs_a_row, fits, sharpness)
 
 
-def _options(judge: Judge, args: JudgeArguments, training: TrainingArguments, accumulation: int) -> TrainingArguments:
+def _trainer_options(judge: Judge, options: RunOptions, accumulation: int) -> TrainingArguments:
+    args, training = options.args, options.training
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     return warm_start_options(
         args,

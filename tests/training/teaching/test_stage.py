@@ -25,6 +25,7 @@ from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.record import RunRecord
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.grpo import train_on_votes
+from autorater.training.options import RunOptions
 from autorater.training.teaching import stage, trainer
 from autorater.training.teaching.pointwise_teacher import teacher_run
 from autorater.training.teaching.stage import learn_from_teacher
@@ -96,7 +97,8 @@ def taught(kind, pairs, folder, teacher, model=None, run="run", judge=None, resu
     )  # fmt: skip
     judge = judge or make_judge(kind)
     record = RunRecord(folder, run, {}, [])
-    learn_from_teacher(judge, pairs, args, training, model or ModelConfig("model"), record, 1000)
+    options = RunOptions(args, training, model or ModelConfig("model"))
+    learn_from_teacher(judge, pairs, options, record, 1000)
     return record.warm_start, judge
 
 
@@ -292,8 +294,8 @@ def test_a_pointwise_teacher_has_the_optimizer_and_the_checkpointing_of_the_judg
     }  # fmt: skip
     training = JudgeGRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, **shared)
     args = JudgeArguments(warm_start_verdicts="pointwise", warm_start_steps=5)
-    _, of_teacher = teacher_run(args, training, ModelConfig(use_peft=True))
-    assert {name: getattr(of_teacher, name) for name in shared} == shared
+    of_teacher = teacher_run(RunOptions(args, training, ModelConfig(use_peft=True)))
+    assert {name: getattr(of_teacher.training, name) for name in shared} == shared
 
 
 def test_a_file_may_name_training_pairs_that_weights_and_length_leave_out(pairs, tmp_path, caplog):
