@@ -5,23 +5,25 @@ judges of items by `autorater.alignment.evaluation`.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import ModelConfig
 
 from autorater.alignment.arguments import AlignmentArguments, ineffective_for_labels
 from autorater.alignment.data import prepare_items, prepare_pair_items
-from autorater.alignment.evaluation import evaluate_items
+from autorater.alignment.evaluation import ItemEvaluation, evaluate_items
 from autorater.alignment.judge import LabelJudge
 from autorater.alignment.labels import LabelFormat, LabelTree
 from autorater.alignment.report import TITLE, write_item_run
 from autorater.alignment.trainer import AlignmentConfig, AlignmentTrainer, alignment_rows
 from autorater.data.errors import UserError
 from autorater.data.items import ItemSet
-from autorater.evaluation.judge import evaluate
+from autorater.data.pairs import Pair
+from autorater.evaluation.judge import Evaluation, evaluate
 from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
@@ -39,6 +41,27 @@ from autorater.training.warm_start import warm_started
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run is evaluated on, pairs or items, and how.
+
+    Attributes:
+        rows: Those whose prompts fit.
+        n_long: The number of the others.
+        trained: What the training is on, in a message.
+        evaluate: Judges and measures the rows.
+        write: Writes the files of a finished run: takes its folder, its card, both evaluations and the seconds.
+        callbacks: Takes the trainer; returns what evaluates the judge during the training.
+    """
+
+    rows: Sequence[Pair] | ItemSet
+    n_long: int
+    trained: str
+    evaluate: Callable[[], Evaluation | ItemEvaluation]
+    write: Callable[..., None]
+    callbacks: Callable[[Trainer], list[TrainerCallback]]
+
+
 def run_alignment(
     args: AlignmentArguments,
     training: AlignmentConfig,
@@ -51,7 +74,7 @@ def run_alignment(
     options = RunOptions(args, training, model_config, given)
     for reason, names in ineffective_for_labels(args, bool(options.pretrained), given).items():
         logger.warning(f"{', '.join(names)}: no effect, because {reason}")
-    of_pairs, progress = args.data == "pairs", training.process_index == 0 and not training.disable_tqdm
+    of_pairs = args.data == "pairs"
     pairs, data = prepare_pair_items(args, training.seed) if of_pairs else (None, prepare_items(args, training.seed))
     label_format = LabelFormat(data.train.task, args.prompt_template, args.synonyms or {}, args.system_prompt)
     record, settings = begin_run(options, data)
@@ -62,26 +85,26 @@ def run_alignment(
 
     longest = longest_prompt(model, judge.answer_tokens, args.max_prompt_tokens)
     train, train_prompts, n_long = _drop_long(judge, data.train, longest)
+    progress = training.process_index == 0 and not training.disable_tqdm
     if of_pairs:
-        held_out, prompts, n_held_out = drop_long(pairs.held_out, judge.encoder.encode(pairs.held_out), longest)
+        held_out = _held_out_pairs(judge, pairs.held_out, longest, args.n_eval_pairs, progress)
     else:
-        held_out, prompts, n_held_out = _drop_long(judge, data.held_out, longest)
+        held_out = _held_out_items(judge, data.held_out, longest, progress)
     logger.info(
-        f"dropped because the prompt has more than {longest:,} tokens: {n_long:,} "
-        f"{'prompts of training pairs' if of_pairs else 'training items'}, {n_held_out:,} held-out {args.data}"
+        f"dropped because the prompt has more than {longest:,} tokens: {n_long:,} {held_out.trained}, "
+        f"{held_out.n_long:,} held-out {args.data}"
     )
-    if not (len(train) and len(held_out)):
+    if not (len(train) and len(held_out.rows)):
         raise UserError(f"no training item, or no held-out one, has a prompt of at most {longest} tokens")
     log_memory(judge, [(prompt,) for prompt in train_prompts], training, model_config)
-    measure = partial(evaluate if of_pairs else evaluate_items, judge, held_out, prompts, progress=progress)
     with gathered(model), evaluation_precision(training):
-        before = measure()
+        before = held_out.evaluate()
 
     start_tracking(training, settings, record.run)
     rows = Dataset.from_list(alignment_rows(train, train_prompts))
     trainer = AlignmentTrainer(model, training, judge.tree, tokenizer.pad_token_id, train_dataset=rows)
-    if of_pairs:
-        trainer.add_callback(CalibrationCallback(trainer, judge, held_out, prompts, args.n_eval_pairs))
+    for callback in held_out.callbacks(trainer):
+        trainer.add_callback(callback)
     ineffective = ineffective_for_labels(args, bool(options.pretrained), settings)
     unused = [name for names in ineffective.values() for name in names]
     shown = shown_settings(settings, options)
@@ -92,8 +115,35 @@ def run_alignment(
         "labels": label_format.task.labels,
         "warning": data.warning,
     }
-    write = partial(write_pair_run, title=TITLE, method="alignment") if of_pairs else write_item_run
-    finish_run(trainer, judge, record, measure, partial(write, training.output_dir, card, before))
+    finish_run(trainer, judge, record, held_out.evaluate, partial(held_out.write, training.output_dir, card, before))
+
+
+def _held_out_pairs(judge: LabelJudge, pairs: list[Pair], longest: int, n_eval_pairs: int, progress: bool) -> HeldOut:
+    kept, prompts, n_long = drop_long(pairs, judge.encoder.encode(pairs), longest)
+
+    def callbacks(trainer: Trainer) -> list[TrainerCallback]:
+        return [CalibrationCallback(trainer, judge, kept, prompts, n_eval_pairs)]
+
+    return HeldOut(
+        rows=kept,
+        n_long=n_long,
+        trained="prompts of training pairs",
+        evaluate=partial(evaluate, judge, kept, prompts, progress=progress),
+        write=partial(write_pair_run, title=TITLE, method="alignment"),
+        callbacks=callbacks,
+    )
+
+
+def _held_out_items(judge: LabelJudge, items: ItemSet, longest: int, progress: bool) -> HeldOut:
+    kept, prompts, n_long = _drop_long(judge, items, longest)
+    return HeldOut(
+        rows=kept,
+        n_long=n_long,
+        trained="training items",
+        evaluate=partial(evaluate_items, judge, kept, prompts, progress=progress),
+        write=write_item_run,
+        callbacks=lambda _: [],
+    )
 
 
 def build_warm_label_policy(
