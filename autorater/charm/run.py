@@ -12,21 +12,28 @@ A stage may be repeated: scoring is resumed, and the scores of a model that is t
 """
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig
 
-from autorater.charm.arguments import BaseModelArguments, CharmArguments
+from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import Calibration, calibrate
 from autorater.charm.data import prepare_charm
 from autorater.charm.evaluation import RewardEvaluation, evaluate_scores
+from autorater.charm.made_from import (
+    MADE_FROM,
+    built_from,
+    continued_from,
+    forget,
+    holds_model_of,
+    identity_of,
+    name_of,
+)
 from autorater.charm.report import ALIGN, versions_table, write_charm_report
 from autorater.charm.responses import Preference, Scores, responses_of, voted_preferences
 from autorater.charm.reward_model import RewardModel, build_reward_model
@@ -35,7 +42,6 @@ from autorater.data.atomic import open_atomic, read_json, write_json, write_text
 from autorater.data.errors import UserError
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import write_metrics
-from autorater.judges.identity import digest, model_digest
 from autorater.models.sharding import gathered
 from autorater.report.tables import fixed_width
 from autorater.training.adapters import new_adapter
@@ -45,18 +51,7 @@ from autorater.training.config import model_init_kwargs, non_default_settings, r
 from autorater.training.precision import evaluation_precision, warn_of_emulation, warn_of_rounding
 
 ORIGINAL = "original"
-_MADE_FROM = "made_from.txt"
 _LAYOUTS = "layouts.json"
-_OF_THE_WEIGHTS = {  # options of a training that its weights depend on; not those that say where it is executed
-    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "auto_find_batch_size", "gradient_accumulation_steps", "dataloader_drop_last",
-    "train_sampling_strategy", "seed", "data_seed", "optim", "optim_args", "optim_target_modules", "weight_decay",
-    "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "neftune_noise_alpha", "disable_dropout",
-    "center_rewards_coefficient", "max_length", "chat_template_path", "eos_token", "pad_token", "dtype",
-    "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters",
-    "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "load_in_8bit", "load_in_4bit",
-    "bnb_4bit_quant_type", "use_bnb_nested_quant",
-}  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -131,16 +126,9 @@ class CharmRun:
     def train(self, version: str, calibration: Calibration) -> None:
         """Continues the training of the original on a preference set; `stage: evaluate` uses an existing model."""
         folder, preferences = self.folder / version, calibration.sets[version]
-        note, made_from = folder / _MADE_FROM, self._made_from(calibration.overvalued, preferences)
-        if self.args.stage == "evaluate" and note.exists():  # written last, when the model is complete
-            earlier = note.read_text(encoding="utf-8")
-            if "\nbase: " not in earlier:
-                raise UserError(
-                    f"{folder} was trained by an older version, which did not note its base model: train it again"
-                )
-            if earlier != made_from:
-                _refuse_change(folder, earlier, made_from)
-            logger.info(f"{version}: using the reward model in {folder}")
+        base = identity_of(self.base, self.folder, self.model_config)
+        now = continued_from(self.training, self.model_config, calibration.overvalued, preferences, base)
+        if self.args.stage == "evaluate" and self._holds(version, now):
             return
         n_equal = calibration.n_prompts - len(preferences)
         logger.info(f"{version}: training on {len(preferences):,} preferences; equal scores: {n_equal}")
@@ -150,20 +138,14 @@ class CharmRun:
             warn_of_rounding(model.model, self.training)
         self._train(model, preferences, version, self.training, peft_config=peft_config)
         if self.training.process_index == 0:
-            write_text(note, made_from)
+            write_text(folder / MADE_FROM, now)
 
-    def _made_from(self, overvalued: str, preferences: list[Preference]) -> str:
-        """What a version with continued training depends on, a line each."""
-        options = non_default_settings(self.training, self.model_config)
-        settings = {name: value for name, value in sorted(options.items()) if name in _OF_THE_WEIGHTS}
-        made_from = {"overvalued": overvalued, "preferences": digest(preferences), "base": self._identity_of_base()}
-        return _lines(made_from | settings)
-
-    def _identity_of_base(self) -> str:
-        path = Path(self.base)
-        if (note := path / _MADE_FROM).exists():  # a copy of the output folder may have other times of the files
-            return digest(note.read_text(encoding="utf-8"))
-        return model_digest(self.base) if path.exists() else self._name_of(self.base)
+    def _holds(self, version: str, now: str) -> bool:
+        """Whether the reward model of a version is there; `stage: evaluate` refuses another one."""
+        folder = self.folder / version
+        if same := holds_model_of(folder, now, refuse=self.args.stage == "evaluate"):
+            logger.info(f"{version}: using the reward model in {folder}")
+        return same
 
     def evaluate(self, version: str) -> RewardEvaluation:
         """The metrics of a scored version on the held-out prompts."""
@@ -189,17 +171,10 @@ class CharmRun:
 
     def _from_scratch(self) -> str:
         folder, args = self.folder / ORIGINAL, self.args
-        options = sorted([*BaseModelArguments.__annotations__, "dataset_name", "held_out_fraction", "n_pairs"])
-        made_from = {name: getattr(args, name) for name in options}
         preferences = voted_preferences(self.data.pairs)
-        made_from |= {"seed": self.training.seed, "max_length": self.training.max_length}
-        made_from |= {"preferences": digest(preferences)}  # the held-out prompts decide which they are
-        note, text = folder / _MADE_FROM, _lines(made_from)
-        if note.exists() and note.read_text(encoding="utf-8") == text:
-            logger.info(f"original: using the reward model in {folder}")
+        now = built_from(args, self.training, preferences)
+        if self._holds(ORIGINAL, now):
             return str(folder)
-        if self.args.stage == "evaluate" and note.exists():
-            _refuse_change(folder, note.read_text(encoding="utf-8"), text)
         if not preferences:
             raise UserError("there are no votes to train a reward model on; give model_name_or_path or dataset_name")
         if is_deepspeed_zero3_enabled():
@@ -218,7 +193,7 @@ class CharmRun:
         training.num_train_epochs, training.max_steps = args.base_epochs, -1
         training.adam_beta2, training.warmup_steps = 0.98, 20  # 0.999 averages the first gradients over too many steps
         self._train(reward_model, preferences, ORIGINAL, training)
-        from_main(lambda: write_text(note, text))
+        from_main(lambda: write_text(folder / MADE_FROM, now))
         return str(folder)
 
     def _train(
@@ -229,26 +204,13 @@ class CharmRun:
         training: RewardTrainingConfig,
         **options,
     ) -> None:
-        from_main(lambda: self._forget(version))
+        from_main(lambda: forget(self.folder, version))
         # constructed, not copied: this makes accelerate forget the trainer before, which DeepSpeed requires
         training = replace(training, output_dir=str(self.folder / version))
         train_reward_model(reward_model, preferences, training, **options)
 
-    def _forget(self, version: str) -> None:
-        """Removes what is known of the model of a version, before another one is written over it."""
-        (self.folder / version / _MADE_FROM).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "scores" / version, ignore_errors=True)
-
     def _name_of(self, model: str) -> str:
-        """What identifies a reward model in the files of the run."""
-        path = Path(model)
-        if path.parent == self.folder:
-            return path.name  # its version, since the output folder may be moved
-        if path.is_dir():
-            return f"{model}, {model_digest(model)}"  # it may be trained again there
-        revision = self.model_config.model_revision
-        is_default = path.exists() or revision in (None, ModelConfig.model_revision)
-        return model if is_default else f"{model}@{revision}"
+        return name_of(model, self.folder, self.model_config)
 
     def _load(self, model: str) -> RewardModel:
         loaded = RewardModel.from_pretrained(
@@ -271,19 +233,6 @@ class CharmRun:
             layouts[name] = pieces
             write_json(path, layouts)
         return layouts[name]
-
-
-def _refuse_change(folder: Path, earlier: str, now: str) -> NoReturn:
-    """UserError that names the lines in which two notes of what a model was made from differ."""
-    notes = earlier.splitlines(), now.splitlines()
-    before, after = (", ".join(line for line in a if line not in b) or "the defaults" for a, b in (notes, notes[::-1]))
-    raise UserError(
-        f"{folder} was trained with {before}, and now it is {after}: train it again, or use the options of that run"
-    )
-
-
-def _lines(values: Mapping[str, object]) -> str:
-    return "".join(f"{name}: {value}\n" for name, value in values.items())
 
 
 def _write_preferences(path: Path, preferences: list[Preference]) -> None:

@@ -16,9 +16,10 @@ from autorater.charm.arena import Arena
 from autorater.charm.arguments import CharmArguments
 from autorater.charm.calibration import calibrate
 from autorater.charm.data import prepare_charm
+from autorater.charm.made_from import OF_THE_WEIGHTS
 from autorater.charm.responses import Preference, Response
 from autorater.charm.reward_model import RewardModel, build_reward_model
-from autorater.charm.run import _OF_THE_WEIGHTS, CharmRun
+from autorater.charm.run import CharmRun
 from autorater.charm.training import RewardTrainingConfig, train_reward_model
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
@@ -256,7 +257,7 @@ def test_an_evaluation_may_be_on_another_machine(train, tmp_path):
     assert [line.split(": ")[0] for line in lines] == ["overvalued", "preferences", "base", "learning_rate"]
     train(full_disk, stage="evaluate", learning_rate=0.05, bf16_full_eval=True, dataloader_pin_memory=True)
     options = {field.name for part in (RewardTrainingConfig, ModelConfig) for field in fields(part)}
-    assert not _OF_THE_WEIGHTS - options, "no longer options: what they are called now is to be in the list"
+    assert not OF_THE_WEIGHTS - options, "no longer options: what they are called now is to be in the list"
 
 
 @pytest.mark.parametrize("note", ["ada, a1ed5c\n", "overvalued: ada\npreferences: a1ed5c\nlearning_rate: 0.05\n"])
