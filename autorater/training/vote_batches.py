@@ -11,7 +11,7 @@ the number of processes. (Where fewer votes are left than processes, some are us
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import torch
@@ -114,43 +114,65 @@ class VoteBatches:
 
     def _grow(self, order: list[int], used: list[bool], rank: list[float]) -> list[int]:
         """One batch; marks its votes as used."""
-        graph, batch, tokens = self.graph, [], 0
-        nodes: set[int] = set()
-        groups: set[int] = set()
-        links: dict[int, int] = {}  # open votes of the responses outside the batch on those inside
+        batch = _Batch(self.graph, self._adjacent, used)
+        while nodes := self._next(batch, order, rank):
+            for node in nodes:
+                batch.take(node)
+        return batch.votes
 
-        def cost(node: int) -> int:
-            shared = 0 if graph.group[node] in groups else graph.shared[graph.group[node]]
-            return graph.own[node] + shared
+    def _next(self, batch: "_Batch", order: list[int], rank: list[float]) -> list[int]:
+        """The responses that a batch takes in next; none if it is complete."""
+        fitting = [node for node in batch.links if batch.tokens + batch.cost(node) <= self.max_tokens]
+        if fitting:
+            return [max(fitting, key=lambda node: (batch.links[node], rank[node]))]
+        if batch.links:  # full
+            return []
+        while order and batch.used[order[-1]]:
+            order.pop()
+        if not order:
+            return []
+        fresh = sorted({*self.graph.votes[order[-1]]})  # another cluster: neither is in the batch, which has no links
+        fits = batch.tokens + self.graph.tokens(fresh) <= self.max_tokens
+        return fresh if fits or not batch.nodes else []
 
-        def take(node: int) -> None:
-            nonlocal tokens
-            tokens += cost(node)
-            nodes.add(node)
-            groups.add(graph.group[node])
-            links.pop(node, None)
-            for other, votes in self._adjacent[node].items():
-                unused = [vote for vote in votes if not used[vote]]
-                if other in nodes:
-                    batch.extend(unused)
-                    for vote in unused:
-                        used[vote] = True
-                elif unused:
-                    links[other] = links.get(other, 0) + len(unused)
 
-        while True:
-            fitting = [node for node in links if tokens + cost(node) <= self.max_tokens]
-            if fitting:
-                take(max(fitting, key=lambda node: (links[node], rank[node])))
-                continue
-            if links and nodes:  # full
-                return batch
-            while order and used[order[-1]]:
-                order.pop()
-            if not order:
-                return batch
-            fresh = sorted({*graph.votes[order[-1]]} - nodes)
-            if nodes and tokens + graph.tokens(fresh) > self.max_tokens:
-                return batch
-            for node in fresh:
-                take(node)
+@dataclass
+class _Batch:
+    """A batch that grows.
+
+    Attributes:
+        adjacent: The votes of every response, by the other one.
+        used: Whether a vote is in this batch or an earlier one.
+        nodes: The responses in the batch.
+        groups: Their prompts.
+        links: The number of open votes of each response outside the batch on those inside.
+        votes: The votes in the batch.
+        tokens: Tokens of its responses and prompts.
+    """
+
+    graph: VoteGraph
+    adjacent: Sequence[dict[int, list[int]]]
+    used: list[bool]
+    nodes: set[int] = field(default_factory=set)
+    groups: set[int] = field(default_factory=set)
+    links: dict[int, int] = field(default_factory=dict)
+    votes: list[int] = field(default_factory=list)
+    tokens: int = 0
+
+    def cost(self, node: int) -> int:
+        group = self.graph.group[node]
+        return self.graph.own[node] + (0 if group in self.groups else self.graph.shared[group])
+
+    def take(self, node: int) -> None:
+        self.tokens += self.cost(node)
+        self.nodes.add(node)
+        self.groups.add(self.graph.group[node])
+        self.links.pop(node, None)
+        for other, votes in self.adjacent[node].items():
+            unused = [vote for vote in votes if not self.used[vote]]
+            if other in self.nodes:
+                self.votes += unused
+                for vote in unused:
+                    self.used[vote] = True
+            elif unused:
+                self.links[other] = self.links.get(other, 0) + len(unused)
