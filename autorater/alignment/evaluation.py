@@ -78,16 +78,18 @@ def evaluate_items(
 
 def write_item_predictions(folder: str | Path, before: ItemEvaluation, after: ItemEvaluation) -> None:
     """Writes `predictions.jsonl` in one step, one line per item."""
+    rows = (
+        {
+            "id": item.id,
+            "labels": after.items.task.labels,
+            "probabilities": after.predicted[i].round(6).tolist(),
+            "probabilities_before": before.predicted[i].round(6).tolist(),
+            "valid": round(float(after.valid[i]), 6),
+            "counts": item.counts,
+            "true_distribution": item.true_distribution,
+            "topic": item.topic,
+        }
+        for i, item in enumerate(after.items.items)
+    )
     with open_atomic(Path(folder, PREDICTIONS)) as file:
-        for i, item in enumerate(after.items.items):
-            record = {
-                "id": item.id,
-                "labels": after.items.task.labels,
-                "probabilities": after.predicted[i].round(6).tolist(),
-                "probabilities_before": before.predicted[i].round(6).tolist(),
-                "valid": round(float(after.valid[i]), 6),
-                "counts": item.counts,
-                "true_distribution": item.true_distribution,
-                "topic": item.topic,
-            }
-            write_rows([record], file)
+        write_rows(rows, file)

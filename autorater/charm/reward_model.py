@@ -58,6 +58,7 @@ LAYOUT_FILE = "reward_model.json"
 _MARKS = ("\u2045prompt\u2046", "\u2045response\u2046")
 _KIND = "sequence classifier"
 _CHUNK = 512  # responses scored between two writes
+_VOCABULARY = 1024  # at most, of a tokenizer that is trained here
 logger = logging.getLogger(__name__)
 
 
@@ -265,14 +266,13 @@ def _check_head(name_or_path: str, missing: Collection[str]) -> None:
 def build_reward_model(
     texts: Iterable[str],
     *,
-    vocab_size: int = 1024,
     hidden_size: int = 64,
     num_layers: int = 2,
     max_length: int = 1024,
     seed: int = 0,
 ) -> RewardModel:
     """A small Qwen2 classifier with random weights, tokenizer trained on `texts`; arguments as in `build_policy`."""
-    tokenizer = build_tokenizer(texts, vocab_size)
+    tokenizer = build_tokenizer(texts, _VOCABULARY)
     set_seed(seed)
     config = small_config(tokenizer, hidden_size, num_layers, 4, max_length, num_labels=1)
     return RewardModel(Qwen2ForSequenceClassification(config), tokenizer)

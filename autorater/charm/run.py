@@ -236,7 +236,15 @@ class CharmRun:
 
 
 def _write_preferences(path: Path, preferences: list[Preference]) -> None:
+    rows = (
+        {
+            "prompt": preference.chosen.prompt,
+            "chosen": preference.chosen.text,
+            "rejected": preference.rejected.text,
+            "chosen_model": preference.chosen.model,
+            "rejected_model": preference.rejected.model,
+        }
+        for preference in preferences
+    )
     with open_atomic(path) as file:
-        for chosen, rejected in ((preference.chosen, preference.rejected) for preference in preferences):
-            row = {"prompt": chosen.prompt, "chosen": chosen.text, "rejected": rejected.text}
-            write_rows([row | {"chosen_model": chosen.model, "rejected_model": rejected.model}], file)
+        write_rows(rows, file)

@@ -30,7 +30,7 @@ import numpy as np
 from autorater.data.errors import UserError, located
 from autorater.integrations.preferences import Preferences, pair_of
 from autorater.judges.judgments import PairJudge
-from autorater.models.shares import gathered
+from autorater.models.shares import gathered_rows
 
 GROUP = "group"
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class JudgeReward:
         slots = [{name: columns[name][i] for name in names} for i in range(len(prompts))]
         references = [None] * len(prompts) if self.against == GROUP else columns[self.against]
         rows = list(map(_Row._make, zip(prompts, completions, slots, references, strict=True)))
-        return gathered(rows) if self.against == GROUP else (rows, range(len(rows)))
+        return gathered_rows(rows) if self.against == GROUP else (rows, range(len(rows)))
 
     def _rewards(self, rows: tuple[list[_Row], range], log_metric: Callable | None) -> list[float | None]:
         found = self._in_groups(*rows) if self.against == GROUP else self._against_column(rows[0])

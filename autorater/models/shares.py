@@ -1,6 +1,6 @@
 """Rows that the processes of a run share: process r of W works on rows r, r + W, r + 2 W, …, and all get all results.
 
-Where each process has rows of its own, `gathered` gives all of them to all.
+Where each process has rows of its own, `gathered_rows` gives all of them to all.
 Without a process group (`torchrun`, `accelerate launch`) there is one process. torch is not imported for the question.
 """
 
@@ -72,7 +72,7 @@ def in_shares(rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> list[R]:
     return [result for result, _ in outcomes]
 
 
-def gathered(rows: Sequence[T]) -> tuple[list[T], range]:
+def gathered_rows(rows: Sequence[T]) -> tuple[list[T], range]:
     """The rows of all processes, and the numbers of this one's among them; all processes must call this together.
 
     The rows of a process can be pickled, and may differ in number from those of another.

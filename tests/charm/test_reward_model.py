@@ -22,7 +22,7 @@ RESPONSES = [Response(f"Question {i}?", f"m-{i % 2}", "word " * (1 + 7 * i % 11)
 
 @pytest.fixture
 def reward_model():
-    return build_reward_model(TEXTS, vocab_size=400, hidden_size=32, num_layers=1, max_length=64)
+    return build_reward_model(TEXTS, hidden_size=32, num_layers=1, max_length=64)
 
 
 def test_scores_do_not_depend_on_the_batch(reward_model):
