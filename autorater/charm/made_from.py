@@ -14,6 +14,7 @@ from autorater.charm.responses import Preference
 from autorater.charm.training import RewardTrainingConfig
 from autorater.data.errors import UserError
 from autorater.judges.identity import digest, model_digest
+from autorater.models.saving import weights_in
 from autorater.training.config import non_default_settings
 
 MADE_FROM = "made_from.txt"
@@ -54,10 +55,15 @@ def holds_model_of(folder: Path, now: str, *, refuse: bool) -> bool:
     """Whether a folder holds the model that would be made now.
 
     Raises:
-        UserError: If `refuse`, and it holds another one. The message names the lines that differ.
+        UserError: If `refuse`, and it holds another one or one without a note. The message names what differs.
     """
     note = folder / MADE_FROM
     earlier = note.read_text(encoding="utf-8") if note.exists() else None
+    if refuse and earlier is None and weights_in(folder):
+        raise UserError(
+            f"{folder} holds a model without {MADE_FROM}, so it is not known what it was made from: copy that file "
+            "too, move the model away, or train it again"
+        )
     if earlier in (None, now) or not refuse:
         return earlier == now
     if "\nbase: " in now and "\nbase: " not in earlier:

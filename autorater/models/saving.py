@@ -12,6 +12,11 @@ _WEIGHTS = re.compile(
 )
 
 
+def weights_in(folder: str | Path) -> list[Path]:
+    """The files of a folder that hold weights or say where they are."""
+    return [path for path in Path(folder).glob("*") if _WEIGHTS.fullmatch(path.name) and path.is_file()]
+
+
 @contextmanager
 def replacing_weights(folder: str | Path, is_main: bool = True) -> Iterator[None]:
     """Within it weights are written; then older ones are removed: an adapter would be opened in place of a model.
@@ -21,8 +26,7 @@ def replacing_weights(folder: str | Path, is_main: bool = True) -> Iterator[None
     if not is_main:
         yield
         return
-    there = [path for path in Path(folder).glob("*") if _WEIGHTS.fullmatch(path.name) and path.is_file()]
-    older = {path: path.stat().st_mtime_ns for path in there}
+    older = {path: path.stat().st_mtime_ns for path in weights_in(folder)}
     yield
     for path, time in older.items():
         if path.exists() and path.stat().st_mtime_ns == time:

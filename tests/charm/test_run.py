@@ -268,6 +268,17 @@ def test_a_model_of_an_older_version_is_trained_again(train, tmp_path, note):
         train(full_disk, stage="evaluate")
 
 
+def test_a_model_without_its_note_is_not_replaced_by_an_evaluation(train, tmp_path):
+    train(saved)
+    (tmp_path / "calibrated" / "made_from.txt").unlink()  # not copied
+    train(saved, stage="evaluate")  # there are no weights, as after a training that was stopped
+    (tmp_path / "calibrated" / "made_from.txt").unlink()
+    (tmp_path / "calibrated" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"calibrated holds a model without made_from\.txt, so it is not known what"):
+        train(full_disk, stage="evaluate")
+    train(saved)
+
+
 def test_a_full_disk_says_to_start_again(tmp_path, monkeypatch):
     monkeypatch.setattr("trl.RewardTrainer.save_model", full_disk)
     preferences = [Preference(Response("q", "ada", "yes"), Response("q", "bob", "no"))]
