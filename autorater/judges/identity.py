@@ -7,7 +7,7 @@ from pathlib import Path
 
 CONTENTS_OF = "contents of "
 """In front of the name of a setting: what the file that it names holds, as a hash."""
-_WEIGHTS = (".safetensors", ".json", ".bin", ".gguf")
+_OF_A_MODEL = (".safetensors", ".json", ".bin", ".gguf", ".jinja")
 
 
 def digest(value: object) -> str:
@@ -44,7 +44,7 @@ def model_digest(name_or_path: str, model: object = None) -> str:
     A Hub name has no files here: its digest is that of the name, and of the commit that the loaded `model` came from.
     """
     path = Path(name_or_path)
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _WEIGHTS)
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _OF_A_MODEL)
     if files:
         return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)

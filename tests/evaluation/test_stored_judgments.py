@@ -75,7 +75,9 @@ def test_the_digest_of_a_model_changes_with_its_files(tmp_path):
     first = model_digest(str(tmp_path))
     assert first == model_digest(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"another")
-    assert model_digest(str(tmp_path)) != first
+    assert (second := model_digest(str(tmp_path))) != first
+    (tmp_path / "chat_template.jinja").write_text("another layout of the same texts")
+    assert model_digest(str(tmp_path)) != second
     assert model_digest("org/name") != model_digest("org/other")
     commits = [SimpleNamespace(config=SimpleNamespace(_commit_hash=name)) for name in ("0a", "0b")]
     assert len({model_digest("org/name", model) for model in commits}) == 2, "the Hub has another version"
