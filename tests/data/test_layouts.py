@@ -838,8 +838,18 @@ def test_an_answer_by_the_name_of_a_column_is_for_its_text(word, swapped):
 )
 def test_an_answer_that_names_another_response_is_an_error(word, a, b):
     for row in answered(THREE, word):
-        with pytest.raises(DataError, match="expected one of the two responses, by a name that is for no other"):
+        expected = "one of the two responses, by a name that is for no other column; 'response_[123]' has another text"
+        with pytest.raises(DataError, match=f"expected {expected}"):
             read([row], columns=sides(row, f"response_{a}", f"response_{b}"))
+
+
+@pytest.mark.parametrize(
+    ("word", "names"), [("Model 1", ["model_1", "model_2", "model_3"]), ("left", ["left", "middle", "right"])]
+)
+def test_an_answer_that_names_a_response_with_an_unusual_name_is_an_error(word, names):
+    for row in answered({"prompt": "Tea?"} | dict(zip(names, ("Yes.", "No.", "Maybe."), strict=True)), word):
+        with pytest.raises(DataError, match=f"expected one of the two responses.*; '{names[0]}' has another text"):
+            read([row], columns=sides(row, *names[1:]))
 
 
 def test_a_ranking_with_a_third_response_is_an_error():
@@ -860,12 +870,21 @@ def test_an_answer_for_one_of_two_equal_texts_is_a_tie():
         assert read([row])[0][0].votes_a == 1
 
 
-@pytest.mark.parametrize(("word", "votes"), [("model_a", 1), ("1", 1), ("A is better", 1), ("response_2", 0)])
+@pytest.mark.parametrize(
+    ("word", "votes"),
+    [
+        *(("model_a", 1), ("Model 1", 1), ("model_2 is better", 0), ("left", 1), ("A", 1), ("Assistant A", 1)),
+        *(("1", 1), ("A is better", 1), ("response_2", 0)),
+    ],
+)
 def test_other_columns_are_no_responses(word, votes):
-    others = {"model_a": "gpt", "model_b": "claude", "text_1": "A heading.", "text_2": "Another."}
+    names = ("model_a", "model_b", "model_1", "model_2", "left", "right", "a", "b", "assistant_a", "assistant_b")
+    others = {name: f"the model {name}" for name in names} | {"text_1": "A heading.", "text_2": "Another."}
     for row in answered(THREE | others, word):
-        ((pair,), _) = read([row])
-        assert pair.votes_a == votes
+        prefix = "Input." * ("HITId" in row)
+        for columns in (None, {"model_a": f"{prefix}model_1", "model_b": f"{prefix}model_2"}):
+            ((pair,), _) = read([row], columns=columns)
+            assert pair.votes_a == votes
 
 
 def test_argilla_nested_with_several_questions():

@@ -20,6 +20,7 @@ from autorater.data.layouts.layout import PROMPTS, Layout, unread_in
 from autorater.data.layouts.votes import bare_word, preferred_in, signs, summed, votes_in, winner_of
 
 _STEMS = ("response", "answer", "output", "completion", "generation", "candidate", "option", "text")
+_END = re.compile(r"(first|second|left|right|\d+|[a-z])$")  # in what the names of responses differ
 _RESULTS = ".results"
 _CHOICES = ("vote", "pairwise", "pw", "choice", "preference", "winner")
 _ENDINGS = [*product(("_", "-", "", " "), (("a", "b"), ("1", "2"), ("A", "B")))]
@@ -235,7 +236,8 @@ def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> st
     """The side of the column that an answer names, else of its word; `columns` may have put `response_1` on side B.
 
     Raises:
-        DataError: If the answer is for a side, but the column of its name or number has another text.
+        DataError: If the answer is for a side, but the column of its name or number has another text. Only a column
+            that can hold a response counts: its name is usual for one, or begins as that of one of the two.
     """
     columns: dict[str, list[str]] = {}
     for column in row:
@@ -244,6 +246,10 @@ def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> st
     def sides_of(word: str) -> list[str]:
         found = [decoded(row[column]) for column in columns.get(word, ())]
         return [side for side in "AB" if decoded(row[texts[f"response_{side.lower()}"]]) in found]
+
+    def is_response(word: str) -> bool:
+        stem = _END.sub("", word)
+        return stem in _STEMS or any(sides_of(other) for other in columns if _END.sub("", other) == stem)
 
     own = {bare_word(texts["response_a"]): "A", bare_word(texts["response_b"]): "B"}
     named = [bare := bare_word(name), preferred_in(bare)]
@@ -256,9 +262,10 @@ def _side(name: object, question: str, row: Row, texts: Mapping[str, str]) -> st
     number = number_of(re.sub("^[a-z]+", "", named[-1]))
     if number in (1, 2):  # it may be that of a column, if such columns are those of the two responses
         named += [f"{stem}{number:g}" for stem in _STEMS if sides_of(f"{stem}1") or sides_of(f"{stem}2")]
-    others = set(columns) - {"modela", "modelb"}  # those have the names of models
-    if winner in ("A", "B") and any(word in others and winner not in sides_of(word) for word in named):
-        raise bad_value(question, name, "one of the two responses, by a name that is for no other column")
+    others = [word for word in named if word in columns and winner not in sides_of(word) and is_response(word)]
+    if winner in ("A", "B") and others:
+        expected = "one of the two responses, by a name that is for no other column"
+        raise bad_value(question, name, f"{expected}; {columns[others[0]][0]!r} has another text")
     return winner
 
 
