@@ -771,13 +771,15 @@ def ranks(*ranked):
     ("answer", "label"),
     [
         (["B"], 1), (["response_1"], 0), (["response-2", "response-1"], 1), (ranks(2, 1), 1), (ranks(1, 1), 0.5),
+        (["response2", "response1"], 1), (["Response 1", "Response 2"], 0),
         ([{"value": "B", "rank": 1}, {"value": "A", "rank": 2}], 1),
-        (["A", "B"], None), (["response_1", "tie"], None), (["response_1", "response_1"], None),
-        (ranks(1, 2, 2), None), (ranks(1, None), None), (ranks(1), None),
+        (["A", "B"], None), (["Model 1", "Model 2"], None), (["response_1", "tie"], None),
+        (["response_1", "response_1"], None), (ranks(1, 2, 2), None), (ranks(1, None), None), (ranks(1), None),
     ],
 )  # fmt: skip
 def test_an_answer_of_argilla_is_one_label_or_a_ranking_of_both(answer, label):
-    row = FLAT | {"response_3": "Maybe.", "good.responses": [answer], "good.responses.status": ["submitted"]}
+    others = {"response_3": "Maybe.", "a": "gpt", "b": "claude", "model_1": "gpt", "model_2": "claude"}
+    row = FLAT | others | {"good.responses": [answer], "good.responses.status": ["submitted"]}
     if label is not None:
         assert read([row])[0][0].label == label
         return
@@ -854,7 +856,7 @@ def test_an_answer_that_names_a_response_with_an_unusual_name_is_an_error(word, 
 
 def test_a_ranking_with_a_third_response_is_an_error():
     row = THREE | {"best.responses": [["response_1", "response_3"]]}
-    with pytest.raises(DataError, match="expected one of the two responses"):
+    with pytest.raises(DataError, match="expected one choice, or a ranking of"):
         read([row], columns=sides(row, "response_2", "response_3"))
 
 

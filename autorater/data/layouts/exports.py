@@ -212,15 +212,17 @@ def _is_answers(value: Any) -> bool:
 def _argilla_winner(row: Row, value: Any, question: str, texts: Mapping[str, str]) -> str | None:
     """The winner of a label or of a ranking of both responses: names of columns in order, or mappings with ranks.
 
-    Two labels of a question with several are a list as well; words such as A and B in it are refused for that.
+    Two labels of a question with several are a list as well; words such as A and B in it are refused for that, and so
+    are names of columns that hold neither response.
     """
     if not isinstance(value, list):
         return None if value is None else _side(value, question, row, texts)
-    columns = {name.replace("-", "_") for name in row}
+    responses = [decoded(row[texts[ours]]) for ours in ("response_a", "response_b")]
+    columns = {bare_word(name) for name in row if decoded(row[name]) in responses}
     parts = [
         (part.get("value"), part.get("rank")) if isinstance(part, Mapping) else (part, i)
         for i, part in enumerate(value)
-        if isinstance(part, Mapping) or str(part).replace("-", "_") in columns
+        if isinstance(part, Mapping) or bare_word(part) in columns
     ]
     ranks = {_side(name, question, row, texts): number_of(rank) for name, rank in parts} if len(value) == 2 else {}
     if len(parts) == 2 and set(ranks) == {"tie"}:  # both columns have the same text
