@@ -1,5 +1,7 @@
 """Published choices between two responses, each on rows of our own making that have the published columns."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,6 +191,41 @@ def test_preference_data_with_other_names_has_a_system_message_and_earlier_turns
     if prompt == "instruction":
         (pair,), report = read([{"input": "With milk?"} | row | dict.fromkeys(before)])
         assert (pair.prompt, report.unread) == ("Tea?\n\nWith milk?", [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ("instruction", "chosen_response", "rejected_response"),
+        ("question", "response_chosen", "response_rejected"),
+        ("instruction", "chosen", "rejected"),
+    ],
+)
+def test_preference_data_with_a_question_may_have_messages(prompt, chosen, rejected):
+    def contents(row):
+        (pair,), report = read([row])
+        return [part.content for part in pair.prompt] if isinstance(pair.prompt, tuple) else pair.prompt, report.unread
+
+    asked, before = {"role": "user", "content": "Tea?"}, {"system": "Be kind.", "history": [["Hi?", "Hello."]]}
+    earlier = ["Be kind.", "Hi?", "Hello."]
+    answers = {name: [{"role": "assistant", "content": name}] for name in (chosen, rejected)}
+    for texts in (answers, {chosen: "Yes.", rejected: "No."}):
+        assert contents({prompt: "Tea?"} | texts) == ("Tea?", [])
+        assert contents({prompt: [asked]} | texts) == (["Tea?"], [])
+        for question in ("Tea?", [asked], json.dumps([asked])):
+            assert contents({prompt: question} | texts | before) == ([*earlier, "Tea?"], [])
+        known = [{"role": "system", "content": "Be kind."}, asked]
+        assert contents({prompt: known, "system": "Be kind."} | texts) == (["Be kind.", "Tea?"], [])
+        with pytest.raises(DataError, match=rf"column '{prompt}\[1\]': got 'robot'"):
+            read([{prompt: [asked, {"role": "robot", "content": "?"}]} | texts | before])
+        with pytest.raises(DataError, match=f"column '{prompt}': got None; expected the prompt of"):
+            read([{prompt: None} | texts])
+    whole = {name: [{"role": "user", "content": "Be kind.\n\nTea?"}, *turns] for name, turns in answers.items()}
+    for question in ("Tea?", [asked], None, "\n\nHuman: Tea?\n\nAssistant:"):
+        assert contents({prompt: question} | whole | before) == (["Be kind.\n\nTea?"], ["system", "history"])
+    for question in ("Milk?", [asked | {"content": "Milk?"}]):
+        with pytest.raises(DataError, match=f"column '{prompt}': got .*; expected what chosen and rejected begin"):
+            read([{prompt: question} | whole])
 
 
 @pytest.mark.parametrize("wrap", [lambda turns: {"messages": turns, "tools": []}, list])

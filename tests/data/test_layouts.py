@@ -415,9 +415,11 @@ def test_orca_has_a_system_message(layout, column):
     assert pair.prompt == (Message("system", "Be kind."), *messages("Tea?"))
     (pair,), _ = read([row | {"system": "", "status": "tie"}])
     assert (pair.prompt, pair.label) == ("Tea?", 0.5)
-    shared = {name: f"\n\nHuman: Milk?\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
+    shared = {name: f"\n\nHuman: Tea?\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
     (pair,), report = read([row | shared])
-    assert (pair.prompt, report.unread) == (messages("Milk?"), ["system"])
+    assert (pair.prompt, report.unread) == (messages("Tea?"), ["system"])
+    with pytest.raises(DataError, match=f"column '{column}': got 'Milk.'; expected what chosen and rejected begin"):
+        read([row | shared | {column: "Milk?"}])
     (pair,), report = read([row | {"prompt": "Milk?"}])
     assert (report.layout, pair.prompt, report.unread) == ("preference", "Milk?", ["system"])
     (pair,), report = read([row], columns={"prompt": "system"})
@@ -440,6 +442,13 @@ def test_llama_factory_has_an_instruction_and_an_input():
     chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
     (pair,), _ = read([row | {"history": chat}])
     assert pair.prompt == messages("Hi?", "Hello.", "Shorten.")
+    for history, place, value in (
+        ([["Hi?", "Hello."], ["So?", "\ud800"]], r"history\[1\]", r"'\\ud800'"),
+        ([user("Hi?"), {"role": "robot", "content": "Hello."}], r"history\[1\]", "'robot'"),
+        ([{"question": "Hi?", "answer": "Hello."}], r"history\[0\]", "{'question': 'Hi.', 'answer': 'Hello.'}"),
+    ):
+        with pytest.raises(DataError, match=f"column '{place}': got {value}; expected"):
+            read([row | {"system": "Be kind.", "history": history}])
     for history in (["Hi?"], "Hi?", [["Hi?", None]]):
         with pytest.raises(DataError, match=r"column 'history': got .*; expected a list of messages, or of pairs"):
             read([row | {"history": history}])

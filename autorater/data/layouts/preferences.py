@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from autorater.data.errors import DataError
-from autorater.data.fields import Row, bad_value, decoded, given_in, name_in, number_of, with_messages
+from autorater.data.fields import Row, bad_value, check_unicode, decoded, given_in, name_in, number_of, with_messages
 from autorater.data.layouts.arenas import is_turns
 from autorater.data.layouts.benchmarks import instruction_in
 from autorater.data.layouts.layout import PROMPTS, Layout, unread_in
 from autorater.data.layouts.votes import counts
-from autorater.data.messages import Text, common_beginning, text_or_messages, transcript
+from autorater.data.messages import Message, Text, common_beginning, plain_text, text_or_messages, transcript
 
 CHOSEN = {"first_is": "chosen", **counts(1, 0, 0)}
 
@@ -85,32 +85,52 @@ def llama_factory(row: Row) -> Iterator[Row]:
 def _asked(row: Row, question: object, column: str, *further: str) -> Iterator[Row]:
     """Preference data with a question in these columns, after `system` and earlier questions and answers.
 
-    Conversations have the prompt in them, and so has a prompt that the caller named: they are read as elsewhere, and
-    `system` and `history` are reported as unread.
+    Conversations that do not begin with an answer have the prompt in them, and so has a prompt that the caller named:
+    they are read as elsewhere, and `system` and `history` are reported as unread.
     """
-    if not _are_texts(row) or _prompt_column(row):
+    is_named, chosen = _prompt_column(row) is not None, _text(row, "chosen")
+    if is_named or not (isinstance(chosen, str) or chosen[0].role == "assistant"):
         unread = [name for name in BEFORE if decoded(given_in(row, name))]
-        yield from ({"unread": unread} | found for found in preference(row))
+        for found in preference(row):
+            asked = None if is_named else prompt_in({"prompt": given_in(row, column)})
+            if asked is not None and plain_text(asked).strip() not in plain_text(found["prompt"]):
+                raise bad_value(column, row[column], f"what chosen and rejected begin with, or no column {column}")
+            yield {"unread": unread} | found
         return
     if question is None:
-        raise bad_value(column, row[column], "the prompt of chosen and rejected, which are texts")
+        raise bad_value(column, row[column], "the prompt of chosen and rejected")
+    unread = unread_in(row, question, (*BEFORE, column, *further))
+    prompt = _after(_earlier(row), prompt_in({"prompt": question}))
+    for found in preference({"prompt": prompt} | row):
+        yield {"unread": unread} | found
+
+
+def _earlier(row: Row) -> tuple[Message, ...]:
+    """`system`, if it is not blank, and the turns of `history`: messages, or pairs of a question and its answer."""
     system = given_in(row, "system")
     if not isinstance(system, str | None):
         raise bad_value("system", system, "text, or null")
+    is_blank = system is None or system.isspace()
+    turns = () if is_blank else (Message("system", check_unicode(system, "system")),)
     history = decoded(given_in(row, "history")) or []
     history = [decoded(turn) for turn in history] if isinstance(history, list) else [history]
-    turns = [] if system is None or system.isspace() else [{"role": "system", "content": system}]
-    if all(isinstance(turn, Mapping) for turn in history):
-        turns += history
-    elif all(isinstance(turn, list | tuple) and [type(text) for text in turn] == [str, str] for turn in history):
-        for asked, answered in history:
-            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    else:
+    if history and all(isinstance(turn, Mapping) for turn in history):
+        return turns + text_or_messages(history, "history", blank=True)
+    if not all(isinstance(turn, list | tuple) and [type(text) for text in turn] == [str, str] for turn in history):
         expected = "a list of messages, or of pairs of a question and its answer; columns={'prompt': …} leaves it out"
         raise bad_value("history", row["history"], expected)
-    unread = unread_in(row, question, (*BEFORE, column, *further))
-    for found in preference({"prompt": [*turns, {"role": "user", "content": question}] if turns else question} | row):
-        yield {"unread": unread} | found
+    for i, turn in enumerate(history):
+        asked, answered = (check_unicode(text, f"history[{i}]") for text in turn)
+        turns += (Message("user", asked), Message("assistant", answered))
+    return turns
+
+
+def _after(turns: tuple[Message, ...], question: Text) -> Text:
+    """The question after these turns; as messages it may have them in it."""
+    if not turns:
+        return question
+    asked = (Message("user", question),) if isinstance(question, str) else question
+    return asked if asked[: len(turns)] == turns else turns + asked
 
 
 def ultrainteract(row: Row) -> Iterator[Row]:
