@@ -25,7 +25,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import StoredElsewhere
 from autorater.evaluation.requests import missing_budget
 from autorater.evaluation.results import prepare_output_dir, targets_of
-from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.endpoint import EndpointJudge, numbers_in
 from autorater.judges.options import ENDPOINT
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,4 @@ def _judge_share(
 
 
 def _prediction(record: Mapping) -> dict[str, float | None]:
-    answered = record["status"] == "answered"
-    valid = record.get("valid", float(answered))
-    return {"probability": record.get("probability") if answered else None, "valid": valid}
+    return {"probability": record.get("probability"), "valid": numbers_in(record)[1]}

@@ -84,7 +84,7 @@ def _judge_locally(
         sizes = [max(len(prompt.ids) for prompt in both) for both in prompts]
         short = [i for i, size in enumerate(sizes) if size <= longest]
         read = judge.judge_as_shown([prompts[i] for i in short])
-        answers = {i: _local_answer(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
+        answers = {i: Answer.stated(*row) for i, *row in zip(short, read.mean, read.valid, strict=True)}
         for i, request in enumerate(block):
             if request.number not in stored:
                 reason = f"its prompt has {sizes[i]} tokens; the longest that fits this model has {longest}"
@@ -126,11 +126,6 @@ def _encoding(judge: Judge) -> Callable[[Sequence[Presentation]], list[Prompts]]
         return [prompts[i] for i in range(len(shown))]
 
     return encode
-
-
-def _local_answer(mean: float, valid: float) -> Answer:
-    status, probability = ("answered", round(float(mean), 6)) if valid > 0 else ("unparsed", None)
-    return Answer(status, probability, valid=round(float(valid), 6))
 
 
 def _record(request: Request, answer: Answer) -> dict[str, object]:

@@ -21,6 +21,7 @@ from autorater.data.gathering import texts_key
 from autorater.data.messages import plain_text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
+from autorater.judges.endpoint import numbers_in
 from autorater.judges.recorded import JudgedPair
 
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
@@ -154,7 +155,7 @@ def stored_predictions(store: JudgmentStore, plan: Plan, pairs: PairIndex, probe
         place = record["pair"], PROBES[probe].orders.index(record["order"]), record["repeat"]
         status[place] = _STATUS[record["status"]]
         answers[place] = record.get("probability", np.nan)
-        valid[place] = record.get("valid", status[place] == ANSWERED)
+        _, valid[place] = numbers_in(record)
     if PROBES[probe].complement:
         answers[:, 1] = 1 - answers[:, 1]
     return Predictions(pairs, answers, status, valid)

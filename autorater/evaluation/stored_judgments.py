@@ -19,7 +19,7 @@ from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import add_earlier_usage, answer_record, is_refused, missing_budget
 from autorater.judges.client import EndpointError
-from autorater.judges.endpoint import EndpointJudge, missing_answers
+from autorater.judges.endpoint import EndpointJudge, missing_answers, numbers_in
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer, Judgments, PairJudge
 from autorater.progress import progress_bar
@@ -95,9 +95,8 @@ def judge_in_store(
         if n_missing := mean.size - len(store):
             raise EndpointError(missing_budget(n_missing))
         for record in store.records():
-            answered = record["status"] == "answered"
-            mean.flat[record["number"]] = record["probability"] if answered else 0.5
-            valid.flat[record["number"]] = record.get("valid", 1.0) if answered else 0.0
+            number = record["number"]
+            mean.flat[number], valid.flat[number] = numbers_in(record)
         if reasons := missing_answers(store.records(), judge.max_answer_tokens):
             logger.warning("; ".join(reasons))
     return Judgments(mean, mean.copy(), np.zeros_like(mean), valid)

@@ -118,9 +118,8 @@ class EndpointJudge(ServerClient, NamedJudge):
         with progress_bar(mean.size, "judging", "request", progress) as bar:
 
             def receive(entry: tuple[int, int], answer: Answer) -> None:
-                valid[entry] = answer.probability is not None
-                mean[entry] = answer.probability if valid[entry] else 0.5
-                if not valid[entry]:
+                mean[entry], valid[entry] = numbers_in(vars(answer))
+                if answer.status != "answered":
                     missing.append(vars(answer))
                 bar.update()
 
@@ -162,6 +161,14 @@ def written_answer(reply: Reply, *, prefilled: bool = False) -> Answer:
     is_whole = answers or reply.finish_reason != "length"
     probability = parse_probability(reply.text, prefilled=prefilled) if is_whole else None
     return Answer("unparsed" if probability is None else "answered", probability, reply.text, **used)
+
+
+def numbers_in(answer: Mapping[str, object]) -> tuple[float, float]:
+    """Probability and validity of an answer, 0.5 and 0 without one; `answer` as one of `missing_answers`."""
+    if answer["status"] != "answered":
+        return 0.5, 0.0
+    valid = answer.get("valid")
+    return answer["probability"], 1.0 if valid is None else valid
 
 
 def missing_answers(answers: Iterable[Mapping[str, object]], max_answer_tokens: int) -> list[str]:

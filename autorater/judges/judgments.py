@@ -163,7 +163,7 @@ class Answer:
         status: `answered`, `unparsed` (the text holds no probability) or `refused` (there is no text).
         probability: Pr[the response shown second is better], in [0, 1], if answered.
         text, finish_reason, prompt_tokens, completion_tokens: The completion of a server, and what it reports.
-        valid: Probability that an answer parses, in [0, 1], from a local model.
+        valid: Probability that an answer parses, in [0, 1], if the judge states it.
         error: Why the request was refused.
         requests: Requests that were sent for it, without retries; 0 if all it needs was read for other pairs.
     """
@@ -177,3 +177,12 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     requests: int = 1
+
+    @classmethod
+    def stated(cls, probability: float, valid: float, **used: int) -> Self:
+        """The answer of a judge that states how probably it parses; unparsed where that is at most `LEAST_VALID`."""
+        from autorater.metrics.validation import LEAST_VALID  # as in `Judgments.answered`
+
+        if valid <= LEAST_VALID:
+            return cls("unparsed", valid=0.0, **used)
+        return cls("answered", round(float(probability), 6), valid=round(float(valid), 6), **used)

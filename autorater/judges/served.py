@@ -42,7 +42,6 @@ from autorater.judges.options import POINTWISE
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.replies import TOKEN_ID, Reply, next_tokens_in, read_completions, read_reply
 from autorater.judges.saved import FORMAT_FILE, SavedJudge
-from autorater.metrics.validation import LEAST_VALID
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import Wording
@@ -243,9 +242,7 @@ class ServedJudge(EndpointJudge):
         answers = self.judge.tree.from_edges(edges)
         mean, valid = float(answers.mean[0].clamp(0, 1)), float(answers.valid[0].clamp(0, 1))
         used = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-        if valid <= LEAST_VALID:
-            return Answer("unparsed", valid=0.0, **used)
-        return Answer("answered", round(self._recalibrated(mean), 6), valid=round(valid, 6), **used)
+        return Answer.stated(self._recalibrated(mean), valid, **used)
 
     def _ask_sampled(self, sampling: Mapping[str, float], requests: Iterable[tuple[K, Pair]], receive) -> None:
         options = {"temperature": self.temperature, "max_tokens": self.max_answer_tokens} | sampling

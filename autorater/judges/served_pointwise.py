@@ -23,7 +23,6 @@ from autorater.judges.identity import digest
 from autorater.judges.judgments import Answer
 from autorater.judges.replies import Reply
 from autorater.judges.served import ServedJudge, open_format
-from autorater.metrics.validation import LEAST_VALID
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import Wording
 
@@ -122,10 +121,7 @@ class ServedPointwiseJudge(ServedJudge):
         if problem:
             return Answer("refused", error=problem, **used)
         judgments = self.judge.from_digits(*(entry.digits[None] for entry in scored))
-        mean, valid = float(judgments.mean[0, 0]), float(judgments.valid[0, 0])
-        if valid <= LEAST_VALID:
-            return Answer("unparsed", valid=0.0, **used)
-        return Answer("answered", round(mean, 6), valid=round(valid, 6), **used)
+        return Answer.stated(judgments.mean[0, 0], judgments.valid[0, 0], **used)
 
 
 def served_judge(model: str, judge_format: str, **options: object) -> ServedJudge:

@@ -14,9 +14,11 @@ from harness.fake_endpoint import merit
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.evaluation.stored_judgments import judge_in_store
 from autorater.judges import client as client_module
 from autorater.judges.client import EndpointError, Usage, retry_after
 from autorater.judges.endpoint import EndpointJudge
+from autorater.judges.judgments import Answer
 from autorater.judges.replies import tokens_in
 from autorater.prompts.markers import without_control_tokens
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
@@ -43,6 +45,18 @@ def test_it_is_a_judge_of_pairs(serve):  # noqa: F811
     assert judgments.valid.tolist() == [[1, 1]] * 7 + [[0, 0]]
     assert judgments.mean[7].tolist() == [0.5, 0.5]
     assert judge.usage.requests == 16
+
+
+def test_a_validity_that_the_judge_states_is_kept(tmp_path):
+    class Stating(EndpointJudge):
+        def ask_pairs(self, requests, receive):
+            for key, _, _ in requests:
+                receive(key, Answer.stated(0.7, 0.4))
+
+    judge, pairs = Stating("m"), [Pair("0", "Why?", "a", "b", 0.5)]
+    for judgments in (judge.probabilities(pairs), judge_in_store(judge, pairs, tmp_path, {})):
+        assert judgments.mean.tolist() == [[0.7, 0.7]]
+        assert judgments.valid.tolist() == [[0.4, 0.4]]
 
 
 def test_retry_after_replaces_the_own_pauses(serve, monkeypatch):  # noqa: F811

@@ -67,7 +67,7 @@ def test_exact_answers_are_those_of_the_local_judge(local, quirky, as_ids):  # n
     judge = served(local, server)
     found, expected = judge.probabilities(pairs), local.probabilities(pairs)
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
-    np.testing.assert_allclose(found.valid, 1)
+    np.testing.assert_allclose(found.valid, expected.valid, atol=1e-6)
     assert len(server.seen) == 1 + 12, "one probe, one request a prompt"
     assert judge.usage.prompt_tokens > 0
 
@@ -88,7 +88,7 @@ def test_log_probabilities_in_the_form_of_llama_cpp(local, quirky, as_list):  # 
 
     found, expected = served(local, quirky(as_llama_cpp)).probabilities(pairs), local.probabilities(pairs)
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
-    np.testing.assert_allclose(found.valid, 1)
+    np.testing.assert_allclose(found.valid, expected.valid, atol=1e-6)
 
 
 def test_the_most_likely_tokens_alone_are_less_and_it_is_said(local, quirky, caplog):  # noqa: F811
@@ -238,4 +238,4 @@ def test_a_reply_without_log_probabilities_refuses_one_request(local, quirky, lo
         return status, body
 
     judgments = served(local, quirky(broken), max_retries=0).probabilities(pairs)
-    assert judgments.valid.round(3).tolist() == [[1, 1], [0, 1]]
+    assert (judgments.valid > 0).tolist() == [[True, True], [False, True]]
