@@ -23,7 +23,7 @@ from autorater.data.errors import UserError
 from autorater.data.items import Task
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.token_tree import TokenTree, tokens_after
 from autorater.prompts.markers import markers_in
 from autorater.prompts.templates import parse_template, unshown

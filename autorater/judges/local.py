@@ -29,8 +29,9 @@ from autorater.judges.judgments import AnswerArrays, Judgments, NamedJudge
 from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, read_format
-from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.answers import AnswerTree
 from autorater.models.devices import usable_device
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy
 from autorater.models.modes import evaluating
 from autorater.models.prefix_cache import PrefixCache

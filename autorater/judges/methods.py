@@ -31,7 +31,7 @@ from autorater.judges.options import check_methods
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.pointwise import ScoreFormat

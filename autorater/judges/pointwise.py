@@ -26,7 +26,7 @@ from autorater.judges.local import Judge
 from autorater.judges.options import POINTWISE
 from autorater.judges.ranking import Ranking, texts_of
 from autorater.judges.saved import SavedJudge
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.shared_beginning import last_logits
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.batching import pad_prompts

@@ -15,14 +15,14 @@ A model trained on the tree alone would forget the rest of the closing tag, and 
 `distribution` can also return the probability of that rest after one answer, for the training objective.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
-from autorater.metrics.validation import LEAST_VALID
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.token_tree import TokenTree, tokens_after
 from rewards.answer import CLOSE_TAG
 
@@ -76,7 +76,7 @@ class AnswerTree(TokenTree):
 
     def distribution(
         self, model: PreTrainedModel, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, closing: int | None = None
-    ) -> "AnswerDistribution":
+    ) -> AnswerDistribution:
         """The distribution of every left-padded prompt (B, L) in one forward pass, with gradients.
 
         `closing` is the number of a string; the rest of the closing tag is then read after it.
@@ -84,7 +84,7 @@ class AnswerTree(TokenTree):
         tree = self if closing is None else self.closed(closing)
         return self.from_logits(tree.logits(model, prompt_ids, prompt_mask), closing)
 
-    def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
+    def answers(self, logits: torch.Tensor) -> AnswerDistribution:
         """The distributions and the greedy answers, from logits as in `from_logits`."""
         return replace(self.from_logits(logits), greedy=self.greedy_from_logits(logits))
 
@@ -97,7 +97,7 @@ class AnswerTree(TokenTree):
         values = torch.as_tensor(self.values, dtype=torch.float32)[self.string_values].to(device)
         return torch.where(whole.any(dim=-1), values[whole.int().argmax(dim=-1)], torch.nan)
 
-    def from_logits(self, logits: torch.Tensor, closing: int | None = None) -> "AnswerDistribution":
+    def from_logits(self, logits: torch.Tensor, closing: int | None = None) -> AnswerDistribution:
         """The distribution from next-token logits after the prompt and after every node, shape (B, 1 + S, V).
 
         With `closing`, as in `distribution`, they are the logits of `closed(closing)`.
@@ -111,66 +111,14 @@ class AnswerTree(TokenTree):
         closed = logits[:, size:].float().log_softmax(dim=-1).gather(-1, rest[..., None])
         return replace(distribution, closing=closed.flatten(1).sum(dim=-1))
 
-    def from_edges(self, log_probs: torch.Tensor) -> "AnswerDistribution":
+    def from_edges(self, log_probs: torch.Tensor) -> AnswerDistribution:
         """The distribution from log-probabilities of the edges, shape (B, M)."""
         return self._from_strings(self.log_probs_of_edges(log_probs))
 
-    def _from_strings(self, strings: torch.Tensor) -> "AnswerDistribution":
+    def _from_strings(self, strings: torch.Tensor) -> AnswerDistribution:
         index = self.string_values.to(strings.device).expand(len(strings), -1)
         probs = strings.new_zeros(len(strings), len(self.values)).scatter_add(1, index, strings.exp())
         return AnswerDistribution(probs, torch.as_tensor(self.values, dtype=probs.dtype, device=probs.device))
-
-
-@dataclass(frozen=True)
-class AnswerDistribution:
-    """Probabilities of all answers on the grid for B prompts.
-
-    Attributes:
-        probs: π(k | x), not normalized (the rows sum to at most 1), shape (B, K).
-        values: The answers, shape (K,).
-        greedy: The greedy answers, shape (B,), NaN for none of these; None in training.
-        closing: Log-probability of the rest of the closing tag and the end of the text after one of the answers, shape
-            (B,); None unless requested.
-    """
-
-    probs: torch.Tensor
-    values: torch.Tensor
-    greedy: torch.Tensor | None = None
-    closing: torch.Tensor | None = None
-
-    @property
-    def valid(self) -> torch.Tensor:
-        """Probability that the answer is on the grid, shape (B,)."""
-        return self.probs.sum(dim=-1)
-
-    @property
-    def outside(self) -> torch.Tensor:
-        """Probability of everything else: off the grid or no answer, at least 0. Shape (B,)."""
-        return (1 - self.valid).clamp_min(0)
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """Expected answer, given that it is valid; 0.5 without valid mass. Shape (B,)."""
-        valid = self.valid
-        mean = (self.probs * self.values).sum(dim=-1) / valid.clamp_min(LEAST_VALID)
-        return torch.where(valid > LEAST_VALID, mean, torch.full_like(mean, 0.5))
-
-    @property
-    def mode(self) -> torch.Tensor:
-        """Most likely answer; 0.5 without valid mass. Shape (B,)."""
-        mode = self.values[self.probs.argmax(dim=-1)]
-        return torch.where(self.valid > 0, mode, torch.full_like(mode, 0.5))
-
-    @property
-    def spread(self) -> torch.Tensor:
-        """Standard deviation of the answer, given that it is valid. Shape (B,)."""
-        weights = self.probs / self.valid.clamp_min(LEAST_VALID)[:, None]
-        return (weights * (self.values - self.mean[:, None]) ** 2).sum(dim=-1).sqrt()
-
-    @property
-    def entropy(self) -> torch.Tensor:
-        """−Σ_k π log π over the answers on the grid, in nats. Shape (B,)."""
-        return -torch.special.xlogy(self.probs, self.probs.clamp_min(1e-30)).sum(dim=-1)
 
 
 def answer_decimals(step: float) -> int:

@@ -11,13 +11,13 @@ whole prompt. The strings are numbers in `autorater.models.answers` and labels i
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.prefix_tree import read_suffixes
 from autorater.models.repeated_cache import Beginning, logits_along_and_behind, read_nodes, repeats_cache
@@ -26,9 +26,6 @@ from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.suffixes import tree_suffixes
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.tokens import anchor
-
-if TYPE_CHECKING:
-    from autorater.models.answers import AnswerDistribution
 
 
 class TokenTree:
@@ -161,13 +158,13 @@ class TokenTree:
             return read_nodes(model, ids, mask, self.tokens, self.parents, known, max_tokens)
         return self.plain_logits(model, ids, mask, max_tokens)
 
-    def answers(self, logits: torch.Tensor) -> "AnswerDistribution":
+    def answers(self, logits: torch.Tensor) -> AnswerDistribution:
         """The distribution over the answers that the strings stand for, from logits as `logits` gives them."""
         raise NotImplementedError
 
     def read(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_tokens: int = sys.maxsize
-    ) -> "AnswerDistribution":
+    ) -> AnswerDistribution:
         """`answers` to B prompts given as token ids, without gradients; `max_tokens` as in `read_logits`."""
         return self.answers(self.read_logits(model, prompts, max_tokens=max_tokens))
 

@@ -12,7 +12,8 @@ import torch
 from trl import GRPOTrainer
 
 from autorater.data.errors import UserError
-from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.answers import AnswerTree
+from autorater.models.distribution import AnswerDistribution
 from autorater.training.checkpointing.resumable import ResumableTrainer
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.faults import check_batch, check_lengths

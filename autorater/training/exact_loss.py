@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 from autorater.metrics.validation import LEAST_VALID
-from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.answers import AnswerTree
+from autorater.models.distribution import AnswerDistribution
 from autorater.training.faults import finite_values
 from rewards.functions import Reward
 

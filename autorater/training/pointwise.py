@@ -29,7 +29,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.judges.pointwise import DigitTree
 from autorater.metrics.validation import LEAST_VALID
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.base_trainer import JudgeTrainer
 from autorater.training.config import JudgeGRPOConfig

@@ -16,7 +16,8 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from autorater.data.errors import UserError
-from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.answers import AnswerTree
+from autorater.models.distribution import AnswerDistribution
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.reasoning import close_reasoning

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from autorater.models.answers import AnswerDistribution, AnswerTree
+from autorater.models.answers import AnswerTree
+from autorater.models.distribution import AnswerDistribution
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import PromptEncoder
 from autorater.prompts.templates import PromptFormat

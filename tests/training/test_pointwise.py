@@ -9,7 +9,7 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import with_sparse_labels
 from autorater.judges import Judge
 from autorater.judges.pointwise import PointwiseJudge
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact_loss import WeightedReward
 from autorater.training.pointwise import PointwiseLoss, PointwiseTrainer, SampledPointwiseLoss, vote_rows

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.stats import binom
 
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.training.exact_loss import ExactLoss
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from autorater.models.answers import AnswerDistribution
+from autorater.models.distribution import AnswerDistribution
 from autorater.training.exact_loss import WeightedReward
 from autorater.training.pointwise import PointwiseLoss
 from autorater.training.teaching.loss import TargetLoss, binomial_targets
