@@ -49,7 +49,8 @@ from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
 from autorater.models.token_tree import TokenTree
-from autorater.prompts.batching import common_beginning, pad_prompts
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.beginnings import common_beginning
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.templates import PromptFormat
 from rewards import CLOSE_TAG, parse_probability

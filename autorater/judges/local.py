@@ -40,13 +40,8 @@ from autorater.models.sharding import in_step, is_sharded
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
 from autorater.models.token_tree import TokenTree
 from autorater.progress import progress_bar
-from autorater.prompts.batching import (
-    batches_by_beginning,
-    common_beginning,
-    longest_prompt,
-    pad_prompts,
-    similar_lengths,
-)
+from autorater.prompts.batching import batches_by_beginning, longest_prompt, pad_prompts, similar_lengths
+from autorater.prompts.beginnings import common_beginning
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder, log_layout_difference
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat, SlotFormat

@@ -21,6 +21,7 @@ cache_copies       copies of a cache that leave the original as it is
 modes              a model without dropout, or without autocast, for a while
 same_scores        whether a faster way gives the log-probabilities of the plain one
 token_tree         finitely many strings after a prompt, as a tree of tokens
+distribution       probabilities of the answers to prompts, their mean, mode and spread
 answers            the exact distribution over verbalized probabilities
 memory             the memory of a training step, estimated
 devices            the device that a model is moved to

@@ -16,7 +16,7 @@ from torch import nn
 
 from autorater.models.split_attention import Layout, enable_shared_prefix, split_logits, transformer_of
 from autorater.models.suffixes import Suffixes
-from autorater.prompts.batching import common_beginning, shared_length
+from autorater.prompts.beginnings import common_beginning, shared_length
 
 # A layer's matrices cost about 24 h² operations per token of hidden size h, and a visible key 4 h, so that 6 h keys
 # cost as much as the matrices; masked attention takes about twice as long per operation.

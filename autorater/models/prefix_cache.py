@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from autorater.prompts.batching import shared_length
+from autorater.prompts.beginnings import shared_length
 
 
 class PrefixCache:

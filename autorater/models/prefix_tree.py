@@ -28,7 +28,7 @@ from autorater.models.split_attention import (
     transformer_of,
 )
 from autorater.models.suffixes import Suffixes
-from autorater.prompts.batching import common_beginning, shared_length
+from autorater.prompts.beginnings import common_beginning, shared_length
 
 _LONGEST_TO_SHORTEST = 1.2  # queries of the rows that attend together, which are padded to the longest
 

@@ -20,7 +20,7 @@ from autorater.models.shares import in_shares, interleaved
 from autorater.models.split_attention import transformer_of
 from autorater.progress import progress_bar
 from autorater.prompts.batching import longest_prompt, pad_prompts, prompt_positions, similar_lengths
-from autorater.prompts.encoder import DataTokenizer
+from autorater.prompts.tokens import DataTokenizer
 
 ReadText = tuple[Text, Text]  # a prompt and a response
 

@@ -7,5 +7,6 @@ rendering  the layout as a chat template renders it, up to where the answer begi
 tokens     token ids of texts in the middle of a sequence, for every kind of tokenizer
 encoder    prompts as token ids, in which a response stays data
 reasoning  the end of the reasoning and the beginning of the answer
+beginnings what sequences of tokens have in common at their beginning
 batching   batches of prompts of similar length or with the same beginning, padding, over-long prompts
 """

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from autorater.prompts.encoder import EncodedPrompt
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-    from autorater.prompts.encoder import EncodedPrompt
 
 T = TypeVar("T")
 
@@ -72,17 +72,6 @@ def batches_by_beginning(prompts: Sequence[Sequence[int]], suffix_tokens: int, b
         tokens += size
     if rows:
         yield rows
-
-
-def shared_length(a: Sequence[int] | str, b: Sequence[int] | str) -> int:
-    """Number of tokens or characters that two sequences have in common at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """The longest common beginning of at least one sequence."""
-    first, last = min(sequences), max(sequences)  # what these two share, those between them do too
-    return list(first[: shared_length(first, last)])
 
 
 def pad_prompts(

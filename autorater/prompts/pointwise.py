@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from autorater.data.messages import Text
 from autorater.data.pairs import Pair
-from autorater.prompts.batching import common_beginning
+from autorater.prompts.beginnings import common_beginning
 from autorater.prompts.encoder import EncodedPrompt, PromptEncoder
 from autorater.prompts.templates import TemplateFormat
 from autorater.prompts.tokens import inside_ids, read_inside

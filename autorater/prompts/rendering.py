@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autorater.data.errors import UserError
-from autorater.prompts.batching import shared_length
+from autorater.prompts.beginnings import shared_length
 from autorater.prompts.templates import SlotFormat
 from rewards.answer import THINK_CLOSE
 

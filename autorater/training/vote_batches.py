@@ -16,7 +16,7 @@ from random import Random
 
 import torch
 
-from autorater.prompts.batching import common_beginning
+from autorater.prompts.beginnings import common_beginning
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from transformers import PreTrainedModel
 
-from autorater.prompts.batching import shared_length
+from autorater.prompts.beginnings import shared_length
 
 _PEAK_FLOPS = {  # per second, bfloat16 without sparsity
     "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,

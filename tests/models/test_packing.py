@@ -12,7 +12,8 @@ from autorater.models.packing import Packing, _rows
 from autorater.models.shared_beginning import last_logits, share_beginnings, shares_beginnings
 from autorater.models.shared_prefix import shared_prefix_logps, suffix_logits
 from autorater.models.suffixes import tree_suffixes
-from autorater.prompts.batching import common_beginning, pad_prompts
+from autorater.prompts.batching import pad_prompts
+from autorater.prompts.beginnings import common_beginning
 from tests.conftest import make_model
 
 FAMILIES = ["qwen", "llama", "gemma", "gpt2"]

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from autorater.data.pairs import Pair
 from autorater.judges import Judge
 from autorater.models.sharding import unsharded
-from autorater.prompts.batching import common_beginning
+from autorater.prompts.beginnings import common_beginning
 from autorater.training.adapters import new_adapter, with_new_adapter
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
