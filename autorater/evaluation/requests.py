@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from autorater.evaluation.judgment_store import JudgmentStore
-from autorater.judges.client import Usage
 from autorater.judges.judgments import Answer
+from autorater.judges.usage import Usage
 
 
 def answer_record(answer: Answer) -> dict[str, object]:

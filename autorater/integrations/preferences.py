@@ -18,10 +18,11 @@ from autorater.data.errors import UserError
 from autorater.data.fields import given_in, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
-from autorater.judges.client import EndpointError, Usage
+from autorater.judges.client import EndpointError
 from autorater.judges.judgments import PairJudge
 from autorater.judges.opening import open_judge
 from autorater.judges.options import ENDPOINT
+from autorater.judges.usage import Usage
 
 _WINDOW = 0.02  # seconds in which concurrent calls are gathered
 _opened: dict[tuple[Callable, str], object] = {}

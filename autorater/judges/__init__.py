@@ -12,7 +12,8 @@ ranking      responses to one prompt ranked by all their pairs: Bradley–Terry 
 panel        several judges as one: a weighted sum of logits, fitted on votes
 endpoint     `EndpointJudge`: a model on an OpenAI-compatible server, with retries and a budget
 served       `ServedJudge`: a judge trained here, behind a server, asked as it was measured; `served_pointwise`
-client       requests to a server; `replies`: what comes back
+client       requests to a server; `replies`: what comes back, `usage`: what they cost, and the budget
+cut_prompts  a warning where a server cuts long prompts
 recorded     judgments that another program wrote to a file; `recorded_judge` is a judge that reads them
 judged       judged pairs, some with votes, from files: those, or predictions of a run
 opening      any of these judges, opened by its name; `options` are those of the commands

@@ -20,7 +20,6 @@ import asyncio
 import email.utils
 import json
 import logging
-import math
 import numbers
 import os
 import random
@@ -35,8 +34,10 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit, urlunsplit
 
 from autorater.data.errors import UserError
+from autorater.judges.cut_prompts import CutPrompts
 from autorater.judges.options import check_address, without_secret_values
 from autorater.judges.replies import Reply, error_reason, error_status, is_temporary, tokens_in
+from autorater.judges.usage import Usage
 
 if TYPE_CHECKING:
     import openai
@@ -51,11 +52,12 @@ _OPENAI = "https://api.openai.com/v1"
 _AZURE_DEPLOYMENT = "/openai/deployments/"
 _MAX_REFUSED_IN_A_ROW = 20  # then the server is assumed to be unavailable
 _OF_THE_REQUEST = (200, 400, 413, 422)  # statuses of a refusal that may be about the prompt
+_CONTEXT = r"context(?! (?:deadline|cancell?ed))"
 _FILTERED = r"content.?(filter|policy|management)|moderation"
-_OF_THE_PROMPT = re.compile(rf"context(?! (?:deadline|cancell?ed))|too long|too large|{_FILTERED}", re.IGNORECASE)
+_OF_THE_PROMPT = re.compile(rf"{_CONTEXT}|too long|too large|{_FILTERED}", re.IGNORECASE)
 # in an error that may pass, as of a server whose model does not start, "context" alone is not about the prompt
 _OF_THE_PROMPT_IF_TEMPORARY = re.compile(
-    r"context(?! (?:deadline|cancell?ed)).{0,20}(length|size|window|limit|exceed)"
+    _CONTEXT + r".{0,20}(length|size|window|limit|exceed)"
     rf"|(input|prompt|request|context)( is)? too (long|large)|{_FILTERED}",
     re.IGNORECASE,
 )
@@ -72,69 +74,6 @@ class EndpointError(UserError):
     def __init__(self, message: str, status: int | None = None):
         super().__init__(message)
         self.status = status
-
-
-@dataclass
-class Usage:
-    """Requests and tokens used so far, and the budget.
-
-    Attributes:
-        requests: Requests sent, including failed ones and retries.
-        retries: Requests that repeated a failed one.
-        prompt_tokens, completion_tokens: As the server counts them, of every reply.
-        max_requests, max_tokens: No request is sent once this many are used; None for no limit.
-        max_cost: The same in USD, for the prices `price_in` and `price_out`, in USD for a million tokens.
-        answered: Whether a request was answered: then the server is there.
-        reserved: Tokens that the requests in progress can use, so that at most one reply exceeds `max_tokens`, or
-            `max_cost`.
-
-    Raises:
-        UserError: If there is a `max_cost` without a price.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    max_requests: int | None = None
-    max_tokens: int | None = None
-    max_cost: float | None = None
-    price_in: float | None = None
-    price_out: float | None = None
-
-    answered: bool = False
-    reserved: int = 0
-
-    def __post_init__(self):
-        if self.max_cost is not None and not (self.price_in or self.price_out):
-            raise UserError(f"max_cost = {self.max_cost} requires price_in or price_out, in USD for a million tokens")
-
-    @property
-    def cost(self) -> float:
-        """USD for the tokens used so far; 0 without prices."""
-        used = self.prompt_tokens * (self.price_in or 0) + self.completion_tokens * (self.price_out or 0)
-        return used / 1e6
-
-    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Adds the tokens of a reply."""
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-
-    @property
-    def spent(self) -> bool:
-        """Whether the budget is used up."""
-        tokens = self.prompt_tokens + self.completion_tokens
-        budget = ((self.requests, self.max_requests), (tokens, self.max_tokens), (self.cost, self.max_cost))
-        return any(limit is not None and used >= limit for used, limit in budget)
-
-    def has_room(self, tokens: int) -> bool:
-        """Whether a request of at most this many tokens may be sent beside those in progress."""
-        if (self.max_tokens is None and self.max_cost is None) or not self.reserved:
-            return True
-        used, tokens = self.prompt_tokens + self.completion_tokens, self.reserved + tokens
-        most = self.cost + tokens * max(self.price_in or 0, self.price_out or 0) / 1e6
-        budget = ((used + tokens, self.max_tokens), (most, self.max_cost))
-        return used > 0 and all(limit is None or n <= limit for n, limit in budget)  # the first reply shows the cost
 
 
 class _FailedAttempt(Exception):
@@ -261,7 +200,7 @@ class _Session:
         self.unavailable: Counter[str] = Counter()  # reasons of refusals that another prompt would meet too
         self.largest = 0  # tokens of the largest reply
         self.warned = False  # that the server reports no tokens
-        self.cut_prompts, self.replied = _CutPrompts(), asyncio.Condition()
+        self.cut_prompts, self.replied = CutPrompts(), asyncio.Condition()
 
     def run(self, requests: Iterator[tuple[K, Body]]) -> None:
         try:
@@ -301,11 +240,11 @@ class _Session:
 
     async def reply_to(self, server: openai.AsyncOpenAI, body: Body) -> Reply | None:
         """The reply to a body, a refusal with the tokens of all attempts; None if the budget is used up."""
-        tokens, max_retries = [0, 0], self.client.max_retries
+        used, max_retries = Usage(), self.client.max_retries
 
         def refused(failed: _FailedAttempt, more: str = "") -> Reply:
-            used = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
-            return Reply(problem=f"{failed}{more}", retry=failed.retry, status=failed.status, **used)
+            tokens = {"prompt_tokens": used.prompt_tokens, "completion_tokens": used.completion_tokens}
+            return Reply(problem=f"{failed}{more}", retry=failed.retry, status=failed.status, **tokens)
 
         for attempt in range(max_retries + 1):
             await asyncio.sleep(max(0.0, self.resume_at - time.monotonic()))
@@ -314,7 +253,7 @@ class _Session:
                     return None
                 self.client.usage.retries += attempt > 0
                 try:
-                    return await self.attempt(server, body, tokens)
+                    return await self.attempt(server, body, used)
                 except _FailedAttempt as error:
                     failed = error
             wait = failed.wait or random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
@@ -362,8 +301,8 @@ class _Session:
         answer = max((n for n in longest if isinstance(n, int)), default=0)
         return max(self.largest, len(json.dumps(body)) + answer)
 
-    async def attempt(self, server: openai.AsyncOpenAI, body: Body, tokens: list[int]) -> Reply:
-        """One request; adds the tokens of its reply to `tokens` and to the usage."""
+    async def attempt(self, server: openai.AsyncOpenAI, body: Body, used: Usage) -> Reply:
+        """One request; adds the tokens of its reply to `used` and to the usage of the client."""
         import aiohttp
         import openai
 
@@ -379,10 +318,10 @@ class _Session:
             text = await asyncio.wait_for(server.post(self.path, cast_to=str, body=sent), client.timeout)
         except openai.APIStatusError as error:
             text = client.without_secrets(error.response.text)
-            self.count(tokens, *tokens_in(text))
+            self.count(used, *tokens_in(text))
             if self.adapts_to(error.status_code, error_reason(text), sent):
                 client.usage.requests += 1
-                return await self.attempt(server, body, tokens)
+                return await self.attempt(server, body, used)
             raise self.failed_status(error, text) from None
         except (TimeoutError, openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
             # aiohttp's own errors are about replies that are no HTTP, or whose status line is not UTF-8
@@ -390,8 +329,8 @@ class _Session:
         reply = self.read(text)
         if reply.problem:
             reply = self.read(client.without_secrets(text))
-        used = reply.prompt_tokens, reply.completion_tokens
-        self.count(tokens, *(used if any(used) else self.estimated(body, reply)))
+        tokens = reply.prompt_tokens, reply.completion_tokens
+        self.count(used, *(tokens if any(tokens) else self.estimated(body, reply)))
         self.cut_prompts.add(reply.prompt_tokens, len(json.dumps(body)))
         if reply.problem:
             self.check_fatal(reply.problem, reply.status)
@@ -427,10 +366,10 @@ class _Session:
         written = max([len(reply.text or ""), *(len(str(choice.get("text", ""))) for choice in reply.choices)])
         return tuple(-(-size // CHARACTERS_PER_TOKEN) for size in (len(json.dumps(body)), written))
 
-    def count(self, tokens: list[int], prompt_tokens: int, completion_tokens: int) -> None:
-        self.client.usage.add(prompt_tokens, completion_tokens)
+    def count(self, used: Usage, prompt_tokens: int, completion_tokens: int) -> None:
+        for usage in (self.client.usage, used):
+            usage.add(prompt_tokens, completion_tokens)
         self.largest = max(self.largest, prompt_tokens + completion_tokens)
-        tokens[:] = tokens[0] + prompt_tokens, tokens[1] + completion_tokens
 
     def adapts_to(self, status: int, reason: str, sent: Body) -> bool:
         """Whether a request without the refused field may succeed; a field of `extra_body` is the user's choice."""
@@ -472,34 +411,6 @@ class _Session:
 
 def _unavailable(which: str, reason: str) -> EndpointError:
     return EndpointError(f"{which} were refused; fix this and repeat them: {reason}")
-
-
-class _CutPrompts:
-    """Signs that a server cuts long prompts: many different ones have exactly the largest number of tokens."""
-
-    def __init__(self):
-        self.n, self.smallest, self.largest = 0, math.inf, 0  # prompts; tokens of a prompt
-        self.lengths: list[int] = []  # characters of the prompts with the largest number of tokens
-
-    def add(self, prompt_tokens: int, length: int) -> None:
-        if not prompt_tokens:
-            return
-        self.n, self.smallest = self.n + 1, min(self.smallest, prompt_tokens)
-        if prompt_tokens > self.largest:
-            self.largest, self.lengths = prompt_tokens, []
-        if prompt_tokens == self.largest:
-            self.lengths.append(length)
-
-    def warn(self) -> None:
-        if len(set(self.lengths)) < 4 or len(self.lengths) < 0.1 * self.n:
-            return
-        # prompts of like lengths may be equal by chance, and some servers report the same number for every prompt
-        constant = self.smallest == self.largest
-        if self.smallest < 0.9 * self.largest or (constant and max(self.lengths) > 1.2 * min(self.lengths)):
-            logger.warning(
-                f"{len(self.lengths)} of {self.n} prompts have exactly the largest number of tokens, "
-                f"{self.largest:,}: the server probably cuts long prompts; raise its context length"
-            )
 
 
 def open_client(settings: ServerClient) -> openai.AsyncOpenAI:

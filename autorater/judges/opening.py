@@ -16,7 +16,6 @@ from dataclasses import fields
 
 from autorater.data.config_file import check_options
 from autorater.data.errors import UserError
-from autorater.judges.client import Usage
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.identity import digest, model_digest
 from autorater.judges.judgments import NamedJudge
@@ -29,6 +28,7 @@ from autorater.judges.options import (
     without_secret_values,
 )
 from autorater.judges.recorded_judge import RecordedJudge
+from autorater.judges.usage import Usage
 from autorater.prompts.templates import PromptFormat
 
 

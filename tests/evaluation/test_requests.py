@@ -2,8 +2,8 @@ from contextlib import closing
 
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.evaluation.requests import add_earlier_usage, answer_record
-from autorater.judges.client import Usage
 from autorater.judges.judgments import Answer
+from autorater.judges.usage import Usage
 
 
 def test_the_usage_of_an_earlier_run_is_that_of_its_requests(tmp_path):

@@ -16,10 +16,11 @@ from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.stored_judgments import judge_in_store
 from autorater.judges import client as client_module
-from autorater.judges.client import EndpointError, Usage, retry_after
+from autorater.judges.client import EndpointError, retry_after
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Answer
 from autorater.judges.replies import tokens_in
+from autorater.judges.usage import Usage
 from autorater.prompts.markers import without_control_tokens
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
 

@@ -10,8 +10,9 @@ from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges import Judge
 from autorater.judges.calibrators import LogitMap
-from autorater.judges.client import EndpointError, Usage
+from autorater.judges.client import EndpointError
 from autorater.judges.served import ServedJudge, open_format
+from autorater.judges.usage import Usage
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
 from tests.judges.test_endpoint import quirky  # noqa: F401  (fixture)

@@ -9,10 +9,11 @@ import torch
 from autorater.data.errors import UserError
 from autorater.data.population import simulate_pairs
 from autorater.judges.calibrators import LogitMap
-from autorater.judges.client import EndpointError, Usage
+from autorater.judges.client import EndpointError
 from autorater.judges.judgments import Answer
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.served_pointwise import ServedPointwiseJudge, served_judge
+from autorater.judges.usage import Usage
 from autorater.prompts.templates import AS_IT_IS
 from tests.conftest import make_model, make_tokenizer
 from tests.judges.test_endpoint import quirky  # noqa: F401  (fixture)
