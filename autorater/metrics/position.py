@@ -11,10 +11,13 @@ move towards 1/2, so it is reported beside the sharpness and by |p_sym − 1/2|.
 2306.05685).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autorater.metrics.agreement import verdicts
+from autorater.metrics.intervals import Mean, Share, Statistic, point_estimates
 from autorater.metrics.scores import clipped_logit
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
 
@@ -39,18 +42,9 @@ def position_bias(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, float]:
     """
     p_ab, p_ba = check_probabilities("p_ab", p_ab), check_probabilities("p_ba", p_ba)
     check_equal_lengths(p_ab=p_ab, p_ba=p_ba)
-    terms = position_terms(p_ab, p_ba)
-    consistency = float(terms["consistent"].mean())
-    report = {
-        "consistency": consistency,
-        "flip_rate": 1 - consistency,
-        "symmetry_deviation_mean": float(terms["deviation"].mean()),
-        "symmetry_deviation_abs": float(np.abs(terms["deviation"]).mean()),
-        "sharpness_symmetrized": float(symmetrize(p_ab, p_ba).var()),
-    }
-    if terms["decided"].any():
-        report["first_slot_share"] = float(terms["first"].sum() / terms["decided"].sum())
-    return report
+    values = point_estimates(position_statistics(position_terms(p_ab, p_ba)))
+    report = {name: value for name, value in values.items() if not np.isnan(value)}
+    return report | {"sharpness_symmetrized": float(symmetrize(p_ab, p_ba).var())}
 
 
 def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
@@ -59,16 +53,32 @@ def symmetrize(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
 
 
 def position_terms(p_ab: np.ndarray, p_ba: np.ndarray) -> dict[str, np.ndarray]:
-    """`consistent` (0 or 1), `deviation` (d), `first` and `decided` of each pair, shaped as the arguments.
+    """`consistent` (0 or 1), `deviation` (d), `absolute` (|d|), `first` and `decided` of each pair, as the arguments.
 
     `first` and `decided` count, over both orders, the verdicts for the response shown first and those without a tie.
     """
-    second_ab, second_ba = verdicts(p_ab), verdicts(p_ba)
+    second_ab, second_ba, deviation = verdicts(p_ab), verdicts(p_ba), p_ab + p_ba - 1
     return {
         "consistent": (second_ab == -second_ba).astype(np.float64),
-        "deviation": p_ab + p_ba - 1,
+        "deviation": deviation,
+        "absolute": np.abs(deviation),
         "first": np.sum([second_ab < 0, second_ba < 0], axis=0, dtype=np.float64),
         "decided": np.abs(second_ab) + np.abs(second_ba),
+    }
+
+
+def position_statistics(terms: Mapping[str, np.ndarray], counted: np.ndarray | None = None) -> dict[str, Statistic]:
+    """The keys of `position_bias` but `sharpness_symmetrized`, from terms of shape (N,) as `position_terms` has them.
+
+    Pairs that are not `counted`, shape (N,), are left out; by default all count.
+    """
+    counted = np.ones(len(terms["consistent"])) if counted is None else counted
+    return {
+        "consistency": Share(counted * terms["consistent"], counted),
+        "flip_rate": Share(counted * (1 - terms["consistent"]), counted),
+        "first_slot_share": Share(counted * terms["first"], counted * terms["decided"]),
+        "symmetry_deviation_mean": Mean(counted * terms["deviation"], counted),
+        "symmetry_deviation_abs": Mean(counted * terms["absolute"], counted),
     }
 
 

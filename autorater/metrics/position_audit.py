@@ -23,7 +23,7 @@ from autorater.metrics.agreement import verdicts
 from autorater.metrics.chance_agreement import Kappa
 from autorater.metrics.clusters import cluster_numbers
 from autorater.metrics.intervals import Mean, Share, Statistic, bootstrap, point_estimates
-from autorater.metrics.position import logit_shifts, position_terms, symmetrize
+from autorater.metrics.position import logit_shifts, position_statistics, position_terms, symmetrize
 from autorater.metrics.preferences import trait_statistics
 from autorater.metrics.significance import any_slot_test, sign_flip_test
 from autorater.metrics.validation import DECIMALS, reject
@@ -141,18 +141,12 @@ def _statistics(
     terms = {name: _mean_of_repeats(np.where(counted, t, np.nan)) for name, t in position_terms(first, second).items()}
     both = verdicts(first) + verdicts(second)
     primacy, recency = (_mean_of_repeats(np.where(counted, sign * both > 0, np.nan)) for sign in (-1, 1))
-    statistics = {
-        "consistency": Share(terms["consistent"]),
-        "flip_rate": Share(1 - terms["consistent"]),
+    statistics = position_statistics(terms) | {
+        "second_slot_share": Share(terms["decided"] - terms["first"], terms["decided"]),
         "primacy_share": Share(primacy),
         "recency_share": Share(recency),
         "preference_fairness": Mean(recency - primacy),
-        "symmetry_deviation_mean": Mean(terms["deviation"]),
-        "symmetry_deviation_abs": Mean(_mean_of_repeats(np.abs(first + second - 1))),
     }
-    if terms["decided"].any():
-        statistics["first_slot_share"] = Share(terms["first"], terms["decided"])
-        statistics["second_slot_share"] = Share(terms["decided"] - terms["first"], terms["decided"])
     means = np.stack([_mean_of_repeats(first), _mean_of_repeats(second)])
     if labels is not None:
         right, right_twice, has_winner = _right(first, second, labels)
@@ -227,7 +221,7 @@ def _strata(values: np.ndarray, edges: Sequence[float], answers: np.ndarray) -> 
     terms = {
         "consistency": terms["consistent"],
         "symmetry_deviation_mean": terms["deviation"],
-        "symmetry_deviation_abs": np.abs(terms["deviation"]),
+        "symmetry_deviation_abs": terms["absolute"],
     }
     counted = compared(answers)
     pairs = {name: _mean_of_repeats(np.where(counted, term, np.nan)) for name, term in terms.items()}

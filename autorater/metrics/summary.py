@@ -18,7 +18,7 @@ from autorater.metrics.chance_agreement import Kappa, annotator_statistics
 from autorater.metrics.clusters import cluster_numbers, effective_number
 from autorater.metrics.intervals import BinnedGap, Mean, Share, Statistic, bootstrap, point_estimate, point_estimates
 from autorater.metrics.noise import noise_floors
-from autorater.metrics.position import position_bias, position_terms, symmetrize
+from autorater.metrics.position import position_bias, position_statistics, position_terms, symmetrize
 from autorater.metrics.scores import brier_scores, log_scores, squared_errors
 from autorater.metrics.validation import (
     DECIMALS,
@@ -148,14 +148,8 @@ def _of_positions(answers: np.ndarray, valid: np.ndarray) -> Measured:
     p_ab, p_ba = answers
     answered = (valid > LEAST_VALID).all(axis=0)
     answered = answered if answered.any() else ~answered
-    terms = position_terms(p_ab, p_ba)
-    return position_bias(p_ab[answered], p_ba[answered]), {
-        "consistency": Share(answered * terms["consistent"], answered),
-        "flip_rate": Share(answered * (1 - terms["consistent"]), answered),
-        "first_slot_share": Share(answered * terms["first"], answered * terms["decided"]),
-        "symmetry_deviation_mean": Mean(answered * terms["deviation"], answered),
-        "symmetry_deviation_abs": Mean(answered * np.abs(terms["deviation"]), answered),
-    }
+    statistics = position_statistics(position_terms(p_ab, p_ba), answered)
+    return position_bias(p_ab[answered], p_ba[answered]), statistics
 
 
 def _against_votes(answers: np.ndarray, targets: Targets, weights: np.ndarray, seed: int) -> Measured:
