@@ -47,12 +47,11 @@ def run(args: argparse.Namespace) -> None:
 
 def predictions(judging: Judging) -> Iterator[dict[str, object]]:
     """The lines of a file of predictions, from judgments that are stored."""
-    clusters = cluster_columns(judging.index.clusters)
+    clusters, records = cluster_columns(judging.index.clusters), judging.store.records()  # sorted
     for index, pair in enumerate(judging.pairs()):
         for order, side in (("ab", pair), ("ba", pair.swapped())):
-            record = judging.store[judging.plan.number(index, "swap", 0, order)]
             about = {**targets_of(side, "model_a", "model_b"), **clusters[index]}
-            yield {"id": pair.id, "order": order, **_prediction(record), **about}
+            yield {"id": pair.id, "order": order, **_prediction(next(records)), **about}
 
 
 def judge_to_file(

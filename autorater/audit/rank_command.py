@@ -13,6 +13,7 @@ from math import comb
 import numpy as np
 
 from autorater.audit.judge_command import judge_to_file
+from autorater.audit.predictions import stored_predictions
 from autorater.audit.run import Judging
 from autorater.data.errors import DataError, located
 from autorater.data.fields import RowIds, bad_value, decoded, name_in
@@ -45,10 +46,11 @@ def run(args: argparse.Namespace) -> None:
             yield from pairs_to_rank(f"{question.id}/", question.prompt, question.responses, **question.shown)
 
     def rankings(judging: Judging) -> Iterator[dict[str, object]]:
+        answers = stored_predictions(judging.store, judging.plan, judging.index, "swap").answers[..., 0]
         start = 0
         for question in _questions(args):
             end = start + comb(len(question.responses), 2)
-            yield _ranking(judging, question, range(start, end))
+            yield _ranking(question, answers[start:end], judging.judge.is_pointwise)
             start = end
 
     if judge_to_file(args, rankings, pairs):
@@ -70,22 +72,18 @@ def _questions(args: argparse.Namespace) -> Iterator[_Question]:
         yield question
 
 
-def _ranking(judging: Judging, question: _Question, indices: range) -> dict[str, object]:
-    answers = np.full((len(indices), 2), np.nan)
-    for row, index in enumerate(indices):
-        for column, order in enumerate(("ab", "ba")):
-            record = judging.store[judging.plan.number(index, "swap", 0, order)]
-            answers[row, column] = record.get("probability", np.nan)
-    answers[:, 1] = 1 - answers[:, 1]
-    answered = ~np.isnan(answers)
-    p_sym = np.where(answered, answers, 0).sum(axis=1) / answered.sum(axis=1).clip(1)
+def _ranking(question: _Question, answers: np.ndarray, is_pointwise: bool) -> dict[str, object]:
+    """A line of the file, from the answers about the P pairs in both orders, (P, 2), NaN if there is none."""
+    of_b = np.stack([answers[:, 0], 1 - answers[:, 1]], axis=1)
+    answered = ~np.isnan(of_b)
+    p_sym = np.where(answered, of_b, 0).sum(axis=1) / answered.sum(axis=1).clip(1)
     ranking = ranking_of(np.where(answered.any(axis=1), p_sym, 0.5), len(question.responses))
     line = {
         "id": question.id,
         "order": ranking.order.tolist(),
         "strengths": ranking.strengths.round(6).tolist(),
         "probabilities": ranking.probabilities.round(6).tolist(),
-        "n_judgments": len(set(map(str, question.responses))) if judging.judge.is_pointwise else ranking.n_judgments,
+        "n_judgments": len(set(map(str, question.responses))) if is_pointwise else ranking.n_judgments,
     }
     n_unanswered = int((~answered).all(axis=1).sum())
     return line | ({"n_unanswered": n_unanswered} if n_unanswered else {})
