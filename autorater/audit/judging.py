@@ -73,10 +73,7 @@ def _judge_locally(
 
     So the composition of batches, on which the last digits depend, is that of an undisturbed run.
     """
-    from autorater.prompts.batching import longest_prompt
-
-    longest = longest_prompt(judge.model, judge.answer_tokens)
-    encode = _encoding(judge)
+    longest, encode = judge.longest_prompt(), _encoding(judge)
     for number, block in enumerate(_blocks(requests, whole_questions=judge.is_pointwise)):
         if not processes.has_block(number) or all(request.number in stored for request in block):
             continue

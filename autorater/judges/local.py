@@ -355,14 +355,18 @@ class Judge(NamedJudge):
         greedy = answers.greedy.masked_fill(~closed, torch.nan)
         return replace(answers, probs=answers.probs * closed[:, None], greedy=greedy)
 
-    def fitting(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Whether both prompts of a pair leave the model room for reasoning and answer, for N pairs."""
-        limit = longest_prompt(self.model, self.answer_tokens)
+    def longest_prompt(self, limit: int | None = None) -> int:
+        """Longest prompt, in tokens, that leaves the model room for reasoning and answer; at most `limit`."""
+        return longest_prompt(self.model, self.answer_tokens, limit)
+
+    def fitting(self, pairs: Sequence[Pair], limit: int | None = None) -> list[bool]:
+        """Whether no prompt of a pair is longer than `longest_prompt(limit)`, for N pairs."""
+        limit = self.longest_prompt(limit)
         return [max(len(prompt.ids) for prompt in both) <= limit for both in self.encoder.encode(pairs)]
 
     def check_lengths(self, prompts: Sequence[Sequence[EncodedPrompt]], row: str = "pair") -> None:
         """Raises UserError if a prompt leaves the model no room for reasoning and answer; it names the `row`."""
-        limit = longest_prompt(self.model, self.answer_tokens)
+        limit = self.longest_prompt()
         for i, orders in enumerate(prompts):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:

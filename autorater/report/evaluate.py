@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 from autorater.data.errors import UserError, located, refuse_several_processes
@@ -77,7 +78,7 @@ def _compared_pairs(
     """The pairs that all judges are evaluated on, the column that they are split by, and a sentence about them."""
     total = len(pairs)
     for judge in judges:
-        pairs, unvoted = (_short_enough(judge, some, args.max_prompt_tokens) for some in (pairs, unvoted))
+        pairs, unvoted = (_fitting(judge, some, args.max_prompt_tokens) for some in (pairs, unvoted))
     column = split_column or methods.group_column(pairs)
     with located(args.dataset_name or "simulated annotators"):
         measured, calibration = split_by(pairs, column, args.calibration_fraction, args.seed)
@@ -207,11 +208,8 @@ def _load_train(args: argparse.Namespace) -> list[Pair] | None:
     return train
 
 
-def _short_enough(judge: NamedJudge, pairs: Sequence[Pair], max_prompt_tokens: int) -> Sequence[Pair]:
+def _fitting(judge: NamedJudge, pairs: Sequence[Pair], max_prompt_tokens: int) -> Sequence[Pair]:
     """The pairs whose prompts fit a judge on this machine; other judges have no limit that is known."""
     if judge.method or not pairs:
         return pairs
-    from autorater.prompts.batching import drop_long, longest_prompt
-
-    longest = longest_prompt(judge.model, judge.answer_tokens, max_prompt_tokens)
-    return drop_long(pairs, judge.encoder.encode(pairs), longest)[0]
+    return list(compress(pairs, judge.fitting(pairs, max_prompt_tokens)))
