@@ -30,9 +30,8 @@ from autorater.judges.options import PAIRWISE, POINTWISE
 from autorater.judges.ranking import Ranking, rank
 from autorater.judges.saved import FORMAT_FILE, SavedJudge, log_plain_prompt, read_format
 from autorater.models.answers import AnswerTree
-from autorater.models.devices import usable_device
 from autorater.models.distribution import AnswerDistribution
-from autorater.models.loading import HUB_OPTIONS, check_has_end, load_policy
+from autorater.models.loading import HUB_OPTIONS, check_has_end, load_on
 from autorater.models.modes import evaluating
 from autorater.models.prefix_cache import PrefixCache
 from autorater.models.repeated_cache import Beginning
@@ -140,7 +139,7 @@ class Judge(NamedJudge):
         Args:
             name: Output folder of a training run, or any model folder, GGUF file or Hub name.
             prompt_template: A file or the name of a built-in template; by default the saved one, else `full`.
-            device: By default the GPU if there is one.
+            device: By default where a `device_map` puts the model, else the GPU if there is one.
             system_prompt, criteria, reference, reasoning: As in `PromptFormat`, by default as saved.
             answer_step, max_reasoning_tokens: By default as saved, else 0.01 and 512.
             n_reasonings, max_batch_tokens: As in `Judge`.
@@ -164,12 +163,9 @@ class Judge(NamedJudge):
             raise UserError(f"{name}: {', '.join(without_effect)} has no effect on a pointwise judge")
         prompt = {"system_prompt": system_prompt, "criteria": criteria, "reference": reference, "reasoning": reasoning}
         requested = saved.with_options(prompt_template, answer_step, max_reasoning_tokens, **prompt)
-        usable = usable_device(device)
-        model, tokenizer = load_policy(name, **model_init_kwargs)
+        model, tokenizer = load_on(name, device, **model_init_kwargs)
         if requested.prompt_format.reasoning:
             check_has_end(name, tokenizer)
-        if device is not None or not hasattr(model, "hf_device_map"):
-            model.to(usable)
         if not saved.file:
             log_plain_prompt(name, tokenizer)
         options = {"max_batch_tokens": max_batch_tokens}

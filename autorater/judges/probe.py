@@ -37,8 +37,7 @@ from autorater.data.tables import Source
 from autorater.judges.calibrators import fit_recalibration, log_losses
 from autorater.judges.judgments import Judgments
 from autorater.metrics.clusters import cluster_numbers
-from autorater.models.devices import usable_device
-from autorater.models.loading import load_policy, named_model
+from autorater.models.loading import load_on, named_model
 from autorater.models.response_states import ReadText, ResponseStates
 from autorater.models.shares import in_shares, interleaved
 
@@ -90,16 +89,14 @@ class LinearProbe:
             model_name_or_path, model_init_kwargs: As in `load_policy`.
             pairs: Training pairs with labels, or a source of `load_pairs`.
             seed: Divides the texts into folds.
-            device: By default the GPU if there is one.
+            device: By default where a `device_map` puts the model, else the GPU if there is one.
             progress: Show a progress bar.
 
         Raises:
             UserError: If the model cannot be loaded, a text is too long for it, a pair has no label, or the pairs are
                 too few or too connected to be divided into folds without common texts.
         """
-        device = usable_device(device)
-        model, tokenizer = load_policy(model_name_or_path, **model_init_kwargs)
-        model.to(device)
+        model, tokenizer = load_on(model_name_or_path, device, **model_init_kwargs)
         return cls.fit_model(model, tokenizer, pairs, seed, name=model_name_or_path, progress=progress)
 
     @classmethod
@@ -195,10 +192,8 @@ class LinearProbe:
         saved = read_json(description)
         if missing := {"model", "layer", "strength"} - saved.keys():
             raise UserError(f"{description}: no {', '.join(sorted(missing))}; expected what LinearProbe.save writes")
-        device = usable_device(device)
         name = named_model(description, "model", saved["model"])
-        model, tokenizer = load_policy(name, **model_init_kwargs)
-        model.to(device)
+        model, tokenizer = load_on(name, device, **model_init_kwargs)
         states = ResponseStates(model, tokenizer, [saved["layer"]])
         with np.load(arrays) as columns:
             return cls(states, name, saved["layer"], saved["strength"], **columns)

@@ -17,7 +17,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from autorater.data.atomic import read_json
 from autorater.data.errors import UserError, first_line
-from autorater.models.devices import gpu_has_bf16
+from autorater.models.devices import gpu_has_bf16, usable_device
 from autorater.models.gguf import plain_model
 from autorater.models.text_only import text_only
 
@@ -76,6 +76,20 @@ def load_policy(
         tokenizer.eos_token = _end_of_sequence(model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def load_on(
+    name_or_path: str, device: str | torch.device | None = None, **model_init_kwargs
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_policy`, on a device that is checked before anything is loaded.
+
+    By default the model is where a `device_map` puts it, else on the GPU if there is one.
+    """
+    usable = usable_device(device)
+    model, tokenizer = load_policy(name_or_path, **model_init_kwargs)
+    if device is not None or not hasattr(model, "hf_device_map"):
+        model.to(usable)
     return model, tokenizer
 
 

@@ -10,11 +10,12 @@ from transformers import AutoModelForCausalLM, RwkvConfig
 
 from autorater import Judge, Pair
 from autorater.data.errors import DataError, DataWarning, UserError
-from autorater.judges import local, saved
+from autorater.judges import saved
 from autorater.judges.calibrators import LogitMap
 from autorater.judges.methods import SelfConsistency
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.saved import FORMAT_FILE, read_format
+from autorater.models import loading
 from autorater.models.shares import gpu_of_process
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
@@ -241,7 +242,7 @@ def test_the_format_is_that_of_the_revision(monkeypatch):
     seen = []
     monkeypatch.setattr(saved, "cached_file", lambda *args, **options: seen.append(options) or "x")
     monkeypatch.setattr(saved, "read_json", lambda path: {})
-    monkeypatch.setattr(local, "load_policy", lambda *args, **options: seen.append(options) or 1 / 0)
+    monkeypatch.setattr(loading, "load_policy", lambda *args, **options: seen.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Judge.from_pretrained("someone/judge", revision="v1.0", token="t", dtype="float32")
     assert seen == [{"revision": "v1.0", "token": "t"}, {"revision": "v1.0", "token": "t", "dtype": "float32"}]

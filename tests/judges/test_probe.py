@@ -13,6 +13,7 @@ from autorater.data.errors import UserError
 from autorater.data.loading import load_pairs, write_pairs
 from autorater.data.pairs import Pair, with_sparse_labels
 from autorater.judges import LinearProbe, probe
+from autorater.models import loading
 from autorater.models.response_states import ResponseStates
 from tests.conftest import DATA, make_model, make_tokenizer, needs_data
 
@@ -275,3 +276,11 @@ def test_human_votes(name, error, agreement):
     p, labels = fitted.probabilities(test).p_ab, np.array([pair.label for pair in test])
     assert np.mean((p - labels) ** 2) < error
     assert np.mean(((p > 0.5) == (labels > 0.5))[labels != 0.5]) > agreement
+
+
+def test_a_model_stays_where_a_device_map_put_it(monkeypatch):
+    model = torch.nn.Linear(2, 2, device="meta")
+    model.hf_device_map = {"": "meta"}
+    monkeypatch.setattr(loading, "load_policy", lambda name, **options: (model, None))
+    monkeypatch.setattr(LinearProbe, "fit_model", lambda model, *args, **options: model)
+    assert LinearProbe.fit("m", [], device_map="auto").weight.is_meta

@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from autorater.data.errors import UserError
 from autorater.judges import Judge
 from autorater.judges.merging import merge_adapter
-from autorater.models.loading import check_has_end, load_policy, not_loaded, resolve_model, train_only
+from autorater.models import loading
+from autorater.models.loading import check_has_end, load_on, load_policy, not_loaded, resolve_model, train_only
 from autorater.models.tiny import build_policy
 from autorater.models.token_tree import tokens_after
 
@@ -89,6 +90,18 @@ def folder(policy, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_a_device_map_stays_unless_a_device_is_named(monkeypatch):
+    model = torch.nn.Linear(2, 2, device="meta")
+    monkeypatch.setattr(loading, "load_policy", lambda name: (model, None))
+    model.hf_device_map = {"": "meta"}
+    assert load_on("m")[0].weight.is_meta
+    with pytest.raises(NotImplementedError, match="meta"):  # it is moved
+        load_on("m", "cpu")
+    del model.hf_device_map
+    with pytest.raises(NotImplementedError, match="meta"):
+        load_on("m")
 
 
 def test_an_unknown_dtype(folder):
