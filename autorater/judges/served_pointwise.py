@@ -9,7 +9,7 @@ Deliberately left out: sampled digits, of which one says little about the expect
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
@@ -36,11 +36,56 @@ class _ScoredResponse:
     digits: np.ndarray | None = None
     problem: str = ""
     used: Counter[str] = field(default_factory=Counter)  # by the fields of `Answer`
-    waiting: list[int] = field(default_factory=list)  # numbers of the requests for it
+    waiting: list[_Pair] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
         return self.digits is not None or bool(self.problem)
+
+
+_Pair = tuple[K, Sequence[_ScoredResponse]]  # the key of a request, and the responses shown first and second
+
+
+class _ScoredResponses:
+    """The responses of the pairs of one call, by the hash of their prompt.
+
+    Args:
+        known: Digits of responses by their hash, to which those that are read are added.
+        answer: Called once for every pair, with its key and its responses, when both are done.
+    """
+
+    def __init__(self, known: dict[str, np.ndarray], answer: Callable[[K, Sequence[_ScoredResponse]], None]):
+        self.known, self.answer = known, answer
+        self.scored: dict[str, _ScoredResponse] = {}
+
+    def add(self, key: K, shown: Sequence[EncodedPrompt]) -> list[tuple[str, EncodedPrompt]]:
+        """Adds a pair; returns the hashes and prompts of its responses that are still to be requested."""
+        both = [digest(prompt.ids) for prompt in shown]
+        prompts = dict(zip(both, shown, strict=True))
+        new = [response for response in prompts if response not in self.scored]
+        self.scored |= {response: _ScoredResponse(self.known.get(response)) for response in new}
+        pair = key, [self.scored[response] for response in both]
+        for response in prompts:
+            if not self.scored[response].is_done:
+                self.scored[response].waiting.append(pair)
+        self._answer_if_done(pair)
+        return [(response, prompts[response]) for response in new if not self.scored[response].is_done]
+
+    def read(self, response: str, reply: Reply, digits: np.ndarray | None) -> None:
+        """Adds the reply to a request, and the digits unless it was refused."""
+        entry = self.scored[response]
+        entry.used += Counter(requests=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+        entry.problem = reply.problem or ""
+        if digits is not None:
+            entry.digits = self.known[response] = digits
+        waiting, entry.waiting = entry.waiting, []
+        for pair in waiting:
+            self._answer_if_done(pair)
+
+    def _answer_if_done(self, pair: _Pair) -> None:
+        key, both = pair
+        if all(response.is_done for response in both):
+            self.answer(key, both)
 
 
 @dataclass
@@ -65,46 +110,14 @@ class ServedPointwiseJudge(ServedJudge):
 
     def ask_pairs(self, requests: Iterable[tuple[K, Pair, Wording]], receive: Callable[[K, Answer], None]) -> None:
         """As in `EndpointJudge`; a response of several pairs is counted with the first of them that is answered."""
-        scored: dict[str, _ScoredResponse] = {}
-        open_pairs: dict[int, tuple[K, tuple[str, str]]] = {}
-
-        def finish(number: int) -> None:
-            key, both = open_pairs[number]
-            if all(scored[response].is_done for response in both):
-                del open_pairs[number]
-                receive(key, self._answer([scored[response] for response in both]))
-
-        def prompts() -> Iterator[tuple[str, EncodedPrompt]]:
-            for number, (key, pair, _) in enumerate(requests):
-                shown = self.judge.encoder.encode([pair])[0]
-                both = tuple(digest(prompt.ids) for prompt in shown)
-                encoded = dict(zip(both, shown, strict=True))
-                new = [response for response in encoded if response not in scored]
-                for response in new:
-                    scored[response] = _ScoredResponse(self._digits.get(response))
-                open_pairs[number] = key, both
-                for response in encoded:
-                    if not scored[response].is_done:
-                        scored[response].waiting.append(number)
-                yield from ((r, encoded[r]) for r in new if not scored[r].is_done)
-                if number in open_pairs:
-                    finish(number)
+        responses = _ScoredResponses(self._digits, lambda key, both: receive(key, self._answer(both)))
 
         def received(response: str, reply: Reply, edges: torch.Tensor | None) -> None:
-            entry = scored[response]
-            entry.used += Counter(
-                requests=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens
-            )
-            entry.problem = reply.problem or ""
-            if edges is not None:
-                entry.digits = self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
-                self._digits[response] = entry.digits
-            waiting, entry.waiting = entry.waiting, []
-            for number in waiting:
-                if number in open_pairs:
-                    finish(number)
+            read = None if edges is None else self.judge.tree.log_probs_of_edges(edges).exp()[0].numpy().clip(0, 1)
+            responses.read(response, reply, read)
 
-        unread = prompts()
+        shown = ((key, self.judge.encoder.encode([pair])[0]) for key, pair, _ in requests)
+        unread = chain.from_iterable(responses.add(key, prompts) for key, prompts in shown)
         if (first := next(unread, None)) is None:
             return
         if self._way is None:
