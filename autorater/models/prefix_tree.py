@@ -33,6 +33,14 @@ from autorater.prompts.beginnings import common_beginning, shared_length
 _LONGEST_TO_SHORTEST = 1.2  # queries of the rows that attend together, which are padded to the longest
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A prompt in attention: places of its queries among the tokens, and of its keys behind the cached ones."""
+
+    queries: list[int]
+    keys: list[int]
+
+
 @torch.no_grad()
 def read_suffixes(
     model: nn.Module,
@@ -59,30 +67,11 @@ def read_suffixes(
     device = next(model.parameters()).device
     is_long = _beyond_short_context(model, prompts, suffixes)
     if any(is_long) and not all(is_long):
-        rows, n_short = sorted(range(len(prompts)), key=is_long.__getitem__), is_long.count(False)
-        kinds = ([prompts[i] for i in some] for some in (rows[:n_short], rows[n_short:]))
-        return torch.cat([read_suffixes(model, kind, suffixes) for kind in kinds])[torch.tensor(rows).argsort()]
+        return _by_context(model, prompts, suffixes, is_long)
     beginning = [] if any(is_long) else common_beginning([prompt[:-1] for prompt in prompts])
     cache = (prefix_cache or PrefixCache(model)).read(beginning) if beginning else DynamicCache()
     cached = len(beginning)
-
-    suffix_ids, depth = suffixes.input_ids.tolist(), suffixes.depth.tolist()
-    ids, columns, rows = [], [], []
-    kept = torch.empty(len(prompts), 1 + len(depth), dtype=torch.long)  # places in `ids` whose logits are returned
-    path: list[int] = []  # places in `ids` of the tokens of a prompt behind the beginning
-    previous: Sequence[int] = beginning
-    for i in sorted(range(len(prompts)), key=prompts.__getitem__):
-        prompt = prompts[i]
-        shared, length, start = shared_length(previous, prompt), len(prompt), len(ids)
-        previous = prompt
-        ids += [*prompt[shared:], *suffix_ids]
-        columns += [*range(shared, length), *(length + d for d in depth)]
-        own = range(start + length - shared, len(ids))  # the suffixes
-        path = [*path[: shared - cached], *range(start, own.start)]
-        if start < len(ids):  # it is not the prompt before, without suffixes
-            rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
-        kept[i] = torch.tensor([path[-1], *own])
-
+    ids, columns, rows, kept = _packed(prompts, suffixes, beginning)
     layout = TreeLayout(
         torch.tensor(columns, device=device),
         [_attention_rows(group, suffixes.visible, device) for group in _of_similar_size(rows)],
@@ -103,6 +92,43 @@ def read_suffixes(
     return logits[0].unflatten(0, kept.shape)
 
 
+def _by_context(
+    model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes, is_long: list[bool]
+) -> torch.Tensor:
+    """As `read_suffixes`, with a call for the prompts that are long by `_beyond_short_context`, and one for others."""
+    rows, n_short = sorted(range(len(prompts)), key=is_long.__getitem__), is_long.count(False)
+    kinds = ([prompts[i] for i in some] for some in (rows[:n_short], rows[n_short:]))
+    return torch.cat([read_suffixes(model, kind, suffixes) for kind in kinds])[torch.tensor(rows).argsort()]
+
+
+def _packed(
+    prompts: Sequence[Sequence[int]], suffixes: Suffixes, beginning: Sequence[int]
+) -> tuple[list[int], list[int], list[_Row], torch.Tensor]:
+    """B prompts behind their common beginning, each with S suffix tokens, in a row of their N distinct tokens.
+
+    Returns:
+        The token ids, and the position of each in its prompt, N numbers each; the rows of attention; and of every
+        prompt the places, among the N, of its last token and of its suffixes, shape (B, 1 + S).
+    """
+    suffix_ids, depth, cached = suffixes.input_ids.tolist(), suffixes.depth.tolist(), len(beginning)
+    ids, columns, rows = [], [], []
+    kept = torch.empty(len(prompts), 1 + len(depth), dtype=torch.long)
+    path: list[int] = []  # places in `ids` of the tokens of a prompt behind the beginning
+    previous = beginning
+    for i in sorted(range(len(prompts)), key=prompts.__getitem__):
+        prompt = prompts[i]
+        shared, length, start = shared_length(previous, prompt), len(prompt), len(ids)
+        previous = prompt
+        ids += [*prompt[shared:], *suffix_ids]
+        columns += [*range(shared, length), *(length + d for d in depth)]
+        own = range(start + length - shared, len(ids))  # the suffixes
+        path = [*path[: shared - cached], *range(start, own.start)]
+        if start < len(ids):  # it is not the prompt before, without suffixes
+            rows.append(_Row([*range(start, len(ids))], [*range(cached), *(cached + k for k in (*path, *own))]))
+        kept[i] = torch.tensor([path[-1], *own])
+    return ids, columns, rows, kept
+
+
 def _beyond_short_context(model: nn.Module, prompts: Sequence[Sequence[int]], suffixes: Suffixes) -> list[bool]:
     """Whether a prompt with its suffixes is read with the long rotary embeddings of a `longrope` model.
 
@@ -113,14 +139,6 @@ def _beyond_short_context(model: nn.Module, prompts: Sequence[Sequence[int]], su
         return [False] * len(prompts)
     deepest = suffixes.depth.max().item() + 1 if len(suffixes.depth) else 0
     return [len(prompt) + deepest > rope["original_max_position_embeddings"] for prompt in prompts]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A prompt in attention: places of its queries among the tokens, and of its keys behind the cached ones."""
-
-    queries: list[int]
-    keys: list[int]
 
 
 def _of_similar_size(rows: list[_Row]) -> Iterator[list[_Row]]:
