@@ -133,7 +133,7 @@ def judge_parts(
         )
     else:
         fit_on = pairs.calibration if pairs.train is None else pairs.train
-        judgments, cross_fitted = _judge_locally(method, judge, everything, fit_on, storage, progress, **options)
+        judgments, cross_fitted = _judge_by_method(method, judge, everything, fit_on, storage, progress, **options)
     found, start = [], 0
     for part in parts:
         found.append(judgments[start : start + len(part)])
@@ -143,7 +143,7 @@ def judge_parts(
     return Parts(*found[:3], found[3] if content_free else None)
 
 
-def _judge_locally(
+def _judge_by_method(
     method: str,
     judge: Judge,
     pairs: Sequence[Pair],

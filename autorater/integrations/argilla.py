@@ -19,7 +19,7 @@ from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
 from autorater.integrations.preferences import verdict
 
-QUESTION, LABELS = "preference", ("A", "tie", "B")
+QUESTION = "preference"
 
 
 def suggested_records(

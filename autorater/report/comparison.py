@@ -44,7 +44,6 @@ def write_comparison_report(
     groups: Mapping[str, Sequence[GroupMetrics]],
     win_rates: Sequence[WinRate] = (),
     systems: Mapping[str, object] | None = None,
-    title: str,
     summary: str,
 ) -> None:
     """Writes `reliability.png` and `report.html`.
@@ -56,7 +55,7 @@ def write_comparison_report(
         compared: The entry that stands for each judge in the headline.
         groups, win_rates: Its metrics by kind of groups, the worst group first, and its win rates of models.
         systems: What `autorater.report.systems` shows, if pairs name systems.
-        title, summary: Heading of the page; the data in one line.
+        summary: The data in one line.
     """
     available = _available(entries)
     families = dict.fromkeys(map(_family, available))
@@ -72,7 +71,7 @@ def write_comparison_report(
     legend = {_family_name(entry): colors[_family(entry)] for entry in plain}
     page = render(
         TEMPLATES / "comparison.html.j2",
-        title=title,
+        title="Judging methods compared",
         headline=comparison_headline(entries, best, compared),
         summary=summary,
         has_truth=best.evaluation.truth is not None,

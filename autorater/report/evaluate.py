@@ -153,7 +153,6 @@ def _write(
         groups=methods.grouped(best.evaluation, n_bootstrap=n_bootstrap),
         win_rates=methods.model_win_rates(best.evaluation, n_bootstrap=n_bootstrap),
         systems=section,
-        title="Judging methods compared",
         summary=summary,
     )
     if section:

@@ -39,9 +39,9 @@ def groups(judged):
 
 @pytest.fixture
 def page(tmp_path, groups):
-    def write(entries, best=1, title="Methods", groups=groups, **values):
+    def write(entries, best=1, groups=groups, **values):
         write_comparison_report(
-            tmp_path, entries, entries[best], entries[:1], groups=groups, title=title, summary="400 pairs", **values
+            tmp_path, entries, entries[best], entries[:1], groups=groups, summary="400 pairs", **values
         )
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -137,7 +137,7 @@ def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries,
             for entry in entries
         ]
 
-    tame, wild = Page(page(named("x"))), Page(page(named(HOSTILE), title=HOSTILE))
+    tame, wild = Page(page(named("x"))), Page(page(named(HOSTILE)))
     assert [tag for tag, _ in wild.elements if tag != "details"] == [
         tag for tag, _ in tame.elements if tag != "details"
     ]
