@@ -16,12 +16,13 @@ import numpy as np
 
 from autorater.audit.plan import Plan
 from autorater.audit.probes import PROBES
-from autorater.data.errors import DataError, UserError
+from autorater.data.errors import UserError
 from autorater.data.gathering import texts_key
-from autorater.data.messages import plain_text, text_or_messages
+from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.judgment_store import JudgmentStore
 from autorater.judges.endpoint import numbers_in
+from autorater.judges.judged import texts_in
 from autorater.judges.recorded import JudgedPair
 
 NOT_JUDGED, ANSWERED, UNPARSED, REFUSED = range(4)
@@ -113,15 +114,6 @@ def index_pairs(pairs: Iterable[Pair], group_by: Sequence[str] = (), family: Col
     return _index(rows())
 
 
-def _text(row: Mapping[str, object], column: str) -> str:
-    """A text of a recorded row, chat messages included; empty if there is none."""
-    value = row.get(column) or ""
-    try:
-        return plain_text(text_or_messages(value, column, blank=True))
-    except DataError:  # some other list
-        return str(value)
-
-
 def recorded_predictions(
     pairs: Iterable[JudgedPair], group_by: Sequence[str] = (), family: Collection[str] = ()
 ) -> Predictions:
@@ -135,7 +127,7 @@ def recorded_predictions(
         for pair in pairs:
             answers.extend(pair.answers)
             valid.extend(pair.valid)
-            texts = [_text(pair.row, name) for name in ("prompt", "response_a", "response_b")]
+            texts = texts_in(pair.row)
             own = sum(str(pair.row.get(name)) in family for name in ("model_b", "model_2"))
             own -= sum(str(pair.row.get(name)) in family for name in ("model_a", "model_1"))
             shown = texts_key(*texts) if all(texts) else pair.id

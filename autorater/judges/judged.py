@@ -11,7 +11,7 @@ Columns of the judge, one of:
 
 Columns of the votes, empty or null where there are none: `votes_a, votes_b[, votes_tie]`, or `label`, their share for
 B; both must agree, as in `load_pairs`. Votes may be in a second file, with the same ids. Other columns, such as
-`model_a`, `model_b`, `prompt`, are kept.
+`model_a`, `model_b`, `prompt`, are kept; rows of the same texts may have equal values of `cluster`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,9 +27,12 @@ import numpy as np
 
 from autorater.data.errors import DataError, UserError, counted, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
+from autorater.data.gathering import clusters, texts_key
+from autorater.data.messages import plain_text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.data.rows import check_ties, share_beside
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
+from autorater.metrics.validation import DECIMALS
 
 logger = logging.getLogger(__name__)
 _VOTES = ("votes_a", "votes_b", "votes_tie", "label")
@@ -128,6 +131,48 @@ def clusters_of(pairs: Sequence[JudgedPair], column: str | None = None) -> list[
     if found is None:
         raise UserError(f"--cluster_by: a pair has no {column!r}; expected a value in every pair")
     return found
+
+
+def texts_in(row: Row) -> tuple[str, str, str]:
+    """Prompt, response A and response B of a row, chat messages as plain text; empty where there is none."""
+    prompt, response_a, response_b = (_text(row, name) for name in ("prompt", "response_a", "response_b"))
+    return prompt, response_a, response_b
+
+
+def one_a_pair(pairs: Sequence[JudgedPair]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of the pairs that N rows are about, each shape (M,): the means over the rows of a pair.
+
+    Rows are about one pair if they show the same texts, in either order, for the same criteria and reference; rows
+    without texts if they have the same `cluster`, where the judge prefers one response in all of them.
+    """
+    keys: list[Hashable] = []
+    sides: list[Hashable] = []  # equal for rows of a pair in the same order
+    for number, pair in enumerate(pairs):
+        texts, cluster = texts_in(pair.row), given_in(pair.row, "cluster")
+        if all(texts):
+            asked = (str(given_in(pair.row, column)) for column in ("criteria", "reference"))
+            keys.append((texts_key(*texts), *asked))
+            sides.append(texts[1].strip())
+        else:
+            keys.append(("row", number) if cluster is None else ("cluster", str(cluster)))
+            sides.append(pair.probability > 0.5)
+    columns = np.array([pair.probability for pair in pairs]), np.array([pair.label for pair in pairs])
+    numbers = clusters(keys)
+    if numbers is None:
+        return columns
+    _, first, rows = np.unique(numbers, return_index=True, return_counts=True)
+    swapped = np.array([side != sides[first[number]] for number, side in zip(numbers, sides, strict=True)])
+    sums = (np.bincount(numbers, np.where(swapped, 1 - column, column)) for column in columns)
+    probabilities, labels = ((total / rows).round(DECIMALS) for total in sums)  # so that split votes are 0.5
+    return probabilities, labels
+
+
+def _text(row: Row, column: str) -> str:
+    value = given_in(row, column) or ""
+    try:
+        return plain_text(text_or_messages(value, column, blank=True))
+    except DataError:  # some other list
+        return str(value)
 
 
 def _first_row(path: str | os.PathLike[str], with_votes: bool = True) -> Row:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 
 import numpy as np
 
 from autorater.data.atomic import open_atomic, write_json
-from autorater.data.errors import refuse_overwriting
+from autorater.data.errors import counted, refuse_overwriting
 from autorater.data.tables import write_rows
 from autorater.evaluation.results import prepare_output_dir
-from autorater.judges.judged import check_method, labels_of, read_judged
+from autorater.judges.judged import check_method, labels_of, one_a_pair, read_judged
 from autorater.metrics import deferral_threshold
 from autorater.metrics.deferral import risk_curve
 from autorater.metrics.validation import DECIMALS
@@ -40,20 +41,22 @@ def run(args: argparse.Namespace) -> None:
         refuse_overwriting(source, folder / _FOR_PEOPLE)  # votes may have been added to it
     pairs = read_judged(args.judged, args.votes, methods=args.methods)
     check_method(args.methods, pairs)
-    labels, judged = labels_of(pairs), np.array([pair.probability for pair in pairs])
-    voted = ~np.isnan(labels)
-    study = judged[voted], 1 - labels[voted], labels[voted]
+    voted = ~np.isnan(labels_of(pairs))
+    probabilities, labels = one_a_pair([pair for pair, has_votes in zip(pairs, voted, strict=True) if has_votes])
+    if repeated := voted.sum() - len(labels):
+        logger.info(f"{counted(repeated, 'row')} with votes repeat a pair; the votes of a pair count together")
+    study = probabilities, 1 - labels, labels
     threshold = deferral_threshold(*study, alpha=args.alpha, delta=args.delta)
-    margins = np.abs(judged - 0.5).round(DECIMALS)
-    stands = np.zeros(len(pairs), dtype=bool) if threshold is None else margins >= round(threshold, DECIMALS)
-    order = np.argsort(margins, kind="stable")
+    judged = np.array([pair.probability for pair in pairs])
+    stands = _stands(judged, threshold)
+    order = np.argsort(_margins(judged), kind="stable")
     for_people = [i for i in order if not (voted[i] or stands[i])]
     with open_atomic(folder / _FOR_PEOPLE) as file:
         write_rows(({**pairs[i].row, "id": pairs[i].id, "probability": float(judged[i])} for i in for_people), file)
-    share = float(stands[voted].mean())
+    share = float(_stands(probabilities, threshold).mean())
     results = {
         "threshold": threshold, "alpha": args.alpha, "delta": args.delta, "share_standing": share,
-        "n_votes": int(voted.sum()), "n_judged": int((~voted).sum()),
+        "n_votes": len(labels), "n_judged": int((~voted).sum()),
         "n_standing": int((stands & ~voted).sum()), "n_for_people": len(for_people),
     }  # fmt: skip
     write_json(folder / "defer.json", results)
@@ -69,6 +72,15 @@ def run(args: argparse.Namespace) -> None:
     figure = deferral_figure(*risk_curve(*study), args.alpha, share)
     write_page(folder / "defer.html", "Deferral", answer, figure, _CAPTION, ("", "Pairs"), rows, vars(args))
     logger.info("%s, %s", folder / "defer.html", folder / _FOR_PEOPLE)
+
+
+def _margins(probabilities: np.ndarray) -> np.ndarray:
+    return np.abs(probabilities - 0.5).round(DECIMALS)
+
+
+def _stands(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Whether each judgment may stand; none may without a threshold."""
+    return _margins(probabilities) >= (math.inf if threshold is None else round(threshold, DECIMALS))
 
 
 def _answer(results: dict) -> str:

@@ -9,7 +9,7 @@ from scipy.special import expit
 from autorater import load_pairs
 from autorater.cli import command
 from autorater.data.errors import DataError
-from autorater.judges.judged import judged_in_both_orders, read_judged
+from autorater.judges.judged import judged_in_both_orders, one_a_pair, read_judged
 from autorater.metrics import compare_with_baseline, deferral_threshold, estimate_win_rate, rank_systems
 from autorater.report.decisions.page import deferral_figure
 
@@ -28,7 +28,7 @@ def rows():
     for i in range(600):
         a, b = generator.permutation(list(strengths))[:2]
         p = expit(strengths[b] - strengths[a] + 1.5 * generator.normal())
-        row = {"id": f"pair {i}", "prompt": f"prompt {i // 3}", "response_a": "x", "response_b": "y"}
+        row = {"id": f"pair {i}", "prompt": f"prompt {i // 3}", "response_a": f"x {i}", "response_b": "y"}
         row |= {"model_a": str(a), "model_b": str(b), "p_ab": float(p), "p_ba": float(1 - p) * 0.9}
         if generator.random() < 1 / 3:
             votes_b = int(generator.binomial(5, p))
@@ -125,11 +125,67 @@ def test_votes_that_people_filled_in_are_not_overwritten(tmp_path, rows, capsys,
     command(["defer", *sources, "--alpha", "0.2", "--output_dir", str(tmp_path / "again")])
 
 
-def test_answers_on_the_grid_stand_on_both_sides_of_a_half(tmp_path, rows):
+def one_row_a_vote(rows):
+    """Every vote of the rows in a row of its own, every other one with the responses in the other order."""
+    for row in rows:
+        for vote in range(5) if "votes_a" in row else ():
+            one = row | {"id": f"{row['id']}/{vote}"}
+            one |= {"votes_a": int(vote < row["votes_a"]), "votes_b": int(vote >= row["votes_a"])}
+            if vote % 2:
+                for a, b in (("response_a", "response_b"), ("votes_a", "votes_b"), ("p_ab", "p_ba")):
+                    one |= {a: one[b], b: one[a]}
+                one["prompt"] += "\n"
+            yield one
+        if "votes_a" not in row:
+            yield row
+
+
+@pytest.mark.parametrize("with_texts", [True, False])
+def test_rows_that_show_the_same_texts_are_one_pair(tmp_path, rows, capsys, with_texts):
+    votes = [*one_row_a_vote(rows)]
+    if not with_texts:
+        clusters = {row["response_a"]: number for number, row in enumerate(rows)} | {"y": None}
+        for row in votes:
+            number = clusters[row.pop("response_a")]
+            row["cluster"] = clusters[row.pop("response_b")] if number is None else number
+    results, for_people = [], []
+    for name, some in (("pairs", rows), ("votes", votes)):
+        command(["defer", write(tmp_path / f"{name}.jsonl", some), "--alpha", "0.2", "--output_dir", str(tmp_path)])
+        results.append(json.loads((tmp_path / "defer.json").read_text()))
+        for_people.append([json.loads(line)["id"] for line in (tmp_path / "for_people.jsonl").open()])
+    assert results[0] == pytest.approx(results[1])
+    assert for_people[0] == for_people[1]
+    n_repeated = 4 * results[0]["n_votes"]
+    printed = capsys.readouterr().out
+    assert printed.count("repeat a pair") == 1
+    assert f"{n_repeated} rows with votes repeat a pair; the votes of a pair count together" in printed
+
+
+def test_repeated_votes_are_no_evidence(tmp_path, capsys):
+    """Twelve pairs cannot support 0.1 with 95 % confidence, however many rows their votes are in."""
+    shown = [{"prompt": f"p {i}", "response_a": "a", "response_b": "b", "probability": 0.9} for i in range(32)]
+    voted = [row | {"votes_a": 0, "votes_b": 1} for row in shown[:12] for _ in range(3)]
+    command(["defer", write(tmp_path / "judged.jsonl", voted + shown[12:]), "--output_dir", str(tmp_path)])
+    assert "No judgment may stand: the 12 pairs with votes" in capsys.readouterr().out
+    assert json.loads((tmp_path / "defer.json").read_text())["n_judged"] == 20
+
+
+def test_other_criteria_or_texts_make_another_pair(tmp_path):
+    """In the last two the order of the texts is another one; the messages of the last are the texts of the first."""
+    texts = {"prompt": "p", "response_a": "a", "response_b": "b"}
+    turned = {"prompt": [{"role": "user", "content": "p"}], "response_a": "b ", "response_b": "a"}
+    shown = [texts, texts | {"criteria": "short"}, texts | {"response_b": ""}, {}, turned]
+    rows = [row | {"probability": 0.9, "votes_a": 0, "votes_b": 1} for row in shown]
+    pairs = read_judged(write(tmp_path / "judged.jsonl", rows))
+    probabilities, labels = one_a_pair(pairs)
+    np.testing.assert_allclose(probabilities, [0.5, 0.9, 0.9, 0.9])
+    np.testing.assert_allclose(labels, [0.5, 1, 1, 1])
+
+
+def test_answers_on_the_grid_stand_on_both_sides_of_a_half(tmp_path):
     """In binary 0.7 − 0.5 is below 0.5 − 0.3, the threshold of these votes."""
-    texts = {name: rows[0][name] for name in ("prompt", "response_a", "response_b")}
-    voted = [{**texts, "id": f"v{i}", "probability": 0.3, "votes_a": 1, "votes_b": 0} for i in range(100)]
-    others = [{**texts, "id": f"o{i}", "probability": p} for i, p in enumerate([0.3, 0.7, 0.31, 0.69])]
+    voted = [{"id": f"v{i}", "probability": 0.3, "votes_a": 1, "votes_b": 0} for i in range(100)]
+    others = [{"id": f"o{i}", "probability": p} for i, p in enumerate([0.3, 0.7, 0.31, 0.69])]
     judged = write(tmp_path / "judged.jsonl", [*voted, *others])
     command(["defer", judged, "--alpha", "0.1", "--output_dir", str(tmp_path)])
     assert json.loads((tmp_path / "defer.json").read_text())["n_standing"] == 2
