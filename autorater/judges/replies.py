@@ -228,7 +228,8 @@ def _shallow_reason_in(body: object) -> str:
 def reason_in(body: object) -> str:
     """The first text under one of the keys that servers use for a reason; empty if there is none.
 
-    OpenRouter adds the reply of the model's provider as `metadata.raw`.
+    FastAPI and Mistral add the place of a wrong field as `loc`, OpenRouter the reply of the model's provider as
+    `metadata.raw`.
     """
     if isinstance(body, str):
         return body
@@ -238,6 +239,8 @@ def reason_in(body: object) -> str:
         return ""
     known = [body[key] for key in _REASONS if key in body] or [v for v in body.values() if isinstance(v, list | dict)]
     reason = next(filter(None, map(reason_in, known)), "")
+    if reason and isinstance(place := body.get("loc"), list) and place:
+        reason = f"{'.'.join(map(str, place))}: {reason}"
     metadata = body.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     of_provider = error_reason(raw) if raw and isinstance(raw, str) else reason_in(raw)

@@ -198,6 +198,13 @@ def test_a_refused_field_is_replaced_once_and_said(quirky, refused, caplog):
     assert message[refused] in answers[0].error
 
 
+def test_a_field_that_is_refused_by_its_place_alone(quirky):
+    field = {"type": "extra_forbidden", "loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}
+    server = quirky(lambda sent: (422, {"detail": [field]}) if "temperature" in sent else (200, chat()))
+    _, (answer,) = ask(server)
+    assert answer.probability == 0.7
+
+
 def test_a_prompt_that_is_too_long_is_refused_alone(quirky, caplog):
     reason = "'max_tokens' or 'max_completion_tokens' is too large: 64. This model's maximum context length is 4096"
 

@@ -221,7 +221,7 @@ def test_the_reason_of_the_provider(raw):
     {"error": {"message": "REASON", "code": "x"}},
     {"object": "error", "message": "REASON", "type": "BadRequestError", "param": None, "code": 400},
     {"detail": "REASON"},
-    {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "REASON"}]},
+    {"detail": [{"type": "missing", "loc": [], "msg": "REASON"}]},
     {"error": "REASON", "error_type": "validation"},
     {"error": True, "message": "REASON"},
     {"error": "invalid_request", "error_description": "REASON"},
@@ -234,6 +234,17 @@ def test_the_reason_of_the_provider(raw):
 ])  # fmt: skip
 def test_the_reason_in_an_error_body_of_any_shape(body):
     assert error_reason(json.dumps(body)) == "REASON"
+
+
+def test_the_reason_names_the_field_that_is_wrong():
+    """As FastAPI does, by itself and in Mistral's error."""
+    fields = [
+        {"type": "extra_forbidden", "loc": ["body", "tools", 0, "x"], "msg": "Extra inputs are not permitted"},
+        {"type": "missing", "loc": ["body", "model"], "msg": "Field required"},
+    ]
+    expected = "body.tools.0.x: Extra inputs are not permitted; body.model: Field required"
+    for body in ({"detail": fields}, {"object": "Error", "detail": fields}, {"message": {"detail": fields}}):
+        assert error_reason(json.dumps(body)) == expected
 
 
 def test_a_body_that_is_no_json():
