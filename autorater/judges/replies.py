@@ -26,7 +26,10 @@ _REASONS = (
     "status_msg",
     "reason",
     "title",
+    "description",
 )
+# of a general reason; as text `param` is a field's name
+_MORE_SPECIFIC = ("errors", "details", "detail", "innererror", "reason", "param", "cause")
 _REASONING = (
     "reasoning_content",  # vLLM, SGLang, DeepSeek
     "reasoning",  # OpenRouter, vLLM, Ollama
@@ -226,7 +229,7 @@ def _shallow_reason_in(body: object) -> str:
 
 
 def reason_in(body: object) -> str:
-    """The first text under one of the keys that servers use for a reason; empty if there is none.
+    """The first text under one of the keys that servers use for a reason, with more specific ones; empty if none.
 
     FastAPI and Mistral add the place of a wrong field as `loc`, OpenRouter the reply of the model's provider as
     `metadata.raw`.
@@ -237,14 +240,18 @@ def reason_in(body: object) -> str:
         return "; ".join(filter(None, map(reason_in, body)))
     if not isinstance(body, Mapping):
         return ""
-    known = [body[key] for key in _REASONS if key in body] or [v for v in body.values() if isinstance(v, list | dict)]
-    reason = next(filter(None, map(reason_in, known)), "")
+    keys = [key for key in dict.fromkeys((*_REASONS, *_MORE_SPECIFIC)) if key in body]
+    found = {key: reason_in(body[key]) for key in keys if key != "param" or not isinstance(body[key], str)}
+    others = [value for key, value in body.items() if key not in found and isinstance(value, list | dict)]
+    unnamed = () if any(key in _REASONS for key in keys) else map(reason_in, others)
+    reason = next(filter(None, chain(found.values(), unnamed)), "")
     if reason and isinstance(place := body.get("loc"), list) and place:
         reason = f"{'.'.join(map(str, place))}: {reason}"
     metadata = body.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     of_provider = error_reason(raw) if raw and isinstance(raw, str) else reason_in(raw)
-    return ": ".join(filter(None, dict.fromkeys((reason, of_provider))))
+    parts = dict.fromkeys((reason, *(found.get(key, "") for key in _MORE_SPECIFIC), of_provider))
+    return ": ".join(part for part in parts if part and not any(part in other for other in parts if other != part))
 
 
 def _json_of(text: str) -> object:

@@ -230,10 +230,43 @@ def test_the_reason_of_the_provider(raw):
     {"object": "error", "message": {"detail": [{"msg": "REASON"}]}, "type": "invalid_request_error"},
     {"title": "Invalid", "errors": {"max_tokens": ["REASON"]}},
     {"status": 400, "errors": ["REASON"]},
+    {"code": 400, "param": None, "problems": [{"message": "REASON"}]},
     "REASON",
 ])  # fmt: skip
 def test_the_reason_in_an_error_body_of_any_shape(body):
     assert error_reason(json.dumps(body)) == "REASON"
+
+
+@pytest.mark.parametrize("body", [
+    {"message": "GENERAL", "errors": {"max_tokens": ["REASON"]}},  # Laravel
+    {"message": "GENERAL", "errors": [{"message": "REASON"}]},  # GitHub
+    {"error": {"message": "GENERAL", "details": [{"@type": "x", "fieldViolations": [{"description": "REASON"}]}]}},
+    {"error": {"code": "BadRequest", "message": "GENERAL", "innererror": {"message": "REASON"}}},  # Azure
+    {"error": {"message": "GENERAL", "details": "REASON"}},
+    {"error": "GENERAL", "reason": "REASON"},
+    {"error": {"message": "GENERAL", "param": {"error": "REASON"}}},  # Vercel
+    {"error": {"message": "GENERAL", "param": [{"errors": [[{"message": "REASON", "path": ["x"]}]]}]}},  # Vercel
+    {"error": {"message": "GENERAL", "cause": {"name": "x", "message": "REASON"}}},
+    {"error": {"message": "GENERAL", "details": [{"message": "GENERAL: REASON", "reason": "REASON"}]}},
+])  # fmt: skip
+def test_a_general_reason_with_a_more_specific_one(body):
+    assert error_reason(json.dumps(body)) == "GENERAL: REASON"
+
+
+def test_the_name_of_a_field_is_no_reason():
+    error = {"message": "REASON", "type": "invalid_request_error", "param": "max_tokens", "code": None}
+    assert error_reason(json.dumps({"error": error})) == "REASON"
+
+
+@pytest.mark.parametrize("key", ["errors", "details", "detail", "innererror", "reason", "param", "cause"])
+def test_the_time_for_a_reason_does_not_double_with_its_depth(key):
+    body = "REASON"
+    for _ in range(60):
+        body = {key: [body]}
+    start = time.process_time()
+    assert error_reason(json.dumps(body)) == "REASON"
+    assert error_reason(json.dumps(body).replace("REASON", "")).startswith("{")
+    assert time.process_time() - start < 20, "milliseconds, or years"
 
 
 def test_the_reason_names_the_field_that_is_wrong():
