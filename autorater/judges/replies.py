@@ -131,7 +131,7 @@ def read_reply(reply: str) -> Reply:
         text = _text_of(message.get("content")) or message.get("refusal") or ""
         if text.strip():
             return found(text, finish)
-        problem, retry = _why_empty(choice, message, completion_tokens)
+        problem, retry = _why_empty(choice, message, completion_tokens, _reasoning_tokens(body.get("usage")))
     except _OTHER_FORMAT:
         return found(problem=f"the reply is no chat completion: {reply[:80]!r}", retry=True)
     return found("", finish, problem=problem, retry=retry)
@@ -312,16 +312,25 @@ def _message_in(choice: Mapping) -> Mapping:
 
 
 def _text_of(content: object) -> str:
-    """The text of a message, without the thinking parts of a list of parts."""
+    """The text of a message, or its refusal, without the thinking parts of a list of parts."""
     if isinstance(content, list):
         visible = [part for part in content if part.get("type") in (None, "text", "output_text")]
-        return "".join(part.get("text") or "" for part in visible if not part.get("thought"))
+        refusals = [part.get("refusal") or "" for part in content if part.get("type") == "refusal"]
+        return "".join(part.get("text") or "" for part in visible if not part.get("thought")) or "".join(refusals)
     if content is not None and not isinstance(content, str):
         raise TypeError("content is neither text nor a list of parts")
     return content or ""
 
 
-def _why_empty(choice: Mapping, message: Mapping, tokens: int) -> tuple[str, bool]:
+def _reasoning_tokens(usage: object) -> int:
+    """The tokens of reasoning that a server reports, 0 if it reports none."""
+    if not isinstance(usage, Mapping):
+        return 0
+    details = [usage.get(f"{kind}_tokens_details") for kind in ("completion", "output")]
+    return max((_whole(part.get("reasoning_tokens")) for part in details if isinstance(part, Mapping)), default=0)
+
+
+def _why_empty(choice: Mapping, message: Mapping, tokens: int, reasoning_tokens: int) -> tuple[str, bool]:
     """Why a completion is empty, and whether to retry: a model that answers so once answers so again."""
     reported, content = choice.get("finish_reason"), message.get("content")
     finish = _finish_reason(reported)
@@ -333,6 +342,9 @@ def _why_empty(choice: Mapping, message: Mapping, tokens: int) -> tuple[str, boo
         return f"cut off at {tokens} tokens{where}, finish_reason {reported}; raise --max_answer_tokens", False
     if finish == "content_filter" or _is_filtered(choice):
         return f"the content filter of the server stopped the answer, finish_reason {reported}", False
+    if reasoning_tokens and reasoning_tokens >= tokens:  # with `stop`, as some gateways call every end
+        size = f" ({reasoning_tokens:,} tokens)"
+        return f"the reply is only reasoning{size}{where}, finish_reason {reported}; raise --max_answer_tokens", False
     if field:
         return (
             f"the reply is only reasoning{where}, finish_reason {reported}; let the server reason less or not",

@@ -83,9 +83,30 @@ def test_words_that_are_neither(word):
     assert (found.finish_reason, found.retry) == (word, True)
 
 
+@pytest.mark.parametrize("kind", ["completion", "output"])
+@pytest.mark.parametrize(("reasoning", "is_all"), [(64, True), (70, True), (63, False), (0, False), (None, False)])
+def test_reasoning_that_used_up_the_budget(kind, reasoning, is_all):
+    usage = {**USAGE, f"{kind}_tokens_details": {"reasoning_tokens": reasoning}}
+    choice = {"message": {"content": ""}, "finish_reason": "stop"}
+    found = read_reply(json.dumps({"choices": [choice], "usage": usage}))
+    only = f"the reply is only reasoning ({reasoning} tokens), finish_reason stop; raise --max_answer_tokens"
+    assert found.problem == (only if is_all else "the reply is empty, finish_reason stop")
+    assert found.retry is not is_all
+
+
+@pytest.mark.parametrize("usage", [
+    3, {"completion_tokens_details": 3}, {"completion_tokens_details": {"reasoning_tokens": "many"}},
+])  # fmt: skip
+def test_a_usage_of_another_form_reports_no_reasoning(usage):
+    body = {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}], "usage": usage}
+    assert read_reply(json.dumps(body)).problem == "the reply is empty, finish_reason stop"
+
+
 def test_the_visible_text():
     assert reply("0.7").text == "0.7"
     assert reply(None, refusal="I cannot").text == "I cannot"
+    assert reply([{"type": "refusal", "refusal": "I "}, {"type": "refusal", "refusal": "cannot"}]).text == "I cannot"
+    assert reply([{"type": "refusal", "refusal": "I cannot"}, {"type": "text", "text": "0.7"}]).text == "0.7"
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "0.7"}]
     assert reply(parts).text == "0.7"
     assert reply([{"text": "hm", "thought": True}, {"text": "0."}, {"text": None}, {"text": "7"}]).text == "0.7"
