@@ -43,6 +43,7 @@ LOCAL_OPTIONS = ("dtype", "judgment")
 PAIRWISE, POINTWISE = "pairwise", "pointwise"
 _USER = re.compile(r"([^/?#]*//)?[^/?#]*@")
 _SECRET_VALUE = re.compile(r"([?&][^=&#]*(?:key|token|sig|secret|auth|pass|code|cred)[^=&#]*=)[^&#]+", re.IGNORECASE)
+_ROUTE = re.compile(r"((?:/chat)?/completions)/*$")
 _LOCAL = "a local judge sends no requests to a server, and its answers are computed exactly"
 
 
@@ -142,7 +143,9 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
 
 
 def check_address(name: str, text: str) -> None:
-    """Checks that a text, which has this name in an error, is the address of a server without user and password.
+    """Checks that a text, which has this name in an error, is the address of a server, and not of one of its routes.
+
+    It has no user and password.
 
     Raises:
         UserError: If it is not.
@@ -154,6 +157,10 @@ def check_address(name: str, text: str) -> None:
         )
     if not is_address(text):
         raise UserError(f"{name} {without_secret_values(text)}: expected an address such as http://localhost:8000/v1")
+    if route := _ROUTE.search(urlsplit(text).path):
+        raise UserError(
+            f"{name} {without_secret_values(text)}: expected the address without {route[1]}, which every request adds"
+        )
 
 
 def without_secret_values(address: str) -> str:

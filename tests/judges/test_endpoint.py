@@ -649,6 +649,23 @@ def test_an_address_with_a_password_is_refused(address, monkeypatch):
     EndpointJudge("m", base_url="http://host/accounts/@me/v1?to=a@b")
 
 
+@pytest.mark.parametrize(("path", "route"), [
+    ("/v1/chat/completions", "/chat/completions"),
+    ("/v1/completions/", "/completions"),
+    ("/openai/deployments/gpt-4o/chat/completions?api-version=1", "/chat/completions"),
+])  # fmt: skip
+def test_the_address_of_a_route_is_refused(path, route, monkeypatch):
+    expected = f"http://host{path}: expected the address without {route}, which every request adds"
+    with pytest.raises(UserError) as error:
+        EndpointJudge("m", base_url=f"http://host{path}")
+    assert str(error.value) == f"base_url {expected}"
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://host{path}")
+    with pytest.raises(UserError) as error:
+        EndpointJudge("m")
+    assert str(error.value) == f"OPENAI_BASE_URL {expected}"
+    EndpointJudge("m", base_url="http://host/completions/v1")
+
+
 def test_an_empty_address_of_the_environment_is_none(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
