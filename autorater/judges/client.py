@@ -434,7 +434,7 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
         timeout=settings.timeout,
         http_client=openai.DefaultAioHttpClient(timeout=settings.timeout),  # half the processor time per request
         default_headers=headers,
-        default_query=dict(parse_qsl(address.query)),
+        default_query=dict(parse_qsl(address.query, keep_blank_values=True)),
     )
 
 

@@ -10,9 +10,10 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from autorater.data.config_file import on_command_line
 from autorater.data.errors import UserError, did_you_mean, refuse_ineffective
@@ -145,7 +146,7 @@ def check_judge_options(judges: Sequence[str], args: argparse.Namespace, given: 
 def check_address(name: str, text: str) -> None:
     """Checks that a text, which has this name in an error, is the address of a server, and not of one of its routes.
 
-    It has no user and password.
+    It has no user and password, and every name in its query is there once.
 
     Raises:
         UserError: If it is not.
@@ -160,6 +161,11 @@ def check_address(name: str, text: str) -> None:
     if route := _ROUTE.search(urlsplit(text).path):
         raise UserError(
             f"{name} {without_secret_values(text)}: expected the address without {route[1]}, which every request adds"
+        )
+    counts = Counter(key for key, _ in parse_qsl(urlsplit(text).query, keep_blank_values=True))
+    if repeated := next((key for key, count in counts.items() if count > 1), None):
+        raise UserError(
+            f"{name} {without_secret_values(text)}: got {repeated} {counts[repeated]} times; expected it once"
         )
 
 

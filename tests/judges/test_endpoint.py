@@ -254,9 +254,9 @@ def test_numbers_of_tokens_that_are_none(number):
 
 def test_the_query_of_an_address_and_headers(quirky):
     server = quirky(lambda sent: (200, chat()))
-    ask(server, path="/openai/deployments/gpt?api-version=2024-10-21", headers={"api-key": "k", "X-Team": "a"})
+    ask(server, path="/openai/deployments/gpt?api-version=2024-10-21&raw=", headers={"api-key": "k", "X-Team": "a"})
     path, headers, _ = server.seen[0]
-    assert path == "/openai/deployments/gpt/chat/completions?api-version=2024-10-21"
+    assert path == "/openai/deployments/gpt/chat/completions?api-version=2024-10-21&raw="
     assert (headers["api-key"], headers["x-team"]) == ("k", "a")
 
 
@@ -664,6 +664,11 @@ def test_the_address_of_a_route_is_refused(path, route, monkeypatch):
         EndpointJudge("m")
     assert str(error.value) == f"OPENAI_BASE_URL {expected}"
     EndpointJudge("m", base_url="http://host/completions/v1")
+
+
+def test_a_name_that_is_repeated_in_a_query_is_refused():
+    with pytest.raises(UserError, match=r"^base_url http://host/v1\?key=…&tag=&tag=b: got tag 2 times; expected it"):
+        EndpointJudge("m", base_url="http://host/v1?key=k&tag=&tag=b")
 
 
 def test_an_empty_address_of_the_environment_is_none(monkeypatch):
