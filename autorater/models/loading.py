@@ -230,6 +230,8 @@ def load_adapter(
         tokenizer = load_tokenizer(name_or_path, **source)
     try:
         place = resolve_model(base)
+        if file_of(place, _ADAPTER, **{**source, "revision": config.revision}):  # transformers would leave it out
+            raise UserError("it is an adapter itself; merge it first (autorater merge), or name its own base model")
         if tokenizer is None:
             tokenizer = load_tokenizer(place, **{**source, "revision": config.revision})
         whole = load_base(place, revision=config.revision, **model_init_kwargs)

@@ -230,6 +230,7 @@ def test_a_lora_adapter_has_its_base_beside_it_and_its_tokenizer_there(adapter, 
     for base, message in (
         ("/scratch/old/rm", f"{description} names the base model /scratch/old/rm, which is not there; move it back"),
         ("org/base", f"{description}: the base model org/base cannot be loaded as a sequence classifier: "),
+        (str(folder), f"{description}: the base model {folder} cannot .*: it is an adapter itself; merge it"),
     ):
         description.write_text(json.dumps(content | {"base_model_name_or_path": base}))
         with pytest.raises(UserError, match=f"^{message}") as caught:

@@ -338,6 +338,26 @@ def test_an_adapter_without_a_tokenizer_has_that_of_its_base_model(folder, tmp_p
     assert (loaded.get_vocab(), loaded.chat_template) == (tokenizer.get_vocab(), "{{ messages }}")
 
 
+def test_an_adapter_of_an_adapter_is_refused(folder, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base = str(folder)
+    for name in ("inner", "outer"):
+        model, tokenizer = load_policy(str(folder))
+        adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        adapted.peft_config["default"].base_model_name_or_path = base
+        base = str(tmp_path / name)
+        adapted.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+    load_policy(str(tmp_path / "inner"))
+    with pytest.raises(UserError) as caught:
+        load_policy(str(tmp_path / "outer"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'outer' / 'adapter_config.json'}: the base model {tmp_path / 'inner'} cannot be loaded as a "
+        "causal language model: it is an adapter itself; merge it first (autorater merge), or name its own base model"
+    )
+
+
 @pytest.mark.parametrize("of_tokens", ["modules_to_save", "trainable_token_indices"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_an_adapter_with_added_tokens(policy, tmp_path, of_tokens, tied):
