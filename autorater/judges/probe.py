@@ -61,6 +61,7 @@ class LinearProbe:
         out_of_fold: Pr[B better] of the N training pairs, each predicted from pairs without its texts, shape (N,).
         folds: The fold of every training text; None if the probe was loaded.
         fold_weights: Weights of the fits, by the two folds that each left out (sorted; twice the same for one).
+        revision: Revision of the model on the Hub, if one was requested.
     """
 
     states: ResponseStates
@@ -71,6 +72,7 @@ class LinearProbe:
     out_of_fold: np.ndarray
     folds: Mapping[ReadText, int] | None = None
     fold_weights: Mapping[tuple[int, int], np.ndarray] | None = None
+    revision: str | None = None
 
     @classmethod
     def fit(
@@ -97,7 +99,9 @@ class LinearProbe:
                 too few or too connected to be divided into folds without common texts.
         """
         model, tokenizer = load_on(model_name_or_path, device, **model_init_kwargs)
-        return cls.fit_model(model, tokenizer, pairs, seed, name=model_name_or_path, progress=progress)
+        probe = cls.fit_model(model, tokenizer, pairs, seed, name=model_name_or_path, progress=progress)
+        probe.revision = model_init_kwargs.get("revision")
+        return probe
 
     @classmethod
     def fit_model(
@@ -177,14 +181,15 @@ class LinearProbe:
         Path(folder).mkdir(parents=True, exist_ok=True)
         description, arrays = (Path(folder, file) for file in _FILES)
         content = {"model": self.name, "layer": self.layer, "strength": self.strength}
-        write_json(description, content)
+        write_json(description, content | ({"revision": self.revision} if self.revision else {}))
         np.savez(arrays, weights=self.weights, out_of_fold=self.out_of_fold)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None, **model_init_kwargs) -> LinearProbe:
         """Loads a saved probe and its model; UserError if either is missing.
 
-        A relative path of the model is one from the working directory, or from the folder.
+        A relative path of the model is one from the working directory, or from the folder. Its revision is by default
+        the one that the probe was fitted to.
         """
         description, arrays = (Path(folder, file) for file in _FILES)
         if not description.exists() or not arrays.exists():
@@ -193,10 +198,13 @@ class LinearProbe:
         if missing := {"model", "layer", "strength"} - saved.keys():
             raise UserError(f"{description}: no {', '.join(sorted(missing))}; expected what LinearProbe.save writes")
         name = named_model(description, "model", saved["model"])
+        if "revision" in saved:
+            model_init_kwargs.setdefault("revision", saved["revision"])
         model, tokenizer = load_on(name, device, **model_init_kwargs)
         states = ResponseStates(model, tokenizer, [saved["layer"]])
         with np.load(arrays) as columns:
-            return cls(states, name, saved["layer"], saved["strength"], **columns)
+            revision = model_init_kwargs.get("revision")
+            return cls(states, name, saved["layer"], saved["strength"], **columns, revision=revision)
 
 
 def text_folds(pairs: Sequence[Pair], texts: Sequence[ReadText], seed: int) -> np.ndarray:

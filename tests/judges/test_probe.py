@@ -245,6 +245,25 @@ def test_saved_and_loaded(parts, pairs, fitted, tmp_path):
         LinearProbe.load(description.parent)
 
 
+def test_the_revision_of_the_model_is_saved(parts, pairs, tmp_path, monkeypatch):
+    revisions = []
+
+    def load_policy(name, revision=None):
+        revisions.append(revision)
+        return parts
+
+    monkeypatch.setattr(probe, "load_policy", load_policy)
+    fitted = LinearProbe.fit("org/model", pairs, device="cpu", revision="v1")
+    fitted.save(tmp_path / "probe")
+    loaded = LinearProbe.load(tmp_path / "probe", device="cpu")
+    loaded.save(tmp_path / "again")
+    LinearProbe.load(tmp_path / "again", device="cpu")
+    LinearProbe.load(tmp_path / "again", device="cpu", revision="v2")
+    replace(fitted, revision=None).save(tmp_path / "probe")
+    LinearProbe.load(tmp_path / "probe", device="cpu")
+    assert revisions == ["v1", "v1", "v1", "v2", None]
+
+
 def test_a_probe_whose_model_was_moved(parts, fitted, tmp_path):
     for part in parts:
         part.save_pretrained(tmp_path / "model")
