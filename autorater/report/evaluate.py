@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     judges = {name: _open(path, args) for name, path in paths.items()}
     pairs, column, summary = _compared_pairs(args, *loaded, judges.values())
     entries = _judge(args, judges, paths, pairs, folder)
+    methods.best_entry(entries)  # an error if no method is available
     compared = methods.headline_entries(entries)
     if args.panel:
         options = {"clusters": pairs.clusters, "n_bootstrap": args.n_bootstrap, "seed": args.seed}

@@ -20,6 +20,20 @@ from tests.audit.conftest import lines, serve  # noqa: F401  (fixture)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
 
+@pytest.fixture(scope="module")
+def pointwise_dir(tmp_path_factory):
+    from autorater.judges.pointwise import PointwiseJudge
+    from tests.conftest import make_model, make_tokenizer
+
+    folder = tmp_path_factory.mktemp("pointwise")
+    tokenizer = make_tokenizer()
+    judge = PointwiseJudge(make_model("qwen", len(tokenizer)), tokenizer)
+    judge.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    judge.save_format(folder)
+    return folder
+
+
 @pytest.fixture
 def data(tmp_path):
     path = tmp_path / "votes.jsonl"
@@ -120,6 +134,24 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     autorater(["evaluate", *files, "--output_dir", str(tmp_path / "o")])
     assert "split by prompt" in capsys.readouterr().out
     assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
+
+
+@pytest.mark.parametrize("more", [[], ["--panel"], ["--baseline", "BASELINE"]])
+def test_no_method_is_available(pointwise_dir, recorded, data, tmp_path, capsys, more):
+    if more == ["--baseline", "BASELINE"]:
+        more = ["--baseline", str(tmp_path / "baseline")]
+        autorater(["evaluate", "--judge", recorded, "--dataset_name", data, "--output_dir", more[1]])
+    judges = [str(pointwise_dir)]
+    if more == ["--panel"]:
+        (tmp_path / "other").symlink_to(pointwise_dir)
+        judges.append(str(tmp_path / "other"))
+    arguments = ["evaluate", "--judge", *judges, "--dataset_name", data, "--output_dir", str(tmp_path / "o"), *more]
+    with pytest.raises(SystemExit) as stopped:
+        autorater([*arguments, "--methods", "verbalized", "letter_logits"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "no judging method is available (" in error
+    assert "letter_logits: this judge is pointwise: its scores are answer_mean or pointwise" in error
 
 
 def test_one_process_evaluates(data, recorded, tmp_path, capsys, monkeypatch):
