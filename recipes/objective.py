@@ -37,14 +37,15 @@ def main() -> None:
     from autorater.judges.saved import read_format
     from autorater.report.tables import accuracy_table
 
-    base = args.before or objective.trained_from(args.judge)
+    base, revision = (args.before, None) if args.before else objective.trained_from(args.judge)
     pairs = objective_pairs(args.n_pairs, args.seed)
     kind = LabelJudge if "label_format" in read_format(args.judge) else Judge
     judge = kind.from_pretrained(args.judge)
     after = objective.judge_objective(judge, pairs, progress=True)
-    before = objective.judge_objective(objective.untrained(judge, base), pairs, progress=True)
+    before = objective.judge_objective(objective.untrained(judge, base, revision), pairs, progress=True)
     accuracy = objective.accuracy_change(pairs, before, after)
-    print(f"{args.judge}, trained from {base}; {len(pairs)} pairs\n\n{accuracy_table(accuracy)}")
+    name = f"{base}@{revision}" if revision else base
+    print(f"{args.judge}, trained from {name}; {len(pairs)} pairs\n\n{accuracy_table(accuracy)}")
     if args.output:
         write_json(args.output, accuracy)
 

@@ -21,14 +21,16 @@ from autorater.metrics.intervals import Mean, Share, bootstrap
 from autorater.models.loading import load_policy
 
 
-def untrained(judge: Judge, name_or_path: str) -> Judge:
+def untrained(judge: Judge, name_or_path: str, revision: str | None = None) -> Judge:
     """The same prompts and answers with another model of the same tokenizer and precision, without a recalibration.
+
+    `revision` is that of the model on the Hub.
 
     Raises:
         UserError: If the model cannot be loaded, or has another tokenizer.
     """
     weight = next(judge.model.parameters())
-    model, tokenizer = load_policy(name_or_path, dtype=str(weight.dtype).removeprefix("torch."))
+    model, tokenizer = load_policy(name_or_path, dtype=str(weight.dtype).removeprefix("torch."), revision=revision)
     if tokenizer.get_vocab() != judge.tokenizer.get_vocab():
         raise UserError(f"{name_or_path} has another tokenizer than the judge; expected the model it was trained from")
     before = copy(judge)
@@ -67,12 +69,16 @@ def accuracy_change(pairs: Sequence[Pair], before: Judgments, after: Judgments) 
     return found
 
 
-def trained_from(folder: str | Path) -> str:
-    """The model that a training run began with, from the `run.json` in its folder; `UserError` if it names none."""
+def trained_from(folder: str | Path) -> tuple[str, str | None]:
+    """The model that a training run began with, and its revision if one was requested, from `run.json` in the folder.
+
+    Raises:
+        UserError: If `run.json` names no model.
+    """
     file = Path(folder, RECORD)
     settings = read_json(file, "name the untrained model with --before").get("settings", {}) if file.exists() else {}
     base = settings.get("model_name_or_path") or next(iter(map(str, Path(folder).glob("warm_start"))), None)
     if base is None:
         raise UserError(f"{file} names no model that the judge was trained from; name it with --before")
     inside = Path(folder, base)  # as a run names a model in its own folder, which can be moved
-    return str(inside) if inside.is_dir() else base
+    return (str(inside), None) if inside.is_dir() else (base, settings.get("model_revision"))

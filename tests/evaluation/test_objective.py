@@ -8,6 +8,7 @@ import pytest
 
 from autorater.data.errors import UserError
 from autorater.data.objective import objective_pairs
+from autorater.evaluation import objective
 from autorater.evaluation.objective import accuracy_change, judge_objective, trained_from, untrained
 from autorater.judges import Judge, Judgments
 from autorater.judges.calibrators import LogitMap
@@ -56,7 +57,7 @@ def trained(tmp_path):
 
 def test_both_models_read_the_same_prompts(trained):
     judge = Judge.from_pretrained(str(trained / "judge"))
-    base = trained_from(trained / "judge")
+    base, _ = trained_from(trained / "judge")
     before = untrained(judge, base)
     assert judge.recalibration is not None
     assert before.recalibration is None
@@ -81,9 +82,26 @@ def test_a_base_in_the_folder_of_the_run_is_found_from_anywhere(trained):
     """A pointwise judge begins from the teacher that its run trained."""
     record = trained / "judge" / "run.json"
     record.write_text('{"settings": {"model_name_or_path": "teacher"}}')
-    assert trained_from(trained / "judge") == "teacher"
+    assert trained_from(trained / "judge") == ("teacher", None)
     (trained / "judge" / "teacher").mkdir()
-    assert trained_from(trained / "judge") == str(trained / "judge" / "teacher")
+    assert trained_from(trained / "judge") == (str(trained / "judge" / "teacher"), None)
+
+
+def test_the_model_before_training_has_the_revision_of_the_run(trained, monkeypatch):
+    settings = {"model_name_or_path": "org/model", "model_revision": "v1"}
+    (trained / "judge" / "run.json").write_text(json.dumps({"settings": settings}))
+    assert trained_from(trained / "judge") == ("org/model", "v1")
+    revisions = []
+
+    def load_policy(name, dtype, revision):
+        revisions.append(revision)
+        return judge.model, judge.tokenizer
+
+    judge = Judge.from_pretrained(str(trained / "judge"))
+    monkeypatch.setattr(objective, "load_policy", load_policy)
+    untrained(judge, *trained_from(trained / "judge"))
+    untrained(judge, "org/model")
+    assert revisions == ["v1", None]
 
 
 def test_the_recipe_prints_and_writes_them(trained):
