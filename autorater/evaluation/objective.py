@@ -72,6 +72,8 @@ def accuracy_change(pairs: Sequence[Pair], before: Judgments, after: Judgments) 
 def trained_from(folder: str | Path) -> tuple[str, str | None]:
     """The model that a training run began with, and its revision if one was requested, from `run.json` in the folder.
 
+    The model that a teacher began with counts, if the run trained it first, in its own folder.
+
     Raises:
         UserError: If `run.json` names no model.
     """
@@ -81,4 +83,7 @@ def trained_from(folder: str | Path) -> tuple[str, str | None]:
     if base is None:
         raise UserError(f"{file} names no model that the judge was trained from; name it with --before")
     inside = Path(folder, base)  # as a run names a model in its own folder, which can be moved
-    return (str(inside), None) if inside.is_dir() else (base, settings.get("model_revision"))
+    if not inside.is_dir():
+        return base, settings.get("model_revision")
+    is_own = Path(folder).resolve() in inside.resolve().parents and settings.get("warm_start_verdicts") == base
+    return trained_from(inside) if is_own and Path(inside, RECORD).exists() else (str(inside), None)

@@ -23,6 +23,7 @@ from trl import ModelConfig
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
 from autorater.evaluation.judge import Evaluation, evaluate, judge_all, measure
+from autorater.evaluation.objective import trained_from
 from autorater.evaluation.results import prepare_output_dir
 from autorater.evaluation.stored_judgments import read_stored, stored_at
 from autorater.judges import Judgments
@@ -171,7 +172,7 @@ def open_run(
         _warm_up(judge, train, data.warm_start, before, longest, options, record)
     start_tracking(training, settings, record.run)
     card = {
-        "base_model": options.pretrained or FROM_SCRATCH,
+        "base_model": from_main(lambda: trained_from(training.output_dir)[0]) if options.pretrained else FROM_SCRATCH,
         "prompt_text": judge.encoder.format.described,
         "settings": shown_settings(settings, options),
         "warning": data.warning,

@@ -87,6 +87,23 @@ def test_a_base_in_the_folder_of_the_run_is_found_from_anywhere(trained):
     assert trained_from(trained / "judge") == (str(trained / "judge" / "teacher"), None)
 
 
+def test_the_model_before_training_is_that_before_the_own_teacher(trained):
+    def began_with(base, **more):
+        settings = {"model_name_or_path": base} | more
+        (trained / "judge" / "run.json").write_text(json.dumps({"settings": settings}))
+        return trained_from(trained / "judge")
+
+    teacher = trained / "judge" / "teacher"
+    teacher.mkdir()
+    of_teacher = {"settings": {"model_name_or_path": "org/model", "model_revision": "v1"}}
+    (teacher / "run.json").write_text(json.dumps(of_teacher))
+    assert began_with("teacher", warm_start_verdicts="teacher") == ("org/model", "v1")
+    assert began_with("teacher") == (str(teacher), None), "another run, in a folder of this one"
+    (trained / "base" / "run.json").write_text(json.dumps(of_teacher))
+    base = str(trained / "base")
+    assert began_with(base, warm_start_verdicts=base) == (base, None), "a teacher that was there"
+
+
 def test_the_model_before_training_has_the_revision_of_the_run(trained, monkeypatch):
     settings = {"model_name_or_path": "org/model", "model_revision": "v1"}
     (trained / "judge" / "run.json").write_text(json.dumps({"settings": settings}))

@@ -20,6 +20,7 @@ from autorater.judges.calibrators import fit_recalibration
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.loading import load_policy
 from autorater.prompts.templates import PromptFormat
+from autorater.report.text import markdown_line
 from autorater.training import policy, run
 from autorater.training.arguments import JudgeArguments
 from autorater.training.checkpointing.record import RunRecord
@@ -279,6 +280,8 @@ def test_a_run_trains_its_pointwise_teacher_first(pairs, tmp_path, caplog):
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
     assert settings["model_name_or_path"] == settings["warm_start_verdicts"] == "teacher", "the folder can be moved"
     assert json.loads((tmp_path / "run/teacher/metrics.json").read_text())["after/n_pairs"] == 20
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"Trained from {markdown_line(str(model))} to read" in card, "not from the teacher"
     modified = (tmp_path / "run/teacher/model.safetensors").stat().st_mtime_ns
     with pytest.raises(AlreadyFinished):
         train(resume="auto")
