@@ -3,7 +3,7 @@
 A model on this machine has all methods (`autorater.judges.methods`). Other judges have one: a trained judge that is
 read exactly behind a server `answer_mean`, a server that writes its answer `verbalized`, a file `recorded`.
 
-Judgments are stored as they come: those of a server one by one, others in parts.
+Judgments are stored as they come: those of a server one by one, others in parts, small ones where the judge reasons.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
-from autorater.evaluation.stored_judgments import judge_in_parts, judge_in_store, read_stored, stored_at
+from autorater.evaluation.stored_judgments import PART, judge_in_parts, judge_in_store, read_stored, stored_at
 from autorater.judges.calibrators import content_free_pairs
 from autorater.judges.client import CHARACTERS_PER_TOKEN
 from autorater.judges.endpoint import EndpointJudge
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from autorater.judges import Judge
 
 _TIMED_PROMPTS = 16
+_GENERATED_PART = 16  # pairs; of a judge that reasons they can take minutes
 logger = logging.getLogger(__name__)
 
 
@@ -165,7 +166,8 @@ def _judge_by_method(
     about = (encoder.format, encoder.pieces, judge.tree.step, str(judge.model.dtype))
     folder, depends_on = storage.folder, (storage.model, method, *about, sorted(options.items()))
     if not is_fitted:
-        return judge_in_parts(open_method(), pairs, folder, depends_on, progress=progress), None
+        size = _GENERATED_PART if _generates(method, judge) else PART
+        return judge_in_parts(open_method(), pairs, folder, depends_on, size=size, progress=progress), None
     depends_on = (*depends_on, [(pair.prompt, pair.response_a, pair.response_b, pair.label) for pair in fit_on])
     paths = [stored_at(folder, (*depends_on, part), rows) for part, rows in (("all", pairs), ("fitted on", fit_on))]
     judgments, cross_fitted = map(read_stored, paths)
@@ -175,6 +177,11 @@ def _judge_by_method(
         judgments.save(paths[0])
         cross_fitted.save(paths[1])
     return judgments, cross_fitted
+
+
+def _generates(method: str, judge: Judge) -> bool:
+    """Whether a judge reasons by a method, and does not judge in one forward pass a prompt."""
+    return method.endswith("_reasoning") or (method == "answer_mean" and judge.encoder.format.reasoning)
 
 
 def cost(

@@ -26,25 +26,37 @@ from autorater.progress import progress_bar
 from autorater.prompts.templates import AS_IT_IS
 
 logger = logging.getLogger(__name__)
-_PART = 500  # pairs; prompts of similar length are batched within a part
+PART = 500
+"""Pairs in a part; prompts of similar length are batched within it."""
 
 
 def judge_in_parts(
-    judge: PairJudge, pairs: Sequence[Pair], folder: Path, depends_on: object, *, progress: bool = False
+    judge: PairJudge,
+    pairs: Sequence[Pair],
+    folder: Path,
+    depends_on: object,
+    *,
+    size: int = PART,
+    progress: bool = False,
 ) -> Judgments:
-    """The judgments of N pairs; parts that are stored in `folder` are not judged again.
+    """The judgments of N pairs; parts that are stored in `folder`, of any size, are not judged again.
 
-    `depends_on` is everything but the texts of the pairs that the judgments depend on; it has a stable `repr`.
+    Args:
+        depends_on: Everything but the texts of the pairs that the judgments depend on; it has a stable `repr`.
+        size: Pairs in a new part, which are lost if it is not completed.
     """
     folder = _folder_of(folder, depends_on, pairs)
-    parts = []
-    for start in range(0, len(pairs), _PART):
-        path = folder / f"{start}.npz"
-        part = read_stored(path)
-        if part is None:
-            part = judge.probabilities(pairs[start : start + _PART], progress=progress)
-            part.save(path)
-        parts.append(part)
+    parts, start = [], 0
+    with progress_bar(len(pairs), "stored", "pair", progress) as bar:
+        while start < len(pairs):
+            path = folder / f"{start}.npz"
+            part = read_stored(path)
+            if part is None:
+                part = judge.probabilities(pairs[start : start + size], progress=progress)
+                part.save(path)
+            parts.append(part)
+            start += len(part)
+            bar.update(len(part))
     return Judgments.concatenated(parts)
 
 

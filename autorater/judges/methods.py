@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autorater.data.errors import UserError
 from autorater.data.pairs import Pair
+from autorater.judges.identity import digest
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
 from autorater.judges.options import check_methods
@@ -147,8 +148,11 @@ class SelfConsistency:
         self.judge.check_lengths(encoded)
         prompts = [prompt for orders in encoded for prompt in orders]
         samples = np.empty((len(prompts), self.n_samples))
+        seed = self.seed
+        if self.judge.encoder.format.reasoning:  # an evaluation has many small parts, each with its own draws
+            seed = int(digest((seed, [prompt.ids for prompt in prompts]))[:15], 16)
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(seed)
             for rows, distributions in self.judge.read(prompts, progress=progress):
                 count = self.n_samples // len(distributions)  # all from one distribution, or one from each
                 drawn = torch.cat([_sample(answers, count) for answers in distributions], dim=1)

@@ -223,6 +223,33 @@ def test_a_probe_is_fitted_once(judge, pairs, tmp_path, monkeypatch):
     assert (other[0].evaluation.judgments.mean != first[0].evaluation.judgments.mean).any(), "nothing stale is used"
 
 
+def test_a_part_of_a_method_that_reasons_is_small(judge, pairs, tmp_path, monkeypatch):
+    judge = Judge(judge.model, judge.tokenizer, PromptFormat("full"), answer_step=0.1)
+    read, judged = Judge._read_after_reasoning, []
+
+    def counted(self, prompts):
+        if len(judged) >= stop_at:
+            raise KeyboardInterrupt
+        judged.extend(prompts)
+        return read(self, prompts)
+
+    def compare():
+        options = {"methods": ["verbalized_reasoning"], "variants": ["none"], "n_bootstrap": 0}
+        options |= {"storage": Storage(tmp_path, "m"), "max_reasoning_tokens": 2}
+        return compare_methods(judge, ComparedPairs(pairs, []), **options)
+
+    monkeypatch.setattr(Judge, "_read_after_reasoning", counted)
+    stop_at = 33
+    with pytest.raises(KeyboardInterrupt):
+        compare()
+    parts = [len(Judgments.load(path)) for path in tmp_path.glob("*/*.npz")]
+    assert set(parts) == {16}
+    judged.clear()
+    stop_at = 1000
+    compare()
+    assert len(judged) == 2 * (len(pairs) + 3 - sum(parts)), "with three content-free pairs"
+
+
 def test_a_damaged_file_of_a_probe_is_made_again(judge, pairs, tmp_path, caplog):
     measured, calibration = split_by(pairs, "topic", 0.4, 0)
     options = {"methods": ["linear_probe"], "variants": ["none"], "n_bootstrap": 0}

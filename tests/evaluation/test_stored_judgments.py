@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from autorater.data.population import simulate_pairs
-from autorater.evaluation import stored_judgments
 from autorater.evaluation.stored_judgments import judge_in_parts
 from autorater.judges.identity import file_digests, model_digest
 from autorater.judges.judgments import Judgments
@@ -28,14 +27,13 @@ class Counting:
         return Judgments(mean, mean, np.zeros_like(mean), np.ones_like(mean))
 
 
-def test_a_stopped_evaluation_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_judgments, "_PART", 8)
+def test_a_stopped_evaluation_resumes(tmp_path):
     pairs = simulate_pairs(20, seed=0).pairs
     with pytest.raises(KeyboardInterrupt):
-        judge_in_parts(Counting(17), pairs, tmp_path, "model")
+        judge_in_parts(Counting(17), pairs, tmp_path, "model", size=8)
     again = Counting()
-    judgments = judge_in_parts(again, pairs, tmp_path, "model")
-    assert again.n == 4, "the first two parts are stored"
+    judgments = judge_in_parts(again, pairs, tmp_path, "model", size=3)
+    assert again.n == 4, "the first two parts are stored, also if new ones are smaller"
     np.testing.assert_array_equal(judgments.mean, Counting().probabilities(pairs).mean)
     assert judgments.greedy is None
     for other_pairs, model in ((pairs, "another model"), (pairs[::-1], "model")):
@@ -45,18 +43,17 @@ def test_a_stopped_evaluation_resumes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"no zip"])
-def test_a_damaged_part_is_judged_again(tmp_path, monkeypatch, caplog, damage):
-    monkeypatch.setattr(stored_judgments, "_PART", 8)
+def test_a_damaged_part_is_judged_again(tmp_path, caplog, damage):
     pairs = simulate_pairs(20, seed=0).pairs
-    expected = judge_in_parts(Counting(), pairs, tmp_path, "model")
+    expected = judge_in_parts(Counting(), pairs, tmp_path, "model", size=8)
     (path,) = tmp_path.glob("*/8.npz")
     path.write_bytes(damage)
     again = Counting()
-    np.testing.assert_array_equal(judge_in_parts(again, pairs, tmp_path, "model").mean, expected.mean)
+    np.testing.assert_array_equal(judge_in_parts(again, pairs, tmp_path, "model", size=8).mean, expected.mean)
     assert again.n == 8
     (message,) = caplog.messages
     assert re.fullmatch(r".*8\.npz cannot be read \(.+\); its pairs are judged again", message)
-    judge_in_parts(again, pairs, tmp_path, "model")
+    judge_in_parts(again, pairs, tmp_path, "model", size=8)
     assert again.n == 8, "it is stored"
 
 

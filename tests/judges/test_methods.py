@@ -94,6 +94,17 @@ def test_self_consistency_is_reproducible_and_leaves_the_generator_alone(judge, 
     assert (first.mean != other.mean).any()
 
 
+def test_other_pairs_have_other_random_reasonings(judge, simulated, monkeypatch):
+    """An evaluation judges many small parts, and would draw alike in all of them."""
+    seeds, seed = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda value: seeds.append(value) or seed(value))
+    judge = Judge(judge.model, judge.tokenizer, PromptFormat("full", reasoning=True), 0.1, 4)
+    for of_method, rows in ((0, slice(2)), (0, slice(2)), (0, slice(2, 4)), (1, slice(2))):
+        SelfConsistency(judge, 2, of_method).probabilities(simulated.pairs[rows])
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds)) == 3
+
+
 def test_vote_shares():
     drawn = np.array([[[0.9, 0.6, 0.5, np.nan], [np.nan] * 4]])
     judgments = vote_shares(drawn)
