@@ -38,6 +38,8 @@ the pairs, split off by topic or prompt, is used to fit recalibrations only. Wri
 report.html and reliability.png to --output_dir. Judgments are stored there as they come: the same command resumes a
 stopped run.
 """
+DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
+"""The methods that take one forward pass a prompt and fit nothing."""
 SWAP, NONE = "swap", "none"
 STEPS = (SWAP, *RECALIBRATIONS)
 _SIMULATED = ("n_pairs", "n_votes")
@@ -74,7 +76,7 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed of the split, the simulated texts and the sampled answers")
     add = parser.add_argument_group("methods").add_argument
     add("--panel", action="store_true", help="also all judges as one, with weights fitted on the calibration pairs")
-    methods = f"all, or names out of {', '.join(METHODS)} (default: those with one forward pass)"
+    methods = f"all, or names out of {', '.join(METHODS)} (default: those a judge has with one forward pass)"
     add("--methods", nargs="+", metavar="M", help=methods)
     add("--variants", nargs="+", metavar="V", help=f"{NONE}, or steps joined by + out of {', '.join(STEPS)}")
     add(

@@ -25,6 +25,7 @@ from autorater.judges.client import CHARACTERS_PER_TOKEN
 from autorater.judges.endpoint import EndpointJudge
 from autorater.judges.judgments import Judgments, NamedJudge
 from autorater.judges.opening import judge_settings
+from autorater.judges.options import POINTWISE_METHODS
 from autorater.judges.recorded_judge import RecordedJudge
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def without_content(pairs: Sequence[Pair], slots: Collection[str]) -> list[Pair]
 def methods_of(judge: NamedJudge, methods: Sequence[str], name: str, *, say: bool = False) -> Sequence[str]:
     """Those of the methods that a judge has; with `say` a line names the others of a judge with one method."""
     if judge.method is None:
-        return methods
+        return [method for method in methods if method in POINTWISE_METHODS or not judge.is_pointwise]
     if say and (others := [method for method in methods if method != judge.method]):
         logger.info(f"{name}: by {judge.method} alone; {', '.join(others)} require a model on this machine")
     return [judge.method]

@@ -24,7 +24,7 @@ from autorater.data.messages import plain_text
 from autorater.data.pairs import Pair
 from autorater.evaluation.arguments import NONE, SWAP, variant_steps
 from autorater.evaluation.judge import Evaluation, measure, targets
-from autorater.evaluation.method_judgments import ComparedPairs, Parts, Storage, judge_parts, methods_of
+from autorater.evaluation.method_judgments import ComparedPairs, Parts, Storage, judge_parts
 from autorater.evaluation.results import write_metrics, write_predictions
 from autorater.judges.calibrators import LogitMap, Recalibration, fit_recalibration
 from autorater.judges.judgments import NamedJudge
@@ -36,8 +36,6 @@ from autorater.metrics.systems import WinRate, win_rates
 if TYPE_CHECKING:
     from autorater.judges import Judge
 
-DEFAULT_METHODS = ("verbalized", "letter_logits", "answer_mean")
-"""The methods that take one forward pass a prompt and fit nothing."""
 VARIANTS = (NONE, *RECALIBRATIONS, SWAP, "swap+odd_temperature", "swap+isotonic")
 ANSWER_MEAN = "answer_mean"
 ANSWER_MEAN_AS_SAVED = "answer_mean_as_saved"
@@ -114,7 +112,7 @@ def compare_methods(
     chains = [variant_steps(variant) for variant in variants]
     labels = [pair.label for pair in pairs.calibration]
     plain = judge.without_recalibration()
-    chosen = methods_of(judge, methods, name)
+    chosen = [judge.method] if judge.method else methods
     entries = []
     for i, method in enumerate(chosen, 1):
         if progress:

@@ -28,7 +28,7 @@ from autorater.data.pairs import Pair
 from autorater.judges.identity import digest
 from autorater.judges.judgments import Judgments, PairJudge
 from autorater.judges.local import Judge
-from autorater.judges.options import check_methods
+from autorater.judges.options import POINTWISE_METHODS, check_methods
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.probe import LinearProbe
 from autorater.metrics.agreement import verdicts
@@ -67,7 +67,7 @@ def judging_method(
     """
     check_methods([name])
     judge = judge.without_recalibration()
-    if judge.is_pointwise and name not in ("answer_mean", "pointwise", "linear_probe"):
+    if judge.is_pointwise and name not in POINTWISE_METHODS:
         raise UserError("this judge is pointwise: its scores are answer_mean or pointwise")
     if name == "pointwise" and not judge.is_pointwise:
         return _pointwise(judge)

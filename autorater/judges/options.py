@@ -37,6 +37,8 @@ METHODS = (
     "linear_probe",
 )
 """Judging methods of a model on this machine, see `autorater.judges.methods`."""
+POINTWISE_METHODS = ("answer_mean", "pointwise", "linear_probe")
+"""Those of a pointwise judge."""
 RECALIBRATIONS = ("temperature", "odd_temperature", "platt", "isotonic", "contextual", "batch")
 """Kinds of recalibration, see `autorater.judges.calibrators`."""
 PROMPT_OPTIONS = ("prompt_template", "system_prompt", "criteria", "reference")

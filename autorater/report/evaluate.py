@@ -18,13 +18,14 @@ from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
 from autorater.evaluation import methods
+from autorater.evaluation.arguments import DEFAULT_METHODS
 from autorater.evaluation.method_judgments import ComparedPairs, Storage, cost, methods_of
 from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir, refuse_results_of_judges
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
-from autorater.judges.options import ENDPOINT, RECORDED
+from autorater.judges.options import ENDPOINT, METHODS, RECORDED
 from autorater.metrics.clusters import cluster_numbers
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
 from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
@@ -104,13 +105,15 @@ def _judge(
     folder: Path,
 ) -> list[methods.Entry]:
     """The entries of all judges, after a line about the cost of each."""
-    chosen = methods.METHODS if args.methods == ["all"] else args.methods or methods.DEFAULT_METHODS
+    chosen = METHODS if args.methods == ["all"] else args.methods or DEFAULT_METHODS
     prices = {"price_in": args.price_in, "price_out": args.price_out}
     everything = [pair for part in pairs.parts for pair in part]
     longest_reasoning = args.max_reasoning_tokens or 512
+    applicable = {}
     for name, judge in judges.items():
-        applicable = methods_of(judge, chosen, name or paths[name], say=args.methods not in (None, ["all"]))
-        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable, prices, longest_reasoning)}")
+        say = args.methods not in (None, ["all"])
+        applicable[name] = methods_of(judge, chosen, name or paths[name], say=say)
+        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable[name], prices, longest_reasoning)}")
     if args.save_recalibration:  # before anything is judged
         for name, judge in judges.items():
             judge.check_saved_as(paths[name])
@@ -122,7 +125,7 @@ def _judge(
         entries += methods.compare_methods(
             judge,
             pairs,
-            methods=chosen,
+            methods=chosen if args.methods or judge.method else applicable[name],
             variants=args.variants or methods.VARIANTS,
             name=name,
             n_bootstrap=args.n_bootstrap,

@@ -136,6 +136,19 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
 
 
+def test_a_pointwise_judge_has_fewer_methods(pointwise_dir, data, tmp_path, capsys):
+    arguments = ["evaluate", "--judge", str(pointwise_dir), "--dataset_name", data, "--n_bootstrap", "0"]
+    arguments += ["--output_dir", str(tmp_path / "o")]
+    autorater(arguments)
+    text = capsys.readouterr().out
+    assert "under a minute for answer_mean\n" in text
+    assert "not available" not in text
+    autorater([*arguments, "--methods", "letter_logits", "answer_mean"])
+    text = capsys.readouterr().out
+    assert "under a minute for answer_mean\n" in text
+    assert "not available" in text, "it was requested"
+
+
 @pytest.mark.parametrize("more", [[], ["--panel"], ["--baseline", "BASELINE"]])
 def test_no_method_is_available(pointwise_dir, recorded, data, tmp_path, capsys, more):
     if more == ["--baseline", "BASELINE"]:
