@@ -191,11 +191,18 @@ def cost(
     methods: Sequence[str],
     prices: Mapping[str, float | None] | None = None,
     max_reasoning_tokens: int = 512,
+    n_samples: int = 10,
+    train: Sequence[Pair] = (),
 ) -> str:
-    """What judging N pairs by every method costs, in a sentence; `max_reasoning_tokens` as in `judging_method`.
+    """What judging N pairs by every method costs, in a sentence.
 
     A few prompts are judged on this machine to measure the speed; the tokens of requests to a server are estimated
-    from the characters. `prices` are `price_in` and `price_out` in USD for a million tokens, if known.
+    from the characters.
+
+    Args:
+        prices: `price_in` and `price_out` in USD for a million tokens, if known.
+        max_reasoning_tokens, n_samples: As in `judging_method`.
+        train: Pairs that the linear probe is fitted on, if they are not among the N.
     """
     if isinstance(judge, RecordedJudge):
         return f"{judge.n_found(pairs):,} of {len(pairs):,} pairs, recorded already"
@@ -203,21 +210,31 @@ def cost(
         return _cost_of_requests(judge, pairs, prices or {})
     judge, encoded = copy(judge), judge.encoder.encode(pairs)
     timed = encoded[:: max(1, 2 * len(encoded) // _TIMED_PROMPTS)]
+    fitted_on = train if "linear_probe" in methods else ()
+    further = judge.encoder.encode(without_content(fitted_on, judge.encoder.format.slots))
     # a pointwise judge reads a response once, however many pairs have it
-    prompts, timed_prompts = ({id(prompt): prompt for both in some for prompt in both} for some in (encoded, timed))
-    tokens, timed_tokens = (sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts))
-    single = [method for method in methods if not method.endswith("_reasoning")]  # one forward pass a prompt
-    generating = [method for method in methods if method.endswith("_reasoning")]
+    prompts, timed_prompts, further_prompts = (
+        {id(prompt): prompt for both in some for prompt in both} for some in (encoded, timed, further)
+    )
+    tokens, timed_tokens, further_tokens = (
+        sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts, further_prompts)
+    )
+    single = [method for method in methods if not _generates(method, judge)]  # one forward pass a prompt
     text = f"{len(prompts):,} prompts, {tokens:,} tokens"
+    if further:
+        text += f"; {len(further_prompts):,} training prompts, {further_tokens:,} tokens, for linear_probe"
     if single and not judge.encoder.format.reasoning:
         judge.judge_prompts(timed[:1])  # the first forward pass of a process is slow
         start = time.perf_counter()
         judge.judge_prompts(timed)
-        minutes = (time.perf_counter() - start) * tokens / timed_tokens * len(single) / 60
+        n_tokens = tokens * len(single) + further_tokens
+        minutes = (time.perf_counter() - start) * n_tokens / timed_tokens / 60
         text += f"; {'under a minute' if minutes < 1 else f'about {minutes:.1f} minutes'} for {', '.join(single)}"
-    if generating or judge.encoder.format.reasoning:
-        longest = judge.max_reasoning_tokens or max_reasoning_tokens
-        text += f"; up to {longest} generated tokens a prompt where the judge reasons"
+    longest = judge.max_reasoning_tokens or max_reasoning_tokens
+    for method in methods:
+        if _generates(method, judge):
+            n_tokens = longest * (n_samples if method.startswith("self_consistency") else 1)
+            text += f"; up to {n_tokens:,} generated tokens a prompt for {method}"
     return text
 
 

@@ -109,11 +109,12 @@ def _judge(
     prices = {"price_in": args.price_in, "price_out": args.price_out}
     everything = [pair for part in pairs.parts for pair in part]
     longest_reasoning = args.max_reasoning_tokens or 512
+    work = (prices, longest_reasoning, args.n_samples, pairs.train or ())
     applicable = {}
     for name, judge in judges.items():
         say = args.methods not in (None, ["all"])
         applicable[name] = methods_of(judge, chosen, name or paths[name], say=say)
-        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable[name], prices, longest_reasoning)}")
+        logger.info(f"{name or paths[name]}: {cost(judge, everything, applicable[name], *work)}")
     if args.save_recalibration:  # before anything is judged
         for name, judge in judges.items():
             judge.check_saved_as(paths[name])

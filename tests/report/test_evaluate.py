@@ -136,6 +136,21 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
 
 
+def test_all_work_is_in_the_cost(model_dir, data, tmp_path, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("autorater.report.evaluate.methods.compare_methods", lambda *_, **__: [])
+    train = tmp_path / "train.jsonl"
+    write_pairs(simulate_pairs(30, n_votes=1, seed=1).pairs, train)
+    arguments = ["evaluate", "--judge", str(model_dir), "--dataset_name", data, "--train_dataset_name", str(train)]
+    arguments += ["--methods", "linear_probe", "verbalized_reasoning", "self_consistency_reasoning"]
+    arguments += ["--prompt_template", "full", "--n_samples", "3", "--max_reasoning_tokens", "400"]
+    arguments += ["--n_bootstrap", "0", "--output_dir", str(tmp_path / "o")]
+    with pytest.raises(SystemExit):  # nothing was judged
+        autorater(arguments)
+    text = capsys.readouterr().out
+    assert re.search(r"40 prompts, [\d,]+ tokens; 60 training prompts, [\d,]+ tokens, for linear_probe; under", text)
+    assert "400 generated tokens a prompt for verbalized_reasoning; up to 1,200 generated tokens a prompt for" in text
+
+
 def test_a_pointwise_judge_has_fewer_methods(pointwise_dir, data, tmp_path, capsys):
     arguments = ["evaluate", "--judge", str(pointwise_dir), "--dataset_name", data, "--n_bootstrap", "0"]
     arguments += ["--output_dir", str(tmp_path / "o")]
