@@ -59,14 +59,28 @@ def teach_format(
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
         reopen(judge, options, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()
-        log = logger.info if mass >= LOW_MASS else logger.warning
-        log(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
-    elif getattr(training, "objective", "") != "text":  # which teaches the format itself
+        logger.info(f"after {args.warm_start_steps} steps of format warm-up: {mass:.2g}")
+        warn_of_low_mass(mass, training)
+    else:
         warmed_up = not (is_pointwise(training) or getattr(training, "reasoning", False) or is_sharded(judge.model))
         way = "add --warm_start_steps 40, which teaches the format without using labels"
         other = "choose a prompt that the model answers so (--prompt_template, --system_prompt), or another model"
+        warn_of_low_mass(mass, training, way if warmed_up else other)
+
+
+def warn_of_low_mass(
+    mass: float,
+    training: TrainingArguments,
+    advice: str = "raise warm_start_steps or warm_start_learning_rate",
+) -> None:
+    """Warns, with advice, if a judge has too little probability on all answers together to learn from rewards.
+
+    A training on texts teaches the format itself.
+    """
+    if mass < LOW_MASS and getattr(training, "objective", "") != "text":
         logger.warning(
-            f"rewards teach next to nothing where so few answers can be rewarded; {way if warmed_up else other}"
+            f"only {mass:.2g} of the probability is on the answers: rewards teach next to nothing where so few can be "
+            f"rewarded; {advice}"
         )
 
 

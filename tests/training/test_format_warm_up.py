@@ -117,6 +117,10 @@ def test_little_mass_is_said_and_the_option_named(judge, prompts, simulated, tmp
     assert "is on the answer grid" in caplog.records[0].message
     assert "add --warm_start_steps" in caplog.records[1].message
     assert caplog.records[1].levelname == "WARNING"
+    policy, training = options(tmp_path, steps=1)
+    teach_format(judge, prompts, low, RunOptions(policy, training, ModelConfig()), record)
+    assert caplog.records[-1].levelname == "WARNING"
+    assert "raise warm_start_steps" in caplog.records[-1].message
 
     caplog.clear()
     enough = measure(pairs, replace(judgments, valid=np.full_like(judgments.valid, 0.3)), n_bootstrap=0)

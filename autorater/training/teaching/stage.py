@@ -16,6 +16,7 @@ from autorater.prompts.beginnings import common_beginning
 from autorater.training.adapters import new_adapter, with_new_adapter
 from autorater.training.checkpointing.checkpoints import checkpoints
 from autorater.training.checkpointing.record import RunRecord, from_main
+from autorater.training.format_warm_up import warn_of_low_mass
 from autorater.training.interruptible import run_training
 from autorater.training.options import RunOptions
 from autorater.training.policy import reopen
@@ -82,7 +83,7 @@ def _teach(
         found = find_teacher(args.warm_start_verdicts, texts, judge, options.pretrained, training.seed, progress)
     teacher = from_main(lambda: found)  # equal to the last digit, whatever the kernels of a process
     chosen = np.linspace(0, len(texts.pairs), min(_N_COMPARED, len(texts.pairs)), endpoint=False).astype(int)
-    logger.info(f"before teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
+    _log_agreement("before", judge, texts, teacher, chosen)
 
     if adapter is not None:
         judge.model = with_new_adapter(judge.model, adapter, training.seed)
@@ -100,7 +101,7 @@ def _teach(
     )
     run_training(trainer, record, "teaching")
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    logger.info(f"after teaching, {len(chosen)} training pairs: {compare(judge, texts, teacher, chosen)}")
+    warn_of_low_mass(_log_agreement("after", judge, texts, teacher, chosen), training)
     save_warm_start(judge.model, judge.tokenizer, training)
 
 
@@ -150,15 +151,13 @@ def _trainer_options(judge: Judge, options: RunOptions, accumulation: int) -> Tr
     )
 
 
-def compare(judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.ndarray) -> str:
-    """How far a judge is from its teacher on some of the pairs with votes, and its mass on the answers."""
+def _log_agreement(when: str, judge: Judge, texts: TrainingTexts, teacher: Teacher, chosen: np.ndarray) -> float:
+    """Logs how far a judge is from its teacher on some of the pairs with votes; returns its mass on the answers."""
     targets = teacher.between(*texts.sides[chosen].T)
     judgments = judge.probabilities([texts.pairs[i] for i in chosen])
-    distance = np.sqrt(np.nanmean((judgments.p_sym - targets) ** 2))
-    parts = [
-        f"root mean square distance to the teacher {distance:.3f}",
-        f"mass on answers {judgments.valid.mean():.3g}",
-    ]
+    distance, mass = np.sqrt(np.nanmean((judgments.p_sym - targets) ** 2)), float(judgments.valid.mean())
+    parts = [f"root mean square distance to the teacher {distance:.3f}", f"mass on answers {mass:.3g}"]
     if not judge.is_pointwise:
         parts.append(f"position bias {np.abs(judgments.p_ab + judgments.p_ba - 1).mean():.3f}")
-    return ", ".join(parts)
+    logger.info(f"{when} teaching, {len(chosen)} training pairs: {', '.join(parts)}")
+    return mass

@@ -113,10 +113,19 @@ def test_the_judge_learns_what_the_teacher_says(kind, pairs, tmp_path, teacher_f
     ]
     assert distances[1] < 0.7 * distances[0]
     assert judge.probabilities(pairs).valid.min() > 0.9, "the format is learned in passing"
+    assert all(record.levelname != "WARNING" for record in caplog.records)
     loaded, _ = load_policy(folder)
     for (name, weight), other in zip(judge.model.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(weight, other), name
     assert not list((tmp_path / "run" / "warm_start").glob("checkpoint-*")), "they are removed when it is complete"
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_little_mass_after_teaching_is_warned_about(kind, pairs, tmp_path, teacher_file, caplog):
+    taught(kind, pairs, tmp_path / "run", teacher_file, steps=1)
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "rewards teach next to nothing" in messages[-1]
+    assert messages[-1].endswith("raise warm_start_steps or warm_start_learning_rate")
 
 
 def test_sharp_targets_come_first_and_the_symmetry_term_later(pairs, tmp_path, monkeypatch):
