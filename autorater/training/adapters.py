@@ -12,14 +12,17 @@ from trl import ModelConfig, get_peft_config
 from autorater.data.errors import UserError, did_you_mean
 
 ALL_LINEAR = "all-linear"  # of PEFT: all linear layers but the output head
-_OF_ADAPTER = {  # options of TRL to those of PEFT
+OF_ADAPTER = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
     "lora_dropout": "lora_dropout",
     "lora_target_modules": "target_modules",
+    "lora_target_parameters": "target_parameters",
+    "lora_modules_to_save": "modules_to_save",
     "use_rslora": "use_rslora",
     "use_dora": "use_dora",
 }
+"""Options of TRL to those of PEFT."""
 
 
 def adapter_config(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
@@ -63,29 +66,39 @@ def _check_names(model: PreTrainedModel, names: str | Collection[str] | None) ->
         raise UserError("lora_target_modules: lm_head: TRL reads its weight, so an adapter of it would not be trained")
 
 
-def new_adapter(model: PreTrainedModel, model_config: ModelConfig) -> PeftConfig | None:
+def new_adapter(model: PreTrainedModel, model_config: ModelConfig, given: Collection[str] = ()) -> PeftConfig | None:
     """The adapter to add; None without `use_peft`, and for a model that is an adapter, which is trained further.
 
     Raises:
-        UserError: If the adapter that is trained further is another than `lora_…` ask for.
+        UserError: If the adapter that is trained further is another than `lora_…` ask for: by a value that is not the
+            default, or by an option that is `given`.
     """
     if not isinstance(model, PeftModel):
         config = adapter_config(model, model_config)
         if config is not None:
             config.revision = model_config.model_revision  # of the base model, saved with the adapter
         return config
+    if not model_config.use_peft:
+        return None
     adapter, defaults = model.peft_config[model.active_adapter], ModelConfig()
-    for option, theirs in _OF_ADAPTER.items():
-        asked, has = getattr(model_config, option), getattr(adapter, theirs, None)
-        if theirs == "target_modules" and asked != ALL_LINEAR:  # one name is a text
-            asked, has = (None if v is None else sorted([v] if isinstance(v, str) else v) for v in (asked, has))
-        is_same = asked in (getattr(defaults, option), has) or asked == ALL_LINEAR  # PEFT saves which these are
-        if model_config.use_peft and not is_same:
+    for option, theirs in OF_ADAPTER.items():
+        value = getattr(model_config, option)
+        if value in (None, ALL_LINEAR) or (value == getattr(defaults, option) and option not in given):
+            continue  # PEFT saves which layers all linear ones are
+        asked, has = _names(value), _names(getattr(adapter, theirs, None))
+        is_same = asked <= (has or set()) if theirs == "modules_to_save" else asked == has  # PEFT adds a reward's head
+        if not is_same:
+            asked, has = (sorted(names) if isinstance(names, set) else names for names in (asked, has))
             raise UserError(
                 f"{option}: got {asked}, but the adapter of {model_config.model_name_or_path}, which is trained "
                 f"further, has {has}; leave it out, or merge the adapter first (autorater merge) to add another"
             )
     return None
+
+
+def _names(value: object) -> object:
+    """Names as a set, of which one may be a text; any other value as it is."""
+    return {value} if isinstance(value, str) else set(value) if isinstance(value, Collection) else value
 
 
 def with_new_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:

@@ -48,14 +48,14 @@ def teach_format(
     record: RunRecord,
 ) -> None:
     """Says how much probability a pretrained judge has on the answer grid; if it is little, warms it up or warns."""
-    args, training, model_config, _ = options
+    args, training, model_config, given = options
     mass = float(before.judgments.valid.mean())
     logger.info(f"before training {mass:.2g} of the probability is on the answer grid")
     if mass >= LOW_MASS:
         if args.warm_start_steps:
             logger.info(f"warm_start_steps: not needed, because this is at least {LOW_MASS:g}")
     elif args.warm_start_steps:
-        config = new_adapter(judge.model, model_config)
+        config = new_adapter(judge.model, model_config, given)
         folder = record.warm_started_policy(lambda: format_warm_up(judge, prompts, args, training, config))
         reopen(judge, options, folder)
         mass = judge.judge_prompts(prompts[:8]).valid.mean()

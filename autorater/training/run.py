@@ -99,7 +99,7 @@ class JudgeRun:
     @property
     def peft_config(self) -> PeftConfig | None:
         """The adapter to add; None if the model already is one, which training continues."""
-        return new_adapter(self.judge.model, self.options.model_config)
+        return new_adapter(self.judge.model, self.options.model_config, self.options.given)
 
     def finish(self, trainer: Trainer, title: str, method: str) -> None:
         """Trains `judge.model`, evaluates it and writes the output folder; options as in `write_pair_run`."""

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig
@@ -96,6 +97,9 @@ def test_a_merged_adapter_is_a_plain_model_for_a_second_one(trained, tmp_path):
         ({"lora_r": 3}, r"lora_r: got 3, but the adapter of .*first, which is trained further, has 16; leave it out"),
         ({"lora_target_modules": ["o_proj"]}, r"lora_target_modules: got \['o_proj'\].*has \['q_proj', 'v_proj'\]"),
         ({"lora_target_modules": ["all-linear"]}, None),
+        ({"lora_target_modules": ["v_proj", "q_proj"]}, None),
+        ({"lora_modules_to_save": ["lm_head"]}, r"lora_modules_to_save: got \['lm_head'\].*has None; leave it out"),
+        ({"lora_target_parameters": ["mlp.weight"]}, r"lora_target_parameters: got \['mlp\.weight'\].*has None"),
         ({"lora_r": 3, "use_peft": False}, None),
     ],
 )
@@ -104,6 +108,16 @@ def test_another_kind_of_adapter_than_the_one_that_is_trained_further_is_refused
     config = ModelConfig(**{"model_name_or_path": str(trained / "first"), "use_peft": True} | options)
     with nullcontext() if message is None else pytest.raises(UserError, match=message):
         assert new_adapter(model, config) is None
+
+
+def test_an_option_that_is_given_with_its_default_is_not_ignored():
+    lora = LoraConfig(r=8, target_modules=["q_proj"], modules_to_save=["norm"], task_type="SEQ_CLS")
+    model = get_peft_model(make_model("llama", 50), lora)
+    config = ModelConfig(model_name_or_path="first", use_peft=True, lora_modules_to_save=["norm"])
+    assert new_adapter(model, config) is None
+    assert new_adapter(model, config, {"lora_modules_to_save", "lora_target_modules"}) is None
+    with pytest.raises(UserError, match="lora_r: got 16, but the adapter of first, which is trained further, has 8"):
+        new_adapter(model, config, {"lora_r"})
 
 
 def test_a_model_replaces_the_adapter_of_an_earlier_run(trained, tmp_path):

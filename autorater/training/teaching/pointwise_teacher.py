@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autorater.data.errors import UserError
 from autorater.models.loading import is_adapter
+from autorater.training.adapters import OF_ADAPTER
 from autorater.training.arguments import JudgeArguments
 from autorater.training.compatibility import POINTWISE
 from autorater.training.config import JudgeGRPOConfig
@@ -57,7 +58,8 @@ def teacher_run(options: RunOptions) -> RunOptions:
     untaught = {name: JudgeArguments.__dataclass_fields__[name].default for name in _OF_TEACHING}
     if args.recalibration_labels == "teacher":
         untaught["recalibration_labels"] = None
-    return RunOptions(replace(args, **untaught), of_teacher, copy(model_config), {*given} & {"bf16", "fp16"})
+    known = {*given} & {"bf16", "fp16", *OF_ADAPTER}
+    return RunOptions(replace(args, **untaught), of_teacher, copy(model_config), known)
 
 
 def taught_by(folder: str, options: RunOptions) -> RunOptions:

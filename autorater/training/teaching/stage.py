@@ -54,7 +54,7 @@ def learn_from_teacher(
     Raises:
         UserError: If there is no such teacher.
     """
-    adapter = new_adapter(judge.model, options.model_config)
+    adapter = new_adapter(judge.model, options.model_config, options.given)
 
     def teach() -> None:
         _teach(judge, TrainingTexts.of(pairs, loaded), options, record, longest, adapter)
