@@ -1,4 +1,4 @@
-"""Toy tokenizers of both kinds, two-layer models of four families, and pairs, all built on the spot."""
+"""Toy tokenizers of both kinds, two-layer models of five families, and pairs, all built on the spot."""
 
 import datetime
 import errno
@@ -124,7 +124,7 @@ def make_tokenizer(digits: str = "split", chat: bool = False):
 def make_model(family: str, vocab_size: int, seed: int = 0):
     """A two-layer model whose weights are large enough that its answers differ."""
     import torch
-    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config, Qwen3MoeConfig
 
     sizes = {
         "vocab_size": vocab_size,
@@ -143,6 +143,9 @@ def make_model(family: str, vocab_size: int, seed: int = 0):
         "qwen": lambda: Qwen2Config(**sizes),
         "llama": lambda: LlamaConfig(**sizes),
         "gemma": lambda: Gemma2Config(**sizes, head_dim=8, sliding_window=16),
+        "moe": lambda: Qwen3MoeConfig(
+            **sizes, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+        ),
         "gpt2": lambda: GPT2Config(
             vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=1024, initializer_range=0.15,
             bos_token_id=None, eos_token_id=0, pad_token_id=0,

@@ -76,6 +76,7 @@ def load_policy(
         tokenizer.eos_token = _end_of_sequence(model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    without_router_logits(model)
     return model, tokenizer
 
 
@@ -91,6 +92,17 @@ def load_on(
     if device is not None or not hasattr(model, "hf_device_map"):
         model.to(usable)
     return model, tokenizer
+
+
+def without_router_logits(model: PreTrainedModel) -> None:
+    """Turns the logits of the routers off in the config of a mixture of experts, where its training turned them on.
+
+    Only a router loss uses them, and trainers request them in the calls that have one. Requested in every call, they
+    keep a judge from sharing prompts.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
 
 
 def load_tokenizer(name_or_path: str, **source) -> PreTrainedTokenizerBase:

@@ -88,7 +88,10 @@ RULES = (
         lambda c: any((c.generation_kwargs or {}).get(name, 1) != 1 for name in ("num_beams", "num_return_sequences")),
     ),
     Rule((EXACT, POINTWISE), "off_policy_mask_threshold", "no sampled answer is used again"),
-    Rule((EXACT, REASONING, POINTWISE), "router_aux_loss_coef", "its loss has no term for the balance of experts"),
+    Rule(
+        (EXACT, REASONING, POINTWISE, *_TOKENIZED), "router_aux_loss_coef",
+        "its loss has no term for the balance of experts", lambda c: c.router_aux_loss_coef,
+    ),
     Rule(
         _GRPO, "chat_template_kwargs", "prompts are rendered once, with thinking on or off as `reasoning` says",
     ),

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from autorater.data.errors import UserError
 from autorater.models.checkpointed_cache import can_checkpoint_with_cache
+from autorater.models.loading import without_router_logits
 from autorater.models.shared_beginning import share_beginnings
 from autorater.models.shared_prefix import check_shared_prefix
 from autorater.models.split_attention import supports_shared_prefix, transformer_of
@@ -53,7 +54,9 @@ class PrefixSharing:
     def _start_sharing(self, requested: bool = True) -> None:
         """Sets `share_prefix`; to be called when the trainer has its model."""
         wanted, self._prefix_checked = requested and not self.aux_loss_enabled, False
-        supported, reason = supports_shared_prefix(self.accelerator.unwrap_model(self.model))
+        model = self.accelerator.unwrap_model(self.model)
+        without_router_logits(model)  # TRL requests them in its calls too; in the config they would be saved
+        supported, reason = supports_shared_prefix(model)
         self.share_prefix, self.repeat_prefix = wanted and supported, wanted and self.can_repeat and not supported
         if wanted and not supported and not self.can_repeat:
             self._disable_shared_prefix(reason)

@@ -108,6 +108,7 @@ class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
             kwargs["data_collator"] = self._collate
         self.can_repeat = self.loss is not None
         super().__init__(model=model, args=args, **kwargs)
+        self.aux_loss_enabled = self.aux_loss_enabled and self.loss is None
         self._start_sharing()
         if args.objective == "text":
             check_lengths(self.model, self.train_dataset["input_ids"], 0, "input_ids")

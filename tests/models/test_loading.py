@@ -14,8 +14,10 @@ from autorater.judges import Judge
 from autorater.judges.merging import merge_adapter
 from autorater.models import loading
 from autorater.models.loading import check_has_end, load_on, load_policy, not_loaded, resolve_model, train_only
+from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.tiny import build_policy
 from autorater.models.token_tree import tokens_after
+from tests.conftest import make_model, make_tokenizer
 
 TEXTS = ["How do I get better at chess? Keep it simple, do it often: 0.85 or 17.", "Be careful! 日本語 too."] * 20
 
@@ -113,6 +115,18 @@ def test_the_older_name_of_dtype(folder):
     assert load_policy(str(folder), torch_dtype="bfloat16")[0].dtype == torch.bfloat16
     with pytest.raises(UserError, match="dtype is 'float32' and torch_dtype, its older name, 'bfloat16'; expected"):
         load_policy(str(folder), dtype="float32", torch_dtype="bfloat16")
+
+
+def test_a_mixture_of_experts_that_was_saved_with_the_router_logits_of_its_training(tmp_path):
+    tokenizer = make_tokenizer()
+    model = make_model("moe", len(tokenizer))
+    model.config.output_router_logits = True
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert not supports_shared_prefix(model)[0]
+    loaded, _ = load_policy(str(tmp_path))
+    assert supports_shared_prefix(loaded)[0]
+    assert loaded.config.router_aux_loss_coef == model.config.router_aux_loss_coef > 0
 
 
 def test_the_chat_template_of_an_older_processor(folder):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoConfig
 from trl import SFTTrainer
 
 import rewards
@@ -132,6 +133,36 @@ def test_a_step_of_two_micro_batches_is_that_of_trl(tmp_path):
     assert scale > 0
     for name, step in weights[1].items():
         assert (weights[0][name] - step).abs().max() <= 1e-5 * scale, name
+
+
+def test_text_of_a_mixture_of_experts_has_its_router_loss(tmp_path):
+    """Added to the likelihood; the saved config does not request router logits in calls without a loss."""
+    sft = instructed("moe", tmp_path, router_aux_loss_coef=0.5)
+    assert not sft.share_prefix
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(8)])
+    loss = sft.compute_loss(sft.model, dict(batch))
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    read = sft.model(**inputs, output_router_logits=True)
+    likelihood = torch.nn.functional.cross_entropy(read.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    torch.testing.assert_close(loss, likelihood + 0.5 * read.aux_loss, rtol=1e-4, atol=1e-5)
+    sft.train()
+    assert sft.state.log_history[0]["aux_loss"] > 0
+    sft.save_model(str(tmp_path / "judge"))
+    saved = AutoConfig.from_pretrained(tmp_path / "judge")
+    assert not saved.output_router_logits
+    assert saved.router_aux_loss_coef == 0.5
+
+
+def test_scored_answers_of_a_mixture_of_experts_have_no_router_loss(tmp_path):
+    """Its default coefficient, which TRL takes from the model, is not 0, and later training may use it."""
+    sft = instructed("moe", tmp_path, objective="tokenized_brier")
+    coefficient = sft.model.config.router_aux_loss_coef
+    assert sft.share_prefix
+    sft.train()
+    assert shares_beginnings(sft.model)
+    assert sft.model.config.router_aux_loss_coef == coefficient > 0
+    with pytest.raises(UserError, match=r"router_aux_loss_coef: 0.5 is not compatible with tokenized_brier"):
+        instructed("moe", tmp_path, objective="tokenized_brier", router_aux_loss_coef=0.5)
 
 
 def test_a_model_that_cannot_share_reads_whole_rows(tmp_path, monkeypatch):
