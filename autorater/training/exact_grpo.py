@@ -20,6 +20,7 @@ class ExactGRPOTrainer(JudgeTrainer):
     """`JudgeTrainer` for judges that answer without reasoning; arguments as there."""
 
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: AnswerTree | None = None, **kwargs):
+        args.router_aux_loss_coef = 0.0  # by default TRL takes that of the model
         super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
         self._check_scores_grid()
         self.num_generations = 1  # the sampler repeats no row

@@ -139,6 +139,7 @@ class PointwiseTrainer(JudgeTrainer):
     """
 
     def __init__(self, model, reward_funcs, args: JudgeGRPOConfig, answer_tree: DigitTree, graph: VoteGraph, **kwargs):
+        args.router_aux_loss_coef = 0.0  # by default TRL takes that of the model
         super().__init__(model, reward_funcs, args, answer_tree, **kwargs)
         self._check_scores_grid()
         self.graph = graph

@@ -58,7 +58,9 @@ class PrefixSharing:
         without_router_logits(model)  # TRL requests them in its calls too; in the config they would be saved
         supported, reason = supports_shared_prefix(model)
         self.share_prefix, self.repeat_prefix = wanted and supported, wanted and self.can_repeat and not supported
-        if wanted and not supported and not self.can_repeat:
+        if requested and self.aux_loss_enabled:
+            self._disable_shared_prefix("its router loss would count a shared prompt once")
+        elif wanted and not supported and not self.can_repeat:
             self._disable_shared_prefix(reason)
         elif wanted and not supported:
             logger.info(f"prompts do not share a row with their answers: {reason}")

@@ -304,6 +304,7 @@ def test_exact_answers_require_a_reward_of_grids_and_a_tree(make_trainer):
         ({"use_adaptive_entropy": True}, "use_adaptive_entropy: True is not compatible with exact answers"),
         ({"scale_rewards": "batch"}, "scale_rewards: batch is not compatible with exact answers"),
         ({"num_generations": 4}, "num_generations: 4 is not compatible with exact answers: no answer is sampled"),
+        ({"router_aux_loss_coef": 0.1}, "router_aux_loss_coef: 0.1 is not compatible with exact answers"),
         ({"temperature": 0.7}, "temperature: 0.7 is not compatible with exact answers: no answer is sampled"),
         ({"answers": "sampled", "num_generations": 3, "per_device_train_batch_size": 3}, "requires an even number"),
         ({"answers": "sampled", "symmetry_coef": 1.0}, "symmetry_coef: 1.0 is not compatible with sampled answers"),
@@ -431,6 +432,48 @@ def test_answers_after_completions_of_a_model_that_repeats_its_cache(family, row
         assert not logps[row, len(own) :].any()
         whole = TREE.plain_logits(model, *pad_prompts([prompt + own], 0))
         torch.testing.assert_close(nodes[row], whole[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"router_aux_loss_coef": 0.0}])
+def test_exact_answers_of_a_mixture_of_experts_share_what_prompts_begin_with(make_trainer, options, recwarn):
+    """Loss and gradients are those of rows of their own, with fewer tokens."""
+    model = make_model("moe", len(make_tokenizer("split")))
+    assert model.config.router_aux_loss_coef > 0
+    trainer = make_trainer(model=model, template="full", **options)
+    assert trainer.share_prefix
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    results, calls = [], []
+    model.register_forward_pre_hook(lambda _, a, inputs: calls.append(inputs["input_ids"].numel()), with_kwargs=True)
+    trainer.compute_loss(model, inputs)  # with the check of the first batch
+    assert shares_beginnings(model)
+    for shared in (True, False):
+        share_beginnings(model, shared)
+        model.zero_grad()
+        calls.clear()
+        loss = trainer.compute_loss(model, inputs)
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results.append((loss.item(), gradients, sum(calls)))
+    (loss, got, tokens), (expected, wanted, plain_tokens) = results
+    assert loss == pytest.approx(expected, rel=1e-5)
+    scale = max(gradient.abs().max() for gradient in wanted.values())
+    assert got.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert (got[name] - gradient).abs().max() <= 1e-5 * scale, name
+    assert tokens < 0.7 * plain_tokens
+    assert not any("shared" in str(warned.message) for warned in recwarn)
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_sampled_answers_of_a_mixture_of_experts_say_why_they_share_nothing(make_trainer, requested, recwarn):
+    model = make_model("moe", len(make_tokenizer("split")))
+    trainer = make_trainer(model=model, answers="sampled", shared_prefix=requested, max_steps=1)
+    assert not trainer.share_prefix
+    trainer.train()
+    assert trainer.state.log_history[0]["aux_loss"] > 0
+    told = [str(warned.message) for warned in recwarn if "shared prefix" in str(warned.message)]
+    reason = "every answer has a row of its own: its router loss would count a shared prompt once"
+    assert told == ([f"shared prefix disabled, {reason}"] if requested else [])
 
 
 def test_reasoning_of_a_mixture_of_experts_has_no_term_for_their_balance(make_reasoner):

@@ -10,6 +10,7 @@ from autorater.data.pairs import with_sparse_labels
 from autorater.judges import Judge
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.distribution import AnswerDistribution
+from autorater.models.shared_beginning import shares_beginnings
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.exact_loss import WeightedReward
 from autorater.training.pointwise import PointwiseLoss, PointwiseTrainer, SampledPointwiseLoss, vote_rows
@@ -156,6 +157,13 @@ def test_sampled_scores_go_on_where_exact_ones_have_taught_the_form(make_trainer
     logs = [log for log in trainer.state.log_history if "reward" in log]
     assert max(log["grad_norm"] for log in logs) > 0, "0 where all samples have the same reward"
     assert all(0.5 < log["reward"] < 1 for log in logs)
+
+
+def test_a_mixture_of_experts_shares_what_prompts_begin_with(make_trainer, recwarn):
+    trainer = make_trainer(model=make_model("moe", len(make_tokenizer("split"))), max_steps=1)
+    trainer.train()
+    assert shares_beginnings(trainer.model)
+    assert not any("shared" in str(warned.message) for warned in recwarn)
 
 
 def test_accumulated_batches_give_the_gradient_of_all_votes(make_trainer):
