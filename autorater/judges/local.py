@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.atomic import read_json, write_json
@@ -70,6 +71,8 @@ class Judge(NamedJudge):
         >>> judge.probabilities([{"prompt": "…", "response_a": "…", "response_b": "…"}]).p_sym
         array([0.71])
     """
+
+    _pairs_at_once = 4096  # encoded prompts of so many pairs are in memory: 140 MB of 1,000 tokens each
 
     def __init__(
         self,
@@ -216,13 +219,37 @@ class Judge(NamedJudge):
     def probabilities(self, pairs: Sequence[Pair] | Source, *, progress: bool = False) -> Judgments:
         """Judges N pairs in both orders.
 
+        Many pairs are encoded and judged in parts, because a prompt takes more memory than its texts.
+
         Args:
             pairs: Pairs, or a source of rows with `prompt`, `response_a` and `response_b`, see `as_pairs`.
 
         Raises:
             UserError: If a row is no pair, lacks a text for a slot, or a prompt is too long for the model.
         """
-        return self.judge_prompts(self.encoder.encode(as_pairs(pairs)), progress=progress)
+        pairs = as_pairs(pairs)
+        if len(pairs) <= self._pairs_at_once or is_sharded(self.model):  # processes may have unlike numbers of parts
+            return self.judge_prompts(self.encoder.encode(pairs), progress=progress)
+        limit = self.longest_prompt()
+        for i, pair in enumerate(pairs):
+            if self.encoder.most_tokens(pair) > limit:  # an error comes before the first part
+                self.check_lengths(self.encoder.encode([pair]), numbers=[i])
+        return self._judge_in_parts(pairs, progress)
+
+    def _judge_in_parts(self, pairs: Sequence[Pair], progress: bool) -> Judgments:
+        """Judges pairs that have texts for all slots; those that begin alike are in one part, to be read once."""
+        first: dict[Text, int] = {}
+        for text in (text for pair in pairs for text in (pair.prompt, pair.response_a)):
+            first.setdefault(text, len(first))
+        order = sorted(range(len(pairs)), key=lambda i: (first[pairs[i].prompt], first[pairs[i].response_a]))
+        parts = []
+        with progress_bar(2 * len(pairs), "judging", "prompt", progress) as bar:
+            for start in range(0, len(order), self._pairs_at_once):
+                rows = order[start : start + self._pairs_at_once]
+                prompts = self.encoder.encode([pairs[i] for i in rows])
+                self.check_lengths(prompts, numbers=rows)
+                parts.append(self.judge_prompts(prompts, progress=bar))
+        return Judgments.concatenated(parts)[np.argsort(order)]
 
     def rank(self, prompt: Text, responses: Sequence[Text], **shown: Text | None) -> Ranking:
         """Ranks K responses to a prompt by all pairs in both orders; see `autorater.judges.ranking.rank`."""
@@ -233,7 +260,7 @@ class Judge(NamedJudge):
         raise UserError("a pairwise judge does not score single responses; expected a pointwise judge, or use rank")
 
     def judge_prompts(
-        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool | tqdm = False
     ) -> Judgments:
         """Judges N pairs in both orders, from the prompts of `encoder.encode`; errors as in `probabilities`."""
         self.check_lengths(prompts)
@@ -244,7 +271,7 @@ class Judge(NamedJudge):
         """Judges N pairs in the given order alone; arguments and errors as in `judge_prompts`."""
         return self.read_prompts([ab for ab, _ in prompts])
 
-    def read_prompts(self, prompts: Sequence[EncodedPrompt], *, progress: bool = False) -> AnswerArrays:
+    def read_prompts(self, prompts: Sequence[EncodedPrompt], *, progress: bool | tqdm = False) -> AnswerArrays:
         """Answers to N single prompts, recalibrated like those of `probabilities`; errors as in `probabilities`."""
         columns = np.zeros((5, len(prompts)))
         for rows, distributions in self.read(prompts, progress=progress):
@@ -261,7 +288,7 @@ class Judge(NamedJudge):
         return AnswerArrays(mean, mode.round(4), spread, valid, greedy.round(4))
 
     def read(
-        self, prompts: Sequence[EncodedPrompt], *, progress: bool = False
+        self, prompts: Sequence[EncodedPrompt], *, progress: bool | tqdm = False
     ) -> Iterator[tuple[list[int], list[AnswerDistribution]]]:
         """Yields the indices of a batch and its answer distributions: one, or with reasoning `n_reasonings`."""
         if self.encoder.format.reasoning:
@@ -274,7 +301,7 @@ class Judge(NamedJudge):
                 yield rows, [self.tree.answers(logits)]
 
     def logits_after(
-        self, prompts: Sequence[EncodedPrompt], tree: TokenTree, *, progress: bool = False
+        self, prompts: Sequence[EncodedPrompt], tree: TokenTree, *, progress: bool | tqdm = False
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields the indices of a batch and `tree.logits` after its prompts, (B, 1 + S, V), without gradients.
 
@@ -304,7 +331,7 @@ class Judge(NamedJudge):
             yield rows, tree.read_logits(self.model, batch, known, sys.maxsize if sharded else budget)
 
     def _read_in(
-        self, batches: Iterable[list[int]], prompts: Sequence[EncodedPrompt], progress: bool
+        self, batches: Iterable[list[int]], prompts: Sequence[EncodedPrompt], progress: bool | tqdm
     ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Yields indices and token ids of batches of prompts, with the model in eval mode.
 
@@ -360,10 +387,15 @@ class Judge(NamedJudge):
         limit = self.longest_prompt(limit)
         return [max(len(prompt.ids) for prompt in both) <= limit for both in self.encoder.encode(pairs)]
 
-    def check_lengths(self, prompts: Sequence[Sequence[EncodedPrompt]], row: str = "pair") -> None:
-        """Raises UserError if a prompt leaves the model no room for reasoning and answer; it names the `row`."""
+    def check_lengths(
+        self, prompts: Sequence[Sequence[EncodedPrompt]], row: str = "pair", numbers: Sequence[int] | None = None
+    ) -> None:
+        """Raises UserError if a prompt leaves the model no room for reasoning and answer; it names the `row`.
+
+        `numbers` are those of the rows, by default counted from 0.
+        """
         limit = self.longest_prompt()
-        for i, orders in enumerate(prompts):
+        for i, orders in zip(range(len(prompts)) if numbers is None else numbers, prompts, strict=True):
             longest = max(len(prompt.ids) for prompt in orders)
             if longest > limit:
                 raise UserError(f"{row} {i}: its prompt has {longest} tokens; this model has room for {limit}")

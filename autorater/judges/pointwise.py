@@ -17,9 +17,11 @@ from typing import Self
 import numpy as np
 import torch
 from scipy.special import expit
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autorater.data.messages import Text
+from autorater.data.pairs import Pair
 from autorater.judges.calibrators import Recalibration
 from autorater.judges.judgments import AnswerArrays, Judgments
 from autorater.judges.local import Judge
@@ -29,6 +31,7 @@ from autorater.judges.saved import SavedJudge
 from autorater.models.distribution import AnswerDistribution
 from autorater.models.shared_beginning import last_logits
 from autorater.models.token_tree import TokenTree
+from autorater.progress import progress_bar
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.pointwise import ScoreEncoder, ScoreFormat
@@ -116,8 +119,26 @@ class PointwiseJudge(Judge):
         n_judgments = len({str(text) for text in responses})
         return replace(super().rank(prompt, responses, **shown), n_judgments=n_judgments)
 
+    def _judge_in_parts(self, pairs: Sequence[Pair], progress: bool) -> Judgments:
+        """As in `Judge`; every distinct response is read once, whatever the parts of its pairs."""
+        responses, both = self.encoder.responses(pairs)
+        pair_of: dict[int, int] = {}  # the first one with a response
+        for i, numbers in enumerate(both):
+            for number in numbers:
+                pair_of.setdefault(number, i)
+        digits, size = [], 2 * self._pairs_at_once
+        with progress_bar(len(responses), "judging", "prompt", progress) as bar:
+            for start in range(0, len(responses), size):
+                prompts = self.encoder.encode_texts(responses[start : start + size])
+                numbers = [pair_of[row] for row in range(start, start + len(prompts))]
+                self.check_lengths([(prompt,) for prompt in prompts], numbers=numbers)
+                digits.append(self.read_digits(prompts, progress=bar))
+        digits = np.concatenate(digits)
+        parts = [both[start : start + self._pairs_at_once] for start in range(0, len(both), self._pairs_at_once)]
+        return Judgments.concatenated([self.from_digits(*digits[np.array(part).T]) for part in parts])
+
     def judge_prompts(
-        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool = False
+        self, prompts: Sequence[tuple[EncodedPrompt, EncodedPrompt]], *, progress: bool | tqdm = False
     ) -> Judgments:
         """Judges N pairs from the prompts of their responses; every distinct response is read once."""
         self.check_lengths(prompts)
@@ -140,7 +161,7 @@ class PointwiseJudge(Judge):
         judgments = self.judge_prompts(prompts)
         return AnswerArrays(*(getattr(judgments, name)[:, 0] for name in ("mean", "mode", "spread", "valid")))
 
-    def read_digits(self, prompts: Sequence[EncodedPrompt], *, progress: bool = False) -> np.ndarray:
+    def read_digits(self, prompts: Sequence[EncodedPrompt], *, progress: bool | tqdm = False) -> np.ndarray:
         """Probabilities of the ten digits after N prompts, not normalized, shape (N, 10); equal prompts read once."""
         keys = [tuple(prompt.ids) for prompt in prompts]
         distinct = dict(zip(keys, prompts, strict=True))

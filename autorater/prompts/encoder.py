@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autorater.data.errors import UserError
-from autorater.data.messages import Text
+from autorater.data.messages import Text, plain_text
 from autorater.data.pairs import Pair
 from autorater.prompts.markers import control_texts, neutralize, turns
 from autorater.prompts.rendering import first_difference, render_layout
@@ -92,6 +92,15 @@ class PromptEncoder:
             swapped[a], swapped[b] = slots[b], slots[a]
             prompts.append((self._assemble(slots), self._assemble(swapped)))
         return prompts
+
+    def most_tokens(self, pair: Pair) -> int:
+        """At least as many tokens as a prompt of the pair has, without tokenizing it; errors as in `encode`."""
+        return self._most_tokens(self.format.values(pair))
+
+    def _most_tokens(self, texts: Sequence[Text]) -> int:
+        # a token has at least a byte, unless a normalizer makes a text longer
+        n_bytes = sum(len(plain_text(text).encode(errors="surrogatepass")) for text in texts)
+        return sum(map(len, self._ids)) + n_bytes
 
     def _warn_of_unshown(self, pairs: Sequence[Pair]) -> None:
         if not self._warned and (warning := self.format.unshown(pairs)):

@@ -63,14 +63,22 @@ class ScoreEncoder(PromptEncoder):
 
     def encode(self, pairs: Sequence[Pair]) -> list[tuple[EncodedPrompt, EncodedPrompt]]:
         """Prompts of the two responses of every pair: `[(a, b), …]`. Equal responses are one object."""
-        self._warn_of_unshown(pairs)
-        both = [
-            tuple(tuple(self.format.values(pair, response=text)) for text in (pair.response_a, pair.response_b))
-            for pair in pairs
-        ]
-        rows = list(dict.fromkeys(row for pair in both for row in pair))
-        encoded = dict(zip(rows, self.encode_texts(rows), strict=True))
+        rows, both = self.responses(pairs)
+        encoded = self.encode_texts(rows)
         return [(encoded[a], encoded[b]) for a, b in both]
+
+    def responses(self, pairs: Sequence[Pair]) -> tuple[list[tuple[Text, ...]], list[tuple[int, int]]]:
+        """The texts of R distinct responses, one per slot, and the indices of the two responses of every pair."""
+        self._warn_of_unshown(pairs)
+        index: dict[tuple[Text, ...], int] = {}
+        both = [tuple(index.setdefault(row, len(index)) for row in self._rows(pair)) for pair in pairs]
+        return list(index), both
+
+    def most_tokens(self, pair: Pair) -> int:
+        return max(self._most_tokens(row) for row in self._rows(pair))
+
+    def _rows(self, pair: Pair) -> list[tuple[Text, ...]]:
+        return [tuple(self.format.values(pair, response=text)) for text in (pair.response_a, pair.response_b)]
 
     def encode_responses(self, prompt: Text, responses: Sequence[Text]) -> list[EncodedPrompt]:
         """Prompts of K responses to one prompt."""

@@ -1,11 +1,13 @@
 """A judge returns the exact distribution for any batch size, and loads with the prompt format it was saved with."""
 
+import gc
 import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, RwkvConfig
 
 from autorater import Judge, Pair
@@ -17,6 +19,7 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.judges.saved import FORMAT_FILE, read_format
 from autorater.models import loading
 from autorater.models.shares import gpu_of_process
+from autorater.prompts.encoder import EncodedPrompt
 from autorater.prompts.reasoning import close_reasoning
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -85,6 +88,86 @@ def test_a_response_of_many_pairs_is_read_first_once(judge):
     assert sum(read) <= 1.05 * (distinct + len(prompts) * len(judge.tree.tokens))
     alone = [judge.probabilities([pair]) for pair in pairs]
     np.testing.assert_allclose(judgments.mean, np.concatenate([one.mean for one in alone]), rtol=1e-4)
+
+
+def in_parts(judge):
+    judge._pairs_at_once = 8
+    return judge
+
+
+def alive_prompts():
+    return sum(isinstance(thing, EncodedPrompt) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_many_pairs_are_encoded_in_parts(judge, simulated, pointwise, monkeypatch):
+    """Their judgments are those of all at once, in order; no more than one part is in memory when the next is made."""
+    judge = PointwiseJudge(judge.model, judge.tokenizer) if pointwise else judge
+    pairs = simulated.pairs[:41]
+    whole = judge.probabilities(pairs)
+    there = []
+    for name in ("encode", "encode_texts"):
+        original = getattr(judge.encoder, name)
+        monkeypatch.setattr(
+            judge.encoder, name, lambda rows, original=original: there.append(alive_prompts()) or original(rows)
+        )
+    before = alive_prompts()
+    bars = []
+    monkeypatch.setattr(tqdm, "update", lambda bar, n: bars.append((bar, n)))
+    parts = in_parts(judge).probabilities(pairs, progress=True)
+    assert len(there) == 6
+    assert max(there) - before <= 2 * 8
+    assert len({id(bar) for bar, _ in bars}) == 1
+    assert sum(n for _, n in bars) == bars[0][0].total == 2 * len(pairs)
+    for name in ("mean", "mode", "spread", "valid", "p_sym"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-4)
+
+
+def test_pairs_of_one_prompt_are_in_one_part_in_whatever_order(judge):
+    """The beginning up to the first response is read once for all of them, as if all were encoded at once."""
+    read = []
+    judge.model.register_forward_pre_hook(
+        lambda _, args, inputs: read.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    responses = [f"{k} " * 60 for k in "abcd"]
+    pairs = [
+        Pair("pair", f"{question} " * 60, a, b, None)
+        for a, b in itertools.permutations(responses, 2)
+        for question in "pqrs"
+    ]
+    whole = judge.probabilities(pairs)
+    all_at_once = sum(read)
+    read.clear()
+    judge._pairs_at_once = 12
+    np.testing.assert_allclose(judge.probabilities(pairs).mean, whole.mean, rtol=1e-4)
+    assert sum(read) < 1.2 * all_at_once
+
+
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_errors_of_many_pairs_come_before_the_first_is_judged(judge, simulated, pointwise, monkeypatch):
+    judge = in_parts(PointwiseJudge(judge.model, judge.tokenizer) if pointwise else judge)
+    calls = []
+    judge.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    pairs = list(simulated.pairs[:41])
+    pairs[30] = replace(pairs[30], response_b="word " * 1000)
+    too_long = r"pair 30: its prompt has \d+ tokens; this model has room for 10\d\d"
+    with pytest.raises(UserError, match=too_long):
+        judge.probabilities(pairs)
+    assert not calls
+    monkeypatch.setattr(judge.encoder, "most_tokens", lambda pair: 0)  # as if a normalizer had made the text longer
+    with pytest.raises(UserError, match=too_long):
+        judge.probabilities(pairs)
+    assert calls
+
+
+def test_a_text_that_one_of_many_pairs_lacks_is_missed_before_the_first_is_judged(judge, simulated, tmp_path):
+    (tmp_path / "template.txt").write_text("{criteria} {prompt} {response_a} {response_b}")
+    judge = in_parts(Judge(judge.model, judge.tokenizer, PromptFormat(str(tmp_path / "template.txt")), 0.1))
+    judge.model.register_forward_pre_hook(lambda *_: pytest.fail("a pair was judged"))
+    pairs = [replace(pair, criteria="Be brief.") for pair in simulated.pairs[:41]]
+    pairs[40] = replace(pairs[40], criteria=None)
+    with pytest.raises(UserError, match=f"pair {pairs[40].id!r} has no criteria"):
+        judge.probabilities(pairs)
 
 
 def test_single_prompts_are_read_like_those_of_pairs(judge, simulated):

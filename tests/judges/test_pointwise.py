@@ -96,8 +96,11 @@ def test_the_order_has_no_influence(judge):
     np.testing.assert_allclose(there.p_ab, back.p_ba, rtol=1e-12)
 
 
-def test_every_response_is_read_once(judge):
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_every_response_is_read_once(judge, in_parts):
     read = []
+    if in_parts:
+        judge._pairs_at_once = 1
     judge.tree.read_logits = lambda model, prompts, *options: (
         read.extend(map(tuple, prompts)) or DigitTree(judge.encoder.digits).read_logits(model, prompts, *options)
     )
