@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from autorater.judges.options import ENDPOINT
 from autorater.judges.usage import Usage
 
 _WINDOW = 0.02  # seconds in which concurrent calls are gathered
+_key_of = attrgetter("prompt", "response_a", "response_b", "criteria", "reference", "group")  # what a judge sees
 _opened: dict[tuple[Callable, str], object] = {}
 _opening = threading.Lock()
 T = TypeVar("T")
@@ -93,7 +95,7 @@ class Preferences:
 
     def explained(self, pairs: Sequence[Pair]) -> tuple[np.ndarray, str]:
         """As `of`, and why most of the pairs without an answer have none; empty if all have one."""
-        keys = [(pair.prompt, pair.response_a, pair.response_b, pair.criteria, pair.reference) for pair in pairs]
+        keys = [_key_of(pair) for pair in pairs]
         rows: dict[tuple, int] = {}  # of the distinct pairs
         distinct = []
         for key, pair in zip(keys, pairs, strict=True):

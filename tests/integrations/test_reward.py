@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorater.data.errors import DataError, UserError
+from autorater.data.pairs import Pair
 from autorater.integrations import AsyncJudgeReward, JudgeReward
+from autorater.integrations.preferences import Preferences
 from autorater.judges import Judge
 from autorater.judges.client import EndpointError
 from autorater.judges.pointwise import PointwiseJudge
@@ -111,6 +113,13 @@ def test_criteria_and_references_are_those_of_the_prompt(serve):  # noqa: F811
         JudgeReward(LengthJudge())(**rows, criteria=[["x"]] * 2)
     reward = JudgeReward("endpoint:m", base_url=serve().base_url)
     assert reward(**rows, reference=[42] * 2) == reward(**rows), "its template shows no reference"
+
+
+def test_pairs_of_two_groups_are_two_pairs():
+    judge = LengthJudge()
+    pairs = [Pair(str(i), "p", "a", "abc", None, group=group) for i, group in enumerate(("women", "men", "men"))]
+    Preferences(judge).of([*pairs, pairs[0].swapped()])
+    assert len(judge.batches[0]) == 2
 
 
 def test_a_server_that_is_not_there_ends_the_training():
