@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from autorater.data.errors import UserError
-from autorater.data.fields import given_in, name_in
+from autorater.data.fields import category_in, given_in, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.judges.client import EndpointError
@@ -192,20 +192,26 @@ def pair_of(
     *,
     criteria: object = None,
     reference: object = None,
+    group: object = None,
     names: tuple[str, str] = ("response_a", "response_b"),
 ) -> Pair:
     """An unlabelled pair of texts or chat messages, as other programs give them; see `Pair`.
 
-    `criteria` and `reference` are read as `load_pairs` reads them; `names` are those of the responses in an error.
+    `criteria`, `reference` and `group` are read as `load_pairs` reads them; `names` are those of the responses in an
+    error.
 
     Raises:
         DataError: If one is neither, or the prompt is blank (a response may be).
     """
     texts = (_text(text, name, blank=True) for text, name in zip((response_a, response_b), names, strict=True))
-    slots = {"criteria": criteria, "reference": reference}
+    slots = {"criteria": criteria, "reference": reference, "group": group}
     reference = given_in(slots, "reference")
-    reference = None if reference is None else _text(reference, "reference")
-    return Pair("0", _text(prompt, "prompt"), *texts, None, criteria=name_in(slots, "criteria"), reference=reference)
+    shown = {
+        "criteria": name_in(slots, "criteria"),
+        "reference": None if reference is None else _text(reference, "reference"),
+        "group": category_in(slots, "group"),
+    }
+    return Pair("0", _text(prompt, "prompt"), *texts, None, **shown)
 
 
 def _text(value: object, name: str, *, blank: bool = False) -> Text:

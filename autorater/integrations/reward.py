@@ -31,6 +31,7 @@ from autorater.data.errors import UserError, located
 from autorater.integrations.preferences import Preferences, pair_of
 from autorater.judges.judgments import PairJudge
 from autorater.models.shares import gathered_rows
+from autorater.prompts.templates import PromptFormat
 
 GROUP = "group"
 logger = logging.getLogger(__name__)
@@ -96,8 +97,8 @@ class JudgeReward:
         Args:
             prompts, completions: N texts or N lists of chat messages.
             log_metric: Given by TRL; gets the share of completions without an answer.
-            columns: The columns of the dataset, N values each; `criteria` and `reference` fill those slots of the
-                judge's prompt.
+            columns: The columns of the dataset, N values each; `criteria`, `reference` and `group` (of annotators)
+                fill those slots of the judge's prompt.
 
         Raises:
             DataError: If a prompt is blank, or a value is neither a text nor messages.
@@ -129,10 +130,9 @@ class JudgeReward:
     def _slots(self, columns: dict) -> list[str]:
         """Columns for slots of the judge's prompt; all that a prompt can have if the judge does not say."""
         format = getattr(self.preferences.judge, "prompt_format", None)
-        slots = ("criteria", "reference") if format is None else format.slots
-        return [
-            name for name in ("criteria", "reference") if name in slots and name in columns and name != self.against
-        ]
+        slots = PromptFormat.optional if format is None else format.slots
+        against = None if self.against == GROUP else self.against  # a column `group` is that of annotators
+        return [name for name in PromptFormat.optional if name in slots and name in columns and name != against]
 
     def _against_column(self, rows: list[_Row]) -> np.ndarray:
         pairs = []

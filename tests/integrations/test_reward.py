@@ -122,6 +122,26 @@ def test_pairs_of_two_groups_are_two_pairs():
     assert len(judge.batches[0]) == 2
 
 
+@pytest.mark.parametrize("against", ["group", "best"])
+def test_a_judge_that_shows_the_group_of_annotators_gets_it(tmp_path, against):
+    template = tmp_path / "by_group.txt"
+    template.write_text("As {group}: {prompt} {response_a} {response_b}")
+
+    class ByGroup(LengthJudge):
+        prompt_format = PromptFormat(str(template))
+
+        def probabilities(self, pairs, *, progress=False):
+            self.shown = [self.prompt_format.values(pair)[0] for pair in pairs]
+            return super().probabilities(pairs)
+
+    judge = ByGroup()
+    rows = {"prompts": ["p"] * 4, "completions": ["a", "abc"] * 2, "best": ["xx"] * 4}
+    JudgeReward(judge, against)(**rows, group=["women", "women", 60, 60])
+    assert set(judge.shown) == {"women", "60"}
+    with pytest.raises(UserError, match=r"has no group.*expected a value in the column group"):
+        JudgeReward(judge, against)(**rows)
+
+
 def test_a_server_that_is_not_there_ends_the_training():
     reward = JudgeReward("endpoint:m", "best", base_url=nowhere(), max_retries=0)
     with pytest.raises(EndpointError, match="is the server running"):
