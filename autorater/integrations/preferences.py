@@ -10,14 +10,15 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
 
 from autorater.data.errors import UserError
-from autorater.data.fields import category_in, given_in, name_in
-from autorater.data.messages import Text, text_or_messages
+from autorater.data.fields import bad_value, category_in, given_in, name_in
+from autorater.data.messages import Conversation, Message, Text, as_json, text_or_messages
 from autorater.data.pairs import Pair
 from autorater.judges.client import EndpointError
 from autorater.judges.judgments import PairJudge
@@ -197,13 +198,15 @@ def pair_of(
 ) -> Pair:
     """An unlabelled pair of texts or chat messages, as other programs give them; see `Pair`.
 
-    `criteria`, `reference` and `group` are read as `load_pairs` reads them; `names` are those of the responses in an
-    error.
+    Of a conversation that begins with the prompt, the response is what follows it. `criteria`, `reference` and `group`
+    are read as `load_pairs` reads them; `names` are those of the responses in an error.
 
     Raises:
-        DataError: If one is neither, or the prompt is blank (a response may be).
+        DataError: If one is neither, the prompt is blank (a response may be), or the messages of a response begin
+            neither with the prompt nor with the assistant.
     """
-    texts = (_text(text, name, blank=True) for text, name in zip((response_a, response_b), names, strict=True))
+    prompt = _text(prompt, "prompt")
+    texts = (_response(text, prompt, name) for text, name in zip((response_a, response_b), names, strict=True))
     slots = {"criteria": criteria, "reference": reference, "group": group}
     reference = given_in(slots, "reference")
     shown = {
@@ -211,7 +214,25 @@ def pair_of(
         "reference": None if reference is None else _text(reference, "reference"),
         "group": category_in(slots, "group"),
     }
-    return Pair("0", _text(prompt, "prompt"), *texts, None, **shown)
+    return Pair("0", prompt, *texts, None, **shown)
+
+
+def _response(value: object, prompt: Text, name: str) -> Text:
+    text = text_or_messages(value, name, blank=True)
+    if isinstance(text, str):
+        return text
+    asked, turns = _turns(prompt), _turns(text)
+    answer = turns[len(asked) :] if turns[: len(asked)] == asked else turns
+    if not answer or answer[0].role != "assistant":
+        raise bad_value(name, as_json(text), "the answer alone, or the prompt and the answer")
+    return _text(text[-len(answer) :], name, blank=True)
+
+
+def _turns(text: Text) -> Conversation:
+    """The messages without the system's at their beginning, which data often leaves out, and without outer blanks."""
+    messages = (Message("user", text),) if isinstance(text, str) else text
+    turns = dropwhile(lambda message: message.role in ("system", "developer"), messages)
+    return tuple(Message(message.role, message.content.strip()) for message in turns)
 
 
 def _text(value: object, name: str, *, blank: bool = False) -> Text:

@@ -49,7 +49,8 @@ class JudgeReward:
 
     Args:
         judge: A judge, or its name: a folder, a Hub name or `endpoint:MODEL`.
-        against: `group`, or the column of the dataset with a reference response for every row.
+        against: `group`, or the column of the dataset with a reference response for every row: a text or messages,
+            which may begin with the prompt.
         value: `probability`, in [0, 1], or its `logit`.
         clip: Logits are those of probabilities in [clip, 1 − clip], in (0, 0.5); by default 0.01.
         name: Name of the reward in TRL's logs.
@@ -101,7 +102,8 @@ class JudgeReward:
                 fill those slots of the judge's prompt.
 
         Raises:
-            DataError: If a prompt is blank, or a value is neither a text nor messages.
+            DataError: If a prompt is blank, a value is neither a text nor messages, or a reference begins with other
+                messages than the prompt's.
             EndpointError: If the budget is used up, or no request can succeed; nothing of the batch is returned.
             UserError: If the column is missing, or a prompt has one completion only.
         """

@@ -38,7 +38,7 @@ async def compute_score(
     Args:
         data_source, reward_model_tokenizer: Given by verl, not used.
         solution_str: The response.
-        ground_truth: The reference response: a text or chat messages.
+        ground_truth: The reference response: a text or chat messages, which may begin with the prompt.
         extra_info: Has the prompt, a text or chat messages.
         judge: Name of a judge.
         prompt_key: Where the prompt is in `extra_info`.
@@ -51,6 +51,7 @@ async def compute_score(
         since verl requires a number.
 
     Raises:
+        DataError: If a text or message is wrong, as in `JudgeReward`.
         UserError: If the prompt is missing, or as in `JudgeReward`.
     """
     if prompt_key not in (extra_info or {}):
@@ -58,7 +59,8 @@ async def compute_score(
     if reward_router_address is not None and judge.startswith("endpoint:"):
         options = {"base_url": f"http://{reward_router_address}/v1"} | options
     reward, preferences = opened(_reward, judge, **options)
-    p = await preferences.of(pair_of(extra_info[prompt_key], ground_truth, solution_str))
+    names = "ground_truth", "solution_str"
+    p = await preferences.of(pair_of(extra_info[prompt_key], ground_truth, solution_str, names=names))
     return {"score": reward.valued(0.5 if math.isnan(p) else p), "judged": float(not math.isnan(p))}
 
 

@@ -69,6 +69,42 @@ def test_plain_and_conversational_forms_are_the_same():
     assert plain == messages
 
 
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content):
+    return {"role": "assistant", "content": content}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "reference"),
+    [
+        ("Why? ", [user(" Why?"), assistant("xx")], "xx"),
+        ("Why?", [SYSTEM, user("Why?"), assistant("xx")], "xx"),
+        ([user("Why?")], [user("Why?"), assistant("xx")], "xx"),
+        ([SYSTEM, user("Why?")], [user("Why?"), assistant("xx")], "xx"),
+        ([user("Hi"), assistant("Hi."), user("Hi")], [user("Hi"), assistant("Hi."), user("Hi"), assistant("x")], "x"),
+        ([assistant("Hi."), user("Why?")], [assistant("Hi."), user("Why?"), assistant("xx")], "xx"),
+        ("Why?", [assistant("x"), user("Why?")], (("assistant", "x"), ("user", "Why?"))),
+    ],
+)
+def test_the_prompt_is_cut_from_a_reference_that_begins_with_it(prompt, chosen, reference):
+    judge = LengthJudge()
+    JudgeReward(judge, "chosen")([prompt], ["abc"], chosen=[chosen])
+    assert judge.batches[0][0][1:] == (reference, "abc")
+
+
+@pytest.mark.parametrize("chosen", [[user("Who?"), assistant("I.")], [user("Why?")], [SYSTEM], [user("x")]])
+def test_a_reference_that_begins_with_another_prompt_is_an_error(chosen):
+    expected = r"row 0 of the batch: column 'chosen': got \[\{'role'.*expected the answer alone, or the prompt and the"
+    with pytest.raises(DataError, match=expected):
+        JudgeReward(LengthJudge(), "chosen")(["Why?"], ["abc"], chosen=[chosen])
+
+
 def test_logits_are_clipped():
     reward = JudgeReward(LengthJudge(), "best", value="logit", clip=0.2)
     found = reward(["p"] * 3, ["a" * 90, "", "ab"], best=["xx"] * 3)

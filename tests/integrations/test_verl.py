@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from autorater.data.errors import UserError
+from autorater.data.errors import DataError, UserError
 from autorater.integrations import verl
 from autorater.judges.client import EndpointError
 from tests.audit.conftest import serve  # noqa: F401  (fixture)
@@ -38,6 +38,16 @@ def test_samples_that_wait_together_are_one_batch(monkeypatch):
     assert [row["judged"] for row in found] == [1, 1, 0]
     assert score_all(kwargs, samples) == found, "in another event loop"
     assert [len(batch) for batch in judge.batches] == [3, 3]
+
+
+def test_the_prompt_is_cut_from_a_reference_that_begins_with_it(monkeypatch):
+    judge = LengthJudge()
+    monkeypatch.setattr("autorater.integrations.preferences.open_judge", lambda name: judge)
+    asked, answered = {"role": "user", "content": "p"}, {"role": "assistant", "content": "xx"}
+    score_all({"judge": "of this test"}, [("p", "a", [asked, answered])])
+    assert judge.batches == [[("p", "xx", "a")]]
+    with pytest.raises(DataError, match=r"column 'ground_truth': got .* expected the answer alone"):
+        score_all({"judge": "of this test"}, [("q", "a", [asked, answered])])
 
 
 def test_a_judge_on_the_server_that_verl_runs(serve):  # noqa: F811
