@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -129,15 +129,22 @@ def ratio(plain: float | None, ours: float | None) -> float | None:
 
 
 def machine(device: str, dtype: torch.dtype) -> dict[str, object]:
-    """Hardware and versions of the measurements."""
+    """Hardware and versions of the measurements; of a package that is not installed None."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "trl": version("trl"),
+        "trl": _version("trl"),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # only some benchmarks require trl
+        return None
 
 
 def _cpu_name() -> str:

@@ -317,6 +317,17 @@ def test_best_of_runs(script):
     assert arrived[0].summary()["votes"] == 144
 
 
+def test_the_version_of_a_missing_package_is_none(script, monkeypatch):
+    measure = script("harness.measure")
+
+    def version(package):
+        raise measure.PackageNotFoundError(package)
+
+    assert measure.machine("cpu", measure.torch.float32)["trl"]
+    monkeypatch.setattr(measure, "version", version)
+    assert measure.machine("cpu", measure.torch.float32)["trl"] is None
+
+
 def test_ratio_needs_both_sides(script):
     ratio = script("harness.measure").ratio
     assert ratio(None, 1.0) is ratio(1.0, None) is ratio(1.0, 0.0) is None
