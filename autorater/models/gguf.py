@@ -42,15 +42,10 @@ def plain_model(name_or_path: str) -> str:
     Raises:
         UserError: If the folder has several GGUF files, or as in `convert_gguf`.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir() and not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
-        files = sorted(path.glob("*.gguf"))
-        if len(files) > 1:
-            raise UserError(f"{path} has {len(files)} GGUF files; name one: {', '.join(file.name for file in files)}")
-        path = files[0] if files else path
-    if path.suffix != ".gguf" or not path.is_file():
+    path = gguf_file(name_or_path)
+    if path is None:
         return name_or_path
-    path, status = path.resolve(), path.stat()
+    status = path.stat()
     fingerprint = hashlib.sha256(f"{path} {status.st_size} {status.st_mtime_ns} {_VERSION}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "autorater" / "gguf" / f"{path.stem}-{fingerprint}"
@@ -64,6 +59,21 @@ def plain_model(name_or_path: str) -> str:
             finally:
                 lock.unlink(missing_ok=True)
     return str(folder)
+
+
+def gguf_file(name_or_path: str) -> Path | None:
+    """The absolute path of a `.gguf` file, or of the one in a folder that holds no other model; else None.
+
+    Raises:
+        UserError: If the folder has several.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir() and not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
+        files = sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            raise UserError(f"{path} has {len(files)} GGUF files; name one: {', '.join(file.name for file in files)}")
+        path = files[0] if files else path
+    return path.resolve() if path.suffix == ".gguf" and path.is_file() else None
 
 
 def convert_gguf(file: str | Path, folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from autorater.data.atomic import read_json
 from autorater.data.errors import UserError, first_line
 from autorater.models.devices import gpu_has_bf16, usable_device
-from autorater.models.gguf import plain_model
+from autorater.models.gguf import gguf_file, plain_model
 from autorater.models.text_only import text_only
 
 _ADAPTER = "adapter_config.json"
@@ -49,7 +49,7 @@ def load_policy(
     Raises:
         UserError: If there is no such model, or it cannot be loaded; the message says why.
     """
-    name_or_path = resolve_model(name_or_path)
+    file, name_or_path = gguf_file(name_or_path), resolve_model(name_or_path)
     if (older := model_init_kwargs.pop("torch_dtype", None)) is not None:
         if dtype is not None:
             raise UserError(f"dtype is {dtype!r} and torch_dtype, its older name, {older!r}; expected dtype alone")
@@ -68,6 +68,7 @@ def load_policy(
         else:
             tokenizer = load_tokenizer(name_or_path, **source)
             model = text_only(_whole_model(name_or_path, dtype=dtype, **model_init_kwargs))
+            model.gguf_file = file and str(file)  # its `name_or_path` is that of the plain model in the cache
     except UserError:
         raise
     except LOAD_FAILURES as error:

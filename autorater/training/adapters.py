@@ -104,7 +104,17 @@ def _names(value: object) -> object:
 def with_new_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
     """A model with an adapter, whose first weights depend on the seed alone."""
     set_seed(seed)
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    name_gguf(adapted)
+    return adapted
+
+
+def name_gguf(model: PreTrainedModel | PeftModel) -> None:
+    """Makes the adapters of a model of a GGUF file name this file as their base; PEFT names its copy in the cache."""
+    file = getattr(model.get_base_model(), "gguf_file", None) if isinstance(model, PeftModel) else None
+    if file is not None:
+        for adapter in model.peft_config.values():
+            adapter.base_model_name_or_path = file
 
 
 def _is_state_space(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ from autorater.models.sharding import gathered
 from autorater.prompts.batching import drop_long, longest_prompt
 from autorater.prompts.encoder import EncodedPrompt, log_layout_difference
 from autorater.prompts.templates import TemplateFormat
-from autorater.training.adapters import new_adapter
+from autorater.training.adapters import name_gguf, new_adapter
 from autorater.training.arguments import JudgeArguments, ineffective_options
 from autorater.training.callbacks import CalibrationCallback
 from autorater.training.checkpointing.checkpoints import writes_to
@@ -322,6 +322,7 @@ def finish_run(
         write: Takes the evaluation and the seconds of training; the main process calls it.
     """
     judge.model = trainer.accelerator.unwrap_model(trainer.model)
+    name_gguf(judge.model)  # also of an adapter that TRL has added
     trained = run_training(trainer, record)
     # without the trainer's autocast: in the precision of the evaluation before training
     judge.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)

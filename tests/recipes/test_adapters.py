@@ -1,6 +1,7 @@
 """Judges that are adapters: training continues them, they merge, and a second one is trained on top."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from autorater.judges.merging import merge_adapter
 from autorater.models.loading import load_policy
 from autorater.training.adapters import new_adapter
 from tests.conftest import make_model, make_tokenizer
+from tests.models.test_gguf import llama, write_gguf
 from tests.recipes.test_grpo import run
 
 LORA = ["--use_peft", "--lora_target_modules", "q_proj", "v_proj"]
@@ -127,6 +129,23 @@ def test_a_model_replaces_the_adapter_of_an_earlier_run(trained, tmp_path):
     for folder in (tmp_path / "judge", tmp_path / "judge" / "warm_start"):
         assert {file.name for file in folder.glob("*.safetensors")} == {"model.safetensors"}
         assert not (folder / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["by TRL", "by the warm-up"])
+def test_an_adapter_of_a_gguf_file_is_loaded_without_the_cache(trained, tmp_path, monkeypatch, steps):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = write_gguf(tmp_path / "m.gguf", llama({"rope_type": "default"}))
+    done = train(trained, file, tmp_path / "judge", *LORA, "--learning_rate=0.01", f"--warm_start_steps={steps}")
+    assert "Could not find a config file" not in done.stderr
+    config = json.loads((tmp_path / "judge" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == file
+    expected = probabilities(tmp_path / "judge")
+    shutil.rmtree(tmp_path / "cache")
+    np.testing.assert_array_equal(probabilities(tmp_path / "judge"), expected)
+    second = train(trained, tmp_path / "judge", tmp_path / "second", *LORA)
+    assert "Could not find a config file" not in second.stderr
+    config = json.loads((tmp_path / "second" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == file
 
 
 def test_adapters_learn_at_their_own_rate(trained, tmp_path):
