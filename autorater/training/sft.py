@@ -15,6 +15,7 @@ there TRL's `compute_loss` gets the scores of the answers in place of those of w
 Prompts are tokenized before (`autorater.prompts.encoder`), so that a response stays data; TRL uses the ids unchanged.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +111,13 @@ class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
         super().__init__(model=model, args=args, **kwargs)
         self.aux_loss_enabled = self.aux_loss_enabled and self.loss is None
         self._start_sharing()
+        if self.share_prefix and self.label_smoother is not None and args.loss_type == "nll":
+            warnings.warn(
+                f"label_smoothing_factor: {args.label_smoothing_factor} requires the logits of whole rows, so the "
+                "loss shares no prompts; the logged entropy and accuracy do",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if args.objective == "text":
             check_lengths(self.model, self.train_dataset["input_ids"], 0, "input_ids")
         else:
@@ -133,7 +141,11 @@ class JudgeSFTTrainer(PrefixSharing, ResumableTrainer, SFTTrainer):
 
     def _answer_scores(self, model, **inputs):
         """TRL's `model(**inputs)`, with scores (B, C) of the answers alone where prompts are shared."""
-        if not self.share_prefix or inputs.keys() != _SCORED:
+        other = inputs.keys() ^ _SCORED
+        if other and self.share_prefix and "labels" in inputs:  # without labels TRL needs the logits of whole rows
+            differing = ", ".join(sorted(other))
+            self._disable_shared_prefix(f"TRL's call of the model differs from that for padded rows in {differing}")
+        if other or not self.share_prefix:
             return model(**inputs)
         learned = inputs["labels"] != -100
         starts = learned.int().argmax(dim=1).tolist()

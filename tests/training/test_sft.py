@@ -165,6 +165,37 @@ def test_scored_answers_of_a_mixture_of_experts_have_no_router_loss(tmp_path):
         instructed("moe", tmp_path, objective="tokenized_brier", router_aux_loss_coef=0.5)
 
 
+def test_rows_without_padding_share_nothing_and_say_so_once(tmp_path, recwarn):
+    sft = instructed("llama", tmp_path, padding_free=True, max_steps=2)
+    sft.train()
+    assert not sft.share_prefix
+    (told,) = [str(warned.message) for warned in recwarn if "shared prefix" in str(warned.message)]
+    assert "TRL's call of the model differs from that for padded rows in attention_mask, " in told
+
+
+def test_the_loss_of_smoothed_labels_shares_nothing_and_says_so(tmp_path):
+    """TRL calls the model a second time, for the values that it logs; that call shares."""
+    with pytest.warns(RuntimeWarning, match="label_smoothing_factor: 0.1 requires the logits of whole rows"):
+        sft = instructed("llama", tmp_path, label_smoothing_factor=0.1)
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(8)])
+    sft.compute_loss(sft.model, dict(batch))  # with the check of the first batch
+    calls = []
+    sft.model.register_forward_pre_hook(
+        lambda _, args, inputs: calls.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    sft.compute_loss(sft.model, dict(batch))
+    assert sft.share_prefix
+    assert calls[0] == batch["input_ids"].numel() > 1.4 * calls[1]
+
+
+def test_an_evaluation_that_returns_logits_leaves_the_prompts_shared(tmp_path, recwarn):
+    sft = instructed("llama", tmp_path)
+    batch = sft.data_collator([sft.train_dataset[i] for i in range(8)])
+    sft.prediction_step(sft.model, dict(batch), prediction_loss_only=False)
+    assert sft.share_prefix
+    assert not any("shared prefix" in str(warned.message) for warned in recwarn)
+
+
 def test_a_model_that_cannot_share_reads_whole_rows(tmp_path, monkeypatch):
     """With the reason; the loss is TRL's own."""
     reason = "its attention is not causal"
