@@ -405,7 +405,8 @@ class _Session:
         if status in _FATAL:
             address = urlsplit(self.client.address or _OPENAI)
             url = without_secret_values(address._replace(path=address.path.rstrip("/") + self.path).geturl())
-            about = f"model {self.client.model!r}, address {url}, key from {self.client.api_key_env}"
+            key = "key from" if os.environ.get(self.client.api_key_env) else "no key is set in"
+            about = f"model {self.client.model!r}, address {url}, {key} {self.client.api_key_env}"
             raise EndpointError(f"{_FATAL[status]}: {problem} ({about})", status) from None
 
 

@@ -312,7 +312,7 @@ def test_prompts_that_the_server_cuts_are_warned_about(quirky, caplog):
             "the account has no credit: the server replied 403: Your newly",
         ),
         (200, {"message": "wrong key", "code": 401}, "the key was not accepted: the server replied: wrong key"),
-        (200, "Unexpected endpoint or method. (POST /v1/x)", r"no such model or address: .*/v1/chat/completions, key"),
+        (200, "Unexpected endpoint or method. (POST /v1/x)", r"no such model or address: .*/v1/chat/completions, "),
     ],
 )
 def test_an_error_that_meets_every_request_ends_them_all(quirky, status, error, message):
@@ -320,6 +320,16 @@ def test_an_error_that_meets_every_request_ends_them_all(quirky, status, error, 
     with pytest.raises(EndpointError, match=message):
         ask(server, 9, concurrency=1, max_retries=1)
     assert len(server.seen) == 1
+
+
+def test_a_key_that_is_not_set_is_named_as_such(quirky, monkeypatch):
+    server = quirky(lambda sent: (401, {"error": {"message": "Missing API key"}}))
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(EndpointError, match=r"Missing API key \(.*, no key is set in OPENAI_API_KEY\)"):
+        ask(server)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    with pytest.raises(EndpointError, match=r"Missing API key \(.*, key from OPENAI_API_KEY\)"):
+        ask(server)
 
 
 def test_no_credit_after_an_answer_may_be_a_rate_limit(quirky):
