@@ -13,13 +13,15 @@ Pairs in both orders: common instructions, a question, two responses in two orde
 answer grid, `sampled` a policy gradient on G given completions a prompt; generation and optimizer, which are the same
 on both sides, are not included. On a CPU seconds are processor time, which other programs do not lengthen.
 `peak_of_estimate` is the peak of `plain` relative to the estimate of `autorater.models.memory`; `gradient_difference`
-the largest difference of a gradient, relative to the largest gradient.
+the largest difference of a gradient, relative to the largest gradient; `exact`: it is within 1e-4 in float32, 0.1 in
+bfloat16.
 """
 
 import argparse
 
 import torch
 from harness.floor import distinct_tokens, floor_pass, utilization
+from harness.gradients import GRADIENT_TOLERANCE, gradient_difference
 from harness.inputs import TINY, Shape, chosen_shape, judge_tokenizer, model_parser, random_model
 from harness.measure import (
     alternate,
@@ -106,17 +108,6 @@ class Micro:
         share_beginnings(self.model, SIDES[side])
         self.loss(answers).backward()
 
-    def gradient_difference(self, answers: str) -> float:
-        gradients = []
-        for side in SIDES:
-            self.model.zero_grad()
-            self.step(answers, side)
-            gradients.append([p.grad for p in self.model.parameters()])
-        self.model.zero_grad()
-        plain, shared = gradients
-        largest = max(g.abs().max().item() for g in plain)
-        return max((a - b).abs().max().item() for a, b in zip(plain, shared, strict=True)) / largest
-
 
 def measured_memory(side: str, answers: str, shape: Shape, args: argparse.Namespace) -> int | None:
     """Peak bytes of a step above the weights. A tiny step before it triggers lazy imports."""
@@ -151,6 +142,8 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
 
     sides = {side: processed(lambda side=side: one(side), args.device) for side in SIDES}
     seconds = alternate(sides | {"floor": processed(floor, args.device)}, args.repeats)
+    steps = (lambda side=side: batch.step(answers, side) for side in ("shared", "plain"))
+    difference, dtype = gradient_difference(batch.model, *steps), chosen_dtype(args)
     return {
         "benchmark": "shared_beginning",
         "answers": answers,
@@ -169,8 +162,9 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
         "shared_peak_bytes": peak["shared"],
         "memory_ratio": ratio(peak["plain"], peak["shared"]),
         "peak_of_estimate": ratio(peak["plain"], estimate(batch, answers)),
-        "gradient_difference": batch.gradient_difference(answers),
-        **machine(args.device, chosen_dtype(args)),
+        "gradient_difference": difference,
+        "exact": difference <= GRADIENT_TOLERANCE[dtype],
+        **machine(args.device, dtype),
     }
 
 

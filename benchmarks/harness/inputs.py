@@ -84,9 +84,14 @@ def chosen_shape(args: argparse.Namespace) -> Shape:
 
 
 def random_model(
-    shape: Shape, tokenizer: PreTrainedTokenizerBase, device: str, dtype: torch.dtype, seed: int = 0
+    shape: Shape,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str,
+    dtype: torch.dtype,
+    seed: int = 0,
+    initializer_range: float = 0.02,
 ) -> PreTrainedModel:
-    """A model of this shape; the same seed draws the same weights."""
+    """A model of this shape, its weights with the deviation `initializer_range`; the same seed draws the same ones."""
     if len(tokenizer) > shape.vocab_size:
         raise ValueError(f"vocab_size must be at least {len(tokenizer)} for this tokenizer, got {shape.vocab_size}")
     set_seed(seed)
@@ -98,6 +103,7 @@ def random_model(
         num_attention_heads=shape.num_heads,
         num_key_value_heads=shape.num_key_value_heads,
         tie_word_embeddings=shape.tied,
+        initializer_range=initializer_range,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

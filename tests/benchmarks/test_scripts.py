@@ -6,10 +6,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Thread
 
 import pytest
+
+from autorater.models import shared_beginning, shared_prefix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY_MODEL = ["--device", "cpu", "--hidden_size", "32", "--num_layers", "1"]
@@ -64,6 +67,7 @@ def test_shared_beginning(run):
     assert [exact["answers"], sampled["answers"]] == ["exact", "sampled"]
     for record in (exact, sampled):
         assert record["gradient_difference"] < 1e-5
+        assert record["exact"]
         assert record["plain_tokens"] == 4 * (140 + record["suffix_tokens"])
         distinct = 100 + 2 * (8 + 2 * 32) + 4 * record["suffix_tokens"]
         assert record["distinct_tokens"] == distinct, "instructions once, a question once for both orders"
@@ -85,6 +89,75 @@ def test_exactness(run):
     ]
     assert all(r["exact"] for r in records)
     assert all(r["gradient_difference"] < 1e-5 for r in records[:3])
+
+
+def half_gradient(packed_logits):
+    """As `packed_logits`; half of its gradient is lost where beginnings are shared."""
+
+    def wrong(model, *inputs):
+        logits = packed_logits(model, *inputs)
+        return (logits + logits.detach()) / 2 if shared_beginning.shares_beginnings(model) else logits
+
+    return wrong
+
+
+def half_gradient_of_suffixes(suffix_logits):
+    """As `suffix_logits`; half of the gradient is lost."""
+
+    def wrong(*inputs):
+        logits = suffix_logits(*inputs)
+        return (logits + logits.detach()) / 2
+
+    return wrong
+
+
+def positions_off_by_100(split_logits):
+    """As `split_logits`; suffixes are 100 tokens further from the prompt than they should be."""
+
+    def wrong(model, layout, *, position_ids, **inputs):
+        position_ids[:, -layout.columns.shape[1] :] += 100
+        return split_logits(model, layout, position_ids=position_ids, **inputs)
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("mistake", "places", "found_in"),
+    [
+        (half_gradient_of_suffixes, ["shared_prefix.suffix_logits", "token_tree.suffix_logits"], ["tree", "prefix"]),
+        (half_gradient, ["shared_prefix.packed_logits"], ["beginning"]),
+        (positions_off_by_100, ["shared_prefix.split_logits"], ["tree", "prefix", "beginning"]),
+        (positions_off_by_100, ["packing.split_logits"], ["beginning"]),
+    ],
+)
+def test_exactness_finds_a_mistake(run, monkeypatch, mistake, places, found_in):
+    for place in places:
+        module, name = place.split(".")
+        module = importlib.import_module(f"autorater.models.{module}")
+        monkeypatch.setattr(module, name, mistake(getattr(module, name)))
+    records = run("exactness", *TINY_MODEL)
+    assert [r["part"] for r in records if not r["exact"]] == 2 * found_in, "in either dtype"
+
+
+def test_a_wrong_gradient_of_shared_beginnings_is_not_exact(run, monkeypatch):
+    monkeypatch.setattr(shared_prefix, "packed_logits", half_gradient(shared_prefix.packed_logits))
+    options = "--pairs 2 --common_tokens 100 --own_tokens 40 --no-memory --repeats 1 --answers exact --dtype bfloat16"
+    (record,) = run("shared_beginning", *TINY_MODEL, *options.split())
+    assert not record["exact"]
+
+
+def test_a_gradient_that_is_not_finite_is_not_exact(script):
+    import torch
+
+    bench = script("harness.gradients")
+    model = torch.nn.Linear(2, 2)
+
+    def step(factor):
+        return lambda: (model(torch.ones(1, 2)) * torch.tensor([1.0, factor])).sum().backward()
+
+    assert bench.gradient_difference(model, step(1.0), step(1.0)) == 0
+    assert bench.gradient_difference(model, step(1.0), step(2.0)) == 0.5
+    assert not bench.gradient_difference(model, step(float("nan")), step(1.0)) <= 1
 
 
 def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatch):
@@ -321,7 +394,7 @@ def test_the_version_of_a_missing_package_is_none(script, monkeypatch):
     measure = script("harness.measure")
 
     def version(package):
-        raise measure.PackageNotFoundError(package)
+        raise PackageNotFoundError(package)
 
     assert measure.machine("cpu", measure.torch.float32)["trl"]
     monkeypatch.setattr(measure, "version", version)
