@@ -19,7 +19,7 @@ from autorater.data.errors import DataError, located
 from autorater.data.fields import RowIds, bad_value, decoded, name_in
 from autorater.data.messages import Text, text_or_messages
 from autorater.data.pairs import Pair
-from autorater.data.rows import shown_in
+from autorater.data.row_values import shown_in
 from autorater.data.tables import iter_rows
 from autorater.judges.ranking import pairs_to_rank, ranking_of
 

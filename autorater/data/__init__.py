@@ -3,7 +3,9 @@
 pairs       a pair of responses with its votes; swaps, single votes, splits
 messages    texts that may be conversations
 loading     reads pairs from files, folders, the Hub and tables in memory; writes them as JSONL
-rows        one row as pairs: finds the layout, checks the values
+rows        one row as pairs: finds the layout
+columns     our columns, and the errors when a source lacks one or misnames it
+row_values  a row in our columns as a pair: checks the values
 layouts     published layouts of pairs, one file a family
 load_report  what became of the rows of a source
 gathering   rows that repeat a pair

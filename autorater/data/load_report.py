@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from autorater.data.columns import CRITERIA, NOT_TEXT
 from autorater.data.errors import counted
-from autorater.data.rows import CRITERIA, NOT_TEXT
 
 
 @dataclass

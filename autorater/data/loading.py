@@ -22,6 +22,7 @@ from contextlib import closing
 from copy import copy
 
 from autorater.data.atomic import check_writable, open_atomic
+from autorater.data.columns import COLUMNS
 from autorater.data.errors import DataError, DataWarning, UserError, located
 from autorater.data.fields import RowIds, bad_value
 from autorater.data.gathering import Gatherer, pair_key
@@ -29,7 +30,7 @@ from autorater.data.layouts import OWN
 from autorater.data.load_report import LoadReport
 from autorater.data.messages import as_json
 from autorater.data.pairs import Pair
-from autorater.data.rows import COLUMNS, ReadPair, RowReader
+from autorater.data.rows import ReadPair, RowReader
 from autorater.data.tables import Source, iter_rows, source_name, write_rows
 from autorater.data.text_files import is_text
 

@@ -25,12 +25,13 @@ from functools import partial
 
 import numpy as np
 
+from autorater.data.columns import check_ties
 from autorater.data.errors import DataError, UserError, counted, located
 from autorater.data.fields import Row, bad_value, count_in, decoded, given_in, name_in, number_of, probability_in
 from autorater.data.gathering import clusters, texts_key
 from autorater.data.messages import plain_text, text_or_messages
 from autorater.data.pairs import Pair
-from autorater.data.rows import check_ties, share_beside
+from autorater.data.row_values import share_beside
 from autorater.judges.recorded import COLUMN_SETS, JudgedPair, iter_recorded, recorded_rows
 from autorater.metrics.validation import DECIMALS
 
