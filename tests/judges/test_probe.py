@@ -248,11 +248,11 @@ def test_saved_and_loaded(parts, pairs, fitted, tmp_path):
 def test_the_revision_of_the_model_is_saved(parts, pairs, tmp_path, monkeypatch):
     revisions = []
 
-    def load_policy(name, revision=None):
+    def load_on(name, device, revision=None):
         revisions.append(revision)
         return parts
 
-    monkeypatch.setattr(probe, "load_policy", load_policy)
+    monkeypatch.setattr(probe, "load_on", load_on)
     fitted = LinearProbe.fit("org/model", pairs, device="cpu", revision="v1")
     fitted.save(tmp_path / "probe")
     loaded = LinearProbe.load(tmp_path / "probe", device="cpu")
