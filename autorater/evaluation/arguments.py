@@ -104,6 +104,11 @@ def parse_arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     return args
 
 
+def chosen_methods(args: argparse.Namespace) -> Sequence[str]:
+    """The methods to judge by; some may not be available for a judge."""
+    return METHODS if args.methods == ["all"] else args.methods or DEFAULT_METHODS
+
+
 def variant_steps(variant: str) -> tuple[str, ...]:
     """The steps of a variant: `swap+isotonic` → (`swap`, `isotonic`), `none` → (); `UserError` for an unknown step."""
     steps = () if variant == NONE else tuple(variant.split("+"))
@@ -137,14 +142,17 @@ def _config_arguments(parser: CommandParser, argv: Sequence[str]) -> list[str]:
 def _check(args: argparse.Namespace, given: Sequence[str]) -> None:
     check_judge_options(args.judge, args, given)
     on_this_machine = not all(name.startswith((ENDPOINT, RECORDED)) for name in args.judge)
+    chosen = chosen_methods(args)
+    check_methods(chosen)
+    samples = any(method.startswith("self_consistency") for method in chosen)
     cases = (
         (args.dataset_name is not None, "the pairs are read from --dataset_name", _SIMULATED),
         (args.dataset_name is None, "the pairs are simulated", _DATA),
         (not on_this_machine, "no judge runs on this machine", _ON_THIS_MACHINE),
+        ("linear_probe" not in chosen, "linear_probe is not among the methods", ("train_dataset_name",)),
+        (not samples, "self_consistency is not among the methods", ("n_samples",)),
     )
     refuse_ineffective(cases, given)
-    if args.methods != ["all"]:
-        check_methods(args.methods or ())
     for variant in args.variants or ():
         variant_steps(variant)
     if args.panel and len(args.judge) < 2:

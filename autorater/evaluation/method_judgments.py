@@ -167,7 +167,7 @@ def _judge_by_method(
     about = (encoder.format, encoder.pieces, judge.tree.step, str(judge.model.dtype))
     folder, depends_on = storage.folder, (storage.model, method, *about, sorted(options.items()))
     if not is_fitted:
-        size = _GENERATED_PART if _generates(method, judge) else PART
+        size = _GENERATED_PART if generates(method, judge) else PART
         return judge_in_parts(open_method(), pairs, folder, depends_on, size=size, progress=progress), None
     depends_on = (*depends_on, [(pair.prompt, pair.response_a, pair.response_b, pair.label) for pair in fit_on])
     paths = [stored_at(folder, (*depends_on, part), rows) for part, rows in (("all", pairs), ("fitted on", fit_on))]
@@ -180,9 +180,11 @@ def _judge_by_method(
     return judgments, cross_fitted
 
 
-def _generates(method: str, judge: Judge) -> bool:
-    """Whether a judge reasons by a method, and does not judge in one forward pass a prompt."""
-    return method.endswith("_reasoning") or (method == "answer_mean" and judge.encoder.format.reasoning)
+def generates(method: str, judge: NamedJudge) -> bool:
+    """Whether a judge on this machine reasons by a method, and does not judge in one forward pass a prompt."""
+    if judge.method is not None:
+        return False
+    return method.endswith("_reasoning") or (method == "answer_mean" and judge.prompt_format.reasoning)
 
 
 def cost(
@@ -219,7 +221,7 @@ def cost(
     tokens, timed_tokens, further_tokens = (
         sum(len(p.ids) for p in some.values()) for some in (prompts, timed_prompts, further_prompts)
     )
-    single = [method for method in methods if not _generates(method, judge)]  # one forward pass a prompt
+    single = [method for method in methods if not generates(method, judge)]  # one forward pass a prompt
     text = f"{len(prompts):,} prompts, {tokens:,} tokens"
     if further:
         text += f"; {len(further_prompts):,} training prompts, {further_tokens:,} tokens, for linear_probe"
@@ -232,7 +234,7 @@ def cost(
         text += f"; {'under a minute' if minutes < 1 else f'about {minutes:.1f} minutes'} for {', '.join(single)}"
     longest = judge.max_reasoning_tokens or max_reasoning_tokens
     for method in methods:
-        if _generates(method, judge):
+        if generates(method, judge):
             n_tokens = longest * (n_samples if method.startswith("self_consistency") else 1)
             text += f"; up to {n_tokens:,} generated tokens a prompt for {method}"
     return text

@@ -18,14 +18,14 @@ from autorater.data.pairs import Pair, grouping, split_by
 from autorater.data.population import Population, simulate_pairs
 from autorater.data.post_stratification import drawn_by_weight, parse_population, post_stratified
 from autorater.evaluation import methods
-from autorater.evaluation.arguments import DEFAULT_METHODS
-from autorater.evaluation.method_judgments import ComparedPairs, Storage, cost, methods_of
+from autorater.evaluation.arguments import chosen_methods
+from autorater.evaluation.method_judgments import ComparedPairs, Storage, cost, generates, methods_of
 from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir, refuse_results_of_judges
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
 from autorater.judges.opening import judge_options, open_judge
-from autorater.judges.options import ENDPOINT, METHODS, RECORDED
+from autorater.judges.options import ENDPOINT, RECORDED
 from autorater.metrics.clusters import cluster_numbers
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
 from autorater.report.decisions.gate import FAILED, gate_run, predictions_of
@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> None:
     loaded = _load(args)
     paths = methods.judge_names(args.judge)
     judges = {name: _open(path, args) for name, path in paths.items()}
+    reasons = any(generates(method, judge) for judge in judges.values() for method in chosen_methods(args))
+    if args.max_reasoning_tokens and not reasons:
+        raise UserError("max_reasoning_tokens: no effect, because no judge reasons by the chosen methods")
     pairs, column, summary = _compared_pairs(args, *loaded, judges.values())
     entries = _judge(args, judges, paths, pairs, folder)
     methods.best_entry(entries)  # an error if no method is available
@@ -105,7 +108,7 @@ def _judge(
     folder: Path,
 ) -> list[methods.Entry]:
     """The entries of all judges, after a line about the cost of each."""
-    chosen = METHODS if args.methods == ["all"] else args.methods or DEFAULT_METHODS
+    chosen = chosen_methods(args)
     prices = {"price_in": args.price_in, "price_out": args.price_out}
     everything = [pair for part in pairs.parts for pair in part]
     longest_reasoning = args.max_reasoning_tokens or 512

@@ -313,6 +313,15 @@ def test_a_config_file_and_the_command_line(tmp_path):
         (["--judge", "runs/a", "--save_recalibration", "plat"], "invalid choice: 'plat'"),
         (["--judge", "runs/a", "--save_recalibration", "platt", "--methods", "verbalized"], "fitted on answer_mean"),
         (["--judge", "runs/a", "--calibration_fraction", "1"], "between 0 and 1"),
+        (
+            ["--judge", "runs/a", "--train_dataset_name", "d"],
+            "train_dataset_name: no effect, because linear_probe is not among the methods",
+        ),
+        (
+            ["--judge", "runs/a", "--methods", "verbalized_reasoning", "--n_samples", "3"],
+            "n_samples: no effect, because self_consistency is not among the methods",
+        ),
+        (["--judge", "runs/a", "--methods", "linear_prob", "--train_dataset_name", "d"], "did you mean linear_probe"),
         (["--judge", "runs/a", "--panel"], "--panel: got one judge, runs/a; expected at least two"),
         (["--judge", "runs/a", "--methods", "answer_meen"], "'answer_meen'; .*; did you mean answer_mean\\?"),
         (["--judge", "runs/a", "--variants", "swap+isotonik"], "step 'isotonik'; .*; did you mean isotonic\\?"),
@@ -322,6 +331,23 @@ def test_a_config_file_and_the_command_line(tmp_path):
 def test_mistakes(arguments, message):
     with pytest.raises(UserError, match=message):
         parse_arguments(arguments, "autorater evaluate")
+
+
+def test_options_of_the_chosen_methods():
+    arguments = ["--judge", "runs/a", "--n_samples", "3", "--train_dataset_name", "d"]
+    for methods in (["all"], ["linear_probe", "self_consistency_reasoning"]):
+        assert parse_arguments([*arguments, "--methods", *methods], "").n_samples == 3
+
+
+def test_a_longest_reasoning_of_judges_that_do_not_reason(model_dir, data, tmp_path, capsys):  # noqa: F811
+    arguments = ["evaluate", "--judge", str(model_dir), "--dataset_name", data, "--output_dir", str(tmp_path / "o")]
+    arguments += ["--n_bootstrap", "0", "--max_reasoning_tokens", "4", "--prompt_template", "full"]
+    with pytest.raises(SystemExit):
+        autorater(arguments)
+    expected = "max_reasoning_tokens: no effect, because no judge reasons by the chosen methods"
+    assert expected in capsys.readouterr().err
+    autorater([*arguments, "--reasoning", "--methods", "answer_mean"])
+    autorater([*arguments, "--methods", "verbalized_reasoning"])
 
 
 @pytest.mark.parametrize(("options", "tokens"), [([], 512), (["--max_reasoning_tokens", "4"], 4)])
