@@ -11,7 +11,8 @@ format of a trained one.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 
 from autorater.data.config_file import check_options
@@ -22,6 +23,7 @@ from autorater.judges.judgments import NamedJudge
 from autorater.judges.options import (
     ENDPOINT,
     LOCAL_OPTIONS,
+    POINTWISE,
     PROMPT_OPTIONS,
     RECORDED,
     SERVED_OPTIONS,
@@ -87,16 +89,34 @@ def open_judge(
     if name.startswith(RECORDED):
         _refuse(name, prompt_template=prompt_template, **prompt, **local)
         return RecordedJudge(name.removeprefix(RECORDED))
-    try:
+    with _of_this_machine(name):
         from autorater.judges.local import Judge
         from autorater.models.libraries import quiet_libraries
+    quiet_libraries()
+    return Judge.from_pretrained(name, prompt_template, **prompt, **local)
+
+
+def is_pointwise(name: str, judgment: str | None = None) -> bool:
+    """Whether `open_judge` opens a pointwise judge for the folder or Hub name of a model.
+
+    Raises:
+        UserError: If there is no such model.
+    """
+    with _of_this_machine(name):
+        from autorater.judges.saved import SavedJudge, read_format
+    return SavedJudge.of(name, read_format(name), judgment).judgment == POINTWISE
+
+
+@contextmanager
+def _of_this_machine(name: str) -> Iterator[None]:
+    """Says what a local judge requires, if an import inside fails."""
+    try:
+        yield
     except ImportError as error:
         raise UserError(
             f"judge {name!r} runs on this machine, which requires torch and transformers ({error}): "
             f"pip install 'autorater-rl[train]', or ask a server: {ENDPOINT}MODEL"
         ) from None
-    quiet_libraries()
-    return Judge.from_pretrained(name, prompt_template, **prompt, **local)
 
 
 def judge_options(name: str, args: Namespace) -> dict[str, object]:

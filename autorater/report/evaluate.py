@@ -24,7 +24,7 @@ from autorater.evaluation.panels import panel_entries, panel_line
 from autorater.evaluation.results import prepare_output_dir, refuse_results_of_judges
 from autorater.judges.identity import model_digest
 from autorater.judges.judgments import NamedJudge
-from autorater.judges.opening import judge_options, open_judge
+from autorater.judges.opening import is_pointwise, judge_options, open_judge
 from autorater.judges.options import ENDPOINT, RECORDED
 from autorater.metrics.clusters import cluster_numbers
 from autorater.report.comparison import comparison_table, full_name, write_comparison_report
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         predictions_of(args.baseline, folder)  # before anything is judged
     loaded = _load(args)
     paths = methods.judge_names(args.judge)
-    judges = {name: _open(path, args) for name, path in paths.items()}
+    judges = _open_judges(args)
     reasons = any(generates(method, judge) for judge in judges.values() for method in chosen_methods(args))
     if args.max_reasoning_tokens and not reasons:
         raise UserError("max_reasoning_tokens: no effect, because no judge reasons by the chosen methods")
@@ -168,14 +168,23 @@ def _write(
     logger.info(f"\n{comparison_table(entries, best)}\n\nreport: {folder / 'report.html'}")
 
 
-def _open(name: str, args: argparse.Namespace) -> NamedJudge:
-    options = judge_options(name, args)
-    if not name.startswith((ENDPOINT, RECORDED)):
-        options |= {"device": args.device, "answer_step": args.answer_step}
-    judge = open_judge(name, **options)
-    if not judge.method and judge.prompt_format.reasoning and args.max_reasoning_tokens:
-        judge.max_reasoning_tokens = args.max_reasoning_tokens
-    return judge
+def _open_judges(args: argparse.Namespace) -> dict[str, NamedJudge]:
+    """The judges by their short names; an option for pairwise ones is not for a pointwise one beside them."""
+    options = {name: judge_options(name, args) for name in args.judge}
+    local = [name for name in args.judge if not name.startswith((ENDPOINT, RECORDED))]
+    for name in local:
+        options[name] |= {"device": args.device, "answer_step": args.answer_step}
+    for option in ("answer_step", "reasoning"):
+        given = [name for name in args.judge if options[name].get(option) is not None]
+        pointwise = [name for name in given if len(given) > 1 and name in local and is_pointwise(name, args.judgment)]
+        if len(pointwise) < len(given):  # else the first one is refused
+            for name in pointwise:
+                options[name][option] = None
+    judges = {name: open_judge(path, **options[path]) for name, path in methods.judge_names(args.judge).items()}
+    for judge in judges.values():
+        if not judge.method and judge.prompt_format.reasoning and args.max_reasoning_tokens:
+            judge.max_reasoning_tokens = args.max_reasoning_tokens
+    return judges
 
 
 def _load(args: argparse.Namespace) -> tuple[list[Pair], list[Pair], str | None]:

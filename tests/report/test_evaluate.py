@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from autorater.evaluation.arguments import parse_arguments
 from autorater.evaluation.method_judgments import cost, methods_of
 from autorater.judges.opening import open_judge
 from autorater.metrics import estimate_win_rate
-from autorater.report.evaluate import _open as opened
+from autorater.report.evaluate import _open_judges as opened
 from tests.audit.conftest import lines, serve  # noqa: F401  (fixture)
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 
@@ -134,6 +135,20 @@ def test_prompts_that_are_conversations(turns, tmp_path, capsys):
     autorater(["evaluate", *files, "--output_dir", str(tmp_path / "o")])
     assert "split by prompt" in capsys.readouterr().out
     assert metrics_in(tmp_path / "o")["recorded/brier_low"] < metrics_in(tmp_path / "o")["recorded/brier_high"]
+
+
+def test_options_of_the_pairwise_judges(model_dir, pointwise_dir, tmp_path):  # noqa: F811
+    options = ["--answer_step", "0.5", "--reasoning", "--device", "cpu"]
+    full, other = tmp_path / "full", tmp_path / "other"
+    shutil.copytree(model_dir, full)
+    (full / "autorater.json").unlink()  # its template has no place for a reasoning
+    args = parse_arguments(["--judge", str(pointwise_dir), str(full), *options], "")
+    pointwise, pairwise = opened(args).values()
+    assert pointwise.is_pointwise
+    assert (pairwise.tree.step, pairwise.prompt_format.reasoning) == (0.5, True)
+    other.symlink_to(pointwise_dir)
+    with pytest.raises(UserError, match="reasoning, answer_step has no effect on a pointwise judge"):
+        opened(parse_arguments(["--judge", str(pointwise_dir), str(other), *options], ""))
 
 
 def test_all_work_is_in_the_cost(model_dir, data, tmp_path, capsys, monkeypatch):  # noqa: F811
@@ -355,7 +370,7 @@ def test_the_longest_reasoning_of_a_judge_that_reasons(model_dir, options, token
     args = parse_arguments(
         ["--judge", str(model_dir), "--reasoning", "--prompt_template", "full", *options], "autorater evaluate"
     )
-    judge = opened(str(model_dir), args)
+    (judge,) = opened(args).values()
     assert judge.max_reasoning_tokens == tokens
     text = cost(judge, simulate_pairs(2, seed=0).pairs, ["verbalized_reasoning"], max_reasoning_tokens=tokens)
     assert f"up to {tokens} generated tokens a prompt" in text
