@@ -13,7 +13,8 @@ Both sides train models of the same shape on the same prompt ids with the same l
     floor     forward and backward pass over the distinct tokens of ours alone (`harness.floor`), without generation
 
 Completions have exactly `--completion_tokens` tokens on either side. The first step is excluded; there ours also
-compares the shared with the plain path. Peak memory is measured in the first step of a separate process.
+compares the shared with the plain path. Peak memory is measured in the first step of a new trainer, on a CPU in a
+separate process; `peak_of_estimate` is that of ours relative to the estimate of `autorater.training.memory`.
 """
 
 import argparse
@@ -36,23 +37,27 @@ from harness.measure import (
     alternate,
     chosen_dtype,
     emit,
-    in_fresh_process,
     machine,
     peak_growth,
     ratio,
     say,
     timed,
+    with_free_memory,
 )
 from harness.trainers import STOCK, add_clock
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
+from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.libraries import quiet_libraries
+from autorater.models.memory import count_parameters
+from autorater.models.memory import step_memory as parts_of_step
 from autorater.prompts.encoder import PromptEncoder
 from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import training_rows
 from autorater.training.grpo import grpo_trainer
+from autorater.training.memory import micro_batch, setup_of
 from rewards import brier_reward
 
 
@@ -60,7 +65,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = model_parser(__doc__, repeats=5, trains=True)
     parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[512, 1024], help="A case each.")
     parser.add_argument("--prompts", type=int, default=2, help="Prompts a step.")
-    parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0 for all weights.")
     args = parser.parse_args(argv)
     if "exact" in args.answers and args.prompts < 2:
         parser.error("--prompts must be at least 2 where answers are exact (GRPOConfig's check of the batch size)")
@@ -132,14 +136,23 @@ def step_memory(side: str, shape: Shape, prompt_tokens: int, args: argparse.Name
     return growth
 
 
+def estimate(trainer: GRPOTrainer, prompt_tokens: int, args: argparse.Namespace) -> float:
+    """Peak bytes of our first step above the weights: the optimizer's states come when activations are gone."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    judge = Judge(model, trainer.processing_class, PROMPT_FORMAT, args.answer_step)
+    batch = micro_batch(judge, [prompt_tokens], trainer.args)
+    parts = parts_of_step(model.config, *count_parameters(model), batch, setup_of(model, trainer.args))
+    return parts["gradients"] + max(parts["optimizer"], parts["activations"] + parts["logits"])
+
+
 def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, object]]:
     """One record per kind of answers, at one prompt length."""
     shape = chosen_shape(args)
     names = [*(STOCK if args.device == "cpu" else ["trl"]), *args.answers]
-    peak = {
-        side: in_fresh_process(step_memory, side, shape, prompt_tokens, args) if args.memory else None
-        for side in names
-    }
+    peak: dict[str, int | None] = dict.fromkeys(names)
+    if args.memory:
+        for side in names:
+            peak[side] = with_free_memory(step_memory, side, shape, prompt_tokens, args, device=args.device)
     with tempfile.TemporaryDirectory() as folder:
         trainers = {side: build_trainer(side, shape, prompt_tokens, args, folder) for side in names}
         clocks = {side: add_clock(trainer, args.device) for side, trainer in trainers.items()}
@@ -183,6 +196,7 @@ def measure(prompt_tokens: int, args: argparse.Namespace) -> list[dict[str, obje
             "trl_peak_bytes": peak["trl"],
             "sliced_peak_bytes": peak.get("sliced"),
             "memory_ratio": ratio(peak["trl"], peak[ours]),
+            "peak_of_estimate": ratio(peak[ours], estimate(trainers[ours], prompt_tokens, args)),
             "memory_ratio_sliced": ratio(peak.get("sliced"), peak[ours]),
             "shared_prefix": trainers[ours].share_prefix,
             **machine(args.device, chosen_dtype(args)),

@@ -2,7 +2,7 @@
 # Everything that is to be measured on one GPU of 80 GB, in at most eight minutes, without network and compiler:
 #
 #     bash benchmarks/on_gpu.sh                   # writes runs/on_gpu/results.json and results.md
-#     bash benchmarks/on_gpu.sh --tiny            # the same in small on a CPU, in under two minutes
+#     bash benchmarks/on_gpu.sh --tiny            # the same in small on two CPU cores, in under two minutes
 #     bash benchmarks/on_gpu.sh --out FOLDER
 #
 # Packages: torch, transformers, accelerate, peft, trl, datasets, scipy, matplotlib, jinja2, and what these bring. trl, peft,

@@ -3,7 +3,7 @@
     python benchmarks/shared_beginning.py
     python benchmarks/shared_beginning.py --common_tokens 0 --own_tokens 750                   # nothing to share
     python benchmarks/shared_beginning.py --shape smollm2-135m --gradient_checkpointing        # an hour on one core
-    python benchmarks/shared_beginning.py --device cuda --shape qwen2.5-7b --gradient_checkpointing
+    python benchmarks/shared_beginning.py --device cuda --shape qwen2.5-7b --lora_rank 16 --gradient_checkpointing
 
     plain     every prompt in a row of its own, read once for all its answers
     shared    what the prompts begin with is read once too (`autorater.models.shared_beginning`)
@@ -27,13 +27,14 @@ from harness.measure import (
     alternate,
     chosen_dtype,
     emit,
-    in_fresh_process,
     machine,
     peak_growth,
     processed,
     ratio,
     say,
+    with_free_memory,
 )
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from autorater.models.answers import AnswerTree
@@ -77,9 +78,12 @@ class Micro:
     def __init__(self, shape: Shape, args: argparse.Namespace):
         tokenizer = judge_tokenizer()
         self.args = args
-        self.model: PreTrainedModel = random_model(shape, tokenizer, args.device, chosen_dtype(args)).train()
+        self.model: PreTrainedModel | PeftModel = random_model(shape, tokenizer, args.device, chosen_dtype(args))
+        if args.lora_rank:
+            self.model = get_peft_model(self.model, LoraConfig(r=args.lora_rank, target_modules="all-linear"))
         if args.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.train()
         self.prompts = make_prompts(args)
         self.ids = torch.tensor(self.prompts, device=args.device)
         self.mask = torch.ones_like(self.ids)
@@ -130,7 +134,10 @@ def estimate(batch: Micro, answers: str) -> float:
 
 def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
     shape = chosen_shape(args)
-    peak = {s: in_fresh_process(measured_memory, s, answers, shape, args) if args.memory else None for s in SIDES}
+    peak: dict[str, int | None] = dict.fromkeys(SIDES)
+    if args.memory:
+        for side in SIDES:
+            peak[side] = with_free_memory(measured_memory, side, answers, shape, args, device=args.device)
     batch = Micro(shape, args)
     suffix = batch.suffix_tokens(answers)
     distinct, kept = distinct_tokens(batch.prompts, suffix), len(batch.prompts) * (1 + suffix)
@@ -149,7 +156,8 @@ def measure(answers: str, args: argparse.Namespace) -> dict[str, object]:
         "answers": answers,
         "model": args.shape,
         "parameters": sum(p.numel() for p in batch.model.parameters()),
-        **{name: getattr(args, name) for name in ("pairs", "common_tokens", "own_tokens", "gradient_checkpointing")},
+        **{name: getattr(args, name) for name in ("pairs", "common_tokens", "own_tokens")},
+        **{name: getattr(args, name) for name in ("lora_rank", "gradient_checkpointing")},
         "suffix_tokens": suffix,
         "plain_tokens": len(batch.prompts) * (len(batch.prompts[0]) + suffix),
         "distinct_tokens": distinct,

@@ -51,7 +51,7 @@ def model_parser(description: str, *, repeats: int | None = None, trains: bool =
     Args:
         description: The module docstring.
         repeats: Default of `--repeats`; None for a benchmark that measures no time.
-        trains: Add the options of a training step: answers, completions, memory.
+        trains: Add the options of a training step: answers, completions, adapters, memory.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -71,6 +71,7 @@ def model_parser(description: str, *, repeats: int | None = None, trains: bool =
         parser.add_argument("--num_generations", type=int, default=8, help="Completions a prompt, G.")
         parser.add_argument("--completion_tokens", type=int, default=16)
         parser.add_argument("--gradient_checkpointing", action="store_true")
+        parser.add_argument("--lora_rank", type=int, default=0, help="Train adapters of this rank; 0: all weights.")
         parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory.")
     return parser
 

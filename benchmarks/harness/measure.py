@@ -1,12 +1,13 @@
-"""Measurements: alternating timings, peak memory in a separate process, and the machine.
+"""Measurements: alternating timings, peak memory, and the machine.
 
     time      one warm-up of every side, then A B A B …; temporary load slows all sides equally
-    memory    growth of the peak: torch's allocator on a GPU, resident memory on a CPU
+    memory    growth of the peak: torch's allocator on a GPU, resident memory of a new process on a CPU
 
 Deliberately left out: profiling.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import platform
@@ -96,10 +97,23 @@ def in_fresh_process(function: Callable, *args):
         return pool.submit(function, *args).result()
 
 
+def with_free_memory(function: Callable, *args, device: str):
+    """Result of a module-level function that calls `peak_growth`: on a CPU called in a new process.
+
+    A GPU's allocator counts what is in use, so there this process serves, once earlier models are freed.
+    """
+    if device == "cpu":
+        return in_fresh_process(function, *args)
+    gc.collect()  # trainers refer to themselves
+    result = function(*args)
+    gc.collect()
+    return result
+
+
 def peak_growth(run: Callable[[], object], device: str) -> int | None:
     """Growth of peak memory in bytes while `run` runs.
 
-    Call it in a fresh process: a process keeps freed memory and would reuse it unnoticed.
+    On a CPU, call it in a fresh process: a process keeps freed memory and would reuse it unnoticed.
 
     Returns:
         The growth, or None on a CPU without Linux.

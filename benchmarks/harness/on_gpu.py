@@ -1,7 +1,8 @@
 """All measurements on one GPU, one part after the other; see `benchmarks/on_gpu.sh`.
 
-A part is a script in a process of its own, with a time limit. One that fails or takes too long is reported in the
-table and does not stop the others. Parts that no time is left for are reported as not run.
+A part is a script in a process of its own, with a time limit: its seconds and what the parts before it left of theirs.
+One that fails or takes too long is reported in the table and does not stop the others. Parts that no time is left for
+are reported as not run.
 """
 
 import argparse
@@ -10,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +23,7 @@ _LIMIT_SECONDS = 480
 
 @dataclass(frozen=True)
 class Part:
-    """A script and its arguments on a GPU and in small; `seconds`: its limit on a GPU."""
+    """A script and its arguments on a GPU and in small; `seconds`: its share of the time on a GPU."""
 
     name: str
     script: str
@@ -31,33 +34,35 @@ class Part:
 
 _SMALL = "--device cpu --shape small --hidden_size 32 --num_layers 1 --repeats 1"
 _BEGINNING = f"{_SMALL} --pairs 2 --common_tokens 200 --own_tokens 60 --gradient_checkpointing"
-_STEP = f"{_SMALL} --prompt_tokens 128 --num_generations 4 --completion_tokens 3 --no-memory"
+_STEP = f"{_SMALL} --prompt_tokens 128 --num_generations 4 --completion_tokens 3"
 _JUDGE = f"{_SMALL} --prompt_tokens 400 --n_pairs 2 --generate_batch_sizes 2 --answer_step 0.1"
 _RECIPE = "--report_to none --save_strategy no --disable_tqdm true --logging_steps 10 --eval_strategy no"
-PARTS = (
+PARTS = (  # the most important first; their seconds add up to the limit of all
     Part("exactness", "exactness.py", "--device cuda --shape qwen2.5-0.5b",
-         "--device cpu --shape small --hidden_size 64 --num_layers 2", 60),
-    Part("shared beginning 0.5 B", "shared_beginning.py",
-         "--device cuda --shape qwen2.5-0.5b --gradient_checkpointing --repeats 3", _BEGINNING, 60),
+         "--device cpu --shape small --hidden_size 64 --num_layers 2", 50),
     Part("step 0.5 B", "grpo_step.py",
-         "--device cuda --shape qwen2.5-0.5b --prompt_tokens 512 2048 --repeats 2", _STEP, 90),
+         "--device cuda --shape qwen2.5-0.5b --prompt_tokens 512 2048 --repeats 2", f"{_STEP} --answers exact", 80),
+    Part("shared beginning 0.5 B", "shared_beginning.py",
+         "--device cuda --shape qwen2.5-0.5b --gradient_checkpointing --repeats 3", f"{_BEGINNING} --no-memory", 50),
     Part("judging 0.5 B", "judge_throughput.py",
-         "--device cuda --shape qwen2.5-0.5b --prompt_tokens 512 2048 --n_pairs 128 --repeats 2 "
-         "--generate_batch_sizes 64 256", _JUDGE, 60),
+         "--device cuda --shape qwen2.5-0.5b --prompt_tokens 512 2048 --n_pairs 64 --repeats 1 "
+         "--generate_batch_sizes 64 128", _JUDGE, 60),
     Part("default recipe", "../recipes/grpo.py",
          f"{_RECIPE} --max_steps 100 --warm_start_steps 300 --n_train 3000 --n_test 300",
          f"{_RECIPE} --max_steps 6 --logging_steps 2 --warm_start_steps 60 --n_train 200 --n_test 20 --use_cpu "
-         "--per_device_train_batch_size 4 --policy_hidden_size 32 --policy_num_layers 1", 60),
-    Part("shared beginning 7 B", "shared_beginning.py",
-         "--device cuda --shape qwen2.5-7b --gradient_checkpointing --repeats 1 --answers exact --pairs 8", "", 60),
+         "--per_device_train_batch_size 4 --policy_hidden_size 32 --policy_num_layers 1", 50),
     Part("step 7 B LoRA", "grpo_step.py",
          "--device cuda --shape qwen2.5-7b --lora_rank 16 --gradient_checkpointing --prompt_tokens 512 2048 "
-         "--repeats 1 --no-memory", f"{_STEP} --lora_rank 2 --gradient_checkpointing", 90),
+         "--repeats 1 --no-memory", f"{_STEP} --lora_rank 2 --gradient_checkpointing --no-memory", 75),
+    Part("shared beginning 7 B LoRA", "shared_beginning.py",
+         "--device cuda --shape qwen2.5-7b --lora_rank 16 --gradient_checkpointing --repeats 1 --answers exact "
+         "--pairs 8",
+         f"{_BEGINNING} --lora_rank 2 --answers exact --dtype bfloat16", 45),
     Part("judging 7 B", "judge_throughput.py",
-         "--device cuda --shape qwen2.5-7b --prompt_tokens 512 --n_pairs 64 --repeats 1 --generate_batch_sizes 128",
-         "", 60),
+         "--device cuda --shape qwen2.5-7b --prompt_tokens 512 --n_pairs 32 --repeats 1 --generate_batch_sizes 64",
+         f"{_JUDGE} --dtype bfloat16", 45),
     Part("repeated cache", "repeated_cache.py", "--device cuda --shape qwen2.5-0.5b --repeats 2",
-         f"{_SMALL} --num_layers 4 --prompts 2 --prompt_tokens 60 --answer_step 0.5", 40),
+         f"{_SMALL} --num_layers 4 --prompts 2 --prompt_tokens 60 --answer_step 0.5", 25),
 )  # fmt: skip
 
 
@@ -68,19 +73,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     started, results = time.monotonic(), []
-    for part in PARTS:
-        options = part.tiny if args.tiny else part.on_gpu
+
+    def one(i: int) -> dict[str, object]:
+        part = PARTS[i]
         left = _LIMIT_SECONDS - (time.monotonic() - started)
-        if not options:
-            continue
         if left < 5:
-            results.append({"part": part.name, "status": "not run: no time left", "records": []})
-            write(args.out, results)
-            continue
-        limit = left if args.tiny else min(part.seconds, left)  # a CPU may be shared
+            return {"part": part.name, "status": "not run: no time left", "records": []}
+        # a CPU may be shared, so in small only the sum counts
+        limit = left if args.tiny else left - sum(later.seconds for later in PARTS[i + 1 :])
         print(f"{part.name}: at most {limit:.0f} s", file=sys.stderr, flush=True)
-        results.append(run(part, options.split(), limit, args.out))
-        write(args.out, results)
+        return run(part, (part.tiny if args.tiny else part.on_gpu).split(), limit, args.out)
+
+    with ThreadPoolExecutor(2 if args.tiny else 1) as pool:  # in small on two cores
+        for result in pool.map(one, range(len(PARTS))):
+            results.append(result)
+            write(args.out, results)
     print((args.out / "results.md").read_text(encoding="utf-8"))
     return 1 if any(result["status"] != "ok" for result in results) else 0
 
@@ -92,7 +99,7 @@ def run(part: Part, options: list[str], limit: float, out: Path) -> dict[str, ob
     if part.script.endswith("recipes/grpo.py"):
         options = [*options, "--output_dir", str(folder)]
     start = time.monotonic()
-    with log.open("w", encoding="utf-8") as errors, (out / "printed.jsonl").open("w+", encoding="utf-8") as printed:
+    with log.open("w", encoding="utf-8") as errors, tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
         try:
             command = [sys.executable, str(BENCHMARKS / part.script), *options]
             process = subprocess.Popen(command, stdout=printed, stderr=errors, start_new_session=True)
@@ -104,7 +111,6 @@ def run(part: Part, options: list[str], limit: float, out: Path) -> dict[str, ob
             status = f"stopped after {limit:.0f} s; see {log.name}"
         printed.seek(0)
         lines = printed.read().splitlines()
-    (out / "printed.jsonl").unlink()
     if "recipe" in part.name:
         records = recipe_records(folder) if status == "ok" else []
     else:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -180,6 +181,35 @@ def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatc
     assert slow["status"] == "stopped after 0 s; see slow.log"
 
 
+def test_the_parts_of_a_gpu_share_its_time(script, tmp_path, monkeypatch):
+    bench = script("harness.on_gpu")
+    assert sum(part.seconds for part in bench.PARTS) <= bench._LIMIT_SECONDS
+    assert all(part.tiny for part in bench.PARTS)
+    limits = []
+
+    def run(part, options, limit, out):
+        limits.append(limit)
+        return {"part": part.name, "status": "ok", "records": []}
+
+    monkeypatch.setattr(bench, "run", run)
+    bench.main(["--out", str(tmp_path)])
+    left = [bench._LIMIT_SECONDS - sum(part.seconds for part in bench.PARTS[i + 1 :]) for i in range(len(limits))]
+    assert limits == pytest.approx(left, abs=1), "parts that take no time leave all of theirs"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_a_cpu_needs_a_new_process_for_memory(script, device):
+    same = script("harness.measure").with_free_memory(os.getpid, device=device) == os.getpid()
+    assert same == (device == "cuda")
+
+
+def test_adapters_share_beginnings(run):
+    options = "--pairs 2 --common_tokens 100 --own_tokens 40 --no-memory --repeats 1 --answers exact --lora_rank 2"
+    (record,) = run("shared_beginning", *TINY_MODEL, *options.split())
+    assert record["lora_rank"] == 2
+    assert record["exact"]
+
+
 @pytest.mark.parametrize("side", ["trl", "sliced", "sampled", "exact"])
 def test_sides_take_the_same_step(script, tmp_path, side):
     """Prompts and completions have the lengths asked for, and a second `train()` goes on where the first ended."""
@@ -222,6 +252,17 @@ def test_grpo_step_measures_memory(run):
     (record,) = run("grpo_step", *TINY_STEP, "--answers", "sampled")
     assert record["ours_peak_bytes"] > 0
     assert record["memory_ratio"] == pytest.approx(record["trl_peak_bytes"] / record["ours_peak_bytes"], rel=1e-4)
+    assert record["peak_of_estimate"] > 0
+
+
+@pytest.mark.parametrize(("side", "suffix"), [("exact", 124), ("sampled", 4 * 3)])
+def test_the_estimate_of_a_step_is_of_its_tokens(script, tmp_path, side, suffix):
+    bench = script("grpo_step")
+    args = bench.parse([*TINY_STEP, "--prompts", "2"])
+    trainer = bench.build_trainer(side, bench.chosen_shape(args), 128, args, str(tmp_path))
+    logits = 2 * (1 + suffix) * 8192 * (12 if side == "exact" else 20)
+    gradients = 4 * sum(p.numel() for p in trainer.model.parameters())
+    assert 0 < bench.estimate(trainer, 128, args) - logits - gradients < 100_000 * (128 + suffix)
 
 
 def test_exact_answers_need_two_prompts(run, capsys):
