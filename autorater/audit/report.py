@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,11 @@ from autorater.report.rendering import data_uri, png, render
 from autorater.report.tables import fixed_width, settings_rows
 from autorater.report.text import visible_line
 
-AUDIT_METRICS = metrics_of("audit")
+_OF_POSITION = ("first_slot_share", "second_slot_share", "primacy_share", "recency_share")
 _NUMBERS = ("id", "probe", "p_ab", "p_ba", "symmetry_deviation")
 _NAMES = {"prompt": "Prompt", "response_a": "Response A", "response_b": "Response B", "label": "Label"}
 _GROUP_KEYS = ("consistency", "first_slot_share", "symmetry_deviation_mean")
-_GROUP_METRICS = [metric for metric in AUDIT_METRICS if metric.key in _GROUP_KEYS]
-_GROUP_HEADER = ("Pairs", "Left out", *(metric.label for metric in _GROUP_METRICS), "p", "Finding")
+_STRATUM_KEYS = ("consistency", "symmetry_deviation_mean", "symmetry_deviation_abs")
 
 
 def write_audit_report(
@@ -63,10 +63,12 @@ def write_audit_report(
         counts=counts_line(metrics[headline]),
         sections=[_section(probe, predictions[probe], metrics[probe]) for probe in predictions],
         sways=trait_verdicts(metrics.get("swap", {})),
-        planning=planning_rows(metrics[headline]),
+        planning=planning_rows(metrics[headline], headline),
+        effect=GLOSSARY["probes"][headline]["effect"],
+        strata_header=[metric.label for metric in audit_metrics_of(headline, _STRATUM_KEYS)],
         margins=margins,
         lengths=lengths,
-        group_header=_GROUP_HEADER,
+        group_header=_group_header(headline),
         groups=[(name, _group_values(group, headline)) for name, group in groups.items()],
         flips=[{**flip, "texts": _texts(flip)} for flip in flips],
         n_flips=n_flips,
@@ -79,31 +81,44 @@ def audit_summary(metrics: Mapping[str, Mapping[str, float]], groups: Mapping[st
     """Metrics and findings as text for the terminal, without a final newline."""
     parts = []
     for probe, values in metrics.items():
-        table = fixed_width([(f"  {metric.label}", value.text) for metric, value in audit_rows(values)])
+        table = fixed_width([(f"  {metric.label}", value.text) for metric, value in audit_rows(values, probe)])
         sways = "".join(f"\n  {sentence}" for sentence in trait_verdicts(values))
         parts.append(f"{probe}: {audit_verdict(values, probe)}\n  {counts_line(values)}{sways}\n{table}")
     if groups:
+        headline = next(iter(metrics))
         rows = [
-            (visible_line(name, 60), *(value.value or "-" for value in _group_values(values, next(iter(metrics)))))
+            (visible_line(name, 60), *(value.value or "-" for value in _group_values(values, headline)))
             for name, values in groups.items()
         ]
-        parts.append(fixed_width([("Group", *_GROUP_HEADER), *rows]))
+        parts.append(fixed_width([("Group", *_group_header(headline)), *rows]))
     return "\n\n".join(parts)
 
 
-def audit_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, FormattedValue]]:
-    """The metrics that are present, with their values as text."""
+def audit_metrics_of(probe: str, keys: Collection[str] | None = None) -> list[Metric]:
+    """The metrics that a probe shows, of these keys; in all but `swap` they describe a change, not a position."""
+    metrics = metrics_of("audit")
+    if probe != "swap":
+        of_change = {metric.key: metric for metric in metrics_of("audit_change")}
+        metrics = [of_change.get(metric.key, metric) for metric in metrics if metric.key not in _OF_POSITION]
+    words = GLOSSARY["probes"][probe]
+    return [
+        replace(metric, meaning=metric.meaning.format(**words)) for metric in metrics if not keys or metric.key in keys
+    ]
+
+
+def audit_rows(metrics: Mapping[str, float], probe: str) -> list[tuple[Metric, FormattedValue]]:
+    """The metrics of a probe that are present, with their values as text."""
     return [
         (metric, FormattedValue(p_text(metrics[metric.key])) if metric.key in TESTS else metric.format(metrics))
-        for metric in AUDIT_METRICS
+        for metric in audit_metrics_of(probe)
         if metric.key in metrics
     ]
 
 
-def planning_rows(metrics: Mapping[str, float]) -> list[tuple[Metric, str, str, str]]:
+def planning_rows(metrics: Mapping[str, float], probe: str) -> list[tuple[Metric, str, str, str]]:
     """A metric, the smallest effect that these pairs show, an effect, and the number of pairs that show it."""
     rows = []
-    for metric in AUDIT_METRICS:
+    for metric in audit_metrics_of(probe):
         effect = GLOSSARY["planning"].get(metric.key)
         if effect and (needed := pairs_for_effect(metrics, metric.key, effect)) is not None:
             seen = f"{metrics[f'{metric.key}_detectable']:.{metric.decimals}f}"
@@ -129,8 +144,8 @@ def _section(probe: str, predictions: Predictions, metrics: Mapping[str, float])
     return {
         "title": f"{probe.capitalize()}: {GLOSSARY['probes'][probe]['change']}",
         "verdict": audit_verdict(metrics, probe),
-        "rows": audit_rows(metrics),
-        "picture": data_uri(png(audit_figure(p_ab, p_ba))) if len(p_ab) else "",
+        "rows": audit_rows(metrics, probe),
+        "picture": data_uri(png(audit_figure(p_ab, p_ba, probe))) if len(p_ab) else "",
     }
 
 
@@ -148,11 +163,15 @@ def _strata(predictions: Predictions) -> tuple[list[dict], list[dict]]:
     return by_margin, deviation_by_length(answers, *lengths.T) if (lengths > 0).all() else []
 
 
+def _group_header(probe: str) -> list[str]:
+    return ["Pairs", "Left out", *(metric.label for metric in audit_metrics_of(probe, _GROUP_KEYS)), "p", "Finding"]
+
+
 def _group_values(metrics: Mapping[str, float], probe: str) -> list[FormattedValue]:
     n_left_out = metrics["n_unparsed"] + metrics["n_refused"] + metrics["n_not_asked"]
     counts = [FormattedValue(f"{n:,.0f}") for n in (metrics["n_pairs"], n_left_out)]
     p_value = p_text(min(corrected_p_values(metrics).values())) if metrics["n_pairs"] else ""
-    values = [metric.format(metrics) for metric in _GROUP_METRICS]
+    values = [metric.format(metrics) for metric in audit_metrics_of(probe, _GROUP_KEYS)]
     return [*counts, *values, FormattedValue(p_value), FormattedValue(finding(metrics, probe))]
 
 

@@ -22,6 +22,7 @@ from autorater.metrics import reliability_curve
 from autorater.metrics.binning import bin_indices
 from autorater.metrics.intervals import wilson_interval
 from autorater.metrics.validation import check_equal_lengths, check_probabilities
+from autorater.report.glossary import GLOSSARY
 
 Panel = tuple[str, str, Evaluation]
 """Title, colour and evaluation of a panel."""
@@ -147,17 +148,23 @@ def prepare_order_swap(p_ab: ArrayLike, p_ba: ArrayLike) -> dict[str, np.ndarray
     }
 
 
-def plot_order_swap(axes: Axes, prepared: dict[str, np.ndarray], title: str, color: str = _AFTER) -> None:
-    """Draws the result of `prepare_order_swap`: one dot per pair; below the diagonal, position bias is above 0."""
-    shown = "Pr[B is better] when B is shown {}, 0 to 1"
-    unit_square(axes, title, shown.format("second"), shown.format("first"))
+def plot_order_swap(
+    axes: Axes, prepared: dict[str, np.ndarray], title: str, color: str = _AFTER, probe: str = "swap"
+) -> None:
+    """Draws the result of `prepare_order_swap`: one dot per pair; below the diagonal, position bias is above 0.
+
+    Of another probe of an audit, they are the answers for its two presentations, and its effect.
+    """
+    words = GLOSSARY["probes"][probe]
+    unit_square(axes, title, *(f"Pr[B is better] when {shown}, 0 to 1" for shown in words["presentations"]))
     alpha = float(np.clip(120 / len(prepared["shown_second"]), 0.08, 0.8))
     axes.scatter(prepared["shown_second"], prepared["shown_first"], s=22, color=color, alpha=alpha, linewidths=0)
     paper = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-    axes.text(0.98, 0.1, "favours the\nsecond response", fontsize=9, ha="right", va="bottom", bbox=paper, zorder=4)
-    axes.text(0.02, 0.75, "favours the\nfirst response", fontsize=9, ha="left", va="top", bbox=paper, zorder=4)
+    favoured, other = (fill(f"favours {words[side]}", 19) for side in ("favoured", "other"))
+    axes.text(0.98, 0.1, favoured, fontsize=9, ha="right", va="bottom", bbox=paper, zorder=4)
+    axes.text(0.02, 0.75, other, fontsize=9, ha="left", va="top", bbox=paper, zorder=4)
     bias = f"signed {prepared['deviation_mean']:+.3f}", f"absolute {prepared['deviation_abs']:.3f}"
-    _note(axes, ["position bias", *bias])
+    _note(axes, [words["effect"], *bias])
 
 
 def order_swap_figure(panels: Sequence[Panel], size: tuple[float, float] = _SIZE) -> Figure:

@@ -6,12 +6,14 @@ import subprocess
 import numpy as np
 import pytest
 
-from autorater.audit.plots import prepare_deviations, prepare_winners
+from autorater.audit.plots import audit_figure, prepare_deviations, prepare_winners
 from autorater.audit.predictions import recorded_predictions
-from autorater.audit.report import _texts, audit_summary, counts_line, write_audit_report
+from autorater.audit.probes import PROBES
+from autorater.audit.report import _texts, audit_metrics_of, audit_summary, counts_line, write_audit_report
 from autorater.audit.results import measure, recorded_flips, write_flips
 from autorater.audit.verdict import audit_verdict, bias_state, trait_verdicts
 from autorater.judges.recorded import JudgedPair
+from autorater.report.glossary import GLOSSARY
 from tests.report.test_page import HOSTILE, Page
 
 
@@ -61,6 +63,36 @@ def test_contents(answers, tmp_path):
     assert "fine1" in text
     assert "secret" not in text
     assert "favours the response shown second" in audit_summary({"swap": metrics}, groups)
+
+
+@pytest.mark.parametrize("probe", [probe for probe in PROBES if probe != "swap"])
+def test_other_probes_have_the_effect_of_a_change_and_no_position(answers, tmp_path, probe):
+    predictions = recorded_predictions(recorded(*np.repeat(answers, 2, axis=1)), ("group",))
+    metrics = measure(predictions, 50, probe)
+    groups = {"g": measure(predictions, 0, probe)}
+    write_audit_report(tmp_path, {probe: predictions}, {probe: metrics}, groups, [], 0, title="An audit", settings={})
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    summary = audit_summary({probe: metrics}, groups)
+    for text in (page, summary):
+        for word in ("Position", "position", "slot", "Primacy", "Recency"):
+            assert word not in text
+        assert "Effect of change (absolute)" in text
+    assert f"above 0 favours {GLOSSARY['probes'][probe]['favoured']}" in page
+    assert "Effect of the change by type of pair" in page
+    assert "Position bias (signed)" in audit_summary({"swap": metrics}, groups)
+
+
+def test_labels_fit_the_terminal():
+    assert max(len(metric.label) for probe in PROBES for metric in audit_metrics_of(probe)) <= 27
+
+
+@pytest.mark.parametrize("p_ab", [[0.9, 0.3], [1, 0]])
+def test_figures_name_the_presentations_of_the_probe(p_ab):
+    left, right = audit_figure(p_ab, p_ab, "style").axes
+    assert "when B is in Markdown" in left.get_xlabel()
+    assert "when A is in Markdown" in left.get_ylabel()
+    assert right.get_xlabel() == "−1: favours the response in prose\n+1: favours the response in Markdown"
+    assert "favours the response in Markdown" in [" ".join(text.get_text().split()) for text in left.texts]
 
 
 def test_hostile_texts_are_only_text(answers, tmp_path):
