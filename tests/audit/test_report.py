@@ -88,7 +88,7 @@ def test_labels_fit_the_terminal():
 
 @pytest.mark.parametrize("p_ab", [[0.9, 0.3], [1, 0]])
 def test_figures_name_the_presentations_of_the_probe(p_ab):
-    left, right = audit_figure(p_ab, p_ab, "style").axes
+    left, right = audit_figure(np.array(p_ab), np.array(p_ab), "style").axes
     assert "when B is in Markdown" in left.get_xlabel()
     assert "when A is in Markdown" in left.get_ylabel()
     assert right.get_xlabel() == "−1: favours the response in prose\n+1: favours the response in Markdown"
