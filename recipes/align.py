@@ -14,7 +14,7 @@ predictions.jsonl, report.html, reliability.png and the judge with its model car
 
 from pathlib import Path
 
-from autorater.cli import parse_arguments, run_script
+from autorater.cli import run_script
 from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "align_simulated.yaml"
@@ -27,6 +27,7 @@ def main() -> None:
     from autorater.alignment.arguments import AlignmentArguments
     from autorater.alignment.run import run_alignment
     from autorater.alignment.trainer import AlignmentConfig
+    from autorater.training.recipe_parser import parse_arguments
 
     parsed = parse_arguments((AlignmentArguments, AlignmentConfig, ModelConfig), DEFAULT_CONFIG)
     run_alignment(*parsed, parsed.given)

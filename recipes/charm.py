@@ -15,7 +15,7 @@ and layouts.json, the prompts as the chat template rendered them at first: it ma
 
 from pathlib import Path
 
-from autorater.cli import parse_arguments, run_script
+from autorater.cli import run_script
 from autorater.evaluation.results import prepare_output_dir
 from autorater.models.libraries import quiet_libraries
 
@@ -29,6 +29,7 @@ def main() -> None:
     from autorater.charm.arguments import CharmArguments
     from autorater.charm.run import CharmRun
     from autorater.charm.training import RewardTrainingConfig
+    from autorater.training.recipe_parser import parse_arguments
 
     parsed = parse_arguments((CharmArguments, RewardTrainingConfig, ModelConfig), DEFAULT_CONFIG)
     args, training, model_config = parsed

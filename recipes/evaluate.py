@@ -11,8 +11,8 @@ The command `autorater evaluate` with the judge of `make train` as default; `--h
 import sys
 from pathlib import Path
 
-from autorater.cli import command, config_arguments, run_script
-from autorater.data.config_file import read_config
+from autorater.cli import command, run_script
+from autorater.data.config_file import config_arguments, read_config
 from autorater.data.errors import UserError
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "evaluate.yaml"

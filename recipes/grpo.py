@@ -13,7 +13,7 @@ reliability.png and the judge, for `autorater.Judge.from_pretrained`, to --outpu
 
 from pathlib import Path
 
-from autorater.cli import parse_arguments, run_script
+from autorater.cli import run_script
 from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "grpo_simulated.yaml"
@@ -26,6 +26,7 @@ def main() -> None:
     from autorater.training.arguments import JudgeArguments
     from autorater.training.config import JudgeGRPOConfig
     from autorater.training.grpo import train_on_votes
+    from autorater.training.recipe_parser import parse_arguments
 
     parsed = parse_arguments((JudgeArguments, JudgeGRPOConfig, ModelConfig), DEFAULT_CONFIG)
     args, training, model_config = parsed

@@ -12,7 +12,7 @@ reliability.png, the judge, for `autorater.Judge.from_pretrained`, and PPO's val
 
 from pathlib import Path
 
-from autorater.cli import parse_arguments, run_script
+from autorater.cli import run_script
 from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "ppo_simulated.yaml"
@@ -25,6 +25,7 @@ def main() -> None:
     from autorater.training.arguments import JudgeArguments
     from autorater.training.grpo import train_on_votes
     from autorater.training.ppo import JudgePPOConfig
+    from autorater.training.recipe_parser import parse_arguments
 
     parsed = parse_arguments((JudgeArguments, JudgePPOConfig, ModelConfig), DEFAULT_CONFIG)
     args, training, model_config = parsed

@@ -11,7 +11,7 @@ command line override a config. Writes the same files as recipes/grpo.py to --ou
 
 from pathlib import Path
 
-from autorater.cli import parse_arguments, run_script
+from autorater.cli import run_script
 from autorater.models.libraries import quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "sft_simulated.yaml"
@@ -23,6 +23,7 @@ def main() -> None:
     from trl import ModelConfig
 
     from autorater.training.arguments import DenseArguments
+    from autorater.training.recipe_parser import parse_arguments
     from autorater.training.run import open_run
     from autorater.training.sft import JudgeSFTConfig, JudgeSFTTrainer, sft_rows
 

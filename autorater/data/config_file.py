@@ -54,6 +54,16 @@ def as_list(value: object, where: str) -> list[object]:
     return value
 
 
+def config_arguments(argv: Sequence[str], default_config: Path) -> list[str]:
+    """The command line with `--config default_config` if it names neither a config nor a model."""
+    # TrlParser does not parse --config=FILE
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    given = {argument.split("=")[0] for argument in argv}
+    if given & {"--config", "--model_name_or_path", "-h", "--help"}:
+        return argv
+    return ["--config", str(default_config), *argv]
+
+
 def check_options(names: Iterable[str], known: Collection[str], source: str) -> None:
     """Raises a `UserError` for a name that is no option; `source` says where it was given."""
     for name in names:

@@ -1,6 +1,7 @@
 """Training of judges.
 
 arguments, config    options of a run and of its trainer; `options`: these and those of the model together
+recipe_parser        these options from the command line and a YAML file
 compatibility        options that a mode refuses; `checks`: those that every run refuses
 data                 training, held-out and warm-start pairs
 policy               the model to train, opened from its folder or name

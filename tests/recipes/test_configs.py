@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autorater import cli
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 from autorater.evaluation import arguments
+from autorater.training import recipe_parser
 from benchmarks.study.plan import read_plan
 from tests.conftest import make_model, make_tokenizer
 from tests.recipes.forked import run_forked
@@ -27,7 +27,7 @@ class Parsed(Exception):
 
 def parsed_by_its_recipe(config, monkeypatch, tmp_path):
     """The options that the recipe, which the first command of the config names, parses from it."""
-    parse = cli.parse_arguments
+    parse = recipe_parser.parse_arguments
 
     def parse_only(*args, **kwargs):
         raise Parsed(parse(*args, **kwargs))
@@ -37,9 +37,7 @@ def parsed_by_its_recipe(config, monkeypatch, tmp_path):
         return read_plan(config, output_dir=str(tmp_path))
     if script.stem == "evaluate":  # a command of the package
         return arguments.parse_arguments(["--config", str(config), "--output_dir", str(tmp_path)], "")
-    with monkeypatch.context() as patched:
-        patched.setattr(cli, "parse_arguments", parse_only)
-        recipe = runpy.run_path(str(script))
+    recipe = runpy.run_path(str(script))
     if script.stem == "compare":
         plan = yaml.safe_load(config.read_text())
         unknown = set(plan) - set(recipe["KEYS"])
@@ -47,9 +45,11 @@ def parsed_by_its_recipe(config, monkeypatch, tmp_path):
             raise ValueError(f"unknown key {unknown}")
         return plan
     assert "parse_arguments(" in script.read_text(), f"{script.stem} must be parsed without being run"
-    monkeypatch.setattr(sys, "argv", [str(script), "--config", str(config), "--output_dir", str(tmp_path)])
-    with pytest.raises(Parsed) as parsed:
-        recipe["main"]()
+    with monkeypatch.context() as patched:
+        patched.setattr(recipe_parser, "parse_arguments", parse_only)
+        patched.setattr(sys, "argv", [str(script), "--config", str(config), "--output_dir", str(tmp_path)])
+        with pytest.raises(Parsed) as parsed:
+            recipe["main"]()
     return parsed.value.args[0]
 
 
