@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from autorater.data.columns import CRITERIA, NOT_TEXT
 from autorater.data.errors import counted
+from autorater.data.layouts.layout import PROMPTS
 
 
 @dataclass
@@ -52,5 +53,8 @@ def _unread(column: str) -> str:
         return f"column {column!r} is not read; a judge sees the texts alone"
     if column.lower() in CRITERIA:
         return f"column {column!r} is not read; columns={{'criteria': {column!r}}} reads it"
-    is_system = column.lower().startswith("system")
-    return f"column {column!r} is not read; {'a system message in' if is_system else 'only'} the prompt is"
+    if column.lower().startswith("system"):
+        return f"column {column!r} is not read; a system message in the prompt is"
+    if column.lower() in PROMPTS:
+        return f"column {column!r} is not read; only the prompt is"
+    return f"column {column!r} is not read; columns={{'prompt': {column!r}}} reads it, if it is the prompt"

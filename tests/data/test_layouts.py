@@ -429,6 +429,18 @@ def test_orca_has_a_system_message(layout, column):
     assert report.lines(1) == ["column 'context' is not read; only the prompt is"]
 
 
+def test_a_text_beside_texts_that_share_their_beginning_may_be_the_prompt():
+    row = {"source": "web", "task": "Add 2 and 2.", "chosen": "It is 4.", "rejected": "It is 5."}
+    (pair,), report = read([row])
+    assert (pair.prompt, report.lines(1)) == (
+        "It is", ["column 'task' is not read; columns={'prompt': 'task'} reads it, if it is the prompt"],
+    )  # fmt: skip
+    (pair,), report = read([row], columns={"prompt": "task"})
+    assert (pair.prompt, report.unread) == ("Add 2 and 2.", [])
+    with pytest.raises(DataError, match=r"'prompt' is missing; expected columns=\{'prompt': 'problem'\}"):
+        read([{("problem" if name == "task" else name): value for name, value in row.items()}])
+
+
 def test_llama_factory_has_an_instruction_and_an_input():
     row = {"instruction": "Shorten.", "chosen": "Yes, I do.", "rejected": "Yes or no."}
     (pair,), report = read([row])

@@ -100,7 +100,7 @@ def openai(row: Row) -> Iterator[Row]:
     asked = asked if isinstance(asked, Mapping) else {}
     sides = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
     for found in preference({"prompt": asked.get("messages", row["input"]), **sides} | row):
-        yield {"unread": ["tools"] if decoded(asked.get("tools")) else []} | found
+        yield found | {"unread": ["tools"] if decoded(asked.get("tools")) else []}
 
 
 def renamed(name: str, source: str, prompt: str, chosen: str, rejected: str, read_as: ReadRow | None = None) -> Layout:

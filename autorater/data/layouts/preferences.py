@@ -37,9 +37,11 @@ def preference(row: Row) -> Iterator[Row]:
         raise bad_value("rejected", row["rejected"], "what chosen is: text or messages")
     prompt = prompt_in(row)
     shared, *rest = common_beginning(chosen, rejected)
+    unread = []
     if prompt is None:
         if isinstance(chosen, str):
             _check_no_prompt(row)
+            unread = _texts_beside(row)
         if not shared:
             raise bad_value("chosen", row["chosen"], "the same beginning as rejected (the prompt), or a column prompt")
         prompt, (chosen, rejected) = shared, rest
@@ -56,7 +58,8 @@ def preference(row: Row) -> Iterator[Row]:
             prompt = shared
         chosen, rejected = rest
     tie = counts(0, 0, 1) if _is_tie(row) else {}
-    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, **CHOSEN, **tie, **_models(row)}
+    vote = CHOSEN | tie | _models(row)
+    yield {"prompt": prompt, "response_a": chosen, "response_b": rejected, "unread": unread, **vote}
 
 
 def every_right_with_every_wrong(row: Row) -> Iterator[Row]:
@@ -95,14 +98,14 @@ def _asked(row: Row, question: object, column: str, *further: str) -> Iterator[R
             asked = None if is_named else prompt_in({"prompt": given_in(row, column)})
             if asked is not None and plain_text(asked).strip() not in plain_text(found["prompt"]):
                 raise bad_value(column, row[column], f"what chosen and rejected begin with, or no column {column}")
-            yield {"unread": unread} | found
+            yield found | {"unread": unread}
         return
     if question is None:
         raise bad_value(column, row[column], "the prompt of chosen and rejected")
     unread = unread_in(row, question, (*BEFORE, column, *further))
     prompt = _after(_earlier(row), prompt_in({"prompt": question}))
     for found in preference({"prompt": prompt} | row):
-        yield {"unread": unread} | found
+        yield found | {"unread": unread}
 
 
 def _earlier(row: Row) -> tuple[Message, ...]:
@@ -183,6 +186,12 @@ def _check_no_prompt(row: Row) -> None:
         raise bad_value("prompt", row["prompt"], "the prompt of chosen and rejected, which are texts")
     if other := next((name for name in (*PROMPTS, "messages") if given_in(row, name) is not None), None):
         raise DataError(f"column 'prompt' is missing; expected columns={{'prompt': {other!r}}}, if that is the prompt")
+
+
+def _texts_beside(row: Row) -> list[str]:
+    """Other columns with more than one word: one of them may be the prompt."""
+    given = {name: value for name, value in row.items() if name not in (*KEPT, "chosen", "rejected")}
+    return [name for name, value in given.items() if isinstance(value, str) and len(value.split()) > 1]
 
 
 def _is_tie(row: Row) -> bool:
