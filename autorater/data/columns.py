@@ -96,6 +96,8 @@ def _suggested(column: str, names: Collection[str], others: Sequence[str]) -> di
         return found
     found = found if column == "prompt" else {}
     chosen = next((name for name in others if "chosen" in name and name.replace("chosen", "rejected") in others), None)
+    if chosen == "chosen":  # a caller who reads pairs as they are
+        return found | {"response_a": "chosen", "response_b": "rejected"}
     if chosen:
         return found | {"chosen": chosen, "rejected": chosen.replace("chosen", "rejected")}
     a, b = usual_responses(others) or ("THEIRS", "THEIRS")

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import re
 from decimal import Decimal
 
 import pytest
 
 from autorater.data.errors import DataError, UserError
-from autorater.data.loading import LoadReport, iter_pairs, load_pairs
+from autorater.data.loading import LoadReport, as_pairs, iter_pairs, load_pairs
 
 HEAD = "prompt,response_a,response_b,votes_a,votes_b"
 LINES = [HEAD, "Tea?,Yes.,No.,1,4", '"Rivers, three?","Loire, Seine.",Thames.,2,3']
@@ -265,6 +266,15 @@ def test_columns_of_a_layout_in_another_case(tmp_path):
     )
     with pytest.raises(DataError, match=expected):
         load_pairs(path)
+
+
+def test_the_columns_to_name_for_chosen_and_rejected_in_pairs_to_judge():
+    rows = [{"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}]
+    named = {"response_a": "chosen", "response_b": "rejected"}
+    with pytest.raises(DataError, match=re.escape(f"columns={named} to name it")):
+        as_pairs(rows)
+    (pair,) = load_pairs(rows, labelled=False, columns=named)
+    assert (pair.response_a, pair.response_b) == ("Yes.", "No.")
 
 
 def test_empty_counts_are_no_vote_and_half_empty_ones_an_error(tmp_path):
