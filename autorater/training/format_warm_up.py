@@ -36,7 +36,9 @@ from autorater.training.warm_start import save_warm_start, warm_start_options
 
 LOW_MASS = 0.05
 """Probability of all answers together below which rewards teach next to nothing."""
-_BATCH_SIZE, _RATE, _ADAPTER_RATE = 4, 5e-5, 1e-3  # all prompts have the same target, so few are enough
+BATCH_SIZE = 4
+"""Prompts a step: all have the same target, so few are enough."""
+_RATE, _ADAPTER_RATE = 5e-5, 1e-3
 logger = logging.getLogger(__name__)
 
 
@@ -102,7 +104,7 @@ def format_warm_up(
     """
     if peft_config is not None:
         judge.model = with_new_adapter(judge.model, peft_config, training.seed)
-    batch_size = args.warm_start_batch_size or _BATCH_SIZE
+    batch_size = args.warm_start_batch_size or BATCH_SIZE
     rate = _ADAPTER_RATE if isinstance(judge.model, PeftModel) else _RATE
     options = warm_start_options(args, training, batch_size, args.warm_start_learning_rate or rate)
     flat = [prompt.ids for both in prompts for prompt in both]

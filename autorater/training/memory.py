@@ -26,6 +26,9 @@ from autorater.models.split_attention import supports_shared_prefix
 from autorater.prompts.encoder import EncodedPrompt
 from autorater.training.adapters import adapter_config
 from autorater.training.compatibility import EXACT, PPO, REASONING, RLOO, SAMPLED, is_pointwise
+from autorater.training.format_warm_up import BATCH_SIZE as FORMAT_BATCH_SIZE
+from autorater.training.options import RunOptions
+from autorater.training.warm_start import PROMPTS_A_ROW
 
 _SAMPLED_LOGIT_BYTES = 20  # entropies keep two more copies in float32
 _STATES_PER_PARAMETER = {"adafactor": 0, "sgd": 0}  # others: Adam's two moments
@@ -44,33 +47,54 @@ def log_memory(
         judge: The judge of the loaded model, before an adapter is added.
         prompts: Training prompts: both orders of a pair, or the one of an item.
     """
-    sizes = [len(prompt.ids) for both in prompts for prompt in both]
-    batch, setup = micro_batch(judge, sizes, training), setup_of(judge.model, training)
-    parts = _estimate(judge.model, batch, setup, model_config)
-    loaded, free = _loaded_and_free(judge.model)
+    batch, setup = micro_batch(judge, _sizes(prompts), training), setup_of(judge.model, training)
+    name = "batch_tokens" if is_pointwise(training) else "per_device_train_batch_size"
+    _log(judge.model, "a training step", batch, setup, model_config, _half(name, training))
+
+
+def log_warm_up_memory(judge: Judge, prompts: Sequence[tuple[EncodedPrompt, ...]], options: RunOptions) -> None:
+    """As `log_memory`, of a step of the teaching or the format warm-up that a run of `warm_start_steps` begins with.
+
+    It divides nothing among the processes, and has a batch of its own.
+    """
+    args, training, sizes = options.args, options.training, _sizes(prompts)
+    name = "a step of teaching" if args.teacher else "a step of the format warm-up"
+    if is_pointwise(training):
+        batch, half = _of_responses(judge, sizes, training), _half("batch_tokens", training)
+    else:
+        rows, half = PROMPTS_A_ROW, None
+        if not args.teacher:
+            rows = max(1, (args.warm_start_batch_size or FORMAT_BATCH_SIZE) // training.world_size)
+            half = f"warm_start_batch_size: {rows // 2 * training.world_size}" if rows > 1 else None
+        batch = _of_tree(judge, rows, max(sizes), supports_shared_prefix(judge.model)[0])
+    if setup_of(judge.model, training).zero_stage:
+        name += ", which is not sharded"
+    setup = replace(setup_of(judge.model, training, sharded=False), reference=False)
+    _log(judge.model, name, batch, setup, options.model_config, half)
+
+
+def _log(
+    model: PreTrainedModel, name: str, batch: MicroBatch, setup: Setup, model_config: ModelConfig, half: str | None
+) -> None:
+    """Logs the memory of this step; warns if it does not fit. `half` is the option with half the batch, if any."""
+    parts = _estimate(model, batch, setup, model_config)
+    loaded, free = _loaded_and_free(model)
     names = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
-    text = f"memory of a training step: about {_size(sum(parts.values()))} a process ({names}); "
+    text = f"memory of {name}: about {_size(sum(parts.values()))} a process ({names}); "
     text += f"free beside the loaded weights: {_size(free)}"
     if sum(parts.values()) - loaded <= free:
         logger.info(text)
-        return
-    lower = _what_to_lower(judge, batch, setup, training, model_config)
-    logger.warning(f"{text}: it may not fit; {lower}")
+    else:
+        logger.warning(f"{text}: it may not fit; {_what_to_lower(model, batch, setup, model_config, half)}")
 
 
-def warn_of_warm_up(judge: Judge, training: TrainingArguments, model_config: ModelConfig) -> None:
-    """Warns if a warm-up or teaching may not fit where the training does: it divides nothing among the processes."""
-    if not setup_of(judge.model, training).zero_stage:
-        return
-    setup = setup_of(judge.model, training, sharded=False)
-    parts = _estimate(judge.model, MicroBatch(1, 1, 0, 1), setup, model_config)
-    needed, (loaded, free) = sum(parts.values()), _loaded_and_free(judge.model)
-    if needed - loaded > free:
-        logger.warning(
-            f"memory of warm_start_steps: every process holds all gradients and optimizer states, about "
-            f"{_size(needed)} without activations; free beside the loaded weights: {_size(free)}. It may not fit; "
-            "use_peft: true or train_only would lower it, or leave warm_start_steps out"
-        )
+def _half(name: str, training: TrainingArguments) -> str | None:
+    size = getattr(training, name)
+    return f"{name}: {size // 2} with twice the gradient_accumulation_steps" if size > 1 else None
+
+
+def _sizes(prompts: Sequence[tuple[EncodedPrompt, ...]]) -> list[int]:
+    return [len(prompt.ids) for both in prompts for prompt in both]
 
 
 def _loaded_and_free(model: PreTrainedModel) -> tuple[float, float]:
@@ -89,7 +113,9 @@ def micro_batch(judge: Judge, sizes: Sequence[int], training: TrainingArguments)
         return _of_text(judge, longest, training, shared)
     if mode in (SAMPLED, PPO, RLOO) or (mode == REASONING and shared):
         return _of_sampled(judge, longest, training, shared)
-    return _of_tree(judge, longest, training, shared)
+    orders = 2 if mode == EXACT and training.orders == "coupled" else 1
+    reasoned = training.max_completion_length if mode == REASONING else 0
+    return _of_tree(judge, orders * training.per_device_train_batch_size, longest, shared, reasoned)
 
 
 def _of_responses(judge: Judge, sizes: Sequence[int], training: TrainingArguments) -> MicroBatch:
@@ -126,15 +152,12 @@ def _of_sampled(judge: Judge, longest: int, training: TrainingArguments, shared:
     return MicroBatch(prompts, longest, suffix, prompts * (1 + suffix), _SAMPLED_LOGIT_BYTES, caches)
 
 
-def _of_tree(judge: Judge, longest: int, training: TrainingArguments, shared: bool) -> MicroBatch:
+def _of_tree(judge: Judge, rows: int, longest: int, shared: bool, reasoned: int = 0) -> MicroBatch:
     """The tree of all answers after every prompt, or after a reasoning that has a row of its own."""
-    mode, rows, leaves = getattr(training, "mode", ""), training.per_device_train_batch_size, judge.tree.leaf_paths
-    if mode == EXACT and training.orders == "coupled":
-        rows *= 2
+    leaves = judge.tree.leaf_paths
     if shared:
         nodes = _nodes(judge)
         return MicroBatch(rows, longest, nodes, rows * (1 + nodes))
-    reasoned = training.max_completion_length if mode == REASONING else 0
     copied = _bytes_of_copies(judge, longest + reasoned)
     if copied is None:
         answers, length = rows * len(leaves), judge.tree.depth
@@ -192,18 +215,15 @@ def _estimate(model: PreTrainedModel, batch: MicroBatch, setup: Setup, model_con
 
 
 def _what_to_lower(
-    judge: Judge, batch: MicroBatch, setup: Setup, training: TrainingArguments, model_config: ModelConfig
+    model: PreTrainedModel, batch: MicroBatch, setup: Setup, model_config: ModelConfig, half: str | None
 ) -> str:
     """What each option would bring, as text."""
-    half_positions = batch.positions // 2
-    if is_pointwise(training):
-        smaller = f"batch_tokens: {training.batch_tokens // 2}"
-        halved = replace(batch, suffix=batch.suffix // 2, positions=half_positions)
-    else:
-        smaller = f"per_device_train_batch_size: {max(1, training.per_device_train_batch_size // 2)}"
-        halved = replace(batch, prompts=max(1, batch.prompts // 2), positions=half_positions, caches=batch.caches / 2)
-    options = {f"{smaller} with twice the gradient_accumulation_steps": (halved, setup, model_config)}
-    if not is_pointwise(training):
+    options = {}
+    if half:
+        halved = replace(batch, positions=batch.positions // 2, caches=batch.caches / 2)
+        fewer = {"prompts": batch.prompts // 2} if batch.prompts > 1 else {"suffix": batch.suffix // 2}
+        options[half] = (replace(halved, **fewer), setup, model_config)
+    if batch.longest:  # responses of a pointwise judge are counted in `suffix`
         options["half of max_prompt_tokens"] = (replace(batch, longest=batch.longest // 2), setup, model_config)
     if not setup.checkpointing:
         options["gradient_checkpointing: true"] = (batch, replace(setup, checkpointing=True), model_config)
@@ -212,8 +232,8 @@ def _what_to_lower(
     needed = {}
     for name, option in options.items():
         with suppress(ValueError):  # PEFT may refuse the lora_target_modules
-            needed[name] = sum(_estimate(judge.model, *option).values())
-    now = sum(_estimate(judge.model, batch, setup, model_config).values())
+            needed[name] = sum(_estimate(model, *option).values())
+    now = sum(_estimate(model, batch, setup, model_config).values())
     return "what would lower it: " + ", ".join(f"{name} ({_size(n)})" for name, n in needed.items() if n < now)
 
 

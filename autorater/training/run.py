@@ -49,7 +49,7 @@ from autorater.training.data import TrainingData, prepare_data
 from autorater.training.faults import check_batch
 from autorater.training.format_warm_up import teach_format
 from autorater.training.interruptible import run_training
-from autorater.training.memory import log_memory, warn_of_warm_up
+from autorater.training.memory import log_memory, log_warm_up_memory
 from autorater.training.options import RunOptions
 from autorater.training.policy import open_policy, reopen
 from autorater.training.precision import evaluation_precision, use_pretrained_defaults, warn_of_emulation
@@ -165,7 +165,7 @@ def open_run(
             check_answers_at_once(judge.model, judge.tree, some_prompt, training.gradient_checkpointing)
     log_memory(judge, train.prompts, training, model_config)
     if options.pretrained and record.warm_start is None and args.warm_start_steps:
-        warn_of_warm_up(judge, training, model_config)
+        log_warm_up_memory(judge, train.prompts, options)
     opened_warm = record.warm_start is not None and EVALUATED in record.completed
     before = _judged_before(judge, held_out, options, record)
     if options.pretrained and not opened_warm:  # a policy from scratch was warmed up when it was built

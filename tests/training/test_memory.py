@@ -18,7 +18,9 @@ from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.memory import MicroBatch, count_parameters
 from autorater.prompts.templates import PromptFormat
 from autorater.training import memory
+from autorater.training.arguments import JudgeArguments
 from autorater.training.config import JudgeGRPOConfig
+from autorater.training.options import RunOptions
 from autorater.training.sft import JudgeSFTConfig
 from tests.conftest import make_model, make_tokenizer
 from tests.models.test_repeated_cache import CONFIGS, build
@@ -153,20 +155,42 @@ def test_what_does_not_fit_is_warned_about(judge, simulated, tmp_path, monkeypat
     assert max(lowered) <= needed
 
 
-def test_a_warm_up_holds_all_states_where_training_divides_them(judge, tmp_path, monkeypatch, caplog):
-    training, weights = config(tmp_path), sum(p.numel() for p in judge.model.parameters())
-    monkeypatch.setattr(memory, "free_memory", lambda device: 11 * weights)  # gradients and two moments take 12
-    memory.warn_of_warm_up(judge, training, ModelConfig())
-    assert not caplog.records, "nothing is divided in the training either"
+def test_a_warm_up_has_a_batch_of_its_own_and_is_not_sharded(judge, simulated, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "autorater")
+    prompts = judge.encoder.encode(simulated.pairs[:8])
+    longest = max(len(prompt.ids) for both in prompts for prompt in both)
+    nodes = len(judge.tree.tokens) + judge.tree.closing_tokens
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
-    memory.warn_of_warm_up(judge, training, ModelConfig())
-    assert "memory of warm_start_steps: every process holds all gradients" in caplog.text
-    caplog.clear()
-    memory.warn_of_warm_up(judge, training, ModelConfig(use_peft=True, lora_target_modules=["q_proj"]))
-    monkeypatch.setattr(memory, "free_memory", lambda device: 20 * weights)
-    memory.warn_of_warm_up(judge, training, ModelConfig())
-    assert not caplog.records
+    seen = []
+    monkeypatch.setattr(
+        memory,
+        "_estimate",
+        lambda model, *sizes, estimate=memory._estimate: seen.append(sizes) or estimate(model, *sizes),
+    )
+
+    def options(verdicts="opinions", size=None, **training):
+        args = JudgeArguments(warm_start_steps=1, warm_start_verdicts=verdicts, warm_start_batch_size=size)
+        return RunOptions(args, config(tmp_path, **{"beta": 0.1} | training), ModelConfig())
+
+    for given, rows in ((options(), 4), (options(size=2), 2), (options("probe"), 12)):
+        memory.log_warm_up_memory(judge, prompts, given)
+        batch, setup, _ = seen[-1]
+        assert batch == MicroBatch(rows, longest, nodes, rows * (1 + nodes))
+        assert (setup.zero_stage, setup.reference) == (0, False)
+    assert "memory of a step of teaching, which is not sharded: about" in caplog.records[-1].message
+    pointwise = PointwiseJudge(judge.model, judge.tokenizer)
+    scored = pointwise.encoder.encode(simulated.pairs[:8])
+    memory.log_warm_up_memory(pointwise, scored, options("probe", judgment="pointwise", batch_tokens=2000, beta=0.0))
+    assert seen[-1][0].tokens == 2000
+
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    memory.log_warm_up_memory(judge, prompts, options())
+    assert "what would lower it: warm_start_batch_size: 2 (" in caplog.records[-1].message
+    memory.log_warm_up_memory(judge, prompts, options("probe"))
+    assert "what would lower it: half of max_prompt_tokens (" in caplog.records[-1].message
+    assert caplog.records[-1].levelname == "WARNING"
 
 
 def test_the_weights_of_an_adapter_are_counted_before_it_exists(judge):
