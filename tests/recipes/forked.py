@@ -37,15 +37,18 @@ def run_forked(recipe: str, *arguments: object) -> subprocess.CompletedProcess:
 
 def serve() -> None:
     """Forks for every line of stdin, and prints the status of each; the forks become the recipes."""
+    import gc
     import runpy
     import signal
 
     import trl.trainer.grpo_trainer  # noqa: F401
+    import wandb.sdk.launch  # noqa: F401  (which a run without an account imports)
 
     import autorater.report
     import autorater.training.grpo
     import autorater.training.run  # noqa: F401
 
+    gc.freeze()  # neither collected nor copied by a fork
     for line in sys.stdin:  # noqa: B007
         child = os.fork()
         if not child:
