@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,7 +19,8 @@ from autorater.alignment.judge import LabelJudge
 from autorater.data.errors import UserError
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_items, simulate_pairs
-from tests.recipes.forked import run_forked
+from autorater.training import recipe_process
+from tests.recipes.forked import Forked, run_forked
 from tests.recipes.test_grpo import error_of
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +92,7 @@ def test_align_on_pairs_with_ties(tmp_path):
     assert {"report.html", "reliability.png", "README.md"} <= {f.name for f in (tmp_path / "out").iterdir()}
 
 
-def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
+def test_compare_runs_its_recipes_and_keeps_them(tmp_path, monkeypatch, capsys):
     plan = {
         "output_dir": str(tmp_path / "compared"),
         "before": "raw",
@@ -100,9 +102,11 @@ def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
     }
     config = tmp_path / "plan.yaml"
     config.write_text(yaml.safe_dump(plan, sort_keys=False))
-    done = run("compare", "--config", str(config))
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    monkeypatch.setattr(recipe_process, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--config", str(config)])
+    compare = runpy.run_path(str(ROOT / "recipes" / "compare.py"))["main"]
+    compare()
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row[1].strip() for row in rows] == ["", "---", "raw", "full", "no adversary"]
     folder = tmp_path / "compared" / "all" / "0"
     metrics = {name: json.loads((folder / name / "metrics.json").read_text()) for name in ("full", "no_adversary")}
@@ -115,7 +119,9 @@ def test_compare_runs_its_recipes_and_keeps_them(tmp_path):
     judge = LabelJudge.from_pretrained(str(folder / "full"))
     probs, _ = judge.distributions(judge.encode(simulate_items(3, seed=5).items))
     assert probs.sum(axis=1) == pytest.approx([1, 1, 1])
-    assert "100%" in run("compare", "--config", str(config)).stderr, "nothing is run again"
+    monkeypatch.delattr(recipe_process, "subprocess")
+    compare()
+    assert "100%" in capsys.readouterr().err, "nothing is run again"
 
 
 ALIGN = {"output_dir": "out", "columns": {"kl_true": "KL"}, "common": {"recipe": "align"}, "runs": {"full": {}}}

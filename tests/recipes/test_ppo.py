@@ -1,9 +1,6 @@
 """The script as a user runs it: PPO in two processes, RLOO with a reference, and its error messages."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -11,13 +8,9 @@ from autorater import Judge
 from autorater.data.population import simulate_pairs
 from autorater.training.value_head import VALUE_HEAD_FILE
 from tests.recipes.forked import run_forked
-from tests.recipes.test_grpo import ROOT, TINY, error_of
+from tests.recipes.test_grpo import TINY, error_of
 
 TINY_PPO = [*TINY, "--steps_per_generation=1", "--report_to=none", "--use_cpu"]
-
-
-def run(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
 
 
 def check_files(folder):
@@ -32,10 +25,9 @@ def check_files(folder):
 
 def test_two_processes_save_the_judge_and_its_value_head(tmp_path):
     """DDP detects the parameters of the head in the output of the module."""
-    done = run(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "recipes/ppo.py",
-        *TINY_PPO, f"--output_dir={tmp_path}", "--value_learning_rate=0.01", "--log_completions",
-        "--num_completions_to_print=1",
+    done = run_forked(
+        "ppo", *TINY_PPO, f"--output_dir={tmp_path}", "--value_learning_rate=0.01", "--log_completions",
+        "--num_completions_to_print=1", processes=2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout

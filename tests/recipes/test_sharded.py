@@ -7,10 +7,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.launch import launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from autorater import Judge
@@ -21,6 +24,7 @@ from autorater.training.config import JudgeGRPOConfig
 from autorater.training.data import prepare_data
 from autorater.training.warm_start import build_warm_policy
 from tests.conftest import make_model, make_tokenizer
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 N_TEST = 13  # shares of seven pairs and of six
@@ -69,10 +73,7 @@ def instructed_folder(tmp_path_factory):
 
 def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_precision="no"):
     """Runs the recipe on processes of one node or of two, or plainly on one with the same global batch."""
-    script = [
-        "tests/recipes/recorded_grpo.py", *BASE, *arguments, f"--output_dir={output_dir}",
-        f"--per_device_train_batch_size={8 // processes if config else 8}",
-    ]  # fmt: skip
+    script = recorded_command(output_dir, *arguments, processes=processes if config else 1)
     launcher = ["-u"]
     if config == "ddp":
         launcher = DDP
@@ -94,6 +95,26 @@ def launch(output_dir, *arguments, config=None, processes=2, nodes=1, mixed_prec
     for process, output in zip(started, printed, strict=True):
         assert process.returncode == 0, output[-4000:]
     assert sum("report: " in output for output in printed) == 1, "one process reports"
+    return Run(output_dir)
+
+
+def recorded_command(output_dir, *arguments, processes):
+    return [
+        "tests/recipes/recorded_grpo.py", *BASE, *arguments, f"--output_dir={output_dir}",
+        f"--per_device_train_batch_size={8 // processes}",
+    ]  # fmt: skip
+
+
+def launch_forked(output_dir, *arguments, config=None):
+    """As `launch` on one node, without imports and launchers."""
+    command, environment = recorded_command(output_dir, *arguments, processes=2 if config else 1), {}
+    if config:
+        with patch("accelerate.commands.launch.deepspeed_launcher") as launcher:
+            launch_command(launch_command_parser().parse_args([*launcher_of(config)[2:], *command]))
+        environment = prepare_deepspeed_cmd_env(*launcher.call_args.args)[1]
+    done = run_forked(*command, processes=2 if config else 1, environment=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("report: ") == 1, "one process reports"
     return Run(output_dir)
 
 
@@ -225,9 +246,10 @@ def test_a_format_warm_up_is_refused_on_a_sharded_model(tmp_path, votes_and_mode
 
 
 def test_zero3_is_one_plain_run(tmp_path, model_folder):
+    """Forks with the environment of Accelerate's launcher in its place."""
     arguments = [f"--model_name_or_path={model_folder}", *KINDS["exact"], "--max_steps=4"]
-    plain = launch(tmp_path / "plain", *arguments)
-    run = launch(tmp_path / "zero3", *arguments, config="zero3_cpu.yaml")
+    plain = launch_forked(tmp_path / "plain", *arguments)
+    run = launch_forked(tmp_path / "zero3", *arguments, config="zero3_cpu.yaml")
     assert [p["wrapper"] for p in run.processes] == ["DeepSpeedEngine"] * 2
     assert_same_run(run, plain, 4)
 

@@ -15,17 +15,15 @@ import yaml
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
 from benchmarks.study.figures import FIGURES
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"answers": "exact", "orders": "coupled", "per_device_train_batch_size": 2}
 SAMPLED = {"answers": "sampled", "orders": "separate", "num_generations": 2, "per_device_train_batch_size": 4}
 
 
-def study(config, *arguments, timeout=900, **options):
-    return subprocess.run(
-        [sys.executable, "recipes/study.py", "--config", str(config), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=os.environ, check=False, **options,
-    )  # fmt: skip
+def study(config):
+    return run_forked("tests/recipes/forking_study.py", "--config", config)
 
 
 def document(folder):

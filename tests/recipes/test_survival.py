@@ -14,6 +14,7 @@ import pytest
 from harness.fake_wandb import FakeWandb
 
 from autorater.training.checkpointing.checkpoints import check_checkpoint
+from tests.recipes.forked import Forked, run_forked
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -35,13 +36,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 
 
 def interrupted(folder, runs, *arguments, recipe="recipes/grpo.py"):
-    done = subprocess.run(
-        [
-            sys.executable, "benchmarks/harness/interrupted.py", recipe, str(folder), json.dumps(runs), *TINY, *AUTO,
-            *arguments,
-        ],
-        cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ | {"PYTHONPATH": "."}, check=False,
-    )  # fmt: skip
+    done = run_forked("benchmarks/harness/interrupted.py", recipe, folder, json.dumps(runs), *TINY, *AUTO, *arguments)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -113,8 +108,9 @@ def until(log, text, process):
 def stop(tmp_path, command, arguments, text, number=signal.SIGTERM):
     """Sends a signal after a text was printed; returns the ended process and its output."""
     log = tmp_path / "output.txt"
+    start = Forked if command is PLAIN else subprocess.Popen
     with log.open("w") as file:
-        process = subprocess.Popen(
+        process = start(
             [*command, *TINY, *AUTO, *arguments, f"--output_dir={tmp_path}"], cwd=ROOT, stdout=file, stderr=file,
             env=os.environ | {"PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in the background

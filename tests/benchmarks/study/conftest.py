@@ -1,5 +1,7 @@
 """Plans of a few runs, and runs as if they had been run: answers with a known error, no policy."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,7 @@ from benchmarks.study.results import Results
 NAMES = ("ours", "usual", "half", "dense", "one order")
 
 
-@pytest.fixture
-def plan():
+def make_plan():
     settings = {"half": {"n_train": 50}, "dense": {"n_train": 50, "n_votes": 10}}
     methods = {n: Method(n.title(), "grpo", ["contested"], settings.get(n, {})) for n in NAMES}
     figures = Figures(
@@ -33,10 +34,20 @@ def plan():
 
 
 @pytest.fixture
-def results(plan):
+def plan():
+    return make_plan()
+
+
+@pytest.fixture
+def results(plan, recorded_runs):
+    return Results(plan, deepcopy(recorded_runs))
+
+
+@pytest.fixture(scope="session")
+def recorded_runs():
     """Answers are p* + bias · sign(p* − 1/2) + tilt + noise, in either order: the usual recipe errs in all three."""
     errors = {WARM_START: (0.1, 0.1, 0.1), "usual": (0.12, 0.08, 0.1), "ours": (0.0, 0.0, 0.04)}
-    runs = {}
+    plan, runs = make_plan(), {}
     for run in (*plan.starts, *plan.runs):
         rng = np.random.default_rng(run.seed)
         truth, right = rng.uniform(0.1, 0.9, 200), rng.integers(0, 2, 50).astype(float)
@@ -73,4 +84,4 @@ def results(plan):
             ]  # fmt: skip
             result |= {"training_seconds": 3.0, "training_tokens": 3000, "n_train": 100}
         runs[run] = result
-    return Results(plan, runs)
+    return runs

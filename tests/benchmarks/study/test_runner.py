@@ -1,6 +1,7 @@
 """What is kept of a run, when it counts, and how long the rest will take. Most runs are in tests/recipes."""
 
 import json
+import multiprocessing
 import signal
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from autorater.data.errors import UserError
+from benchmarks.study import runner
 from benchmarks.study.runner import TimeLeft, recorded, run_study
 
 
@@ -43,7 +45,15 @@ class Ends:
         return self.call[0], self.call[1:]
 
 
-def test_a_run_whose_process_ends_has_failed_and_the_others_continue(plan, tmp_path):
+@pytest.fixture
+def imported_once(monkeypatch):
+    """Workers are forks of a server that has imported the libraries: processes as new ones, sooner."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["benchmarks.study.pretrained"])
+    monkeypatch.setattr(runner, "get_context", lambda _: server)
+
+
+def test_a_run_whose_process_ends_has_failed_and_the_others_continue(plan, tmp_path, imported_once):
     datasets = {"contested": replace(plan.datasets["contested"], seeds=[0])}
     common = {"model_name_or_path": "", "no_such_key": 1}  # of a pretrained model, whose warm start is the last run
     ends = {"ours": Ends(signal.raise_signal, signal.SIGKILL), "usual": Ends(sys.exit, 143)}
@@ -67,7 +77,7 @@ def test_a_run_whose_process_ends_has_failed_and_the_others_continue(plan, tmp_p
     assert "no_such_key" in errors["warm_start"]
 
 
-def test_runs_that_cannot_be_written_have_failed_and_the_others_continue(plan, tmp_path, capsys):
+def test_runs_that_cannot_be_written_have_failed_and_the_others_continue(plan, tmp_path, capsys, imported_once):
     """In place of a full disk a file where the folder of the runs should be."""
     (tmp_path / "runs").touch()
     datasets = {"contested": replace(plan.datasets["contested"], seeds=[0])}
