@@ -164,7 +164,7 @@ def test_a_gradient_that_is_not_finite_is_not_exact(script):
 def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatch):
     bench = script("harness.on_gpu")
     parts = [
-        bench.Part("bad option", "exactness.py", "", "--nothing", 60),
+        bench.Part("bad option", "harness/fake_endpoint.py", "", "--nothing", 60),
         bench.Part("good", "deferral.py", "", "--n_pairs 200 --n_votes 5 --n_splits 10", 60),
     ]
     monkeypatch.setattr(bench, "PARTS", parts)
@@ -174,10 +174,10 @@ def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path, monkeypatc
     table = (tmp_path / "results.md").read_text().splitlines()
     parts = dict.fromkeys(row.split(" | ")[0] for row in table if row.startswith("| "))  # a row a record
     assert list(parts)[-2:] == ["| bad option", "| good"]
-    monkeypatch.setattr(bench, "PARTS", [bench.Part("no records", "deferral.py", "", "--help", 60)])
+    monkeypatch.setattr(bench, "PARTS", [bench.Part("no records", "harness/fake_endpoint.py", "", "--help", 60)])
     assert bench.main(["--tiny", "--out", str(tmp_path)]) == 1
     assert bench._verdict([{"exact": True}, {"exact": False}, {}]) == "failed: 1 of 3 comparisons are not exact"
-    slow = bench.run(bench.Part("slow", "exactness.py", "", "", 0), ["--device", "cpu"], 0.1, tmp_path)
+    slow = bench.run(bench.Part("slow", "harness/fake_endpoint.py", "", "", 0), [], 0.1, tmp_path)
     assert slow["status"] == "stopped after 0 s; see slow.log"
 
 

@@ -124,7 +124,7 @@ def test_config_runs_with_a_small_model_of_its_family(tmp_path, name, family, di
     make_model(family, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     write_pairs(simulate_pairs(16, n_votes=3, seed=0).pairs, tmp_path / "votes.jsonl")
-    fewer = ("--per_device_train_batch_size=8", "--num_generations=8")
+    fewer = ("--per_device_train_batch_size=4", "--num_generations=4")
     done = run_forked(
         "grpo", "--config", f"recipes/configs/{name}.yaml", "--max_steps=1",
         f"--model_name_or_path={tmp_path / 'model'}", f"--dataset_name={tmp_path / 'votes.jsonl'}",
