@@ -15,7 +15,7 @@ from autorater.judges import Judgments
 from autorater.prompts.templates import PromptFormat
 from autorater.training.checkpointing import checkpoints
 from autorater.training.checkpointing.checkpoints import CheckpointError, choose_checkpoint, complete
-from autorater.training.checkpointing.record import RunRecord
+from autorater.training.checkpointing.record import RunRecord, _held
 
 SETTINGS = {"seed": 0, "learning_rate": 1e-3, "synonyms": ["a"], "save_steps": 5}
 
@@ -148,18 +148,25 @@ def test_a_folder_that_was_removed_is_held_again(tmp_path):
     assert (tmp_path / "a" / "_lock").exists()
 
 
+def exit_code_of_another_process(*arguments):
+    """That of `opened` in a fork, which holds none of this process's runs."""
+
+    def open_run():
+        _held.clear()  # the files stay open, and locked
+        opened(*arguments)
+
+    other = get_context("fork").Process(target=open_run)
+    other.start()
+    other.join()
+    return other.exitcode
+
+
 def test_one_process_at_a_time_has_a_run_in_a_folder(tmp_path):
-    record = opened(tmp_path)
-    other = get_context("spawn").Process(target=opened, args=(tmp_path,))
-    other.start()
-    other.join()
-    assert other.exitcode == 1, "the folder is in use"
-    record.mark("report")
+    run = opened(tmp_path)
+    assert exit_code_of_another_process(tmp_path) == 1, "the folder is in use"
+    run.mark("report")
     assert not (tmp_path / "_lock").exists()
-    other = get_context("spawn").Process(target=opened, args=(tmp_path, SETTINGS, None))
-    other.start()
-    other.join()
-    assert other.exitcode == 0
+    assert exit_code_of_another_process(tmp_path, SETTINGS, None) == 0
 
 
 def test_a_new_run_in_the_folder_of_a_finished_one_says_that_it_replaces_the_judge(tmp_path, caplog):
