@@ -11,6 +11,7 @@ import pytest
 
 from autorater.data.loading import write_pairs
 from autorater.data.population import simulate_pairs
+from tests.recipes.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = [sys.executable, "recipes/audit_position_bias.py"]
@@ -69,18 +70,13 @@ def make_pairs_file(tmp_path):
 
 @pytest.fixture
 def audit():
-    """Runs the script and returns the finished process."""
+    """Runs the script in a process of its own and returns that when it is finished."""
 
     def run(*arguments, **env):
-        return subprocess.run(
-            [*SCRIPT, *map(str, arguments)],
-            cwd=ROOT,
-            env=ENV | env,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in (ENV | env).items():
+                patched.setenv(name, value)
+            return run_forked("audit_position_bias", *arguments)
 
     return run
 
