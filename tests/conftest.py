@@ -2,9 +2,12 @@
 
 import datetime
 import errno
+import functools
 import gc
 import os
 import random
+import re
+import ssl
 import sys
 from pathlib import Path
 
@@ -22,6 +25,8 @@ settings.register_profile(
     "busy machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy machine")
+
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # every client of a server reads certificates
 
 ROOT = Path(__file__).resolve().parents[1]
 _FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
@@ -78,6 +83,15 @@ def _freeze_imports():
         _n_modules = len(sys.modules)
 
 
+@pytest.fixture
+def undrawn(request, monkeypatch):
+    """Figures are built and stay blank, except in tests marked `drawn`: drawing takes most of the time of a page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+
+
 DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHAT_TEMPLATE
 
 
@@ -102,10 +116,16 @@ def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def make_tokenizer(digits: str = "split", chat: bool = False):
-    """A byte-level BPE tokenizer; digits one by one as in Qwen and Gemma, or up to three merged as in Llama 3."""
+def words_of_prompts() -> list[str]:
+    """Those of the layouts and of simulated pairs: as tokens they make a prompt a third as long as letters do."""
+    package = ROOT / "autorater"
+    files = (package / "data" / "simulated_texts.json", *(package / "prompts" / "layouts").glob("*"))
+    return sorted({word for file in files for word in re.findall(r" ?[A-Za-z]+", file.read_text(encoding="utf-8"))})
+
+
+@functools.cache
+def _backend(digits: str) -> str:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     numbers = {"split": r"\p{N}", "merged": r"\p{N}{1,3}"}[digits]
     backend = Tokenizer(models.BPE())
@@ -118,15 +138,23 @@ def make_tokenizer(digits: str = "split", chat: bool = False):
     backend.decoder = decoders.ByteLevel()
     numerals = [f"{i:02d} {i:03d} {i}" for i in range(1000)] if digits == "merged" else []
     trainer = trainers.BpeTrainer(
-        vocab_size=1800,
+        vocab_size=6000,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(TEXTS + numerals, trainer)
+    backend.train_from_iterator(TEXTS + words_of_prompts() + numerals, trainer)
     backend.add_tokens([AddedToken("</think>", special=False), AddedToken("<think>", special=False)])
+    return backend.to_str()
+
+
+def make_tokenizer(digits: str = "split", chat: bool = False):
+    """A byte-level BPE tokenizer; digits one by one as in Qwen and Gemma, or up to three merged as in Llama 3."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+        tokenizer_object=Tokenizer.from_str(_backend(digits)),
         eos_token="<|im_end|>" if chat else "<|endoftext|>",
         pad_token="<|endoftext|>",
         padding_side="left",

@@ -7,6 +7,11 @@ from autorater.data.pairs import Pair
 from autorater.metrics import Targets, judge_metrics
 
 
+@pytest.fixture(autouse=True)
+def pages_with_blank_figures(undrawn):
+    pass
+
+
 @pytest.fixture
 def make_pairs():
     """Pairs with the given labels; `truth` and the texts are optional."""

@@ -48,6 +48,7 @@ def page(tmp_path, groups):
     return write
 
 
+@pytest.mark.drawn
 def test_contents(entries, page, tmp_path):
     text = Page(page(entries)).text
     metrics = entries[1].evaluation.metrics
@@ -119,6 +120,7 @@ def test_table_for_the_terminal(entries):
     assert lines[-1] == "Self-consistency after reasoning: not available, no words <script>"
 
 
+@pytest.mark.drawn
 def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries, page):
     html = page(entries)
     for fragment in ("http://", "https://", "url(", "@import"):
@@ -144,6 +146,7 @@ def test_nothing_is_loaded_nothing_runs_and_hostile_texts_are_only_text(entries,
     assert "<script>alert(1)</script>" in wild.text
 
 
+@pytest.mark.drawn
 def test_one_row_without_truth_groups_or_intervals(make_pairs, make_evaluation, page):
     pytest.importorskip("torch")
     from autorater.evaluation.methods import Entry

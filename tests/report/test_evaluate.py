@@ -236,6 +236,7 @@ def test_a_baseline(data, recorded, tmp_path, capsys):
     assert "has 1 methods (other); expected one of recorded," in capsys.readouterr().err
 
 
+@pytest.mark.drawn
 def test_win_rates_of_systems(tmp_path, capsys):
     rng = np.random.default_rng(0)
     rows, judged = [], []

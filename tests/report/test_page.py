@@ -62,6 +62,7 @@ def judged_on(evaluation, pairs):
     return replace(evaluation, pairs=pairs)
 
 
+@pytest.mark.drawn
 def test_files(judged, page, tmp_path):
     page(*judged)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reliability.png", "report.html"]
@@ -71,6 +72,7 @@ def test_files(judged, page, tmp_path):
     assert (tmp_path / "reliability.png").stat().st_size < 150_000
 
 
+@pytest.mark.drawn
 def test_the_same_run_gives_the_same_bytes(judged, page, tmp_path):
     first = page(*judged), (tmp_path / "reliability.png").read_bytes()
     assert (page(*judged), (tmp_path / "reliability.png").read_bytes()) == first
@@ -122,6 +124,7 @@ def test_nothing_is_loaded_and_nothing_runs(judged, page):
     assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in Page(html).elements}
 
 
+@pytest.mark.drawn
 def test_hostile_texts_are_only_text(judged, page):
     before, after = judged
     tame = [replace(pair, topic=str(i % 2)) for i, pair in enumerate(hostile(after.pairs, "x"))]
@@ -176,6 +179,7 @@ def test_a_page_of_any_run(tmp_path):
     ]
 
 
+@pytest.mark.drawn
 def test_one_pair(make_pairs, make_evaluation, page):
     pairs = make_pairs([1.0])
     text = Page(page(make_evaluation(pairs, [0.5], [0.5]), make_evaluation(pairs, [1.0], [0.0]))).text

@@ -15,6 +15,8 @@ from autorater.report.plots import (
     reliability_figure,
 )
 
+pytestmark = pytest.mark.drawn
+
 
 def test_reliability_by_hand():
     # right-closed: 0.1 is in the first bin, 0.9 in the ninth, 1.0 in the tenth

@@ -37,6 +37,7 @@ def rows():
     return rows
 
 
+@pytest.mark.drawn
 def test_win_rates_of_systems_and_their_ranking(tmp_path, rows, capsys):
     judged = write(tmp_path / "judged.jsonl", rows)
     command(["winrate", judged, "--output_dir", str(tmp_path), "--width", "0.05"])
@@ -211,6 +212,7 @@ def test_defer_says_that_every_pair_has_votes(tmp_path, rows, capsys, alpha, ans
     assert " 0 " not in printed
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("risks", [np.linspace(0.4, 0.2, 100), np.zeros(100)])
 def test_the_curve_of_a_deferral_is_visible(risks):
     figure = deferral_figure(np.linspace(0.01, 1, 100), risks, 0.05, share=1.0)
