@@ -357,7 +357,7 @@ def make_reasoner(make_trainer):
     def make(**options):
         end = make_tokenizer("split").convert_tokens_to_ids("</think>")
         defaults = {"reasoning": True, "per_device_train_batch_size": 8, "entropy_coef": 0.0}
-        return make_trainer(generation_kwargs={"sequence_bias": [[[end], 6.0]]}, **defaults | options)
+        return make_trainer(generation_kwargs={"sequence_bias": [[[end], 5.0]]}, **defaults | options)
 
     return make
 

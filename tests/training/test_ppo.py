@@ -242,9 +242,11 @@ def test_training_changes_policy_and_value_head_and_logs(make_trainer):
 
 
 def test_the_head_learns_a_constant_reward_so_advantages_vanish(make_trainer):
+    model = make_model("qwen", len(make_tokenizer("split")))
+    model.model.embed_tokens.weight.data += 0.6  # a part that all tokens share: the head has no constant of its own
     trainer = make_trainer(
-        reward=lambda completions, **_: [0.7] * len(completions), max_steps=16, value_learning_rate=2e-2, lam=1.0,
-        learning_rate=1e-4, lr_scheduler_type="constant", cliprange_value=1.0, vf_coef=1.0,
+        model, reward=lambda completions, **_: [0.7] * len(completions), max_steps=16, value_learning_rate=2e-2,
+        lam=1.0, learning_rate=1e-4, lr_scheduler_type="constant", cliprange_value=1.0, vf_coef=1.0,
     )  # fmt: skip
     trainer.train()
     advantages = by_row(rollout(trainer))["advantages"]
