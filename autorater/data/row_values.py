@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -24,13 +25,14 @@ from autorater.data.layouts.arenas import is_turns
 from autorater.data.messages import Text, plain_text, text_or_messages
 from autorater.data.pairs import Pair, vote_share
 
-_EXCEL_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!")
+_EXCEL_ERROR = re.compile("#[¿¡]?([^\\W_]+(/[^\\W_]+)?[!?]|[^\\W_]/[^\\W_]|NV)")
+"""In whatever language: `#NAME?`, `#¿NOMBRE?`, `#DIV/0!`, `#N/A`, `#NV`, `#SPILL!`."""
 
 
 def pair_of(row: Row, id: str, *, labelled: bool, from_text: bool, odd: Counter[str] | None) -> Pair:
     """The pair of a row in our columns, with this id; the other arguments are those of a `RowReader`."""
     label, n_votes, votes = _label(row, labelled)
-    broken = [name for name in sorted(TEXTS) if from_text and row[name] in _EXCEL_ERRORS]
+    broken = [name for name in sorted(TEXTS) if from_text and _is_excel_error(row[name])]
     if broken:
         expected = "the text; Excel took it for a formula and wrote an error"
         raise bad_value(broken[0], row[broken[0]], expected)
@@ -49,6 +51,10 @@ def pair_of(row: Row, id: str, *, labelled: bool, from_text: bool, odd: Counter[
         weight=weight_in(row),
         **votes,
     )
+
+
+def _is_excel_error(text: object) -> bool:
+    return isinstance(text, str) and text.isupper() and _EXCEL_ERROR.fullmatch(text) is not None
 
 
 def shown_in(row: Row) -> dict[str, Text | None]:
@@ -88,7 +94,9 @@ def _answer(value: object, column: str) -> Text:
 
 def _label(row: Row, labelled: bool) -> tuple[float | None, int | None, dict[str, int]]:
     """Label, number of votes, and the votes by column if they are given."""
-    label = probability_in(row, "label", "columns={'vote': 'label'} reads words such as A, B and tie")
+    is_boolean = str(row.get("label")).lower() in ("true", "false")
+    number, words = "1 where B is preferred, else 0", "columns={'vote': 'label'} reads words such as A, B and tie"
+    label = probability_in(row, "label", number if is_boolean else words)
     n_votes = None if (value := given_in(row, "n_votes")) is None else count_in(value, "n_votes")
     given = {column: given_in(row, column) for column in ("votes_a", "votes_b", "votes_tie")}
     if all(value is None for value in given.values()):

@@ -61,6 +61,7 @@ _OF_THE_PROMPT_IF_TEMPORARY = re.compile(
     rf"|(input|prompt|request|context)( is)? too (long|large)|{_FILTERED}",
     re.IGNORECASE,
 )
+_RETRY_DELAY = re.compile(r'"retryDelay"\s*:\s*"(\d+(?:\.\d+)?)s"')
 _NOT_IN_HEADERS = re.compile(r"[^ -~]")
 CHARACTERS_PER_TOKEN = 4  # of English, roughly
 
@@ -396,7 +397,7 @@ class _Session:
         problem = f"the server replied {error.status_code}: {error_reason(text)}"
         self.check_fatal(problem, status)
         retry = is_temporary(status)
-        wait = retry_after(error.response.headers) if retry else None
+        wait = retry_after(error.response.headers, text) if retry else None
         for_all = status == 429 and wait is not None
         return _FailedAttempt(problem, status, retry, wait, for_all)
 
@@ -439,8 +440,11 @@ def open_client(settings: ServerClient) -> openai.AsyncOpenAI:
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from the header `retry-after-ms` or `retry-after` (seconds or a date, RFC 9110); else None."""
+def retry_after(headers: Mapping[str, str], body: str = "") -> float | None:
+    """Seconds to wait, from the header `retry-after-ms` or `retry-after` (seconds or a date, RFC 9110); else None.
+
+    Google names them in the body (https://cloud.google.com/apis/design/errors, RetryInfo).
+    """
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         try:
@@ -451,4 +455,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
         except ValueError:
             continue
-    return None
+    delay = _RETRY_DELAY.search(body)
+    return float(delay[1]) if delay else None

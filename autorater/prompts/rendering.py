@@ -168,13 +168,21 @@ class _Chat:
     def _before_answer(self, opening: str, turn: str) -> str:
         start = turn if turn.startswith(opening) else opening
         if _is_open(start):
-            return start + "\n" * (2 - len(start) + len(start.rstrip("\n"))) + THINK_CLOSE + "\n\n"
+            closed = start + "\n" * (2 - len(start) + len(start.rstrip("\n"))) + THINK_CLOSE + "\n\n"
+            return closed + ("" if start == turn else self._behind_thought(opening, turn))
         if start != turn and not _is_same_place(*(_CLOSED_THOUGHT.sub("", text) for text in (opening, turn))):
             more = self._after_empty_thought(opening, turn)
             if more is None:
                 raise self._unknown_place(opening, turn)
             return start + more
         return start
+
+    def _behind_thought(self, opening: str, turn: str) -> str:
+        """What an answer has in front of it in a turn without the thought that is open: `<response>` in ERNIE's."""
+        both = _BEGUN_TAG.sub("", opening[: shared_length(opening, turn)])
+        if _THINK_TAG.sub("", opening.removeprefix(both)).strip():
+            return ""
+        return _CLOSED_THOUGHT.sub("", turn.removeprefix(both)).lstrip("\n")
 
     def _after_empty_thought(self, opening: str, turn: str) -> str | None:
         """What an answer has in front of it behind an empty thought, which the generation prompt has since thinking is

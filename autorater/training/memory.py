@@ -1,9 +1,9 @@
 """The memory of a training step, estimated before it is taken, and what to lower if there is not enough.
 
 The sizes of the largest micro-batch follow from the options and the longest training prompt. On CPUs peaks were 1.0 to
-1.8 times the estimate, the more the allocator keeps of freed memory (`benchmarks/memory_estimate.py --measure`), and 0.8
-times in steps of teaching, whose prompts begin alike; so a run that may not fit is warned about and not stopped. Left
-out: the evaluation, what vLLM takes, and beginnings that several prompts share.
+1.8 times the estimate, the more the allocator keeps of freed memory (`benchmarks/memory_estimate.py --measure`), and
+0.8 times in steps of teaching, whose prompts begin alike; so a run that may not fit is warned about and not stopped.
+Left out: the evaluation, what vLLM takes, and beginnings that several prompts share.
 """
 
 import logging

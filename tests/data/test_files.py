@@ -481,6 +481,19 @@ def test_errors_of_excel_are_no_texts(tmp_path):
     with pytest.raises(DataError, match=r"line 2: column 'response_b': got '#NAME\?'; expected the text; Excel"):
         load_pairs(tmp_path / "a.csv")
     assert load_pairs([ROWS[0] | {"response_a": "#NAME?"}])[0].response_a == "#NAME?"
+    for error in ("#¿NOMBRE?", "#DEEL/0!", "#N/D", "#NV", "#SPILL!", "#ИМЯ?", "#BAŞV!"):
+        (tmp_path / "a.csv").write_text(CSV.replace("No.", error))
+        with pytest.raises(DataError, match=re.escape(f"got {error!r}; expected the text; Excel")):
+            load_pairs(tmp_path / "a.csv")
+    for text in ("#NVIDIA", "#thanks!", "# NO?", "#A/B test"):
+        (tmp_path / "a.csv").write_text(CSV.replace("No.", text))
+        assert text in {load_pairs(tmp_path / "a.csv")[0].response_a, load_pairs(tmp_path / "a.csv")[0].response_b}
+
+
+def test_a_boolean_is_no_label(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,response_a,response_b,label\nTea?,Yes.,No.,TRUE\n")
+    with pytest.raises(DataError, match=r"got 'TRUE'; expected a number in \[0, 1\], or null; 1 where B is preferred"):
+        load_pairs(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("column", ["images", "tools", "image"])

@@ -135,6 +135,10 @@ def test_lmsys_55k_in_copies_with_plain_texts():
     (pair,), report = read([row])
     assert (report.layout, pair.prompt, pair.response_a, pair.response_b) == ("lmsys_55k", "Tea?", "[Yes]", "No.")
     assert pair.label == 1
+    (spelled,), _ = read(
+        [row | {"prompt": "['Tea?', 'Why?']", "response_a": "['Yes.', None]", "response_b": "['No.', '']"}]
+    )
+    assert [message.content for message in spelled.prompt] == ["Tea?"], "lists as Python prints them"
     with pytest.raises(DataError, match=r"'response_a': got .*; expected a JSON list"):
         read([row | {"prompt": '["Tea?"]', "response_a": '["Yes.'}])
     with pytest.raises(DataError, match=r"'prompt': got 'Tea\?'; expected a JSON list"):

@@ -34,6 +34,9 @@ def test_retry_after(monkeypatch):
     assert retry_after({"retry-after": email.utils.formatdate(0, usegmt=True)}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+    body = '[{"error": {"code": 429, "details": [{"@type": "…/google.rpc.RetryInfo", "retryDelay": "6.5s"}]}}]'
+    assert retry_after({}, body) == 6.5
+    assert retry_after({"retry-after": "2"}, body) == 2
 
 
 def test_it_is_a_judge_of_pairs(serve):  # noqa: F811

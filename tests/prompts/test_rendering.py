@@ -70,6 +70,13 @@ USER = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
         ("", "<assistant>", False, "<assistant>"),  # no generation prompt
         ("<assistant><think>", "<assistant>", False, "<assistant><think>\n\n</think>\n\n"),
         ("<assistant><think>", "<assistant>", True, "<assistant><think>"),
+        (
+            "<assistant>\n<think>\n",
+            "<assistant>\n<response>\n",
+            False,
+            "<assistant>\n<think>\n\n</think>\n\n<response>\n",
+        ),
+        ("<bot><think>", "<assistant>", False, "<bot><think>\n\n</think>\n\n"),
         ("<assistant>", "<assistant><think>\n\n</think>\n\n", True, "<assistant>"),
         ("<assistant><think>\n", "<assistant><think>\n\n</think>\n\n", False, "<assistant><think>\n\n</think>\n\n"),
         ("<assistant>", "<assistant>[final]", True, "<assistant>[final]"),

@@ -7,7 +7,6 @@ are several turns.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -117,11 +116,7 @@ def _is_text(value: object) -> bool:
 
 
 def _list(row: Row, column: str) -> list[str]:
-    value = row[column]
-    try:
-        value = json.loads(value) if isinstance(value, str) else decoded(value)
-    except ValueError:
-        raise bad_value(column, value, "a JSON list of the texts of all turns") from None
+    value = decoded(row[column])
     if not is_turns(value):
         raise bad_value(column, row[column], "a JSON list of the texts of all turns")
     return [text or "" for text in value]
