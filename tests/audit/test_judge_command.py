@@ -19,6 +19,8 @@ from tests.audit.conftest import ENV, ROOT, lines, make_pairs_file, serve  # noq
 from tests.audit.test_local import model_dir  # noqa: F401  (fixture)
 from tests.judges.test_endpoint import chat, quirky  # noqa: F401  (fixture)
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def judge(argv):
     judge_command.run(parse_judge_arguments(argv, "autorater judge"))

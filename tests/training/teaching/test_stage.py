@@ -35,6 +35,8 @@ from autorater.training.teaching.texts import TrainingTexts
 from autorater.training.teaching.trainer import teaching_rows
 from tests.conftest import make_model, make_tokenizer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def pairs():
