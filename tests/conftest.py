@@ -124,7 +124,7 @@ def words_of_prompts() -> list[str]:
 
 
 @functools.cache
-def _backend(digits: str) -> str:
+def _backend(digits: str, words: bool) -> str:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     numbers = {"split": r"\p{N}", "merged": r"\p{N}{1,3}"}[digits]
@@ -143,18 +143,21 @@ def _backend(digits: str) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(TEXTS + words_of_prompts() + numerals, trainer)
+    backend.train_from_iterator(TEXTS + (words_of_prompts() if words else []) + numerals, trainer)
     backend.add_tokens([AddedToken("</think>", special=False), AddedToken("<think>", special=False)])
     return backend.to_str()
 
 
-def make_tokenizer(digits: str = "split", chat: bool = False):
-    """A byte-level BPE tokenizer; digits one by one as in Qwen and Gemma, or up to three merged as in Llama 3."""
+def make_tokenizer(digits: str = "split", chat: bool = False, words: bool = True):
+    """A byte-level BPE tokenizer; digits one by one as in Qwen and Gemma, or up to three merged as in Llama 3.
+
+    Without `words` those of prompts are spelled in letters.
+    """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_backend(digits)),
+        tokenizer_object=Tokenizer.from_str(_backend(digits, words)),
         eos_token="<|im_end|>" if chat else "<|endoftext|>",
         pad_token="<|endoftext|>",
         padding_side="left",
