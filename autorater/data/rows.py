@@ -112,7 +112,8 @@ class RowReader:
 
         `part`, such as "/0", distinguishes the pairs of a row that has several.
         """
-        self.unread += [name for name in ours.get("unread", ()) if name not in self.unread]
+        read = (*self.unread, *self._names.values())
+        self.unread += [name for name in ours.get("unread", ()) if name not in read]
         reason = ours.get("no_pair") or (self._labelled and ours.get("no_vote"))
         if reason:
             self.left_out[reason] += 1

@@ -130,9 +130,9 @@ class JudgeReward:
         return [None if math.isnan(p) else self.valued(p) for p in found.tolist()]
 
     def _slots(self, columns: dict) -> list[str]:
-        """Columns for slots of the judge's prompt; all that a prompt can have if the judge does not say."""
+        """Columns for slots of the judge's prompt; criteria and references if the judge does not say."""
         format = getattr(self.preferences.judge, "prompt_format", None)
-        slots = PromptFormat.optional if format is None else format.slots
+        slots = ("criteria", "reference") if format is None else format.slots
         against = None if self.against == GROUP else self.against  # a column `group` is that of annotators
         return [name for name in PromptFormat.optional if name in slots and name in columns and name != against]
 

@@ -143,15 +143,16 @@ def texts_in(row: Row) -> tuple[str, str, str]:
 def one_a_pair(pairs: Sequence[JudgedPair]) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of the pairs that N rows are about, each shape (M,): the means over the rows of a pair.
 
-    Rows are about one pair if they show the same texts, in either order, for the same criteria and reference; rows
-    without texts if they have the same `cluster`, where the judge prefers one response in all of them.
+    Every vote counts alike in a label. Rows are about one pair if they show the same texts, in either order, for the
+    same criteria, reference and group; rows without texts if they have the same `cluster`, where the judge prefers one
+    response in all of them.
     """
     keys: list[Hashable] = []
     sides: list[Hashable] = []  # equal for rows of a pair in the same order
     for number, pair in enumerate(pairs):
         texts, cluster = texts_in(pair.row), given_in(pair.row, "cluster")
         if all(texts):
-            asked = (str(given_in(pair.row, column)) for column in ("criteria", "reference"))
+            asked = (str(given_in(pair.row, column)) for column in ("criteria", "reference", "group"))
             keys.append((texts_key(*texts), *asked))
             sides.append(texts[1].strip())
         else:
@@ -161,11 +162,15 @@ def one_a_pair(pairs: Sequence[JudgedPair]) -> tuple[np.ndarray, np.ndarray]:
     numbers = clusters(keys)
     if numbers is None:
         return columns
-    _, first, rows = np.unique(numbers, return_index=True, return_counts=True)
+    _, first = np.unique(numbers, return_index=True)
     swapped = np.array([side != sides[first[number]] for number, side in zip(numbers, sides, strict=True)])
-    sums = (np.bincount(numbers, np.where(swapped, 1 - column, column)) for column in columns)
-    probabilities, labels = ((total / rows).round(DECIMALS) for total in sums)  # so that split votes are 0.5
-    return probabilities, labels
+
+    def means(column: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        sums = np.bincount(numbers, weights * np.where(swapped, 1 - column, column))
+        return (sums / np.bincount(numbers, weights)).round(DECIMALS)  # so that split votes are 0.5
+
+    probabilities, labels = columns
+    return means(probabilities, np.ones(len(pairs))), means(labels, np.array([pair.n_votes for pair in pairs]))
 
 
 def _text(row: Row, column: str) -> str:
@@ -201,7 +206,7 @@ def _with_shares(path: str | os.PathLike[str]) -> Iterator[JudgedPair]:
     """The recorded pairs; counts of votes beside the verdicts are their labels."""
     for pair in iter_recorded(path):
         with located(f"{os.fspath(path)}: pair {pair.id!r}"):
-            found = replace(pair, label=_share(pair.row, pair.label))
+            found = replace(pair, label=_share(pair.row, pair.label), n_votes=_n_votes(pair.row))
         yield found
 
 
@@ -229,7 +234,7 @@ def _predicted_pairs(
             id = name_in(row, "id") or str(index)
             if method is not None:
                 row = {**row, "probability": decoded(row["probabilities"]).get(method)}
-            probability, label = probability_in(row, "probability"), _label(row)
+            probability, label, n_votes = probability_in(row, "probability"), _label(row), _n_votes(row)
             if probability is None:
                 if not unanswered:
                     raise bad_value("probability", None, "a number in [0, 1]")
@@ -246,7 +251,7 @@ def _predicted_pairs(
             if order == "ba":
                 label, row = 1 - label, _swapped(row)
             label = _same_label(id, earlier.label, label) if orders[id] else label
-            pairs[id] = JudgedPair(id, tuple(answers), label, row, tuple(valid))
+            pairs[id] = JudgedPair(id, tuple(answers), label, row, tuple(valid), n_votes)
             orders[id].append(order)
     half = [id for id, found in orders.items() if len(found) < 2]
     if both_orders and half:
@@ -297,24 +302,31 @@ def _share(row: Row, label: float) -> float:
     return share_beside(label, counts, row) if any(counts.values()) else label
 
 
+def _n_votes(row: Row) -> float:
+    """How many votes are behind the label of a row; 1 if it does not say."""
+    given = [number_of(given_in(row, column)) for column in _VOTES[:3]]
+    found = sum(n for n in given if n > 0) or number_of(given_in(row, "n_votes"))
+    return found if found > 0 else 1.0
+
+
 def _with_votes(pairs: list[JudgedPair], path: str | os.PathLike[str]) -> list[JudgedPair]:
     _first_row(path)
-    labels = {}
+    voted = {}
     for place, row in recorded_rows(path):
         with located(f"{os.fspath(path)}: {place}"):
             id = name_in(row, "id")
-            if id is None or id in labels:
+            if id is None or id in voted:
                 raise bad_value("id", id, "the id of a judged pair that no earlier row has")
-            labels[id] = _label(row)
-    unknown = set(labels) - {pair.id for pair in pairs}
+            voted[id] = {"label": _label(row), "n_votes": _n_votes(row)}
+    unknown = set(voted) - {pair.id for pair in pairs}
     if unknown:
         raise DataError(
             f"{os.fspath(path)}: {len(unknown):,} ids are not among the judged pairs, first {min(unknown)!r}"
         )
-    others = sum(pair.id not in labels and not math.isnan(pair.label) for pair in pairs)
+    others = sum(pair.id not in voted and not math.isnan(pair.label) for pair in pairs)
     if others:
         logger.warning(f"the votes of {counted(others, 'judged pair')} are not used beside those of {os.fspath(path)}")
-    return [replace(pair, label=labels.get(pair.id, math.nan)) for pair in pairs]
+    return [replace(pair, **voted.get(pair.id, {"label": math.nan})) for pair in pairs]
 
 
 def _distinct(path: str | os.PathLike[str], pairs: list[JudgedPair]) -> list[JudgedPair]:

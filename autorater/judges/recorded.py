@@ -59,6 +59,7 @@ class JudgedPair:
         label: Pr[B preferred] by people, such as a share of votes; NaN if not given.
         row: Its row.
         valid: Probability that an answer parses, in both orders; 1 where the file does not say.
+        n_votes: Votes behind the label; 1 where the file does not say.
     """
 
     id: str
@@ -66,6 +67,7 @@ class JudgedPair:
     label: float
     row: Row
     valid: tuple[float, float] = (1.0, 1.0)
+    n_votes: float = 1.0
 
     @property
     def probability(self) -> float:

@@ -422,7 +422,10 @@ def test_orca_has_a_system_message(layout, column):
     shared = {name: f"\n\nHuman: Tea?\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
     (pair,), report = read([row | shared])
     assert (pair.prompt, report.unread) == (messages("Tea?"), ["system"])
-    with pytest.raises(DataError, match=f"column '{column}': got 'Milk.'; expected what chosen and rejected begin"):
+    with pytest.raises(
+        DataError,
+        match=f"column '{column}': got 'Milk.'; expected what chosen and rejected begin with; layout='preference'",
+    ):
         read([row | shared | {column: "Milk?"}])
     (pair,), report = read([row | {"prompt": "Milk?"}])
     assert (report.layout, pair.prompt, report.unread) == ("preference", "Milk?", ["system"])
@@ -441,8 +444,13 @@ def test_a_text_beside_texts_that_share_their_beginning_may_be_the_prompt():
     )  # fmt: skip
     (pair,), report = read([row], columns={"prompt": "task"})
     assert (pair.prompt, report.unread) == ("Add 2 and 2.", [])
-    with pytest.raises(DataError, match=r"'prompt' is missing; expected columns=\{'prompt': 'problem'\}"):
-        read([{("problem" if name == "task" else name): value for name, value in row.items()}])
+    read_too = {"chosen_model": "GPT 4", "rejected_model": "Llama 2", "about": "small numbers"}
+    (pair,), report = read([row | read_too], columns={"topic": "about"})
+    assert ({pair.model_a, pair.model_b}, pair.topic, report.unread) == (
+        {"GPT 4", "Llama 2"},
+        "small numbers",
+        ["task"],
+    )
 
 
 def test_llama_factory_has_an_instruction_and_an_input():

@@ -176,6 +176,8 @@ def test_a_judge_that_shows_the_group_of_annotators_gets_it(tmp_path, against):
     assert set(judge.shown) == {"women", "60"}
     with pytest.raises(UserError, match=r"has no group.*expected a value in the column group"):
         JudgeReward(judge, against)(**rows)
+    says_nothing = JudgeReward(LengthJudge(), against)
+    assert says_nothing(**rows, group=[{"any": 1}, 1, 2, 3]) == says_nothing(**rows)
 
 
 def test_a_server_that_is_not_there_ends_the_training():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from autorater.data.fields import Row, decoded, given_in
 
 ReadRow = Callable[[Row], Iterable[Row]]
-PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query", "problem", "post")
+PROMPTS = ("prompt", "instruction", "question", "input", "context", "history", "query")
 """Usual names of the column with the prompt."""
 SYSTEM = ("system", "system_prompt")
 """Usual names of the column with a system message."""

@@ -97,7 +97,8 @@ def _asked(row: Row, question: object, column: str, *further: str) -> Iterator[R
         for found in preference(row):
             asked = None if is_named else prompt_in({"prompt": given_in(row, column)})
             if asked is not None and plain_text(asked).strip() not in plain_text(found["prompt"]):
-                raise bad_value(column, row[column], f"what chosen and rejected begin with, or no column {column}")
+                expected = f"what chosen and rejected begin with; layout='preference' leaves {column} out"
+                raise bad_value(column, row[column], expected)
             yield found | {"unread": unread}
         return
     if question is None:
@@ -190,7 +191,8 @@ def _check_no_prompt(row: Row) -> None:
 
 def _texts_beside(row: Row) -> list[str]:
     """Other columns with more than one word: one of them may be the prompt."""
-    given = {name: value for name, value in row.items() if name not in (*KEPT, "chosen", "rejected")}
+    read = [name for name in row if name in KEPT or "chosen" in name or "rejected" in name]
+    given = {name: value for name, value in row.items() if name not in read}
     return [name for name, value in given.items() if isinstance(value, str) and len(value.split()) > 1]
 
 

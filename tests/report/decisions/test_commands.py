@@ -171,16 +171,30 @@ def test_repeated_votes_are_no_evidence(tmp_path, capsys):
     assert json.loads((tmp_path / "defer.json").read_text())["n_judged"] == 20
 
 
+def test_every_vote_of_a_pair_counts_alike(tmp_path):
+    """Nine of eleven prefer A: in counts, with the second response first, in single rows, and in a second file."""
+    texts = {"prompt": "p", "response_a": "a", "response_b": "b", "probability": 0.9}
+    turned = {"prompt": "p", "response_a": "b", "response_b": "a", "probability": 0.1}
+    rows = [texts | {"votes_a": 5, "votes_b": 0}, turned | {"label": 1, "n_votes": 4}]
+    rows += [texts | {"label": 1}, texts | {"votes_a": 0, "votes_b": 1}]
+    probabilities, labels = one_a_pair(read_judged(write(tmp_path / "judged.jsonl", rows)))
+    assert (probabilities.tolist(), labels.tolist()) == ([0.9], [pytest.approx(2 / 11, abs=1e-6)])
+    votes = [{"id": str(i), "votes_a": 4 * (i == 0), "votes_b": int(i > 0)} for i in range(4)]
+    votes[1] = {"id": "1", "votes_a": 0, "votes_b": 2}
+    _, labels = one_a_pair(read_judged(tmp_path / "judged.jsonl", write(tmp_path / "votes.jsonl", votes)))
+    assert labels.tolist() == [pytest.approx(2 / 8, abs=1e-6)], "the turned row's two are for A"
+
+
 def test_other_criteria_or_texts_make_another_pair(tmp_path):
     """In the last two the order of the texts is another one; the messages of the last are the texts of the first."""
     texts = {"prompt": "p", "response_a": "a", "response_b": "b"}
     turned = {"prompt": [{"role": "user", "content": "p"}], "response_a": "b ", "response_b": "a"}
-    shown = [texts, texts | {"criteria": "short"}, texts | {"response_b": ""}, {}, turned]
+    shown = [texts, texts | {"criteria": "short"}, texts | {"group": "x"}, texts | {"response_b": ""}, {}, turned]
     rows = [row | {"probability": 0.9, "votes_a": 0, "votes_b": 1} for row in shown]
     pairs = read_judged(write(tmp_path / "judged.jsonl", rows))
     probabilities, labels = one_a_pair(pairs)
-    np.testing.assert_allclose(probabilities, [0.5, 0.9, 0.9, 0.9])
-    np.testing.assert_allclose(labels, [0.5, 1, 1, 1])
+    np.testing.assert_allclose(probabilities, [0.5, 0.9, 0.9, 0.9, 0.9])
+    np.testing.assert_allclose(labels, [0.5, 1, 1, 1, 1])
 
 
 def test_answers_on_the_grid_stand_on_both_sides_of_a_half(tmp_path):
