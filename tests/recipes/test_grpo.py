@@ -74,10 +74,14 @@ def test_default_run_writes_all_files(default_run):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    """Every process judges its share; together the predictions are those of one process."""
-    done = run_forked(
-        "grpo", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none", "--use_cpu", processes=2
-    )
+    """With torchrun, as users do: every process judges its share; the predictions are those of one process."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+            "recipes/grpo.py", *TINY, "--n_test=13", f"--output_dir={tmp_path}", "--report_to=none", "--use_cpu",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
     assert done.stdout.count("Excess Brier score") == 2, "one table, of one process"
