@@ -19,6 +19,7 @@ from typing import NamedTuple, NoReturn
 
 from autorater.data.errors import AlreadyFinished, DataWarning, UserError, disk_problem
 from autorater.judges.options import CommandParser
+from autorater.models.shares import leave_group
 from autorater.training.preemption import INTERRUPTED, exit_on_signal, is_main
 
 NO_READER = 141  # as of a process that SIGPIPE has ended
@@ -135,12 +136,14 @@ def run_script(main: Callable[[], None], interrupted: str = "interrupted") -> No
     with _standard_streams():
         try:
             with exit_on_signal(), _logging():
-                main()
+                try:
+                    main()
+                except AlreadyFinished as message:
+                    if is_main():
+                        print(message)
+                leave_group()
                 with suppress(BrokenPipeError):
                     sys.stdout.flush()
-        except AlreadyFinished as message:
-            if is_main():
-                print(message)
         except UserError as error:
             _fail(str(error))
         except BrokenPipeError:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
 from autorater import cli
 from autorater.cli import COMMANDS, run_script
@@ -102,6 +103,17 @@ def test_nothing_left_to_do_is_no_error(capsys):
 
     run_script(main)
     assert capsys.readouterr().out == "the run is finished\n"
+
+
+@pytest.mark.parametrize("end", [None, AlreadyFinished("the run is finished")])
+def test_a_run_that_ends_leaves_its_process_group(tmp_path, end):
+    def main():
+        distributed.init_process_group("gloo", rank=0, world_size=1, init_method=f"file://{tmp_path}/meet")
+        if end:
+            raise end
+
+    run_script(main)
+    assert not distributed.is_initialized()
 
 
 def test_ctrl_c_is_one_line_and_status_130(capsys):

@@ -6,12 +6,14 @@ Without a process group (`torchrun`, `accelerate launch`) there is one process. 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import chain
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,14 +22,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Sequence)
+_on_cpus: WeakKeyDictionary[ProcessGroup, ProcessGroup] = WeakKeyDictionary()  # of the group of all processes
 
 
 def this_process() -> tuple[int, int]:
     """The number of this process, from 0, and how many there are."""
     dist = sys.modules.get("torch.distributed")
-    if dist is None or not dist.is_available() or not dist.is_initialized():
-        return 0, 1
-    return dist.get_rank(), dist.get_world_size()
+    return (dist.get_rank(), dist.get_world_size()) if _has_group(dist) else (0, 1)
+
+
+def _has_group(dist: ModuleType | None) -> bool:
+    return dist is not None and dist.is_available() and dist.is_initialized()
+
+
+def leave_group() -> None:
+    """Ends the process group of this process, if there is one; for the end of a run.
+
+    A thread of a group that still holds a tensor when Python ends aborts the process, and a finished run would count
+    as failed (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    dist = sys.modules.get("torch.distributed")
+    if _has_group(dist):
+        dist.destroy_process_group()
+        gc.collect()  # a group ends with the last model that refers to it
 
 
 def gpu_of_process() -> int:
@@ -81,18 +98,12 @@ def gathered_rows(rows: Sequence[T]) -> tuple[list[T], range]:
     if n_processes == 1:
         return list(rows), range(len(rows))
     dist, parts = sys.modules["torch.distributed"], [None] * n_processes
-    dist.all_gather_object(parts, list(rows), group=_on_cpus(dist.group.WORLD))
+    world = dist.group.WORLD
+    if world not in _on_cpus:  # needs no GPU: NCCL takes that of the thread, which may be another one
+        _on_cpus[world] = dist.new_group(backend="gloo")
+    dist.all_gather_object(parts, list(rows), group=_on_cpus[world])
     start = sum(map(len, parts[:process]))
     return list(chain.from_iterable(parts)), range(start, start + len(rows))
-
-
-@cache
-def _on_cpus(world: ProcessGroup) -> ProcessGroup:
-    """A group of all processes that needs no GPU: NCCL takes that of the thread, which may be another one.
-
-    `world` is the key of the cache alone: a process group that is set up again requires a new one.
-    """
-    return sys.modules["torch.distributed"].new_group(backend="gloo")
 
 
 def interleaved(shares: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The reward in two processes, in a file of its own: what it imports, each of them imports again."""
 
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import multiprocessing
 
 from autorater.data.errors import UserError
 from autorater.integrations import AsyncJudgeReward, JudgeReward
+from autorater.models.shares import leave_group
 from tests.integrations.conftest import LengthJudge, preference
 
 
@@ -38,7 +40,9 @@ def _one_of_two(rank, path):
     assert against == [preference("xx", "a")] * (1 + rank), "not gathered"
     with pytest.raises(UserError, match="completion 2 is the only one of its prompt in the batch of 3"):
         rewards[0](["p", "p"] if rank == 0 else ["s"], ["a", "b"] if rank == 0 else ["c"])  # raised on both
-    dist.destroy_process_group()
+    world = weakref.ref(dist.group.WORLD)
+    leave_group()
+    assert world() is None, "else its threads could abort the process as it ends"
 
 
 def _alone(prompts, completions):

@@ -32,6 +32,7 @@ from autorater.models.checkpointed_cache import can_checkpoint_with_cache
 from autorater.models.repeated_cache import Beginning
 from autorater.models.shared_generation import generate_shared
 from autorater.models.shared_prefix import plain_logits
+from autorater.models.shares import leave_group
 from autorater.models.split_attention import supports_shared_prefix
 from autorater.models.token_tree import TokenTree
 from autorater.prompts.templates import PromptFormat
@@ -361,4 +362,4 @@ def _one_of_two(rank: int, path: str, wrapper: str) -> None:
         if wrapper == "fsdp2":
             got = {name: gradient.full_tensor() for name, gradient in got.items()}
         assert_same_gradients(got, expected)
-    dist.destroy_process_group()
+    leave_group()

@@ -14,6 +14,7 @@ from autorater.evaluation.judge import evaluate
 from autorater.judges import Judge
 from autorater.models.answers import AnswerTree
 from autorater.models.sharding import in_step, is_sharded, unsharded
+from autorater.models.shares import leave_group
 from autorater.prompts.batching import pad_prompts
 from autorater.prompts.templates import PromptFormat
 from tests.conftest import make_model, make_tokenizer
@@ -84,4 +85,4 @@ def _one_of_two(rank: int, path: str) -> None:
     tree.distribution(model, ids[mine], mask[mine]).probs.log().mean().backward()
     for (name, p), q in zip(model.named_parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(p.grad.full_tensor(), q.grad, rtol=1e-3, atol=1e-5, msg=name)
-    dist.destroy_process_group()
+    leave_group()

@@ -12,7 +12,7 @@ from autorater.data.population import simulate_pairs
 from autorater.judges import Judge, LinearProbe
 from autorater.judges.pointwise import PointwiseJudge
 from autorater.models.response_states import ResponseStates
-from autorater.models.shares import in_shares, interleaved, this_process
+from autorater.models.shares import in_shares, interleaved, leave_group, this_process
 from autorater.prompts.templates import PromptFormat
 from autorater.training.teaching.teachers import find_teacher
 from autorater.training.teaching.texts import TrainingTexts
@@ -85,3 +85,4 @@ def _one_of_three(rank: int, folder: str) -> None:
     with np.load(f"{folder}/alone.npz") as alone:
         for name, value in _teachers(judge, pairs, f"{folder}/teacher").items():
             np.testing.assert_allclose(value, alone[name], atol=1e-5, err_msg=name)
+    leave_group()
